@@ -1,0 +1,177 @@
+//! What of a kernel's version and configuration steers the loader.
+
+use crate::version::KernelVersion;
+
+/// Whose kernel it is, where distributions differ from upstream (OV-DEB).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// kernel.org.
+    Upstream,
+    /// Debian and its derivatives.
+    Debian,
+}
+
+impl Flavour {
+    /// Debian's releases are `6.12.117+deb12-amd64` or `6.1.0-56-cloud-amd64`.
+    pub fn of_release(release: &[u8]) -> Self {
+        let release = release.strip_suffix(b"\"").unwrap_or(release);
+        let debian = memchr::memmem::find(release, b"+deb").is_some()
+            || [&b"-amd64"[..], b"-arm64"]
+                .iter()
+                .any(|arch| release.ends_with(arch));
+        if debian {
+            Flavour::Debian
+        } else {
+            Flavour::Upstream
+        }
+    }
+}
+
+/// Version and configuration facts. Defaults are Debian's, which are also those
+/// of most distributions; [`KernelConfig::apply`] reads a `.config`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelConfig {
+    /// The version that every fork of behaviour asks.
+    pub version: KernelVersion,
+    /// Upstream or Debian.
+    pub flavour: Flavour,
+    /// CONFIG_KALLSYMS: symbol tables are moved into module memory.
+    pub kallsyms: bool,
+    /// CONFIG_KALLSYMS_ALL: data symbols are kept too (LAYOUT-31). `None`: not known.
+    pub kallsyms_all: Option<bool>,
+    /// CONFIG_MODULE_UNLOAD (LAYOUT-10).
+    pub module_unload: bool,
+    /// CONFIG_STRICT_MODULE_RWX (LAYOUT-4, LAYOUT-16).
+    pub strict_module_rwx: bool,
+    /// CONFIG_SMP (LAYOUT-62).
+    pub smp: bool,
+    /// CONFIG_MODVERSIONS (VER-1).
+    pub modversions: bool,
+    /// CONFIG_MODULE_FORCE_LOAD (VER-40).
+    pub module_force_load: bool,
+    /// CONFIG_MODULE_ALLOW_MISSING_NAMESPACE_IMPORTS (NS-2).
+    pub allow_missing_namespace_imports: bool,
+    /// CONFIG_MODULE_SIG (SIG-13).
+    pub module_sig: bool,
+    /// CONFIG_RANDOMIZE_BASE: KASLR is built in, and arm64 counts PLT entries for branches (PLT-4).
+    pub randomize_base: bool,
+    /// PAGE_SIZE in bytes.
+    pub page_size: u64,
+    /// sizeof(struct module) in bytes, if known (VAL-48).
+    pub struct_module_size: Option<u64>,
+}
+
+impl KernelConfig {
+    /// The configuration to expect of a kernel of this release, `None` if it begins with no version.
+    pub fn of_release(release: &str) -> Option<Self> {
+        let version = KernelVersion::parse(release)?;
+        Some(KernelConfig {
+            flavour: Flavour::of_release(release.as_bytes()),
+            ..KernelConfig::new(version)
+        })
+    }
+
+    /// What a distribution kernel of this version is built with.
+    pub fn new(version: KernelVersion) -> Self {
+        KernelConfig {
+            version,
+            flavour: Flavour::Upstream,
+            kallsyms: true,
+            kallsyms_all: None,
+            module_unload: true,
+            strict_module_rwx: true,
+            smp: true,
+            modversions: true,
+            module_force_load: true,
+            allow_missing_namespace_imports: false,
+            module_sig: true,
+            randomize_base: true,
+            page_size: 4096,
+            struct_module_size: None,
+        }
+    }
+
+    /// CONFIG_KALLSYMS_ALL, taken as set where nothing tells.
+    pub fn keeps_data_symbols(&self) -> bool {
+        self.kallsyms_all.unwrap_or(true)
+    }
+
+    /// Takes over what the text of a kernel `.config` says. Options that it
+    /// does not mention are off, as in Kconfig.
+    pub fn apply(&mut self, config: &[u8]) {
+        let lines = || config.split(|&b| b == b'\n');
+        let value = |name: &str| {
+            lines().find_map(|line| {
+                line.strip_prefix(name.as_bytes())?
+                    .strip_prefix(b"=")
+                    .map(<[u8]>::trim_ascii)
+            })
+        };
+        let is_set = |name: &str| value(name) == Some(b"y");
+        if let Some(version) = lines().take(8).find_map(version_comment) {
+            self.version = version;
+        }
+        self.kallsyms = is_set("CONFIG_KALLSYMS");
+        self.kallsyms_all = Some(is_set("CONFIG_KALLSYMS_ALL"));
+        self.module_unload = is_set("CONFIG_MODULE_UNLOAD");
+        self.strict_module_rwx = is_set("CONFIG_STRICT_MODULE_RWX");
+        self.smp = is_set("CONFIG_SMP");
+        self.modversions = is_set("CONFIG_MODVERSIONS");
+        self.module_force_load = is_set("CONFIG_MODULE_FORCE_LOAD");
+        self.allow_missing_namespace_imports = is_set("CONFIG_MODULE_ALLOW_MISSING_NAMESPACE_IMPORTS");
+        self.module_sig = is_set("CONFIG_MODULE_SIG");
+        self.randomize_base = is_set("CONFIG_RANDOMIZE_BASE");
+        // CONFIG_PAGE_SIZE_*KB is generic since v6.9; arm64 had CONFIG_ARM64_*K_PAGES before and still has.
+        self.page_size = if is_set("CONFIG_ARM64_64K_PAGES") || is_set("CONFIG_PAGE_SIZE_64KB") {
+            0x1_0000
+        } else if is_set("CONFIG_ARM64_16K_PAGES") || is_set("CONFIG_PAGE_SIZE_16KB") {
+            0x4000
+        } else {
+            0x1000
+        };
+        if let Some(salt) = value("CONFIG_BUILD_SALT") {
+            self.flavour = Flavour::of_release(salt.trim_ascii().strip_prefix(b"\"").unwrap_or(salt));
+        }
+    }
+}
+
+/// `# Linux/x86 6.12.117 Kernel Configuration`
+fn version_comment(line: &[u8]) -> Option<KernelVersion> {
+    let line = core::str::from_utf8(line).ok()?.strip_prefix("# Linux/")?;
+    let (_, rest) = line.split_once(' ')?;
+    KernelVersion::parse(rest.strip_suffix(" Kernel Configuration")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ov_deb_flavour_follows_the_release() {
+        for (release, want) in [
+            ("6.12.117+deb12-amd64", Flavour::Debian),
+            ("6.1.0-56-cloud-arm64", Flavour::Debian),
+            ("6.8.0-45-generic", Flavour::Upstream),
+            ("6.12.0", Flavour::Upstream),
+        ] {
+            assert_eq!(
+                KernelConfig::of_release(release).map(|c| c.flavour),
+                Some(want),
+                "OV-DEB: {release}"
+            );
+        }
+    }
+
+    #[test]
+    fn config_text_is_read() {
+        let mut config = KernelConfig::new(KernelVersion::new(5, 4, 0));
+        config.apply(
+            b"#\n# Automatically generated file; DO NOT EDIT.\n# Linux/arm64 6.1.176 Kernel Configuration\n#\n\
+              CONFIG_KALLSYMS=y\n# CONFIG_KALLSYMS_ALL is not set\nCONFIG_SMP=y\nCONFIG_ARM64_16K_PAGES=y\n",
+        );
+        assert_eq!(config.version, KernelVersion::new(6, 1, 176));
+        assert_eq!(config.kallsyms_all, Some(false));
+        assert!(config.kallsyms && config.smp && !config.modversions);
+        assert_eq!(config.page_size, 0x4000);
+    }
+}

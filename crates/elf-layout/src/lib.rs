@@ -1,0 +1,47 @@
+//! From the bytes of a Linux kernel module to a validated view and a memory
+//! plan, step by step as `load_module` does it.
+//!
+//! The stages, in the kernel's order (rule numbers are those of `docs/spec/`):
+//!
+//! 1. [`signature`]: the appended signature is cut off (SIG).
+//! 2. [`validity::elf_validity`]: the ELF checks; the result is a [`ModuleFile`] (VAL).
+//! 3. [`LoadInfo`]: the editable HDR view, the first rewrite and the flag edits (LAYOUT-1 to 8).
+//! 4. [`layout::layout_sections`] and [`symtab::layout_symtab`]: the [`Layout`] (LAYOUT-10 to 37).
+//! 5. [`place`]: region bases, default placement, `move_module` and the second rewrite
+//!    (LAYOUT-40 to 55).
+//!
+//! Readers for what a module says about itself stand beside them: [`modinfo`],
+//! [`versions`], [`params`], [`ksymtab`].
+//!
+//! The crate does no I/O, prints nothing, keeps no state and treats every byte
+//! of its input as hostile.
+#![no_std]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+
+extern crate alloc;
+
+pub mod bytes;
+pub mod config;
+pub mod elf;
+pub mod finding;
+pub mod ksymtab;
+pub mod layout;
+pub mod load_info;
+pub mod modinfo;
+pub mod module_file;
+pub mod params;
+pub mod place;
+pub mod pointers;
+pub mod signature;
+pub mod symtab;
+pub mod validity;
+pub mod version;
+pub mod versions;
+
+pub use config::KernelConfig;
+pub use finding::{Errno, Finding, Findings, Severity, Subject};
+pub use layout::{Layout, Region, SectionPlace};
+pub use load_info::LoadInfo;
+pub use module_file::ModuleFile;
+pub use place::{Memory, Placement};
+pub use version::{Generation, KernelVersion};

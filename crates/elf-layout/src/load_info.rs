@@ -1,0 +1,134 @@
+//! The HDR view: the copy of the section headers that the loader edits
+//! (`struct load_info`), its first rewrite and the flag edits before layout.
+
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::bytes::printed;
+use crate::config::KernelConfig;
+use crate::elf::{Rela, SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE, Shdr};
+use crate::finding::{Errno, Finding, Findings};
+use crate::module_file::ModuleFile;
+
+/// `struct load_info`: the file, and the section headers as the loader has edited them so far.
+///
+/// `sh_addr` is 0 until `move_module`. The kernel's first rewrite sets it to
+/// the place in the temporary copy (LAYOUT-1); that copy is freed after the
+/// load and its address never known, so it counts as 0 here and the symbols
+/// of sections that are not moved stay relative to their section.
+#[derive(Clone, Debug)]
+pub struct LoadInfo<'d> {
+    /// The module.
+    pub file: &'d ModuleFile<'d>,
+    /// The kernel's version and configuration.
+    pub config: &'d KernelConfig,
+    /// The edited section headers.
+    pub sechdrs: Vec<Shdr>,
+    /// RELA tables that the architecture has reordered in the temporary copy (PLT-14).
+    reordered: Vec<Option<Vec<Rela>>>,
+}
+
+impl<'d> LoadInfo<'d> {
+    /// `rewrite_section_headers`: on-disk addresses are dropped (LAYOUT-1), and
+    /// tables that are only read during the load are not moved (LAYOUT-2).
+    pub fn rewrite_section_headers(file: &'d ModuleFile<'d>, config: &'d KernelConfig) -> Self {
+        let mut sechdrs = file.sections().to_vec();
+        for s in &mut sechdrs {
+            s.sh_addr = 0;
+        }
+        let index = file.index();
+        for unmoved in [index.vers, index.info, index.vers_ext_crc, index.vers_ext_name] {
+            clear_flag(&mut sechdrs, unmoved, SHF_ALLOC);
+        }
+        let reordered = vec![None; sechdrs.len()];
+        LoadInfo {
+            file,
+            config,
+            sechdrs,
+            reordered,
+        }
+    }
+
+    /// `module_enforce_rwx_sections` (LAYOUT-4).
+    pub fn module_enforce_rwx_sections(&self, said: &mut Findings) {
+        let mark = said.mark();
+        if self.config.strict_module_rwx {
+            let both = SHF_EXECINSTR | SHF_WRITE;
+            for (i, _) in self
+                .sechdrs
+                .iter()
+                .enumerate()
+                .filter(|(_, s)| s.sh_flags & both == both)
+            {
+                let (module, name) = (self.file.name_text(), printed(self.file.section_name(i)));
+                let line = format!("{module}: section {name} (index {i}) has invalid WRITE|EXEC flags");
+                let why = format!("section {name} is both writable and executable");
+                said.push(
+                    Finding::error("LAYOUT-4", Errno::ENOEXEC, why)
+                        .says(line)
+                        .about(self.file.section_subject(i)),
+                );
+            }
+        }
+        said.end_stage_at_first(mark);
+    }
+
+    /// The flag edits between the checks and the layout (LAYOUT-5, LAYOUT-6, LAYOUT-8).
+    pub fn edit_flags(&mut self) {
+        clear_flag(&mut self.sechdrs, self.file.index().pcpu, SHF_ALLOC);
+        // Since v6.16 (60b57b9cb002) every section of these names, and static call sites with
+        // inline static calls (x86); before that the first ALLOC one of each name.
+        if self.config.version.since(6, 16) {
+            let x86 = self.file.e_machine() == crate::elf::EM_X86_64;
+            for (i, s) in self.sechdrs.iter_mut().enumerate().skip(1) {
+                let name = self.file.section_name(i);
+                if name == b".data..ro_after_init"
+                    || name == b"__jump_table"
+                    || (x86 && name == b".static_call_sites")
+                {
+                    s.sh_flags |= SHF_RO_AFTER_INIT;
+                }
+            }
+        } else {
+            for name in [".data..ro_after_init", "__jump_table"] {
+                let found = self.find_sec(name);
+                if let Some(s) = self.sechdrs.get_mut(found).filter(|_| found != 0) {
+                    s.sh_flags |= SHF_RO_AFTER_INIT;
+                }
+            }
+        }
+    }
+
+    /// `find_sec`: the first section of that name that is SHF_ALLOC by the loader's flags, else 0 (OV-4).
+    pub fn find_sec(&self, name: &str) -> usize {
+        let mut sections = self.sechdrs.iter().enumerate().skip(1);
+        sections
+            .find(|(i, s)| s.sh_flags & SHF_ALLOC != 0 && self.file.section_name(*i) == name.as_bytes())
+            .map_or(0, |(i, _)| i)
+    }
+
+    /// Does the section stay only until init has run (`module_init_layout_section`, LAYOUT-10)?
+    pub fn is_init_section(&self, index: usize) -> bool {
+        let name = self.file.section_name(index);
+        name.starts_with(b".init") || (!self.config.module_unload && name.starts_with(b".exit"))
+    }
+
+    /// The reordered RELA table of section `index`, if the architecture has reordered it.
+    pub fn reordered(&self, index: usize) -> Option<&[Rela]> {
+        self.reordered.get(index)?.as_deref()
+    }
+
+    /// Replaces the RELA table of section `index` by a reordered one (PLT-14).
+    pub fn set_reordered(&mut self, index: usize, table: Vec<Rela>) {
+        if let Some(slot) = self.reordered.get_mut(index) {
+            *slot = Some(table);
+        }
+    }
+}
+
+fn clear_flag(sechdrs: &mut [Shdr], index: usize, flag: u64) {
+    if let Some(s) = sechdrs.get_mut(index) {
+        s.sh_flags &= !flag;
+    }
+}

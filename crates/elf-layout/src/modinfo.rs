@@ -1,0 +1,86 @@
+//! `.modinfo`: a run of `tag=value` strings (VAL-60 to VAL-65).
+
+use crate::bytes::cstr;
+
+/// The strings of a `.modinfo` section, in order.
+#[derive(Clone, Copy, Debug)]
+pub struct Modinfo<'d> {
+    bytes: &'d [u8],
+}
+
+impl<'d> Modinfo<'d> {
+    /// Reads the bytes of a `.modinfo` section; empty if the module has none.
+    pub fn new(bytes: &'d [u8]) -> Self {
+        Modinfo { bytes }
+    }
+
+    /// All strings as `(tag, value)`. A string without `=` is skipped; it can match no tag.
+    pub fn entries(&self) -> impl Iterator<Item = (&'d [u8], &'d [u8])> + use<'d> {
+        self.strings().filter_map(|text| {
+            let at = memchr::memchr(b'=', text)?;
+            Some((text.get(..at)?, text.get(at.checked_add(1)?..)?))
+        })
+    }
+
+    /// The first value of `tag`, as `get_modinfo` finds it (VAL-62).
+    pub fn get(&self, tag: &str) -> Option<&'d [u8]> {
+        self.all(tag).next()
+    }
+
+    /// All values of `tag`, in order. The tag must be followed by `=` directly,
+    /// so a tag that itself contains `=` is compared as the kernel compares it.
+    pub fn all<'t>(&self, tag: &'t str) -> impl Iterator<Item = &'d [u8]> + use<'d, 't> {
+        self.strings()
+            .filter_map(move |text| text.strip_prefix(tag.as_bytes())?.strip_prefix(b"="))
+    }
+
+    /// VAL-60, VAL-61, VAL-63: the first string begins at the start, NULs are
+    /// skipped between strings, and one leftover byte ends the scan.
+    fn strings(&self) -> impl Iterator<Item = &'d [u8]> + use<'d> {
+        let mut rest = self.bytes;
+        core::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let text = cstr(rest, 0)?;
+            rest = rest.get(text.len()..).unwrap_or(&[]);
+            let zeros = rest.iter().take_while(|byte| **byte == 0).count();
+            rest = rest.get(zeros..).unwrap_or(&[]);
+            if rest.len() <= 1 {
+                rest = &[];
+            }
+            Some(text)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    #[test]
+    fn val_60_to_63_strings() {
+        let info = Modinfo::new(b"license=GPL\0\0\0alias=a\0alias=b=c\0licensex=no\0junk\0x");
+        assert_eq!(info.get("license"), Some(&b"GPL"[..]), "VAL-62: first match");
+        assert_eq!(info.get("licen"), None, "VAL-62: = must follow the tag");
+        assert_eq!(
+            info.all("alias").collect::<Vec<_>>(),
+            [&b"a"[..], b"b=c"],
+            "VAL-62: later values"
+        );
+        assert_eq!(
+            info.entries().count(),
+            4,
+            "VAL-63: the last byte alone is not a string"
+        );
+        let unterminated = Modinfo::new(b"a=1\0b=2");
+        assert_eq!(
+            unterminated.get("b"),
+            Some(&b"2"[..]),
+            "VAL-63: stops at the section end"
+        );
+        assert_eq!(Modinfo::new(b"\0a=1\0").get("a"), Some(&b"1"[..]), "VAL-61");
+        assert_eq!(Modinfo::new(b"").get("a"), None, "VAL-64");
+    }
+}

@@ -1,0 +1,151 @@
+//! The validated, zero-copy view of one module: what the ELF checks leave behind.
+
+use alloc::borrow::Cow;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::bytes::{cstr, printed, slice};
+use crate::elf::{self, Rela64, SHF_ALLOC, SHT_NOBITS, Shdr, Sym, SymFields};
+use crate::finding::Subject;
+use crate::modinfo::Modinfo;
+
+/// Section indices that the loader looks up once (`info->index`); 0 is "absent" (OV-3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SectionIndex {
+    /// `.modinfo`
+    pub info: usize,
+    /// `.gnu.linkonce.this_module`
+    pub module: usize,
+    /// The symbol table.
+    pub sym: usize,
+    /// Its string table.
+    pub str: usize,
+    /// `__versions`
+    pub vers: usize,
+    /// `__version_ext_crcs`
+    pub vers_ext_crc: usize,
+    /// `__version_ext_names`
+    pub vers_ext_name: usize,
+    /// `.data..percpu`
+    pub pcpu: usize,
+}
+
+/// One module file after `elf_validity`. Borrows the file; every accessor is
+/// bounded, and what lies outside the file reads as empty.
+#[derive(Clone, Debug)]
+pub struct ModuleFile<'d> {
+    pub(crate) bytes: &'d [u8],
+    pub(crate) e_machine: u16,
+    pub(crate) e_shstrndx: usize,
+    pub(crate) sections: Vec<Shdr>,
+    pub(crate) secstrings: &'d [u8],
+    pub(crate) index: SectionIndex,
+    pub(crate) symbols: &'d [Sym],
+    pub(crate) strtab: &'d [u8],
+    pub(crate) name: &'d [u8],
+}
+
+impl<'d> ModuleFile<'d> {
+    /// The file without its signature.
+    pub fn bytes(&self) -> &'d [u8] {
+        self.bytes
+    }
+
+    /// EM_* of the ELF header.
+    pub fn e_machine(&self) -> u16 {
+        self.e_machine
+    }
+
+    /// Index of the section name table.
+    pub fn e_shstrndx(&self) -> usize {
+        self.e_shstrndx
+    }
+
+    /// The module's name: modinfo `name`, else the array in its `struct module` (VAL-51).
+    pub fn name(&self) -> &'d [u8] {
+        self.name
+    }
+
+    /// The module's name as text.
+    pub fn name_text(&self) -> Cow<'d, str> {
+        printed(self.name)
+    }
+
+    /// The section headers as they are on disk.
+    pub fn sections(&self) -> &[Shdr] {
+        &self.sections
+    }
+
+    /// The section indices that the loader uses.
+    pub fn index(&self) -> &SectionIndex {
+        &self.index
+    }
+
+    /// Name of section `index`, empty if it has none.
+    pub fn section_name(&self, index: usize) -> &'d [u8] {
+        let offset = self.sections.get(index).map_or(0, |s| s.sh_name);
+        cstr(self.secstrings, u64::from(offset)).unwrap_or(&[])
+    }
+
+    /// File bytes of section `index`; empty for NOBITS and for what is not inside the file.
+    pub fn section_bytes(&self, index: usize) -> &'d [u8] {
+        match self.sections.get(index) {
+            Some(s) if s.sh_type != SHT_NOBITS => slice(self.bytes, s.sh_offset, s.sh_size).unwrap_or(&[]),
+            _ => &[],
+        }
+    }
+
+    /// `find_sec`: the first SHF_ALLOC section of that name by the flags on disk, else 0 (OV-4).
+    pub fn find_sec(&self, name: &str) -> usize {
+        self.find(|s, n| s.sh_flags & SHF_ALLOC != 0 && n == name.as_bytes())
+    }
+
+    /// `find_any_sec`: the first section of that name whatever its flags, else 0.
+    pub fn find_any_sec(&self, name: &str) -> usize {
+        self.find(|_, n| n == name.as_bytes())
+    }
+
+    fn find(&self, mut wanted: impl FnMut(&Shdr, &[u8]) -> bool) -> usize {
+        let mut sections = self.sections.iter().enumerate().skip(1);
+        sections
+            .find(|(i, s)| wanted(s, self.section_name(*i)))
+            .map_or(0, |(i, _)| i)
+    }
+
+    /// The symbol table. Index 0 is the null symbol.
+    pub fn symbols(&self) -> &'d [Sym] {
+        self.symbols
+    }
+
+    /// The symbol string table.
+    pub fn strtab(&self) -> &'d [u8] {
+        self.strtab
+    }
+
+    /// A symbol's name, empty if it has none or its offset lies outside the string table.
+    pub fn symbol_name(&self, symbol: &Sym) -> &'d [u8] {
+        cstr(self.strtab, u64::from(symbol.name_offset())).unwrap_or(&[])
+    }
+
+    /// Records of a RELA section (RELOC-GEN-10: a remainder is ignored).
+    pub fn relocations(&self, section: usize) -> &'d [Rela64<elf::LE>] {
+        elf::records(self.section_bytes(section))
+    }
+
+    /// The `.modinfo` strings.
+    pub fn modinfo(&self) -> Modinfo<'d> {
+        Modinfo::new(if self.index.info == 0 {
+            &[]
+        } else {
+            self.section_bytes(self.index.info)
+        })
+    }
+
+    /// Section `index` as the subject of a finding.
+    pub fn section_subject(&self, index: usize) -> Subject {
+        Subject::Section {
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            name: String::from(printed(self.section_name(index))),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! `layout_symtab`: the symbol tables that kallsyms keeps of a module (spec 02 §2.3).
+
+use alloc::vec::Vec;
+
+use crate::bytes::align_up;
+use crate::elf::{SHF_ALLOC, SHF_EXECINSTR, SHN_UNDEF, SYM_SIZE, Sym, SymFields};
+use crate::finding::Findings;
+use crate::layout::{Layout, Region, bounded};
+use crate::load_info::LoadInfo;
+use crate::version::Generation;
+
+/// Bytes of `struct mod_kallsyms`: symtab, num_symtab, strtab, typetab.
+pub const MOD_KALLSYMS_SIZE: u64 = 32;
+/// Its alignment.
+const MOD_KALLSYMS_ALIGN: u64 = 8;
+
+/// Where the symbol tables go: all symbols to init memory, the core symbols
+/// to core memory. Offsets are bytes in their region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SymtabPlan {
+    /// Indices of the symbols that stay after init, in order; 0 is always first.
+    pub core_symbols: Vec<u32>,
+    /// The region of the core tables: data, or core up to 6.3.
+    pub core_region: Region,
+    /// Core symbol table.
+    pub symoffs: u64,
+    /// Core string table.
+    pub stroffs: u64,
+    /// One type letter per core symbol.
+    pub core_typeoffs: u64,
+    /// The region of the full tables: init_data, or init up to 6.3.
+    pub init_region: Region,
+    /// `struct mod_kallsyms` of the full tables.
+    pub mod_kallsyms_init_off: u64,
+    /// One type letter per symbol.
+    pub init_typeoffs: u64,
+}
+
+/// Adds the symbol tables to the layout, with CONFIG_KALLSYMS (LAYOUT-30 to LAYOUT-36).
+pub fn layout_symtab(info: &mut LoadInfo<'_>, layout: &mut Layout, said: &mut Findings) -> Option<()> {
+    if !info.config.kallsyms {
+        return Some(());
+    }
+    let (core_region, init_region) = match layout.generation {
+        Generation::CoreInit => (Region::Core, Region::Init),
+        Generation::ModMemType => (Region::Data, Region::InitData),
+    };
+    let strict = layout.generation == Generation::CoreInit && info.config.strict_module_rwx;
+    let (sym, str) = (info.file.index().sym, info.file.index().str);
+
+    // (1) the full symbol table
+    put_in_init(info, layout, sym, init_region);
+    // (2) core: symbols, their names, their type letters
+    let core_symbols: Vec<u32> = (0u32..)
+        .zip(info.file.symbols())
+        .filter(|(i, s)| *i == 0 || is_core_symbol(info, layout, s))
+        .map(|(i, _)| i)
+        .collect();
+    let align = info.sechdrs.get(sym).map_or(1, |s| s.sh_addralign);
+    let symoffs = align_up(layout.sizes.get(core_region), align);
+    let stroffs = symoffs.saturating_add(SYM_SIZE.saturating_mul(core_symbols.len() as u64));
+    let mut core_typeoffs = stroffs;
+    for &index in &core_symbols {
+        let symbol = info.file.symbols().get(index as usize);
+        let len = symbol.map_or(0, |s| info.file.symbol_name(s).len()) as u64;
+        core_typeoffs = core_typeoffs.saturating_add(len).saturating_add(1);
+        // Names may overlap, so their sum is not bounded by the file.
+        if core_typeoffs > crate::layout::MODULE_AREA_MAX {
+            break;
+        }
+    }
+    *layout.sizes.get_mut(core_region) = core_typeoffs.saturating_add(core_symbols.len() as u64);
+    if strict {
+        layout.strict_align(core_region, true);
+    }
+    // (3) the full string table
+    put_in_init(info, layout, str, init_region);
+    // (4) struct mod_kallsyms and the type letters of all symbols
+    let mod_kallsyms_init_off = align_up(layout.sizes.get(init_region), MOD_KALLSYMS_ALIGN);
+    let init_typeoffs = mod_kallsyms_init_off.saturating_add(MOD_KALLSYMS_SIZE);
+    *layout.sizes.get_mut(init_region) = init_typeoffs.saturating_add(info.file.symbols().len() as u64);
+    if strict {
+        layout.strict_align(init_region, true);
+    }
+    layout.symtab = Some(SymtabPlan {
+        core_symbols,
+        core_region,
+        symoffs,
+        stroffs,
+        core_typeoffs,
+        init_region,
+        mod_kallsyms_init_off,
+        init_typeoffs,
+    });
+    bounded(layout, said)
+}
+
+/// The symbol and string tables become ALLOC and go to the end of init (LAYOUT-30).
+fn put_in_init(info: &mut LoadInfo<'_>, layout: &mut Layout, index: usize, region: Region) {
+    if let Some(section) = info.sechdrs.get_mut(index).filter(|_| index != 0) {
+        section.sh_flags |= SHF_ALLOC;
+        let section = *section;
+        layout.put(index, &section, region);
+    }
+}
+
+/// `is_core_symbol` (LAYOUT-31, LAYOUT-32).
+fn is_core_symbol(info: &LoadInfo<'_>, layout: &Layout, symbol: &Sym) -> bool {
+    // Livepatch modules keep all: their symbols are resolved later.
+    if info.file.modinfo().get("livepatch").is_some() {
+        return true;
+    }
+    let index = usize::from(symbol.shndx());
+    if symbol.shndx() == SHN_UNDEF || index >= info.sechdrs.len() || symbol.name_offset() == 0 {
+        return false;
+    }
+    let all = info.config.keeps_data_symbols();
+    if all && info.file.index().pcpu != 0 && index == info.file.index().pcpu {
+        return true;
+    }
+    let flags = info.sechdrs.get(index).map_or(0, |s| s.sh_flags);
+    if flags & SHF_ALLOC == 0 || (!all && flags & SHF_EXECINSTR == 0) {
+        return false;
+    }
+    // A section without a place has sh_entsize all ones: up to 6.3 that reads as init.
+    match layout.place(index) {
+        Some(place) => !place.region.is_init(),
+        None => layout.generation == Generation::ModMemType,
+    }
+}
