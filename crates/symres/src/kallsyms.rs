@@ -1,0 +1,296 @@
+//! `/proc/kallsyms` and System.map text (spec 09 §9.1).
+
+use alloc::vec::Vec;
+
+use crate::Error;
+use crate::names::NameIndex;
+
+/// Owners in brackets that are not modules.
+const PSEUDO_MODULES: [&[u8]; 3] = [b"bpf", b"__builtin__ftrace", b"__builtin__kprobes"];
+
+/// One line.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    address: u64,
+    name_at: u32,
+    name_len: u16,
+    kind: u8,
+    /// 0 the kernel, else index + 1 of the module.
+    module: u16,
+}
+
+/// One symbol of the kernel or of a loaded module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelSymbol<'t> {
+    /// Its name; not unique (KSYM-3).
+    pub name: &'t [u8],
+    /// Its address.
+    pub address: u64,
+    /// nm's letter, upper case for global symbols (KSYM-1).
+    pub kind: u8,
+    /// The module in brackets.
+    pub module: Option<&'t [u8]>,
+}
+
+/// The symbols of a kernel and of the modules it has loaded, indexed by name.
+#[derive(Clone, Debug, Default)]
+pub struct KernelSymbols {
+    text: Vec<u8>,
+    entries: Vec<Entry>,
+    modules: Vec<(u32, u16)>,
+    index: NameIndex,
+}
+
+impl KernelSymbols {
+    /// Reads the text of `/proc/kallsyms` or of a System.map.
+    pub fn parse(text: &[u8]) -> Result<Self, Error> {
+        let text = text.to_vec();
+        if u32::try_from(text.len()).is_err() {
+            return Err(Error::TooLarge);
+        }
+        let mut symbols = KernelSymbols::default();
+        let mut at = 0usize;
+        let mut hidden = true;
+        for (number, line) in text.split(|b| *b == b'\n').enumerate() {
+            let line_at = at;
+            at = at.saturating_add(line.len()).saturating_add(1);
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if line.is_empty() {
+                continue;
+            }
+            let bad = Error::SymbolLine(number.saturating_add(1));
+            let Some((address, kind, name, module)) = parse_line(line) else {
+                return Err(bad);
+            };
+            if name.starts_with(b"The real System.map is in the") {
+                return Err(Error::Stub);
+            }
+            hidden &= address == 0;
+            let module = match module {
+                Some(name) if PSEUDO_MODULES.contains(&name) => continue,
+                Some(name) => symbols
+                    .module_number(&text, name, offset_in(&text, name))
+                    .ok_or(Error::TooLarge)?,
+                None => 0,
+            };
+            let name_at = line_at.saturating_add(offset_in(line, name));
+            symbols.entries.push(Entry {
+                address,
+                name_at: u32::try_from(name_at).map_err(|_| Error::TooLarge)?,
+                name_len: u16::try_from(name.len()).map_err(|_| bad)?,
+                kind,
+                module,
+            });
+        }
+        if symbols.entries.is_empty() {
+            return Err(Error::Empty);
+        }
+        if hidden {
+            return Err(Error::Hidden);
+        }
+        let mut index = NameIndex::with_capacity(symbols.entries.len());
+        let name_of = |position: u32| match symbols.entries.get(position as usize) {
+            Some(entry) => name_in(&text, entry),
+            None => &[][..],
+        };
+        for (position, entry) in (0u32..).zip(&symbols.entries) {
+            index.insert(name_in(&text, entry), position, name_of);
+        }
+        symbols.index = index;
+        symbols.text = text;
+        Ok(symbols)
+    }
+
+    /// The number of the module `name`, which stands at `at` in the text: modules come in blocks.
+    fn module_number(&mut self, text: &[u8], name: &[u8], at: usize) -> Option<u16> {
+        let same = |(at, len): &(u32, u16)| {
+            text.get(*at as usize..).and_then(|t| t.get(..usize::from(*len))) == Some(name)
+        };
+        let known = self.modules.iter().rposition(same);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                self.modules
+                    .push((u32::try_from(at).ok()?, u16::try_from(name.len()).ok()?));
+                self.modules.len().checked_sub(1)?
+            }
+        };
+        u16::try_from(index.checked_add(1)?).ok()
+    }
+
+    /// Number of symbols.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// No symbols at all?
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All symbols, in the order of the text.
+    pub fn iter(&self) -> impl Iterator<Item = KernelSymbol<'_>> {
+        self.entries.iter().map(|entry| self.symbol(entry))
+    }
+
+    /// The modules that the text lists, newest first, as `/proc/kallsyms` has them (LIFE-50).
+    pub fn modules(&self) -> impl Iterator<Item = &[u8]> {
+        self.modules.iter().map(|(at, len)| {
+            self.text
+                .get(*at as usize..)
+                .and_then(|t| t.get(..usize::from(*len)))
+                .unwrap_or(&[])
+        })
+    }
+
+    /// All symbols of that name, in the order of the text.
+    pub fn named(&self, name: &[u8]) -> Vec<KernelSymbol<'_>> {
+        let name_of = |position: u32| {
+            self.entries
+                .get(position as usize)
+                .map_or(&[][..], |e| name_in(&self.text, e))
+        };
+        let mut positions: Vec<u32> = self.index.find(name, name_of).collect();
+        positions.sort_unstable();
+        positions
+            .iter()
+            .filter_map(|p| self.entries.get(*p as usize))
+            .map(|e| self.symbol(e))
+            .collect()
+    }
+
+    /// Address of the kernel's own symbol `name`, the first if there are several.
+    pub fn address(&self, name: &str) -> Option<u64> {
+        self.named(name.as_bytes())
+            .into_iter()
+            .find(|s| s.module.is_none())
+            .map(|s| s.address)
+    }
+
+    /// Address of the symbol that `owner` (`None`: the kernel) exports as `name`.
+    ///
+    /// Names are not unique (KSYM-3), but an exported one is global. A global
+    /// symbol has an upper-case letter; in a module only if it is not GPL-only
+    /// (LIFE-51), but there global symbols follow local ones, so the last is it.
+    pub fn exported_address(&self, name: &[u8], owner: Option<&[u8]>) -> Option<u64> {
+        let candidates = self.named(name);
+        let of_owner = || candidates.iter().filter(|s| s.module == owner);
+        let global = of_owner().find(|s| s.kind.is_ascii_uppercase());
+        let chosen = match owner {
+            None => global.or_else(|| of_owner().next()),
+            Some(_) => global.or_else(|| of_owner().next_back()),
+        };
+        chosen.map(|s| s.address)
+    }
+
+    /// Does it hold data symbols? Without CONFIG_KALLSYMS_ALL it holds text only (KSYM-10).
+    pub fn has_local_data(&self) -> bool {
+        self.entries
+            .iter()
+            .any(|e| e.module == 0 && matches!(e.kind, b'd' | b'b' | b'r'))
+    }
+
+    fn symbol(&self, entry: &Entry) -> KernelSymbol<'_> {
+        let module = usize::from(entry.module)
+            .checked_sub(1)
+            .and_then(|i| self.modules.get(i));
+        KernelSymbol {
+            name: name_in(&self.text, entry),
+            address: entry.address,
+            kind: entry.kind,
+            module: module.and_then(|(at, len)| self.text.get(*at as usize..)?.get(..usize::from(*len))),
+        }
+    }
+}
+
+fn name_in<'t>(text: &'t [u8], entry: &Entry) -> &'t [u8] {
+    text.get(entry.name_at as usize..)
+        .and_then(|t| t.get(..usize::from(entry.name_len)))
+        .unwrap_or(&[])
+}
+
+/// Byte offset of `part` in `whole`, of which it is a slice.
+fn offset_in(whole: &[u8], part: &[u8]) -> usize {
+    (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize)
+}
+
+/// Address, letter, name and module of a line.
+type Fields<'l> = (u64, u8, &'l [u8], Option<&'l [u8]>);
+
+/// `ADDRESS TYPE NAME`, and `[module]` after a tab.
+fn parse_line(line: &[u8]) -> Option<Fields<'_>> {
+    let (address, rest) = split_once(line, b' ')?;
+    let (kind, rest) = split_once(rest, b' ')?;
+    let &[kind] = kind else { return None };
+    if address.is_empty() || address.len() > 16 || !kind.is_ascii_graphic() || rest.is_empty() {
+        return None;
+    }
+    let address = u64::from_str_radix(core::str::from_utf8(address).ok()?, 16).ok()?;
+    match memchr::memchr(b'\t', rest) {
+        None => Some((address, kind, rest, None)),
+        Some(tab) => {
+            let module = rest
+                .get(tab..)?
+                .trim_ascii()
+                .strip_prefix(b"[")?
+                .strip_suffix(b"]")?;
+            Some((address, kind, rest.get(..tab)?, Some(module)))
+        }
+    }
+}
+
+fn split_once(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let i = memchr::memchr(at, text)?;
+    Some((text.get(..i)?, text.get(i.checked_add(1)?..)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_modules() {
+        let text = b"0000000000000000 A fixed_percpu_data\nffffffff81000000 T _text\nffffffff81000010 t twice\n\
+            ffffffff81000020 T twice\nffffffff82000000 d data\nffffffffc0201000 t f\t[newer]\n\
+            ffffffffc0201010 t f\t[newer]\nffffffffc0301000 T g\t[older]\nffffffffc0400000 t bpf_prog\t[bpf]\n";
+        let symbols = KernelSymbols::parse(text).unwrap();
+        assert_eq!(symbols.len(), 8, "pseudo modules are ignored");
+        assert_eq!(
+            symbols.modules().collect::<Vec<_>>(),
+            [&b"newer"[..], b"older"],
+            "LIFE-50: newest first"
+        );
+        assert_eq!(
+            symbols.exported_address(b"twice", None),
+            Some(0xffff_ffff_8100_0020),
+            "KSYM-3: the global one"
+        );
+        assert_eq!(
+            symbols.exported_address(b"f", Some(b"newer")),
+            Some(0xffff_ffff_c020_1010),
+            "LIFE-51"
+        );
+        assert_eq!(
+            symbols.exported_address(b"g", None),
+            None,
+            "a module's symbol is not the kernel's"
+        );
+        assert_eq!(symbols.address("_text"), Some(0xffff_ffff_8100_0000));
+        assert!(symbols.has_local_data(), "KSYM-10");
+    }
+
+    #[test]
+    fn unusable_texts_are_named() {
+        let stub = b"ffffffffffffffff B The real System.map is in the linux-image-<version>-dbg package\n";
+        for (text, want) in [
+            (&stub[..], Error::Stub),
+            (b"0000000000000000 T _text\n0000000000000000 t x\n", Error::Hidden),
+            (b"", Error::Empty),
+            (b"ffffffff81000000 T a\nrubbish\n", Error::SymbolLine(2)),
+            (b"ffffffff81000000 T a\t[open\n", Error::SymbolLine(1)),
+            (b"fffffffff81000000 T a\n", Error::SymbolLine(1)),
+        ] {
+            assert_eq!(KernelSymbols::parse(text).unwrap_err(), want);
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The kernel that a module is loaded into.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use elf_layout::KernelConfig;
+
+use crate::exports::{Export, ExportTable};
+use crate::kallsyms::KernelSymbols;
+use crate::symvers::SymversEntry;
+
+/// The name that a symbol's owner has in `/proc/kallsyms` terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner<'k> {
+    /// The kernel itself.
+    Vmlinux,
+    /// A loaded module.
+    Module(&'k [u8]),
+}
+
+impl<'k> Owner<'k> {
+    /// `vmlinux`, or the module's name.
+    pub fn name(self) -> &'k [u8] {
+        match self {
+            Owner::Vmlinux => b"vmlinux",
+            Owner::Module(name) => name,
+        }
+    }
+}
+
+/// A module that was loaded before.
+#[derive(Clone, Debug)]
+pub struct LoadedModule {
+    /// Its name.
+    pub name: Box<[u8]>,
+    /// What it exports.
+    pub exports: ExportTable,
+    /// It has taint P (LIC-5).
+    pub proprietary: bool,
+}
+
+/// The pieces that describe a kernel, as far as they are at hand.
+#[derive(Clone, Debug, Default)]
+pub struct KernelParts {
+    /// Release (`uname -r`), empty if not known.
+    pub release: String,
+    /// kallsyms or System.map.
+    pub symbols: Option<KernelSymbols>,
+    /// Module.symvers.
+    pub symvers: Option<Vec<SymversEntry>>,
+}
+
+/// A kernel: configuration, symbols, exports, and the modules loaded so far.
+/// Loading a module does not change it; [`Kernel::insert_module`] does.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// Release (`uname -r`), empty if not known.
+    pub release: String,
+    /// Version and configuration.
+    pub config: KernelConfig,
+    /// All symbols, where the addresses of non-exported ones are needed.
+    pub symbols: KernelSymbols,
+    exports: ExportTable,
+    /// Oldest first.
+    modules: Vec<LoadedModule>,
+    /// Module.symvers' exports of modules that are not loaded: for hints.
+    unloaded: BTreeMap<Box<[u8]>, Box<[u8]>>,
+    /// Are the exports known, or only symbols (KSYM-2)?
+    knows_exports: bool,
+    addresses: bool,
+}
+
+impl Kernel {
+    /// Joins the pieces: which names are exported comes from Module.symvers,
+    /// their addresses from kallsyms. Modules that kallsyms lists count as
+    /// loaded. Without Module.symvers the `__ksymtab_` labels in kallsyms tell
+    /// what is exported, else every global symbol counts as exported (KSYM-2).
+    pub fn new(mut config: KernelConfig, parts: KernelParts) -> Self {
+        let addresses = parts.symbols.is_some();
+        let symbols = parts.symbols.unwrap_or_default();
+        if addresses && config.kallsyms_all.is_none() {
+            // KSYM-10
+            config.kallsyms_all = Some(symbols.has_local_data());
+        }
+        let mut of_owner: BTreeMap<Option<Vec<u8>>, Vec<Export>> = BTreeMap::new();
+        let mut unloaded = BTreeMap::new();
+        let knows_exports = parts.symvers.is_some();
+        let loaded: Vec<&[u8]> = symbols.modules().collect();
+        for entry in parts.symvers.into_iter().flatten() {
+            let module = entry.module();
+            if let Some(name) = module.as_deref().filter(|m| !loaded.contains(m)) {
+                unloaded.insert(entry.name, Box::from(name));
+                continue;
+            }
+            let export = Export {
+                address: symbols.exported_address(&entry.name, module.as_deref()),
+                name: entry.name,
+                crc: Some(entry.crc),
+                gpl_only: entry.gpl_only,
+                namespace: entry.namespace,
+            };
+            of_owner.entry(module).or_default().push(export);
+        }
+        for owner in core::iter::once(None).chain(loaded.iter().map(|m| Some(m.to_vec()))) {
+            // Modules that are not of this build are not in its Module.symvers.
+            if (owner.is_none() && knows_exports) || of_owner.contains_key(&owner) {
+                continue;
+            }
+            let exports = exports_by_label(&symbols, owner.as_deref());
+            of_owner.insert(owner, exports);
+        }
+        let exports = ExportTable::new(of_owner.remove(&None).unwrap_or_default());
+        let modules = loaded
+            .iter()
+            .rev()
+            .map(|name| LoadedModule {
+                name: Box::from(*name),
+                exports: ExportTable::new(of_owner.remove(&Some(name.to_vec())).unwrap_or_default()),
+                proprietary: false,
+            })
+            .collect();
+        Kernel {
+            release: parts.release,
+            config,
+            symbols,
+            exports,
+            modules,
+            unloaded,
+            knows_exports,
+            addresses,
+        }
+    }
+
+    /// Are addresses of the kernel's symbols known at all?
+    pub fn has_addresses(&self) -> bool {
+        self.addresses
+    }
+
+    /// Does a Module.symvers tell what is exported?
+    pub fn knows_exports(&self) -> bool {
+        self.knows_exports
+    }
+
+    /// Is anything known of the kernel's symbols?
+    pub fn is_described(&self) -> bool {
+        self.knows_exports || self.addresses
+    }
+
+    /// Adds a module at the head of the module list (LIFE-4). One of the same name is replaced.
+    pub fn insert_module(&mut self, module: LoadedModule) {
+        self.modules.retain(|m| m.name != module.name);
+        self.modules.push(module);
+    }
+
+    /// The loaded modules, newest first.
+    pub fn modules(&self) -> impl Iterator<Item = &LoadedModule> {
+        self.modules.iter().rev()
+    }
+
+    /// `find_symbol`: the kernel's tables, then those of each module, newest
+    /// first (SYM-30). `but` is the module being loaded, which is not searched (DEP-6).
+    pub fn find_symbol(&self, name: &[u8], gplok: bool, but: &[u8]) -> Option<(Owner<'_>, &Export)> {
+        if let Some(export) = self.exports.find(name, gplok) {
+            return Some((Owner::Vmlinux, export));
+        }
+        let others = self.modules().filter(|m| *m.name != *but);
+        others
+            .into_iter()
+            .find_map(|m| Some((Owner::Module(&m.name), m.exports.find(name, gplok)?)))
+    }
+
+    /// The loaded module of that name.
+    pub fn module(&self, name: &[u8]) -> Option<&LoadedModule> {
+        self.modules.iter().find(|m| *m.name == *name)
+    }
+
+    /// The module that would export `name` if it were loaded.
+    pub fn exporter_not_loaded(&self, name: &[u8]) -> Option<&[u8]> {
+        self.unloaded.get(name).map(|m| &**m)
+    }
+}
+
+/// Exports without a Module.symvers: symbols that have a `__ksymtab_` label,
+/// else all global ones. A module's GPL-only exports have lower-case letters (LIFE-51).
+fn exports_by_label(symbols: &KernelSymbols, owner: Option<&[u8]>) -> Vec<Export> {
+    let of_owner = || symbols.iter().filter(|s| s.module == owner);
+    let export = |name: &[u8], gpl_only| Export {
+        name: Box::from(name),
+        address: symbols.exported_address(name, owner),
+        crc: None,
+        gpl_only,
+        namespace: Box::default(),
+    };
+    let is_local = |name: &[u8]| {
+        !symbols
+            .named(name)
+            .iter()
+            .any(|s| s.module == owner && s.kind.is_ascii_uppercase())
+    };
+    let labels = of_owner().filter_map(|s| s.name.strip_prefix(b"__ksymtab_"));
+    let exports: Vec<Export> = labels
+        .map(|name| export(name, owner.is_some() && is_local(name)))
+        .collect();
+    if !exports.is_empty() || owner.is_some() {
+        return exports;
+    }
+    of_owner()
+        .filter(|s| s.kind.is_ascii_uppercase())
+        .map(|s| export(s.name, false))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::symvers::parse_symvers;
+    use elf_layout::KernelVersion;
+
+    fn kernel(symtab: &[u8], symvers: Option<&[u8]>) -> Kernel {
+        let parts = KernelParts {
+            release: String::new(),
+            symbols: Some(KernelSymbols::parse(symtab).unwrap()),
+            symvers: symvers.map(|s| parse_symvers(s).unwrap()),
+        };
+        Kernel::new(KernelConfig::new(KernelVersion::new(6, 12, 0)), parts)
+    }
+
+    const SYMTAB: &[u8] =
+        b"1000 T plain\n1008 r __ksymtab_plain\n1010 t hidden\n2000 t gpl\t[b]\n2008 r __ksymtab_gpl\t[b]\n\
+        3000 T plain\t[a]\n3008 r __ksymtab_plain\t[a]\n";
+
+    #[test]
+    fn sym_30_kernel_first_then_newest_module() {
+        let symvers = b"0x01\tplain\tvmlinux\tEXPORT_SYMBOL\t\n0x02\tgpl\tx/b\tEXPORT_SYMBOL_GPL\tNS\n0x03\tlater\tx/c\tEXPORT_SYMBOL\t\n";
+        let kernel = kernel(SYMTAB, Some(symvers));
+        let (owner, export) = kernel.find_symbol(b"plain", true, b"me").unwrap();
+        assert_eq!(
+            (owner, export.address, export.crc),
+            (Owner::Vmlinux, Some(0x1000), Some(1)),
+            "SYM-30"
+        );
+        let (owner, export) = kernel.find_symbol(b"gpl", true, b"me").unwrap();
+        assert_eq!(
+            (owner.name(), export.address, &*export.namespace),
+            (&b"b"[..], Some(0x2000), &b"NS"[..])
+        );
+        assert!(kernel.find_symbol(b"gpl", false, b"me").is_none(), "SYM-31");
+        assert!(kernel.find_symbol(b"gpl", true, b"b").is_none(), "DEP-6");
+        assert_eq!(kernel.exporter_not_loaded(b"later"), Some(&b"c"[..]));
+    }
+
+    #[test]
+    fn ksym_2_labels_stand_in_for_symvers() {
+        let kernel = kernel(SYMTAB, None);
+        assert!(
+            kernel.find_symbol(b"hidden", true, b"me").is_none(),
+            "KSYM-2: not exported"
+        );
+        assert!(kernel.find_symbol(b"plain", false, b"me").is_some());
+        let (_, export) = kernel.find_symbol(b"gpl", true, b"me").unwrap();
+        assert!(
+            export.gpl_only,
+            "LIFE-51: a lower-case export of a module is GPL-only"
+        );
+    }
+}

@@ -1,0 +1,374 @@
+//! `resolve_symbol`: the rules for one undefined symbol (spec 03 §3.2 to §3.5).
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use elf_layout::bytes::printed;
+use elf_layout::config::Flavour;
+use elf_layout::versions::{Modversion, modversions, modversions_ext};
+use elf_layout::{Errno, Finding, Findings, KernelConfig, ModuleFile, Severity, Subject};
+
+use crate::exports::Export;
+use crate::kernel::{Kernel, Owner};
+use crate::license::license_is_gpl_compatible;
+use crate::names::NameIndex;
+
+/// How a lookup ended that found nothing usable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unresolved {
+    /// NULL: there is no such export for this module.
+    NotFound,
+    /// There is, and a rule forbids it.
+    Refused(Errno),
+}
+
+/// The module being loaded, as the resolving of its symbols sees and changes it.
+#[derive(Debug)]
+pub struct Resolver<'a> {
+    kernel: &'a Kernel,
+    file: &'a ModuleFile<'a>,
+    versions: Versions<'a>,
+    imported_namespaces: Vec<&'a [u8]>,
+    proprietary: bool,
+    using_gplonly_symbols: bool,
+}
+
+/// The CRCs that the module brings along.
+#[derive(Debug)]
+struct Versions<'a> {
+    /// VER-31: extended tables replace `__versions` altogether.
+    extended: bool,
+    /// Has it any table?
+    present: bool,
+    records: Vec<Modversion<'a>>,
+    index: NameIndex,
+}
+
+impl<'a> Versions<'a> {
+    fn of(file: &'a ModuleFile<'a>) -> Self {
+        let index = file.index();
+        let extended = index.vers_ext_crc != 0;
+        let records: Vec<Modversion<'a>> = if extended {
+            let names = file.section_bytes(index.vers_ext_name);
+            modversions_ext(file.section_bytes(index.vers_ext_crc), names).collect()
+        } else if index.vers != 0 {
+            modversions(file.section_bytes(index.vers)).collect()
+        } else {
+            Vec::new()
+        };
+        let mut names = NameIndex::with_capacity(records.len());
+        for (position, record) in (0u32..).zip(&records) {
+            names.insert(record.name, position, |p| name_at(&records, p));
+        }
+        Versions {
+            extended,
+            present: extended || index.vers != 0,
+            records,
+            index: names,
+        }
+    }
+
+    /// VER-4: the first record of that name.
+    fn expected(&self, name: &[u8]) -> Option<u64> {
+        let first = self.index.find(name, |p| name_at(&self.records, p)).min()?;
+        self.records.get(first as usize).map(|r| r.crc)
+    }
+}
+
+fn name_at<'r>(records: &[Modversion<'r>], position: u32) -> &'r [u8] {
+    records.get(position as usize).map_or(&[], |r| r.name)
+}
+
+impl<'a> Resolver<'a> {
+    /// For one module on one kernel.
+    pub fn new(kernel: &'a Kernel, file: &'a ModuleFile<'a>) -> Self {
+        let modinfo = file.modinfo();
+        Resolver {
+            kernel,
+            file,
+            versions: Versions::of(file),
+            imported_namespaces: modinfo.all("import_ns").collect(),
+            proprietary: !license_is_gpl_compatible(modinfo.get("license").unwrap_or(b"unspecified")),
+            using_gplonly_symbols: false,
+        }
+    }
+
+    /// Taint P of the module after what was resolved so far.
+    pub fn is_proprietary(&self) -> bool {
+        self.proprietary
+    }
+
+    /// `mod->using_gplonly_symbols` (SYM-22).
+    pub fn using_gplonly_symbols(&self) -> bool {
+        self.using_gplonly_symbols
+    }
+
+    /// `resolve_symbol` (SYM-20 to SYM-26), with the findings of the rules that say something.
+    pub fn resolve_symbol(
+        &mut self,
+        name: &[u8],
+        subject: impl Fn() -> Subject,
+        said: &mut Findings,
+    ) -> Result<(Owner<'a>, &'a Export), Unresolved> {
+        let gplok = !self.proprietary;
+        let found = self.kernel.find_symbol(name, gplok, self.file.name());
+        let (owner, export) = found.ok_or(Unresolved::NotFound)?;
+        if export.gpl_only {
+            self.using_gplonly_symbols = true;
+        }
+        self.inherit_taint(owner, name, &subject, said)?;
+        self.check_version(name, export.crc, &subject, said)
+            .map_err(Unresolved::Refused)?;
+        self.verify_namespace_is_imported(name, export, &subject, said)
+            .map_err(Unresolved::Refused)?;
+        Ok((owner, export))
+    }
+
+    /// LIC-5: using a proprietary module's symbol makes a module proprietary.
+    fn inherit_taint(
+        &mut self,
+        owner: Owner<'_>,
+        name: &[u8],
+        subject: &impl Fn() -> Subject,
+        said: &mut Findings,
+    ) -> Result<(), Unresolved> {
+        let Owner::Module(owner) = owner else {
+            return Ok(());
+        };
+        if self.proprietary || !self.kernel.module(owner).is_some_and(|m| m.proprietary) {
+            return Ok(());
+        }
+        let (me, symbol, owner) = (self.file.name_text(), printed(name), printed(owner));
+        if self.using_gplonly_symbols {
+            let line = format!(
+                "{me}: module using GPL-only symbols uses symbols {symbol} from proprietary module {owner}."
+            );
+            let why = format!(
+                "{owner} is proprietary, and {me} already uses GPL-only symbols: {symbol} counts as missing"
+            );
+            // The refusal is what follows from the missing symbol.
+            said.push(
+                Finding::note("LIC-5", Severity::Warning, why)
+                    .says(line)
+                    .about(subject()),
+            );
+            return Err(Unresolved::NotFound);
+        }
+        let line =
+            format!("{me}: module uses symbols {symbol} from proprietary module {owner}, inheriting taint.");
+        let why = format!("{owner} is proprietary: from here on GPL-only symbols are invisible to {me}");
+        said.push(
+            Finding::note("LIC-5", Severity::Warning, why)
+                .says(line)
+                .about(subject()),
+        );
+        self.proprietary = true;
+        Ok(())
+    }
+
+    /// `check_version` (VER-1 to VER-9, VER-31).
+    pub fn check_version(
+        &self,
+        name: &[u8],
+        crc: Option<u32>,
+        subject: &impl Fn() -> Subject,
+        said: &mut Findings,
+    ) -> Result<(), Errno> {
+        let config: &KernelConfig = &self.kernel.config;
+        let Some(crc) = crc.filter(|_| config.modversions) else {
+            return Ok(());
+        };
+        let (me, symbol) = (self.file.name_text(), printed(name));
+        if !self.versions.present {
+            return self.try_to_force_load(&symbol, subject, said);
+        }
+        match self.versions.expected(name) {
+            // VER-5: all 64 bits count.
+            Some(expected) if expected == u64::from(crc) => Ok(()),
+            Some(expected) => {
+                let line = format!("{me}: disagrees about version of symbol {symbol}");
+                let why = format!(
+                    "{me} was built against {symbol} with CRC {expected:#010x}; this kernel exports it with {crc:#010x}"
+                );
+                said.push(
+                    Finding::error("VER-6", Errno::EINVAL, why)
+                        .says(line)
+                        .about(subject()),
+                );
+                Err(Errno::EINVAL)
+            }
+            None => {
+                let kind = if self.versions.extended {
+                    "extended symbol version"
+                } else {
+                    "symbol version"
+                };
+                let line = format!("{me}: no {kind} for {symbol}");
+                let why = format!("{me} brings no CRC for {symbol}");
+                // OV-DEB: Debian refuses, upstream accepts.
+                if config.flavour == Flavour::Debian && !self.versions.extended {
+                    said.push(
+                        Finding::error("VER-7", Errno::EINVAL, why)
+                            .says(line)
+                            .about(subject()),
+                    );
+                    return Err(Errno::EINVAL);
+                }
+                said.push(
+                    Finding::note("VER-7", Severity::Warning, why)
+                        .says(line)
+                        .about(subject()),
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// `try_to_force_load` (VER-3, VER-40, VER-41).
+    fn try_to_force_load(
+        &self,
+        reason: &str,
+        subject: &impl Fn() -> Subject,
+        said: &mut Findings,
+    ) -> Result<(), Errno> {
+        let me = self.file.name_text();
+        if !self.kernel.config.module_force_load {
+            let why = format!("{me} has no CRCs, and this kernel does not force modules in");
+            said.push(Finding::error("VER-40", Errno::EINVAL, why).about(subject()));
+            return Err(Errno::EINVAL);
+        }
+        // Only the first forced load of a boot is logged.
+        if !said.iter().any(|f| f.code == "VER-40") {
+            let why = format!("{me} has no CRCs: it is forced in, taint F");
+            let line = format!("{me}: {reason}: kernel tainted.");
+            said.push(
+                Finding::note("VER-40", Severity::Warning, why)
+                    .says(line)
+                    .about(subject()),
+            );
+        }
+        Ok(())
+    }
+
+    /// `verify_namespace_is_imported` (NS-1 to NS-3).
+    fn verify_namespace_is_imported(
+        &self,
+        name: &[u8],
+        export: &Export,
+        subject: &impl Fn() -> Subject,
+        said: &mut Findings,
+    ) -> Result<(), Errno> {
+        let namespace = &*export.namespace;
+        if namespace.is_empty() || self.imported_namespaces.contains(&namespace) {
+            return Ok(());
+        }
+        // Since v6.16 (707f853d7fa3): a namespace can name the modules that may use it.
+        if self.kernel.config.version.since(6, 16)
+            && let Some(list) = namespace.strip_prefix(b"module:")
+            && list
+                .split(|b| *b == b',')
+                .any(|pattern| module_matches(self.file.name(), pattern))
+        {
+            return Ok(());
+        }
+        let (me, symbol, ns) = (self.file.name_text(), printed(name), printed(namespace));
+        let line =
+            format!("{me}: module uses symbol ({symbol}) from namespace {ns}, but does not import it.");
+        let why = format!("{symbol} is exported in namespace {ns}, which {me} does not import");
+        let hint = format!("add MODULE_IMPORT_NS({ns}) to the module");
+        if self.kernel.config.allow_missing_namespace_imports {
+            said.push(
+                Finding::note("NS-2", Severity::Warning, why)
+                    .says(line)
+                    .about(subject())
+                    .hint(hint),
+            );
+            return Ok(());
+        }
+        said.push(
+            Finding::error("NS-2", Errno::EINVAL, why)
+                .says(line)
+                .about(subject())
+                .hint(hint),
+        );
+        Err(Errno::EINVAL)
+    }
+
+    /// SYM-5, SYM-5b: the line for a symbol that stays unresolved, and why it does.
+    pub fn unknown_symbol(&self, name: &[u8], why: Unresolved, subject: Subject) -> Finding {
+        let (me, symbol) = (self.file.name_text(), printed(name));
+        let (code, errno) = match why {
+            Unresolved::NotFound => ("SYM-5", Errno::ENOENT),
+            Unresolved::Refused(errno) => ("SYM-5b", errno),
+        };
+        let line = format!("{me}: Unknown symbol {symbol} (err -{})", errno.number());
+        let finding = Finding::error(code, errno, self.reason(name, &symbol, why))
+            .says(line)
+            .about(subject);
+        match self
+            .kernel
+            .exporter_not_loaded(name)
+            .filter(|_| why == Unresolved::NotFound)
+        {
+            Some(module) => finding.hint(format!("load {} first (--with)", printed(module))),
+            None => finding,
+        }
+    }
+
+    fn reason(&self, name: &[u8], symbol: &str, why: Unresolved) -> String {
+        if let Unresolved::Refused(_) = why {
+            return format!("{symbol} exists, but a rule named before forbids its use");
+        }
+        let elsewhere = self.kernel.exporter_not_loaded(name);
+        if self.kernel.find_symbol(name, true, self.file.name()).is_some() {
+            return format!(
+                "{symbol} is exported to GPL-compatible modules only, and this module counts as proprietary"
+            );
+        }
+        if let Some(module) = elsewhere {
+            return format!(
+                "{symbol} is exported by module {}, which is not loaded",
+                printed(module)
+            );
+        }
+        if self.kernel.symbols.named(name).iter().any(|s| s.module.is_none()) {
+            return format!("{symbol} exists in this kernel but is not exported");
+        }
+        format!("nothing in this kernel exports {symbol}")
+    }
+}
+
+/// NS-3: `-` equals `_`; a trailing `*` makes a pattern a prefix.
+fn module_matches(name: &[u8], pattern: &[u8]) -> bool {
+    let fold = |b: &u8| if *b == b'-' { b'_' } else { *b };
+    let same = |a: &[u8], b: &[u8]| a.len() == b.len() && a.iter().map(fold).eq(b.iter().map(fold));
+    match pattern.strip_suffix(b"*") {
+        Some(prefix) => name.get(..prefix.len()).is_some_and(|start| same(start, prefix)),
+        None => same(name, pattern),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ns_3_module_patterns() {
+        for (name, pattern, want) in [
+            ("kvm_intel", "kvm-intel", true),
+            ("kvm_intel", "kvm*", true),
+            ("kvm_intel", "*", true),
+            ("kvm_intel", "kvm", false),
+            ("kvm", "kvm_intel", false),
+            ("kvm", " kvm", false),
+            ("kvm", "k*m", false),
+        ] {
+            assert_eq!(
+                module_matches(name.as_bytes(), pattern.as_bytes()),
+                want,
+                "NS-3: {name} against {pattern}"
+            );
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! `simplify_symbols`: every symbol of a module gets its value (spec 03 §3.1).
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use elf_layout::bytes::printed;
+use elf_layout::elf::{SHN_ABS, SHN_COMMON, SHN_LIVEPATCH, SHN_UNDEF, STB_WEAK, SYM_SIZE, SymFields};
+use elf_layout::{Errno, Finding, Findings, Layout, LoadInfo, Memory, Placement, Severity, Subject};
+
+use crate::kernel::Kernel;
+use crate::resolve::{Resolver, Unresolved};
+
+/// A symbol taken from the kernel or from another module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Import {
+    /// Index in the symbol table.
+    pub symbol: u32,
+    /// Its name.
+    pub name: Box<[u8]>,
+    /// Its address; `None` if the exporter is known but not where the symbol lies.
+    pub address: Option<u64>,
+    /// `vmlinux` or the module.
+    pub owner: Box<[u8]>,
+    /// The exporter's CRC.
+    pub crc: Option<u32>,
+    /// Exported to GPL-compatible modules only.
+    pub gpl_only: bool,
+    /// Its namespace, empty if none.
+    pub namespace: Box<[u8]>,
+}
+
+/// The outcome of `simplify_symbols`.
+#[derive(Clone, Debug, Default)]
+pub struct Resolution {
+    /// `st_value` of every symbol, by index.
+    pub values: Vec<u64>,
+    /// What was taken from elsewhere, in symbol order.
+    pub imports: Vec<Import>,
+    /// Modules that this one depends on, in the order in which the edges are made (DEP-1, DEP-2).
+    pub depends: Vec<Box<[u8]>>,
+    /// `mod->using_gplonly_symbols`.
+    pub using_gplonly_symbols: bool,
+    /// The module is tainted P, by its licence or by what it uses.
+    pub proprietary: bool,
+}
+
+/// Gives every symbol its value (SYM-1 to SYM-9). `ignores` tells which undefined names the architecture does
+/// without (SYM-5: `_GLOBAL_OFFSET_TABLE_` on x86).
+pub fn simplify_symbols(
+    info: &LoadInfo<'_>,
+    placement: &Placement,
+    kernel: &Kernel,
+    ignores: impl Fn(&[u8]) -> bool,
+    said: &mut Findings,
+) -> Resolution {
+    let mark = said.mark();
+    let file = info.file;
+    let mut resolver = Resolver::new(kernel, file);
+    let mut out = Resolution {
+        values: Vec::with_capacity(file.symbols().len()),
+        ..Resolution::default()
+    };
+    for (i, symbol) in file.symbols().iter().enumerate() {
+        let name = || file.symbol_name(symbol);
+        let subject = || Subject::Symbol {
+            index: u32::try_from(i).unwrap_or(u32::MAX),
+            name: printed(name()).into(),
+        };
+        let mut value = symbol.value();
+        match symbol.shndx() {
+            // Index 0 is never touched.
+            _ if i == 0 => {}
+            SHN_COMMON if name().starts_with(b"__gnu_lto") => {}
+            SHN_COMMON => {
+                let line = format!("{}: please compile with -fno-common", file.name_text());
+                let why = format!(
+                    "{} is a common symbol, which has no place in a module",
+                    printed(name())
+                );
+                said.push(
+                    Finding::error("SYM-1", Errno::ENOEXEC, why)
+                        .says(line)
+                        .about(subject()),
+                );
+            }
+            SHN_ABS | SHN_LIVEPATCH => {}
+            SHN_UNDEF => {
+                if let Some(address) = resolve(
+                    info,
+                    &mut resolver,
+                    &mut out,
+                    i,
+                    symbol.bind(),
+                    subject,
+                    &ignores,
+                    said,
+                ) {
+                    value = address;
+                }
+            }
+            shndx if usize::from(shndx) >= info.sechdrs.len() => {
+                let max = info.sechdrs.len().saturating_sub(1);
+                let (me, text) = (file.name_text(), printed(name()));
+                let line = format!("{me}: Symbol {text} has an invalid section index {shndx} (max {max})");
+                let why = format!("st_shndx {shndx:#x} of {text} names no section");
+                said.push(
+                    Finding::error("SYM-6", Errno::ENOEXEC, why)
+                        .says(line)
+                        .about(subject()),
+                );
+            }
+            shndx if usize::from(shndx) == file.index().pcpu => value = value.wrapping_add(placement.percpu),
+            shndx => {
+                let base = info.sechdrs.get(usize::from(shndx)).map_or(0, |s| s.sh_addr);
+                value = value.wrapping_add(base);
+            }
+        }
+        out.values.push(value);
+    }
+    out.using_gplonly_symbols = resolver.using_gplonly_symbols();
+    out.proprietary = resolver.is_proprietary();
+    said.end_stage(mark);
+    out
+}
+
+/// One undefined symbol (SYM-4, SYM-5, SYM-5b). The value stays as it is with `None`.
+#[allow(clippy::too_many_arguments, reason = "one symbol of the loop above")]
+fn resolve<'a>(
+    info: &LoadInfo<'a>,
+    resolver: &mut Resolver<'_>,
+    out: &mut Resolution,
+    index: usize,
+    bind: u8,
+    subject: impl Fn() -> Subject,
+    ignores: &impl Fn(&[u8]) -> bool,
+    said: &mut Findings,
+) -> Option<u64> {
+    let symbol = u32::try_from(index).ok()?;
+    let name = info
+        .file
+        .symbols()
+        .get(index)
+        .map_or(&b""[..], |s| info.file.symbol_name(s));
+    match resolver.resolve_symbol(name, &subject, said) {
+        Ok((owner, export)) => {
+            out.imports.push(Import {
+                symbol,
+                name: Box::from(name),
+                address: export.address,
+                owner: Box::from(owner.name()),
+                crc: export.crc,
+                gpl_only: export.gpl_only,
+                namespace: export.namespace.clone(),
+            });
+            if let crate::Owner::Module(owner) = owner
+                && !out.depends.iter().any(|d| **d == *owner)
+            {
+                out.depends.push(Box::from(owner));
+            }
+            if export.address.is_none() {
+                let why = format!(
+                    "{} is exported by {}, but its address is not known",
+                    printed(name),
+                    printed(owner.name())
+                );
+                let hint = String::from("give the kernel's /proc/kallsyms or System.map with --symtab");
+                said.push(
+                    Finding::note("KSYM-2", Severity::Note, why)
+                        .about(subject())
+                        .hint(hint),
+                );
+            }
+            export.address
+        }
+        // SYM-5: only "not found" is forgiven to weak symbols.
+        Err(Unresolved::NotFound) if bind == STB_WEAK || ignores(name) => None,
+        Err(why) => {
+            said.push(resolver.unknown_symbol(name, why, subject()));
+            None
+        }
+    }
+}
+
+/// Writes the values into the moved symbol table, which is where the kernel keeps them (LAYOUT-30).
+pub fn write_symtab(info: &LoadInfo<'_>, layout: &Layout, values: &[u64], memory: &mut impl Memory) {
+    let sym = info.file.index().sym;
+    let Some(place) = layout.place(sym).filter(|_| sym != 0) else {
+        return;
+    };
+    let size = info.sechdrs.get(sym).map_or(0, |s| s.sh_size);
+    let Some(table) = memory.at_mut(place, size) else {
+        return;
+    };
+    let records = table.chunks_exact_mut(SYM_SIZE as usize);
+    for (record, value) in records.zip(values) {
+        if let Some(st_value) = record.get_mut(8..16) {
+            st_value.copy_from_slice(&value.to_le_bytes());
+        }
+    }
+}
