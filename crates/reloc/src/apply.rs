@@ -1,0 +1,113 @@
+//! `apply_relocations`: the driver that all architectures share (spec 04 §4.1).
+
+use alloc::format;
+use alloc::string::String;
+
+use elf_layout::bytes::printed;
+use elf_layout::elf::{Rela, SHF_ALLOC, SHF_RELA_LIVEPATCH, SHT_REL, SHT_RELA};
+use elf_layout::{Errno, Finding, Findings, Layout, LoadInfo, Memory, Severity, Subject};
+
+use crate::livepatch::{KallsymsLookup, klp_apply_section_relocs};
+use crate::{Architecture, RelaSection};
+
+/// Applies every relocation section whose target is in memory, in index order
+/// (RELOC-GEN-1 to RELOC-GEN-10). `values` holds `st_value` of every symbol;
+/// livepatch sections for the kernel itself resolve theirs by `kallsyms`.
+pub fn apply_relocations(
+    arch: &dyn Architecture,
+    info: &LoadInfo<'_>,
+    layout: &Layout,
+    values: &mut [u64],
+    kallsyms: KallsymsLookup<'_>,
+    memory: &mut impl Memory,
+    said: &mut Findings,
+) {
+    let mark = said.mark();
+    for (index, section) in info.sechdrs.iter().enumerate().skip(1) {
+        // RELOC-GEN-1, RELOC-GEN-2: the target must be ALLOC by the loader's flags.
+        let target = section.sh_info as usize;
+        let Some(patched) = info.sechdrs.get(target).filter(|t| t.sh_flags & SHF_ALLOC != 0) else {
+            warn_percpu(info, index, target, said);
+            continue;
+        };
+        if section.sh_flags & SHF_RELA_LIVEPATCH != 0
+            && !klp_apply_section_relocs(info, index, values, kallsyms, said)
+        {
+            continue;
+        }
+        match section.sh_type {
+            SHT_REL => said.push(rel_unsupported(info, index)),
+            SHT_RELA => {
+                let place = layout.place(target);
+                let memory = place.and_then(|p| memory.at_mut(p, patched.sh_size)).unwrap_or(&mut []);
+                let mut section =
+                    RelaSection { file: info.file, config: info.config, index, target, memory, address: patched.sh_addr, values };
+                match info.reordered(index) {
+                    Some(table) => arch.apply_relocate_add(&mut section, &mut table.iter().copied(), said),
+                    None => {
+                        let records = info.file.relocations(index);
+                        arch.apply_relocate_add(&mut section, &mut records.iter().map(Rela::from), said);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    said.end_stage_at_first(mark);
+}
+
+/// RELOC-GEN-6.
+fn rel_unsupported(info: &LoadInfo<'_>, index: usize) -> Finding {
+    let line = format!("module {}: REL relocation unsupported", info.file.name_text());
+    let why = "relocations without addends (SHT_REL): this architecture has only RELA";
+    Finding::error("RELOC-GEN-6", Errno::ENOEXEC, why).says(line).about(info.file.section_subject(index))
+}
+
+/// RELOC-GEN-4: the per-cpu template is copied unrelocated before 6.16.
+fn warn_percpu(info: &LoadInfo<'_>, index: usize, target: usize, said: &mut Findings) {
+    let pcpu = info.file.index().pcpu;
+    if pcpu == 0 || target != pcpu || info.file.relocations(index).is_empty() || info.file.section_bytes(index).is_empty() {
+        return;
+    }
+    if info.sechdrs.get(index).is_some_and(|s| s.sh_type == SHT_RELA) {
+        let why = "relocations of .data..percpu are never applied: its pointers stay as they are in the file";
+        said.push(Finding::note("RELOC-GEN-4", Severity::Warning, why).about(info.file.section_subject(index)));
+    }
+}
+
+impl RelaSection<'_> {
+    /// The record as the subject of a finding.
+    pub fn subject(&self, entry: usize, rela: &Rela) -> Subject {
+        Subject::Relocation {
+            section: u32::try_from(self.index).unwrap_or(u32::MAX),
+            entry: u32::try_from(entry).unwrap_or(u32::MAX),
+            target: String::from(printed(self.file.section_name(self.target))),
+            offset: rela.r_offset,
+        }
+    }
+
+    /// Name of the symbol of a record, or of its section if it has none.
+    pub fn symbol_text(&self, rela: &Rela) -> String {
+        use elf_layout::elf::{STT_SECTION, SymFields};
+        let Some(symbol) = self.file.symbols().get(rela.r_sym() as usize) else { return String::from("?") };
+        let name = match symbol.kind() {
+            STT_SECTION if symbol.name_offset() == 0 => self.file.section_name(usize::from(symbol.shndx())),
+            _ => self.file.symbol_name(symbol),
+        };
+        String::from(printed(name))
+    }
+
+    /// RELOC-GEN-11: what the kernel does not look at and what would corrupt its memory.
+    pub fn out_of_bounds(&self, entry: usize, rela: &Rela) -> Finding {
+        let why = if (rela.r_sym() as usize) < self.values.len() {
+            format!(
+                "the place at offset {:#x} lies outside its section of {:#x} bytes; the kernel would write there all the same",
+                rela.r_offset,
+                self.memory.len()
+            )
+        } else {
+            format!("symbol {} does not exist; the kernel would read past its symbol table", rela.r_sym())
+        };
+        Finding::note("RELOC-GEN-11", Severity::Oops, why).about(self.subject(entry, rela))
+    }
+}

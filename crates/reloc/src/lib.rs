@@ -1,0 +1,88 @@
+//! Relocation of Linux kernel modules: the types that the kernel's loader
+//! knows, with its checks, their order and its texts (spec 04 and 05).
+//!
+//! [`apply::apply_relocations`] is the driver that all architectures share; an
+//! architecture is one module behind [`Architecture`], registered in
+//! [`ARCHITECTURES`].
+#![no_std]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+
+extern crate alloc;
+
+pub mod apply;
+pub mod livepatch;
+pub mod x86_64;
+
+use alloc::borrow::Cow;
+
+use elf_layout::elf::Rela;
+use elf_layout::{Findings, KernelConfig, LoadInfo, ModuleFile};
+
+pub use apply::apply_relocations;
+
+/// One RELA section about to be applied.
+#[derive(Debug)]
+pub struct RelaSection<'a> {
+    /// The module.
+    pub file: &'a ModuleFile<'a>,
+    /// The kernel's version and configuration.
+    pub config: &'a KernelConfig,
+    /// Index of the RELA section.
+    pub index: usize,
+    /// Index of the section it patches (`sh_info`).
+    pub target: usize,
+    /// Memory of that section.
+    pub memory: &'a mut [u8],
+    /// Its final address.
+    pub address: u64,
+    /// `st_value` of every symbol.
+    pub values: &'a [u64],
+}
+
+/// A machine architecture: all that the loader leaves to it.
+pub trait Architecture: Sync + core::fmt::Debug {
+    /// Its name in JSON (`uname -m`).
+    fn name(&self) -> &'static str;
+
+    /// EM_* of its modules.
+    fn e_machine(&self) -> u16;
+
+    /// Undefined symbols that it does without (SYM-5).
+    fn ignores_undefined(&self, _name: &[u8]) -> bool {
+        false
+    }
+
+    /// `module_frob_arch_sections`: sizes of sections that the loader fills, order of relocations.
+    fn module_frob_arch_sections(&self, _info: &mut LoadInfo<'_>, _said: &mut Findings) {}
+
+    /// `apply_relocate_add`: the records of one RELA section, in this order.
+    /// The kernel stops at the first failure; this goes on to tell all.
+    fn apply_relocate_add(
+        &self,
+        section: &mut RelaSection<'_>,
+        records: &mut dyn Iterator<Item = Rela>,
+        said: &mut Findings,
+    );
+
+    /// `[start, end)` of the addresses where a kernel of this version puts its
+    /// modules when nothing is randomised, from its first free page on (LAYOUT-50 to LAYOUT-52).
+    /// `symbol` gives addresses of the kernel's symbols, where known.
+    fn module_area(&self, config: &KernelConfig, symbol: &dyn Fn(&str) -> Option<u64>) -> (u64, u64);
+}
+
+/// All architectures.
+pub static ARCHITECTURES: &[&dyn Architecture] = &[&x86_64::X86_64];
+
+/// The architecture of an EM_* value.
+pub fn architecture(e_machine: u16) -> Option<&'static dyn Architecture> {
+    ARCHITECTURES.iter().copied().find(|a| a.e_machine() == e_machine)
+}
+
+/// The psABI's name of a relocation type, for messages.
+pub fn type_text(e_machine: u16, r_type: u32) -> Cow<'static, str> {
+    let names = object::elf::machine_names(object::elf::Machine(e_machine)).r;
+    match names.name(object::elf::RelocationType(r_type)) {
+        Some(name) => Cow::Borrowed(name),
+        None => Cow::Owned(alloc::format!("type {r_type}")),
+    }
+}
