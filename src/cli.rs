@@ -1,0 +1,163 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use elf_layout::Region;
+use kmodld::Stage;
+
+/// Runs Linux's load_module in user space: what a kernel module looks like in
+/// memory, and whether a kernel would take it.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done and nothing refused; 1 the kernel would refuse a module; \
+    2 wrong usage; 3 input that cannot be read or parsed, output that cannot be written.";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what modules say about themselves: sections and where they would go, modinfo,
+    /// parameters with their defaults, imports, exports, signature
+    Inspect(Inspect),
+    /// Link a module into memory as load_module does
+    Link(Box<Link>),
+}
+
+/// `inspect`
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// Modules, also compressed (.gz, .xz, .zst)
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Print one JSON document per module, one a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `link`
+#[derive(Debug, Args)]
+pub struct Link {
+    /// The module, also compressed (.gz, .xz, .zst)
+    pub file: PathBuf,
+    /// Module parameters; they are set after relocation, so no stage that exists yet shows them
+    #[arg(value_name = "PARAM=VALUE")]
+    pub params: Vec<String>,
+    #[command(flatten)]
+    pub kernel: Kernel,
+    /// A module loaded before, in this order; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub with: Vec<PathBuf>,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    #[command(flatten)]
+    pub live: Live,
+    /// How far to go; the furthest stage there is if not given
+    #[arg(long, value_enum)]
+    pub stage: Option<StageArg>,
+    /// Where to write: a file, or a folder for the raw format
+    #[arg(short, long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+    /// One ELF file at final addresses, or one file per region with layout.json
+    #[arg(long, value_enum, default_value_t = Format::Elf)]
+    pub format: Format,
+    /// Write a load map: regions, sections, symbols and imports by address
+    #[arg(long, value_name = "PATH")]
+    pub map: Option<PathBuf>,
+    /// Print the document of layout.json instead of tables
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What describes the kernel.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Kernel")]
+pub struct Kernel {
+    /// Its /proc/kallsyms or System.map
+    #[arg(long, value_name = "FILE")]
+    pub symtab: Option<PathBuf>,
+    /// Its Module.symvers
+    #[arg(long, value_name = "FILE")]
+    pub symvers: Option<PathBuf>,
+    /// Its .config
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Where the module goes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Place (where the kernel itself would put it if not given)")]
+pub struct PlaceArgs {
+    /// Address of the first region; the others follow, page aligned
+    #[arg(long, value_name = "ADDR", value_parser = number, conflicts_with = "region")]
+    pub base: Option<u64>,
+    /// Address of one region; repeatable
+    #[arg(long, value_name = "NAME=ADDR", value_parser = region)]
+    pub region: Vec<(Region, u64)>,
+    /// mod->percpu: address of the module's per-cpu area
+    #[arg(long, value_name = "ADDR", value_parser = number)]
+    pub percpu: Option<u64>,
+}
+
+/// What only the running system knows. The stages up to relocation do not depend on it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Running system (for the stages after relocation)")]
+pub struct Live {
+    /// Kernel command line
+    #[arg(long)]
+    pub cmdline: Option<String>,
+    /// Number of CPUs
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<u32>,
+    /// CPU capability bitmap as the kernel holds it
+    #[arg(long, value_name = "HEX")]
+    pub cpu_caps: Option<String>,
+    /// Pieces of the kernel's memory: a JSON array of {"addr", "bytes"}
+    #[arg(long, value_name = "FILE")]
+    pub memory: Option<PathBuf>,
+}
+
+/// Stages by name.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum StageArg {
+    /// On return of apply_relocations
+    Relocated,
+}
+
+impl From<StageArg> for Stage {
+    fn from(stage: StageArg) -> Stage {
+        match stage {
+            StageArg::Relocated => Stage::Relocated,
+        }
+    }
+}
+
+/// Output formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// One ELF file
+    Elf,
+    /// A folder with one file per region and layout.json
+    Raw,
+}
+
+/// A number, decimal or with 0x.
+fn number(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| String::from("not a number (decimal, or hexadecimal after 0x)"))
+}
+
+fn region(text: &str) -> Result<(Region, u64), String> {
+    let (name, at) = text.split_once('=').ok_or("not NAME=ADDR")?;
+    let known = || Region::ALL.map(Region::name).join(", ");
+    let region = Region::from_name(name).ok_or_else(|| format!("no region {name}; there are {}", known()))?;
+    Ok((region, number(at)?))
+}

@@ -1,0 +1,252 @@
+//! The document that `link --json` prints and `layout.json` holds. Addresses
+//! and CRCs are hex strings, sizes and offsets are numbers of bytes.
+
+use std::borrow::Cow;
+
+use elf_layout::bytes::printed;
+use elf_layout::elf::{SHT_NULL, Shdr};
+use elf_layout::{Finding, Findings, Layout, LoadInfo, Placement, Region};
+use serde::Serialize;
+use symres::Export;
+
+use crate::load::Load;
+use crate::raw_output::file_name;
+
+/// An address as `0x` and 16 digits.
+pub fn address(value: u64) -> String {
+    format!("{value:#018x}")
+}
+
+/// A CRC as `0x` and 8 digits.
+pub fn crc(value: u32) -> String {
+    format!("{value:#010x}")
+}
+
+/// A name of the file as text.
+pub fn text(name: &[u8]) -> String {
+    printed(name).into_owned()
+}
+
+/// The whole document.
+#[derive(Debug, Serialize)]
+pub struct Document {
+    /// Module name.
+    pub module: String,
+    /// `x86_64` or `aarch64`.
+    pub arch: &'static str,
+    /// Release of the kernel, or of the module's vermagic if no kernel told one.
+    pub release: String,
+    /// The stage that the memory shows.
+    pub stage: &'static str,
+    /// Regions in order of allocation.
+    pub regions: Vec<RegionEntry>,
+    /// All sections; those that were not moved have no region and no address.
+    pub sections: Vec<SectionEntry>,
+    /// What the module takes from the kernel and from other modules.
+    pub imports: Vec<ImportEntry>,
+    /// What it exports.
+    pub exports: Vec<ExportEntry>,
+    /// Modules that it depends on.
+    pub depends: Vec<String>,
+    /// Its per-cpu area.
+    pub percpu: PercpuEntry,
+    /// Everything the kernel would say, and more.
+    pub findings: Vec<FindingEntry>,
+}
+
+/// One region.
+#[derive(Debug, Serialize)]
+pub struct RegionEntry {
+    /// Its name.
+    pub name: &'static str,
+    /// Address of its first byte.
+    pub base: String,
+    /// Bytes, page aligned.
+    pub size: u64,
+    /// File with its bytes, in the raw format.
+    pub file: String,
+}
+
+/// One section.
+#[derive(Debug, Serialize)]
+pub struct SectionEntry {
+    /// Index in the section header table.
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+    /// Its region.
+    pub region: Option<&'static str>,
+    /// Its final address.
+    pub addr: Option<String>,
+    /// Its offset in the region.
+    pub offset: Option<u64>,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// One import.
+#[derive(Debug, Serialize)]
+pub struct ImportEntry {
+    /// Symbol.
+    pub name: String,
+    /// Address, null if not known.
+    pub addr: Option<String>,
+    /// `vmlinux` or a module.
+    pub owner: String,
+    /// CRC of the export, null if not known.
+    pub crc: Option<String>,
+    /// Exported to GPL-compatible modules only.
+    pub gpl_only: bool,
+    /// Namespace, null if none.
+    pub namespace: Option<String>,
+}
+
+/// One export.
+#[derive(Debug, Serialize)]
+pub struct ExportEntry {
+    /// Symbol.
+    pub name: String,
+    /// Address.
+    pub addr: Option<String>,
+    /// CRC, null if the module has none.
+    pub crc: Option<String>,
+    /// For GPL-compatible modules only.
+    pub gpl_only: bool,
+    /// Namespace, null if none.
+    pub namespace: Option<String>,
+}
+
+/// The per-cpu area.
+#[derive(Debug, Serialize)]
+pub struct PercpuEntry {
+    /// `mod->percpu`.
+    pub addr: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// One finding.
+#[derive(Debug, Serialize)]
+pub struct FindingEntry {
+    /// Rule of the specification.
+    pub code: &'static str,
+    /// Name of the errno, null if there is none.
+    pub errno: Option<&'static str>,
+    /// The kernel's log lines joined by newlines, null if it says nothing.
+    pub dmesg: Option<String>,
+    /// error, oops, warning or note.
+    pub severity: &'static str,
+    /// What it is about.
+    pub subject: String,
+    /// What is wrong in this case.
+    pub explanation: Cow<'static, str>,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The kernel stops here.
+    pub stops_here: bool,
+}
+
+impl From<&Finding> for FindingEntry {
+    fn from(f: &Finding) -> Self {
+        FindingEntry {
+            code: f.code,
+            errno: f.errno.map(|e| e.name()),
+            dmesg: (!f.dmesg.is_empty()).then(|| f.dmesg.join("\n")),
+            severity: f.severity.word(),
+            subject: f.subject.to_string(),
+            explanation: f.explanation.clone(),
+            hint: f.hint.clone(),
+            stops_here: f.stops_here,
+        }
+    }
+}
+
+impl From<&Export> for ExportEntry {
+    fn from(e: &Export) -> Self {
+        ExportEntry {
+            name: text(&e.name),
+            addr: e.address.map(address),
+            crc: e.crc.map(crc),
+            gpl_only: e.gpl_only,
+            namespace: some_text(&e.namespace),
+        }
+    }
+}
+
+/// Text, or null if empty.
+pub fn some_text(name: &[u8]) -> Option<String> {
+    (!name.is_empty()).then(|| text(name))
+}
+
+/// All findings.
+pub fn findings(said: &Findings) -> Vec<FindingEntry> {
+    said.iter().map(FindingEntry::from).collect()
+}
+
+/// All sections of a module that is laid out and placed.
+pub fn sections(info: &LoadInfo<'_>, layout: &Layout, placement: &Placement) -> Vec<SectionEntry> {
+    let sections = info
+        .sechdrs
+        .iter()
+        .enumerate()
+        .filter(|(_, s)| s.sh_type != SHT_NULL);
+    let entry = |(index, s): (usize, &Shdr)| {
+        let place = layout.place(index);
+        SectionEntry {
+            index,
+            name: text(info.file.section_name(index)),
+            region: place.map(|p| p.region.name()),
+            addr: place.map(|p| address(placement.address(p))),
+            offset: place.map(|p| p.offset),
+            size: s.sh_size,
+        }
+    };
+    sections.map(entry).collect()
+}
+
+/// All regions of a module that is laid out and placed.
+pub fn regions(layout: &Layout, placement: &Placement) -> Vec<RegionEntry> {
+    let entry = |region| RegionEntry {
+        name: Region::name(region),
+        base: address(placement.bases.get(region)),
+        size: layout.allocated(region),
+        file: file_name(region),
+    };
+    layout.regions().map(entry).collect()
+}
+
+impl Document {
+    /// Describes a load.
+    pub fn new(load: &Load<'_>, release: &str, said: &Findings) -> Self {
+        let pcpu = load.info.file.index().pcpu;
+        let imports = load.resolution.imports.iter().map(|i| ImportEntry {
+            name: text(&i.name),
+            addr: i.address.map(address),
+            owner: text(&i.owner),
+            crc: i.crc.map(crc),
+            gpl_only: i.gpl_only,
+            namespace: some_text(&i.namespace),
+        });
+        Document {
+            module: load.info.file.name_text().into_owned(),
+            arch: load.arch.name(),
+            release: release.to_owned(),
+            stage: load.stage.name(),
+            regions: regions(&load.layout, &load.placement),
+            sections: sections(&load.info, &load.layout, &load.placement),
+            imports: imports.collect(),
+            exports: load.exports().iter().map(ExportEntry::from).collect(),
+            depends: load.resolution.depends.iter().map(|d| text(d)).collect(),
+            percpu: PercpuEntry {
+                addr: address(load.placement.percpu),
+                size: load
+                    .info
+                    .sechdrs
+                    .get(pcpu)
+                    .filter(|_| pcpu != 0)
+                    .map_or(0, |s| s.sh_size),
+            },
+            findings: findings(said),
+        }
+    }
+}

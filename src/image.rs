@@ -1,0 +1,54 @@
+//! The memory of one module: anonymous mapped memory that is zero until it is
+//! written, one mapping for all regions.
+
+use std::io;
+use std::ops::Range;
+
+use elf_layout::bytes::align_up;
+use elf_layout::layout::PerRegion;
+use elf_layout::{Layout, Memory, Region};
+use memmap2::MmapMut;
+
+/// Regions as bytes. Each is as large as the kernel allocates it (LAYOUT-40).
+#[derive(Debug)]
+pub struct Image {
+    map: MmapMut,
+    /// Byte range of each region in the mapping.
+    ranges: PerRegion<(usize, usize)>,
+}
+
+impl Image {
+    /// Zeroed memory for all regions of a layout.
+    pub fn new(layout: &Layout) -> io::Result<Self> {
+        let mut ranges = PerRegion::default();
+        let mut end = 0usize;
+        for region in layout.regions() {
+            let size = usize::try_from(layout.allocated(region)).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            let start = end;
+            end = end.checked_add(size).ok_or(io::ErrorKind::OutOfMemory)?;
+            *ranges.get_mut(region) = (start, end);
+        }
+        // An empty mapping is not allowed.
+        let len = align_up(end.max(1) as u64, layout.page_size) as usize;
+        Ok(Image {
+            map: MmapMut::map_anon(len)?,
+            ranges,
+        })
+    }
+
+    fn range(&self, region: Region) -> Range<usize> {
+        let (start, end) = self.ranges.get(region);
+        start..end
+    }
+}
+
+impl Memory for Image {
+    fn region(&self, region: Region) -> &[u8] {
+        self.map.get(self.range(region)).unwrap_or(&[])
+    }
+
+    fn region_mut(&mut self, region: Region) -> &mut [u8] {
+        let range = self.range(region);
+        self.map.get_mut(range).unwrap_or(&mut [])
+    }
+}

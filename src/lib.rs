@@ -1,0 +1,26 @@
+//! Linux's `load_module` in user space.
+//!
+//! [`load::Loader`] is the way in: it takes a kernel (what is known of its
+//! symbols and exports), places modules in its address space as it would, and
+//! runs the pipeline of [`load::load_module`], whose stages live in the crates
+//! `elf-layout`, `symres` and `reloc`. The result is a [`load::Load`]: the
+//! module's memory at its final addresses, and [`elf_layout::Findings`] with
+//! everything the kernel would say.
+//!
+//! The program of the same name is built on this library alone.
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+
+pub mod document;
+pub mod elf_output;
+pub mod error;
+pub mod image;
+pub mod input;
+pub mod inspect;
+pub mod kernel_source;
+pub mod load;
+pub mod load_map;
+pub mod raw_output;
+pub mod signer;
+
+pub use error::Error;
+pub use load::{Load, Loader, Place, Stage, load_module};

@@ -1,0 +1,103 @@
+//! `link --map`: where everything went, as text ordered by address.
+
+use std::fmt::Write;
+
+use elf_layout::Memory;
+use elf_layout::bytes::printed;
+use elf_layout::elf::{SHF_EXECINSTR, SHF_WRITE, SHN_ABS, SHN_UNDEF, SymFields};
+
+use crate::load::Load;
+
+/// The load map of a module.
+pub fn load_map(load: &Load<'_>, release: &str) -> String {
+    let mut out = String::new();
+    // Writing to a String does not fail.
+    let _ = write_map(&mut out, load, release);
+    out
+}
+
+fn write_map(out: &mut String, load: &Load<'_>, release: &str) -> std::fmt::Result {
+    let info = &load.info;
+    writeln!(
+        out,
+        "module {} ({}, {release}), stage {}",
+        info.file.name_text(),
+        load.arch.name(),
+        load.stage.name()
+    )?;
+    writeln!(out, "\nregions\n  {:<18}  {:>9}  name", "base", "size")?;
+    for region in load.layout.regions() {
+        let size = load.image.region(region).len();
+        writeln!(
+            out,
+            "  {:#018x}  {size:>#9x}  {}",
+            load.bases().get(region),
+            region.name()
+        )?;
+    }
+    let mut sections: Vec<usize> = (0..info.sechdrs.len())
+        .filter(|i| load.layout.place(*i).is_some())
+        .collect();
+    sections.sort_by_key(|i| info.sechdrs.get(*i).map(|s| s.sh_addr));
+    writeln!(
+        out,
+        "\nsections\n  {:<18}  {:>9}  {:<13}  flags  index  name",
+        "address", "size", "region"
+    )?;
+    for index in sections {
+        let (Some(s), Some(place)) = (info.sechdrs.get(index), load.layout.place(index)) else {
+            continue;
+        };
+        let flag = |bit, letter| if s.sh_flags & bit != 0 { letter } else { '-' };
+        let flags = [flag(SHF_WRITE, 'W'), 'A', flag(SHF_EXECINSTR, 'X')]
+            .iter()
+            .collect::<String>();
+        let name = printed(info.file.section_name(index));
+        writeln!(
+            out,
+            "  {:#018x}  {:>#9x}  {:<13}  {flags}    {index:>5}  {name}",
+            s.sh_addr,
+            s.sh_size,
+            place.region.name()
+        )?;
+    }
+    if info.file.index().pcpu != 0 {
+        writeln!(
+            out,
+            "\nper-cpu area at {:#x} of the per-cpu offset space",
+            load.placement.percpu
+        )?;
+    }
+    let mut symbols: Vec<(u64, &[u8], u16)> = info
+        .file
+        .symbols()
+        .iter()
+        .zip(&load.resolution.values)
+        .filter(|(s, _)| !matches!(s.shndx(), SHN_UNDEF | SHN_ABS) && s.name_offset() != 0)
+        .filter(|(s, _)| load.layout.place(usize::from(s.shndx())).is_some())
+        .map(|(s, value)| (*value, info.file.symbol_name(s), s.shndx()))
+        .collect();
+    symbols.sort_unstable();
+    writeln!(out, "\nsymbols")?;
+    for (value, name, shndx) in symbols {
+        writeln!(
+            out,
+            "  {value:#018x}  {}  ({})",
+            printed(name),
+            printed(info.file.section_name(usize::from(shndx)))
+        )?;
+    }
+    writeln!(out, "\nimports")?;
+    for import in &load.resolution.imports {
+        let at = import
+            .address
+            .map_or(String::from("(not known)"), |a| format!("{a:#018x}"));
+        writeln!(
+            out,
+            "  {at:<18}  {}  ({})",
+            printed(&import.name),
+            printed(&import.owner)
+        )?;
+    }
+    Ok(())
+}

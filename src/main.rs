@@ -1,0 +1,29 @@
+//! The program `kmodld`.
+
+mod cli;
+mod commands;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match commands::run(&cli) {
+        Ok(outcome) => ExitCode::from(outcome as u8),
+        Err(error) => {
+            report::error(&error);
+            ExitCode::from(match error {
+                kmodld::Error::Usage(_) => commands::Outcome::Usage,
+                // Whoever reads stdout has seen enough.
+                kmodld::Error::Write { ref source, .. }
+                    if source.kind() == std::io::ErrorKind::BrokenPipe =>
+                {
+                    commands::Outcome::Done
+                }
+                _ => commands::Outcome::Input,
+            } as u8)
+        }
+    }
+}

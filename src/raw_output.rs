@@ -1,0 +1,72 @@
+//! `link --format raw`: one file per region, and `layout.json`.
+
+use std::fs::{self, File};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use elf_layout::{Memory, Region};
+
+use crate::document::Document;
+use crate::error::Error;
+use crate::load::Load;
+
+/// Name of the file that describes the others.
+pub const LAYOUT: &str = "layout.json";
+
+/// Name of a region's file.
+pub fn file_name(region: Region) -> String {
+    format!("{}.bin", region.name())
+}
+
+/// Writes the regions and `layout.json` into the folder `dir`, which is made
+/// if need be. `layout.json` comes last, so that where it stands all is there.
+pub fn write(dir: &Path, load: &Load<'_>, document: &Document) -> Result<(), Error> {
+    fs::create_dir_all(dir).map_err(|e| Error::write(dir, e))?;
+    // A layout.json of before must not describe half-written regions.
+    match fs::remove_file(dir.join(LAYOUT)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::write(&dir.join(LAYOUT), e)),
+        _ => {}
+    }
+    for region in load.layout.regions() {
+        let path = dir.join(file_name(region));
+        replace(&path, |file| write_sparse(file, load.image.region(region)))?;
+    }
+    let path = dir.join(LAYOUT);
+    replace(&path, |file| {
+        serde_json::to_writer_pretty(&mut *file, document)?;
+        file.write_all(b"\n")
+    })
+}
+
+/// Writes a file under a temporary name and renames it, so that no half-written one is left
+/// under its own.
+pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::unusable(path, "not a file name"))?;
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(temporary);
+    let written = File::create(&temporary)
+        .and_then(|mut file| write(&mut file))
+        .and_then(|()| fs::rename(&temporary, path));
+    written.map_err(|e| {
+        let _ = fs::remove_file(&temporary);
+        Error::write(path, e)
+    })
+}
+
+/// Zero pages become holes: a module may have hundreds of megabytes of `.bss`.
+fn write_sparse(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    const PAGE: usize = 4096;
+    let mut at = 0u64;
+    for page in bytes.chunks(PAGE) {
+        if page.iter().any(|b| *b != 0) {
+            file.seek(SeekFrom::Start(at))?;
+            file.write_all(page)?;
+        }
+        at = at.saturating_add(page.len() as u64);
+    }
+    file.set_len(at)
+}

@@ -1,0 +1,127 @@
+//! What a person reads: the result on stdout, everything else on stderr.
+
+use std::fmt;
+use std::io::Write;
+use std::path::Path;
+
+use anstyle::{AnsiColor, Style};
+use elf_layout::Findings;
+use kmodld::Error;
+use kmodld::document::{FindingEntry, RegionEntry, SectionEntry, findings as entries};
+use serde::Serialize;
+
+const BOLD: Style = Style::new().bold();
+
+fn colour(severity: &str) -> Style {
+    match severity {
+        "error" | "oops" => AnsiColor::Red.on_default().bold(),
+        "warning" => AnsiColor::Yellow.on_default().bold(),
+        _ => AnsiColor::Cyan.on_default(),
+    }
+}
+
+/// Prints to stdout. That nobody reads it any more is not worth a message.
+pub fn print(text: &str) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|e| Error::write(Path::new("stdout"), e))
+}
+
+/// Prints one JSON document on a line.
+pub fn json(document: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string(document).map_err(|e| Error::write(Path::new("stdout"), e.into()))?;
+    print(&format!("{text}\n"))
+}
+
+/// An error on stderr.
+pub fn error(error: &Error) {
+    if matches!(error, Error::Write { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe) {
+        return;
+    }
+    let style = colour("error");
+    let _ = writeln!(anstream::stderr().lock(), "{style}error{style:#}: {error}");
+}
+
+/// A warning on stderr.
+pub fn warn(text: &str) {
+    let style = colour("warning");
+    let _ = writeln!(anstream::stderr().lock(), "{style}warning{style:#}: {text}");
+}
+
+/// Findings on stderr, each with what the kernel would log.
+pub fn findings(file: &str, findings: &[FindingEntry]) {
+    let mut err = anstream::stderr().lock();
+    for f in findings {
+        let _ = write_finding(&mut err, file, f);
+    }
+}
+
+fn write_finding(err: &mut impl Write, file: &str, f: &FindingEntry) -> std::io::Result<()> {
+    let style = colour(f.severity);
+    let errno = f.errno.map_or(String::new(), |e| format!(" ({e})"));
+    writeln!(
+        err,
+        "{style}{}[{}]{style:#}: {file}: {}: {}{errno}",
+        f.severity, f.code, f.subject, f.explanation
+    )?;
+    for line in f.dmesg.iter().flat_map(|lines| lines.lines()) {
+        writeln!(err, "    kernel: {line}")?;
+    }
+    if let Some(hint) = &f.hint {
+        writeln!(err, "    {BOLD}hint{BOLD:#}: {hint}")?;
+    }
+    if f.stops_here {
+        writeln!(err, "    the kernel stops here")?;
+    }
+    Ok(())
+}
+
+/// A module that the kernel refuses, or that is none.
+pub fn refusal(path: &Path, said: &Findings, as_json: bool) -> Result<(), Error> {
+    let findings_of = entries(said);
+    findings(&path.display().to_string(), &findings_of);
+    if said.suppressed() != 0 {
+        warn(&format!("{} more findings are not shown", said.suppressed()));
+    }
+    if as_json {
+        let errno = said.errno().map(|e| e.name());
+        json(
+            &serde_json::json!({ "file": path.display().to_string(), "errno": errno, "findings": findings_of }),
+        )?;
+    }
+    let errno = said.errno().map_or(String::new(), |e| format!(" with {e}"));
+    warn(&format!(
+        "{}: the kernel would refuse this module{errno}; nothing is written",
+        path.display()
+    ));
+    Ok(())
+}
+
+/// A table of regions.
+pub fn write_regions(out: &mut String, regions: &[RegionEntry]) -> fmt::Result {
+    use fmt::Write;
+    writeln!(out, "  {:<14} {:<18} {:>9}", "name", "base", "size")?;
+    regions
+        .iter()
+        .try_for_each(|r| writeln!(out, "  {:<14} {} {:>9}", r.name, r.base, r.size))
+}
+
+/// A table of sections.
+pub fn write_sections(out: &mut String, sections: &[SectionEntry]) -> fmt::Result {
+    use fmt::Write;
+    writeln!(
+        out,
+        "  {:>5}  {:<18} {:<14} {:>8} {:>9}  name",
+        "index", "address", "region", "offset", "size"
+    )?;
+    for s in sections {
+        let offset = s.offset.map_or(String::from("-"), |o| format!("{o:#x}"));
+        let (addr, region) = (s.addr.as_deref().unwrap_or("-"), s.region.unwrap_or("-"));
+        writeln!(
+            out,
+            "  {:>5}  {addr:<18} {region:<14} {offset:>8} {:>9}  {}",
+            s.index, s.size, s.name
+        )?;
+    }
+    Ok(())
+}

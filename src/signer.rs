@@ -1,0 +1,90 @@
+//! Facts of a module's PKCS#7 signature: who signed it, with which key and
+//! hash. Nothing is verified.
+
+use cms::cert::x509::name::Name;
+use cms::content_info::ContentInfo;
+use cms::signed_data::{SignedData, SignerIdentifier};
+use der::asn1::{AnyRef, ObjectIdentifier};
+use der::{Decode, Encode, Tag, Tagged};
+use serde::Serialize;
+
+/// What a signature says about itself; the fields are those that `modinfo` prints.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Signature {
+    /// `PKCS#7`
+    pub sig_id: &'static str,
+    /// Common name of the certificate's issuer.
+    pub signer: Option<String>,
+    /// Serial number of the certificate, or its subject key identifier: hex pairs.
+    pub sig_key: Option<String>,
+    /// Hash algorithm.
+    pub sig_hashalgo: Option<String>,
+    /// The signature value: hex pairs.
+    pub signature: Option<String>,
+}
+
+const ID_COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+
+/// Hash algorithms by object identifier, as the kernel names them.
+const HASHES: [(&str, &str); 9] = [
+    ("1.2.840.113549.2.5", "md5"),
+    ("1.3.14.3.2.26", "sha1"),
+    ("2.16.840.1.101.3.4.2.4", "sha224"),
+    ("2.16.840.1.101.3.4.2.1", "sha256"),
+    ("2.16.840.1.101.3.4.2.2", "sha384"),
+    ("2.16.840.1.101.3.4.2.3", "sha512"),
+    ("2.16.840.1.101.3.4.2.8", "sha3-256"),
+    ("2.16.840.1.101.3.4.2.9", "sha3-384"),
+    ("2.16.840.1.101.3.4.2.10", "sha3-512"),
+];
+
+/// Reads a PKCS#7 message in DER; the error says where it is not one.
+pub fn read(pkcs7: &[u8]) -> Result<Signature, String> {
+    let bad = |what: &str, e: der::Error| format!("{what}: {e}");
+    let content = ContentInfo::from_der(pkcs7).map_err(|e| bad("not a PKCS#7 message", e))?;
+    let signed: SignedData = content
+        .content
+        .decode_as()
+        .map_err(|e| bad("not signed data", e))?;
+    let Some(info) = signed.signer_infos.0.iter().next() else {
+        return Err(String::from("nobody signed it"));
+    };
+    let (signer, key) = match &info.sid {
+        SignerIdentifier::IssuerAndSerialNumber(id) => {
+            (common_name(&id.issuer), hex(id.serial_number.as_bytes()))
+        }
+        SignerIdentifier::SubjectKeyIdentifier(id) => (None, hex(id.0.as_bytes())),
+    };
+    let oid = info.digest_alg.oid.to_string();
+    let hash = HASHES
+        .iter()
+        .find(|(known, _)| *known == oid)
+        .map_or(oid.as_str(), |(_, name)| name);
+    Ok(Signature {
+        sig_id: "PKCS#7",
+        signer,
+        sig_key: Some(key),
+        sig_hashalgo: Some(hash.to_owned()),
+        signature: Some(hex(info.signature.as_bytes())),
+    })
+}
+
+/// The last common name of an issuer.
+fn common_name(name: &Name) -> Option<String> {
+    let mut parts = name.0.iter().flat_map(|set| set.0.iter());
+    let value = &parts.rfind(|part| part.oid == ID_COMMON_NAME)?.value;
+    let bytes = value.to_der().ok()?;
+    let any = AnyRef::from_der(&bytes).ok()?;
+    match any.tag() {
+        Tag::BmpString => None,
+        _ => Some(String::from_utf8_lossy(any.value()).into_owned()),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .map(|b| format!("{b:02X}"))
+        .collect::<Vec<_>>()
+        .join(":")
+}
