@@ -127,12 +127,15 @@ pub struct Live {
 pub enum StageArg {
     /// On return of apply_relocations
     Relocated,
+    /// On entry to module_finalize: exception table sorted, kallsyms tables filled
+    Kallsyms,
 }
 
 impl From<StageArg> for Stage {
     fn from(stage: StageArg) -> Stage {
         match stage {
             StageArg::Relocated => Stage::Relocated,
+            StageArg::Kallsyms => Stage::Kallsyms,
         }
     }
 }

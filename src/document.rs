@@ -185,11 +185,7 @@ pub fn findings(said: &Findings) -> Vec<FindingEntry> {
 
 /// All sections of a module that is laid out and placed.
 pub fn sections(info: &LoadInfo<'_>, layout: &Layout, placement: &Placement) -> Vec<SectionEntry> {
-    let sections = info
-        .sechdrs
-        .iter()
-        .enumerate()
-        .filter(|(_, s)| s.sh_type != SHT_NULL);
+    let sections = info.sechdrs.iter().enumerate().filter(|(_, s)| s.sh_type != SHT_NULL);
     let entry = |(index, s): (usize, &Shdr)| {
         let place = layout.place(index);
         SectionEntry {
@@ -239,12 +235,7 @@ impl Document {
             depends: load.resolution.depends.iter().map(|d| text(d)).collect(),
             percpu: PercpuEntry {
                 addr: address(load.placement.percpu),
-                size: load
-                    .info
-                    .sechdrs
-                    .get(pcpu)
-                    .filter(|_| pcpu != 0)
-                    .map_or(0, |s| s.sh_size),
+                size: load.info.sechdrs.get(pcpu).filter(|_| pcpu != 0).map_or(0, |s| s.sh_size),
             },
             findings: findings(said),
         }

@@ -67,15 +67,10 @@ fn write_to(file: &mut File, load: &Load<'_>) -> io::Result<()> {
     let mut writer = Writer::new(Endianness::Little, true, &mut buffer);
     writer.reserve_file_header();
     writer.reserve_program_headers(u32::try_from(regions.len()).unwrap_or(0));
-    let segments: Vec<(Region, u64)> = regions
-        .iter()
-        .map(|r| (*r, writer.reserve(load.image.region(*r).len() as u64, PAGE)))
-        .collect();
+    let segments: Vec<(Region, u64)> =
+        regions.iter().map(|r| (*r, writer.reserve(load.image.region(*r).len() as u64, PAGE))).collect();
     let in_segment = |place: SectionPlace| {
-        let start = segments
-            .iter()
-            .find(|(r, _)| *r == place.region)
-            .map_or(0, |(_, at)| *at);
+        let start = segments.iter().find(|(r, _)| *r == place.region).map_or(0, |(_, at)| *at);
         start.wrapping_add(place.offset)
     };
     let mut placed: Vec<(u64, Option<StringId>)> = Vec::with_capacity(sections.len());
@@ -193,11 +188,9 @@ fn sections<'d>(load: &'d Load<'_>) -> Vec<Section<'d>> {
         }
         let percpu = i == index.pcpu;
         let (flags, addr) = match place {
-            Some(_) => (
-                header.sh_flags & (SHF_WRITE | SHF_ALLOC | SHF_EXECINSTR),
-                header.sh_addr,
-            ),
-            None if percpu => (SHF_WRITE | SHF_ALLOC, load.placement.percpu),
+            Some(_) => (header.sh_flags & (SHF_WRITE | SHF_ALLOC | SHF_EXECINSTR), header.sh_addr),
+            // In no segment, so not ALLOC either: the template is copied per CPU, elsewhere.
+            None if percpu => (SHF_WRITE, load.placement.percpu),
             None => (0, 0),
         };
         let content = match place {
@@ -211,11 +204,7 @@ fn sections<'d>(load: &'d Load<'_>) -> Vec<Section<'d>> {
             Content::Own(bytes) => bytes.len() as u64,
         };
         // NOBITS sections lie inside a segment's bytes, where later stages may have written.
-        let kind = if header.sh_type == SHT_NOTE {
-            elf::SHT_NOTE
-        } else {
-            elf::SHT_PROGBITS
-        };
+        let kind = if header.sh_type == SHT_NOTE { elf::SHT_NOTE } else { elf::SHT_PROGBITS };
         if let Some(slot) = renumbered.get_mut(i) {
             *slot = u32::try_from(out.len()).unwrap_or(0).saturating_add(1);
         }
@@ -254,18 +243,7 @@ fn sections<'d>(load: &'d Load<'_>) -> Vec<Section<'d>> {
 fn plain(name: &[u8], kind: elf::SectionType, bytes: Vec<u8>) -> Section<'_> {
     let size = bytes.len() as u64;
     let content = Content::Own(bytes);
-    Section {
-        name,
-        kind,
-        flags: 0,
-        addr: 0,
-        size,
-        align: 1,
-        link: 0,
-        info: 0,
-        entsize: 0,
-        content,
-    }
+    Section { name, kind, flags: 0, addr: 0, size, align: 1, link: 0, info: 0, entsize: 0, content }
 }
 
 /// Tools refuse alignments that are no powers of two.
@@ -303,13 +281,8 @@ fn unmoved<'d>(load: &'d Load<'_>, index: usize) -> Content<'d> {
     let info = &load.info;
     let bytes = info.file.section_bytes(index);
     let targets_it = |s: &elf_layout::elf::Shdr| s.sh_type == SHT_RELA && s.sh_info as usize == index;
-    let tables: Vec<usize> = info
-        .sechdrs
-        .iter()
-        .enumerate()
-        .filter(|(_, s)| targets_it(s))
-        .map(|(i, _)| i)
-        .collect();
+    let tables: Vec<usize> =
+        info.sechdrs.iter().enumerate().filter(|(_, s)| targets_it(s)).map(|(i, _)| i).collect();
     if tables.is_empty() || info.sechdrs.get(index).is_some_and(|s| s.sh_type == SHT_NOBITS) {
         return Content::File(bytes);
     }
@@ -327,8 +300,7 @@ fn unmoved<'d>(load: &'d Load<'_>, index: usize) -> Content<'d> {
         // The kernel does not apply these, so it has nothing to say about them.
         let mut unheard = Findings::new();
         let mut records = info.file.relocations(table).iter().map(Rela::from);
-        load.arch
-            .apply_relocate_add(&mut section, &mut records, &mut unheard);
+        load.arch.apply_relocate_add(&mut section, &mut records, &mut unheard);
     }
     Content::Own(own)
 }
@@ -353,11 +325,7 @@ fn symbols(load: &Load<'_>, renumbered: &[u32]) -> (Vec<u8>, u32) {
                 Some(new) => u16::try_from(*new).unwrap_or(SHN_ABS),
             },
         };
-        let name = if (symbol.name_offset() as usize) < strings {
-            symbol.name_offset()
-        } else {
-            0
-        };
+        let name = if (symbol.name_offset() as usize) < strings { symbol.name_offset() } else { 0 };
         let record = slice_mut(&mut table, u64::from(i).saturating_mul(SYM_SIZE), SYM_SIZE);
         if let Some([n0, n1, n2, n3, info, other, s0, s1, rest @ ..]) = record {
             [*n0, *n1, *n2, *n3] = name.to_le_bytes();

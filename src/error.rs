@@ -58,25 +58,16 @@ pub enum Error {
 impl Error {
     /// With the file it is about.
     pub fn read(path: &Path, source: io::Error) -> Self {
-        Error::Read {
-            path: path.into(),
-            source,
-        }
+        Error::Read { path: path.into(), source }
     }
 
     /// With the file it is about.
     pub fn write(path: &Path, source: io::Error) -> Self {
-        Error::Write {
-            path: path.into(),
-            source,
-        }
+        Error::Write { path: path.into(), source }
     }
 
     /// With the file it is about.
     pub fn unusable(path: &Path, what: impl Into<String>) -> Self {
-        Error::Unusable {
-            path: path.into(),
-            what: what.into(),
-        }
+        Error::Unusable { path: path.into(), what: what.into() }
     }
 }

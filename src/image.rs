@@ -30,10 +30,7 @@ impl Image {
         }
         // An empty mapping is not allowed.
         let len = align_up(end.max(1) as u64, layout.page_size) as usize;
-        Ok(Image {
-            map: MmapMut::map_anon(len)?,
-            ranges,
-        })
+        Ok(Image { map: MmapMut::map_anon(len)?, ranges })
     }
 
     fn range(&self, region: Region) -> Range<usize> {

@@ -13,15 +13,10 @@ const FILE_MAX: u64 = i32::MAX as u64;
 pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let mut file = File::open(path).map_err(|e| Error::read(path, e))?;
     let mut bytes = Vec::new();
-    let read = (&mut file)
-        .take(FILE_MAX.saturating_add(1))
-        .read_to_end(&mut bytes);
+    let read = (&mut file).take(FILE_MAX.saturating_add(1)).read_to_end(&mut bytes);
     read.map_err(|e| Error::read(path, e))?;
     if bytes.len() as u64 > FILE_MAX {
-        return Err(Error::unusable(
-            path,
-            "larger than 2 GiB, the kernel's limit for a module file",
-        ));
+        return Err(Error::unusable(path, "larger than 2 GiB, the kernel's limit for a module file"));
     }
     Ok(bytes)
 }
@@ -39,15 +34,9 @@ pub fn read_decompressed(path: &Path) -> Result<Vec<u8>, Error> {
         }
         _ => return Ok(bytes),
     };
-    let bad = |why: String| Error::Decompress {
-        path: path.into(),
-        format,
-        why,
-    };
+    let bad = |why: String| Error::Decompress { path: path.into(), format, why };
     let mut out = Vec::new();
-    let read = (&mut decoder)
-        .take(FILE_MAX.saturating_add(1))
-        .read_to_end(&mut out);
+    let read = (&mut decoder).take(FILE_MAX.saturating_add(1)).read_to_end(&mut out);
     read.map_err(|e| bad(e.to_string()))?;
     if out.len() as u64 > FILE_MAX {
         return Err(bad(String::from("more than 2 GiB come out of it")));
@@ -71,27 +60,17 @@ mod tests {
         let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 6);
         xz.write_all(&content).unwrap();
         let zstd = zstd::stream::encode_all(&*content, 1).unwrap();
-        for (format, packed) in [
-            ("gzip", gzip.finish().unwrap()),
-            ("xz", xz.finish().unwrap()),
-            ("zstd", zstd),
-        ] {
+        for (format, packed) in
+            [("gzip", gzip.finish().unwrap()), ("xz", xz.finish().unwrap()), ("zstd", zstd)]
+        {
             std::fs::write(&path, &packed).unwrap();
             assert_eq!(read_decompressed(&path).unwrap(), content, "DEC-7: {format}");
             std::fs::write(&path, &packed[..packed.len() / 2]).unwrap();
             let error = read_decompressed(&path).unwrap_err().to_string();
-            assert!(
-                error.contains(format) && error.contains("module.ko"),
-                "truncated {format}: {error}"
-            );
+            assert!(error.contains(format) && error.contains("module.ko"), "truncated {format}: {error}");
         }
         std::fs::write(&path, &content).unwrap();
         assert_eq!(read_decompressed(&path).unwrap(), content);
-        assert!(
-            read_decompressed(dir.path())
-                .unwrap_err()
-                .to_string()
-                .contains("cannot read")
-        );
+        assert!(read_decompressed(dir.path()).unwrap_err().to_string().contains("cannot read"));
     }
 }

@@ -95,15 +95,9 @@ pub struct OfferedEntry {
 /// the findings say why.
 pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, Vec<FindingEntry>> {
     let release = vermagic_release(bytes);
-    let config = release
-        .as_deref()
-        .and_then(KernelConfig::of_release)
-        .unwrap_or_else(crate::kernel_source::newest);
-    let Opened {
-        signature,
-        module,
-        mut said,
-    } = open(bytes, &config, None);
+    let config =
+        release.as_deref().and_then(KernelConfig::of_release).unwrap_or_else(crate::kernel_source::newest);
+    let Opened { signature, module, mut said } = open(bytes, &config, None);
     let Some(module) = module else {
         return Err(findings(&said));
     };
@@ -121,10 +115,7 @@ pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, Vec<FindingEntry>
     let signature = match signature.pkcs7.map(signer::read) {
         Some(Ok(signature)) => Some(signature),
         // Facts, not a verdict: the signature is there but says nothing readable.
-        Some(Err(_)) => Some(Signature {
-            sig_id: "PKCS#7",
-            ..Signature::default()
-        }),
+        Some(Err(_)) => Some(Signature { sig_id: "PKCS#7", ..Signature::default() }),
         None => None,
     };
     Ok(Inspection {
@@ -133,11 +124,7 @@ pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, Vec<FindingEntry>
         arch,
         release,
         size: module.bytes().len() as u64,
-        modinfo: module
-            .modinfo()
-            .entries()
-            .map(|(tag, value)| (text(tag), text(value)))
-            .collect(),
+        modinfo: module.modinfo().entries().map(|(tag, value)| (text(tag), text(value))).collect(),
         parameters: parameters(&module),
         imports: wanted(&module),
         exports: offered(&module, &config),
@@ -189,8 +176,5 @@ fn offered(module: &ModuleFile<'_>, config: &KernelConfig) -> Vec<OfferedEntry> 
         gpl_only: e.gpl_only,
         namespace: some_text(e.namespace),
     };
-    ksymtab::exports(module, config.version)
-        .into_iter()
-        .map(entry)
-        .collect()
+    ksymtab::exports(module, config.version).into_iter().map(entry).collect()
 }

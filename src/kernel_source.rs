@@ -31,24 +31,17 @@ impl KernelSource {
         if let Some(path) = &self.config {
             config.apply(&read_decompressed(path)?);
         }
-        let mut parts = KernelParts {
-            release,
-            ..KernelParts::default()
-        };
+        let mut parts = KernelParts { release, ..KernelParts::default() };
         if let Some(path) = &self.symtab {
             let text = read_decompressed(path)?;
-            let symbols = KernelSymbols::parse(&text).map_err(|source| Error::Kernel {
-                path: path.clone(),
-                source,
-            })?;
+            let symbols =
+                KernelSymbols::parse(&text).map_err(|source| Error::Kernel { path: path.clone(), source })?;
             parts.symbols = Some(symbols);
         }
         if let Some(path) = &self.symvers {
             let text = read_decompressed(path)?;
-            let symvers = parse_symvers(&text).map_err(|source| Error::Kernel {
-                path: path.clone(),
-                source,
-            })?;
+            let symvers =
+                parse_symvers(&text).map_err(|source| Error::Kernel { path: path.clone(), source })?;
             parts.symvers = Some(symvers);
         }
         Ok(Kernel::new(config, parts))

@@ -12,6 +12,7 @@ use elf_layout::signature::{SignatureTail, module_sig_check};
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, ModuleFile, Placement, Region};
+use finalize::post_relocation;
 use reloc::{ARCHITECTURES, Architecture, apply_relocations, architecture};
 use symres::simplify::{simplify_symbols, write_symtab};
 use symres::{Export, ExportTable, Kernel, LoadedModule, Resolution};
@@ -23,16 +24,19 @@ use crate::image::Image;
 pub enum Stage {
     /// On return of `apply_relocations`.
     Relocated,
+    /// On entry to `module_finalize`.
+    Kallsyms,
 }
 
 impl Stage {
     /// The furthest stage there is.
-    pub const LAST: Stage = Stage::Relocated;
+    pub const LAST: Stage = Stage::Kallsyms;
 
     /// Its name in options and JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Stage::Relocated => "relocated",
+            Stage::Kallsyms => "kallsyms",
         }
     }
 }
@@ -65,11 +69,7 @@ pub struct Opened<'d> {
 pub fn open<'d>(file: &'d [u8], config: &KernelConfig, machine: Option<u16>) -> Opened<'d> {
     let mut said = Findings::new();
     let mark = said.mark();
-    let mut signature = SignatureTail {
-        module: file,
-        marker: false,
-        pkcs7: None,
-    };
+    let mut signature = SignatureTail { module: file, marker: false, pkcs7: None };
     // SIG-13: without CONFIG_MODULE_SIG nothing is cut off.
     if config.module_sig {
         let (tail, finding) = module_sig_check(file);
@@ -79,17 +79,9 @@ pub fn open<'d>(file: &'d [u8], config: &KernelConfig, machine: Option<u16>) -> 
     said.end_stage_at_first(mark);
     let all: Vec<u16> = ARCHITECTURES.iter().map(|a| a.e_machine()).collect();
     let machines = machine.map_or(all, |m| vec![m]);
-    let expected = Expected {
-        config,
-        machines: &machines,
-        ignore_modversions: false,
-    };
+    let expected = Expected { config, machines: &machines, ignore_modversions: false };
     let module = elf_validity(signature.module, &expected, &mut said);
-    Opened {
-        signature,
-        module,
-        said,
-    }
+    Opened { signature, module, said }
 }
 
 /// A module in memory, as far as its load went.
@@ -128,12 +120,13 @@ pub fn lay_out<'d>(
     Some((arch, info, layout))
 }
 
-/// `load_module` from the first rewrite on: the file is already checked ([`open`]). `place`
+/// `load_module` from the first rewrite on, up to `stage`: the file is already checked ([`open`]). `place`
 /// chooses addresses once the layout is known. `None` if there is nothing to lay out or no room
 /// for it; `said` tells why.
 pub fn load_module<'d>(
     kernel: &'d Kernel,
     file: &'d ModuleFile<'d>,
+    stage: Stage,
     place: impl FnOnce(&dyn Architecture, &LoadInfo<'_>, &Layout) -> Option<Placement>,
     said: &mut Findings,
 ) -> Option<Load<'d>> {
@@ -145,24 +138,11 @@ pub fn load_module<'d>(
     let mut resolution = simplify_symbols(&info, &placement, kernel, ignores, said);
     write_symtab(&info, &layout, &resolution.values, &mut image);
     let kallsyms = |name: &[u8], position| klp_find_object_symbol(kernel, name, position);
-    apply_relocations(
-        arch,
-        &info,
-        &layout,
-        &mut resolution.values,
-        &kallsyms,
-        &mut image,
-        said,
-    );
-    Some(Load {
-        arch,
-        info,
-        layout,
-        placement,
-        image,
-        resolution,
-        stage: Stage::Relocated,
-    })
+    apply_relocations(arch, &info, &layout, &mut resolution.values, &kallsyms, &mut image, said);
+    if stage >= Stage::Kallsyms {
+        post_relocation(&info, &layout, &placement, &resolution.values, &mut image);
+    }
+    Some(Load { arch, info, layout, placement, image, resolution, stage })
 }
 
 /// Memory for all regions (LAYOUT-40); without room for them the kernel's ENOMEM.
@@ -196,18 +176,12 @@ fn allocate(
 /// Address of the kernel's symbol at a position among those of its name (RELOC-GEN-5).
 fn klp_find_object_symbol(kernel: &Kernel, name: &[u8], position: u64) -> Result<u64, String> {
     let named = kernel.symbols.named(name);
-    let candidates: Vec<u64> = named
-        .iter()
-        .filter(|s| s.module.is_none())
-        .map(|s| s.address)
-        .collect();
+    let candidates: Vec<u64> = named.iter().filter(|s| s.module.is_none()).map(|s| s.address).collect();
     let text = elf_layout::bytes::printed(name);
     match (candidates.as_slice(), position) {
         ([only], 0) => Ok(*only),
         ([], 0) => Err(format!("symbol '{text}' not found in symbol table")),
-        (_, 0) => Err(format!(
-            "unresolvable ambiguity for symbol '{text}' in object 'vmlinux'"
-        )),
+        (_, 0) => Err(format!("unresolvable ambiguity for symbol '{text}' in object 'vmlinux'")),
         (all, n) => {
             let at = usize::try_from(n).ok().and_then(|n| all.get(n.checked_sub(1)?));
             at.copied().ok_or_else(|| {
@@ -232,11 +206,7 @@ impl Loader {
     pub fn new(kernel: Kernel) -> Self {
         // LAYOUT-54
         let percpu_next = kernel.symbols.address("__per_cpu_end");
-        Loader {
-            kernel,
-            area: None,
-            percpu_next,
-        }
+        Loader { kernel, area: None, percpu_next }
     }
 
     /// Loads a module, without adding it to the kernel. `place` and `percpu` override where it
@@ -246,6 +216,7 @@ impl Loader {
         module: &'d ModuleFile<'d>,
         place: &Place,
         percpu: Option<u64>,
+        stage: Stage,
         said: &mut Findings,
     ) -> Option<Load<'d>> {
         let choose = |arch: &dyn Architecture, info: &LoadInfo<'_>, layout: &Layout| {
@@ -263,7 +234,7 @@ impl Loader {
             let percpu = percpu.or_else(|| Some(self.percpu_place(info)?.0)).unwrap_or(0);
             Some(Placement { bases, percpu })
         };
-        load_module(&self.kernel, module, choose, said)
+        load_module(&self.kernel, module, stage, choose, said)
     }
 
     /// Where the kernel would put a module next (LAYOUT-50).
@@ -273,19 +244,11 @@ impl Loader {
 
     /// Keeps a module that was loaded: its exports, its memory but for init, its per-cpu area.
     pub fn insert(&mut self, loaded: Kept) {
-        let Kept {
-            module,
-            arch,
-            layout,
-            placement,
-            percpu_end,
-        } = loaded;
+        let Kept { module, arch, layout, placement, percpu_end } = loaded;
         let mut area = self.area(arch).into_owned();
         for region in layout.regions() {
             let base = placement.bases.get(region);
-            let end = base
-                .saturating_add(layout.allocated(region))
-                .saturating_add(layout.page_size);
+            let end = base.saturating_add(layout.allocated(region)).saturating_add(layout.page_size);
             area.take(base, end);
         }
         area.free_init(&layout, &placement.bases);
@@ -303,12 +266,7 @@ impl Loader {
         let config = &self.kernel.config;
         let (start, end) = arch.module_area(config, &|name| self.kernel.symbols.address(name));
         let mut area = ModuleArea::new(start, end, config.page_size);
-        let of_modules = self
-            .kernel
-            .symbols
-            .iter()
-            .filter(|s| s.module.is_some())
-            .map(|s| s.address);
+        let of_modules = self.kernel.symbols.iter().filter(|s| s.module.is_some()).map(|s| s.address);
         if let Some(last) = of_modules.filter(|a| (start..end).contains(a)).max() {
             // The page of the last symbol, one more that its end may reach into, a guard page.
             area.take(
@@ -381,20 +339,14 @@ impl Load<'_> {
     /// Imports whose exporter is known but not their address: the memory is not
     /// what the kernel would have.
     pub fn unknown_addresses(&self) -> usize {
-        self.resolution
-            .imports
-            .iter()
-            .filter(|i| i.address.is_none())
-            .count()
+        self.resolution.imports.iter().filter(|i| i.address.is_none()).count()
     }
 
     /// How many relocations were applied.
     pub fn relocations(&self) -> u64 {
         let sections = self.info.sechdrs.iter().filter(|s| s.sh_type == SHT_RELA);
         let applied = sections.filter(|s| self.layout.place(s.sh_info as usize).is_some());
-        applied
-            .map(|s| s.sh_size.checked_div(RELA_SIZE).unwrap_or(0))
-            .fold(0, u64::saturating_add)
+        applied.map(|s| s.sh_size.checked_div(RELA_SIZE).unwrap_or(0)).fold(0, u64::saturating_add)
     }
 
     /// Base addresses of the regions.

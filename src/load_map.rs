@@ -28,30 +28,18 @@ fn write_map(out: &mut String, load: &Load<'_>, release: &str) -> std::fmt::Resu
     writeln!(out, "\nregions\n  {:<18}  {:>9}  name", "base", "size")?;
     for region in load.layout.regions() {
         let size = load.image.region(region).len();
-        writeln!(
-            out,
-            "  {:#018x}  {size:>#9x}  {}",
-            load.bases().get(region),
-            region.name()
-        )?;
+        writeln!(out, "  {:#018x}  {size:>#9x}  {}", load.bases().get(region), region.name())?;
     }
-    let mut sections: Vec<usize> = (0..info.sechdrs.len())
-        .filter(|i| load.layout.place(*i).is_some())
-        .collect();
+    let mut sections: Vec<usize> =
+        (0..info.sechdrs.len()).filter(|i| load.layout.place(*i).is_some()).collect();
     sections.sort_by_key(|i| info.sechdrs.get(*i).map(|s| s.sh_addr));
-    writeln!(
-        out,
-        "\nsections\n  {:<18}  {:>9}  {:<13}  flags  index  name",
-        "address", "size", "region"
-    )?;
+    writeln!(out, "\nsections\n  {:<18}  {:>9}  {:<13}  flags  index  name", "address", "size", "region")?;
     for index in sections {
         let (Some(s), Some(place)) = (info.sechdrs.get(index), load.layout.place(index)) else {
             continue;
         };
         let flag = |bit, letter| if s.sh_flags & bit != 0 { letter } else { '-' };
-        let flags = [flag(SHF_WRITE, 'W'), 'A', flag(SHF_EXECINSTR, 'X')]
-            .iter()
-            .collect::<String>();
+        let flags = [flag(SHF_WRITE, 'W'), 'A', flag(SHF_EXECINSTR, 'X')].iter().collect::<String>();
         let name = printed(info.file.section_name(index));
         writeln!(
             out,
@@ -62,11 +50,7 @@ fn write_map(out: &mut String, load: &Load<'_>, release: &str) -> std::fmt::Resu
         )?;
     }
     if info.file.index().pcpu != 0 {
-        writeln!(
-            out,
-            "\nper-cpu area at {:#x} of the per-cpu offset space",
-            load.placement.percpu
-        )?;
+        writeln!(out, "\nper-cpu area at {:#x} of the per-cpu offset space", load.placement.percpu)?;
     }
     let mut symbols: Vec<(u64, &[u8], u16)> = info
         .file
@@ -89,15 +73,8 @@ fn write_map(out: &mut String, load: &Load<'_>, release: &str) -> std::fmt::Resu
     }
     writeln!(out, "\nimports")?;
     for import in &load.resolution.imports {
-        let at = import
-            .address
-            .map_or(String::from("(not known)"), |a| format!("{a:#018x}"));
-        writeln!(
-            out,
-            "  {at:<18}  {}  ({})",
-            printed(&import.name),
-            printed(&import.owner)
-        )?;
+        let at = import.address.map_or(String::from("(not known)"), |a| format!("{a:#018x}"));
+        writeln!(out, "  {at:<18}  {}  ({})", printed(&import.name), printed(&import.owner))?;
     }
     Ok(())
 }

@@ -41,9 +41,7 @@ pub fn write(dir: &Path, load: &Load<'_>, document: &Document) -> Result<(), Err
 /// Writes a file under a temporary name and renames it, so that no half-written one is left
 /// under its own.
 pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| Error::unusable(path, "not a file name"))?;
+    let name = path.file_name().ok_or_else(|| Error::unusable(path, "not a file name"))?;
     let mut temporary = std::ffi::OsString::from(".");
     temporary.push(name);
     temporary.push(format!(".{}.tmp", std::process::id()));

@@ -90,10 +90,7 @@ pub fn refusal(path: &Path, said: &Findings, as_json: bool) -> Result<(), Error>
         )?;
     }
     let errno = said.errno().map_or(String::new(), |e| format!(" with {e}"));
-    warn(&format!(
-        "{}: the kernel would refuse this module{errno}; nothing is written",
-        path.display()
-    ));
+    warn(&format!("{}: the kernel would refuse this module{errno}; nothing is written", path.display()));
     Ok(())
 }
 
@@ -101,13 +98,14 @@ pub fn refusal(path: &Path, said: &Findings, as_json: bool) -> Result<(), Error>
 pub fn write_regions(out: &mut String, regions: &[RegionEntry]) -> fmt::Result {
     use fmt::Write;
     writeln!(out, "  {:<14} {:<18} {:>9}", "name", "base", "size")?;
-    regions
-        .iter()
-        .try_for_each(|r| writeln!(out, "  {:<14} {} {:>9}", r.name, r.base, r.size))
+    regions.iter().try_for_each(|r| writeln!(out, "  {:<14} {} {:>9}", r.name, r.base, r.size))
 }
 
 /// A table of sections.
-pub fn write_sections(out: &mut String, sections: &[SectionEntry]) -> fmt::Result {
+pub fn write_sections<'s>(
+    out: &mut String,
+    sections: impl IntoIterator<Item = &'s SectionEntry>,
+) -> fmt::Result {
     use fmt::Write;
     writeln!(
         out,
@@ -117,11 +115,7 @@ pub fn write_sections(out: &mut String, sections: &[SectionEntry]) -> fmt::Resul
     for s in sections {
         let offset = s.offset.map_or(String::from("-"), |o| format!("{o:#x}"));
         let (addr, region) = (s.addr.as_deref().unwrap_or("-"), s.region.unwrap_or("-"));
-        writeln!(
-            out,
-            "  {:>5}  {addr:<18} {region:<14} {offset:>8} {:>9}  {}",
-            s.index, s.size, s.name
-        )?;
+        writeln!(out, "  {:>5}  {addr:<18} {region:<14} {offset:>8} {:>9}  {}", s.index, s.size, s.name)?;
     }
     Ok(())
 }

@@ -42,10 +42,7 @@ const HASHES: [(&str, &str); 9] = [
 pub fn read(pkcs7: &[u8]) -> Result<Signature, String> {
     let bad = |what: &str, e: der::Error| format!("{what}: {e}");
     let content = ContentInfo::from_der(pkcs7).map_err(|e| bad("not a PKCS#7 message", e))?;
-    let signed: SignedData = content
-        .content
-        .decode_as()
-        .map_err(|e| bad("not signed data", e))?;
+    let signed: SignedData = content.content.decode_as().map_err(|e| bad("not signed data", e))?;
     let Some(info) = signed.signer_infos.0.iter().next() else {
         return Err(String::from("nobody signed it"));
     };
@@ -56,10 +53,7 @@ pub fn read(pkcs7: &[u8]) -> Result<Signature, String> {
         SignerIdentifier::SubjectKeyIdentifier(id) => (None, hex(id.0.as_bytes())),
     };
     let oid = info.digest_alg.oid.to_string();
-    let hash = HASHES
-        .iter()
-        .find(|(known, _)| *known == oid)
-        .map_or(oid.as_str(), |(_, name)| name);
+    let hash = HASHES.iter().find(|(known, _)| *known == oid).map_or(oid.as_str(), |(_, name)| name);
     Ok(Signature {
         sig_id: "PKCS#7",
         signer,
@@ -82,9 +76,5 @@ fn common_name(name: &Name) -> Option<String> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .map(|b| format!("{b:02X}"))
-        .collect::<Vec<_>>()
-        .join(":")
+    bytes.iter().map(|b| format!("{b:02X}")).collect::<Vec<_>>().join(":")
 }

@@ -69,11 +69,7 @@ fn write_tables(out: &mut String, i: &Inspection) -> std::fmt::Result {
         writeln!(out, "  {:<14} {value}", format!("{tag}:"))?;
     }
     if !i.parameters.is_empty() {
-        writeln!(
-            out,
-            "\nparameters\n  {:<24} {:<16} {:<5} default",
-            "name", "type", "perm"
-        )?;
+        writeln!(out, "\nparameters\n  {:<24} {:<16} {:<5} default", "name", "type", "perm")?;
         for p in &i.parameters {
             let default = p.default.as_deref().unwrap_or("(set by the module's own code)");
             writeln!(
@@ -89,22 +85,15 @@ fn write_tables(out: &mut String, i: &Inspection) -> std::fmt::Result {
         writeln!(out, "\nimports\n  {:<10}  name", "CRC")?;
         for import in &i.imports {
             let weak = if import.weak { "  (weak)" } else { "" };
-            writeln!(
-                out,
-                "  {:<10}  {}{weak}",
-                import.crc.as_deref().unwrap_or("-"),
-                import.name
-            )?;
+            writeln!(out, "  {:<10}  {}{weak}", import.crc.as_deref().unwrap_or("-"), import.name)?;
         }
     }
     if !i.exports.is_empty() {
         writeln!(out, "\nexports\n  {:<10}  licence  name", "CRC")?;
         for export in &i.exports {
             let licence = if export.gpl_only { "GPL" } else { "any" };
-            let namespace = export
-                .namespace
-                .as_ref()
-                .map_or(String::new(), |ns| format!("  (namespace {ns})"));
+            let namespace =
+                export.namespace.as_ref().map_or(String::new(), |ns| format!("  (namespace {ns})"));
             writeln!(
                 out,
                 "  {:<10}  {licence:<7}  {}{namespace}",

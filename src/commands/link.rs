@@ -42,7 +42,7 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
         None if args.place.region.is_empty() => Place::Kernel,
         None => Place::Regions(args.place.region.clone()),
     };
-    let load = loader.load(&module, &place, args.place.percpu, &mut said);
+    let load = loader.load(&module, &place, args.place.percpu, stage(args), &mut said);
     let Some(load) = load.filter(|_| !said.refused()) else {
         report::refusal(&args.file, &said, args.json)?;
         return Ok(Outcome::Refused);
@@ -53,13 +53,17 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
     Ok(Outcome::Done)
 }
 
+/// The stage asked for, else the furthest there is.
+fn stage(args: &Link) -> Stage {
+    args.stage.map_or(Stage::LAST, Stage::from)
+}
+
 /// A module of `--with`: it stays in the kernel. False if the kernel would refuse it.
 fn load_before(loader: &mut Loader, path: &Path) -> Result<bool, Error> {
     let bytes = read_decompressed(path)?;
     let Opened { module, mut said, .. } = open(&bytes, &loader.kernel.config, None);
-    let load = module
-        .as_ref()
-        .and_then(|m| loader.load(m, &Place::Kernel, None, &mut said));
+    let load =
+        module.as_ref().and_then(|m| loader.load(m, &Place::Kernel, None, Stage::Relocated, &mut said));
     let Some(load) = load.filter(|_| !said.refused()) else {
         report::refusal(path, &said, false)?;
         return Ok(false);
@@ -92,28 +96,14 @@ fn addresses_known(path: &Path, load: &Load<'_>) -> Result<(), Error> {
 /// A region that belongs to the other generation, or an address that no region can have.
 fn check_place(args: &Link, load: &Load<'_>) -> Result<(), Error> {
     let ours = load.layout.generation.regions();
-    if let Some((region, _)) = args
-        .place
-        .region
-        .iter()
-        .find(|(region, _)| !ours.contains(region))
-    {
+    if let Some((region, _)) = args.place.region.iter().find(|(region, _)| !ours.contains(region)) {
         let names = ours.iter().map(|r| r.name()).collect::<Vec<_>>().join(", ");
-        return Err(Error::Usage(format!(
-            "--region {}: modules of this kernel have {names}",
-            region.name()
-        )));
+        return Err(Error::Usage(format!("--region {}: modules of this kernel have {names}", region.name())));
     }
     let page = load.layout.page_size;
-    let mut addresses = args
-        .place
-        .base
-        .iter()
-        .chain(args.place.region.iter().map(|(_, at)| at));
+    let mut addresses = args.place.base.iter().chain(args.place.region.iter().map(|(_, at)| at));
     match addresses.find(|at| !at.is_multiple_of(page)) {
-        Some(at) => Err(Error::Usage(format!(
-            "{at:#x} is not a multiple of the page size {page:#x}"
-        ))),
+        Some(at) => Err(Error::Usage(format!("{at:#x} is not a multiple of the page size {page:#x}"))),
         None => Ok(()),
     }
 }
@@ -143,11 +133,7 @@ fn finish(args: &Link, loader: &Loader, load: &Load<'_>, said: &Findings) -> Res
 }
 
 fn summary(args: &Link, load: &Load<'_>, document: &Document) -> String {
-    let furthest = if args.stage.map_or(Stage::LAST, Stage::from) == Stage::LAST {
-        " (the furthest there is)"
-    } else {
-        ""
-    };
+    let furthest = if stage(args) == Stage::LAST { " (the furthest there is)" } else { "" };
     let mut out = format!(
         "module {} for {} ({}), stage {}{furthest}\n\nregions\n",
         document.module, document.release, document.arch, document.stage
@@ -155,12 +141,10 @@ fn summary(args: &Link, load: &Load<'_>, document: &Document) -> String {
     // Writing to a String does not fail.
     let _ = report::write_regions(&mut out, &document.regions);
     out.push_str("\nsections\n");
-    let _ = report::write_sections(&mut out, &document.sections);
-    let depends = if document.depends.is_empty() {
-        String::from("no module")
-    } else {
-        document.depends.join(", ")
-    };
+    let moved = document.sections.iter().filter(|s| s.addr.is_some());
+    let _ = report::write_sections(&mut out, moved);
+    let depends =
+        if document.depends.is_empty() { String::from("no module") } else { document.depends.join(", ") };
     out.push_str(&format!(
         "\n{} relocations applied, {} symbols imported, depends on {depends}\n",
         load.relocations(),

@@ -79,11 +79,7 @@ mod tests {
             (6, 3, 8),
             (u64::MAX, 4096, 0),
         ] {
-            assert_eq!(
-                align_up(value, align),
-                want,
-                "LAYOUT-14: ALIGN({value:#x}, {align})"
-            );
+            assert_eq!(align_up(value, align), want, "LAYOUT-14: ALIGN({value:#x}, {align})");
         }
     }
 

@@ -16,14 +16,8 @@ impl Flavour {
     pub fn of_release(release: &[u8]) -> Self {
         let release = release.strip_suffix(b"\"").unwrap_or(release);
         let debian = memchr::memmem::find(release, b"+deb").is_some()
-            || [&b"-amd64"[..], b"-arm64"]
-                .iter()
-                .any(|arch| release.ends_with(arch));
-        if debian {
-            Flavour::Debian
-        } else {
-            Flavour::Upstream
-        }
+            || [&b"-amd64"[..], b"-arm64"].iter().any(|arch| release.ends_with(arch));
+        if debian { Flavour::Debian } else { Flavour::Upstream }
     }
 }
 
@@ -65,10 +59,7 @@ impl KernelConfig {
     /// The configuration to expect of a kernel of this release, `None` if it begins with no version.
     pub fn of_release(release: &str) -> Option<Self> {
         let version = KernelVersion::parse(release)?;
-        Some(KernelConfig {
-            flavour: Flavour::of_release(release.as_bytes()),
-            ..KernelConfig::new(version)
-        })
+        Some(KernelConfig { flavour: Flavour::of_release(release.as_bytes()), ..KernelConfig::new(version) })
     }
 
     /// What a distribution kernel of this version is built with.
@@ -102,9 +93,7 @@ impl KernelConfig {
         let lines = || config.split(|&b| b == b'\n');
         let value = |name: &str| {
             lines().find_map(|line| {
-                line.strip_prefix(name.as_bytes())?
-                    .strip_prefix(b"=")
-                    .map(<[u8]>::trim_ascii)
+                line.strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(<[u8]>::trim_ascii)
             })
         };
         let is_set = |name: &str| value(name) == Some(b"y");
@@ -154,11 +143,7 @@ mod tests {
             ("6.8.0-45-generic", Flavour::Upstream),
             ("6.12.0", Flavour::Upstream),
         ] {
-            assert_eq!(
-                KernelConfig::of_release(release).map(|c| c.flavour),
-                Some(want),
-                "OV-DEB: {release}"
-            );
+            assert_eq!(KernelConfig::of_release(release).map(|c| c.flavour), Some(want), "OV-DEB: {release}");
         }
     }
 

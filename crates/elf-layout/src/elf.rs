@@ -142,11 +142,7 @@ impl Rela {
 impl From<&Rela64<LE>> for Rela {
     #[inline]
     fn from(raw: &Rela64<LE>) -> Self {
-        Rela {
-            r_offset: raw.r_offset.get(LE),
-            r_info: raw.r_info.get(LE),
-            r_addend: raw.r_addend.get(LE),
-        }
+        Rela { r_offset: raw.r_offset.get(LE), r_info: raw.r_info.get(LE), r_addend: raw.r_addend.get(LE) }
     }
 }
 
@@ -154,9 +150,7 @@ impl From<&Rela64<LE>> for Rela {
 /// the kernel's `sh_size / sizeof` does.
 pub fn records<T: pod::Pod>(bytes: &[u8]) -> &[T] {
     let count = bytes.len().checked_div(size_of::<T>()).unwrap_or(0);
-    pod::slice_from_bytes(bytes, count)
-        .map(|(records, _)| records)
-        .unwrap_or(&[])
+    pod::slice_from_bytes(bytes, count).map(|(records, _)| records).unwrap_or(&[])
 }
 
 /// Section header with native fields: the editable copy that the loader works on.

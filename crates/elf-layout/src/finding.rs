@@ -119,16 +119,8 @@ impl fmt::Display for Subject {
             Subject::Module => f.write_str("module"),
             Subject::Section { index, name } => write!(f, "section {index} {name}"),
             Subject::Symbol { index, name } => write!(f, "symbol {index} {name}"),
-            Subject::Relocation {
-                section,
-                entry,
-                target,
-                offset,
-            } => {
-                write!(
-                    f,
-                    "relocation {entry} of section {section}, at {target}+{offset:#x}"
-                )
+            Subject::Relocation { section, entry, target, offset } => {
+                write!(f, "relocation {entry} of section {section}, at {target}+{offset:#x}")
             }
         }
     }
@@ -172,11 +164,7 @@ impl Finding {
 
     /// A finding that carries no errno.
     pub fn note(code: &'static str, severity: Severity, explanation: impl Into<Cow<'static, str>>) -> Self {
-        Finding {
-            severity,
-            errno: None,
-            ..Finding::error(code, Errno::ENOEXEC, explanation)
-        }
+        Finding { severity, errno: None, ..Finding::error(code, Errno::ENOEXEC, explanation) }
     }
 
     /// With a line of the kernel's log.
@@ -250,12 +238,7 @@ impl Findings {
         if self.stopped.is_some() {
             return;
         }
-        let mut refusals = self
-            .list
-            .iter_mut()
-            .enumerate()
-            .skip(mark)
-            .filter(|(_, f)| f.severity.refuses());
+        let mut refusals = self.list.iter_mut().enumerate().skip(mark).filter(|(_, f)| f.severity.refuses());
         let at = if first { refusals.next() } else { refusals.last() };
         if let Some((index, finding)) = at {
             finding.stops_here = true;
@@ -275,13 +258,8 @@ impl Findings {
 
     /// The log lines that the kernel prints, which end where it stops.
     pub fn dmesg(&self) -> impl Iterator<Item = &str> {
-        let kept = self
-            .stopped
-            .map_or(self.list.len(), |(at, _)| at.saturating_add(1));
-        self.list
-            .iter()
-            .take(kept)
-            .flat_map(|f| f.dmesg.iter().map(String::as_str))
+        let kept = self.stopped.map_or(self.list.len(), |(at, _)| at.saturating_add(1));
+        self.list.iter().take(kept).flat_map(|f| f.dmesg.iter().map(String::as_str))
     }
 
     /// All findings.
@@ -309,16 +287,8 @@ mod tests {
         let mark = said.mark();
         said.push(Finding::error("X86REL-1", Errno::ENOEXEC, "c").says("three"));
         said.end_stage_at_first(mark);
-        assert_eq!(
-            said.errno(),
-            Some(Errno::EINVAL),
-            "SYM-8: the last failing symbol's errno"
-        );
-        assert_eq!(
-            said.dmesg().collect::<Vec<_>>(),
-            ["one", "two"],
-            "the kernel never reaches the third"
-        );
+        assert_eq!(said.errno(), Some(Errno::EINVAL), "SYM-8: the last failing symbol's errno");
+        assert_eq!(said.dmesg().collect::<Vec<_>>(), ["one", "two"], "the kernel never reaches the third");
         assert_eq!(said.iter().filter(|f| f.stops_here).count(), 1);
     }
 

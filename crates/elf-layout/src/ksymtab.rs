@@ -34,19 +34,13 @@ pub fn exports<'d>(file: &'d ModuleFile<'d>, version: KernelVersion) -> Vec<Modu
     let mut all = Vec::new();
     // Since v7.1 one table with a flag byte per record (SYM-39); before that two tables.
     let flags = file.section_bytes(file.find_sec("__kflagstab"));
-    for (table, crcs, gpl) in [
-        ("__ksymtab", "__kcrctab", false),
-        ("__ksymtab_gpl", "__kcrctab_gpl", true),
-    ] {
+    for (table, crcs, gpl) in [("__ksymtab", "__kcrctab", false), ("__ksymtab_gpl", "__kcrctab_gpl", true)] {
         let (table, crcs) = (file.find_sec(table), file.find_sec(crcs));
         if table == 0 || (gpl && version.since(7, 1)) {
             continue;
         }
         let form = Form::of(&pointers, table, version);
-        let count = file
-            .sections()
-            .get(table)
-            .map_or(0, |s| s.sh_size.checked_div(form.record).unwrap_or(0));
+        let count = file.sections().get(table).map_or(0, |s| s.sh_size.checked_div(form.record).unwrap_or(0));
         for n in 0..count {
             let at = n.wrapping_mul(form.record);
             let Some((symbol, addend)) = pointers.symbol(table, at) else {
@@ -57,20 +51,9 @@ pub fn exports<'d>(file: &'d ModuleFile<'d>, version: KernelVersion) -> Vec<Modu
             };
             let namespace = form
                 .has_namespace()
-                .then(|| {
-                    form.string(
-                        file,
-                        &pointers,
-                        table,
-                        at.wrapping_add(form.field.wrapping_mul(2)),
-                    )
-                })
+                .then(|| form.string(file, &pointers, table, at.wrapping_add(form.field.wrapping_mul(2))))
                 .flatten();
-            let flag = usize::try_from(n)
-                .ok()
-                .and_then(|n| flags.get(n))
-                .copied()
-                .unwrap_or(0);
+            let flag = usize::try_from(n).ok().and_then(|n| flags.get(n)).copied().unwrap_or(0);
             all.push(ModuleExport {
                 name,
                 symbol,
@@ -96,16 +79,9 @@ struct Form {
 impl Form {
     /// Place-relative if the second relocation is 4 bytes in; with a namespace field from 5.4.
     fn of(pointers: &Pointers<'_>, table: usize, version: KernelVersion) -> Self {
-        let field = if pointers.symbol(table, 4).is_some() {
-            4u64
-        } else {
-            8
-        };
+        let field = if pointers.symbol(table, 4).is_some() { 4u64 } else { 8 };
         let fields = if version.since(5, 4) { 3 } else { 2 };
-        Form {
-            field,
-            record: field.wrapping_mul(fields),
-        }
+        Form { field, record: field.wrapping_mul(fields) }
     }
 
     fn has_namespace(self) -> bool {
@@ -134,10 +110,7 @@ fn crc(file: &ModuleFile<'_>, pointers: &Pointers<'_>, table: usize, n: u64) -> 
     }
     let at = n.wrapping_mul(4);
     if let Some((symbol, addend)) = pointers.symbol(table, at) {
-        let symbol = file
-            .symbols()
-            .get(symbol as usize)
-            .filter(|s| s.shndx() == SHN_ABS)?;
+        let symbol = file.symbols().get(symbol as usize).filter(|s| s.shndx() == SHN_ABS)?;
         return Some(symbol.value().wrapping_add_signed(addend) as u32);
     }
     le32(file.section_bytes(table), at)

@@ -75,18 +75,12 @@ impl Region {
 
     /// Is it freed after init has run?
     pub const fn is_init(self) -> bool {
-        matches!(
-            self,
-            Region::InitText | Region::InitData | Region::InitRodata | Region::Init
-        )
+        matches!(self, Region::InitText | Region::InitData | Region::InitRodata | Region::Init)
     }
 
     /// Holds machine code.
     pub const fn is_executable(self) -> bool {
-        matches!(
-            self,
-            Region::Text | Region::InitText | Region::Core | Region::Init
-        )
+        matches!(self, Region::Text | Region::InitText | Region::Core | Region::Init)
     }
 }
 

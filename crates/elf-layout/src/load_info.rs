@@ -42,12 +42,7 @@ impl<'d> LoadInfo<'d> {
             clear_flag(&mut sechdrs, unmoved, SHF_ALLOC);
         }
         let reordered = vec![None; sechdrs.len()];
-        LoadInfo {
-            file,
-            config,
-            sechdrs,
-            reordered,
-        }
+        LoadInfo { file, config, sechdrs, reordered }
     }
 
     /// `module_enforce_rwx_sections` (LAYOUT-4).
@@ -55,12 +50,7 @@ impl<'d> LoadInfo<'d> {
         let mark = said.mark();
         if self.config.strict_module_rwx {
             let both = SHF_EXECINSTR | SHF_WRITE;
-            for (i, _) in self
-                .sechdrs
-                .iter()
-                .enumerate()
-                .filter(|(_, s)| s.sh_flags & both == both)
-            {
+            for (i, _) in self.sechdrs.iter().enumerate().filter(|(_, s)| s.sh_flags & both == both) {
                 let (module, name) = (self.file.name_text(), printed(self.file.section_name(i)));
                 let line = format!("{module}: section {name} (index {i}) has invalid WRITE|EXEC flags");
                 let why = format!("section {name} is both writable and executable");

@@ -30,8 +30,7 @@ impl<'d> Modinfo<'d> {
     /// All values of `tag`, in order. The tag must be followed by `=` directly,
     /// so a tag that itself contains `=` is compared as the kernel compares it.
     pub fn all<'t>(&self, tag: &'t str) -> impl Iterator<Item = &'d [u8]> + use<'d, 't> {
-        self.strings()
-            .filter_map(move |text| text.strip_prefix(tag.as_bytes())?.strip_prefix(b"="))
+        self.strings().filter_map(move |text| text.strip_prefix(tag.as_bytes())?.strip_prefix(b"="))
     }
 
     /// VAL-60, VAL-61, VAL-63: the first string begins at the start, NULs are
@@ -64,22 +63,10 @@ mod tests {
         let info = Modinfo::new(b"license=GPL\0\0\0alias=a\0alias=b=c\0licensex=no\0junk\0x");
         assert_eq!(info.get("license"), Some(&b"GPL"[..]), "VAL-62: first match");
         assert_eq!(info.get("licen"), None, "VAL-62: = must follow the tag");
-        assert_eq!(
-            info.all("alias").collect::<Vec<_>>(),
-            [&b"a"[..], b"b=c"],
-            "VAL-62: later values"
-        );
-        assert_eq!(
-            info.entries().count(),
-            4,
-            "VAL-63: the last byte alone is not a string"
-        );
+        assert_eq!(info.all("alias").collect::<Vec<_>>(), [&b"a"[..], b"b=c"], "VAL-62: later values");
+        assert_eq!(info.entries().count(), 4, "VAL-63: the last byte alone is not a string");
         let unterminated = Modinfo::new(b"a=1\0b=2");
-        assert_eq!(
-            unterminated.get("b"),
-            Some(&b"2"[..]),
-            "VAL-63: stops at the section end"
-        );
+        assert_eq!(unterminated.get("b"), Some(&b"2"[..]), "VAL-63: stops at the section end");
         assert_eq!(Modinfo::new(b"\0a=1\0").get("a"), Some(&b"1"[..]), "VAL-61");
         assert_eq!(Modinfo::new(b"").get("a"), None, "VAL-64");
     }

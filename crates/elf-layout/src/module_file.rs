@@ -107,9 +107,7 @@ impl<'d> ModuleFile<'d> {
 
     fn find(&self, mut wanted: impl FnMut(&Shdr, &[u8]) -> bool) -> usize {
         let mut sections = self.sections.iter().enumerate().skip(1);
-        sections
-            .find(|(i, s)| wanted(s, self.section_name(*i)))
-            .map_or(0, |(i, _)| i)
+        sections.find(|(i, s)| wanted(s, self.section_name(*i))).map_or(0, |(i, _)| i)
     }
 
     /// The symbol table. Index 0 is the null symbol.
@@ -134,11 +132,7 @@ impl<'d> ModuleFile<'d> {
 
     /// The `.modinfo` strings.
     pub fn modinfo(&self) -> Modinfo<'d> {
-        Modinfo::new(if self.index.info == 0 {
-            &[]
-        } else {
-            self.section_bytes(self.index.info)
-        })
+        Modinfo::new(if self.index.info == 0 { &[] } else { self.section_bytes(self.index.info) })
     }
 
     /// Section `index` as the subject of a finding.

@@ -39,21 +39,14 @@ pub fn params<'d>(file: &'d ModuleFile<'d>) -> Vec<Param<'d>> {
     if table == 0 {
         return Vec::new();
     }
-    let reader = Reader {
-        file,
-        pointers: Pointers::new(file),
-    };
+    let reader = Reader { file, pointers: Pointers::new(file) };
     let size = file.sections().get(table).map_or(0, |s| s.sh_size);
     let count = size.checked_div(KERNEL_PARAM_SIZE).unwrap_or(0);
     // A section of no file bytes (NOBITS) has no records to read.
     (0..count)
         .map_while(|n| {
-            slice(
-                file.section_bytes(table),
-                n.wrapping_mul(KERNEL_PARAM_SIZE),
-                KERNEL_PARAM_SIZE,
-            )
-            .map(|r| (n, r))
+            slice(file.section_bytes(table), n.wrapping_mul(KERNEL_PARAM_SIZE), KERNEL_PARAM_SIZE)
+                .map(|r| (n, r))
         })
         .filter_map(|(n, record)| reader.param(table, n.wrapping_mul(KERNEL_PARAM_SIZE), record))
         .collect()
@@ -93,10 +86,7 @@ impl<'d> Reader<'d> {
     /// are the kernel's, anything else is the module's own code.
     fn ops(&self, section: usize, at: u64) -> Option<&'d str> {
         match self.pointers.target(section, at)? {
-            Target::Import {
-                name: b"param_array_ops",
-                addend: 0,
-            } => Some("array"),
+            Target::Import { name: b"param_array_ops", addend: 0 } => Some("array"),
             Target::Import { name, addend: 0 } => {
                 core::str::from_utf8(name.strip_prefix(b"param_ops_")?).ok()
             }
@@ -140,9 +130,7 @@ impl<'d> Reader<'d> {
         let (section, at) = self.section_target(section, at.wrapping_add(8))?;
         let left = self.file.sections().get(section)?.sh_size.saturating_sub(at);
         let len = u64::from(maxlen).min(left).min(u64::from(ELEMENTS_MAX));
-        let bytes = self
-            .pointers
-            .initial_bytes(section, at, usize::try_from(len).ok()?)?;
+        let bytes = self.pointers.initial_bytes(section, at, usize::try_from(len).ok()?)?;
         Some(printed(cstr(&bytes, 0)?).into())
     }
 

@@ -49,12 +49,7 @@ pub struct ModuleArea {
 impl ModuleArea {
     /// An empty area of the addresses `[start, end)`.
     pub fn new(start: u64, end: u64, page_size: u64) -> Self {
-        ModuleArea {
-            start,
-            end,
-            page_size,
-            taken: Vec::new(),
-        }
+        ModuleArea { start, end, page_size, taken: Vec::new() }
     }
 
     /// Marks `[start, end)` as taken.
@@ -144,10 +139,7 @@ pub fn describe(info: &LoadInfo<'_>, layout: &Layout, address: u64) -> Option<St
         layout.place(*i).is_some() && address.checked_sub(s.sh_addr).is_some_and(|o| o < s.sh_size)
     })?;
     let offset = address.wrapping_sub(section.sh_addr);
-    Some(alloc::format!(
-        "{}+{offset:#x}",
-        crate::bytes::printed(info.file.section_name(i))
-    ))
+    Some(alloc::format!("{}+{offset:#x}", crate::bytes::printed(info.file.section_name(i))))
 }
 
 #[cfg(test)]
@@ -158,11 +150,7 @@ mod tests {
     fn layout_50_lowest_hole_with_a_guard_page() {
         let mut area = ModuleArea::new(0x1000, 0x10_0000, 0x1000);
         assert_eq!(area.allocate(0x1001), Some(0x1000), "LAYOUT-50: first base");
-        assert_eq!(
-            area.allocate(0x1000),
-            Some(0x4000),
-            "LAYOUT-50: two pages and a guard page lie below"
-        );
+        assert_eq!(area.allocate(0x1000), Some(0x4000), "LAYOUT-50: two pages and a guard page lie below");
         assert_eq!(area.allocate(1), Some(0x6000));
         area.taken.retain(|(start, _)| *start != 0x4000);
         assert_eq!(
@@ -170,11 +158,7 @@ mod tests {
             Some(0x8000),
             "the hole of two pages is too small for two and a guard"
         );
-        assert_eq!(
-            area.allocate(0x1000),
-            Some(0x4000),
-            "LAYOUT-50: a freed hole is used again"
-        );
+        assert_eq!(area.allocate(0x1000), Some(0x4000), "LAYOUT-50: a freed hole is used again");
         assert_eq!(area.allocate(u64::MAX), None);
         assert_eq!(area.allocate(0x10_0000), None, "LAYOUT-50: the area is finite");
     }

@@ -48,10 +48,7 @@ pub struct Pointers<'d> {
 impl<'d> Pointers<'d> {
     /// For one module.
     pub fn new(file: &'d ModuleFile<'d>) -> Self {
-        Pointers {
-            file,
-            places: RefCell::new(BTreeMap::new()),
-        }
+        Pointers { file, places: RefCell::new(BTreeMap::new()) }
     }
 
     /// Where the pointer at `offset` of `section` points to; `None` if no relocation fills it.
@@ -59,10 +56,7 @@ impl<'d> Pointers<'d> {
         let (symbol, addend) = self.symbol(section, offset)?;
         let symbol = self.file.symbols().get(symbol as usize)?;
         Some(match symbol.shndx() {
-            SHN_UNDEF => Target::Import {
-                name: self.file.symbol_name(symbol),
-                addend,
-            },
+            SHN_UNDEF => Target::Import { name: self.file.symbol_name(symbol), addend },
             SHN_ABS => Target::Absolute(symbol.value().wrapping_add_signed(addend)),
             SHN_LORESERVE.. => return None,
             shndx => Target::Section {
@@ -75,14 +69,9 @@ impl<'d> Pointers<'d> {
     /// Symbol index and addend of the relocation at `offset` of `section`.
     pub fn symbol(&self, section: usize, offset: u64) -> Option<(u32, i64)> {
         let mut all = self.places.borrow_mut();
-        let places = all
-            .entry(section)
-            .or_insert_with(|| places_of(self.file, section));
+        let places = all.entry(section).or_insert_with(|| places_of(self.file, section));
         let at = places.partition_point(|p| p.offset < offset);
-        places
-            .get(at)
-            .filter(|p| p.offset == offset)
-            .map(|p| (p.symbol, p.addend))
+        places.get(at).filter(|p| p.offset == offset).map(|p| (p.symbol, p.addend))
     }
 
     /// `len` bytes of a section's initial contents; NOBITS sections are zero and read as `None`

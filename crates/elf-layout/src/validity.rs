@@ -177,11 +177,7 @@ impl<'d> Checks<'d, '_> {
         if !self.expected.machines.contains(&machine) {
             let line = format!("Invalid architecture in ELF header: {machine}");
             let want = self.expected.machines;
-            self.fail(refuse(
-                "VAL-13",
-                line,
-                format!("e_machine is {machine}; this kernel takes {want:?}"),
-            ));
+            self.fail(refuse("VAL-13", line, format!("e_machine is {machine}; this kernel takes {want:?}")));
         }
         Some(ehdr)
     }
@@ -206,19 +202,10 @@ impl<'d> Checks<'d, '_> {
             return None;
         };
         if count == 0 && self.expected.config.version.since(6, 4) {
-            self.fail(Finding::error(
-                "VAL-41",
-                Errno::ENOEXEC,
-                "the file has no section headers",
-            ));
+            self.fail(Finding::error("VAL-41", Errno::ENOEXEC, "the file has no section headers"));
             return None;
         }
-        Some(
-            elf::records::<SectionHeader64<LE>>(table)
-                .iter()
-                .map(Shdr::from)
-                .collect(),
-        )
+        Some(elf::records::<SectionHeader64<LE>>(table).iter().map(Shdr::from).collect())
     }
 
     /// VAL-20: section 0 is null.
@@ -232,11 +219,7 @@ impl<'d> Checks<'d, '_> {
                 "ELF Spec violation: section 0 type({})!=SH_NULL or non-zero len or addr",
                 zero.sh_type as i32
             );
-            self.fail(refuse(
-                "VAL-20",
-                line,
-                "section 0 must be null: lookups use index 0 as \"absent\"",
-            ));
+            self.fail(refuse("VAL-20", line, "section 0 must be null: lookups use index 0 as \"absent\""));
         }
     }
 
@@ -265,11 +248,7 @@ impl<'d> Checks<'d, '_> {
         if at == 0 || at >= count {
             let line =
                 format!("Invalid ELF section name index: {at} || e_shstrndx ({at}) >= e_shnum ({count})");
-            self.fail(refuse(
-                "VAL-16",
-                line,
-                "e_shstrndx does not name a section: sections have no names",
-            ));
+            self.fail(refuse("VAL-16", line, "e_shstrndx does not name a section: sections have no names"));
             return None;
         }
         Some(())
@@ -282,11 +261,7 @@ impl<'d> Checks<'d, '_> {
         };
         if slice(self.file, s.sh_offset, s.sh_size).is_none() {
             let line = format!("Invalid ELF section hdr(type {})", s.sh_type);
-            self.fail(refuse(
-                "VAL-17",
-                line,
-                "the section name table lies outside the file",
-            ));
+            self.fail(refuse("VAL-17", line, "the section name table lies outside the file"));
         }
     }
 
@@ -297,11 +272,7 @@ impl<'d> Checks<'d, '_> {
         };
         if self.checks_strtab_type() && s.sh_type != SHT_STRTAB {
             let line = format!("Invalid ELF section name table type: {}", s.sh_type);
-            self.fail(refuse(
-                "VAL-42",
-                line,
-                "the section name table is not of type STRTAB",
-            ));
+            self.fail(refuse("VAL-42", line, "the section name table is not of type STRTAB"));
         }
     }
 
@@ -312,27 +283,17 @@ impl<'d> Checks<'d, '_> {
 
     /// VAL-18, VAL-19: the section name table is not empty and ends with NUL.
     fn secstrings(&mut self, module: &ModuleFile<'d>) -> Option<&'d [u8]> {
-        let table = module
-            .sections
-            .get(module.e_shstrndx)
-            .and_then(|s| slice(self.file, s.sh_offset, s.sh_size))?;
+        let table =
+            module.sections.get(module.e_shstrndx).and_then(|s| slice(self.file, s.sh_offset, s.sh_size))?;
         match table.last() {
             None => {
-                self.fail(refuse(
-                    "VAL-18",
-                    "empty section name table",
-                    "the section name table is empty",
-                ));
+                self.fail(refuse("VAL-18", "empty section name table", "the section name table is empty"));
                 None
             }
             Some(0) => Some(table),
             Some(_) => {
                 let line = "ELF Spec violation: section name table isn't null terminated";
-                self.fail(refuse(
-                    "VAL-19",
-                    line,
-                    "the last byte of the section name table is not NUL",
-                ));
+                self.fail(refuse("VAL-19", line, "the last byte of the section name table is not NUL"));
                 Some(table)
             }
         }
@@ -341,36 +302,21 @@ impl<'d> Checks<'d, '_> {
     /// VAL-23 (up to 6.3 for ALLOC sections with file bytes), VAL-43 (all): names lie inside their table.
     fn section_names(&mut self, module: &ModuleFile<'d>, wanted: impl Fn(&Shdr) -> bool) {
         let since_6_4 = self.expected.config.version.since(6, 4);
-        let (code, skipped): (_, &[u32]) = if since_6_4 {
-            ("VAL-43", &[SHT_NULL])
-        } else {
-            ("VAL-23", &[SHT_NULL, SHT_NOBITS])
-        };
+        let (code, skipped): (_, &[u32]) =
+            if since_6_4 { ("VAL-43", &[SHT_NULL]) } else { ("VAL-23", &[SHT_NULL, SHT_NOBITS]) };
         for (i, s) in module.sections.iter().enumerate() {
             if skipped.contains(&s.sh_type) || !wanted(s) || (s.sh_name as usize) < module.secstrings.len() {
                 continue;
             }
-            let line = format!(
-                "Invalid ELF section name in module (section {i} type {})",
-                s.sh_type
-            );
-            let why = format!(
-                "sh_name {:#x} of section {i} lies outside the section name table",
-                s.sh_name
-            );
+            let line = format!("Invalid ELF section name in module (section {i} type {})", s.sh_type);
+            let why = format!("sh_name {:#x} of section {i} lies outside the section name table", s.sh_name);
             self.fail(refuse(code, line, why).about(subject(i, "")));
         }
     }
 
     /// VAL-21 (up to 6.3, for every symbol table): sh_link names a section.
     fn symtab_links(&mut self, module: &ModuleFile<'d>) {
-        for (i, s) in module
-            .sections
-            .iter()
-            .enumerate()
-            .skip(1)
-            .filter(|(_, s)| s.sh_type == SHT_SYMTAB)
-        {
+        for (i, s) in module.sections.iter().enumerate().skip(1).filter(|(_, s)| s.sh_type == SHT_SYMTAB) {
             self.symtab_link(module, i, s);
         }
     }
@@ -391,12 +337,7 @@ impl<'d> Checks<'d, '_> {
 
     /// VAL-24: the first symbol table is used; without one the module is stripped.
     fn first_symtab(&mut self, module: &ModuleFile<'d>, named: Option<&[u8]>) -> Option<(usize, usize)> {
-        let found = module
-            .sections
-            .iter()
-            .enumerate()
-            .skip(1)
-            .find(|(_, s)| s.sh_type == SHT_SYMTAB);
+        let found = module.sections.iter().enumerate().skip(1).find(|(_, s)| s.sh_type == SHT_SYMTAB);
         let Some((index, s)) = found else {
             self.fail(no_symbols(named));
             return Some((0, 0));
@@ -410,12 +351,7 @@ impl<'d> Checks<'d, '_> {
         module: &ModuleFile<'d>,
         named: Option<&[u8]>,
     ) -> Option<(usize, usize)> {
-        let mut tables = module
-            .sections
-            .iter()
-            .enumerate()
-            .skip(1)
-            .filter(|(_, s)| s.sh_type == SHT_SYMTAB);
+        let mut tables = module.sections.iter().enumerate().skip(1).filter(|(_, s)| s.sh_type == SHT_SYMTAB);
         let first = tables.next();
         if first.is_none() || tables.next().is_some() {
             self.fail(no_symbols(named));
@@ -454,10 +390,7 @@ impl<'d> Checks<'d, '_> {
     fn first_this_module(&mut self, module: &ModuleFile<'d>, named: Option<&[u8]>) -> usize {
         let index = module.find_sec(THIS_MODULE);
         if index == 0 {
-            let line = format!(
-                "{}: No module found in object",
-                printed(named.unwrap_or(UNNAMED.as_bytes()))
-            );
+            let line = format!("{}: No module found in object", printed(named.unwrap_or(UNNAMED.as_bytes())));
             self.fail(refuse(
                 "VAL-25",
                 line,
@@ -471,19 +404,12 @@ impl<'d> Checks<'d, '_> {
     fn exactly_one_this_module(&mut self, module: &ModuleFile<'d>, named: Option<&[u8]>) -> usize {
         let (index, count) = count_by_name(module, THIS_MODULE);
         let module_says = |what: &str| {
-            format!(
-                "module {}: {THIS_MODULE} {what}",
-                printed(named.unwrap_or(UNNAMED.as_bytes()))
-            )
+            format!("module {}: {THIS_MODULE} {what}", printed(named.unwrap_or(UNNAMED.as_bytes())))
         };
         if count != 1 {
             let name = printed(named.unwrap_or(UNNAMED.as_bytes()));
             let line = format!("module {name}: Exactly one {THIS_MODULE} section must exist.");
-            self.fail(refuse(
-                "VAL-45",
-                line,
-                format!("the file has {count} {THIS_MODULE} sections"),
-            ));
+            self.fail(refuse("VAL-45", line, format!("the file has {count} {THIS_MODULE} sections")));
         }
         let Some(s) = module.sections.get(index).filter(|_| index != 0) else {
             return 0;
@@ -506,10 +432,8 @@ impl<'d> Checks<'d, '_> {
         {
             let line =
                 module_says("section size must match the kernel's built struct module size at run time");
-            let why = format!(
-                "struct module has {:#x} bytes in the module and {size:#x} in the kernel",
-                s.sh_size
-            );
+            let why =
+                format!("struct module has {:#x} bytes in the module and {size:#x} in the kernel", s.sh_size);
             self.fail(refuse("VAL-48", line, why).about(subject(index, THIS_MODULE)));
         }
         index
@@ -550,49 +474,26 @@ impl<'d> Checks<'d, '_> {
             (Some(0), Some(_)) => say("symbol string table isn't NUL terminated"),
             (Some(_), Some(_)) => say("symbol string table missing leading NUL"),
         }
-        if module
-            .symbols
-            .iter()
-            .any(|s| s.name_offset() as usize >= strtab.len())
-        {
+        if module.symbols.iter().any(|s| s.name_offset() as usize >= strtab.len()) {
             say("symbol name out of bounds in string table");
         }
     }
 }
 
 fn no_symbols(named: Option<&[u8]>) -> Finding {
-    let line = format!(
-        "{}: module has no symbols (stripped?)",
-        printed(named.unwrap_or(UNNAMED.as_bytes()))
-    );
-    refuse(
-        "VAL-24",
-        line,
-        "a module needs exactly one symbol table; it was stripped, or the file is damaged",
-    )
+    let line = format!("{}: module has no symbols (stripped?)", printed(named.unwrap_or(UNNAMED.as_bytes())));
+    refuse("VAL-24", line, "a module needs exactly one symbol table; it was stripped, or the file is damaged")
 }
 
 /// (first index, count) of the sections of that name, whatever their flags.
 fn count_by_name(module: &ModuleFile<'_>, name: &str) -> (usize, usize) {
     let sections = module.sections.iter().enumerate().skip(1);
-    let mut found = sections
-        .filter(|(i, _)| module.section_name(*i) == name.as_bytes())
-        .map(|(i, _)| i);
+    let mut found = sections.filter(|(i, _)| module.section_name(*i) == name.as_bytes()).map(|(i, _)| i);
     let first = found.next();
     let more = found.count();
-    (
-        first.unwrap_or(0),
-        if first.is_some() {
-            more.saturating_add(1)
-        } else {
-            0
-        },
-    )
+    (first.unwrap_or(0), if first.is_some() { more.saturating_add(1) } else { 0 })
 }
 
 fn subject(index: usize, name: &str) -> Subject {
-    Subject::Section {
-        index: u32::try_from(index).unwrap_or(u32::MAX),
-        name: String::from(name),
-    }
+    Subject::Section { index: u32::try_from(index).unwrap_or(u32::MAX), name: String::from(name) }
 }

@@ -43,11 +43,7 @@ impl KernelVersion {
     /// How this kernel divides a module's memory.
     pub const fn generation(self) -> Generation {
         // Since v6.4 (mod_mem_type, ac3b43283923); before that core_layout/init_layout.
-        if self.since(6, 4) {
-            Generation::ModMemType
-        } else {
-            Generation::CoreInit
-        }
+        if self.since(6, 4) { Generation::ModMemType } else { Generation::CoreInit }
     }
 }
 

@@ -18,15 +18,10 @@ pub struct Modversion<'d> {
 
 /// The records of `__versions`, in order.
 pub fn modversions(section: &[u8]) -> impl Iterator<Item = Modversion<'_>> {
-    section
-        .chunks_exact(MODVERSION_INFO_SIZE as usize)
-        .filter_map(|record| {
-            // VER-4: the name need not be terminated within its 56 bytes.
-            Some(Modversion {
-                crc: le64(record, 0)?,
-                name: cstr(slice(record, 8, 56)?, 0)?,
-            })
-        })
+    section.chunks_exact(MODVERSION_INFO_SIZE as usize).filter_map(|record| {
+        // VER-4: the name need not be terminated within its 56 bytes.
+        Some(Modversion { crc: le64(record, 0)?, name: cstr(slice(record, 8, 56)?, 0)? })
+    })
 }
 
 /// The records of the extended tables, paired in order; surplus names are ignored (VER-30).
@@ -38,10 +33,7 @@ pub fn modversions_ext<'d>(crcs: &'d [u8], names: &'d [u8]) -> impl Iterator<Ite
         }
         let name = cstr(rest, 0)?;
         rest = rest.get(name.len().checked_add(1)?..).unwrap_or(&[]);
-        Some(Modversion {
-            name,
-            crc: u64::from(le32(crc, 0)?),
-        })
+        Some(Modversion { name, crc: u64::from(le32(crc, 0)?) })
     })
 }
 
@@ -73,12 +65,6 @@ mod tests {
     fn ver_30_pairs() {
         let crcs: Vec<u8> = [7u32, 8, 9].iter().flat_map(|c| c.to_le_bytes()).collect();
         let got: Vec<_> = modversions_ext(&crcs, b"a\0bb\0").collect();
-        assert_eq!(
-            got,
-            [
-                Modversion { name: b"a", crc: 7 },
-                Modversion { name: b"bb", crc: 8 }
-            ]
-        );
+        assert_eq!(got, [Modversion { name: b"a", crc: 7 }, Modversion { name: b"bb", crc: 8 }]);
     }
 }

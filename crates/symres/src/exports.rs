@@ -46,9 +46,7 @@ impl ExportTable {
     /// `__ksymtab_gpl` (SYM-30, SYM-31).
     pub fn find(&self, name: &[u8], gplok: bool) -> Option<&Export> {
         let found = self.index.find(name, |p| name_at(&self.exports, p));
-        let usable = found
-            .filter_map(|p| self.exports.get(p as usize))
-            .filter(|e| gplok || !e.gpl_only);
+        let usable = found.filter_map(|p| self.exports.get(p as usize)).filter(|e| gplok || !e.gpl_only);
         usable.min_by_key(|e| e.gpl_only)
     }
 }
@@ -71,23 +69,12 @@ mod tests {
             gpl_only,
             namespace: Box::from(&b""[..]),
         };
-        let table = ExportTable::new(vec![
-            export(b"a", true, 1),
-            export(b"a", false, 2),
-            export(b"g", true, 3),
-        ]);
+        let table =
+            ExportTable::new(vec![export(b"a", true, 1), export(b"a", false, 2), export(b"g", true, 3)]);
         let address = |name: &[u8], gplok| table.find(name, gplok).and_then(|e| e.address);
-        assert_eq!(
-            address(b"a", true),
-            Some(2),
-            "SYM-30: __ksymtab before __ksymtab_gpl"
-        );
+        assert_eq!(address(b"a", true), Some(2), "SYM-30: __ksymtab before __ksymtab_gpl");
         assert_eq!(address(b"g", true), Some(3));
-        assert_eq!(
-            address(b"g", false),
-            None,
-            "SYM-31: GPL-only tables are invisible"
-        );
+        assert_eq!(address(b"g", false), None, "SYM-31: GPL-only tables are invisible");
         assert_eq!(address(b"nothing at all", true), None);
     }
 }

@@ -68,9 +68,9 @@ impl KernelSymbols {
             hidden &= address == 0;
             let module = match module {
                 Some(name) if PSEUDO_MODULES.contains(&name) => continue,
-                Some(name) => symbols
-                    .module_number(&text, name, offset_in(&text, name))
-                    .ok_or(Error::TooLarge)?,
+                Some(name) => {
+                    symbols.module_number(&text, name, offset_in(&text, name)).ok_or(Error::TooLarge)?
+                }
                 None => 0,
             };
             let name_at = line_at.saturating_add(offset_in(line, name));
@@ -110,8 +110,7 @@ impl KernelSymbols {
         let index = match known {
             Some(index) => index,
             None => {
-                self.modules
-                    .push((u32::try_from(at).ok()?, u16::try_from(name.len()).ok()?));
+                self.modules.push((u32::try_from(at).ok()?, u16::try_from(name.len()).ok()?));
                 self.modules.len().checked_sub(1)?
             }
         };
@@ -136,35 +135,22 @@ impl KernelSymbols {
     /// The modules that the text lists, newest first, as `/proc/kallsyms` has them (LIFE-50).
     pub fn modules(&self) -> impl Iterator<Item = &[u8]> {
         self.modules.iter().map(|(at, len)| {
-            self.text
-                .get(*at as usize..)
-                .and_then(|t| t.get(..usize::from(*len)))
-                .unwrap_or(&[])
+            self.text.get(*at as usize..).and_then(|t| t.get(..usize::from(*len))).unwrap_or(&[])
         })
     }
 
     /// All symbols of that name, in the order of the text.
     pub fn named(&self, name: &[u8]) -> Vec<KernelSymbol<'_>> {
-        let name_of = |position: u32| {
-            self.entries
-                .get(position as usize)
-                .map_or(&[][..], |e| name_in(&self.text, e))
-        };
+        let name_of =
+            |position: u32| self.entries.get(position as usize).map_or(&[][..], |e| name_in(&self.text, e));
         let mut positions: Vec<u32> = self.index.find(name, name_of).collect();
         positions.sort_unstable();
-        positions
-            .iter()
-            .filter_map(|p| self.entries.get(*p as usize))
-            .map(|e| self.symbol(e))
-            .collect()
+        positions.iter().filter_map(|p| self.entries.get(*p as usize)).map(|e| self.symbol(e)).collect()
     }
 
     /// Address of the kernel's own symbol `name`, the first if there are several.
     pub fn address(&self, name: &str) -> Option<u64> {
-        self.named(name.as_bytes())
-            .into_iter()
-            .find(|s| s.module.is_none())
-            .map(|s| s.address)
+        self.named(name.as_bytes()).into_iter().find(|s| s.module.is_none()).map(|s| s.address)
     }
 
     /// Address of the symbol that `owner` (`None`: the kernel) exports as `name`.
@@ -185,15 +171,11 @@ impl KernelSymbols {
 
     /// Does it hold data symbols? Without CONFIG_KALLSYMS_ALL it holds text only (KSYM-10).
     pub fn has_local_data(&self) -> bool {
-        self.entries
-            .iter()
-            .any(|e| e.module == 0 && matches!(e.kind, b'd' | b'b' | b'r'))
+        self.entries.iter().any(|e| e.module == 0 && matches!(e.kind, b'd' | b'b' | b'r'))
     }
 
     fn symbol(&self, entry: &Entry) -> KernelSymbol<'_> {
-        let module = usize::from(entry.module)
-            .checked_sub(1)
-            .and_then(|i| self.modules.get(i));
+        let module = usize::from(entry.module).checked_sub(1).and_then(|i| self.modules.get(i));
         KernelSymbol {
             name: name_in(&self.text, entry),
             address: entry.address,
@@ -204,9 +186,7 @@ impl KernelSymbols {
 }
 
 fn name_in<'t>(text: &'t [u8], entry: &Entry) -> &'t [u8] {
-    text.get(entry.name_at as usize..)
-        .and_then(|t| t.get(..usize::from(entry.name_len)))
-        .unwrap_or(&[])
+    text.get(entry.name_at as usize..).and_then(|t| t.get(..usize::from(entry.name_len))).unwrap_or(&[])
 }
 
 /// Byte offset of `part` in `whole`, of which it is a slice.
@@ -229,11 +209,7 @@ fn parse_line(line: &[u8]) -> Option<Fields<'_>> {
     match memchr::memchr(b'\t', rest) {
         None => Some((address, kind, rest, None)),
         Some(tab) => {
-            let module = rest
-                .get(tab..)?
-                .trim_ascii()
-                .strip_prefix(b"[")?
-                .strip_suffix(b"]")?;
+            let module = rest.get(tab..)?.trim_ascii().strip_prefix(b"[")?.strip_suffix(b"]")?;
             Some((address, kind, rest.get(..tab)?, Some(module)))
         }
     }
@@ -255,26 +231,14 @@ mod tests {
             ffffffffc0201010 t f\t[newer]\nffffffffc0301000 T g\t[older]\nffffffffc0400000 t bpf_prog\t[bpf]\n";
         let symbols = KernelSymbols::parse(text).unwrap();
         assert_eq!(symbols.len(), 8, "pseudo modules are ignored");
-        assert_eq!(
-            symbols.modules().collect::<Vec<_>>(),
-            [&b"newer"[..], b"older"],
-            "LIFE-50: newest first"
-        );
+        assert_eq!(symbols.modules().collect::<Vec<_>>(), [&b"newer"[..], b"older"], "LIFE-50: newest first");
         assert_eq!(
             symbols.exported_address(b"twice", None),
             Some(0xffff_ffff_8100_0020),
             "KSYM-3: the global one"
         );
-        assert_eq!(
-            symbols.exported_address(b"f", Some(b"newer")),
-            Some(0xffff_ffff_c020_1010),
-            "LIFE-51"
-        );
-        assert_eq!(
-            symbols.exported_address(b"g", None),
-            None,
-            "a module's symbol is not the kernel's"
-        );
+        assert_eq!(symbols.exported_address(b"f", Some(b"newer")), Some(0xffff_ffff_c020_1010), "LIFE-51");
+        assert_eq!(symbols.exported_address(b"g", None), None, "a module's symbol is not the kernel's");
         assert_eq!(symbols.address("_text"), Some(0xffff_ffff_8100_0000));
         assert!(symbols.has_local_data(), "KSYM-10");
     }

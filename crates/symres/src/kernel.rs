@@ -166,9 +166,7 @@ impl Kernel {
             return Some((Owner::Vmlinux, export));
         }
         let others = self.modules().filter(|m| *m.name != *but);
-        others
-            .into_iter()
-            .find_map(|m| Some((Owner::Module(&m.name), m.exports.find(name, gplok)?)))
+        others.into_iter().find_map(|m| Some((Owner::Module(&m.name), m.exports.find(name, gplok)?)))
     }
 
     /// The loaded module of that name.
@@ -193,23 +191,14 @@ fn exports_by_label(symbols: &KernelSymbols, owner: Option<&[u8]>) -> Vec<Export
         gpl_only,
         namespace: Box::default(),
     };
-    let is_local = |name: &[u8]| {
-        !symbols
-            .named(name)
-            .iter()
-            .any(|s| s.module == owner && s.kind.is_ascii_uppercase())
-    };
+    let is_local =
+        |name: &[u8]| !symbols.named(name).iter().any(|s| s.module == owner && s.kind.is_ascii_uppercase());
     let labels = of_owner().filter_map(|s| s.name.strip_prefix(b"__ksymtab_"));
-    let exports: Vec<Export> = labels
-        .map(|name| export(name, owner.is_some() && is_local(name)))
-        .collect();
+    let exports: Vec<Export> = labels.map(|name| export(name, owner.is_some() && is_local(name))).collect();
     if !exports.is_empty() || owner.is_some() {
         return exports;
     }
-    of_owner()
-        .filter(|s| s.kind.is_ascii_uppercase())
-        .map(|s| export(s.name, false))
-        .collect()
+    of_owner().filter(|s| s.kind.is_ascii_uppercase()).map(|s| export(s.name, false)).collect()
 }
 
 #[cfg(test)]
@@ -236,16 +225,9 @@ mod tests {
         let symvers = b"0x01\tplain\tvmlinux\tEXPORT_SYMBOL\t\n0x02\tgpl\tx/b\tEXPORT_SYMBOL_GPL\tNS\n0x03\tlater\tx/c\tEXPORT_SYMBOL\t\n";
         let kernel = kernel(SYMTAB, Some(symvers));
         let (owner, export) = kernel.find_symbol(b"plain", true, b"me").unwrap();
-        assert_eq!(
-            (owner, export.address, export.crc),
-            (Owner::Vmlinux, Some(0x1000), Some(1)),
-            "SYM-30"
-        );
+        assert_eq!((owner, export.address, export.crc), (Owner::Vmlinux, Some(0x1000), Some(1)), "SYM-30");
         let (owner, export) = kernel.find_symbol(b"gpl", true, b"me").unwrap();
-        assert_eq!(
-            (owner.name(), export.address, &*export.namespace),
-            (&b"b"[..], Some(0x2000), &b"NS"[..])
-        );
+        assert_eq!((owner.name(), export.address, &*export.namespace), (&b"b"[..], Some(0x2000), &b"NS"[..]));
         assert!(kernel.find_symbol(b"gpl", false, b"me").is_none(), "SYM-31");
         assert!(kernel.find_symbol(b"gpl", true, b"b").is_none(), "DEP-6");
         assert_eq!(kernel.exporter_not_loaded(b"later"), Some(&b"c"[..]));
@@ -254,15 +236,9 @@ mod tests {
     #[test]
     fn ksym_2_labels_stand_in_for_symvers() {
         let kernel = kernel(SYMTAB, None);
-        assert!(
-            kernel.find_symbol(b"hidden", true, b"me").is_none(),
-            "KSYM-2: not exported"
-        );
+        assert!(kernel.find_symbol(b"hidden", true, b"me").is_none(), "KSYM-2: not exported");
         assert!(kernel.find_symbol(b"plain", false, b"me").is_some());
         let (_, export) = kernel.find_symbol(b"gpl", true, b"me").unwrap();
-        assert!(
-            export.gpl_only,
-            "LIFE-51: a lower-case export of a module is GPL-only"
-        );
+        assert!(export.gpl_only, "LIFE-51: a lower-case export of a module is GPL-only");
     }
 }

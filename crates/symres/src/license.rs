@@ -1,14 +1,8 @@
 //! Licences (spec 03 §3.3).
 
 /// The strings that `license_is_gpl_compatible` takes, exactly (LIC-1).
-const GPL_COMPATIBLE: [&[u8]; 6] = [
-    b"GPL",
-    b"GPL v2",
-    b"GPL and additional rights",
-    b"Dual BSD/GPL",
-    b"Dual MIT/GPL",
-    b"Dual MPL/GPL",
-];
+const GPL_COMPATIBLE: [&[u8]; 6] =
+    [b"GPL", b"GPL v2", b"GPL and additional rights", b"Dual BSD/GPL", b"Dual MIT/GPL", b"Dual MPL/GPL"];
 
 /// LIC-1.
 pub fn license_is_gpl_compatible(license: &[u8]) -> bool {
@@ -21,13 +15,9 @@ mod tests {
 
     #[test]
     fn lic_1_exact_strings() {
-        for (license, want) in [
-            (&b"GPL"[..], true),
-            (b"Dual MIT/GPL", true),
-            (b"gpl", false),
-            (b"GPL v3", false),
-            (b"", false),
-        ] {
+        for (license, want) in
+            [(&b"GPL"[..], true), (b"Dual MIT/GPL", true), (b"gpl", false), (b"GPL v3", false), (b"", false)]
+        {
             assert_eq!(
                 license_is_gpl_compatible(license),
                 want,

@@ -15,20 +15,14 @@ pub struct NameIndex {
 
 impl core::fmt::Debug for NameIndex {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("NameIndex")
-            .field("len", &self.table.len())
-            .finish_non_exhaustive()
+        f.debug_struct("NameIndex").field("len", &self.table.len()).finish_non_exhaustive()
     }
 }
 
 impl NameIndex {
     /// An index with room for `count` names.
     pub fn with_capacity(count: usize) -> Self {
-        NameIndex {
-            table: HashTable::with_capacity(count),
-            state: RandomState::default(),
-            longest: 0,
-        }
+        NameIndex { table: HashTable::with_capacity(count), state: RandomState::default(), longest: 0 }
     }
 
     fn hash(&self, name: &[u8]) -> u64 {
@@ -40,8 +34,7 @@ impl NameIndex {
         self.longest = self.longest.max(name.len());
         let hash = self.hash(name);
         let state = &self.state;
-        self.table
-            .insert_unique(hash, position, |p| hash_name(state, name_of(*p)));
+        self.table.insert_unique(hash, position, |p| hash_name(state, name_of(*p)));
     }
 
     /// All positions whose name is `name`, in no order.
@@ -52,11 +45,7 @@ impl NameIndex {
     ) -> impl Iterator<Item = u32> + 'i {
         // A name longer than any in the table is not hashed: hostile files hold huge ones.
         let candidates = (name.len() <= self.longest).then(|| self.table.iter_hash(self.hash(name)));
-        candidates
-            .into_iter()
-            .flatten()
-            .copied()
-            .filter(move |p| name_of(*p) == name)
+        candidates.into_iter().flatten().copied().filter(move |p| name_of(*p) == name)
     }
 }
 

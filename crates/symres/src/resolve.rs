@@ -61,12 +61,7 @@ impl<'a> Versions<'a> {
         for (position, record) in (0u32..).zip(&records) {
             names.insert(record.name, position, |p| name_at(&records, p));
         }
-        Versions {
-            extended,
-            present: extended || index.vers != 0,
-            records,
-            index: names,
-        }
+        Versions { extended, present: extended || index.vers != 0, records, index: names }
     }
 
     /// VER-4: the first record of that name.
@@ -118,10 +113,8 @@ impl<'a> Resolver<'a> {
             self.using_gplonly_symbols = true;
         }
         self.inherit_taint(owner, name, &subject, said)?;
-        self.check_version(name, export.crc, &subject, said)
-            .map_err(Unresolved::Refused)?;
-        self.verify_namespace_is_imported(name, export, &subject, said)
-            .map_err(Unresolved::Refused)?;
+        self.check_version(name, export.crc, &subject, said).map_err(Unresolved::Refused)?;
+        self.verify_namespace_is_imported(name, export, &subject, said).map_err(Unresolved::Refused)?;
         Ok((owner, export))
     }
 
@@ -148,21 +141,13 @@ impl<'a> Resolver<'a> {
                 "{owner} is proprietary, and {me} already uses GPL-only symbols: {symbol} counts as missing"
             );
             // The refusal is what follows from the missing symbol.
-            said.push(
-                Finding::note("LIC-5", Severity::Warning, why)
-                    .says(line)
-                    .about(subject()),
-            );
+            said.push(Finding::note("LIC-5", Severity::Warning, why).says(line).about(subject()));
             return Err(Unresolved::NotFound);
         }
         let line =
             format!("{me}: module uses symbols {symbol} from proprietary module {owner}, inheriting taint.");
         let why = format!("{owner} is proprietary: from here on GPL-only symbols are invisible to {me}");
-        said.push(
-            Finding::note("LIC-5", Severity::Warning, why)
-                .says(line)
-                .about(subject()),
-        );
+        said.push(Finding::note("LIC-5", Severity::Warning, why).says(line).about(subject()));
         self.proprietary = true;
         Ok(())
     }
@@ -191,35 +176,19 @@ impl<'a> Resolver<'a> {
                 let why = format!(
                     "{me} was built against {symbol} with CRC {expected:#010x}; this kernel exports it with {crc:#010x}"
                 );
-                said.push(
-                    Finding::error("VER-6", Errno::EINVAL, why)
-                        .says(line)
-                        .about(subject()),
-                );
+                said.push(Finding::error("VER-6", Errno::EINVAL, why).says(line).about(subject()));
                 Err(Errno::EINVAL)
             }
             None => {
-                let kind = if self.versions.extended {
-                    "extended symbol version"
-                } else {
-                    "symbol version"
-                };
+                let kind = if self.versions.extended { "extended symbol version" } else { "symbol version" };
                 let line = format!("{me}: no {kind} for {symbol}");
                 let why = format!("{me} brings no CRC for {symbol}");
                 // OV-DEB: Debian refuses, upstream accepts.
                 if config.flavour == Flavour::Debian && !self.versions.extended {
-                    said.push(
-                        Finding::error("VER-7", Errno::EINVAL, why)
-                            .says(line)
-                            .about(subject()),
-                    );
+                    said.push(Finding::error("VER-7", Errno::EINVAL, why).says(line).about(subject()));
                     return Err(Errno::EINVAL);
                 }
-                said.push(
-                    Finding::note("VER-7", Severity::Warning, why)
-                        .says(line)
-                        .about(subject()),
-                );
+                said.push(Finding::note("VER-7", Severity::Warning, why).says(line).about(subject()));
                 Ok(())
             }
         }
@@ -242,11 +211,7 @@ impl<'a> Resolver<'a> {
         if !said.iter().any(|f| f.code == "VER-40") {
             let why = format!("{me} has no CRCs: it is forced in, taint F");
             let line = format!("{me}: {reason}: kernel tainted.");
-            said.push(
-                Finding::note("VER-40", Severity::Warning, why)
-                    .says(line)
-                    .about(subject()),
-            );
+            said.push(Finding::note("VER-40", Severity::Warning, why).says(line).about(subject()));
         }
         Ok(())
     }
@@ -266,9 +231,7 @@ impl<'a> Resolver<'a> {
         // Since v6.16 (707f853d7fa3): a namespace can name the modules that may use it.
         if self.kernel.config.version.since(6, 16)
             && let Some(list) = namespace.strip_prefix(b"module:")
-            && list
-                .split(|b| *b == b',')
-                .any(|pattern| module_matches(self.file.name(), pattern))
+            && list.split(|b| *b == b',').any(|pattern| module_matches(self.file.name(), pattern))
         {
             return Ok(());
         }
@@ -278,20 +241,10 @@ impl<'a> Resolver<'a> {
         let why = format!("{symbol} is exported in namespace {ns}, which {me} does not import");
         let hint = format!("add MODULE_IMPORT_NS({ns}) to the module");
         if self.kernel.config.allow_missing_namespace_imports {
-            said.push(
-                Finding::note("NS-2", Severity::Warning, why)
-                    .says(line)
-                    .about(subject())
-                    .hint(hint),
-            );
+            said.push(Finding::note("NS-2", Severity::Warning, why).says(line).about(subject()).hint(hint));
             return Ok(());
         }
-        said.push(
-            Finding::error("NS-2", Errno::EINVAL, why)
-                .says(line)
-                .about(subject())
-                .hint(hint),
-        );
+        said.push(Finding::error("NS-2", Errno::EINVAL, why).says(line).about(subject()).hint(hint));
         Err(Errno::EINVAL)
     }
 
@@ -303,14 +256,8 @@ impl<'a> Resolver<'a> {
             Unresolved::Refused(errno) => ("SYM-5b", errno),
         };
         let line = format!("{me}: Unknown symbol {symbol} (err -{})", errno.number());
-        let finding = Finding::error(code, errno, self.reason(name, &symbol, why))
-            .says(line)
-            .about(subject);
-        match self
-            .kernel
-            .exporter_not_loaded(name)
-            .filter(|_| why == Unresolved::NotFound)
-        {
+        let finding = Finding::error(code, errno, self.reason(name, &symbol, why)).says(line).about(subject);
+        match self.kernel.exporter_not_loaded(name).filter(|_| why == Unresolved::NotFound) {
             Some(module) => finding.hint(format!("load {} first (--with)", printed(module))),
             None => finding,
         }
@@ -327,10 +274,7 @@ impl<'a> Resolver<'a> {
             );
         }
         if let Some(module) = elsewhere {
-            return format!(
-                "{symbol} is exported by module {}, which is not loaded",
-                printed(module)
-            );
+            return format!("{symbol} is exported by module {}, which is not loaded", printed(module));
         }
         if self.kernel.symbols.named(name).iter().any(|s| s.module.is_none()) {
             return format!("{symbol} exists in this kernel but is not exported");

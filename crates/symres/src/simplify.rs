@@ -58,16 +58,11 @@ pub fn simplify_symbols(
     let mark = said.mark();
     let file = info.file;
     let mut resolver = Resolver::new(kernel, file);
-    let mut out = Resolution {
-        values: Vec::with_capacity(file.symbols().len()),
-        ..Resolution::default()
-    };
+    let mut out = Resolution { values: Vec::with_capacity(file.symbols().len()), ..Resolution::default() };
     for (i, symbol) in file.symbols().iter().enumerate() {
         let name = || file.symbol_name(symbol);
-        let subject = || Subject::Symbol {
-            index: u32::try_from(i).unwrap_or(u32::MAX),
-            name: printed(name()).into(),
-        };
+        let subject =
+            || Subject::Symbol { index: u32::try_from(i).unwrap_or(u32::MAX), name: printed(name()).into() };
         let mut value = symbol.value();
         match symbol.shndx() {
             // Index 0 is never touched.
@@ -75,28 +70,14 @@ pub fn simplify_symbols(
             SHN_COMMON if name().starts_with(b"__gnu_lto") => {}
             SHN_COMMON => {
                 let line = format!("{}: please compile with -fno-common", file.name_text());
-                let why = format!(
-                    "{} is a common symbol, which has no place in a module",
-                    printed(name())
-                );
-                said.push(
-                    Finding::error("SYM-1", Errno::ENOEXEC, why)
-                        .says(line)
-                        .about(subject()),
-                );
+                let why = format!("{} is a common symbol, which has no place in a module", printed(name()));
+                said.push(Finding::error("SYM-1", Errno::ENOEXEC, why).says(line).about(subject()));
             }
             SHN_ABS | SHN_LIVEPATCH => {}
             SHN_UNDEF => {
-                if let Some(address) = resolve(
-                    info,
-                    &mut resolver,
-                    &mut out,
-                    i,
-                    symbol.bind(),
-                    subject,
-                    &ignores,
-                    said,
-                ) {
+                if let Some(address) =
+                    resolve(info, &mut resolver, &mut out, i, symbol.bind(), subject, &ignores, said)
+                {
                     value = address;
                 }
             }
@@ -105,11 +86,7 @@ pub fn simplify_symbols(
                 let (me, text) = (file.name_text(), printed(name()));
                 let line = format!("{me}: Symbol {text} has an invalid section index {shndx} (max {max})");
                 let why = format!("st_shndx {shndx:#x} of {text} names no section");
-                said.push(
-                    Finding::error("SYM-6", Errno::ENOEXEC, why)
-                        .says(line)
-                        .about(subject()),
-                );
+                said.push(Finding::error("SYM-6", Errno::ENOEXEC, why).says(line).about(subject()));
             }
             shndx if usize::from(shndx) == file.index().pcpu => value = value.wrapping_add(placement.percpu),
             shndx => {
@@ -138,11 +115,7 @@ fn resolve<'a>(
     said: &mut Findings,
 ) -> Option<u64> {
     let symbol = u32::try_from(index).ok()?;
-    let name = info
-        .file
-        .symbols()
-        .get(index)
-        .map_or(&b""[..], |s| info.file.symbol_name(s));
+    let name = info.file.symbols().get(index).map_or(&b""[..], |s| info.file.symbol_name(s));
     match resolver.resolve_symbol(name, &subject, said) {
         Ok((owner, export)) => {
             out.imports.push(Import {
@@ -166,11 +139,7 @@ fn resolve<'a>(
                     printed(owner.name())
                 );
                 let hint = String::from("give the kernel's /proc/kallsyms or System.map with --symtab");
-                said.push(
-                    Finding::note("KSYM-2", Severity::Note, why)
-                        .about(subject())
-                        .hint(hint),
-                );
+                said.push(Finding::note("KSYM-2", Severity::Note, why).about(subject()).hint(hint));
             }
             export.address
         }

@@ -55,12 +55,8 @@ pub fn parse_symvers(text: &[u8]) -> Result<Vec<SymversEntry>, Error> {
         if !export.starts_with(b"EXPORT_") {
             return Err(bad("no EXPORT_SYMBOL field"));
         }
-        let crc = crc
-            .strip_prefix(b"0x")
-            .and_then(|hex| core::str::from_utf8(hex).ok());
-        let crc = crc
-            .and_then(|hex| u32::from_str_radix(hex, 16).ok())
-            .ok_or(bad("no CRC"))?;
+        let crc = crc.strip_prefix(b"0x").and_then(|hex| core::str::from_utf8(hex).ok());
+        let crc = crc.and_then(|hex| u32::from_str_radix(hex, 16).ok()).ok_or(bad("no CRC"))?;
         entries.push(SymversEntry {
             name: Box::from(*name),
             crc,
@@ -85,11 +81,7 @@ mod tests {
             0x0000000c\tmiddle\tNS\tvmlinux\tEXPORT_SYMBOL\n0x0000000d\told\tvmlinux\tEXPORT_SYMBOL\n";
         let got = parse_symvers(text).unwrap();
         let ns: Vec<&[u8]> = got.iter().map(|e| &*e.namespace).collect();
-        assert_eq!(
-            ns,
-            [&b"NS"[..], b"", b"NS", b""],
-            "namespace last, third or absent"
-        );
+        assert_eq!(ns, [&b"NS"[..], b"", b"NS", b""], "namespace last, third or absent");
         assert!(got[0].gpl_only && !got[1].gpl_only);
         assert_eq!(got[1].module().as_deref(), Some(&b"8139_cp"[..]));
         assert_eq!((got[2].crc, got[2].module()), (12, None));

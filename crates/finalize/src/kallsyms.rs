@@ -1,0 +1,100 @@
+//! `add_kallsyms`: the symbol tables that `/proc/kallsyms` reads (FIN-3, FIN-4).
+
+use elf_layout::bytes::slice_mut;
+use elf_layout::elf::{
+    SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHN_ABS, SHN_LORESERVE, SHN_UNDEF, SHT_NOBITS, STB_WEAK, STT_OBJECT,
+    SYM_SIZE, Sym, SymFields,
+};
+use elf_layout::{Layout, LoadInfo, Memory, Placement, SectionPlace};
+
+/// Fills the tables that `layout_symtab` made room for: `struct mod_kallsyms`
+/// and type letters of all symbols in init memory, and the core symbols with
+/// names of their own in core memory.
+pub fn add_kallsyms(
+    info: &LoadInfo<'_>,
+    layout: &Layout,
+    placement: &Placement,
+    values: &[u64],
+    memory: &mut impl Memory,
+) {
+    let Some(plan) = &layout.symtab else { return };
+    let file = info.file;
+    let address = |index: usize| info.sechdrs.get(index).map_or(0, |s| s.sh_addr);
+    let in_init = |offset| placement.address(SectionPlace { region: plan.init_region, offset });
+
+    let init = memory.region_mut(plan.init_region);
+    let header = [
+        address(file.index().sym),
+        // num_symtab is 32 bits wide, then padding.
+        file.symbols().len() as u64 & u64::from(u32::MAX),
+        address(file.index().str),
+        in_init(plan.init_typeoffs),
+    ];
+    for (at, word) in (plan.mod_kallsyms_init_off..).step_by(8).zip(header) {
+        write(init, at, &word.to_le_bytes());
+    }
+    for (at, symbol) in (plan.init_typeoffs..).zip(file.symbols()) {
+        write(init, at, &[elf_type(info, symbol)]);
+    }
+
+    let core = memory.region_mut(plan.core_region);
+    let mut name_at = plan.stroffs;
+    for (n, index) in (0u64..).zip(&plan.core_symbols) {
+        let Some(symbol) = file.symbols().get(*index as usize) else {
+            continue;
+        };
+        let name = file.symbol_name(symbol);
+        // FIN-5: the copy stops where the string area ends, which the layout made large enough.
+        let name_end = name_at.saturating_add(name.len() as u64);
+        if name_end >= plan.core_typeoffs {
+            break;
+        }
+        let at = plan.symoffs.saturating_add(n.saturating_mul(SYM_SIZE));
+        if let Some(record) = slice_mut(core, at, SYM_SIZE) {
+            let value = values.get(*index as usize).copied().unwrap_or_else(|| symbol.value());
+            let st_name = name_at.wrapping_sub(plan.stroffs) as u32;
+            write(record, 0, &st_name.to_le_bytes());
+            write(record, 4, &[symbol.st_info.0, symbol.st_other.0]);
+            write(record, 6, &symbol.shndx().to_le_bytes());
+            write(record, 8, &value.to_le_bytes());
+            write(record, 16, &symbol.size().to_le_bytes());
+        }
+        write(core, name_at, name);
+        write(core, plan.core_typeoffs.saturating_add(n), &[elf_type(info, symbol)]);
+        name_at = name_end.saturating_add(1);
+    }
+}
+
+fn write(memory: &mut [u8], at: u64, bytes: &[u8]) {
+    if let Some(target) = slice_mut(memory, at, bytes.len() as u64) {
+        target.copy_from_slice(bytes);
+    }
+}
+
+/// `elf_type`: nm's letter by the loader's flags, never upper case but for undefined symbols (FIN-4).
+pub fn elf_type(info: &LoadInfo<'_>, symbol: &Sym) -> u8 {
+    let shndx = symbol.shndx();
+    if symbol.bind() == STB_WEAK {
+        return if symbol.kind() == STT_OBJECT { b'v' } else { b'w' };
+    }
+    if shndx == SHN_UNDEF {
+        return b'U';
+    }
+    if shndx == SHN_ABS || usize::from(shndx) == info.file.index().pcpu {
+        return b'a';
+    }
+    let Some(section) = info.sechdrs.get(usize::from(shndx)).filter(|_| shndx < SHN_LORESERVE) else {
+        return b'?';
+    };
+    if section.sh_flags & SHF_EXECINSTR != 0 {
+        b't'
+    } else if section.sh_flags & SHF_ALLOC != 0 && section.sh_type != SHT_NOBITS {
+        if section.sh_flags & SHF_WRITE == 0 { b'r' } else { b'd' }
+    } else if section.sh_type == SHT_NOBITS {
+        b'b'
+    } else if info.file.section_name(usize::from(shndx)).starts_with(b".debug") {
+        b'n'
+    } else {
+        b'?'
+    }
+}
