@@ -1,0 +1,197 @@
+//! The decompressors (feature `decompress`): one stream in, at most `limit` bytes out.
+//!
+//! Output grows with what really comes out, never by a size that the input
+//! claims, and what follows the end of the stream is ignored.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::Compression;
+use crate::DecompressError as Error;
+use crate::bytes::{size32, slice};
+use crate::lzop;
+
+/// The least a growing output grows.
+const STEP: usize = 1 << 20;
+/// What a decoder may need beyond its output: an xz or zstd dictionary.
+const DICTIONARY: u64 = 256 << 20;
+/// Largest block of the legacy lz4 frame.
+const LZ4_BLOCK: usize = 8 << 20;
+
+/// Unpacks `packed`; refuses to give more than `limit` bytes.
+pub fn decompress(compression: Compression, packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
+    match compression {
+        Compression::Gzip => gzip(packed, limit),
+        Compression::Bzip2 => bzip2(packed, limit),
+        Compression::Xz | Compression::Lzma => lzma(compression, packed, limit),
+        Compression::Zstd => zstd(packed, limit),
+        Compression::Lz4 => lz4(packed, limit),
+        Compression::Lz4Frame => lz4_frame(packed, limit),
+        Compression::Lzo => lzop::decompress(packed, limit),
+    }
+}
+
+/// What one step of a decoder did.
+struct Step {
+    /// Bytes of the input that it took.
+    taken: usize,
+    /// Is the stream over?
+    end: bool,
+}
+
+/// Steps until the stream is over. Each step gets the rest of the input and an
+/// output with room, and appends to it.
+fn run<E: ToString>(
+    packed: &[u8],
+    limit: usize,
+    mut step: impl FnMut(&[u8], &mut Vec<u8>) -> Result<Step, E>,
+) -> Result<Vec<u8>, Error> {
+    let most = limit.saturating_add(1);
+    let mut out = Vec::with_capacity(packed.len().saturating_mul(6).min(most));
+    let mut rest = packed;
+    loop {
+        let before = out.len();
+        if before > limit {
+            return Err(Error::TooLarge { limit });
+        }
+        if before == out.capacity() {
+            out.reserve_exact(before.max(STEP).min(most.saturating_sub(before)));
+        }
+        let did = step(rest, &mut out).map_err(|e| damaged(before, e.to_string()))?;
+        if did.end && out.len() <= limit {
+            return Ok(out);
+        }
+        if did.taken == 0 && out.len() == before {
+            return Err(match rest.len() {
+                0 => Error::Truncated { have: packed.len(), unpacked: before },
+                _ => damaged(before, String::from("the decoder is stuck")),
+            });
+        }
+        rest = rest.get(did.taken..).unwrap_or(&[]);
+    }
+}
+
+/// The error for anything a decoder does not like.
+pub(crate) fn damaged(unpacked: usize, message: impl Into<String>) -> Error {
+    Error::Damaged { unpacked, message: message.into() }
+}
+
+fn taken(now: u64, before: u64) -> usize {
+    usize::try_from(now.wrapping_sub(before)).unwrap_or(0)
+}
+
+fn gzip(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
+    let mut decoder = flate2::Decompress::new_gzip(15);
+    run(packed, limit, |rest, out| {
+        let before = decoder.total_in();
+        let status = decoder.decompress_vec(rest, out, flate2::FlushDecompress::None)?;
+        let end = status == flate2::Status::StreamEnd;
+        Ok::<_, flate2::DecompressError>(Step { taken: taken(decoder.total_in(), before), end })
+    })
+}
+
+fn bzip2(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
+    let mut decoder = bzip2::Decompress::new(false);
+    run(packed, limit, |rest, out| {
+        let before = decoder.total_in();
+        let status = decoder.decompress_vec(rest, out)?;
+        let end = status == bzip2::Status::StreamEnd;
+        Ok::<_, bzip2::Error>(Step { taken: taken(decoder.total_in(), before), end })
+    })
+}
+
+fn lzma(compression: Compression, packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
+    use liblzma::stream::{Action, Status, Stream};
+    let memory = DICTIONARY.max(limit as u64);
+    let decoder = match compression {
+        Compression::Lzma => Stream::new_lzma_decoder(memory),
+        _ => Stream::new_stream_decoder(memory, 0),
+    };
+    let mut decoder = decoder.map_err(|e| damaged(0, e.to_string()))?;
+    run(packed, limit, |rest, out| {
+        let before = decoder.total_in();
+        let status = decoder.process_vec(rest, out, Action::Run)?;
+        Ok::<_, liblzma::stream::Error>(Step {
+            taken: taken(decoder.total_in(), before),
+            end: status == Status::StreamEnd,
+        })
+    })
+}
+
+fn zstd(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
+    use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
+    if let Some(out) = zstd_at_once(packed, limit) {
+        return Ok(out);
+    }
+    let mut decoder = Decoder::new().map_err(|e| damaged(0, e.to_string()))?;
+    run(packed, limit, |rest, out| {
+        let mut input = InBuffer::around(rest);
+        let at = out.len();
+        let left = decoder.run(&mut input, &mut OutBuffer::around_pos(out, at))?;
+        Ok::<_, std::io::Error>(Step { taken: input.pos(), end: left == 0 })
+    })
+}
+
+/// A whole frame straight into its output, which saves the way through zstd's
+/// own window, if the size appended to it (IMG-2) is one that the input bears out.
+fn zstd_at_once(packed: &[u8], limit: usize) -> Option<Vec<u8>> {
+    const USUAL_RATIO: usize = 8;
+    let len = zstd::zstd_safe::find_frame_compressed_size(packed).ok()?;
+    let claimed = size32(packed, len)?;
+    if claimed > limit || claimed > len.saturating_mul(USUAL_RATIO) {
+        return None;
+    }
+    let mut out = Vec::with_capacity(claimed);
+    zstd::bulk::Decompressor::new().ok()?.decompress_to_buffer(packed.get(..len)?, &mut out).ok()?;
+    Some(out)
+}
+
+/// The legacy frame: after the magic, blocks behind their compressed sizes,
+/// each unpacking to 8 MiB but the last, until the file ends, or four bytes
+/// before that: the appended uncompressed size (IMG-2).
+fn lz4(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
+    let mut out = Vec::new();
+    let mut block = Vec::new();
+    let mut at = 4usize;
+    while let Some(len) = size32(packed, at) {
+        let start = at.saturating_add(4);
+        if start == packed.len() {
+            break;
+        }
+        if len == 0x184c_2102 {
+            at = start;
+            continue;
+        }
+        let truncated = Error::Truncated { have: packed.len(), unpacked: out.len() };
+        let data = slice(packed, start, len).ok_or(truncated)?;
+        // An lz4 sequence gives at most some 255 bytes per byte.
+        let room = len.saturating_mul(256).saturating_add(64).min(LZ4_BLOCK);
+        block.resize(room.max(block.len()), 0);
+        let unpacked = lz4_flex::block::decompress_into(data, &mut block)
+            .map_err(|e| damaged(out.len(), e.to_string()))?;
+        out.extend_from_slice(block.get(..unpacked).unwrap_or(&[]));
+        if out.len() > limit {
+            return Err(Error::TooLarge { limit });
+        }
+        at = start.saturating_add(len);
+    }
+    if out.is_empty() {
+        return Err(Error::Truncated { have: packed.len(), unpacked: 0 });
+    }
+    Ok(out)
+}
+
+fn lz4_frame(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
+    use std::io::{ErrorKind, Read};
+    let mut out = Vec::new();
+    let decoder = lz4_flex::frame::FrameDecoder::new(packed);
+    let read = decoder.take((limit as u64).saturating_add(1)).read_to_end(&mut out);
+    match read {
+        _ if out.len() > limit => Err(Error::TooLarge { limit }),
+        Ok(_) => Ok(out),
+        Err(e) if e.kind() == ErrorKind::UnexpectedEof => {
+            Err(Error::Truncated { have: packed.len(), unpacked: out.len() })
+        }
+        Err(e) => Err(damaged(out.len(), e.to_string())),
+    }
+}

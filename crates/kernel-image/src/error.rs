@@ -1,0 +1,146 @@
+//! What can be wrong with a kernel image, said so that one sees what and where.
+
+use alloc::string::String;
+
+use crate::Compression;
+
+/// Why an image, or something in it, could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No container, no ELF, no Image.
+    #[error(
+        "not a kernel image: it starts with {0:02x?}, which is no bzImage, ELF, arm64 Image, EFI zboot or known compression"
+    )]
+    Unrecognised(
+        /// The first bytes of the input.
+        [u8; 8],
+    ),
+    /// The file ends before what its headers promise.
+    #[error("truncated {what}: it needs {need} bytes, there are {have}")]
+    Truncated {
+        /// The thing that is cut off.
+        what: &'static str,
+        /// Bytes that it needs, counted from its start.
+        need: u64,
+        /// Bytes that there are.
+        have: u64,
+    },
+    /// A bzImage or zboot payload with an unknown magic.
+    #[error("the payload of the {what} at {at:#x} starts with {magic:02x?}, which is no known compression")]
+    UnknownPayload {
+        /// The container.
+        what: &'static str,
+        /// Byte offset of the payload in it.
+        at: u64,
+        /// First bytes of the payload.
+        magic: [u8; 8],
+    },
+    /// The payload cannot be decompressed.
+    #[error("{compression} payload: {reason}")]
+    Decompress {
+        /// How it is compressed.
+        compression: Compression,
+        /// What the decompressor says.
+        reason: DecompressError,
+    },
+    /// Containers in containers in containers.
+    #[error("more than {0} containers in each other")]
+    TooDeep(
+        /// The most that are opened.
+        usize,
+    ),
+    /// The bzImage is too old to say where its payload is.
+    #[error("bzImage with boot protocol {0:#06x}: only 0x0208 and later say where the payload is")]
+    OldBootProtocol(
+        /// Its protocol version.
+        u16,
+    ),
+    /// The ELF is none that a kernel could be.
+    #[error("unusable ELF: {0}")]
+    Elf(
+        /// What is wrong.
+        &'static str,
+    ),
+    /// Neither x86_64 nor aarch64.
+    #[error("a kernel for ELF machine {0}: only x86_64 (62) and aarch64 (183) are read")]
+    Machine(
+        /// `e_machine`.
+        u16,
+    ),
+    /// A big-endian arm64 kernel.
+    #[error("a big-endian kernel: only little-endian ones are read")]
+    BigEndian,
+    /// The kallsyms tables are not there or cannot be told.
+    #[error("no kallsyms found: {0}")]
+    NoKallsyms(
+        /// Which step of the search failed.
+        &'static str,
+    ),
+    /// The kallsyms tables were found and are damaged.
+    #[error("damaged kallsyms tables: {what} (offset {at:#x} of the unpacked image)")]
+    DamagedKallsyms {
+        /// What is wrong.
+        what: &'static str,
+        /// Where.
+        at: u64,
+    },
+    /// The export tables are not there or cannot be told.
+    #[error("no export table found: {0}")]
+    NoExports(
+        /// Which step of the search failed.
+        &'static str,
+    ),
+    /// An export table was found and is damaged.
+    #[error("damaged export table: {what} (record {index} of the table at {address:#x})")]
+    DamagedExports {
+        /// What is wrong.
+        what: &'static str,
+        /// Link address of the table.
+        address: u64,
+        /// Index of the record.
+        index: u64,
+    },
+    /// No BTF blob in the image.
+    #[error("no BTF in the image")]
+    NoBtf,
+    /// A BTF blob that contradicts itself.
+    #[error("damaged BTF: {what} (offset {at:#x} of the blob)")]
+    DamagedBtf {
+        /// What is wrong.
+        what: &'static str,
+        /// Where.
+        at: u64,
+    },
+}
+
+/// Why a decompressor gave up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecompressError {
+    /// The output would be larger than the caller allows.
+    #[error("unpacks to more than {limit} bytes")]
+    TooLarge {
+        /// The most that is allowed.
+        limit: usize,
+    },
+    /// The input ends in the middle.
+    #[error("truncated: the stream ends after {have} of its bytes, {unpacked} unpacked")]
+    Truncated {
+        /// Compressed bytes that there are.
+        have: usize,
+        /// Bytes unpacked so far.
+        unpacked: usize,
+    },
+    /// Anything else a decompressor finds wrong.
+    #[error("damaged after {unpacked} unpacked bytes: {message}")]
+    Damaged {
+        /// Bytes unpacked so far.
+        unpacked: usize,
+        /// What the decompressor says.
+        message: String,
+    },
+    /// There is no decompressor for it.
+    #[error("this build has no decompressor for it")]
+    Unsupported,
+}

@@ -1,0 +1,58 @@
+//! Linux kernel images, as they lie in `/boot`: opened in whatever container,
+//! and read for what a module loader must know about a kernel.
+//!
+//! [`KernelImage::open`] takes bzImage, arm64 Image, EFI zboot, a vmlinux with
+//! or without symbols and section headers, and any of these compressed, told by
+//! magic ([`Container`]). What it finds, rule numbers being those of
+//! `docs/spec/`:
+//!
+//! - [`Kallsyms`]: all symbols with address and type letter, from any layout
+//!   since 5.4 (KSYM-10 to 14), or from an ELF's `.symtab`;
+//! - [`Exports`]: name, address, CRC, licence and namespace of every export
+//!   (IMG-20 to 31);
+//! - [`Btf`]: sizes and member offsets of the kernel's structs;
+//! - release, vermagic, page size, built-in configuration, certificates;
+//! - the kernel's memory at link addresses, with the pointers that an arm64
+//!   Image leaves to relocation ([`KernelImage::read_u64`]).
+//!
+//! Every byte of an image counts as hostile: no panic, no allocation by a
+//! claimed size, and searches with a bounded number of steps.
+//!
+//! The crate is `no_std`. The feature `decompress`, on by default, brings
+//! decompressors, and these need std; without it, [`KernelImage::open_with`]
+//! takes the caller's own.
+#![no_std]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+
+extern crate alloc;
+#[cfg(feature = "decompress")]
+extern crate std;
+
+mod btf;
+mod bytes;
+mod certificates;
+mod container;
+#[cfg(feature = "decompress")]
+mod decompress;
+mod elf;
+mod error;
+mod exports;
+mod facts;
+mod image;
+mod kallsyms;
+#[cfg(feature = "decompress")]
+mod lzop;
+mod memory;
+#[cfg(feature = "decompress")]
+#[cfg(test)]
+mod tests;
+
+pub use btf::{Btf, Member, TypeId};
+pub use certificates::{CertificateSource, Certificates};
+pub use container::{Compression, Container, Decompressor};
+#[cfg(feature = "decompress")]
+pub use decompress::decompress;
+pub use error::{DecompressError, Error};
+pub use exports::{Export, ExportSource, Exports};
+pub use image::{Arch, Format, KernelImage};
+pub use kallsyms::{Kallsyms, KallsymsLayout, KernelSymbol};
