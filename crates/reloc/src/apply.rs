@@ -8,13 +8,16 @@ use elf_layout::elf::{Rela, SHF_ALLOC, SHF_RELA_LIVEPATCH, SHT_REL, SHT_RELA};
 use elf_layout::{Errno, Finding, Findings, Layout, LoadInfo, Memory, Severity, Subject};
 
 use crate::livepatch::{KallsymsLookup, klp_apply_section_relocs};
-use crate::{Architecture, RelaSection};
+use crate::{Architecture, ModArch, RelaSection};
 
 /// Applies every relocation section whose target is in memory, in index order
 /// (RELOC-GEN-1 to RELOC-GEN-10). `values` holds `st_value` of every symbol;
 /// livepatch sections for the kernel itself resolve theirs by `kallsyms`.
+/// `mod_arch` comes from `module_frob_arch_sections`.
+#[allow(clippy::too_many_arguments, reason = "what the kernel finds in struct module and load_info")]
 pub fn apply_relocations(
     arch: &dyn Architecture,
+    mod_arch: &mut ModArch,
     info: &LoadInfo<'_>,
     layout: &Layout,
     values: &mut [u64],
@@ -23,6 +26,13 @@ pub fn apply_relocations(
     said: &mut Findings,
 ) {
     let mark = said.mark();
+    if tables_overlap(info) {
+        let why = "its relocation tables overlap: they have more records than the file has room for, and are not applied";
+        said.push(Finding::note("RELOC-GEN-10", Severity::Oops, why));
+        said.end_stage_at_first(mark);
+        return;
+    }
+    mod_arch.locate(info);
     for (index, section) in info.sechdrs.iter().enumerate().skip(1) {
         // RELOC-GEN-1, RELOC-GEN-2: the target must be ALLOC by the loader's flags.
         let target = section.sh_info as usize;
@@ -39,21 +49,39 @@ pub fn apply_relocations(
             SHT_REL => said.push(rel_unsupported(info, index)),
             SHT_RELA => {
                 let place = layout.place(target);
-                let memory = place.and_then(|p| memory.at_mut(p, patched.sh_size)).unwrap_or(&mut []);
-                let mut section =
-                    RelaSection { file: info.file, config: info.config, index, target, memory, address: patched.sh_addr, values };
+                let mut section = RelaSection {
+                    file: info.file,
+                    config: info.config,
+                    index,
+                    target,
+                    in_init: place.is_some_and(|p| p.region.is_init()),
+                    memory: place.and_then(|p| memory.at_mut(p, patched.sh_size)).unwrap_or(&mut []),
+                    address: patched.sh_addr,
+                    values,
+                };
                 match info.reordered(index) {
-                    Some(table) => arch.apply_relocate_add(&mut section, &mut table.iter().copied(), said),
+                    Some(table) => {
+                        arch.apply_relocate_add(&mut section, &mut table.iter().copied(), mod_arch, said);
+                    }
                     None => {
                         let records = info.file.relocations(index);
-                        arch.apply_relocate_add(&mut section, &mut records.iter().map(Rela::from), said);
+                        let mut records = records.iter().map(Rela::from);
+                        arch.apply_relocate_add(&mut section, &mut records, mod_arch, said);
                     }
                 }
+                mod_arch.flush(layout, memory);
             }
             _ => {}
         }
     }
     said.end_stage_at_first(mark);
+}
+
+/// Do RELA tables share bytes of the file? No linker does that, and it would let a small file ask
+/// for any amount of work.
+pub(crate) fn tables_overlap(info: &LoadInfo<'_>) -> bool {
+    let sizes = info.sechdrs.iter().filter(|s| s.sh_type == SHT_RELA).map(|s| s.sh_size);
+    sizes.fold(0u64, u64::saturating_add) > info.file.bytes().len() as u64
 }
 
 /// RELOC-GEN-6.
@@ -66,12 +94,18 @@ fn rel_unsupported(info: &LoadInfo<'_>, index: usize) -> Finding {
 /// RELOC-GEN-4: the per-cpu template is copied unrelocated before 6.16.
 fn warn_percpu(info: &LoadInfo<'_>, index: usize, target: usize, said: &mut Findings) {
     let pcpu = info.file.index().pcpu;
-    if pcpu == 0 || target != pcpu || info.file.relocations(index).is_empty() || info.file.section_bytes(index).is_empty() {
+    if pcpu == 0
+        || target != pcpu
+        || info.file.relocations(index).is_empty()
+        || info.file.section_bytes(index).is_empty()
+    {
         return;
     }
     if info.sechdrs.get(index).is_some_and(|s| s.sh_type == SHT_RELA) {
         let why = "relocations of .data..percpu are never applied: its pointers stay as they are in the file";
-        said.push(Finding::note("RELOC-GEN-4", Severity::Warning, why).about(info.file.section_subject(index)));
+        said.push(
+            Finding::note("RELOC-GEN-4", Severity::Warning, why).about(info.file.section_subject(index)),
+        );
     }
 }
 

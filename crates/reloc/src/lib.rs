@@ -9,8 +9,10 @@
 
 extern crate alloc;
 
+pub mod aarch64;
 pub mod apply;
 pub mod livepatch;
+pub mod mod_arch;
 pub mod x86_64;
 
 use alloc::borrow::Cow;
@@ -19,6 +21,7 @@ use elf_layout::elf::Rela;
 use elf_layout::{Findings, KernelConfig, LoadInfo, ModuleFile};
 
 pub use apply::apply_relocations;
+pub use mod_arch::{Cpu, ModArch, ModPltSec, Slot};
 
 /// One RELA section about to be applied.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub struct RelaSection<'a> {
     pub index: usize,
     /// Index of the section it patches (`sh_info`).
     pub target: usize,
+    /// That section goes after init.
+    pub in_init: bool,
     /// Memory of that section.
     pub memory: &'a mut [u8],
     /// Its final address.
@@ -53,7 +58,14 @@ pub trait Architecture: Sync + core::fmt::Debug {
     }
 
     /// `module_frob_arch_sections`: sizes of sections that the loader fills, order of relocations.
-    fn module_frob_arch_sections(&self, _info: &mut LoadInfo<'_>, _said: &mut Findings) {}
+    fn module_frob_arch_sections(
+        &self,
+        _info: &mut LoadInfo<'_>,
+        _cpu: Cpu,
+        _said: &mut Findings,
+    ) -> ModArch {
+        ModArch::default()
+    }
 
     /// `apply_relocate_add`: the records of one RELA section, in this order.
     /// The kernel stops at the first failure; this goes on to tell all.
@@ -61,6 +73,7 @@ pub trait Architecture: Sync + core::fmt::Debug {
         &self,
         section: &mut RelaSection<'_>,
         records: &mut dyn Iterator<Item = Rela>,
+        arch: &mut ModArch,
         said: &mut Findings,
     );
 
@@ -71,7 +84,7 @@ pub trait Architecture: Sync + core::fmt::Debug {
 }
 
 /// All architectures.
-pub static ARCHITECTURES: &[&dyn Architecture] = &[&x86_64::X86_64];
+pub static ARCHITECTURES: &[&dyn Architecture] = &[&x86_64::X86_64, &aarch64::Aarch64];
 
 /// The architecture of an EM_* value.
 pub fn architecture(e_machine: u16) -> Option<&'static dyn Architecture> {

@@ -44,12 +44,18 @@ pub fn klp_apply_section_relocs(
         let text = printed(name);
         if symbol.shndx() != SHN_LIVEPATCH {
             let line = format!("symbol {text} is not marked as a livepatch symbol");
-            said.push(refuse(line, format!("{text} is used by a livepatch section but is not SHN_LIVEPATCH")));
+            said.push(refuse(
+                line,
+                format!("{text} is used by a livepatch section but is not SHN_LIVEPATCH"),
+            ));
             return false;
         }
         let Some((_, name, position)) = klp_symbol(name) else {
             let line = format!("symbol {text} has an incorrectly formatted name");
-            said.push(refuse(line, String::from("livepatch symbols are named .klp.sym.OBJECT.NAME,POSITION")));
+            said.push(refuse(
+                line,
+                String::from("livepatch symbols are named .klp.sym.OBJECT.NAME,POSITION"),
+            ));
             return false;
         };
         match kallsyms(name, position) {

@@ -6,7 +6,7 @@ use elf_layout::bytes::slice_mut;
 use elf_layout::elf::{EM_X86_64, Rela};
 use elf_layout::{Errno, Finding, Findings, KernelConfig, Severity};
 
-use crate::{Architecture, RelaSection, type_text};
+use crate::{Architecture, ModArch, RelaSection, type_text};
 
 /// The x86_64 architecture.
 #[derive(Debug)]
@@ -72,6 +72,7 @@ impl Architecture for X86_64 {
         &self,
         section: &mut RelaSection<'_>,
         records: &mut dyn Iterator<Item = Rela>,
+        _arch: &mut ModArch,
         said: &mut Findings,
     ) {
         let order = Order { overflow_first: section.config.version.since(6, 3) };
@@ -159,7 +160,8 @@ fn refused(section: &RelaSection<'_>, entry: usize, rela: &Rela, refusal: Refusa
             finding.hint("the module was built as position independent code: build it with the kernel's flags (kbuild)")
         }
         Refusal::NonZero(value) => {
-            let why = format!("{type_name} against {symbol}: the place already holds something, it must be zero");
+            let why =
+                format!("{type_name} against {symbol}: the place already holds something, it must be zero");
             let verb = if order.overflow_first { "Invalid" } else { "Skipping invalid" };
             let line = format!(
                 "module: x86/modules: {verb} relocation target, existing value is nonzero for type {r_type}, loc {place:016x}, val {value:x}"
@@ -179,7 +181,9 @@ fn refused(section: &RelaSection<'_>, entry: usize, rela: &Rela, refusal: Refusa
 /// X86REL-8: the kernel does not notice, and the module then jumps elsewhere.
 fn truncated(section: &RelaSection<'_>, entry: usize, rela: &Rela, distance: i64) -> Finding {
     let (type_name, symbol) = (type_text(EM_X86_64, rela.r_type()), section.symbol_text(rela));
-    let why = format!("{type_name} against {symbol}: a distance of {distance:#x} is cut to 32 bits, which the kernel does not check");
+    let why = format!(
+        "{type_name} against {symbol}: a distance of {distance:#x} is cut to 32 bits, which the kernel does not check"
+    );
     Finding::note("X86REL-8", Severity::Warning, why).about(section.subject(entry, rela))
 }
 
@@ -192,16 +196,26 @@ mod tests {
     const PLACE: u64 = 0xffff_ffff_c020_1010;
 
     /// Memory of a place between guard bytes.
-    fn run(r_type: u32, value: u64, order: Order, before: [u8; 8]) -> (Result<Option<i64>, Refusal>, [u8; 8]) {
+    fn run(
+        r_type: u32,
+        value: u64,
+        order: Order,
+        before: [u8; 8],
+    ) -> (Result<Option<i64>, Refusal>, [u8; 8]) {
         let mut memory = [0xaa; 24];
         memory[8..16].copy_from_slice(&before);
         let result = apply_one(&mut memory, 8, r_type, value, PLACE, order);
-        assert_eq!((&memory[..8], &memory[16..]), (&[0xaa; 8][..], &[0xaa; 8][..]), "type {r_type} wrote elsewhere");
+        assert_eq!(
+            (&memory[..8], &memory[16..]),
+            (&[0xaa; 8][..], &[0xaa; 8][..]),
+            "type {r_type} wrote elsewhere"
+        );
         (result, memory[8..16].try_into().unwrap())
     }
 
     /// (type, bytes, PC relative, lowest and highest value that fits, if checked)
-    const TYPES: [(u32, usize, bool, Option<(i128, i128)>); 6] = [
+    type Row = (u32, usize, bool, Option<(i128, i128)>);
+    const TYPES: [Row; 6] = [
         (R_X86_64_64, 8, false, None),
         (R_X86_64_32, 4, false, Some((0, u32::MAX as i128))),
         (R_X86_64_32S, 4, false, Some((i32::MIN as i128, i32::MAX as i128))),
@@ -226,7 +240,8 @@ mod tests {
                 for order in [OLD, NEW] {
                     let (result, after) = run(r_type, value, order, [0; 8]);
                     if fits {
-                        let cut = (bytes == 4 && relative && wanted as i64 != i64::from(wanted as i32)).then_some(wanted as i64);
+                        let cut = (bytes == 4 && relative && wanted as i64 != i64::from(wanted as i32))
+                            .then_some(wanted as i64);
                         assert_eq!(result, Ok(cut), "X86REL-8: {what}");
                         assert_eq!(after, stored, "{what}");
                     } else {
@@ -267,7 +282,11 @@ mod tests {
         }
         let mut memory = [0u8; 8];
         assert_eq!(apply_one(&mut memory, 0, R_X86_64_64, 5, PLACE, NEW), Ok(None));
-        assert_eq!(apply_one(&mut memory, 0, R_X86_64_64, 5, PLACE, NEW), Err(Refusal::NonZero(5)), "X86REL-6");
+        assert_eq!(
+            apply_one(&mut memory, 0, R_X86_64_64, 5, PLACE, NEW),
+            Err(Refusal::NonZero(5)),
+            "X86REL-6"
+        );
     }
 
     #[test]
