@@ -47,6 +47,8 @@ pub struct KernelConfig {
     pub allow_missing_namespace_imports: bool,
     /// CONFIG_MODULE_SIG (SIG-13).
     pub module_sig: bool,
+    /// CONFIG_MODULE_SIG_FORCE (SIG-11).
+    pub module_sig_force: bool,
     /// CONFIG_RANDOMIZE_BASE: KASLR is built in, and arm64 counts PLT entries for branches (PLT-4).
     pub randomize_base: bool,
     /// PAGE_SIZE in bytes.
@@ -76,6 +78,7 @@ impl KernelConfig {
             module_force_load: true,
             allow_missing_namespace_imports: false,
             module_sig: true,
+            module_sig_force: false,
             randomize_base: true,
             page_size: 4096,
             struct_module_size: None,
@@ -85,6 +88,14 @@ impl KernelConfig {
     /// CONFIG_KALLSYMS_ALL, taken as set where nothing tells.
     pub fn keeps_data_symbols(&self) -> bool {
         self.kallsyms_all.unwrap_or(true)
+    }
+
+    /// Takes over what a kernel's vermagic string says (VER-20).
+    pub fn apply_vermagic(&mut self, vermagic: &[u8]) {
+        let has = |word: &[u8]| vermagic.split(|b| *b == b' ').any(|w| w == word);
+        self.smp = has(b"SMP");
+        self.module_unload = has(b"mod_unload");
+        self.modversions = has(b"modversions");
     }
 
     /// Takes over what the text of a kernel `.config` says. Options that it
@@ -109,6 +120,7 @@ impl KernelConfig {
         self.module_force_load = is_set("CONFIG_MODULE_FORCE_LOAD");
         self.allow_missing_namespace_imports = is_set("CONFIG_MODULE_ALLOW_MISSING_NAMESPACE_IMPORTS");
         self.module_sig = is_set("CONFIG_MODULE_SIG");
+        self.module_sig_force = is_set("CONFIG_MODULE_SIG_FORCE");
         self.randomize_base = is_set("CONFIG_RANDOMIZE_BASE");
         // CONFIG_PAGE_SIZE_*KB is generic since v6.9; arm64 had CONFIG_ARM64_*K_PAGES before and still has.
         self.page_size = if is_set("CONFIG_ARM64_64K_PAGES") || is_set("CONFIG_PAGE_SIZE_64KB") {

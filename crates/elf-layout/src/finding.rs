@@ -262,6 +262,11 @@ impl Findings {
         self.list.iter().take(kept).flat_map(|f| f.dmesg.iter().map(String::as_str))
     }
 
+    /// All findings, to be said by somebody else.
+    pub fn into_list(self) -> Vec<Finding> {
+        self.list
+    }
+
     /// All findings.
     pub fn iter(&self) -> impl Iterator<Item = &Finding> {
         self.list.iter()

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::bytes::{cstr, le16, le32, printed, slice};
+use crate::bytes::{array, cstr, le16, le32, printed};
 use crate::module_file::ModuleFile;
 use crate::pointers::{Pointers, Target};
 
@@ -33,65 +33,144 @@ pub struct Param<'d> {
     pub description: Option<&'d [u8]>,
 }
 
+/// Byte offsets in `struct kernel_param`.
+pub mod field {
+    /// `name`
+    pub const NAME: u64 = 0;
+    /// `ops`
+    pub const OPS: u64 = 16;
+    /// `perm`
+    pub const PERM: u64 = 24;
+    /// `flags`
+    pub const FLAGS: u64 = 27;
+    /// `arg`, `str`, `arr`
+    pub const ARG: u64 = 32;
+}
+
+/// A place in a section: its index, and the byte offset in it.
+pub type Place = (usize, u64);
+
+/// The operations of a parameter (PARAM-1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ops<'d> {
+    /// `param_ops_TYPE`, nearly always the kernel's: the TYPE.
+    Named(&'d str),
+    /// The kernel's `param_array_ops`.
+    Array,
+    /// A `struct kernel_param_ops` of the module itself lies here.
+    Own(Place),
+    /// Anything else, or nothing.
+    Unknown,
+}
+
+/// The records of a `__param` section, as relocations will fill them.
+#[derive(Debug)]
+pub struct ParamTable<'d> {
+    file: &'d ModuleFile<'d>,
+    section: usize,
+    pointers: Pointers<'d>,
+}
+
+impl<'d> ParamTable<'d> {
+    /// The table in section `section`; 0 gives an empty one.
+    pub fn new(file: &'d ModuleFile<'d>, section: usize) -> Self {
+        ParamTable { file, section, pointers: Pointers::new(file) }
+    }
+
+    /// Index of its section.
+    pub fn section(&self) -> usize {
+        self.section
+    }
+
+    /// Number of whole records. A section of no file bytes (NOBITS) has none to read.
+    pub fn len(&self) -> u64 {
+        if self.section == 0 {
+            return 0;
+        }
+        let bytes = self.file.section_bytes(self.section).len() as u64;
+        bytes.checked_div(KERNEL_PARAM_SIZE).unwrap_or(0)
+    }
+
+    /// No records?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Byte offset of a field ([`field`]) of record `n`.
+    pub fn at(&self, n: u64, field: u64) -> u64 {
+        n.wrapping_mul(KERNEL_PARAM_SIZE).wrapping_add(field)
+    }
+
+    /// Where the name of record `n` lies.
+    pub fn name(&self, n: u64) -> Option<Place> {
+        self.place(self.section, self.at(n, field::NAME))
+    }
+
+    /// The operations of record `n`.
+    pub fn ops(&self, n: u64) -> Ops<'d> {
+        self.ops_at(self.section, self.at(n, field::OPS))
+    }
+
+    /// The operations that the pointer at `offset` of `section` points to: `param_ops_TYPE` and
+    /// `param_array_ops` are the kernel's, a structure of the module is its own code.
+    pub fn ops_at(&self, section: usize, offset: u64) -> Ops<'d> {
+        match self.target(section, offset) {
+            Some(Target::Import { name: b"param_array_ops", addend: 0 }) => Ops::Array,
+            Some(Target::Import { name, addend: 0 }) => {
+                let name = name.strip_prefix(b"param_ops_").and_then(|n| core::str::from_utf8(n).ok());
+                name.map_or(Ops::Unknown, Ops::Named)
+            }
+            Some(Target::Section { section, offset }) => Ops::Own((section, offset)),
+            _ => Ops::Unknown,
+        }
+    }
+
+    /// Where the pointer at `offset` of `section` points to.
+    pub fn target(&self, section: usize, offset: u64) -> Option<Target<'d>> {
+        self.pointers.target(section, offset)
+    }
+
+    /// Where the pointer at `offset` of `section` points to, if into this module.
+    pub fn place(&self, section: usize, offset: u64) -> Option<Place> {
+        match self.target(section, offset)? {
+            Target::Section { section, offset } => Some((section, offset)),
+            _ => None,
+        }
+    }
+}
+
 /// All parameters of a module, in table order.
 pub fn params<'d>(file: &'d ModuleFile<'d>) -> Vec<Param<'d>> {
-    let table = file.find_sec("__param");
-    if table == 0 {
-        return Vec::new();
-    }
-    let reader = Reader { file, pointers: Pointers::new(file) };
-    let size = file.sections().get(table).map_or(0, |s| s.sh_size);
-    let count = size.checked_div(KERNEL_PARAM_SIZE).unwrap_or(0);
-    // A section of no file bytes (NOBITS) has no records to read.
-    (0..count)
-        .map_while(|n| {
-            slice(file.section_bytes(table), n.wrapping_mul(KERNEL_PARAM_SIZE), KERNEL_PARAM_SIZE)
-                .map(|r| (n, r))
-        })
-        .filter_map(|(n, record)| reader.param(table, n.wrapping_mul(KERNEL_PARAM_SIZE), record))
-        .collect()
+    let reader = Reader { file, table: ParamTable::new(file, file.find_sec("__param")) };
+    (0..reader.table.len()).filter_map(|n| reader.param(n)).collect()
 }
 
 struct Reader<'d> {
     file: &'d ModuleFile<'d>,
-    pointers: Pointers<'d>,
+    table: ParamTable<'d>,
 }
 
-/// A place in a section.
-type Place = (usize, u64);
-
 impl<'d> Reader<'d> {
-    fn param(&self, table: usize, at: u64, record: &[u8]) -> Option<Param<'d>> {
-        let name = self.string(self.section_target(table, at)?)?;
-        let arg = self.section_target(table, at.wrapping_add(32));
-        let ops = self.ops(table, at.wrapping_add(16));
+    fn param(&self, n: u64) -> Option<Param<'d>> {
+        let section = self.table.section();
+        let record = self.file.section_bytes(section);
+        let name = self.string(self.table.name(n)?)?;
+        let arg = self.table.place(section, self.table.at(n, field::ARG));
         let parmtype = self.modinfo_of("parmtype", name);
-        let (kind, default) = match ops {
-            Some("array") => self.array(arg),
-            Some("string") => (String::from("string"), arg.and_then(|at| self.kparam_string(at))),
-            Some(kind) => (String::from(kind), arg.and_then(|at| self.value(kind, at))),
-            None => (parmtype.map_or(String::from("?"), |t| printed(t).into()), None),
+        let (kind, default) = match self.table.ops(n) {
+            Ops::Array => self.array(arg),
+            Ops::Named("string") => (String::from("string"), arg.and_then(|at| self.kparam_string(at))),
+            Ops::Named(kind) => (String::from(kind), arg.and_then(|at| self.value(kind, at))),
+            Ops::Own(_) | Ops::Unknown => (parmtype.map_or(String::from("?"), |t| printed(t).into()), None),
         };
         Some(Param {
             name,
             kind,
-            perm: le16(record, 24).unwrap_or(0),
-            flags: record.get(27).copied().unwrap_or(0),
+            perm: le16(record, self.table.at(n, field::PERM)).unwrap_or(0),
+            flags: array::<1>(record, self.table.at(n, field::FLAGS)).map_or(0, |[flags]| flags),
             default,
             description: self.modinfo_of("parm", name),
         })
-    }
-
-    /// The type that the operations at a place implement: `param_ops_TYPE` and `param_array_ops`
-    /// are the kernel's, anything else is the module's own code.
-    fn ops(&self, section: usize, at: u64) -> Option<&'d str> {
-        match self.pointers.target(section, at)? {
-            Target::Import { name: b"param_array_ops", addend: 0 } => Some("array"),
-            Target::Import { name, addend: 0 } => {
-                core::str::from_utf8(name.strip_prefix(b"param_ops_")?).ok()
-            }
-            _ => None,
-        }
     }
 
     /// `struct kparam_array {max, elemsize, *num, ops, elem}`: the elements joined by commas.
@@ -100,20 +179,20 @@ impl<'d> Reader<'d> {
         let Some((section, at)) = arg else {
             return unknown();
         };
-        let Some(head) = self.pointers.initial_bytes(section, at, 8) else {
+        let Some(head) = self.table.pointers.initial_bytes(section, at, 8) else {
             return unknown();
         };
         let (Some(max), Some(elemsize)) = (le32(&head, 0), le32(&head, 4)) else {
             return unknown();
         };
-        let Some(kind) = self.ops(section, at.wrapping_add(16)) else {
+        let Ops::Named(kind) = self.table.ops_at(section, at.wrapping_add(16)) else {
             return (String::from("array of ?"), None);
         };
         // *num is what was set so far; without it all elements count.
-        let num = self.section_target(section, at.wrapping_add(8));
-        let set = num.and_then(|(s, o)| le32(&self.pointers.initial_bytes(s, o, 4)?, 0));
+        let num = self.table.place(section, at.wrapping_add(8));
+        let set = num.and_then(|(s, o)| le32(&self.table.pointers.initial_bytes(s, o, 4)?, 0));
         let count = set.unwrap_or(max).min(max).min(ELEMENTS_MAX);
-        let elem = self.section_target(section, at.wrapping_add(24));
+        let elem = self.table.place(section, at.wrapping_add(24));
         let values = elem.and_then(|(s, o)| {
             let value = |n: u32| {
                 let step = u64::from(n).wrapping_mul(u64::from(elemsize));
@@ -126,17 +205,17 @@ impl<'d> Reader<'d> {
 
     /// `struct kparam_string {maxlen, string}`
     fn kparam_string(&self, (section, at): Place) -> Option<String> {
-        let maxlen = le32(&self.pointers.initial_bytes(section, at, 4)?, 0)?;
-        let (section, at) = self.section_target(section, at.wrapping_add(8))?;
+        let maxlen = le32(&self.table.pointers.initial_bytes(section, at, 4)?, 0)?;
+        let (section, at) = self.table.place(section, at.wrapping_add(8))?;
         let left = self.file.sections().get(section)?.sh_size.saturating_sub(at);
         let len = u64::from(maxlen).min(left).min(u64::from(ELEMENTS_MAX));
-        let bytes = self.pointers.initial_bytes(section, at, usize::try_from(len).ok()?)?;
+        let bytes = self.table.pointers.initial_bytes(section, at, usize::try_from(len).ok()?)?;
         Some(printed(cstr(&bytes, 0)?).into())
     }
 
     /// A value as the type's `get` prints it, without its newline (spec 07 §7.4).
     fn value(&self, kind: &str, (section, at): Place) -> Option<String> {
-        let bytes = |len| self.pointers.initial_bytes(section, at, len);
+        let bytes = |len| self.table.pointers.initial_bytes(section, at, len);
         let int = |len: usize| -> Option<u64> {
             let mut wide = [0; 8];
             wide.get_mut(..len)?.copy_from_slice(&bytes(len)?);
@@ -154,7 +233,7 @@ impl<'d> Reader<'d> {
             "hexint" => format!("{:#08x}", int(4)?),
             "bool" | "bool_enable_only" => bool(int(1)? != 0),
             "invbool" => bool(int(1)? == 0),
-            "charp" => match self.pointers.target(section, at) {
+            "charp" => match self.table.target(section, at) {
                 Some(Target::Section { section, offset }) => printed(self.string((section, offset))?).into(),
                 Some(_) => return None,
                 // A NULL charp.
@@ -162,13 +241,6 @@ impl<'d> Reader<'d> {
             },
             _ => return None,
         })
-    }
-
-    fn section_target(&self, section: usize, at: u64) -> Option<Place> {
-        match self.pointers.target(section, at)? {
-            Target::Section { section, offset } => Some((section, offset)),
-            _ => None,
-        }
     }
 
     fn string(&self, (section, offset): Place) -> Option<&'d [u8]> {

@@ -2,7 +2,7 @@
 //! and the facts of its tail. Verification needs keys and is not done here.
 
 use crate::bytes::slice;
-use crate::finding::{Errno, Finding};
+use crate::finding::{Errno, Finding, Severity};
 
 /// The last bytes of a signed module.
 pub const MODULE_SIG_STRING: &[u8; 28] = b"~Module signature appended~\n";
@@ -49,8 +49,9 @@ pub fn module_sig_check(file: &[u8]) -> (SignatureTail<'_>, Option<Finding>) {
         return (tail, bad("SIG-4", Errno::EBADMSG, "the signature claims to be longer than the file"));
     };
     if *id_type != PKEY_ID_PKCS7 {
-        let finding =
-            Finding::error("SIG-5", Errno::ENOPKG, "the appended signature is not a PKCS#7 message");
+        // SIG-10: ENOPKG is a soft reason, the module counts as unsigned.
+        let why = "the appended signature is not a PKCS#7 message: the module counts as unsigned";
+        let finding = Finding::note("SIG-5", Severity::Warning, why);
         return (tail, Some(finding.says("module: not signed with expected PKCS#7 message")));
     }
     if [algo, hash, signer_len, key_id_len].into_iter().chain(pad).any(|byte| *byte != 0) {

@@ -7,9 +7,11 @@ use alloc::vec::Vec;
 
 use elf_layout::KernelConfig;
 
+use crate::early::BootParams;
 use crate::exports::{Export, ExportTable};
-use crate::kallsyms::KernelSymbols;
+use crate::kallsyms::{KernelSymbol, KernelSymbols};
 use crate::symvers::SymversEntry;
+use crate::taint::Taints;
 
 /// The name that a symbol's owner has in `/proc/kallsyms` terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub struct LoadedModule {
     pub exports: ExportTable,
     /// It has taint P (LIC-5).
     pub proprietary: bool,
+    /// Only a symbol table lists it; nothing else is known of it.
+    pub listed: bool,
 }
 
 /// The pieces that describe a kernel, as far as they are at hand.
@@ -46,10 +50,18 @@ pub struct LoadedModule {
 pub struct KernelParts {
     /// Release (`uname -r`), empty if not known.
     pub release: String,
+    /// Its whole vermagic string.
+    pub vermagic: Option<Vec<u8>>,
+    /// EM_* of its architecture.
+    pub machine: Option<u16>,
     /// kallsyms or System.map.
     pub symbols: Option<KernelSymbols>,
+    /// The kernel's own exports with their addresses, read from its image.
+    pub exports: Option<Vec<Export>>,
     /// Module.symvers.
     pub symvers: Option<Vec<SymversEntry>>,
+    /// Certificates that it trusts for modules, each as DER.
+    pub certificates: Vec<Vec<u8>>,
 }
 
 /// A kernel: configuration, symbols, exports, and the modules loaded so far.
@@ -58,8 +70,18 @@ pub struct KernelParts {
 pub struct Kernel {
     /// Release (`uname -r`), empty if not known.
     pub release: String,
+    /// The string that vermagic is compared with, if known (VER-20).
+    pub vermagic: Option<Vec<u8>>,
+    /// EM_* of its architecture, if known.
+    pub machine: Option<u16>,
     /// Version and configuration.
     pub config: KernelConfig,
+    /// Certificates that it trusts for modules, each as DER; empty if they are not known.
+    pub certificates: Vec<Vec<u8>>,
+    /// What its command line says.
+    pub boot: BootParams,
+    /// Its taints before the next load.
+    pub taints: Taints,
     /// All symbols, where the addresses of non-exported ones are needed.
     pub symbols: KernelSymbols,
     exports: ExportTable,
@@ -73,23 +95,28 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Joins the pieces: which names are exported comes from Module.symvers,
-    /// their addresses from kallsyms. Modules that kallsyms lists count as
+    /// Joins the pieces: which names are exported comes from the image, else from Module.symvers,
+    /// whose addresses come from kallsyms. Modules that kallsyms lists count as
     /// loaded. Without Module.symvers the `__ksymtab_` labels in kallsyms tell
     /// what is exported, else every global symbol counts as exported (KSYM-2).
     pub fn new(mut config: KernelConfig, parts: KernelParts) -> Self {
-        let addresses = parts.symbols.is_some();
+        let addresses = parts.symbols.is_some() || parts.exports.is_some();
+        let has_symbols = parts.symbols.is_some();
         let symbols = parts.symbols.unwrap_or_default();
-        if addresses && config.kallsyms_all.is_none() {
+        if has_symbols && config.kallsyms_all.is_none() {
             // KSYM-10
             config.kallsyms_all = Some(symbols.has_local_data());
         }
         let mut of_owner: BTreeMap<Option<Vec<u8>>, Vec<Export>> = BTreeMap::new();
         let mut unloaded = BTreeMap::new();
-        let knows_exports = parts.symvers.is_some();
+        let knows_exports = parts.symvers.is_some() || parts.exports.is_some();
+        let from_image = parts.exports.is_some();
         let loaded: Vec<&[u8]> = symbols.modules().collect();
         for entry in parts.symvers.into_iter().flatten() {
             let module = entry.module();
+            if module.is_none() && from_image {
+                continue;
+            }
             if let Some(name) = module.as_deref().filter(|m| !loaded.contains(m)) {
                 unloaded.insert(entry.name, Box::from(name));
                 continue;
@@ -103,13 +130,19 @@ impl Kernel {
             };
             of_owner.entry(module).or_default().push(export);
         }
-        for owner in core::iter::once(None).chain(loaded.iter().map(|m| Some(m.to_vec()))) {
+        if let Some(exports) = parts.exports {
+            of_owner.insert(None, exports);
+        }
+        let mut of_symtab: BTreeMap<Option<&[u8]>, Vec<KernelSymbol<'_>>> = BTreeMap::new();
+        for symbol in symbols.iter() {
+            of_symtab.entry(symbol.module).or_default().push(symbol);
+        }
+        for (owner, own) in &of_symtab {
             // Modules that are not of this build are not in its Module.symvers.
-            if (owner.is_none() && knows_exports) || of_owner.contains_key(&owner) {
-                continue;
+            let known = of_owner.contains_key(&owner.map(<[u8]>::to_vec));
+            if !known && (owner.is_some() || !knows_exports) {
+                of_owner.insert(owner.map(<[u8]>::to_vec), exports_by_label(&symbols, own, *owner));
             }
-            let exports = exports_by_label(&symbols, owner.as_deref());
-            of_owner.insert(owner, exports);
         }
         let exports = ExportTable::new(of_owner.remove(&None).unwrap_or_default());
         let modules = loaded
@@ -119,10 +152,17 @@ impl Kernel {
                 name: Box::from(*name),
                 exports: ExportTable::new(of_owner.remove(&Some(name.to_vec())).unwrap_or_default()),
                 proprietary: false,
+                listed: true,
             })
             .collect();
+        let (release, vermagic, machine) = (parts.release, parts.vermagic, parts.machine);
         Kernel {
-            release: parts.release,
+            release,
+            vermagic,
+            machine,
+            certificates: parts.certificates,
+            boot: BootParams::default(),
+            taints: Taints::default(),
             config,
             symbols,
             exports,
@@ -180,10 +220,11 @@ impl Kernel {
     }
 }
 
-/// Exports without a Module.symvers: symbols that have a `__ksymtab_` label,
-/// else all global ones. A module's GPL-only exports have lower-case letters (LIFE-51).
-fn exports_by_label(symbols: &KernelSymbols, owner: Option<&[u8]>) -> Vec<Export> {
-    let of_owner = || symbols.iter().filter(|s| s.module == owner);
+/// Exports without a Module.symvers: symbols that have a `__ksymtab_` label. Without
+/// CONFIG_KALLSYMS_ALL there are no labels (KSYM-10); then any global symbol of the kernel and any
+/// symbol of a module counts. A module's GPL-only exports have lower-case letters (LIFE-51).
+fn exports_by_label(symbols: &KernelSymbols, own: &[KernelSymbol<'_>], owner: Option<&[u8]>) -> Vec<Export> {
+    let is_global = |name: &[u8]| own.iter().any(|s| s.name == name && s.kind.is_ascii_uppercase());
     let export = |name: &[u8], gpl_only| Export {
         name: Box::from(name),
         address: symbols.exported_address(name, owner),
@@ -191,14 +232,13 @@ fn exports_by_label(symbols: &KernelSymbols, owner: Option<&[u8]>) -> Vec<Export
         gpl_only,
         namespace: Box::default(),
     };
-    let is_local =
-        |name: &[u8]| !symbols.named(name).iter().any(|s| s.module == owner && s.kind.is_ascii_uppercase());
-    let labels = of_owner().filter_map(|s| s.name.strip_prefix(b"__ksymtab_"));
-    let exports: Vec<Export> = labels.map(|name| export(name, owner.is_some() && is_local(name))).collect();
-    if !exports.is_empty() || owner.is_some() {
-        return exports;
+    let labels: Vec<&[u8]> = own.iter().filter_map(|s| s.name.strip_prefix(b"__ksymtab_")).collect();
+    if !labels.is_empty() || symbols.has_local_data() {
+        let gpl_only = |name: &[u8]| owner.is_some() && !is_global(name);
+        return labels.into_iter().map(|name| export(name, gpl_only(name))).collect();
     }
-    of_owner().filter(|s| s.kind.is_ascii_uppercase()).map(|s| export(s.name, false)).collect()
+    let candidates = own.iter().filter(|s| owner.is_some() || s.kind.is_ascii_uppercase());
+    candidates.map(|s| export(s.name, owner.is_some() && s.kind.is_ascii_lowercase())).collect()
 }
 
 #[cfg(test)]
@@ -209,9 +249,9 @@ mod tests {
 
     fn kernel(symtab: &[u8], symvers: Option<&[u8]>) -> Kernel {
         let parts = KernelParts {
-            release: String::new(),
             symbols: Some(KernelSymbols::parse(symtab).unwrap()),
             symvers: symvers.map(|s| parse_symvers(s).unwrap()),
+            ..KernelParts::default()
         };
         Kernel::new(KernelConfig::new(KernelVersion::new(6, 12, 0)), parts)
     }

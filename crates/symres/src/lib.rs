@@ -10,6 +10,7 @@
 
 extern crate alloc;
 
+pub mod early;
 pub mod exports;
 pub mod kallsyms;
 pub mod kernel;
@@ -18,11 +19,14 @@ pub mod names;
 pub mod resolve;
 pub mod simplify;
 pub mod symvers;
+pub mod taint;
 
+pub use early::{BootParams, LoadFlags};
 pub use exports::{Export, ExportTable};
 pub use kallsyms::KernelSymbols;
 pub use kernel::{Kernel, KernelParts, LoadedModule, Owner};
 pub use simplify::{Import, Resolution};
+pub use taint::{Taint, Taints};
 
 /// Why a description of a kernel cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

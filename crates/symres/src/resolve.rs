@@ -11,8 +11,8 @@ use elf_layout::{Errno, Finding, Findings, KernelConfig, ModuleFile, Severity, S
 
 use crate::exports::Export;
 use crate::kernel::{Kernel, Owner};
-use crate::license::license_is_gpl_compatible;
 use crate::names::NameIndex;
+use crate::taint::{Taint, Taints};
 
 /// How a lookup ended that found nothing usable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Resolver<'a> {
     file: &'a ModuleFile<'a>,
     versions: Versions<'a>,
     imported_namespaces: Vec<&'a [u8]>,
-    proprietary: bool,
+    taints: Taints,
     using_gplonly_symbols: bool,
 }
 
@@ -76,22 +76,26 @@ fn name_at<'r>(records: &[Modversion<'r>], position: u32) -> &'r [u8] {
 }
 
 impl<'a> Resolver<'a> {
-    /// For one module on one kernel.
-    pub fn new(kernel: &'a Kernel, file: &'a ModuleFile<'a>) -> Self {
+    /// For one module on one kernel; `taints` are those before its symbols are resolved.
+    pub fn new(kernel: &'a Kernel, file: &'a ModuleFile<'a>, taints: Taints) -> Self {
         let modinfo = file.modinfo();
         Resolver {
             kernel,
             file,
             versions: Versions::of(file),
             imported_namespaces: modinfo.all("import_ns").collect(),
-            proprietary: !license_is_gpl_compatible(modinfo.get("license").unwrap_or(b"unspecified")),
+            taints,
             using_gplonly_symbols: false,
         }
     }
 
-    /// Taint P of the module after what was resolved so far.
-    pub fn is_proprietary(&self) -> bool {
-        self.proprietary
+    /// The taints after what was resolved so far.
+    pub fn taints(&self) -> Taints {
+        self.taints
+    }
+
+    fn is_proprietary(&self) -> bool {
+        self.taints.module_has(Taint::ProprietaryModule)
     }
 
     /// `mod->using_gplonly_symbols` (SYM-22).
@@ -106,7 +110,7 @@ impl<'a> Resolver<'a> {
         subject: impl Fn() -> Subject,
         said: &mut Findings,
     ) -> Result<(Owner<'a>, &'a Export), Unresolved> {
-        let gplok = !self.proprietary;
+        let gplok = !self.is_proprietary();
         let found = self.kernel.find_symbol(name, gplok, self.file.name());
         let (owner, export) = found.ok_or(Unresolved::NotFound)?;
         if export.gpl_only {
@@ -129,7 +133,7 @@ impl<'a> Resolver<'a> {
         let Owner::Module(owner) = owner else {
             return Ok(());
         };
-        if self.proprietary || !self.kernel.module(owner).is_some_and(|m| m.proprietary) {
+        if self.is_proprietary() || !self.kernel.module(owner).is_some_and(|m| m.proprietary) {
             return Ok(());
         }
         let (me, symbol, owner) = (self.file.name_text(), printed(name), printed(owner));
@@ -147,14 +151,14 @@ impl<'a> Resolver<'a> {
         let line =
             format!("{me}: module uses symbols {symbol} from proprietary module {owner}, inheriting taint.");
         let why = format!("{owner} is proprietary: from here on GPL-only symbols are invisible to {me}");
-        said.push(Finding::note("LIC-5", Severity::Warning, why).says(line).about(subject()));
-        self.proprietary = true;
+        let finding = Finding::note("LIC-5", Severity::Warning, why).says(line).about(subject());
+        said.push(self.taints.add_taint_module(Taint::ProprietaryModule, finding));
         Ok(())
     }
 
     /// `check_version` (VER-1 to VER-9, VER-31).
     pub fn check_version(
-        &self,
+        &mut self,
         name: &[u8],
         crc: Option<u32>,
         subject: &impl Fn() -> Subject,
@@ -196,7 +200,7 @@ impl<'a> Resolver<'a> {
 
     /// `try_to_force_load` (VER-3, VER-40, VER-41).
     fn try_to_force_load(
-        &self,
+        &mut self,
         reason: &str,
         subject: &impl Fn() -> Subject,
         said: &mut Findings,
@@ -207,11 +211,10 @@ impl<'a> Resolver<'a> {
             said.push(Finding::error("VER-40", Errno::EINVAL, why).about(subject()));
             return Err(Errno::EINVAL);
         }
-        // Only the first forced load of a boot is logged.
-        if !said.iter().any(|f| f.code == "VER-40") {
+        // Said once is enough: it is the same for every symbol.
+        if !self.taints.module_has(Taint::ForcedModule) {
             let why = format!("{me} has no CRCs: it is forced in, taint F");
-            let line = format!("{me}: {reason}: kernel tainted.");
-            said.push(Finding::note("VER-40", Severity::Warning, why).says(line).about(subject()));
+            said.push(self.taints.force_load(&me, reason, why).about(subject()));
         }
         Ok(())
     }
@@ -278,6 +281,12 @@ impl<'a> Resolver<'a> {
         }
         if self.kernel.symbols.named(name).iter().any(|s| s.module.is_none()) {
             return format!("{symbol} exists in this kernel but is not exported");
+        }
+        if !self.kernel.config.keeps_data_symbols() && self.kernel.modules().any(|m| m.listed) {
+            return format!(
+                "nothing that is known of this kernel exports {symbol}; its symbol table has no variables \
+                 (CONFIG_KALLSYMS_ALL=n), so if a loaded module exports one of that name, give that module with --with"
+            );
         }
         format!("nothing in this kernel exports {symbol}")
     }

@@ -11,6 +11,7 @@ use elf_layout::{Errno, Finding, Findings, Layout, LoadInfo, Memory, Placement, 
 
 use crate::kernel::Kernel;
 use crate::resolve::{Resolver, Unresolved};
+use crate::taint::Taints;
 
 /// A symbol taken from the kernel or from another module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +43,8 @@ pub struct Resolution {
     pub depends: Vec<Box<[u8]>>,
     /// `mod->using_gplonly_symbols`.
     pub using_gplonly_symbols: bool,
-    /// The module is tainted P, by its licence or by what it uses.
-    pub proprietary: bool,
+    /// Taints of kernel and module after it.
+    pub taints: Taints,
 }
 
 /// Gives every symbol its value (SYM-1 to SYM-9). `ignores` tells which undefined names the architecture does
@@ -52,12 +53,13 @@ pub fn simplify_symbols(
     info: &LoadInfo<'_>,
     placement: &Placement,
     kernel: &Kernel,
+    taints: Taints,
     ignores: impl Fn(&[u8]) -> bool,
     said: &mut Findings,
 ) -> Resolution {
     let mark = said.mark();
     let file = info.file;
-    let mut resolver = Resolver::new(kernel, file);
+    let mut resolver = Resolver::new(kernel, file, taints);
     let mut out = Resolution { values: Vec::with_capacity(file.symbols().len()), ..Resolution::default() };
     for (i, symbol) in file.symbols().iter().enumerate() {
         let name = || file.symbol_name(symbol);
@@ -97,7 +99,7 @@ pub fn simplify_symbols(
         out.values.push(value);
     }
     out.using_gplonly_symbols = resolver.using_gplonly_symbols();
-    out.proprietary = resolver.is_proprietary();
+    out.taints = resolver.taints();
     said.end_stage(mark);
     out
 }

@@ -1,0 +1,291 @@
+//! The checks of a load that come before and around the layout: names, versions
+//! and what taints (spec 00 steps 5 to 21).
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use elf_layout::bytes::printed;
+use elf_layout::elf::EM_X86_64;
+use elf_layout::{Errno, Finding, Findings, ModuleFile, Severity};
+
+use crate::kernel::Kernel;
+use crate::license::license_is_gpl_compatible;
+use crate::resolve::Resolver;
+use crate::taint::{Taint, Taints};
+
+/// What the kernel's command line says about loading modules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BootParams {
+    /// `module_blacklist=` (VAL-70).
+    pub module_blacklist: Vec<Vec<u8>>,
+    /// `module.sig_enforce` (SIG-11).
+    pub sig_enforce: bool,
+    /// Spectre v2 is not mitigated: modules without retpolines are fine.
+    pub spectre_v2_off: bool,
+}
+
+impl BootParams {
+    /// Reads a kernel command line.
+    pub fn parse(cmdline: &str) -> Self {
+        let mut boot = BootParams::default();
+        for word in cmdline.split_ascii_whitespace() {
+            let (name, value) = word.split_once('=').map_or((word, None), |(n, v)| (n, Some(v)));
+            let on = value.is_none_or(|v| matches!(v.bytes().next(), Some(b'1' | b'y' | b'Y' | b't' | b'T')));
+            match (name, value) {
+                ("module_blacklist", Some(list)) => {
+                    boot.module_blacklist = list.split(',').map(|name| name.as_bytes().to_vec()).collect();
+                }
+                ("module.sig_enforce", _) => boot.sig_enforce = on,
+                ("nospectre_v2", _) | ("spectre_v2", Some("off")) | ("mitigations", Some("off")) => {
+                    boot.spectre_v2_off = true;
+                }
+                _ => {}
+            }
+        }
+        boot
+    }
+}
+
+/// finit_module flags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadFlags {
+    /// MODULE_INIT_IGNORE_MODVERSIONS
+    pub ignore_modversions: bool,
+    /// MODULE_INIT_IGNORE_VERMAGIC
+    pub ignore_vermagic: bool,
+}
+
+/// `early_mod_check`: blacklist, version of `struct module`, vermagic. Up to 6.3 these are steps of
+/// load_module in the same order.
+pub fn early_mod_check(
+    kernel: &Kernel,
+    file: &ModuleFile<'_>,
+    flags: LoadFlags,
+    taints: &mut Taints,
+    said: &mut Findings,
+) {
+    let mark = said.mark();
+    blacklisted(kernel, file, said);
+    check_modstruct_version(kernel, file, taints, said);
+    check_vermagic(kernel, file, flags, taints, said);
+    said.end_stage_at_first(mark);
+}
+
+/// VAL-70.
+fn blacklisted(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
+    if kernel.boot.module_blacklist.iter().any(|name| *name == file.name()) {
+        let name = file.name_text();
+        let why = format!("{name} is on module_blacklist= of the kernel's command line");
+        said.push(Finding::error("VAL-70", Errno::EPERM, why).says(format!("Module {name} is blacklisted")));
+    }
+}
+
+/// `check_modstruct_version` (VER-10): the CRC of `module_layout`, which stands for `struct module`.
+fn check_modstruct_version(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Taints, said: &mut Findings) {
+    // The kernel's own table only; a kernel that is not described in full has nothing to compare.
+    let Some((_, export)) = kernel.find_symbol(b"module_layout", true, file.name()) else { return };
+    let mut resolver = Resolver::new(kernel, file, *taints);
+    let mut own = Findings::new();
+    let checked =
+        resolver.check_version(b"module_layout", export.crc, &|| elf_layout::Subject::Module, &mut own);
+    *taints = resolver.taints();
+    for mut finding in own.into_list() {
+        if checked.is_err() && finding.severity.refuses() {
+            finding.errno = Some(Errno::ENOEXEC);
+            finding.hint = Some(String::from(
+                "struct module differs: the module was built for another kernel or configuration; rebuild it against this kernel's headers",
+            ));
+        }
+        said.push(finding);
+    }
+}
+
+/// VER-20 to VER-24.
+fn check_vermagic(
+    kernel: &Kernel,
+    file: &ModuleFile<'_>,
+    flags: LoadFlags,
+    taints: &mut Taints,
+    said: &mut Findings,
+) {
+    let me = file.name_text();
+    let vermagic = file.modinfo().get("vermagic").filter(|_| !flags.ignore_vermagic);
+    let Some(vermagic) = vermagic else {
+        if !kernel.config.module_force_load {
+            let why = format!("{me} has no vermagic, and this kernel does not force modules in");
+            said.push(Finding::error("VER-21", Errno::ENOEXEC, why));
+            return;
+        }
+        let why = format!("the vermagic of {me} is absent or ignored: it is forced in, taint F");
+        said.push(taints.force_load(&me, "bad vermagic", why));
+        return;
+    };
+    let Some(ours) = &kernel.vermagic else { return };
+    // VER-22: with CRCs the release does not count.
+    let has_versions = file.index().vers != 0 && kernel.config.modversions;
+    let compared = |magic: &[u8]| -> Vec<u8> {
+        let skip =
+            if has_versions { magic.iter().position(|b| *b == b' ').unwrap_or(magic.len()) } else { 0 };
+        magic.get(skip..).unwrap_or(&[]).to_vec()
+    };
+    if compared(vermagic) != compared(ours) {
+        let (theirs, ours) = (printed(vermagic), printed(ours));
+        let line = format!("{me}: version magic '{theirs}' should be '{ours}'");
+        let why = format!("{me} was built for another kernel: '{theirs}', this one is '{ours}'");
+        said.push(Finding::error("VER-23", Errno::ENOEXEC, why).says(line));
+    }
+}
+
+/// Is a module of that name loaded (LIFE-1, LIFE-2)? Modules that only a symbol table
+/// lists are not counted: whoever asks about one of them asks about this kernel without it.
+pub fn already_loaded(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
+    let mark = said.mark();
+    if kernel.module(file.name()).is_some_and(|m| !m.listed) {
+        let why = format!("a module {} is loaded already", file.name_text());
+        said.push(Finding::error("LIFE-2", Errno::EEXIST, why));
+    }
+    said.end_stage(mark);
+}
+
+/// Everything that taints, in the kernel's order. `sig_ok` tells whether the signature was verified.
+pub fn module_augment_kernel_taints(
+    kernel: &Kernel,
+    file: &ModuleFile<'_>,
+    sig_ok: bool,
+    taints: &mut Taints,
+    said: &mut Findings,
+) {
+    let modinfo = file.modinfo();
+    let me = file.name_text();
+    let warn = |code, why: String| Finding::note(code, Severity::Warning, why);
+    let was_proprietary = taints.kernel_has(Taint::ProprietaryModule);
+    if modinfo.get("intree").is_none() {
+        let mut finding = warn("LIC-2", format!("{me} is not from the kernel's own tree: taint O"));
+        if !taints.kernel_has(Taint::OutOfTreeModule) {
+            finding = finding.says(format!("{me}: loading out-of-tree module taints kernel."));
+        }
+        said.push(taints.add_taint_module(Taint::OutOfTreeModule, finding));
+    }
+    let retpoline = modinfo.get("retpoline").is_some() || kernel.boot.spectre_v2_off;
+    if file.e_machine() == EM_X86_64 && !retpoline {
+        let finding = warn("LIC-2", format!("{me} was built without retpolines"));
+        let finding = finding.says("Spectre V2 : System may be vulnerable to spectre v2");
+        said.push(finding.says(format!("{me}: loading module not compiled with retpoline compiler.")));
+    }
+    if modinfo.get("staging").is_some() {
+        let line = format!(
+            "{me}: module is from the staging directory, the quality is unknown, you have been warned."
+        );
+        let finding = warn("LIC-2", format!("{me} is a staging driver: taint C")).says(line);
+        said.push(taints.add_taint_module(Taint::Crap, finding));
+    }
+    if modinfo.get("livepatch").is_some() {
+        said.push(taints.livepatch(&me));
+    }
+    let license = modinfo.get("license").unwrap_or(b"unspecified");
+    if !license_is_gpl_compatible(license) {
+        let text = printed(license);
+        let mut finding = warn("LIC-2", format!("licence '{text}' is not GPL compatible: taint P"));
+        if !taints.kernel_has(Taint::ProprietaryModule) {
+            finding = finding.says(format!("{me}: module license '{text}' taints kernel."));
+        }
+        said.push(taints.add_taint_module(Taint::ProprietaryModule, finding));
+    }
+    if modinfo.get("test").is_some() {
+        let mut finding = warn("LIC-2", format!("{me} is a test module: taint N"));
+        if !taints.kernel_has(Taint::Test) {
+            finding = finding.says(format!("{me}: loading test module taints kernel."));
+        }
+        said.push(taints.add_taint_module(Taint::Test, finding));
+    }
+    if kernel.config.module_sig && !sig_ok {
+        said.push(
+            taints.unsigned(&me, format!("{me} has no signature that the kernel could verify: taint E")),
+        );
+    }
+    // LIC-4: up to 6.3 what stood before the licence check does not count.
+    let was_proprietary = if kernel.config.version.since(6, 4) {
+        was_proprietary
+    } else {
+        taints.kernel_has(Taint::ProprietaryModule)
+    };
+    name_taints(file, was_proprietary, taints, said);
+}
+
+/// LIC-3, LIC-4: modules that are known by name to be proprietary.
+fn name_taints(file: &ModuleFile<'_>, was_proprietary: bool, taints: &mut Taints, said: &mut Findings) {
+    let me = file.name_text();
+    let mut finding = Finding::note("LIC-4", Severity::Warning, format!("the kernel is tainted P by {me}"));
+    match file.name() {
+        b"ndiswrapper" => finding = taints.add_taint(Taint::ProprietaryModule, finding),
+        b"driverloader" | b"lve" => finding = taints.add_taint_module(Taint::ProprietaryModule, finding),
+        _ => {}
+    }
+    if !was_proprietary && taints.kernel_has(Taint::ProprietaryModule) {
+        said.push(finding.says(format!("{me}: module license taints kernel.")));
+    }
+}
+
+/// VER-11: exports without CRCs on a kernel that has them.
+pub fn check_export_symbol_versions(
+    kernel: &Kernel,
+    file: &ModuleFile<'_>,
+    taints: &mut Taints,
+    said: &mut Findings,
+) {
+    let mark = said.mark();
+    let records = |name| file.sections().get(file.find_sec(name)).map_or(0, |s| s.sh_size / 12);
+    let lacks = |table, crcs| records(table) != 0 && file.find_sec(crcs) == 0;
+    let without = lacks("__ksymtab", "__kcrctab")
+        || (!kernel.config.version.since(7, 1) && lacks("__ksymtab_gpl", "__kcrctab_gpl"));
+    if kernel.config.modversions && without {
+        let me = file.name_text();
+        if kernel.config.module_force_load {
+            let why = format!("{me} exports symbols without CRCs: it is forced in, taint F");
+            said.push(taints.force_load(&me, "no versions for exported symbols", why));
+        } else {
+            let why = format!("{me} exports symbols without CRCs, and this kernel does not force modules in");
+            said.push(Finding::error("VER-11", Errno::ENOEXEC, why));
+        }
+    }
+    said.end_stage(mark);
+}
+
+/// `verify_exported_symbols` (DUP-1 to DUP-4): no name may be exported twice.
+pub fn verify_exported_symbols<'e>(
+    kernel: &Kernel,
+    file: &ModuleFile<'_>,
+    exports: impl Iterator<Item = &'e [u8]>,
+    said: &mut Findings,
+) {
+    let mark = said.mark();
+    for name in exports {
+        let Some((owner, _)) = kernel.find_symbol(name, true, file.name()) else { continue };
+        let owner = match owner {
+            crate::Owner::Vmlinux => &b"kernel"[..],
+            crate::Owner::Module(name) => name,
+        };
+        let (me, symbol, owner) = (file.name_text(), printed(name), printed(owner));
+        let line = format!("{me}: exports duplicate symbol {symbol} (owned by {owner})");
+        let why = format!("{symbol} is exported by {owner} already");
+        said.push(Finding::error("DUP-1", Errno::ENOEXEC, why).says(line));
+    }
+    said.end_stage_at_first(mark);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn val_70_and_sig_11_boot_parameters() {
+        let boot =
+            BootParams::parse("nokaslr module_blacklist=a,b_c module.sig_enforce=1 quiet mitigations=off");
+        assert_eq!(boot.module_blacklist, [b"a".to_vec(), b"b_c".to_vec()], "VAL-70");
+        assert!(boot.sig_enforce && boot.spectre_v2_off, "SIG-11");
+        assert!(BootParams::parse("module.sig_enforce").sig_enforce, "SIG-11: no value is true");
+        assert!(!BootParams::parse("module.sig_enforce=0").sig_enforce);
+        assert_eq!(BootParams::parse(""), BootParams::default());
+    }
+}

@@ -1,0 +1,165 @@
+//! Taints: what a kernel and a module are marked with, and what is said once (spec 03 §3.3).
+
+use alloc::format;
+use alloc::string::String;
+
+use elf_layout::{Finding, Severity};
+
+/// A taint that a module can bring, by its bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Taint {
+    /// P
+    ProprietaryModule = 0,
+    /// F
+    ForcedModule = 1,
+    /// C: staging
+    Crap = 10,
+    /// O
+    OutOfTreeModule = 12,
+    /// E
+    UnsignedModule = 13,
+    /// K
+    Livepatch = 15,
+    /// N
+    Test = 18,
+}
+
+/// Letters in bit order, blank for those that modules never carry.
+const LETTERS: [(u8, char); 9] =
+    [(0, 'P'), (1, 'F'), (10, 'C'), (12, 'O'), (13, 'E'), (15, 'K'), (16, 'X'), (17, 'T'), (18, 'N')];
+
+impl Taint {
+    const fn mask(self) -> u64 {
+        1 << self as u8
+    }
+
+    /// Does the kernel stop trusting its lock debugging (LOCKDEP_NOW_UNRELIABLE)?
+    const fn ends_lock_debugging(self) -> bool {
+        matches!(self, Taint::ProprietaryModule | Taint::ForcedModule)
+    }
+}
+
+/// The taints of a kernel, and those of the module being loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taints {
+    kernel: u64,
+    module: u64,
+    lock_debugging_off: bool,
+    said_unsigned: bool,
+    said_livepatch: bool,
+}
+
+impl Taints {
+    /// A kernel with this mask (`/proc/sys/kernel/tainted`), before a module is loaded. What a
+    /// taint makes the kernel say once counts as said.
+    pub fn of_kernel(mask: u64) -> Self {
+        let has = |taint: Taint| mask & taint.mask() != 0;
+        Taints {
+            kernel: mask,
+            module: 0,
+            lock_debugging_off: has(Taint::ProprietaryModule) || has(Taint::ForcedModule),
+            said_unsigned: has(Taint::UnsignedModule),
+            said_livepatch: has(Taint::Livepatch),
+        }
+    }
+
+    /// The kernel after this load, for the next one.
+    pub fn after(self) -> Self {
+        Taints { module: 0, ..self }
+    }
+
+    /// Is the kernel tainted so?
+    pub fn kernel_has(&self, taint: Taint) -> bool {
+        self.kernel & taint.mask() != 0
+    }
+
+    /// Is the module tainted so?
+    pub fn module_has(&self, taint: Taint) -> bool {
+        self.module & taint.mask() != 0
+    }
+
+    /// The kernel's mask.
+    pub fn kernel_mask(&self) -> u64 {
+        self.kernel
+    }
+
+    /// The module's letters in bit order, as `/proc/modules` shows them.
+    pub fn module_letters(&self) -> String {
+        LETTERS.iter().filter(|(bit, _)| self.module & (1 << bit) != 0).map(|(_, letter)| letter).collect()
+    }
+
+    /// `add_taint_module`: marks both. What the kernel says about its lock debugging
+    /// then goes to the end of `finding`, which is about to be said.
+    #[must_use]
+    pub fn add_taint_module(&mut self, taint: Taint, finding: Finding) -> Finding {
+        self.module |= taint.mask();
+        self.add_taint(taint, finding)
+    }
+
+    /// `add_taint`: marks the kernel.
+    #[must_use]
+    pub fn add_taint(&mut self, taint: Taint, finding: Finding) -> Finding {
+        self.kernel |= taint.mask();
+        if taint.ends_lock_debugging() && !self.lock_debugging_off {
+            self.lock_debugging_off = true;
+            return finding.says("Disabling lock debugging due to kernel taint");
+        }
+        finding
+    }
+
+    /// `try_to_force_load` (VER-40): taint F, said once per kernel.
+    pub fn force_load(&mut self, module: &str, reason: &str, why: String) -> Finding {
+        let mut finding = Finding::note("VER-40", Severity::Warning, why);
+        if !self.kernel_has(Taint::ForcedModule) {
+            finding = finding.says(format!("{module}: {reason}: kernel tainted."));
+        }
+        self.add_taint_module(Taint::ForcedModule, finding)
+    }
+
+    /// SIG-12: taint E, said once per boot.
+    pub fn unsigned(&mut self, module: &str, why: String) -> Finding {
+        let mut finding = Finding::note("SIG-12", Severity::Warning, why);
+        if !self.said_unsigned {
+            self.said_unsigned = true;
+            finding = finding.says(format!(
+                "{module}: module verification failed: signature and/or required key missing - tainting kernel"
+            ));
+        }
+        self.add_taint_module(Taint::UnsignedModule, finding)
+    }
+
+    /// Taint K, said once per boot.
+    pub fn livepatch(&mut self, module: &str) -> Finding {
+        let mut finding = Finding::note("LAYOUT-31", Severity::Warning, "a livepatch module: taint K");
+        if !self.said_livepatch {
+            self.said_livepatch = true;
+            finding = finding.says(format!("{module}: tainting kernel with TAINT_LIVEPATCH"));
+        }
+        self.add_taint_module(Taint::Livepatch, finding)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ver_40_and_sig_12_are_said_once() {
+        let mut taints = Taints::of_kernel(0);
+        let first = taints.force_load("m", "bad vermagic", String::new());
+        assert_eq!(
+            first.dmesg,
+            ["m: bad vermagic: kernel tainted.", "Disabling lock debugging due to kernel taint"],
+            "VER-40"
+        );
+        assert!(taints.force_load("m", "bad vermagic", String::new()).dmesg.is_empty(), "VER-40: once");
+        assert_eq!(taints.unsigned("m", String::new()).dmesg.len(), 1, "SIG-12");
+        assert!(taints.unsigned("m", String::new()).dmesg.is_empty(), "SIG-12: once per boot");
+        assert_eq!(taints.module_letters(), "FE");
+        assert_eq!(taints.kernel_mask(), 8194);
+        let mut later = taints.after();
+        assert_eq!(later.module_letters(), "");
+        assert!(later.unsigned("n", String::new()).dmesg.is_empty(), "SIG-12: once per boot, over modules");
+    }
+}
