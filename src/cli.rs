@@ -27,6 +27,8 @@ pub enum Command {
     Inspect(Inspect),
     /// Link a module into memory as load_module does
     Link(Box<Link>),
+    /// Show what a kernel image or tree tells: symbols, exports, facts; or save it as a SPEC
+    Kernel(KernelCommand),
 }
 
 /// `inspect`
@@ -74,10 +76,34 @@ pub struct Link {
     pub json: bool,
 }
 
+/// `kernel`
+#[derive(Debug, Args)]
+pub struct KernelCommand {
+    /// vmlinuz, vmlinux, Image, a SPEC, or a tree: a root with boot/ and lib/modules/RELEASE, or
+    /// lib/modules/RELEASE itself
+    pub path: PathBuf,
+    /// Print its symbols as /proc/kallsyms does, at link addresses
+    #[arg(long, group = "print")]
+    pub kallsyms: bool,
+    /// Print its exports as Module.symvers does
+    #[arg(long, group = "print")]
+    pub exports: bool,
+    /// Print the facts as one JSON document
+    #[arg(long, group = "print")]
+    pub json: bool,
+    /// Write a SPEC: one compact file that --kernel takes in place of all this
+    #[arg(short, long, value_name = "SPEC")]
+    pub output: Option<PathBuf>,
+}
+
 /// What describes the kernel.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Kernel")]
 pub struct Kernel {
+    /// vmlinuz, vmlinux, Image, a SPEC, or a tree: a root with boot/ and lib/modules/RELEASE, or
+    /// lib/modules/RELEASE itself
+    #[arg(long, value_name = "PATH")]
+    pub kernel: Option<PathBuf>,
     /// Its /proc/kallsyms or System.map
     #[arg(long, value_name = "FILE")]
     pub symtab: Option<PathBuf>,
@@ -104,22 +130,53 @@ pub struct PlaceArgs {
     pub percpu: Option<u64>,
 }
 
-/// What only the running system knows. The stages up to relocation do not depend on it.
+/// What only the running system knows.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Running system (for the stages after relocation)")]
+#[command(next_help_heading = "Running system")]
 pub struct Live {
-    /// Kernel command line
-    #[arg(long)]
-    pub cmdline: Option<String>,
-    /// Number of CPUs
+    /// Kernel command line: module_blacklist=, module.sig_enforce=, mitigations=...
+    #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
+    pub cmdline: String,
+    /// Number of CPUs (no stage that exists yet depends on it)
     #[arg(long, value_name = "N")]
     pub cpus: Option<u32>,
-    /// CPU capability bitmap as the kernel holds it
-    #[arg(long, value_name = "HEX")]
-    pub cpu_caps: Option<String>,
-    /// Pieces of the kernel's memory: a JSON array of {"addr", "bytes"}
+    /// CPU capability bitmap as the kernel holds it: its bytes in hex
+    #[arg(long, value_name = "HEX", value_parser = hex_words)]
+    pub cpu_caps: Option<Words>,
+    /// arm64: the CPU has erratum 843419 (early Cortex-A53), where --cpu-caps does not tell
+    #[arg(long)]
+    pub erratum_843419: bool,
+    /// Taint mask before the load (/proc/sys/kernel/tainted)
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = number)]
+    pub tainted: u64,
+    /// Pieces of the kernel's memory, a JSON array of {"addr", "bytes"} (no stage that exists yet
+    /// reads any)
     #[arg(long, value_name = "FILE")]
     pub memory: Option<PathBuf>,
+    /// Load as modprobe --force-vermagic does
+    #[arg(long)]
+    pub force_vermagic: bool,
+    /// Load as modprobe --force-modversion does
+    #[arg(long)]
+    pub force_modversion: bool,
+}
+
+/// A bitmap as 64-bit words, low word first.
+#[derive(Clone, Debug)]
+pub struct Words(pub Vec<u64>);
+
+/// Bytes in hex to little-endian words.
+fn hex_words(text: &str) -> Result<Words, String> {
+    let bad = || String::from("not bytes in hex");
+    let pairs = text.strip_prefix("0x").unwrap_or(text).as_bytes().chunks(2);
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Option<Vec<u8>> = pairs.map(|pair| (pair.len() == 2).then_some(pair).and_then(byte)).collect();
+    let word = |chunk: &[u8]| {
+        let mut whole = [0u8; 8];
+        whole.iter_mut().zip(chunk).for_each(|(w, b)| *w = *b);
+        u64::from_le_bytes(whole)
+    };
+    Ok(Words(bytes.ok_or_else(bad)?.chunks(8).map(word).collect()))
 }
 
 /// Stages by name.

@@ -50,6 +50,8 @@ pub struct Document {
     pub depends: Vec<String>,
     /// Its per-cpu area.
     pub percpu: PercpuEntry,
+    /// Linkage tables with slots in use, which branches that do not reach far enough go through (aarch64).
+    pub plts: Vec<PltEntry>,
     /// Everything the kernel would say, and more.
     pub findings: Vec<FindingEntry>,
 }
@@ -123,6 +125,28 @@ pub struct PercpuEntry {
     pub addr: String,
     /// Bytes.
     pub size: u64,
+}
+
+/// One linkage table.
+#[derive(Debug, Serialize)]
+pub struct PltEntry {
+    /// Its section.
+    pub section: String,
+    /// Slots that were counted before.
+    pub max_entries: u64,
+    /// Slots taken, skipped ones included.
+    pub num_entries: u64,
+    /// The slots in use.
+    pub slots: Vec<SlotEntry>,
+}
+
+/// One slot.
+#[derive(Debug, Serialize)]
+pub struct SlotEntry {
+    /// Its address.
+    pub addr: String,
+    /// Where it leads.
+    pub target: String,
 }
 
 /// One finding.
@@ -211,6 +235,19 @@ pub fn regions(layout: &Layout, placement: &Placement) -> Vec<RegionEntry> {
     layout.regions().map(entry).collect()
 }
 
+/// The linkage tables with slots in use.
+fn plts(load: &Load<'_>) -> Vec<PltEntry> {
+    let used = load.plts().filter(|table| !table.slots.is_empty());
+    let slot = |s: &reloc::Slot| SlotEntry { addr: address(s.address), target: address(s.target) };
+    let entry = |table: &reloc::ModPltSec| PltEntry {
+        section: text(load.info.file.section_name(table.plt_shndx)),
+        max_entries: table.plt_max_entries,
+        num_entries: table.plt_num_entries,
+        slots: table.slots.iter().map(slot).collect(),
+    };
+    used.map(entry).collect()
+}
+
 impl Document {
     /// Describes a load.
     pub fn new(load: &Load<'_>, release: &str, said: &Findings) -> Self {
@@ -237,6 +274,7 @@ impl Document {
                 addr: address(load.placement.percpu),
                 size: load.info.sechdrs.get(pcpu).filter(|_| pcpu != 0).map_or(0, |s| s.sh_size),
             },
+            plts: plts(load),
             findings: findings(said),
         }
     }

@@ -21,7 +21,7 @@ use object::elf;
 use object::endian::Endianness;
 use object::write::elf::{FileHeader, ProgramHeader, SectionHeader, Writer};
 use object::write::{StreamingBuffer, StringId};
-use reloc::RelaSection;
+use reloc::{ModArch, RelaSection};
 
 use crate::error::Error;
 use crate::load::Load;
@@ -293,6 +293,7 @@ fn unmoved<'d>(load: &'d Load<'_>, index: usize) -> Content<'d> {
             config: info.config,
             index: table,
             target: index,
+            in_init: false,
             memory: &mut own,
             address: 0,
             values: &load.resolution.values,
@@ -300,7 +301,7 @@ fn unmoved<'d>(load: &'d Load<'_>, index: usize) -> Content<'d> {
         // The kernel does not apply these, so it has nothing to say about them.
         let mut unheard = Findings::new();
         let mut records = info.file.relocations(table).iter().map(Rela::from);
-        load.arch.apply_relocate_add(&mut section, &mut records, &mut unheard);
+        load.arch.apply_relocate_add(&mut section, &mut records, &mut ModArch::default(), &mut unheard);
     }
     Content::Own(own)
 }

@@ -7,12 +7,14 @@ use elf_layout::ksymtab;
 use elf_layout::params::params;
 use elf_layout::versions::{modversions, modversions_ext};
 use elf_layout::{KernelConfig, ModuleFile, Placement};
+use reloc::Cpu;
 use serde::Serialize;
-use symres::{Kernel, KernelParts};
+use symres::{Kernel, KernelParts, LoadFlags};
 
 use crate::document::{self, FindingEntry, RegionEntry, SectionEntry, crc, findings, some_text, text};
 use crate::kernel_source::vermagic_release;
-use crate::load::{Loader, Opened, lay_out, open};
+use crate::load::{LaidOut, Opened, lay_out, open};
+use crate::loader::Loader;
 use crate::signer::{self, Signature};
 
 /// Everything about one module file.
@@ -97,16 +99,18 @@ pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, Vec<FindingEntry>
     let release = vermagic_release(bytes);
     let config =
         release.as_deref().and_then(KernelConfig::of_release).unwrap_or_else(crate::kernel_source::newest);
-    let Opened { signature, module, mut said } = open(bytes, &config, None);
+    let kernel = Kernel::new(config.clone(), KernelParts::default());
+    let Opened { signature, module, mut said, .. } = open(bytes, &kernel, LoadFlags::default());
     let Some(module) = module else {
         return Err(findings(&said));
     };
     let mut regions = Vec::new();
     let mut sections = Vec::new();
     let mut arch = None;
-    if let Some((architecture, info, layout)) = lay_out(&config, &module, &mut said) {
-        let loader = Loader::new(Kernel::new(config.clone(), KernelParts::default()));
-        let bases = loader.place(architecture, &layout).unwrap_or_default();
+    if let Some(LaidOut { arch: architecture, info, layout, .. }) =
+        lay_out(&config, &module, Cpu::default(), &mut said)
+    {
+        let bases = Loader::new(kernel).place(architecture, &info, &layout).unwrap_or_default();
         let placement = Placement { bases, percpu: 0 };
         arch = Some(architecture.name());
         regions = document::regions(&layout, &placement);

@@ -1,6 +1,6 @@
 //! Linux's `load_module` in user space.
 //!
-//! [`load::Loader`] is the way in: it takes a kernel (what is known of its
+//! [`Loader`] is the way in: it takes a kernel (what is known of its
 //! symbols and exports), places modules in its address space as it would, and
 //! runs the pipeline of [`load::load_module`], whose stages live in the crates
 //! `elf-layout`, `symres` and `reloc`. The result is a [`load::Load`]: the
@@ -19,8 +19,11 @@ pub mod inspect;
 pub mod kernel_source;
 pub mod load;
 pub mod load_map;
+pub mod loader;
 pub mod raw_output;
 pub mod signer;
+pub mod verify;
 
 pub use error::Error;
-pub use load::{Load, Loader, Place, Stage, load_module};
+pub use load::{Args, Load, Stage, load_module};
+pub use loader::{Loader, Place};

@@ -1,23 +1,24 @@
-//! The kernel's `load_module` on one page, and the [`Loader`] that keeps what
-//! outlives one load: the module list and the address space.
+//! The kernel's `load_module` on one page. What outlives one load is in [`crate::loader`].
 
-use std::borrow::Cow;
-
-use elf_layout::bytes::align_up;
-use elf_layout::elf::{RELA_SIZE, SHT_RELA};
+use elf_layout::elf::{EHDR_SIZE, RELA_SIZE, SHT_RELA};
 use elf_layout::ksymtab;
 use elf_layout::layout::{PerRegion, layout_sections};
-use elf_layout::place::{ModuleArea, move_module};
+use elf_layout::place::move_module;
 use elf_layout::signature::{SignatureTail, module_sig_check};
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
-use elf_layout::{Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, ModuleFile, Placement, Region};
+use elf_layout::{Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, ModuleFile, Placement};
 use finalize::post_relocation;
-use reloc::{ARCHITECTURES, Architecture, apply_relocations, architecture};
+use reloc::{ARCHITECTURES, Architecture, Cpu, ModArch, ModPltSec, apply_relocations, architecture};
+use symres::early::{
+    already_loaded, check_export_symbol_versions, early_mod_check, module_augment_kernel_taints,
+    verify_exported_symbols,
+};
 use symres::simplify::{simplify_symbols, write_symtab};
-use symres::{Export, ExportTable, Kernel, LoadedModule, Resolution};
+use symres::{Export, ExportTable, Kernel, LoadFlags, LoadedModule, Resolution, Taint};
 
 use crate::image::Image;
+use crate::verify::{Verdict, verify_pkcs7_signature};
 
 /// How far a load goes. Named after the points at which real kernels were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,47 +42,111 @@ impl Stage {
     }
 }
 
-/// Where a module is to go.
-#[derive(Clone, Debug, Default)]
-pub enum Place {
-    /// Where the kernel itself would put it (LAYOUT-50).
-    #[default]
-    Kernel,
-    /// Regions after each other from this address.
-    Base(u64),
-    /// These regions at these addresses, the others where the kernel would put them.
-    Regions(Vec<(Region, u64)>),
+/// How a module is to be loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Args {
+    /// finit_module flags.
+    pub flags: LoadFlags,
+    /// What of the CPUs changes the bytes.
+    pub cpu: Cpu,
+    /// How far to go.
+    pub stage: Stage,
 }
 
-/// A module file, its signature cut off and its ELF checks done.
+impl Default for Args {
+    fn default() -> Self {
+        Args { flags: LoadFlags::default(), cpu: Cpu::default(), stage: Stage::LAST }
+    }
+}
+
+/// A module file, its signature looked at and its ELF checks done.
 #[derive(Debug)]
 pub struct Opened<'d> {
     /// The tail of the file.
     pub signature: SignatureTail<'d>,
+    /// Is there nothing against the signature? False for an unsigned module.
+    pub sig_ok: bool,
     /// The module; `None` if the file has no readable section table.
     pub module: Option<ModuleFile<'d>>,
     /// What the kernel would say so far.
     pub said: Findings,
 }
 
-/// `module_sig_check` (its first half) and the ELF checks. `machine` is EM_* of the kernel,
-/// `None` takes every architecture there is.
-pub fn open<'d>(file: &'d [u8], config: &KernelConfig, machine: Option<u16>) -> Opened<'d> {
+/// `module_sig_check` and the ELF checks, for a kernel. Without certificates a well-formed signature
+/// counts as good.
+pub fn open<'d>(file: &'d [u8], kernel: &Kernel, flags: LoadFlags) -> Opened<'d> {
     let mut said = Findings::new();
-    let mark = said.mark();
-    let mut signature = SignatureTail { module: file, marker: false, pkcs7: None };
+    let config = &kernel.config;
+    // VAL-2: the system call refuses what cannot hold an ELF header, before it looks at anything.
+    if (file.len() as u64) < EHDR_SIZE {
+        let why = format!("{} bytes are no ELF header, which has {EHDR_SIZE}", file.len());
+        let mark = said.mark();
+        said.push(Finding::error("VAL-2", Errno::ENOEXEC, why));
+        said.end_stage(mark);
+    }
+    let (signature, sig_ok) = module_signature(file, kernel, flags, &mut said);
+    let all: Vec<u16> = ARCHITECTURES.iter().map(|a| a.e_machine()).collect();
+    let machines = kernel.machine.map_or(all, |m| vec![m]);
+    let expected = Expected { config, machines: &machines, ignore_modversions: flags.ignore_modversions };
+    let module = elf_validity(signature.module, &expected, &mut said);
+    Opened { signature, sig_ok, module, said }
+}
+
+/// `module_sig_check` (SIG-1 to SIG-12).
+fn module_signature<'d>(
+    file: &'d [u8],
+    kernel: &Kernel,
+    flags: LoadFlags,
+    said: &mut Findings,
+) -> (SignatureTail<'d>, bool) {
+    let untouched = SignatureTail { module: file, marker: false, pkcs7: None };
     // SIG-13: without CONFIG_MODULE_SIG nothing is cut off.
-    if config.module_sig {
-        let (tail, finding) = module_sig_check(file);
-        signature = tail;
-        finding.into_iter().for_each(|f| said.push(f));
+    if !kernel.config.module_sig {
+        return (untouched, true);
+    }
+    let mark = said.mark();
+    // SIG-1: a mangled module is not looked at, its signature cannot be right.
+    let mangled = flags.ignore_modversions || flags.ignore_vermagic;
+    let (tail, finding) = if mangled { (untouched, None) } else { module_sig_check(file) };
+    finding.into_iter().for_each(|f| said.push(f));
+    let verdict = match tail.pkcs7 {
+        None => None,
+        Some(_) if kernel.certificates.is_empty() => Some(Verdict::Good),
+        Some(pkcs7) => Some(verify_pkcs7_signature(pkcs7, tail.module, &kernel.certificates)),
+    };
+    // SIG-10: three reasons only leave the module unsigned.
+    let soft = match verdict {
+        Some(Verdict::Good) => None,
+        Some(Verdict::Rejected) => {
+            let why =
+                "the signature was not made for these bytes: the module was changed after it was signed";
+            said.push(Finding::error("SIG-10", Errno::EKEYREJECTED, why));
+            None
+        }
+        Some(Verdict::Malformed) => {
+            said.push(Finding::error(
+                "SIG-10",
+                Errno::EBADMSG,
+                "the appended signature is no readable PKCS#7 message",
+            ));
+            None
+        }
+        Some(Verdict::UnknownKey) => Some("module with unavailable key"),
+        Some(Verdict::Unsupported) => Some("module with unsupported crypto"),
+        None if tail.marker => Some("module with unsupported crypto"),
+        None => Some("unsigned module"),
+    };
+    if let Some(reason) = soft.filter(|_| kernel.boot.sig_enforce || kernel.config.module_sig_force) {
+        let finding = Finding::error(
+            "SIG-11",
+            Errno::EKEYREJECTED,
+            format!("the kernel enforces signatures: {reason}"),
+        );
+        said.push(finding.says(format!("Loading of {reason} is rejected")));
     }
     said.end_stage_at_first(mark);
-    let all: Vec<u16> = ARCHITECTURES.iter().map(|a| a.e_machine()).collect();
-    let machines = machine.map_or(all, |m| vec![m]);
-    let expected = Expected { config, machines: &machines, ignore_modversions: false };
-    let module = elf_validity(signature.module, &expected, &mut said);
-    Opened { signature, module, said }
+    let good = soft.is_none();
+    (tail, good)
 }
 
 /// A module in memory, as far as its load went.
@@ -89,6 +154,8 @@ pub fn open<'d>(file: &'d [u8], config: &KernelConfig, machine: Option<u16>) -> 
 pub struct Load<'d> {
     /// Its architecture.
     pub arch: &'static dyn Architecture,
+    /// What the architecture keeps of it: its linkage tables.
+    pub mod_arch: ModArch,
     /// The file and the edited section headers; `sh_addr` is final.
     pub info: LoadInfo<'d>,
     /// The memory plan.
@@ -103,46 +170,68 @@ pub struct Load<'d> {
     pub stage: Stage,
 }
 
+/// A module that has a memory plan, but no addresses yet.
+#[derive(Debug)]
+pub struct LaidOut<'d> {
+    /// Its architecture.
+    pub arch: &'static dyn Architecture,
+    /// What the architecture keeps of it.
+    pub mod_arch: ModArch,
+    /// The file and the edited section headers.
+    pub info: LoadInfo<'d>,
+    /// The memory plan.
+    pub layout: Layout,
+}
+
 /// The half of `load_module` that needs no kernel: from the first rewrite to the memory plan.
 /// `None` if there is nothing to lay out; `said` tells why.
 pub fn lay_out<'d>(
     config: &'d KernelConfig,
     file: &'d ModuleFile<'d>,
+    cpu: Cpu,
     said: &mut Findings,
-) -> Option<(&'static dyn Architecture, LoadInfo<'d>, Layout)> {
+) -> Option<LaidOut<'d>> {
     let arch = architecture(file.e_machine())?;
     let mut info = LoadInfo::rewrite_section_headers(file, config);
-    arch.module_frob_arch_sections(&mut info, said);
+    let mod_arch = arch.module_frob_arch_sections(&mut info, cpu, said);
     info.module_enforce_rwx_sections(said);
     info.edit_flags();
     let mut layout = layout_sections(&info, said)?;
     layout_symtab(&mut info, &mut layout, said)?;
-    Some((arch, info, layout))
+    Some(LaidOut { arch, mod_arch, info, layout })
 }
 
-/// `load_module` from the first rewrite on, up to `stage`: the file is already checked ([`open`]). `place`
-/// chooses addresses once the layout is known. `None` if there is nothing to lay out or no room
-/// for it; `said` tells why.
+/// `load_module` after the ELF checks ([`open`]), up to `stage`. `place` chooses addresses once
+/// the layout is known. `None` if there is nothing to lay out or no room for it; `said` tells why.
 pub fn load_module<'d>(
     kernel: &'d Kernel,
-    file: &'d ModuleFile<'d>,
-    stage: Stage,
+    opened: &'d Opened<'_>,
+    args: &Args,
     place: impl FnOnce(&dyn Architecture, &LoadInfo<'_>, &Layout) -> Option<Placement>,
     said: &mut Findings,
 ) -> Option<Load<'d>> {
-    let (arch, mut info, layout) = lay_out(&kernel.config, file, said)?;
+    let file = opened.module.as_ref()?;
+    let mut taints = kernel.taints;
+    early_mod_check(kernel, file, args.flags, &mut taints, said);
+    let LaidOut { arch, mut mod_arch, mut info, layout } = lay_out(&kernel.config, file, args.cpu, said)?;
     let (placement, mut image) = allocate(arch, &info, &layout, place, said)?;
     // The second rewrite: every address is final from here on.
     move_module(&mut info, &layout, &placement, &mut image);
+    already_loaded(kernel, file, said);
+    module_augment_kernel_taints(kernel, file, opened.sig_ok, &mut taints, said);
+    check_export_symbol_versions(kernel, file, &mut taints, said);
     let ignores = |name: &[u8]| arch.ignores_undefined(name);
-    let mut resolution = simplify_symbols(&info, &placement, kernel, ignores, said);
+    let mut resolution = simplify_symbols(&info, &placement, kernel, taints, ignores, said);
     write_symtab(&info, &layout, &resolution.values, &mut image);
     let kallsyms = |name: &[u8], position| klp_find_object_symbol(kernel, name, position);
-    apply_relocations(arch, &info, &layout, &mut resolution.values, &kallsyms, &mut image, said);
-    if stage >= Stage::Kallsyms {
+    let values = &mut resolution.values;
+    apply_relocations(arch, &mut mod_arch, &info, &layout, values, &kallsyms, &mut image, said);
+    if args.stage >= Stage::Kallsyms {
         post_relocation(&info, &layout, &placement, &resolution.values, &mut image);
     }
-    Some(Load { arch, info, layout, placement, image, resolution, stage })
+    let load = Load { arch, mod_arch, info, layout, placement, image, resolution, stage: args.stage };
+    verify_exported_symbols(kernel, file, load.exports().iter().map(|e| &*e.name), said);
+    Some(load)
 }
 
 /// Memory for all regions (LAYOUT-40); without room for them the kernel's ENOMEM.
@@ -191,127 +280,6 @@ fn klp_find_object_symbol(kernel: &Kernel, name: &[u8], position: u64) -> Result
     }
 }
 
-/// A kernel with its modules and address space: what persists between loads.
-#[derive(Debug)]
-pub struct Loader {
-    /// The kernel, with the modules loaded so far.
-    pub kernel: Kernel,
-    area: Option<ModuleArea>,
-    /// Next free address of the modules' per-cpu reserve, once known (LAYOUT-54).
-    percpu_next: Option<u64>,
-}
-
-impl Loader {
-    /// A kernel just booted, with the modules that its symbol table lists.
-    pub fn new(kernel: Kernel) -> Self {
-        // LAYOUT-54
-        let percpu_next = kernel.symbols.address("__per_cpu_end");
-        Loader { kernel, area: None, percpu_next }
-    }
-
-    /// Loads a module, without adding it to the kernel. `place` and `percpu` override where it
-    /// goes. The placement that the kernel itself chooses is that of the next free addresses.
-    pub fn load<'d>(
-        &'d self,
-        module: &'d ModuleFile<'d>,
-        place: &Place,
-        percpu: Option<u64>,
-        stage: Stage,
-        said: &mut Findings,
-    ) -> Option<Load<'d>> {
-        let choose = |arch: &dyn Architecture, info: &LoadInfo<'_>, layout: &Layout| {
-            let bases = match place {
-                Place::Base(base) => Placement::consecutive(layout, *base).bases,
-                Place::Kernel => self.place(arch, layout)?,
-                Place::Regions(given) => {
-                    let mut bases = self.place(arch, layout).unwrap_or_default();
-                    for (region, base) in given {
-                        *bases.get_mut(*region) = *base;
-                    }
-                    bases
-                }
-            };
-            let percpu = percpu.or_else(|| Some(self.percpu_place(info)?.0)).unwrap_or(0);
-            Some(Placement { bases, percpu })
-        };
-        load_module(&self.kernel, module, stage, choose, said)
-    }
-
-    /// Where the kernel would put a module next (LAYOUT-50).
-    pub fn place(&self, arch: &dyn Architecture, layout: &Layout) -> Option<PerRegion<u64>> {
-        self.area(arch).into_owned().place(layout)
-    }
-
-    /// Keeps a module that was loaded: its exports, its memory but for init, its per-cpu area.
-    pub fn insert(&mut self, loaded: Kept) {
-        let Kept { module, arch, layout, placement, percpu_end } = loaded;
-        let mut area = self.area(arch).into_owned();
-        for region in layout.regions() {
-            let base = placement.bases.get(region);
-            let end = base.saturating_add(layout.allocated(region)).saturating_add(layout.page_size);
-            area.take(base, end);
-        }
-        area.free_init(&layout, &placement.bases);
-        self.area = Some(area);
-        self.percpu_next = percpu_end.or(self.percpu_next);
-        self.kernel.insert_module(module);
-    }
-
-    /// The module area: the modules of the symbol table take its lower part up
-    /// to their last symbol, as their exact regions are not known.
-    fn area(&self, arch: &dyn Architecture) -> Cow<'_, ModuleArea> {
-        if let Some(area) = &self.area {
-            return Cow::Borrowed(area);
-        }
-        let config = &self.kernel.config;
-        let (start, end) = arch.module_area(config, &|name| self.kernel.symbols.address(name));
-        let mut area = ModuleArea::new(start, end, config.page_size);
-        let of_modules = self.kernel.symbols.iter().filter(|s| s.module.is_some()).map(|s| s.address);
-        if let Some(last) = of_modules.filter(|a| (start..end).contains(a)).max() {
-            // The page of the last symbol, one more that its end may reach into, a guard page.
-            area.take(
-                start,
-                align_up(last, config.page_size).saturating_add(config.page_size.saturating_mul(2)),
-            );
-        }
-        Cow::Owned(area)
-    }
-
-    /// Address and end of the module's per-cpu area: first fit by alignment (LAYOUT-54, LAYOUT-60).
-    fn percpu_place(&self, info: &LoadInfo<'_>) -> Option<(u64, u64)> {
-        let pcpu = info.file.index().pcpu;
-        let section = info.sechdrs.get(pcpu).filter(|s| pcpu != 0 && s.sh_size != 0)?;
-        let align = section.sh_addralign.clamp(1, self.kernel.config.page_size);
-        let at = align_up(self.percpu_next?, align);
-        // PCPU_MIN_ALLOC_SIZE
-        Some((at, align_up(at.checked_add(section.sh_size)?, 4)))
-    }
-}
-
-/// What stays of a load when the module is kept in the kernel.
-#[derive(Debug)]
-pub struct Kept {
-    module: LoadedModule,
-    arch: &'static dyn Architecture,
-    layout: Layout,
-    placement: Placement,
-    percpu_end: Option<u64>,
-}
-
-impl Loader {
-    /// What to keep of a load, so that [`Loader::insert`] can take it once the load is dropped.
-    pub fn keep(&self, load: &Load<'_>) -> Kept {
-        let percpu_end = self.percpu_place(&load.info).map(|(_, end)| end);
-        Kept {
-            module: load.loaded_module(),
-            arch: load.arch,
-            layout: load.layout.clone(),
-            placement: load.placement,
-            percpu_end,
-        }
-    }
-}
-
 impl Load<'_> {
     /// The exports of the module at their final addresses.
     pub fn exports(&self) -> Vec<Export> {
@@ -332,7 +300,8 @@ impl Load<'_> {
         LoadedModule {
             name: self.info.file.name().into(),
             exports: ExportTable::new(self.exports()),
-            proprietary: self.resolution.proprietary,
+            proprietary: self.resolution.taints.module_has(Taint::ProprietaryModule),
+            listed: false,
         }
     }
 
@@ -340,6 +309,11 @@ impl Load<'_> {
     /// what the kernel would have.
     pub fn unknown_addresses(&self) -> usize {
         self.resolution.imports.iter().filter(|i| i.address.is_none()).count()
+    }
+
+    /// The linkage tables, of code that stays and of code that goes after init.
+    pub fn plts(&self) -> impl Iterator<Item = &ModPltSec> {
+        [&self.mod_arch.core, &self.mod_arch.init].into_iter()
     }
 
     /// How many relocations were applied.

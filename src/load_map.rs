@@ -71,6 +71,13 @@ fn write_map(out: &mut String, load: &Load<'_>, release: &str) -> std::fmt::Resu
             printed(info.file.section_name(usize::from(shndx)))
         )?;
     }
+    for table in load.plts().filter(|table| !table.slots.is_empty()) {
+        let name = printed(info.file.section_name(table.plt_shndx));
+        writeln!(out, "\n{name}: {} of {} slots taken", table.plt_num_entries, table.plt_max_entries)?;
+        for slot in &table.slots {
+            writeln!(out, "  {:#018x}  -> {:#018x}", slot.address, slot.target)?;
+        }
+    }
     writeln!(out, "\nimports")?;
     for import in &load.resolution.imports {
         let at = import.address.map_or(String::from("(not known)"), |a| format!("{a:#018x}"));

@@ -22,8 +22,13 @@ fn colour(severity: &str) -> Style {
 
 /// Prints to stdout. That nobody reads it any more is not worth a message.
 pub fn print(text: &str) -> Result<(), Error> {
+    print_bytes(text.as_bytes())
+}
+
+/// Prints bytes to stdout: names of the kernel need not be UTF-8.
+pub fn print_bytes(bytes: &[u8]) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let written = out.write_all(bytes).and_then(|()| out.flush());
     written.map_err(|e| Error::write(Path::new("stdout"), e))
 }
 

@@ -5,44 +5,33 @@ use std::path::Path;
 use elf_layout::Findings;
 use kmodld::document::Document;
 use kmodld::input::read_decompressed;
-use kmodld::kernel_source::KernelSource;
-use kmodld::load::{Opened, open};
+use kmodld::load::{Args, open};
 use kmodld::load_map::load_map;
 use kmodld::{Error, Load, Loader, Place, Stage, elf_output, raw_output};
 
 use super::Outcome;
+use super::kernel_args::{cpu, prepare};
 use crate::cli::{Format, Link};
 use crate::report;
 
 pub fn run(args: &Link) -> Result<Outcome, Error> {
     let bytes = read_decompressed(&args.file)?;
-    let source = KernelSource {
-        symtab: args.kernel.symtab.clone(),
-        symvers: args.kernel.symvers.clone(),
-        config: args.kernel.config.clone(),
+    let Some(loader) = prepare(&args.kernel, &args.live, &args.with, &bytes)? else {
+        return Ok(Outcome::Refused);
     };
-    let kernel = source.kernel_for(&bytes)?;
-    if !kernel.is_described() {
-        let what = "nothing describes the kernel: give its /proc/kallsyms or System.map (--symtab) and its Module.symvers (--symvers)";
-        return Err(Error::Usage(what.into()));
-    }
-    let mut loader = Loader::new(kernel);
-    for path in &args.with {
-        if !load_before(&mut loader, path)? {
-            return Ok(Outcome::Refused);
-        }
-    }
-    let Opened { module, mut said, .. } = open(&bytes, &loader.kernel.config, None);
-    let Some(module) = module else {
+    let how = Args { flags: args.live.flags(), cpu: cpu(&args.live, &loader), stage: stage(args) };
+    let opened = open(&bytes, &loader.kernel, how.flags);
+    let mut said = opened.said.clone();
+    if opened.module.is_none() {
         report::refusal(&args.file, &said, args.json)?;
         return Ok(Outcome::Input);
-    };
+    }
     let place = match args.place.base {
         Some(base) => Place::Base(base),
         None if args.place.region.is_empty() => Place::Kernel,
         None => Place::Regions(args.place.region.clone()),
     };
-    let load = loader.load(&module, &place, args.place.percpu, stage(args), &mut said);
+    let load = loader.load(&opened, &how, &place, args.place.percpu, &mut said);
     let Some(load) = load.filter(|_| !said.refused()) else {
         report::refusal(&args.file, &said, args.json)?;
         return Ok(Outcome::Refused);
@@ -56,22 +45,6 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
 /// The stage asked for, else the furthest there is.
 fn stage(args: &Link) -> Stage {
     args.stage.map_or(Stage::LAST, Stage::from)
-}
-
-/// A module of `--with`: it stays in the kernel. False if the kernel would refuse it.
-fn load_before(loader: &mut Loader, path: &Path) -> Result<bool, Error> {
-    let bytes = read_decompressed(path)?;
-    let Opened { module, mut said, .. } = open(&bytes, &loader.kernel.config, None);
-    let load =
-        module.as_ref().and_then(|m| loader.load(m, &Place::Kernel, None, Stage::Relocated, &mut said));
-    let Some(load) = load.filter(|_| !said.refused()) else {
-        report::refusal(path, &said, false)?;
-        return Ok(false);
-    };
-    let kept = loader.keep(&load);
-    drop(load);
-    loader.insert(kept);
-    Ok(true)
 }
 
 /// Memory with holes where addresses are not known would be no image of anything.

@@ -1,6 +1,8 @@
 //! One module per command.
 
 mod inspect;
+mod kernel;
+mod kernel_args;
 mod link;
 
 use kmodld::Error;
@@ -26,5 +28,6 @@ pub fn run(cli: &Cli) -> Result<Outcome, Error> {
     match &cli.command {
         Command::Inspect(args) => inspect::run(args),
         Command::Link(args) => link::run(args),
+        Command::Kernel(args) => kernel::run(args),
     }
 }

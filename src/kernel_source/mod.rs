@@ -1,19 +1,28 @@
 //! From the files that describe a kernel to a [`Kernel`].
+//!
+//! A [`Description`] is what is known of a kernel so far. Every file adds to
+//! it: an image ([`image`]), a SPEC ([`spec_file`]), a tree ([`tree`]), or a single text.
 
-use std::path::PathBuf;
+pub mod image;
+pub mod spec_file;
+pub mod tree;
 
-use elf_layout::modinfo::Modinfo;
-use elf_layout::{KernelConfig, KernelVersion, ModuleFile};
+use std::path::{Path, PathBuf};
+
+use elf_layout::{KernelConfig, KernelVersion};
 use symres::kallsyms::KernelSymbols;
-use symres::symvers::parse_symvers;
-use symres::{Kernel, KernelParts};
+use symres::symvers::{SymversEntry, parse_symvers};
+use symres::{Export, Kernel, KernelParts, LoadFlags};
 
 use crate::error::Error;
 use crate::input::read_decompressed;
+use spec_file::Records;
 
 /// The files that describe a kernel, in any combination.
 #[derive(Clone, Debug, Default)]
 pub struct KernelSource {
+    /// vmlinuz, vmlinux, Image, a SPEC or a tree.
+    pub kernel: Option<PathBuf>,
     /// `/proc/kallsyms` or System.map.
     pub symtab: Option<PathBuf>,
     /// Module.symvers.
@@ -22,30 +31,322 @@ pub struct KernelSource {
     pub config: Option<PathBuf>,
 }
 
+/// One piece of a description and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What was found.
+    pub what: &'static str,
+    /// Where and how.
+    pub how: String,
+}
+
+/// What is known of a kernel.
+#[derive(Clone, Debug, Default)]
+pub struct Description {
+    /// Release (`uname -r`).
+    pub release: Option<String>,
+    /// The string that vermagic is compared with.
+    pub vermagic: Option<String>,
+    /// `Linux version ...`
+    pub banner: Option<String>,
+    /// EM_* of its architecture.
+    pub machine: Option<u16>,
+    /// PAGE_SIZE in bytes.
+    pub page_size: Option<u64>,
+    /// sizeof(struct module) in bytes.
+    pub struct_module_size: Option<u64>,
+    /// Byte offsets of `init` and `exit` in it.
+    pub init_exit: Option<(u64, u64)>,
+    /// `.config`
+    pub config: Option<Vec<u8>>,
+    /// Symbols at link addresses, from an image or System.map.
+    pub symbols: Option<KernelSymbols>,
+    /// Symbols of the running kernel, with its modules.
+    pub live_symbols: Option<KernelSymbols>,
+    /// The kernel's own exports at link addresses.
+    pub exports: Option<Vec<Export>>,
+    /// Module.symvers.
+    pub symvers: Option<Vec<SymversEntry>>,
+    /// Certificates built in to verify modules, each as DER.
+    pub certificates: Vec<Vec<u8>>,
+    /// What came from where.
+    pub found: Vec<Found>,
+}
+
+/// Records of a SPEC that begin so hold a certificate each.
+const CERTIFICATE: &str = "certificate-";
+
 impl KernelSource {
-    /// Reads the files. What they do not tell (version, configuration) is taken
-    /// from the vermagic of `module`, the one to be loaded.
-    pub fn kernel_for(&self, module: &[u8]) -> Result<Kernel, Error> {
-        let release = vermagic_release(module).unwrap_or_default();
-        let mut config = KernelConfig::of_release(&release).unwrap_or_else(newest);
+    /// Reads all files.
+    pub fn describe(&self) -> Result<Description, Error> {
+        let mut description = match &self.kernel {
+            Some(path) => Description::read(path)?,
+            None => Description::default(),
+        };
         if let Some(path) = &self.config {
-            config.apply(&read_decompressed(path)?);
-        }
-        let mut parts = KernelParts { release, ..KernelParts::default() };
-        if let Some(path) = &self.symtab {
-            let text = read_decompressed(path)?;
-            let symbols =
-                KernelSymbols::parse(&text).map_err(|source| Error::Kernel { path: path.clone(), source })?;
-            parts.symbols = Some(symbols);
+            description.add_config(path)?;
         }
         if let Some(path) = &self.symvers {
-            let text = read_decompressed(path)?;
-            let symvers =
-                parse_symvers(&text).map_err(|source| Error::Kernel { path: path.clone(), source })?;
-            parts.symvers = Some(symvers);
+            description.add_symvers(path)?;
         }
+        if let Some(path) = &self.symtab {
+            let symbols = read_symbols(path)?;
+            description.add("symbols of the running kernel", path, "read as text");
+            description.live_symbols = Some(symbols);
+        }
+        Ok(description)
+    }
+
+    /// Reads all files; what they do not tell (version, configuration) is taken from the vermagic of
+    /// `module`, the one to be loaded.
+    pub fn kernel_for(&self, module: &[u8]) -> Result<Kernel, Error> {
+        let description = self.describe()?;
+        let at_fault = self.symtab.as_deref().or(self.kernel.as_deref()).unwrap_or(Path::new("-")).to_owned();
+        description.into_kernel(vermagic_release(module)).map_err(|what| Error::unusable(&at_fault, what))
+    }
+}
+
+impl Description {
+    /// Reads an image, a SPEC or a tree.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        if path.is_dir() {
+            return tree::read(path);
+        }
+        let bytes = crate::input::read(path)?;
+        if Records::is_spec(&bytes) {
+            let records = Records::parse(&bytes).map_err(|e| Error::unusable(path, e.to_string()))?;
+            return Description::from_records(path, &records);
+        }
+        image::read(path, &bytes)
+    }
+
+    fn add(&mut self, what: &'static str, path: &Path, how: &str) {
+        self.found.push(Found { what, how: format!("{how} ({})", path.display()) });
+    }
+
+    fn add_config(&mut self, path: &Path) -> Result<(), Error> {
+        self.config = Some(read_decompressed(path)?);
+        self.add("configuration", path, "read as text");
+        Ok(())
+    }
+
+    fn add_symvers(&mut self, path: &Path) -> Result<(), Error> {
+        let text = read_decompressed(path)?;
+        let symvers =
+            parse_symvers(&text).map_err(|source| Error::Kernel { path: path.to_owned(), source })?;
+        self.symvers = Some(symvers);
+        self.add("Module.symvers", path, "read as text");
+        Ok(())
+    }
+
+    /// Is there anything to load a module into? Without it the error says what to give.
+    pub fn is_empty(&self) -> bool {
+        self.symbols.is_none()
+            && self.live_symbols.is_none()
+            && self.exports.is_none()
+            && self.symvers.is_none()
+    }
+
+    /// Joins everything. `release` is that of the module, for a kernel that does not tell its own.
+    /// The error says which two pieces do not belong together.
+    pub fn into_kernel(self, release: Option<String>) -> Result<Kernel, String> {
+        let release = self.release.or(release).unwrap_or_default();
+        let mut config = KernelConfig::of_release(&release).unwrap_or_else(newest);
+        if let Some(vermagic) = &self.vermagic {
+            config.apply_vermagic(vermagic.as_bytes());
+        }
+        if let Some(text) = &self.config {
+            config.apply(text);
+        }
+        if let Some(size) = self.page_size {
+            config.page_size = size;
+        }
+        config.struct_module_size = self.struct_module_size;
+        let mut exports = self.exports;
+        if let (Some(link), Some(live)) = (&self.symbols, &self.live_symbols) {
+            let slide = slide(link, live)?;
+            exports.iter_mut().flatten().for_each(|e| e.address = e.address.map(|a| slid(a, slide)));
+        }
+        let parts = KernelParts {
+            release,
+            vermagic: self.vermagic.map(String::into_bytes),
+            machine: self.machine,
+            symbols: self.live_symbols.or(self.symbols),
+            exports,
+            symvers: self.symvers,
+            certificates: self.certificates,
+        };
         Ok(Kernel::new(config, parts))
     }
+
+    /// As the records of a SPEC.
+    pub fn to_records(&self) -> Records {
+        let mut records = Records::default();
+        let texts = [("release", &self.release), ("vermagic", &self.vermagic), ("banner", &self.banner)];
+        for (name, text) in texts {
+            text.iter().for_each(|text| records.set(name, text.as_str()));
+        }
+        let (init, exit) = self.init_exit.unzip();
+        let numbers = [
+            ("machine", self.machine.map(u64::from)),
+            ("page-size", self.page_size),
+            ("struct-module-size", self.struct_module_size),
+            ("struct-module-init", init),
+            ("struct-module-exit", exit),
+        ];
+        for (name, number) in numbers {
+            number.iter().for_each(|number| records.set(name, number.to_string()));
+        }
+        self.config.iter().for_each(|config| records.set("config", config.as_slice()));
+        self.symbols.iter().for_each(|symbols| records.set("kallsyms", kallsyms_text(symbols)));
+        self.exports.iter().for_each(|exports| records.set("exports", exports_text(exports)));
+        self.symvers.iter().for_each(|symvers| records.set("symvers", symvers_text(symvers)));
+        for (n, der) in self.certificates.iter().enumerate() {
+            records.set(&format!("{CERTIFICATE}{n:04}"), der.as_slice());
+        }
+        records
+    }
+
+    fn from_records(path: &Path, records: &Records) -> Result<Self, Error> {
+        let bad = |source| Error::Kernel { path: path.to_owned(), source };
+        let number = |name| records.number(name);
+        let mut description = Description {
+            release: records.text("release"),
+            vermagic: records.text("vermagic"),
+            banner: records.text("banner"),
+            machine: number("machine").and_then(|m| u16::try_from(m).ok()),
+            page_size: number("page-size").filter(|size| size.is_power_of_two()),
+            struct_module_size: number("struct-module-size"),
+            init_exit: number("struct-module-init").zip(number("struct-module-exit")),
+            config: records.get("config").map(<[u8]>::to_vec),
+            symbols: records.get("kallsyms").map(KernelSymbols::parse).transpose().map_err(bad)?,
+            symvers: records.get("symvers").map(parse_symvers).transpose().map_err(bad)?,
+            certificates: records.all(CERTIFICATE).map(<[u8]>::to_vec).collect(),
+            ..Description::default()
+        };
+        if let Some(text) = records.get("exports") {
+            let exports =
+                parse_exports(text).ok_or_else(|| Error::unusable(path, "a damaged record \"exports\""))?;
+            description.exports = Some(exports);
+        }
+        description.add("everything", path, "read from a SPEC");
+        Ok(description)
+    }
+}
+
+/// Reads kallsyms or System.map.
+fn read_symbols(path: &Path) -> Result<KernelSymbols, Error> {
+    let text = read_decompressed(path)?;
+    KernelSymbols::parse(&text).map_err(|source| Error::Kernel { path: path.to_owned(), source })
+}
+
+/// Only addresses of the upper half move with the kernel; per-cpu offsets and constants do not (KSYM-31).
+fn slid(address: u64, slide: u64) -> u64 {
+    if address >> 63 == 1 { address.wrapping_add(slide) } else { address }
+}
+
+/// How far the running kernel lies from its link addresses (KSYM-30). Every symbol that both have
+/// once must lie that far, else they are two kernels.
+fn slide(link: &KernelSymbols, live: &KernelSymbols) -> Result<u64, String> {
+    let mut slide = None;
+    let (mut compared, mut elsewhere) = (0u64, 0u64);
+    let text = link.iter().filter(|s| matches!(s.kind, b'T' | b't') && s.address >> 63 == 1);
+    for symbol in text {
+        let (at_link, now) = (link.named(symbol.name), live.named(symbol.name));
+        let mut now = now.iter().filter(|s| s.module.is_none());
+        let (Some(here), None) = (now.next(), now.next()) else { continue };
+        if at_link.len() != 1 {
+            continue;
+        }
+        let distance = here.address.wrapping_sub(symbol.address);
+        compared = compared.saturating_add(1);
+        if *slide.get_or_insert(distance) != distance {
+            elsewhere = elsewhere.saturating_add(1);
+        }
+    }
+    match slide {
+        None => {
+            Err(String::from("no symbol of the kernel image is in this symbol table: they are two kernels"))
+        }
+        Some(_) if elsewhere != 0 => {
+            let what = "of the functions that the kernel image and this symbol table have in common do not lie equally far apart";
+            Err(format!("{elsewhere} of {compared} {what}: they are two kernels"))
+        }
+        Some(slide) => Ok(slide),
+    }
+}
+
+/// `/proc/kallsyms` text of the kernel's own symbols.
+pub fn kallsyms_text(symbols: &KernelSymbols) -> Vec<u8> {
+    let mut out = Vec::new();
+    for symbol in symbols.iter().filter(|s| s.module.is_none()) {
+        out.extend_from_slice(format!("{:016x} {} ", symbol.address, char::from(symbol.kind)).as_bytes());
+        out.extend_from_slice(symbol.name);
+        out.push(b'\n');
+    }
+    out
+}
+
+/// Lines of Module.symvers for the kernel's own exports.
+pub fn exports_as_symvers(exports: &[Export]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for export in exports {
+        out.extend_from_slice(format!("{:#010x}\t", export.crc.unwrap_or(0)).as_bytes());
+        out.extend_from_slice(&export.name);
+        out.extend_from_slice(b"\tvmlinux\t");
+        out.extend_from_slice(kind(export.gpl_only));
+        out.push(b'\t');
+        out.extend_from_slice(&export.namespace);
+        out.push(b'\n');
+    }
+    out
+}
+
+fn kind(gpl_only: bool) -> &'static [u8] {
+    if gpl_only { b"EXPORT_SYMBOL_GPL" } else { b"EXPORT_SYMBOL" }
+}
+
+/// The SPEC's record `exports`: a line of Module.symvers each, after address and a tab. `-` for no CRC.
+fn exports_text(exports: &[Export]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for export in exports {
+        let crc = export.crc.map_or(String::from("-"), |crc| format!("{crc:#010x}"));
+        out.extend_from_slice(format!("{:#x}\t{crc}\t", export.address.unwrap_or(0)).as_bytes());
+        for field in [&*export.name, b"\t", kind(export.gpl_only), b"\t", &*export.namespace, b"\n"] {
+            out.extend_from_slice(field);
+        }
+    }
+    out
+}
+
+fn parse_exports(text: &[u8]) -> Option<Vec<Export>> {
+    let hex =
+        |field: &[u8]| u64::from_str_radix(std::str::from_utf8(field).ok()?.strip_prefix("0x")?, 16).ok();
+    let line = |line: &[u8]| {
+        let fields: Vec<&[u8]> = line.split(|b| *b == b'\t').collect();
+        let [address, crc, name, export, namespace] = fields.as_slice() else { return None };
+        Some(Export {
+            name: Box::from(*name),
+            address: Some(hex(address)?),
+            crc: if *crc == b"-" { None } else { Some(u32::try_from(hex(crc)?).ok()?) },
+            gpl_only: *export == kind(true),
+            namespace: Box::from(*namespace),
+        })
+    };
+    text.strip_suffix(b"\n").unwrap_or(text).split(|b| *b == b'\n').map(line).collect()
+}
+
+fn symvers_text(symvers: &[SymversEntry]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for entry in symvers {
+        out.extend_from_slice(format!("{:#010x}", entry.crc).as_bytes());
+        for field in [&*entry.name, &*entry.owner, kind(entry.gpl_only), &*entry.namespace] {
+            out.push(b'\t');
+            out.extend_from_slice(field);
+        }
+        out.push(b'\n');
+    }
+    out
 }
 
 /// For a module that tells no version: the newest whose rules are exact.
@@ -53,13 +354,66 @@ pub fn newest() -> KernelConfig {
     KernelConfig::new(KernelVersion::new(6, 12, 0))
 }
 
+/// A kernel of which nothing is known but the rules: the newest whose rules are exact.
+fn unknown() -> Kernel {
+    Kernel::new(newest(), KernelParts::default())
+}
+
 /// The release that a module's vermagic begins with.
 pub fn vermagic_release(module: &[u8]) -> Option<String> {
     // Only to learn which rules apply: the checks themselves come later.
-    let opened = crate::load::open(module, &newest(), None);
-    let release = |modinfo: Modinfo<'_>| {
-        let vermagic = String::from_utf8_lossy(modinfo.get("vermagic")?).into_owned();
-        Some(vermagic.split(' ').next().unwrap_or_default().to_owned())
-    };
-    opened.module.as_ref().map(ModuleFile::modinfo).and_then(release)
+    let opened = crate::load::open(module, &unknown(), LoadFlags::default());
+    let vermagic = opened.module.as_ref()?.modinfo().get("vermagic")?;
+    let vermagic = String::from_utf8_lossy(vermagic).into_owned();
+    Some(vermagic.split(' ').next().unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn symbols(text: &str) -> KernelSymbols {
+        KernelSymbols::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn ksym_30_slide_and_two_kernels() {
+        let link = symbols(
+            "0000000000001000 A percpu\nffffffff81000000 T _text\nffffffff81000100 t f\nffffffff81000200 T g\n",
+        );
+        let live = symbols(
+            "0000000000001000 A percpu\nffffffff9a000000 T _text\nffffffff9a000100 t f\nffffffff9a000200 T g\n",
+        );
+        assert_eq!(slide(&link, &live), Ok(0x1900_0000), "KSYM-30");
+        assert_eq!(slid(0x1000, 0x1900_0000), 0x1000, "KSYM-31: per-cpu offsets stay");
+        let other = symbols("ffffffff9a000000 T _text\nffffffff9a000110 t f\nffffffff9a000200 T g\n");
+        assert!(slide(&link, &other).unwrap_err().contains("1 of 3"), "a mismatch is detected");
+        assert!(slide(&link, &symbols("ffffffff9a000000 T nothing\n")).is_err());
+    }
+
+    #[test]
+    fn a_description_survives_its_spec() {
+        let export = |name: &[u8], crc, gpl_only, namespace: &[u8]| Export {
+            name: name.into(),
+            address: Some(0xffff_ffff_8100_0000),
+            crc,
+            gpl_only,
+            namespace: namespace.into(),
+        };
+        let description = Description {
+            release: Some("6.12.0".into()),
+            page_size: Some(4096),
+            init_exit: Some((0x138, 0x4b0)),
+            symbols: Some(symbols("ffffffff81000000 T _text\n")),
+            exports: Some(vec![export(b"a", Some(7), true, b"NS"), export(b"b", None, false, b"")]),
+            ..Description::default()
+        };
+        let read = Description::from_records(Path::new("x"), &description.to_records()).unwrap();
+        assert_eq!(read.exports, description.exports);
+        assert_eq!(
+            (read.release, read.page_size, read.init_exit),
+            (description.release, Some(4096), Some((0x138, 0x4b0)))
+        );
+        assert_eq!(read.symbols.unwrap().address("_text"), Some(0xffff_ffff_8100_0000));
+    }
 }

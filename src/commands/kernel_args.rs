@@ -1,0 +1,75 @@
+//! From the options that describe a kernel to a [`Loader`].
+
+use std::path::{Path, PathBuf};
+
+use kmodld::input::read_decompressed;
+use kmodld::kernel_source::KernelSource;
+use kmodld::load::{Args, open};
+use kmodld::{Error, Loader, Place, Stage};
+use reloc::Cpu;
+use reloc::aarch64::has_erratum_843419;
+use symres::{BootParams, LoadFlags, Taints};
+
+use crate::cli::{Kernel, Live};
+use crate::report;
+
+impl Live {
+    /// finit_module flags.
+    pub fn flags(&self) -> LoadFlags {
+        LoadFlags { ignore_modversions: self.force_modversion, ignore_vermagic: self.force_vermagic }
+    }
+}
+
+/// The kernel that the options describe, with the modules of `--with` loaded. What they do not tell
+/// comes from `module`, the first one that matters. `None`, all said, if the kernel refuses one of `--with`.
+pub fn prepare(
+    kernel: &Kernel,
+    live: &Live,
+    with: &[PathBuf],
+    module: &[u8],
+) -> Result<Option<Loader>, Error> {
+    let source = KernelSource {
+        kernel: kernel.kernel.clone(),
+        symtab: kernel.symtab.clone(),
+        symvers: kernel.symvers.clone(),
+        config: kernel.config.clone(),
+    };
+    let mut kernel = source.kernel_for(module)?;
+    if !kernel.is_described() {
+        let what = "nothing describes the kernel: give its image, a SPEC or a tree (--kernel), or its /proc/kallsyms (--symtab) and Module.symvers (--symvers)";
+        return Err(Error::Usage(what.into()));
+    }
+    kernel.boot = BootParams::parse(&live.cmdline);
+    kernel.taints = Taints::of_kernel(live.tainted);
+    let mut loader = Loader::new(kernel);
+    let args = Args { flags: LoadFlags::default(), cpu: cpu(live, &loader), stage: Stage::Relocated };
+    for path in with {
+        if !load_before(&mut loader, &args, path)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(loader))
+}
+
+/// What of the CPUs changes the bytes of a module.
+pub fn cpu(live: &Live, loader: &Loader) -> Cpu {
+    let version = loader.kernel.config.version;
+    let from_caps = live.cpu_caps.as_ref().and_then(|caps| has_erratum_843419(version, &caps.0));
+    Cpu { erratum_843419: live.erratum_843419 || from_caps.unwrap_or(false) }
+}
+
+/// A module of `--with`: it stays in the kernel. False if the kernel would refuse it.
+fn load_before(loader: &mut Loader, args: &Args, path: &Path) -> Result<bool, Error> {
+    let bytes = read_decompressed(path)?;
+    let opened = open(&bytes, &loader.kernel, args.flags);
+    let mut said = opened.said.clone();
+    let load = loader.load(&opened, args, &Place::Kernel, None, &mut said);
+    let Some(load) = load.filter(|_| !said.refused()) else {
+        report::refusal(path, &said, false)?;
+        return Ok(false);
+    };
+    let kept = loader.keep(&load);
+    drop(load);
+    loader.insert(kept);
+    Ok(true)
+}

@@ -1,0 +1,82 @@
+//! Kernel images: what `kernel-image` finds in one, as a [`Description`].
+
+use std::path::Path;
+
+use elf_layout::elf::{EM_AARCH64, EM_X86_64};
+use kernel_image::{Arch, KernelImage};
+use symres::Export;
+use symres::kallsyms::KernelSymbols;
+
+use super::{Description, Found};
+use crate::error::Error;
+
+/// Reads an image in any container. Without symbols or exports it is of no use.
+pub fn read(path: &Path, bytes: &[u8]) -> Result<Description, Error> {
+    let bad = |e: &kernel_image::Error| Error::unusable(path, e.to_string());
+    let image = KernelImage::open(bytes, KernelImage::DEFAULT_LIMIT).map_err(|e| bad(&e))?;
+    let mut out = Description {
+        release: image.release().map(text),
+        vermagic: image.vermagic().map(text),
+        banner: image.banner().map(text),
+        machine: Some(match image.arch() {
+            Arch::X86_64 => EM_X86_64,
+            _ => EM_AARCH64,
+        }),
+        page_size: image.page_size().map(u64::from),
+        ..Description::default()
+    };
+    let containers: Vec<String> = image.containers().iter().map(ToString::to_string).collect();
+    let shell = if containers.is_empty() { String::from("no container") } else { containers.join(", ") };
+    out.note("image", format!("{:?} in {shell} ({})", image.format(), path.display()));
+
+    let kallsyms = image.kallsyms().map_err(bad)?;
+    let mut lines = Vec::with_capacity(kallsyms.len().saturating_mul(48));
+    for symbol in kallsyms.iter() {
+        lines.extend_from_slice(format!("{:016x} {} ", symbol.address, char::from(symbol.kind)).as_bytes());
+        lines.extend_from_slice(symbol.name);
+        lines.push(b'\n');
+    }
+    let symbols =
+        KernelSymbols::parse(&lines).map_err(|source| Error::Kernel { path: path.to_owned(), source })?;
+    out.note("symbols", format!("{} in kallsyms tables, {:?}", symbols.len(), kallsyms.layout()));
+    out.symbols = Some(symbols);
+
+    let exports = image.exports().map_err(|e| bad(&e))?;
+    out.note("exports", format!("{} in __ksymtab, found by {:?}", exports.len(), exports.source()));
+    let export = |e: kernel_image::Export<'_>| Export {
+        name: Box::from(e.name),
+        address: Some(e.address),
+        crc: e.crc,
+        gpl_only: e.gpl_only,
+        namespace: Box::from(e.namespace.unwrap_or_default()),
+    };
+    out.exports = Some(exports.iter().map(export).collect());
+
+    match image.btf() {
+        Ok(btf) => {
+            out.struct_module_size = btf.struct_size("module");
+            let offset = |member| btf.member("module", member).map(|m| m.offset);
+            out.init_exit = offset("init").zip(offset("exit"));
+            out.note("BTF", format!("{} types", btf.len()));
+        }
+        Err(e) => out.note("BTF", format!("none: {e}")),
+    }
+    if let Some(config) = image.config() {
+        out.config = Some(config.map_err(|e| bad(&e))?);
+        out.note("configuration", String::from("built in (IKCONFIG)"));
+    }
+    let certificates = image.certificates();
+    out.note("certificates", format!("{}, found by {:?}", certificates.der.len(), certificates.source));
+    out.certificates = certificates.der.iter().map(|der| der.to_vec()).collect();
+    Ok(out)
+}
+
+impl Description {
+    fn note(&mut self, what: &'static str, how: String) {
+        self.found.push(Found { what, how });
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end_matches('\n').to_owned()
+}

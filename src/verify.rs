@@ -1,0 +1,147 @@
+//! Verifying a module's signature against certificates, as the kernel does with
+//! its keyring (SIG-8).
+
+use cms::cert::x509::Certificate;
+use cms::content_info::ContentInfo;
+use cms::signed_data::{SignedData, SignerIdentifier, SignerInfo};
+use der::asn1::{ObjectIdentifier, OctetString};
+use der::{Decode, Encode};
+use p256::ecdsa::signature::hazmat::PrehashVerifier;
+use rsa::pkcs1v15::Pkcs1v15Sign;
+use rsa::pkcs8::DecodePublicKey;
+use sha2::Digest;
+
+/// What the kernel makes of a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A certificate's key made it for these bytes.
+    Good,
+    /// None of the certificates is the signer's (ENOKEY).
+    UnknownKey,
+    /// An algorithm that is not supported (ENOPKG).
+    Unsupported,
+    /// Not for these bytes (EKEYREJECTED).
+    Rejected,
+    /// Not a PKCS#7 message (EBADMSG).
+    Malformed,
+}
+
+const RSA_ENCRYPTION: &str = "1.2.840.113549.1.1.1";
+const ID_MESSAGE_DIGEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.4");
+const SUBJECT_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
+
+/// A hash algorithm, with what RSA's padding needs of it.
+#[derive(Clone, Copy)]
+enum Hash {
+    Sha1,
+    Sha224,
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+impl Hash {
+    fn of_oid(oid: &str) -> Option<Self> {
+        Some(match oid {
+            "1.3.14.3.2.26" => Hash::Sha1,
+            "2.16.840.1.101.3.4.2.4" => Hash::Sha224,
+            "2.16.840.1.101.3.4.2.1" => Hash::Sha256,
+            "2.16.840.1.101.3.4.2.2" => Hash::Sha384,
+            "2.16.840.1.101.3.4.2.3" => Hash::Sha512,
+            _ => return None,
+        })
+    }
+
+    fn digest(self, data: &[u8]) -> Vec<u8> {
+        match self {
+            Hash::Sha1 => sha1::Sha1::digest(data).to_vec(),
+            Hash::Sha224 => sha2::Sha224::digest(data).to_vec(),
+            Hash::Sha256 => sha2::Sha256::digest(data).to_vec(),
+            Hash::Sha384 => sha2::Sha384::digest(data).to_vec(),
+            Hash::Sha512 => sha2::Sha512::digest(data).to_vec(),
+        }
+    }
+
+    fn padding(self) -> Pkcs1v15Sign {
+        match self {
+            Hash::Sha1 => Pkcs1v15Sign::new::<sha1::Sha1>(),
+            Hash::Sha224 => Pkcs1v15Sign::new::<sha2::Sha224>(),
+            Hash::Sha256 => Pkcs1v15Sign::new::<sha2::Sha256>(),
+            Hash::Sha384 => Pkcs1v15Sign::new::<sha2::Sha384>(),
+            Hash::Sha512 => Pkcs1v15Sign::new::<sha2::Sha512>(),
+        }
+    }
+}
+
+/// Verifies a detached PKCS#7 signature of `data`. `certificates` are DER; those
+/// that cannot be read match nobody.
+pub fn verify_pkcs7_signature(pkcs7: &[u8], data: &[u8], certificates: &[Vec<u8>]) -> Verdict {
+    let signed = ContentInfo::from_der(pkcs7).and_then(|content| content.content.decode_as::<SignedData>());
+    let Ok(signed) = signed else { return Verdict::Malformed };
+    let trusted: Vec<Certificate> =
+        certificates.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
+    // The kernel goes on to the next signer only where a key or an algorithm is missing.
+    let mut verdict = Verdict::UnknownKey;
+    for signer in signed.signer_infos.0.iter() {
+        verdict = verify_signer(signer, data, &trusted);
+        if !matches!(verdict, Verdict::UnknownKey | Verdict::Unsupported) {
+            break;
+        }
+    }
+    verdict
+}
+
+fn verify_signer(signer: &SignerInfo, data: &[u8], trusted: &[Certificate]) -> Verdict {
+    let Some(hash) = Hash::of_oid(&signer.digest_alg.oid.to_string()) else { return Verdict::Unsupported };
+    let mut digest = hash.digest(data);
+    if let Some(attributes) = &signer.signed_attrs {
+        // SIG-14: then the signature covers the attributes, and one of them the data.
+        let says =
+            attributes.iter().find(|a| a.oid == ID_MESSAGE_DIGEST).and_then(|a| a.values.iter().next());
+        let same =
+            says.and_then(|v| v.decode_as::<OctetString>().ok()).is_some_and(|v| v.as_bytes() == digest);
+        let Ok(covered) = attributes.to_der() else { return Verdict::Malformed };
+        if !same {
+            return Verdict::Rejected;
+        }
+        digest = hash.digest(&covered);
+    }
+    let Some(certificate) = trusted.iter().find(|c| is_signer(c, &signer.sid)) else {
+        return Verdict::UnknownKey;
+    };
+    let key = &certificate.tbs_certificate.subject_public_key_info;
+    let Ok(der) = key.to_der() else { return Verdict::Malformed };
+    let signature = signer.signature.as_bytes();
+    let verified = if key.algorithm.oid.to_string() == RSA_ENCRYPTION {
+        rsa::RsaPublicKey::from_public_key_der(&der)
+            .ok()
+            .map(|key| key.verify(hash.padding(), &digest, signature).is_ok())
+    } else if let Ok(key) = p384::ecdsa::VerifyingKey::from_public_key_der(&der) {
+        let signature = p384::ecdsa::Signature::from_der(signature).ok();
+        Some(signature.is_some_and(|s| key.verify_prehash(&digest, &s).is_ok()))
+    } else if let Ok(key) = p256::ecdsa::VerifyingKey::from_public_key_der(&der) {
+        let signature = p256::ecdsa::Signature::from_der(signature).ok();
+        Some(signature.is_some_and(|s| key.verify_prehash(&digest, &s).is_ok()))
+    } else {
+        None
+    };
+    match verified {
+        Some(true) => Verdict::Good,
+        Some(false) => Verdict::Rejected,
+        None => Verdict::Unsupported,
+    }
+}
+
+fn is_signer(certificate: &Certificate, signer: &SignerIdentifier) -> bool {
+    let tbs = &certificate.tbs_certificate;
+    match signer {
+        SignerIdentifier::IssuerAndSerialNumber(id) => {
+            tbs.issuer == id.issuer && tbs.serial_number.as_bytes() == id.serial_number.as_bytes()
+        }
+        SignerIdentifier::SubjectKeyIdentifier(id) => {
+            let extension = tbs.extensions.iter().flatten().find(|e| e.extn_id == SUBJECT_KEY_ID);
+            let key_id = extension.and_then(|e| OctetString::from_der(e.extn_value.as_bytes()).ok());
+            key_id.is_some_and(|k| k.as_bytes() == id.0.as_bytes())
+        }
+    }
+}
