@@ -27,6 +27,8 @@ pub enum Command {
     Inspect(Inspect),
     /// Link a module into memory as load_module does
     Link(Box<Link>),
+    /// Tell whether a kernel would load modules, and every reason why not
+    Check(Box<Check>),
     /// Show what a kernel image or tree tells: symbols, exports, facts; or save it as a SPEC
     Kernel(KernelCommand),
 }
@@ -74,6 +76,36 @@ pub struct Link {
     /// Print the document of layout.json instead of tables
     #[arg(long)]
     pub json: bool,
+}
+
+/// `check`
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Modules, also compressed (.gz, .xz, .zst); each is checked on its own
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub kernel: Kernel,
+    /// A module loaded before, in this order; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub with: Vec<PathBuf>,
+    #[command(flatten)]
+    pub live: Live,
+    /// Parameters as on modprobe's command line: "A=1 B=2"
+    #[arg(
+        long,
+        value_name = "PARAMS",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    pub params: String,
+    /// Print one JSON document with all verdicts
+    #[arg(long, group = "print")]
+    pub json: bool,
+    /// Print one JSON document per module, one a line
+    #[arg(long, group = "print")]
+    pub jsonl: bool,
 }
 
 /// `kernel`

@@ -10,6 +10,7 @@
 //! The program of the same name is built on this library alone.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+pub mod check;
 pub mod document;
 pub mod elf_output;
 pub mod error;

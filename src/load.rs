@@ -8,11 +8,12 @@ use elf_layout::signature::{SignatureTail, module_sig_check};
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, ModuleFile, Placement};
-use finalize::post_relocation;
-use reloc::{ARCHITECTURES, Architecture, Cpu, ModArch, ModPltSec, apply_relocations, architecture};
+use finalize::parse_args::{ParamEnv, parse_args};
+use finalize::{module_finalize, post_relocation};
+use reloc::{ARCHITECTURES, Architecture, Cpu, ModArch, ModPltSec, Symbols, apply_relocations, architecture};
 use symres::early::{
-    already_loaded, check_export_symbol_versions, early_mod_check, module_augment_kernel_taints,
-    verify_exported_symbols,
+    already_loaded, check_export_symbol_versions, check_modinfo_taints, early_mod_check,
+    signature_and_name_taints, verify_exported_symbols,
 };
 use symres::simplify::{simplify_symbols, write_symtab};
 use symres::{Export, ExportTable, Kernel, LoadFlags, LoadedModule, Resolution, Taint};
@@ -44,18 +45,20 @@ impl Stage {
 
 /// How a module is to be loaded.
 #[derive(Clone, Copy, Debug)]
-pub struct Args {
+pub struct Args<'a> {
     /// finit_module flags.
     pub flags: LoadFlags,
     /// What of the CPUs changes the bytes.
     pub cpu: Cpu,
     /// How far to go.
     pub stage: Stage,
+    /// Parameters to set once all else is done, whatever the stage; `None` sets none.
+    pub params: Option<&'a [u8]>,
 }
 
-impl Default for Args {
+impl Default for Args<'_> {
     fn default() -> Self {
-        Args { flags: LoadFlags::default(), cpu: Cpu::default(), stage: Stage::LAST }
+        Args { params: None, flags: LoadFlags::default(), cpu: Cpu::default(), stage: Stage::LAST }
     }
 }
 
@@ -206,31 +209,45 @@ pub fn lay_out<'d>(
 pub fn load_module<'d>(
     kernel: &'d Kernel,
     opened: &'d Opened<'_>,
-    args: &Args,
+    args: &Args<'_>,
     place: impl FnOnce(&dyn Architecture, &LoadInfo<'_>, &Layout) -> Option<Placement>,
     said: &mut Findings,
 ) -> Option<Load<'d>> {
     let file = opened.module.as_ref()?;
     let mut taints = kernel.taints;
+    // Since v6.4 everything that taints comes after the module is in the list
+    // (module_augment_kernel_taints); before that check_modinfo does most of it.
+    let since_6_4 = kernel.config.version.since(6, 4);
     early_mod_check(kernel, file, args.flags, &mut taints, said);
+    if !since_6_4 {
+        check_modinfo_taints(kernel, file, &mut taints, said);
+    }
     let LaidOut { arch, mut mod_arch, mut info, layout } = lay_out(&kernel.config, file, args.cpu, said)?;
     let (placement, mut image) = allocate(arch, &info, &layout, place, said)?;
     // The second rewrite: every address is final from here on.
     move_module(&mut info, &layout, &placement, &mut image);
     already_loaded(kernel, file, said);
-    module_augment_kernel_taints(kernel, file, opened.sig_ok, &mut taints, said);
+    if since_6_4 {
+        check_modinfo_taints(kernel, file, &mut taints, said);
+    }
+    signature_and_name_taints(kernel, file, opened.sig_ok, &mut taints, said);
     check_export_symbol_versions(kernel, file, &mut taints, said);
     let ignores = |name: &[u8]| arch.ignores_undefined(name);
     let mut resolution = simplify_symbols(&info, &placement, kernel, taints, ignores, said);
     write_symtab(&info, &layout, &resolution.values, &mut image);
     let kallsyms = |name: &[u8], position| klp_find_object_symbol(kernel, name, position);
-    let values = &mut resolution.values;
-    apply_relocations(arch, &mut mod_arch, &info, &layout, values, &kallsyms, &mut image, said);
+    let mut symbols =
+        Symbols { values: &mut resolution.values, unknown: &resolution.unknown, kallsyms: &kallsyms };
+    apply_relocations(arch, &mut mod_arch, &info, &layout, &mut symbols, &mut image, said);
     if args.stage >= Stage::Kallsyms {
         post_relocation(&info, &layout, &placement, &resolution.values, &mut image);
     }
-    let load = Load { arch, mod_arch, info, layout, placement, image, resolution, stage: args.stage };
+    module_finalize(&info, said);
+    let mut load = Load { arch, mod_arch, info, layout, placement, image, resolution, stage: args.stage };
     verify_exported_symbols(kernel, file, load.exports().iter().map(|e| &*e.name), said);
+    if let Some(params) = args.params {
+        parse_args(&load.info, &load.layout, &mut load.image, params, &ParamEnv::default(), said);
+    }
     Some(load)
 }
 
@@ -264,8 +281,8 @@ fn allocate(
 
 /// Address of the kernel's symbol at a position among those of its name (RELOC-GEN-5).
 fn klp_find_object_symbol(kernel: &Kernel, name: &[u8], position: u64) -> Result<u64, String> {
-    let named = kernel.symbols.named(name);
-    let candidates: Vec<u64> = named.iter().filter(|s| s.module.is_none()).map(|s| s.address).collect();
+    let of_kernel = kernel.symbols.named(name).filter(|s| s.module.is_none());
+    let candidates: Vec<u64> = of_kernel.map(|s| s.address).collect();
     let text = elf_layout::bytes::printed(name);
     match (candidates.as_slice(), position) {
         ([only], 0) => Ok(*only),
@@ -303,12 +320,6 @@ impl Load<'_> {
             proprietary: self.resolution.taints.module_has(Taint::ProprietaryModule),
             listed: false,
         }
-    }
-
-    /// Imports whose exporter is known but not their address: the memory is not
-    /// what the kernel would have.
-    pub fn unknown_addresses(&self) -> usize {
-        self.resolution.imports.iter().filter(|i| i.address.is_none()).count()
     }
 
     /// The linkage tables, of code that stays and of code that goes after init.

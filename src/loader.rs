@@ -32,6 +32,8 @@ pub struct Loader {
     area: Option<ModuleArea>,
     /// Next free address of the modules' per-cpu reserve, once known (LAYOUT-54).
     percpu_next: Option<u64>,
+    /// Highest symbol of the modules that the symbol table lists.
+    last_listed: Option<u64>,
 }
 
 impl Loader {
@@ -39,7 +41,9 @@ impl Loader {
     pub fn new(kernel: Kernel) -> Self {
         // LAYOUT-54
         let percpu_next = kernel.symbols.address("__per_cpu_end");
-        Loader { kernel, area: None, percpu_next }
+        let of_modules = kernel.symbols.iter().filter(|s| s.module.is_some());
+        let last_listed = of_modules.map(|s| s.address).max();
+        Loader { kernel, area: None, percpu_next, last_listed }
     }
 
     /// Loads a module, without adding it to the kernel. `place` and `percpu` override where it
@@ -47,7 +51,7 @@ impl Loader {
     pub fn load<'d>(
         &'d self,
         opened: &'d Opened<'_>,
-        args: &Args,
+        args: &Args<'_>,
         place: &Place,
         percpu: Option<u64>,
         said: &mut Findings,
@@ -97,8 +101,7 @@ impl Loader {
                 continue;
             }
             let name = file.symbol_name(symbol);
-            let named = self.kernel.symbols.named(name);
-            let mut of_module = named.iter().filter(|s| s.module == Some(file.name()));
+            let mut of_module = self.kernel.symbols.named(name).filter(|s| s.module == Some(file.name()));
             // A name that the module has twice tells nothing.
             let (Some(found), None) = (of_module.next(), of_module.next()) else { continue };
             let base = found.address.wrapping_sub(place.offset).wrapping_sub(symbol.value());
@@ -134,8 +137,7 @@ impl Loader {
         let config = &self.kernel.config;
         let (start, end) = arch.module_area(config, &|name| self.kernel.symbols.address(name));
         let mut area = ModuleArea::new(start, end, config.page_size);
-        let of_modules = self.kernel.symbols.iter().filter(|s| s.module.is_some()).map(|s| s.address);
-        if let Some(last) = of_modules.filter(|a| (start..end).contains(a)).max() {
+        if let Some(last) = self.last_listed.filter(|a| (start..end).contains(a)) {
             // The page of the last symbol, one more that its end may reach into, a guard page.
             area.take(
                 start,

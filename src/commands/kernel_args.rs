@@ -42,7 +42,8 @@ pub fn prepare(
     kernel.boot = BootParams::parse(&live.cmdline);
     kernel.taints = Taints::of_kernel(live.tainted);
     let mut loader = Loader::new(kernel);
-    let args = Args { flags: LoadFlags::default(), cpu: cpu(live, &loader), stage: Stage::Relocated };
+    let args =
+        Args { flags: LoadFlags::default(), cpu: cpu(live, &loader), stage: Stage::Relocated, params: None };
     for path in with {
         if !load_before(&mut loader, &args, path)? {
             return Ok(None);
@@ -59,7 +60,7 @@ pub fn cpu(live: &Live, loader: &Loader) -> Cpu {
 }
 
 /// A module of `--with`: it stays in the kernel. False if the kernel would refuse it.
-fn load_before(loader: &mut Loader, args: &Args, path: &Path) -> Result<bool, Error> {
+fn load_before(loader: &mut Loader, args: &Args<'_>, path: &Path) -> Result<bool, Error> {
     let bytes = read_decompressed(path)?;
     let opened = open(&bytes, &loader.kernel, args.flags);
     let mut said = opened.said.clone();

@@ -19,7 +19,8 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
     let Some(loader) = prepare(&args.kernel, &args.live, &args.with, &bytes)? else {
         return Ok(Outcome::Refused);
     };
-    let how = Args { flags: args.live.flags(), cpu: cpu(&args.live, &loader), stage: stage(args) };
+    let how =
+        Args { flags: args.live.flags(), cpu: cpu(&args.live, &loader), stage: stage(args), params: None };
     let opened = open(&bytes, &loader.kernel, how.flags);
     let mut said = opened.said.clone();
     if opened.module.is_none() {
@@ -49,19 +50,16 @@ fn stage(args: &Link) -> Stage {
 
 /// Memory with holes where addresses are not known would be no image of anything.
 fn addresses_known(path: &Path, load: &Load<'_>) -> Result<(), Error> {
-    let unknown = load.unknown_addresses();
-    if unknown == 0 {
-        return Ok(());
-    }
+    let unknown = load.resolution.unknown.len();
     let name = load
         .resolution
         .imports
         .iter()
         .find(|i| i.address.is_none())
         .map(|i| i.name.escape_ascii().to_string());
+    let Some(name) = name else { return Ok(()) };
     let what = format!(
-        "{unknown} imported symbols ({}...) have no known address: give the kernel's /proc/kallsyms or System.map with --symtab",
-        name.unwrap_or_default()
+        "{unknown} imported symbols ({name}...) have no known address: give the kernel's image (--kernel) or /proc/kallsyms (--symtab)"
     );
     Err(Error::unusable(path, what))
 }

@@ -1,5 +1,6 @@
 //! One module per command.
 
+mod check;
 mod inspect;
 mod kernel;
 mod kernel_args;
@@ -28,6 +29,7 @@ pub fn run(cli: &Cli) -> Result<Outcome, Error> {
     match &cli.command {
         Command::Inspect(args) => inspect::run(args),
         Command::Link(args) => link::run(args),
+        Command::Check(args) => check::run(args),
         Command::Kernel(args) => kernel::run(args),
     }
 }

@@ -252,12 +252,8 @@ fn slide(link: &KernelSymbols, live: &KernelSymbols) -> Result<u64, String> {
     let (mut compared, mut elsewhere) = (0u64, 0u64);
     let text = link.iter().filter(|s| matches!(s.kind, b'T' | b't') && s.address >> 63 == 1);
     for symbol in text {
-        let (at_link, now) = (link.named(symbol.name), live.named(symbol.name));
-        let mut now = now.iter().filter(|s| s.module.is_none());
-        let (Some(here), None) = (now.next(), now.next()) else { continue };
-        if at_link.len() != 1 {
-            continue;
-        }
+        let once = link.unique(symbol.name).is_some();
+        let Some(here) = live.unique(symbol.name).filter(|s| once && s.module.is_none()) else { continue };
         let distance = here.address.wrapping_sub(symbol.address);
         compared = compared.saturating_add(1);
         if *slide.get_or_insert(distance) != distance {

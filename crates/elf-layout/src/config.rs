@@ -51,6 +51,8 @@ pub struct KernelConfig {
     pub module_sig_force: bool,
     /// CONFIG_RANDOMIZE_BASE: KASLR is built in, and arm64 counts PLT entries for branches (PLT-4).
     pub randomize_base: bool,
+    /// CONFIG_DYNAMIC_FTRACE (FIN-30).
+    pub dynamic_ftrace: bool,
     /// PAGE_SIZE in bytes.
     pub page_size: u64,
     /// sizeof(struct module) in bytes, if known (VAL-48).
@@ -80,6 +82,7 @@ impl KernelConfig {
             module_sig: true,
             module_sig_force: false,
             randomize_base: true,
+            dynamic_ftrace: true,
             page_size: 4096,
             struct_module_size: None,
         }
@@ -121,6 +124,7 @@ impl KernelConfig {
         self.allow_missing_namespace_imports = is_set("CONFIG_MODULE_ALLOW_MISSING_NAMESPACE_IMPORTS");
         self.module_sig = is_set("CONFIG_MODULE_SIG");
         self.module_sig_force = is_set("CONFIG_MODULE_SIG_FORCE");
+        self.dynamic_ftrace = is_set("CONFIG_DYNAMIC_FTRACE");
         self.randomize_base = is_set("CONFIG_RANDOMIZE_BASE");
         // CONFIG_PAGE_SIZE_*KB is generic since v6.9; arm64 had CONFIG_ARM64_*K_PAGES before and still has.
         self.page_size = if is_set("CONFIG_ARM64_64K_PAGES") || is_set("CONFIG_PAGE_SIZE_64KB") {

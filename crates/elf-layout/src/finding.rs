@@ -32,6 +32,7 @@ errnos! {
     EEXIST = 17,
     EINVAL = 22,
     ENOSPC = 28,
+    EROFS = 30,
     ERANGE = 34,
     ENOPKG = 65,
     EBADMSG = 74,

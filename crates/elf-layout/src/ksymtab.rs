@@ -40,7 +40,8 @@ pub fn exports<'d>(file: &'d ModuleFile<'d>, version: KernelVersion) -> Vec<Modu
             continue;
         }
         let form = Form::of(&pointers, table, version);
-        let count = file.sections().get(table).map_or(0, |s| s.sh_size.checked_div(form.record).unwrap_or(0));
+        // By the bytes in the file: a NOBITS table has no records, however large it says it is.
+        let count = (file.section_bytes(table).len() as u64).checked_div(form.record).unwrap_or(0);
         for n in 0..count {
             let at = n.wrapping_mul(form.record);
             let Some((symbol, addend)) = pointers.symbol(table, at) else {

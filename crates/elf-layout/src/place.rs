@@ -60,6 +60,9 @@ impl ModuleArea {
 
     /// The lowest hole of `size` bytes and one guard page; `None` if there is none.
     pub fn allocate(&mut self, size: u64) -> Option<u64> {
+        if size > self.end.saturating_sub(self.start) {
+            return None;
+        }
         let size = align_up(size, self.page_size).checked_add(self.page_size)?;
         let mut at = self.start;
         for (start, end) in &self.taken {

@@ -50,10 +50,12 @@ pub fn layout_symtab(info: &mut LoadInfo<'_>, layout: &mut Layout, said: &mut Fi
 
     // (1) the full symbol table
     put_in_init(info, layout, sym, init_region);
-    // (2) core: symbols, their names, their type letters
+    // (2) core: symbols, their names, their type letters. Livepatch modules keep all: their symbols
+    // are resolved later.
+    let livepatch = info.file.modinfo().get("livepatch").is_some();
     let core_symbols: Vec<u32> = (0u32..)
         .zip(info.file.symbols())
-        .filter(|(i, s)| *i == 0 || is_core_symbol(info, layout, s))
+        .filter(|(i, s)| *i == 0 || livepatch || is_core_symbol(info, layout, s))
         .map(|(i, _)| i)
         .collect();
     let align = info.sechdrs.get(sym).map_or(1, |s| s.sh_addralign);
@@ -106,10 +108,6 @@ fn put_in_init(info: &mut LoadInfo<'_>, layout: &mut Layout, index: usize, regio
 
 /// `is_core_symbol` (LAYOUT-31, LAYOUT-32).
 fn is_core_symbol(info: &LoadInfo<'_>, layout: &Layout, symbol: &Sym) -> bool {
-    // Livepatch modules keep all: their symbols are resolved later.
-    if info.file.modinfo().get("livepatch").is_some() {
-        return true;
-    }
     let index = usize::from(symbol.shndx());
     if symbol.shndx() == SHN_UNDEF || index >= info.sechdrs.len() || symbol.name_offset() == 0 {
         return false;

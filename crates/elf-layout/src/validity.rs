@@ -15,7 +15,7 @@ use crate::elf::{
     self, EHDR_SIZE, ET_REL, FileHeader64, LE, SHDR_SIZE, SHF_ALLOC, SHT_NOBITS, SHT_NULL, SHT_STRTAB,
     SHT_SYMTAB, SectionHeader64, Shdr, Sym, SymFields,
 };
-use crate::finding::{Errno, Finding, Findings, Subject};
+use crate::finding::{Errno, Finding, Findings, Severity, Subject};
 use crate::module_file::{ModuleFile, SectionIndex};
 
 /// Name of the section that holds the module's `struct module`.
@@ -396,6 +396,10 @@ impl<'d> Checks<'d, '_> {
                 line,
                 format!("the file has no {THIS_MODULE}: it is an object file but not a module"),
             ));
+        } else if module.sections.get(index).is_some_and(|s| s.sh_type == SHT_NOBITS) {
+            // VAL-46 came with 6.4.
+            let why = "struct module has no bytes in the file (NOBITS), which this kernel does not notice: it crashes";
+            self.fail(Finding::note("VAL-46", Severity::Oops, why).about(subject(index, THIS_MODULE)));
         }
         index
     }

@@ -8,7 +8,12 @@ extern crate alloc;
 
 pub mod extable;
 pub mod kallsyms;
+pub mod kstrto;
+pub mod module_finalize;
+pub mod parse_args;
 pub mod sort;
+
+pub use module_finalize::module_finalize;
 
 use elf_layout::{Layout, LoadInfo, Memory, Placement};
 

@@ -135,16 +135,22 @@ mod tests {
 
     #[test]
     fn fin_9_order_of_equal_keys() {
-        // Worked by hand from lib/sort.c of either kernel.
-        let all_equal = |n: u32| Keyed((0..n).map(|i| (0, i)).collect());
-        let order = |version, n| {
-            let mut table = all_equal(n);
+        // From a transcription of lib/sort.c of either kernel that is proven on captured tables.
+        let (old, new) = (KernelVersion::new(6, 1, 0), KernelVersion::new(6, 12, 0));
+        let keys = [0, 2, 0, 1, 0, 1, 1, 1, 2, 1, 0, 0];
+        let cases: [(KernelVersion, &[u32], &[u32]); 6] = [
+            (old, &[0; 3], &[1, 2, 0]),
+            (old, &[0; 7], &[1, 2, 3, 4, 5, 6, 0]),
+            (old, &keys, &[11, 0, 10, 4, 2, 6, 5, 9, 3, 7, 8, 1]),
+            (new, &[0; 3], &[2, 1, 0]),
+            (new, &[0; 7], &[3, 1, 4, 5, 6, 2, 0]),
+            (new, &keys, &[4, 2, 10, 11, 0, 7, 3, 9, 5, 6, 8, 1]),
+        ];
+        for (version, keys, want) in cases {
+            let mut table = Keyed(keys.iter().copied().zip(0..).collect());
             sort(&mut table, version);
-            table.0.iter().map(|k| k.1).collect::<Vec<_>>()
-        };
-        assert_eq!(order(KernelVersion::new(6, 1, 0), 3), [2, 1, 0], "FIN-9: 6.1");
-        assert_eq!(order(KernelVersion::new(6, 12, 0), 3), [2, 1, 0], "FIN-9: 6.12");
-        assert_eq!(order(KernelVersion::new(6, 1, 0), 2), [1, 0], "FIN-9: 6.1");
-        assert_eq!(order(KernelVersion::new(6, 12, 0), 2), [1, 0], "FIN-9: 6.12");
+            let order: Vec<u32> = table.0.iter().map(|k| k.1).collect();
+            assert_eq!(order, want, "FIN-9: {version:?}, keys {keys:?}");
+        }
     }
 }

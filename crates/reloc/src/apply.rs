@@ -1,5 +1,6 @@
 //! `apply_relocations`: the driver that all architectures share (spec 04 §4.1).
 
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 
@@ -10,18 +11,24 @@ use elf_layout::{Errno, Finding, Findings, Layout, LoadInfo, Memory, Severity, S
 use crate::livepatch::{KallsymsLookup, klp_apply_section_relocs};
 use crate::{Architecture, ModArch, RelaSection};
 
+/// The symbols that relocations refer to.
+pub struct Symbols<'s> {
+    /// `st_value` of every symbol, by index.
+    pub values: &'s mut [u64],
+    /// Symbols whose value nobody knows: their relocations are left out.
+    pub unknown: &'s BTreeSet<u32>,
+    /// Livepatch sections for the kernel itself resolve their symbols by kallsyms.
+    pub kallsyms: KallsymsLookup<'s>,
+}
+
 /// Applies every relocation section whose target is in memory, in index order
-/// (RELOC-GEN-1 to RELOC-GEN-10). `values` holds `st_value` of every symbol;
-/// livepatch sections for the kernel itself resolve theirs by `kallsyms`.
-/// `mod_arch` comes from `module_frob_arch_sections`.
-#[allow(clippy::too_many_arguments, reason = "what the kernel finds in struct module and load_info")]
+/// (RELOC-GEN-1 to RELOC-GEN-10). `mod_arch` comes from `module_frob_arch_sections`.
 pub fn apply_relocations(
     arch: &dyn Architecture,
     mod_arch: &mut ModArch,
     info: &LoadInfo<'_>,
     layout: &Layout,
-    values: &mut [u64],
-    kallsyms: KallsymsLookup<'_>,
+    symbols: &mut Symbols<'_>,
     memory: &mut impl Memory,
     said: &mut Findings,
 ) {
@@ -41,7 +48,7 @@ pub fn apply_relocations(
             continue;
         };
         if section.sh_flags & SHF_RELA_LIVEPATCH != 0
-            && !klp_apply_section_relocs(info, index, values, kallsyms, said)
+            && !klp_apply_section_relocs(info, index, symbols.values, symbols.kallsyms, said)
         {
             continue;
         }
@@ -57,15 +64,16 @@ pub fn apply_relocations(
                     in_init: place.is_some_and(|p| p.region.is_init()),
                     memory: place.and_then(|p| memory.at_mut(p, patched.sh_size)).unwrap_or(&mut []),
                     address: patched.sh_addr,
-                    values,
+                    values: symbols.values,
                 };
+                let known = |rela: &Rela| !symbols.unknown.contains(&rela.r_sym());
                 match info.reordered(index) {
                     Some(table) => {
-                        arch.apply_relocate_add(&mut section, &mut table.iter().copied(), mod_arch, said);
+                        let mut records = table.iter().copied().filter(known);
+                        arch.apply_relocate_add(&mut section, &mut records, mod_arch, said);
                     }
                     None => {
-                        let records = info.file.relocations(index);
-                        let mut records = records.iter().map(Rela::from);
+                        let mut records = info.file.relocations(index).iter().map(Rela::from).filter(known);
                         arch.apply_relocate_add(&mut section, &mut records, mod_arch, said);
                     }
                 }
@@ -91,10 +99,11 @@ fn rel_unsupported(info: &LoadInfo<'_>, index: usize) -> Finding {
     Finding::error("RELOC-GEN-6", Errno::ENOEXEC, why).says(line).about(info.file.section_subject(index))
 }
 
-/// RELOC-GEN-4: the per-cpu template is copied unrelocated before 6.16.
+/// RELOC-GEN-4: the per-cpu template is copied unrelocated before 6.16 (570db4b39f53).
 fn warn_percpu(info: &LoadInfo<'_>, index: usize, target: usize, said: &mut Findings) {
     let pcpu = info.file.index().pcpu;
-    if pcpu == 0
+    if info.config.version.since(6, 16)
+        || pcpu == 0
         || target != pcpu
         || info.file.relocations(index).is_empty()
         || info.file.section_bytes(index).is_empty()

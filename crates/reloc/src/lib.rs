@@ -20,7 +20,7 @@ use alloc::borrow::Cow;
 use elf_layout::elf::Rela;
 use elf_layout::{Findings, KernelConfig, LoadInfo, ModuleFile};
 
-pub use apply::apply_relocations;
+pub use apply::{Symbols, apply_relocations};
 pub use mod_arch::{Cpu, ModArch, ModPltSec, Slot};
 
 /// One RELA section about to be applied.

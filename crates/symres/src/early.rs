@@ -148,18 +148,17 @@ pub fn already_loaded(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Finding
     said.end_stage(mark);
 }
 
-/// Everything that taints, in the kernel's order. `sig_ok` tells whether the signature was verified.
-pub fn module_augment_kernel_taints(
+/// What of `.modinfo` taints, in the kernel's order: `check_modinfo` up to 6.3,
+/// `module_augment_kernel_taints` from 6.4.
+pub fn check_modinfo_taints(
     kernel: &Kernel,
     file: &ModuleFile<'_>,
-    sig_ok: bool,
     taints: &mut Taints,
     said: &mut Findings,
 ) {
     let modinfo = file.modinfo();
     let me = file.name_text();
     let warn = |code, why: String| Finding::note(code, Severity::Warning, why);
-    let was_proprietary = taints.kernel_has(Taint::ProprietaryModule);
     if modinfo.get("intree").is_none() {
         let mut finding = warn("LIC-2", format!("{me} is not from the kernel's own tree: taint O"));
         if !taints.kernel_has(Taint::OutOfTreeModule) {
@@ -199,17 +198,26 @@ pub fn module_augment_kernel_taints(
         }
         said.push(taints.add_taint_module(Taint::Test, finding));
     }
+}
+
+/// Taint E, and those that go by the module's name. `sig_ok` tells whether there is nothing against
+/// the signature.
+pub fn signature_and_name_taints(
+    kernel: &Kernel,
+    file: &ModuleFile<'_>,
+    sig_ok: bool,
+    taints: &mut Taints,
+    said: &mut Findings,
+) {
+    let me = file.name_text();
     if kernel.config.module_sig && !sig_ok {
         said.push(
             taints.unsigned(&me, format!("{me} has no signature that the kernel could verify: taint E")),
         );
     }
-    // LIC-4: up to 6.3 what stood before the licence check does not count.
-    let was_proprietary = if kernel.config.version.since(6, 4) {
-        was_proprietary
-    } else {
-        taints.kernel_has(Taint::ProprietaryModule)
-    };
+    // LIC-4: since v6.4 what was tainted before the whole counts, before that before this step.
+    let before = if kernel.config.version.since(6, 4) { &kernel.taints } else { &*taints };
+    let was_proprietary = before.kernel_has(Taint::ProprietaryModule);
     name_taints(file, was_proprietary, taints, said);
 }
 

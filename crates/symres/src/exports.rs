@@ -30,10 +30,7 @@ pub struct ExportTable {
 impl ExportTable {
     /// Indexes these exports.
     pub fn new(exports: Vec<Export>) -> Self {
-        let mut index = NameIndex::with_capacity(exports.len());
-        for (position, export) in (0u32..).zip(&exports) {
-            index.insert(&export.name, position, |p| name_at(&exports, p));
-        }
+        let index = NameIndex::new(exports.len(), |p| name_at(&exports, p));
         ExportTable { exports, index }
     }
 

@@ -1,5 +1,6 @@
 //! `/proc/kallsyms` and System.map text (spec 09 §9.1).
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::Error;
@@ -51,6 +52,7 @@ impl KernelSymbols {
         let mut symbols = KernelSymbols::default();
         let mut at = 0usize;
         let mut hidden = true;
+        let mut numbers: BTreeMap<&[u8], u16> = BTreeMap::new();
         for (number, line) in text.split(|b| *b == b'\n').enumerate() {
             let line_at = at;
             at = at.saturating_add(line.len()).saturating_add(1);
@@ -68,9 +70,15 @@ impl KernelSymbols {
             hidden &= address == 0;
             let module = match module {
                 Some(name) if PSEUDO_MODULES.contains(&name) => continue,
-                Some(name) => {
-                    symbols.module_number(&text, name, offset_in(&text, name)).ok_or(Error::TooLarge)?
-                }
+                Some(name) => match numbers.get(name) {
+                    Some(number) => *number,
+                    None => {
+                        let number =
+                            symbols.add_module(offset_in(&text, name), name).ok_or(Error::TooLarge)?;
+                        numbers.insert(name, number);
+                        number
+                    }
+                },
                 None => 0,
             };
             let name_at = line_at.saturating_add(offset_in(line, name));
@@ -88,33 +96,19 @@ impl KernelSymbols {
         if hidden {
             return Err(Error::Hidden);
         }
-        let mut index = NameIndex::with_capacity(symbols.entries.len());
         let name_of = |position: u32| match symbols.entries.get(position as usize) {
             Some(entry) => name_in(&text, entry),
             None => &[][..],
         };
-        for (position, entry) in (0u32..).zip(&symbols.entries) {
-            index.insert(name_in(&text, entry), position, name_of);
-        }
-        symbols.index = index;
+        symbols.index = NameIndex::new(symbols.entries.len(), name_of);
         symbols.text = text;
         Ok(symbols)
     }
 
-    /// The number of the module `name`, which stands at `at` in the text: modules come in blocks.
-    fn module_number(&mut self, text: &[u8], name: &[u8], at: usize) -> Option<u16> {
-        let same = |(at, len): &(u32, u16)| {
-            text.get(*at as usize..).and_then(|t| t.get(..usize::from(*len))) == Some(name)
-        };
-        let known = self.modules.iter().rposition(same);
-        let index = match known {
-            Some(index) => index,
-            None => {
-                self.modules.push((u32::try_from(at).ok()?, u16::try_from(name.len()).ok()?));
-                self.modules.len().checked_sub(1)?
-            }
-        };
-        u16::try_from(index.checked_add(1)?).ok()
+    /// Adds a module whose name stands at `at` in the text; gives its number.
+    fn add_module(&mut self, at: usize, name: &[u8]) -> Option<u16> {
+        self.modules.push((u32::try_from(at).ok()?, u16::try_from(name.len()).ok()?));
+        u16::try_from(self.modules.len()).ok()
     }
 
     /// Number of symbols.
@@ -140,17 +134,23 @@ impl KernelSymbols {
     }
 
     /// All symbols of that name, in the order of the text.
-    pub fn named(&self, name: &[u8]) -> Vec<KernelSymbol<'_>> {
+    pub fn named(&self, name: &[u8]) -> impl Iterator<Item = KernelSymbol<'_>> {
         let name_of =
             |position: u32| self.entries.get(position as usize).map_or(&[][..], |e| name_in(&self.text, e));
-        let mut positions: Vec<u32> = self.index.find(name, name_of).collect();
-        positions.sort_unstable();
-        positions.iter().filter_map(|p| self.entries.get(*p as usize)).map(|e| self.symbol(e)).collect()
+        let positions = self.index.find(name, name_of);
+        positions.filter_map(|p| self.entries.get(p as usize)).map(|e| self.symbol(e))
+    }
+
+    /// The only symbol of that name; `None` also if there are several.
+    pub fn unique(&self, name: &[u8]) -> Option<KernelSymbol<'_>> {
+        let mut named = self.named(name);
+        let first = named.next()?;
+        named.next().is_none().then_some(first)
     }
 
     /// Address of the kernel's own symbol `name`, the first if there are several.
     pub fn address(&self, name: &str) -> Option<u64> {
-        self.named(name.as_bytes()).into_iter().find(|s| s.module.is_none()).map(|s| s.address)
+        self.named(name.as_bytes()).find(|s| s.module.is_none()).map(|s| s.address)
     }
 
     /// Address of the symbol that `owner` (`None`: the kernel) exports as `name`.
@@ -159,12 +159,11 @@ impl KernelSymbols {
     /// symbol has an upper-case letter; in a module only if it is not GPL-only
     /// (LIFE-51), but there global symbols follow local ones, so the last is it.
     pub fn exported_address(&self, name: &[u8], owner: Option<&[u8]>) -> Option<u64> {
-        let candidates = self.named(name);
-        let of_owner = || candidates.iter().filter(|s| s.module == owner);
+        let of_owner = || self.named(name).filter(|s| s.module == owner);
         let global = of_owner().find(|s| s.kind.is_ascii_uppercase());
         let chosen = match owner {
             None => global.or_else(|| of_owner().next()),
-            Some(_) => global.or_else(|| of_owner().next_back()),
+            Some(_) => global.or_else(|| of_owner().last()),
         };
         chosen.map(|s| s.address)
     }

@@ -1,7 +1,7 @@
 //! The kernel that a module is loaded into.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -112,12 +112,13 @@ impl Kernel {
         let knows_exports = parts.symvers.is_some() || parts.exports.is_some();
         let from_image = parts.exports.is_some();
         let loaded: Vec<&[u8]> = symbols.modules().collect();
+        let is_loaded: BTreeSet<&[u8]> = loaded.iter().copied().collect();
         for entry in parts.symvers.into_iter().flatten() {
             let module = entry.module();
             if module.is_none() && from_image {
                 continue;
             }
-            if let Some(name) = module.as_deref().filter(|m| !loaded.contains(m)) {
+            if let Some(name) = module.as_deref().filter(|m| !is_loaded.contains(m)) {
                 unloaded.insert(entry.name, Box::from(name));
                 continue;
             }
@@ -224,7 +225,8 @@ impl Kernel {
 /// CONFIG_KALLSYMS_ALL there are no labels (KSYM-10); then any global symbol of the kernel and any
 /// symbol of a module counts. A module's GPL-only exports have lower-case letters (LIFE-51).
 fn exports_by_label(symbols: &KernelSymbols, own: &[KernelSymbol<'_>], owner: Option<&[u8]>) -> Vec<Export> {
-    let is_global = |name: &[u8]| own.iter().any(|s| s.name == name && s.kind.is_ascii_uppercase());
+    let globals: BTreeSet<&[u8]> =
+        own.iter().filter(|s| s.kind.is_ascii_uppercase()).map(|s| s.name).collect();
     let export = |name: &[u8], gpl_only| Export {
         name: Box::from(name),
         address: symbols.exported_address(name, owner),
@@ -232,13 +234,14 @@ fn exports_by_label(symbols: &KernelSymbols, own: &[KernelSymbol<'_>], owner: Op
         gpl_only,
         namespace: Box::default(),
     };
-    let labels: Vec<&[u8]> = own.iter().filter_map(|s| s.name.strip_prefix(b"__ksymtab_")).collect();
+    let labels: BTreeSet<&[u8]> = own.iter().filter_map(|s| s.name.strip_prefix(b"__ksymtab_")).collect();
     if !labels.is_empty() || symbols.has_local_data() {
-        let gpl_only = |name: &[u8]| owner.is_some() && !is_global(name);
+        let gpl_only = |name: &[u8]| owner.is_some() && !globals.contains(name);
         return labels.into_iter().map(|name| export(name, gpl_only(name))).collect();
     }
     let candidates = own.iter().filter(|s| owner.is_some() || s.kind.is_ascii_uppercase());
-    candidates.map(|s| export(s.name, owner.is_some() && s.kind.is_ascii_lowercase())).collect()
+    let names: BTreeSet<&[u8]> = candidates.map(|s| s.name).collect();
+    names.into_iter().map(|name| export(name, owner.is_some() && !globals.contains(name))).collect()
 }
 
 #[cfg(test)]

@@ -1,51 +1,90 @@
 //! A hash index from names to positions in a table that owns the names.
 
+use alloc::vec::Vec;
 use core::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
-/// Name to table positions; several positions may share a name.
+/// No further position of the same name.
+const NONE: u32 = u32::MAX;
+
+/// Name to table positions. Positions that share a name form a chain, so that a table of
+/// nothing but one name takes no longer to index than any other.
 #[derive(Clone, Default)]
 pub struct NameIndex {
-    table: HashTable<u32>,
+    /// First and last position of each name.
+    table: HashTable<(u32, u32)>,
+    /// By position: the next one of the same name.
+    next: Vec<u32>,
     state: RandomState,
     longest: usize,
 }
 
 impl core::fmt::Debug for NameIndex {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("NameIndex").field("len", &self.table.len()).finish_non_exhaustive()
+        f.debug_struct("NameIndex").field("len", &self.next.len()).finish_non_exhaustive()
     }
 }
 
 impl NameIndex {
-    /// An index with room for `count` names.
-    pub fn with_capacity(count: usize) -> Self {
-        NameIndex { table: HashTable::with_capacity(count), state: RandomState::default(), longest: 0 }
+    /// Indexes `count` positions; `name_of` gives the name at each.
+    pub fn new<'n>(count: usize, name_of: impl Fn(u32) -> &'n [u8]) -> Self {
+        let mut index = NameIndex {
+            table: HashTable::with_capacity(count),
+            next: alloc::vec![NONE; count],
+            state: RandomState::default(),
+            longest: 0,
+        };
+        for (position, _) in (0..NONE).zip(0..count) {
+            let name = name_of(position);
+            index.longest = index.longest.max(name.len());
+            let state = &index.state;
+            let same = |entry: &(u32, u32)| name_of(entry.0) == name;
+            let rehash = |entry: &(u32, u32)| hash_name(state, name_of(entry.0));
+            match index.table.entry(hash_name(state, name), same, rehash) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert((position, position));
+                }
+                Entry::Occupied(mut occupied) => {
+                    let (_, last) = occupied.get_mut();
+                    if let Some(next) = index.next.get_mut(*last as usize) {
+                        *next = position;
+                    }
+                    *last = position;
+                }
+            }
+        }
+        index
     }
 
-    fn hash(&self, name: &[u8]) -> u64 {
-        hash_name(&self.state, name)
-    }
-
-    /// Adds `name` at `position`. `name_of` gives the name at a position that was added before.
-    pub fn insert<'n>(&mut self, name: &[u8], position: u32, name_of: impl Fn(u32) -> &'n [u8]) {
-        self.longest = self.longest.max(name.len());
-        let hash = self.hash(name);
-        let state = &self.state;
-        self.table.insert_unique(hash, position, |p| hash_name(state, name_of(*p)));
-    }
-
-    /// All positions whose name is `name`, in no order.
-    pub fn find<'i, 'n: 'i>(
-        &'i self,
-        name: &'i [u8],
-        name_of: impl Fn(u32) -> &'n [u8] + 'i,
-    ) -> impl Iterator<Item = u32> + 'i {
+    /// All positions whose name is `name`, in order.
+    pub fn find<'i, 'n>(&'i self, name: &[u8], name_of: impl Fn(u32) -> &'n [u8]) -> Positions<'i> {
         // A name longer than any in the table is not hashed: hostile files hold huge ones.
-        let candidates = (name.len() <= self.longest).then(|| self.table.iter_hash(self.hash(name)));
-        candidates.into_iter().flatten().copied().filter(move |p| name_of(*p) == name)
+        let known = name.len() <= self.longest && !self.table.is_empty();
+        let hash = if known { hash_name(&self.state, name) } else { 0 };
+        let entry = if known { self.table.find(hash, |entry| name_of(entry.0) == name) } else { None };
+        let first = entry.map_or(NONE, |(first, _)| *first);
+        Positions { next: &self.next, at: first }
+    }
+}
+
+/// The positions of one name, in order.
+#[derive(Clone, Debug)]
+pub struct Positions<'i> {
+    next: &'i [u32],
+    at: u32,
+}
+
+impl Iterator for Positions<'_> {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        let at = self.at;
+        // NONE is no position, and has no next one.
+        self.at = *self.next.get(at as usize)?;
+        Some(at)
     }
 }
 
@@ -53,4 +92,23 @@ fn hash_name(state: &RandomState, name: &[u8]) -> u64 {
     let mut hasher = state.build_hasher();
     hasher.write(name);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_names_form_a_chain() {
+        let names: [&[u8]; 6] = [b"a", b"b", b"a", b"", b"a", b"b"];
+        let name_of = |p: u32| names[p as usize];
+        let index = NameIndex::new(names.len(), name_of);
+        let found = |name: &[u8]| index.find(name, name_of).collect::<Vec<_>>();
+        assert_eq!(found(b"a"), [0, 2, 4]);
+        assert_eq!(found(b"b"), [1, 5]);
+        assert_eq!(found(b""), [3]);
+        assert_eq!(found(b"c"), []);
+        assert_eq!(found(b"longer than any"), []);
+        assert_eq!(NameIndex::default().find(b"a", name_of).count(), 0);
+    }
 }

@@ -57,16 +57,13 @@ impl<'a> Versions<'a> {
         } else {
             Vec::new()
         };
-        let mut names = NameIndex::with_capacity(records.len());
-        for (position, record) in (0u32..).zip(&records) {
-            names.insert(record.name, position, |p| name_at(&records, p));
-        }
+        let names = NameIndex::new(records.len(), |p| name_at(&records, p));
         Versions { extended, present: extended || index.vers != 0, records, index: names }
     }
 
     /// VER-4: the first record of that name.
     fn expected(&self, name: &[u8]) -> Option<u64> {
-        let first = self.index.find(name, |p| name_at(&self.records, p)).min()?;
+        let first = self.index.find(name, |p| name_at(&self.records, p)).next()?;
         self.records.get(first as usize).map(|r| r.crc)
     }
 }
@@ -279,7 +276,7 @@ impl<'a> Resolver<'a> {
         if let Some(module) = elsewhere {
             return format!("{symbol} is exported by module {}, which is not loaded", printed(module));
         }
-        if self.kernel.symbols.named(name).iter().any(|s| s.module.is_none()) {
+        if self.kernel.symbols.named(name).any(|s| s.module.is_none()) {
             return format!("{symbol} exists in this kernel but is not exported");
         }
         if !self.kernel.config.keeps_data_symbols() && self.kernel.modules().any(|m| m.listed) {

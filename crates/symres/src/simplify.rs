@@ -1,13 +1,13 @@
 //! `simplify_symbols`: every symbol of a module gets its value (spec 03 §3.1).
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use elf_layout::bytes::printed;
 use elf_layout::elf::{SHN_ABS, SHN_COMMON, SHN_LIVEPATCH, SHN_UNDEF, STB_WEAK, SYM_SIZE, SymFields};
-use elf_layout::{Errno, Finding, Findings, Layout, LoadInfo, Memory, Placement, Severity, Subject};
+use elf_layout::{Errno, Finding, Findings, Layout, LoadInfo, Memory, Placement, Subject};
 
 use crate::kernel::Kernel;
 use crate::resolve::{Resolver, Unresolved};
@@ -39,6 +39,8 @@ pub struct Resolution {
     pub values: Vec<u64>,
     /// What was taken from elsewhere, in symbol order.
     pub imports: Vec<Import>,
+    /// Symbols that are exported, but whose address is not known.
+    pub unknown: BTreeSet<u32>,
     /// Modules that this one depends on, in the order in which the edges are made (DEP-1, DEP-2).
     pub depends: Vec<Box<[u8]>>,
     /// `mod->using_gplonly_symbols`.
@@ -135,13 +137,7 @@ fn resolve<'a>(
                 out.depends.push(Box::from(owner));
             }
             if export.address.is_none() {
-                let why = format!(
-                    "{} is exported by {}, but its address is not known",
-                    printed(name),
-                    printed(owner.name())
-                );
-                let hint = String::from("give the kernel's /proc/kallsyms or System.map with --symtab");
-                said.push(Finding::note("KSYM-2", Severity::Note, why).about(subject()).hint(hint));
+                out.unknown.insert(symbol);
             }
             export.address
         }
