@@ -121,8 +121,8 @@ pub struct ExportEntry {
 /// The per-cpu area.
 #[derive(Debug, Serialize)]
 pub struct PercpuEntry {
-    /// `mod->percpu`.
-    pub addr: String,
+    /// `mod->percpu`, null if the module has none.
+    pub addr: Option<String>,
     /// Bytes.
     pub size: u64,
 }
@@ -271,7 +271,7 @@ impl Document {
             exports: load.exports().iter().map(ExportEntry::from).collect(),
             depends: load.resolution.depends.iter().map(|d| text(d)).collect(),
             percpu: PercpuEntry {
-                addr: address(load.placement.percpu),
+                addr: load.placement.percpu.map(address),
                 size: load.info.sechdrs.get(pcpu).filter(|_| pcpu != 0).map_or(0, |s| s.sh_size),
             },
             plts: plts(load),

@@ -190,7 +190,7 @@ fn sections<'d>(load: &'d Load<'_>) -> Vec<Section<'d>> {
         let (flags, addr) = match place {
             Some(_) => (header.sh_flags & (SHF_WRITE | SHF_ALLOC | SHF_EXECINSTR), header.sh_addr),
             // In no segment, so not ALLOC either: the template is copied per CPU, elsewhere.
-            None if percpu => (SHF_WRITE, load.placement.percpu),
+            None if percpu => (SHF_WRITE, load.placement.percpu.unwrap_or(0)),
             None => (0, 0),
         };
         let content = match place {

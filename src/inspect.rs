@@ -111,7 +111,7 @@ pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, Vec<FindingEntry>
         lay_out(&config, &module, Cpu::default(), &mut said)
     {
         let bases = Loader::new(kernel).place(architecture, &info, &layout).unwrap_or_default();
-        let placement = Placement { bases, percpu: 0 };
+        let placement = Placement { bases, percpu: None };
         arch = Some(architecture.name());
         regions = document::regions(&layout, &placement);
         sections = document::sections(&info, &layout, &placement);
@@ -128,7 +128,7 @@ pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, Vec<FindingEntry>
         arch,
         release,
         size: module.bytes().len() as u64,
-        modinfo: module.modinfo().entries().map(|(tag, value)| (text(tag), text(value))).collect(),
+        modinfo: module.modinfo().entries().map(|(tag, value)| (text(tag), whole(value))).collect(),
         parameters: parameters(&module),
         imports: wanted(&module),
         exports: offered(&module, &config),
@@ -139,6 +139,11 @@ pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, Vec<FindingEntry>
     })
 }
 
+/// A string of `.modinfo` uncut: those do not overlap, so all together are no longer than the file.
+fn whole(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).into_owned()
+}
+
 fn parameters(module: &ModuleFile<'_>) -> Vec<ParameterEntry> {
     let entry = |p: elf_layout::params::Param<'_>| ParameterEntry {
         name: text(p.name),
@@ -147,7 +152,7 @@ fn parameters(module: &ModuleFile<'_>) -> Vec<ParameterEntry> {
         perm: (p.perm != 0).then(|| format!("{:04o}", p.perm)),
         is_unsafe: p.flags & 1 != 0,
         hardware: p.flags & 2 != 0,
-        description: p.description.map(text),
+        description: p.description.map(whole),
     };
     params(module).into_iter().map(entry).collect()
 }

@@ -49,8 +49,8 @@ fn write_map(out: &mut String, load: &Load<'_>, release: &str) -> std::fmt::Resu
             place.region.name()
         )?;
     }
-    if info.file.index().pcpu != 0 {
-        writeln!(out, "\nper-cpu area at {:#x} of the per-cpu offset space", load.placement.percpu)?;
+    if let Some(at) = load.placement.percpu.filter(|_| info.file.index().pcpu != 0) {
+        writeln!(out, "\nper-cpu area at {at:#x} of the per-cpu offset space")?;
     }
     let mut symbols: Vec<(u64, &[u8], u16)> = info
         .file

@@ -68,7 +68,7 @@ impl Loader {
                     bases
                 }
             };
-            let percpu = percpu.or_else(|| Some(self.percpu_place(info)?.0)).unwrap_or(0);
+            let percpu = percpu.or_else(|| Some(self.percpu_place(info)?.0));
             Some(Placement { bases, percpu })
         };
         load_module(&self.kernel, opened, args, choose, said)

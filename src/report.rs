@@ -1,5 +1,6 @@
 //! What a person reads: the result on stdout, everything else on stderr.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::Write;
 use std::path::Path;
@@ -22,7 +23,17 @@ fn colour(severity: &str) -> Style {
 
 /// Prints to stdout. That nobody reads it any more is not worth a message.
 pub fn print(text: &str) -> Result<(), Error> {
-    print_bytes(text.as_bytes())
+    print_bytes(harmless(text).as_bytes())
+}
+
+/// Names come from hostile files: what would drive a terminal is shown as its escape.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let drives = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(drives) {
+        return Cow::Borrowed(text);
+    }
+    let shown = |c: char| if drives(c) { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(shown).collect())
 }
 
 /// Prints bytes to stdout: names of the kernel need not be UTF-8.
@@ -43,14 +54,17 @@ pub fn error(error: &Error) {
     if matches!(error, Error::Write { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe) {
         return;
     }
-    let style = colour("error");
-    let _ = writeln!(anstream::stderr().lock(), "{style}error{style:#}: {error}");
+    say("error", &error.to_string());
+}
+
+fn say(severity: &str, text: &str) {
+    let style = colour(severity);
+    let _ = writeln!(anstream::stderr().lock(), "{style}{severity}{style:#}: {}", harmless(text));
 }
 
 /// A warning on stderr.
 pub fn warn(text: &str) {
-    let style = colour("warning");
-    let _ = writeln!(anstream::stderr().lock(), "{style}warning{style:#}: {text}");
+    say("warning", text);
 }
 
 /// Findings on stderr, each with what the kernel would log.
@@ -64,16 +78,13 @@ pub fn findings(file: &str, findings: &[FindingEntry]) {
 fn write_finding(err: &mut impl Write, file: &str, f: &FindingEntry) -> std::io::Result<()> {
     let style = colour(f.severity);
     let errno = f.errno.map_or(String::new(), |e| format!(" ({e})"));
-    writeln!(
-        err,
-        "{style}{}[{}]{style:#}: {file}: {}: {}{errno}",
-        f.severity, f.code, f.subject, f.explanation
-    )?;
+    let text = format!("{file}: {}: {}{errno}", f.subject, f.explanation);
+    writeln!(err, "{style}{}[{}]{style:#}: {}", f.severity, f.code, harmless(&text))?;
     for line in f.dmesg.iter().flat_map(|lines| lines.lines()) {
-        writeln!(err, "    kernel: {line}")?;
+        writeln!(err, "    kernel: {}", harmless(line))?;
     }
     if let Some(hint) = &f.hint {
-        writeln!(err, "    {BOLD}hint{BOLD:#}: {hint}")?;
+        writeln!(err, "    {BOLD}hint{BOLD:#}: {}", harmless(hint))?;
     }
     if f.stops_here {
         writeln!(err, "    the kernel stops here")?;

@@ -50,17 +50,18 @@ fn stage(args: &Link) -> Stage {
 
 /// Memory with holes where addresses are not known would be no image of anything.
 fn addresses_known(path: &Path, load: &Load<'_>) -> Result<(), Error> {
-    let unknown = load.resolution.unknown.len();
-    let name = load
-        .resolution
-        .imports
-        .iter()
-        .find(|i| i.address.is_none())
-        .map(|i| i.name.escape_ascii().to_string());
-    let Some(name) = name else { return Ok(()) };
-    let what = format!(
-        "{unknown} imported symbols ({name}...) have no known address: give the kernel's image (--kernel) or /proc/kallsyms (--symtab)"
-    );
+    let Some(first) = load.resolution.unknown.first() else { return Ok(()) };
+    let import = load.resolution.imports.iter().find(|i| i.address.is_none());
+    let what = match import {
+        Some(import) => format!(
+            "{} imported symbols ({}...) have no known address: give the kernel's image (--kernel) or /proc/kallsyms (--symtab)",
+            load.resolution.imports.iter().filter(|i| i.address.is_none()).count(),
+            import.name.escape_ascii()
+        ),
+        None => format!(
+            "the address of its per-cpu area is not known (symbol {first} and others need it): give it with --percpu"
+        ),
+    };
     Err(Error::unusable(path, what))
 }
 

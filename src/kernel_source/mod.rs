@@ -9,6 +9,7 @@ pub mod tree;
 
 use std::path::{Path, PathBuf};
 
+use elf_layout::elf::{EM_AARCH64, EM_X86_64};
 use elf_layout::{KernelConfig, KernelVersion};
 use symres::kallsyms::KernelSymbols;
 use symres::symvers::{SymversEntry, parse_symvers};
@@ -167,10 +168,11 @@ impl Description {
             let slide = slide(link, live)?;
             exports.iter_mut().flatten().for_each(|e| e.address = e.address.map(|a| slid(a, slide)));
         }
+        let link_or_live = self.live_symbols.as_ref().or(self.symbols.as_ref());
         let parts = KernelParts {
             release,
             vermagic: self.vermagic.map(String::into_bytes),
-            machine: self.machine,
+            machine: self.machine.or_else(|| machine_of(self.config.as_deref(), link_or_live)),
             symbols: self.live_symbols.or(self.symbols),
             exports,
             symvers: self.symvers,
@@ -231,6 +233,25 @@ impl Description {
         }
         description.add("everything", path, "read from a SPEC");
         Ok(description)
+    }
+}
+
+/// The architecture of a kernel that only texts describe: by the first lines of its `.config`
+/// (`# Linux/arm64 6.1.176 Kernel Configuration`), else by where its symbols lie.
+fn machine_of(config: Option<&[u8]>, symbols: Option<&KernelSymbols>) -> Option<u16> {
+    let config = String::from_utf8_lossy(config.and_then(|c| c.get(..512.min(c.len()))).unwrap_or_default());
+    if config.contains("# Linux/x86 ") {
+        return Some(EM_X86_64);
+    }
+    if config.contains("# Linux/arm64 ") {
+        return Some(EM_AARCH64);
+    }
+    // The upper 2 GiB are x86_64's alone.
+    let text = symbols?.iter().find(|s| matches!(s.kind, b'T' | b't') && s.module.is_none())?.address;
+    match text >> 32 {
+        0xffff_ffff => Some(EM_X86_64),
+        0xffff_0000..0xffff_ffff => Some(EM_AARCH64),
+        _ => None,
     }
 }
 

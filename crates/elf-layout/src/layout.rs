@@ -157,6 +157,8 @@ pub struct Layout {
     pub symtab: Option<SymtabPlan>,
     /// Up to 6.3: marks of the core and of the init area.
     pub marks: [AreaMarks; 2],
+    /// The furthest end that anything placed so far has in its region, before any of it wraps.
+    needed: u64,
 }
 
 /// No module area of any supported kernel is larger (x86_64: 1.5 GiB, aarch64: 2 GiB). What
@@ -185,6 +187,8 @@ impl Layout {
         let size = self.sizes.get_mut(region);
         let offset = align_up(*size, section.sh_addralign);
         *size = offset.saturating_add(section.sh_size);
+        // An alignment that is no power of two can wrap an offset back to 0.
+        self.needed = self.needed.max(*size).max(offset);
         if let Some(slot) = self.sections.get_mut(index) {
             *slot = Some(SectionPlace { region, offset });
         }
@@ -201,8 +205,9 @@ impl Layout {
     }
 }
 
-/// The flags a pass asks for and those it shuns (ARCH_SHF_SMALL is 0, which leaves the fifth
-/// pass what no other pass took, LAYOUT-11).
+/// The flags a pass asks for and those it shuns. Writable code goes with code (LAYOUT-13), what is not
+/// writable with read-only data even if it is to be read-only after init (LAYOUT-12); ARCH_SHF_SMALL
+/// is 0, which leaves the fifth pass what no other pass took (LAYOUT-11).
 const PASSES: [(u64, u64); 5] = [
     (SHF_EXECINSTR | SHF_ALLOC, 0),
     (SHF_ALLOC, SHF_WRITE),
@@ -211,8 +216,8 @@ const PASSES: [(u64, u64); 5] = [
     (SHF_ALLOC, 0),
 ];
 
-/// `layout_sections`: five passes over all sections in index order, first for
-/// core, then for init (spec 02 §2.2). `None`, with a finding, if a region
+/// `layout_sections`: five passes over all sections in index order (LAYOUT-20), first for
+/// core, then for init (spec 02 §2.2); pages are aligned in between only up to 6.3 (LAYOUT-16, LAYOUT-18). `None`, with a finding, if a region
 /// would be larger than any module area.
 pub fn layout_sections(info: &LoadInfo<'_>, said: &mut Findings) -> Option<Layout> {
     let mark = said.mark();
@@ -224,6 +229,7 @@ pub fn layout_sections(info: &LoadInfo<'_>, said: &mut Findings) -> Option<Layou
         sections: vec![None; info.sechdrs.len()],
         symtab: None,
         marks: [AreaMarks::default(); 2],
+        needed: 0,
     };
     // LAYOUT-19: a section that no region of its kind exists for is offered to no later pass.
     let mut skipped = vec![false; info.sechdrs.len()];
@@ -263,10 +269,8 @@ pub fn layout_sections(info: &LoadInfo<'_>, said: &mut Findings) -> Option<Layou
 /// The module area is finite: a region beyond [`MODULE_AREA_MAX`] is the kernel's failed allocation.
 pub(crate) fn bounded(layout: &Layout, said: &mut Findings) -> Option<()> {
     let mark = said.mark();
-    // An alignment that is no power of two can wrap an offset back to 0, so places are looked at too.
-    let ends = layout.sections.iter().flatten().map(|p| p.offset);
     let used = layout.generation.regions().iter().map(|r| layout.sizes.get(*r));
-    let needed = ends.chain(used).max().unwrap_or(0);
+    let needed = used.max().unwrap_or(0).max(layout.needed);
     if needed <= MODULE_AREA_MAX {
         return Some(());
     }

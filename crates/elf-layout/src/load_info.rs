@@ -16,7 +16,7 @@ use crate::module_file::ModuleFile;
 /// `sh_addr` is 0 until `move_module`. The kernel's first rewrite sets it to
 /// the place in the temporary copy (LAYOUT-1); that copy is freed after the
 /// load and its address never known, so it counts as 0 here and the symbols
-/// of sections that are not moved stay relative to their section.
+/// of sections that are not moved stay relative to their section (LAYOUT-43).
 #[derive(Clone, Debug)]
 pub struct LoadInfo<'d> {
     /// The module.

@@ -13,8 +13,8 @@ use crate::load_info::LoadInfo;
 pub struct Placement {
     /// Address of the first byte of each region.
     pub bases: PerRegion<u64>,
-    /// `mod->percpu`: a pointer in the per-cpu offset space (LAYOUT-61).
-    pub percpu: u64,
+    /// `mod->percpu`: a pointer in the per-cpu offset space (LAYOUT-61); `None` if it is not known.
+    pub percpu: Option<u64>,
 }
 
 impl Placement {

@@ -443,7 +443,7 @@ impl<'d> Checks<'d, '_> {
         index
     }
 
-    /// VER-30: extended version tables come in pairs with a name for every CRC.
+    /// VAL-53, VER-30: extended version tables come in pairs with a name for every CRC.
     fn extended_versions(&mut self, module: &ModuleFile<'d>) {
         let (crcs, names) = (module.index.vers_ext_crc, module.index.vers_ext_name);
         if (crcs == 0) != (names == 0) {

@@ -143,7 +143,7 @@ fn reloc_insn(
         Routine::Movw { lsb, signed } => in_range(reloc_insn_movw(insn, result, lsb, signed), value),
         Routine::Imm { lsb, len, field } => in_range(reloc_insn_imm(insn, result, lsb, len, field), value),
         Routine::Adrp => reloc_insn_adrp(insn, value, place, plts),
-        // A64REL-30
+        // A64REL-30, A64REL-33: by way of a slot only if out of reach, as a weak symbol at 0 is (A64REL-34)
         Routine::Branch if reloc_insn_imm(insn, result, 2, 26, IMM_26) => Ok(()),
         Routine::Branch => {
             let slot = plts.module_emit_plt_entry(value).map_err(Refusal::Branch)?;

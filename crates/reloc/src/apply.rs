@@ -22,7 +22,8 @@ pub struct Symbols<'s> {
 }
 
 /// Applies every relocation section whose target is in memory, in index order
-/// (RELOC-GEN-1 to RELOC-GEN-10). `mod_arch` comes from `module_frob_arch_sections`.
+/// (RELOC-GEN-1 to RELOC-GEN-10). A place has its final address (RELOC-GEN-12), a symbol that weakly found
+/// nothing its value in the file (RELOC-GEN-13), and NOBITS targets are zero and writable (RELOC-GEN-14). `mod_arch` comes from `module_frob_arch_sections`.
 pub fn apply_relocations(
     arch: &dyn Architecture,
     mod_arch: &mut ModArch,

@@ -57,7 +57,7 @@ pub trait Architecture: Sync + core::fmt::Debug {
         false
     }
 
-    /// `module_frob_arch_sections`: sizes of sections that the loader fills, order of relocations.
+    /// `module_frob_arch_sections` (LAYOUT-3): sizes of sections that the loader fills, order of relocations.
     fn module_frob_arch_sections(
         &self,
         _info: &mut LoadInfo<'_>,

@@ -98,7 +98,8 @@ impl Architecture for X86_64 {
     }
 }
 
-/// One record: `value` is S + A, `place` is P. A value that a PC-relative type
+/// One record: `value` is S + A, `place` is P. Exactly the bytes to be written must be zero (X86REL-2),
+/// so that a place can be relocated once (X86REL-6). A value that a PC-relative type
 /// cuts silently comes back (X86REL-8).
 fn apply_one(
     memory: &mut [u8],

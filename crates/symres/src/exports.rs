@@ -14,7 +14,7 @@ pub struct Export {
     pub address: Option<u64>,
     /// Its CRC; `None` if the exporter has no CRC table, or it is not known (VER-2).
     pub crc: Option<u32>,
-    /// In `__ksymtab_gpl`: for GPL-compatible modules only.
+    /// In `__ksymtab_gpl`: for GPL-compatible modules only, whatever the exporter's own licence (LIC-6).
     pub gpl_only: bool,
     /// Its namespace, empty if none (NS-1).
     pub namespace: Box<[u8]>,

@@ -195,7 +195,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// `try_to_force_load` (VER-3, VER-40, VER-41).
+    /// `try_to_force_load` (VER-3, VER-40 to VER-42).
     fn try_to_force_load(
         &mut self,
         reason: &str,
@@ -228,7 +228,7 @@ impl<'a> Resolver<'a> {
         if namespace.is_empty() || self.imported_namespaces.contains(&namespace) {
             return Ok(());
         }
-        // Since v6.16 (707f853d7fa3): a namespace can name the modules that may use it.
+        // Since v6.16 (707f853d7fa3; before that such a namespace is one like any other, NS-5): a namespace can name the modules that may use it.
         if self.kernel.config.version.since(6, 16)
             && let Some(list) = namespace.strip_prefix(b"module:")
             && list.split(|b| *b == b',').any(|pattern| module_matches(self.file.name(), pattern))

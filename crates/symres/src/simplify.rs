@@ -39,9 +39,11 @@ pub struct Resolution {
     pub values: Vec<u64>,
     /// What was taken from elsewhere, in symbol order.
     pub imports: Vec<Import>,
-    /// Symbols that are exported, but whose address is not known.
+    /// Symbols that have a value which nothing tells: exports without an address, and per-cpu
+    /// symbols where the per-cpu area is not known.
     pub unknown: BTreeSet<u32>,
-    /// Modules that this one depends on, in the order in which the edges are made (DEP-1, DEP-2).
+    /// Modules that this one depends on, in the order in which the edges are made: by the symbols it
+    /// takes (DEP-1, DEP-2), never by modinfo `depends=` (DEP-4).
     pub depends: Vec<Box<[u8]>>,
     /// `mod->using_gplonly_symbols`.
     pub using_gplonly_symbols: bool,
@@ -92,7 +94,12 @@ pub fn simplify_symbols(
                 let why = format!("st_shndx {shndx:#x} of {text} names no section");
                 said.push(Finding::error("SYM-6", Errno::ENOEXEC, why).says(line).about(subject()));
             }
-            shndx if usize::from(shndx) == file.index().pcpu => value = value.wrapping_add(placement.percpu),
+            shndx if usize::from(shndx) == file.index().pcpu => match placement.percpu {
+                Some(base) => value = value.wrapping_add(base),
+                None => {
+                    out.unknown.insert(u32::try_from(i).unwrap_or(u32::MAX));
+                }
+            },
             shndx => {
                 let base = info.sechdrs.get(usize::from(shndx)).map_or(0, |s| s.sh_addr);
                 value = value.wrapping_add(base);

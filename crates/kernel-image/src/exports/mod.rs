@@ -10,7 +10,8 @@ use crate::elf::Elf;
 use crate::kallsyms::Kallsyms;
 use crate::memory::Memory;
 
-/// Bytes of one record: value, name and namespace, each a PREL32 (SYM-35).
+/// Bytes of one record: value, name and namespace, each a PREL32 (SYM-35), so that they read the same
+/// in an image that nothing has relocated (IMG-21).
 const RECORD: usize = 12;
 /// Longest name or namespace that is believed.
 const NAME_MAX: usize = 512;

@@ -14,8 +14,8 @@ use yaxpeax_arm::armv8::a64::InstDecoder;
 
 use super::insn::{BR_X16, BREAK_FAULT};
 use super::*;
-use crate::{Symbols, apply_relocations};
 use crate::mod_arch::{ModPltSec, Slot};
+use crate::{Symbols, apply_relocations};
 
 const SHT_PROGBITS: u32 = 1;
 const CODE: u64 = SHF_ALLOC | SHF_EXECINSTR;
