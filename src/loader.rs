@@ -135,8 +135,9 @@ impl Loader {
             return Cow::Borrowed(area);
         }
         let config = &self.kernel.config;
-        let (start, end) = arch.module_area(config, &|name| self.kernel.symbols.address(name));
-        let mut area = ModuleArea::new(start, end, config.page_size);
+        let windows = arch.module_area(config, &|name| self.kernel.symbols.address(name));
+        let (start, end) = windows.direct;
+        let mut area = ModuleArea::new(windows, config.page_size);
         if let Some(last) = self.last_listed.filter(|a| (start..end).contains(a)) {
             // The page of the last symbol, one more that its end may reach into, a guard page.
             area.take(

@@ -1,6 +1,5 @@
 //! Where regions go: placement, `move_module` and the second rewrite.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::bytes::{align_up, slice_mut};
@@ -35,21 +34,30 @@ impl Placement {
     }
 }
 
+/// The addresses `[start, end)` that modules may have: where they go at first, and where they go
+/// when that is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Windows {
+    /// Tried first.
+    pub direct: (u64, u64),
+    /// Tried when there is no hole in the first.
+    pub fallback: Option<(u64, u64)>,
+}
+
 /// The kernel's module area: who holds which addresses. Allocation takes the
 /// lowest hole that is large enough (LAYOUT-50).
 #[derive(Clone, Debug)]
 pub struct ModuleArea {
-    start: u64,
-    end: u64,
+    windows: Windows,
     page_size: u64,
     /// Taken ranges `[start, end)`, ordered, guard pages included.
     taken: Vec<(u64, u64)>,
 }
 
 impl ModuleArea {
-    /// An empty area of the addresses `[start, end)`.
-    pub fn new(start: u64, end: u64, page_size: u64) -> Self {
-        ModuleArea { start, end, page_size, taken: Vec::new() }
+    /// An empty area.
+    pub fn new(windows: Windows, page_size: u64) -> Self {
+        ModuleArea { windows, page_size, taken: Vec::new() }
     }
 
     /// Marks `[start, end)` as taken.
@@ -60,20 +68,26 @@ impl ModuleArea {
 
     /// The lowest hole of `size` bytes and one guard page; `None` if there is none.
     pub fn allocate(&mut self, size: u64) -> Option<u64> {
-        if size > self.end.saturating_sub(self.start) {
+        let windows = [Some(self.windows.direct), self.windows.fallback];
+        let (start, end) = windows.into_iter().flatten().find_map(|window| self.hole(window, size))?;
+        self.take(start, end);
+        Some(start)
+    }
+
+    fn hole(&self, (start, limit): (u64, u64), size: u64) -> Option<(u64, u64)> {
+        if size > limit.saturating_sub(start) {
             return None;
         }
         let size = align_up(size, self.page_size).checked_add(self.page_size)?;
-        let mut at = self.start;
+        let mut at = start;
         for (start, end) in &self.taken {
             if start.checked_sub(at).is_some_and(|hole| hole >= size) {
                 break;
             }
             at = at.max(*end);
         }
-        let end = at.checked_add(size).filter(|end| *end <= self.end)?;
-        self.take(at, end);
-        Some(at)
+        let end = at.checked_add(size).filter(|end| *end <= limit)?;
+        Some((at, end))
     }
 
     /// Places all regions of a layout, in the kernel's order (LAYOUT-50).
@@ -136,22 +150,13 @@ pub fn move_module(
     }
 }
 
-/// What stands at an address of a placed module, for messages and maps.
-pub fn describe(info: &LoadInfo<'_>, layout: &Layout, address: u64) -> Option<String> {
-    let (i, section) = info.sechdrs.iter().enumerate().find(|(i, s)| {
-        layout.place(*i).is_some() && address.checked_sub(s.sh_addr).is_some_and(|o| o < s.sh_size)
-    })?;
-    let offset = address.wrapping_sub(section.sh_addr);
-    Some(alloc::format!("{}+{offset:#x}", crate::bytes::printed(info.file.section_name(i))))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn layout_50_lowest_hole_with_a_guard_page() {
-        let mut area = ModuleArea::new(0x1000, 0x10_0000, 0x1000);
+        let mut area = ModuleArea::new(Windows { direct: (0x1000, 0x10_0000), fallback: None }, 0x1000);
         assert_eq!(area.allocate(0x1001), Some(0x1000), "LAYOUT-50: first base");
         assert_eq!(area.allocate(0x1000), Some(0x4000), "LAYOUT-50: two pages and a guard page lie below");
         assert_eq!(area.allocate(1), Some(0x6000));
@@ -164,5 +169,19 @@ mod tests {
         assert_eq!(area.allocate(0x1000), Some(0x4000), "LAYOUT-50: a freed hole is used again");
         assert_eq!(area.allocate(u64::MAX), None);
         assert_eq!(area.allocate(0x10_0000), None, "LAYOUT-50: the area is finite");
+    }
+
+    #[test]
+    fn layout_52_fallback_window() {
+        let windows = Windows { direct: (0x8000, 0xc000), fallback: Some((0x1000, 0xc000)) };
+        let mut area = ModuleArea::new(windows, 0x1000);
+        assert_eq!(area.allocate(0x2000), Some(0x8000));
+        assert_eq!(
+            area.allocate(0x1000),
+            Some(0x1000),
+            "LAYOUT-52: one page is left, and needs a guard page"
+        );
+        assert_eq!(area.allocate(0x4000), Some(0x3000), "LAYOUT-52");
+        assert_eq!(area.allocate(0x1000), None, "LAYOUT-52: both are full");
     }
 }

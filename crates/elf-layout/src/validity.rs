@@ -74,11 +74,15 @@ fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
     };
     if since_6_4 {
         c.section_0(&module);
-        c.sections_in_file(&module);
+        for (i, s) in c.sections_with_bytes(&module) {
+            c.section_in_file(i, s);
+        }
         c.secstrings_index(&module)?;
         c.secstrings_type(&module);
         module.secstrings = c.secstrings(&module)?;
-        c.section_names(&module, |_| true);
+        for (i, s) in module.sections.iter().enumerate().filter(|(_, s)| s.sh_type != SHT_NULL) {
+            c.section_name("VAL-43", &module, i, s);
+        }
         module.index.info = c.only_one_modinfo(&module);
         let named = module_name(&module);
         module.index.module = c.exactly_one_this_module(&module, named);
@@ -88,9 +92,7 @@ fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
         c.secstrings_bounds(&module);
         module.secstrings = c.secstrings(&module)?;
         c.section_0(&module);
-        c.symtab_links(&module);
-        c.sections_in_file(&module);
-        c.section_names(&module, |s| s.sh_flags & SHF_ALLOC != 0);
+        c.sections_one_by_one(&module);
         module.index.info = module.find_sec(".modinfo");
         let named = module_name(&module);
         (module.index.sym, module.index.str) = c.first_symtab(&module, named)?;
@@ -223,21 +225,36 @@ impl<'d> Checks<'d, '_> {
         }
     }
 
-    /// VAL-22: every section lies inside the file.
-    fn sections_in_file(&mut self, module: &ModuleFile<'d>) {
-        let len = self.file.len();
-        for (i, s) in module.sections.iter().enumerate().skip(1) {
-            if s.sh_type == SHT_NULL
-                || s.sh_type == SHT_NOBITS
-                || slice(self.file, s.sh_offset, s.sh_size).is_some()
-            {
-                continue;
+    /// Up to 6.3 one section after the other: VAL-21 for every symbol table, VAL-22, and VAL-23 for
+    /// what is to be in memory.
+    fn sections_one_by_one(&mut self, module: &ModuleFile<'d>) {
+        for (i, s) in self.sections_with_bytes(module) {
+            if s.sh_type == SHT_SYMTAB {
+                self.symtab_link(module, i, s);
             }
+            self.section_in_file(i, s);
+            if s.sh_flags & SHF_ALLOC != 0 {
+                self.section_name("VAL-23", module, i, s);
+            }
+        }
+    }
+
+    /// Sections that claim to have bytes in the file.
+    fn sections_with_bytes<'m>(
+        &self,
+        module: &'m ModuleFile<'d>,
+    ) -> impl Iterator<Item = (usize, &'m Shdr)> + use<'m, 'd> {
+        let sections = module.sections.iter().enumerate().skip(1);
+        sections.filter(|(_, s)| s.sh_type != SHT_NULL && s.sh_type != SHT_NOBITS)
+    }
+
+    /// VAL-22: a section lies inside the file.
+    fn section_in_file(&mut self, i: usize, s: &Shdr) {
+        let len = self.file.len();
+        if slice(self.file, s.sh_offset, s.sh_size).is_none() {
             let line = format!("Invalid ELF section in module (section {i} type {})", s.sh_type);
-            let why = format!(
-                "section {i}: {:#x} bytes at {:#x} do not fit into {len} bytes",
-                s.sh_size, s.sh_offset
-            );
+            let (size, at) = (s.sh_size, s.sh_offset);
+            let why = format!("section {i}: {size:#x} bytes at {at:#x} do not fit into {len} bytes");
             self.fail(refuse("VAL-22", line, why).about(subject(i, "")));
         }
     }
@@ -299,25 +316,12 @@ impl<'d> Checks<'d, '_> {
         }
     }
 
-    /// VAL-23 (up to 6.3 for ALLOC sections with file bytes), VAL-43 (all): names lie inside their table.
-    fn section_names(&mut self, module: &ModuleFile<'d>, wanted: impl Fn(&Shdr) -> bool) {
-        let since_6_4 = self.expected.config.version.since(6, 4);
-        let (code, skipped): (_, &[u32]) =
-            if since_6_4 { ("VAL-43", &[SHT_NULL]) } else { ("VAL-23", &[SHT_NULL, SHT_NOBITS]) };
-        for (i, s) in module.sections.iter().enumerate() {
-            if skipped.contains(&s.sh_type) || !wanted(s) || (s.sh_name as usize) < module.secstrings.len() {
-                continue;
-            }
+    /// VAL-23, VAL-43: a section's name lies inside the name table.
+    fn section_name(&mut self, code: &'static str, module: &ModuleFile<'d>, i: usize, s: &Shdr) {
+        if s.sh_name as usize >= module.secstrings.len() {
             let line = format!("Invalid ELF section name in module (section {i} type {})", s.sh_type);
             let why = format!("sh_name {:#x} of section {i} lies outside the section name table", s.sh_name);
             self.fail(refuse(code, line, why).about(subject(i, "")));
-        }
-    }
-
-    /// VAL-21 (up to 6.3, for every symbol table): sh_link names a section.
-    fn symtab_links(&mut self, module: &ModuleFile<'d>) {
-        for (i, s) in module.sections.iter().enumerate().skip(1).filter(|(_, s)| s.sh_type == SHT_SYMTAB) {
-            self.symtab_link(module, i, s);
         }
     }
 

@@ -12,6 +12,7 @@ use alloc::format;
 
 use elf_layout::bytes::slice_mut;
 use elf_layout::elf::{EM_AARCH64, Rela, SymFields};
+use elf_layout::place::Windows;
 use elf_layout::{Errno, Finding, Findings, KernelConfig, KernelVersion, LoadInfo, Severity};
 
 use crate::mod_arch::{Cpu, ModArch};
@@ -83,7 +84,7 @@ impl Architecture for Aarch64 {
         }
     }
 
-    fn module_area(&self, config: &KernelConfig, symbol: &dyn Fn(&str) -> Option<u64>) -> (u64, u64) {
+    fn module_area(&self, config: &KernelConfig, symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
         module_area(config.version, symbol)
     }
 }
@@ -305,14 +306,23 @@ const SZ_2G: u64 = 2 << 30;
 const MODULES_VADDR: u64 = 0xffff_8000_0000_0000;
 
 /// LAYOUT-52: modules go below the kernel image, from the lowest address from which a branch still
-/// reaches its end. No other allocation of the kernel lies there.
-fn module_area(version: KernelVersion, symbol: &dyn Fn(&str) -> Option<u64>) -> (u64, u64) {
+/// reaches its end. No other allocation of the kernel lies there. When that is full they go where only
+/// PLTs reach: from 6.5 to 2 GiB below the end of the image, before to the vmalloc area above it, which they
+/// share with others; its lowest part is the image's.
+fn module_area(version: KernelVersion, symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
     // Since v6.5 (3e35d303ab7d, module_init_limits) the area is 2 GiB and the whole image is to be reached;
     // before that it is 128 MiB, and the text is.
-    let (size, reached) = if version.since(6, 5) { (SZ_2G, "_end") } else { (SZ_128M, "_etext") };
+    let since_6_5 = version.since(6, 5);
+    let (size, reached) = if since_6_5 { (SZ_2G, "_end") } else { (SZ_128M, "_etext") };
     // The image is mapped from _stext on.
     let image = symbol("_stext").unwrap_or(MODULES_VADDR.wrapping_add(size));
     let reached = symbol(reached).unwrap_or(image);
-    let window = if reached.wrapping_sub(image) < SZ_128M { SZ_128M } else { SZ_2G };
-    (reached.wrapping_sub(window), image)
+    let near = reached.wrapping_sub(image) < SZ_128M;
+    let start = reached.wrapping_sub(if near { SZ_128M } else { SZ_2G });
+    let fallback = if since_6_5 {
+        (reached.wrapping_sub(SZ_2G), image)
+    } else {
+        (image.wrapping_add(SZ_128M), start.wrapping_add(SZ_2G))
+    };
+    Windows { direct: (start, image), fallback: near.then_some(fallback) }
 }

@@ -18,6 +18,7 @@ pub mod x86_64;
 use alloc::borrow::Cow;
 
 use elf_layout::elf::Rela;
+use elf_layout::place::Windows;
 use elf_layout::{Findings, KernelConfig, LoadInfo, ModuleFile};
 
 pub use apply::{Symbols, apply_relocations};
@@ -77,10 +78,9 @@ pub trait Architecture: Sync + core::fmt::Debug {
         said: &mut Findings,
     );
 
-    /// `[start, end)` of the addresses where a kernel of this version puts its
-    /// modules when nothing is randomised, from its first free page on (LAYOUT-50 to LAYOUT-52).
-    /// `symbol` gives addresses of the kernel's symbols, where known.
-    fn module_area(&self, config: &KernelConfig, symbol: &dyn Fn(&str) -> Option<u64>) -> (u64, u64);
+    /// Where a kernel of this version puts its modules when nothing is randomised, from its first
+    /// free page on (LAYOUT-50 to LAYOUT-52). `symbol` gives addresses of the kernel's symbols, where known.
+    fn module_area(&self, config: &KernelConfig, symbol: &dyn Fn(&str) -> Option<u64>) -> Windows;
 }
 
 /// All architectures.

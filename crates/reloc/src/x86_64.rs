@@ -4,6 +4,7 @@ use alloc::format;
 
 use elf_layout::bytes::slice_mut;
 use elf_layout::elf::{EM_X86_64, Rela};
+use elf_layout::place::Windows;
 use elf_layout::{Errno, Finding, Findings, KernelConfig, Severity};
 
 use crate::{Architecture, ModArch, RelaSection, type_text};
@@ -92,9 +93,10 @@ impl Architecture for X86_64 {
         }
     }
 
-    fn module_area(&self, config: &KernelConfig, _symbol: &dyn Fn(&str) -> Option<u64>) -> (u64, u64) {
+    fn module_area(&self, config: &KernelConfig, _symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
         let image_size = if config.randomize_base { KERNEL_IMAGE_SIZE.0 } else { KERNEL_IMAGE_SIZE.1 };
-        (START_KERNEL_MAP.wrapping_add(image_size).wrapping_add(FIRST_MODULE), MODULES_END)
+        let first = START_KERNEL_MAP.wrapping_add(image_size).wrapping_add(FIRST_MODULE);
+        Windows { direct: (first, MODULES_END), fallback: None }
     }
 }
 

@@ -149,7 +149,8 @@ impl<'a> Resolver<'a> {
             format!("{me}: module uses symbols {symbol} from proprietary module {owner}, inheriting taint.");
         let why = format!("{owner} is proprietary: from here on GPL-only symbols are invisible to {me}");
         let finding = Finding::note("LIC-5", Severity::Warning, why).says(line).about(subject());
-        said.push(self.taints.add_taint_module(Taint::ProprietaryModule, finding));
+        said.push(finding);
+        self.taints.inherit();
         Ok(())
     }
 
@@ -189,7 +190,11 @@ impl<'a> Resolver<'a> {
                     said.push(Finding::error("VER-7", Errno::EINVAL, why).says(line).about(subject()));
                     return Err(Errno::EINVAL);
                 }
-                said.push(Finding::note("VER-7", Severity::Warning, why).says(line).about(subject()));
+                let mut finding = Finding::note("VER-7", Severity::Warning, why).about(subject());
+                if self.taints.first_without_version(self.versions.extended) {
+                    finding = finding.says(line);
+                }
+                said.push(finding);
                 Ok(())
             }
         }

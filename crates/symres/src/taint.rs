@@ -48,6 +48,8 @@ pub struct Taints {
     lock_debugging_off: bool,
     said_unsigned: bool,
     said_livepatch: bool,
+    said_no_version: bool,
+    said_no_extended_version: bool,
 }
 
 impl Taints {
@@ -61,6 +63,7 @@ impl Taints {
             lock_debugging_off: has(Taint::ProprietaryModule) || has(Taint::ForcedModule),
             said_unsigned: has(Taint::UnsignedModule),
             said_livepatch: has(Taint::Livepatch),
+            ..Taints::default()
         }
     }
 
@@ -95,6 +98,17 @@ impl Taints {
     pub fn add_taint_module(&mut self, taint: Taint, finding: Finding) -> Finding {
         self.module |= taint.mask();
         self.add_taint(taint, finding)
+    }
+
+    /// LIC-5: a module that uses a proprietary one's symbols is marked, the kernel was before.
+    pub fn inherit(&mut self) {
+        self.module |= Taint::ProprietaryModule.mask();
+    }
+
+    /// Is this the first symbol without a version of this boot (VER-7, VER-31: `pr_warn_once`)?
+    pub fn first_without_version(&mut self, extended: bool) -> bool {
+        let said = if extended { &mut self.said_no_extended_version } else { &mut self.said_no_version };
+        !core::mem::replace(said, true)
     }
 
     /// `add_taint`: marks the kernel.

@@ -1,0 +1,85 @@
+//! The stages of one load, and the whole of it, on the fixtures.
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use elf_layout::Findings;
+use elf_layout::place::{Memory, Placement, move_module};
+use kmodld::image::Image;
+use kmodld::load::{Args, LaidOut, lay_out};
+use kmodld::{Loader, Place};
+use reloc::Cpu;
+use symres::simplify::simplify_symbols;
+
+use crate::inputs::{Fixtures, must_load};
+
+/// Signature tail and ELF checks: `open`.
+pub fn parse(criterion: &mut Criterion) {
+    let fixtures = Fixtures::read();
+    let mut group = criterion.benchmark_group("parse");
+    for module in &fixtures.modules {
+        group.throughput(Throughput::Bytes(module.bytes.len() as u64));
+        group.bench_function(BenchmarkId::from_parameter(&module.name), |b| {
+            b.iter(|| black_box(module).open(&fixtures.kernel));
+        });
+    }
+}
+
+/// From the first rewrite to the memory plan: `lay_out`.
+pub fn layout(criterion: &mut Criterion) {
+    let fixtures = Fixtures::read();
+    let mut group = criterion.benchmark_group("layout");
+    for module in &fixtures.modules {
+        let file = module.open(&fixtures.kernel).module.unwrap();
+        group.throughput(Throughput::Elements(file.sections().len() as u64));
+        group.bench_function(BenchmarkId::from_parameter(&module.name), |b| {
+            b.iter(|| {
+                lay_out(&fixtures.kernel.config, black_box(&file), Cpu::default(), &mut Findings::new())
+            });
+        });
+    }
+}
+
+/// Values of all symbols: `simplify_symbols`, with CRC, licence and namespace checks.
+pub fn resolve(criterion: &mut Criterion) {
+    let fixtures = Fixtures::read();
+    let mut group = criterion.benchmark_group("resolve");
+    for module in &fixtures.modules {
+        let file = module.open(&fixtures.kernel).module.unwrap();
+        let config = &fixtures.kernel.config;
+        let laid_out = lay_out(config, &file, Cpu::default(), &mut Findings::new());
+        let LaidOut { arch, mut info, layout, .. } = laid_out.unwrap();
+        let placement = Placement::consecutive(&layout, 0xffff_ffff_c020_1000);
+        let mut image = Image::new(&layout).unwrap();
+        move_module(&mut info, &layout, &placement, &mut image);
+        black_box(image.region(elf_layout::Region::Text));
+        group.throughput(Throughput::Elements(file.symbols().len() as u64));
+        group.bench_function(BenchmarkId::from_parameter(&module.name), |b| {
+            b.iter(|| {
+                let mut said = Findings::new();
+                let ignores = |name: &[u8]| arch.ignores_undefined(name);
+                let (kernel, taints) = (&fixtures.kernel, fixtures.kernel.taints);
+                simplify_symbols(black_box(&info), &placement, kernel, taints, ignores, &mut said)
+            });
+        });
+    }
+}
+
+/// Everything, from the bytes of the file to its memory: `open` and `Loader::load`.
+pub fn link(criterion: &mut Criterion) {
+    let Fixtures { kernel, modules } = Fixtures::read();
+    let loader = Loader::new(kernel);
+    let mut group = criterion.benchmark_group("link");
+    for module in &modules {
+        group.throughput(Throughput::Bytes(module.bytes.len() as u64));
+        group.bench_function(BenchmarkId::from_parameter(&module.name), |b| {
+            b.iter(|| {
+                let opened = black_box(module).open(&loader.kernel);
+                let mut said = Findings::new();
+                let load = loader.load(&opened, &Args::default(), &Place::Kernel, None, &mut said);
+                must_load(&module.name, &said);
+                black_box(load.unwrap().image);
+            });
+        });
+    }
+}

@@ -1,0 +1,46 @@
+//! The kernel's side: from kallsyms and Module.symvers to the index.
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, Criterion, Throughput};
+use symres::kallsyms::KernelSymbols;
+use symres::symvers::parse_symvers;
+use symres::{Kernel, KernelParts};
+
+use crate::inputs::large_kernel_texts;
+
+/// As many symbols as Debian's kernels have in kallsyms (94,266 and 163,205 on x86_64).
+const SYMBOLS: u64 = 100_000;
+
+/// Reading the texts, and joining them: `KernelSymbols::parse`, `parse_symvers`, `Kernel::new`.
+pub fn index(criterion: &mut Criterion) {
+    let (kallsyms, symvers) = large_kernel_texts(SYMBOLS);
+    let mut group = criterion.benchmark_group("symbol_index");
+    group.sample_size(10);
+    group.throughput(Throughput::Bytes(kallsyms.len() as u64));
+    group.bench_function("kallsyms", |b| {
+        b.iter(|| KernelSymbols::parse(black_box(kallsyms.as_bytes())).unwrap());
+    });
+    group.throughput(Throughput::Bytes(symvers.len() as u64));
+    group.bench_function("symvers", |b| b.iter(|| parse_symvers(black_box(symvers.as_bytes())).unwrap()));
+
+    let parts = KernelParts {
+        release: String::from("6.12.0"),
+        symbols: Some(KernelSymbols::parse(kallsyms.as_bytes()).unwrap()),
+        symvers: Some(parse_symvers(symvers.as_bytes()).unwrap()),
+        ..KernelParts::default()
+    };
+    let config = kmodld::kernel_source::newest();
+    group.throughput(Throughput::Elements(SYMBOLS));
+    group.bench_function("kernel", |b| {
+        b.iter_batched(|| parts.clone(), |parts| Kernel::new(config.clone(), parts), BatchSize::LargeInput);
+    });
+
+    let kernel = Kernel::new(config.clone(), parts);
+    let names: Vec<String> =
+        (0..SYMBOLS).step_by(40).map(|n| format!("subsystem_{}_do_{n}", n % 97)).collect();
+    group.throughput(Throughput::Elements(names.len() as u64));
+    group.bench_function("find_symbol", |b| {
+        b.iter(|| names.iter().filter(|n| kernel.find_symbol(n.as_bytes(), true, b"me").is_some()).count());
+    });
+}

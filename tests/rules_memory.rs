@@ -1,0 +1,448 @@
+//! What is read by name or index, where sections go, and the symbol tables in memory (specs 00, 01, 02 and 06).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::needless_update,
+    reason = "a test fails by panicking, and its numbers are small"
+)]
+
+mod common;
+
+use common::elf::{ABS, ALLOC, Builder, EXEC, Elf, GLOBAL, LOCAL, SYMTAB, Sh, UNDEF, WEAK, WRITE};
+use common::library;
+use elf_layout::{Findings, KernelConfig, KernelVersion, LoadInfo, Memory, Region};
+use kmodld::load::Args;
+use kmodld::{Load, Loader, Place};
+use symres::kallsyms::KernelSymbols;
+use symres::{Kernel, KernelParts, LoadFlags};
+
+const AX: u64 = ALLOC | EXEC;
+const WA: u64 = ALLOC | WRITE;
+const BASE: u64 = 0xffff_ffff_c010_0000;
+const EXTENDED: &str = "extended version crc+name presence does not match";
+
+fn config(minor: u16) -> KernelConfig {
+    let version = KernelVersion::new(6, minor, 0);
+    KernelConfig {
+        module_sig: false,
+        modversions: false,
+        kallsyms_all: Some(true),
+        ..KernelConfig::new(version)
+    }
+}
+
+/// A kernel whose per-cpu areas of modules begin at 0x30010.
+fn loader(config: KernelConfig) -> Loader {
+    let symbols = b"0000000000000000 A __per_cpu_start\n0000000000030010 A __per_cpu_end\n\
+        ffffffff81000000 T _text\nffffffff81000010 b local_data\n";
+    let symbols = Some(KernelSymbols::parse(symbols).unwrap());
+    Loader::new(Kernel::new(config, KernelParts { symbols, ..KernelParts::default() }))
+}
+
+/// Loads a good module up to the last stage and shows it.
+#[track_caller]
+fn with_load<R>(config: KernelConfig, file: &[u8], show: impl FnOnce(&Load<'_>, &Findings) -> R) -> R {
+    let loader = loader(config);
+    let opened = library::open_on(&loader, file);
+    let mut said = opened.said.clone();
+    let load = loader.load(&opened, &Args::default(), &Place::Base(BASE), None, &mut said).expect("a load");
+    assert!(!said.refused(), "{said:?}");
+    show(&load, &said)
+}
+
+fn hello(kernel: &str) -> Elf {
+    Elf::new(common::read(&common::ko(kernel, "hello")))
+}
+
+#[test]
+fn val_40_header_checks_in_order() {
+    for kernel in common::KERNELS {
+        let (mut elf, good) = (hello(kernel), hello(kernel));
+        elf.bytes[0] = 0;
+        elf.put(16, 2, 2);
+        elf.put(18, 2, 0x7777);
+        elf.put(58, 2, 63);
+        let cut = Elf::new(elf.bytes[..63].to_vec());
+        let code = |elf: &Elf| library::codes(&library::check(&elf.bytes, &common::config(kernel)))[0];
+        assert_eq!(code(&cut), "VAL-2", "VAL-40: {kernel}, hello: too short for anything");
+        // Every repair uncovers the next one.
+        for (code_then, at, width) in
+            [("VAL-11", 0, 1), ("VAL-12", 16, 2), ("VAL-13", 18, 2), ("VAL-14", 58, 2)]
+        {
+            let said = library::check(&elf.bytes, &common::config(kernel));
+            let stop = library::stop(&said).map(|s| (s.0, s.1));
+            assert_eq!(stop, Some((code_then, Some("ENOEXEC"))), "VAL-40: {kernel}, hello: byte {at}");
+            assert_eq!(said.dmesg().count(), 1, "VAL-40: {kernel}, hello: only {code_then} is logged");
+            elf.put(at, width, good.number(at, width));
+        }
+        assert_eq!(elf, good.clone(), "VAL-40: {kernel}: all is repaired");
+    }
+}
+
+#[test]
+fn val_49_one_symbol_table_since_6_4() {
+    let line = "hello: module has no symbols (stripped?)";
+    for (kernel, two) in
+        [("6.1-amd64", true), ("6.12-amd64", false), ("6.1-arm64", true), ("6.12-arm64", false)]
+    {
+        let good = hello(kernel);
+        let (table, other) = (good.of_type(SYMTAB).unwrap(), good.section(".comment"));
+        for (what, section, kind, loads) in [("none", table, 1, false), ("two", other, SYMTAB, two)] {
+            let mut elf = good.clone();
+            let link = good.get(table, Sh::Link);
+            elf.set(section, Sh::Type, u64::from(kind)).set(section, Sh::Link, link);
+            let said = library::check(&elf.bytes, &common::config(kernel));
+            let want = if loads { vec![] } else { vec![line] };
+            assert_eq!(
+                said.dmesg().collect::<Vec<_>>(),
+                want,
+                "VAL-49: {kernel}, hello: {what} of type SYMTAB"
+            );
+            assert_eq!(said.errno().is_none(), loads, "VAL-49: {kernel}, hello: {what} of type SYMTAB");
+        }
+    }
+}
+
+#[test]
+fn val_53_extended_versions_in_the_order_of_the_checks() {
+    let mut builder = Builder::mini("6.14.0");
+    builder.section("__version_ext_crcs", ALLOC, 4).zeros(8);
+    let good = Elf::new(builder.build());
+    let strings = good.section(".strtab");
+    let open = |elf: &Elf, minor, flags| {
+        let kernel = Kernel::new(config(minor), KernelParts::default());
+        let said = kmodld::load::open(&elf.bytes, &kernel, flags).said;
+        library::stop(&said).map(|(code, errno, log)| (code, errno, log.join("\n")))
+    };
+    let all = LoadFlags::default();
+    let refused = Some(("VER-30", Some("ENOEXEC"), EXTENDED.to_owned()));
+    assert_eq!(open(&good, 14, all), refused, "VAL-53: mini on 6.14");
+    assert_eq!(open(&good, 13, all), None, "VAL-53: mini on 6.13");
+    let ignored = LoadFlags { ignore_modversions: true, ..all };
+    assert_eq!(open(&good, 14, ignored), None, "VAL-53: mini on 6.14, IGNORE_MODVERSIONS");
+    let mut elf = good.clone();
+    elf.data_mut(strings)[0] = b'x';
+    assert_eq!(open(&elf, 14, all), refused, "VAL-53: mini on 6.14: before VAL-52");
+    assert_eq!(open(&elf, 14, ignored).map(|s| s.0), Some("VAL-52"), "VAL-53: mini on 6.14");
+    elf.set(good.of_type(SYMTAB).unwrap(), Sh::Link, 0);
+    assert_eq!(open(&elf, 14, all).map(|s| s.0), Some("VAL-21"), "VAL-53: mini on 6.14: behind VAL-50");
+}
+
+#[test]
+fn val_4_no_file_is_larger_than_int_max() {
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = memory
+        .lines()
+        .find_map(|l| l.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse().ok());
+    if kib.is_none_or(|kib: u64| kib < 8 << 20) {
+        return common::skipped(
+            "val_4_no_file_is_larger_than_int_max",
+            "it may take more memory than there is",
+        );
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("huge.ko");
+    let file = std::fs::File::create(&path).unwrap();
+    file.set_len(1 << 31).unwrap();
+    let error = kmodld::input::read(&path).unwrap_err().to_string();
+    assert!(
+        error.contains("huge.ko") && error.contains("2 GiB"),
+        "VAL-4: huge.ko, INT_MAX + 1 bytes: {error}"
+    );
+    file.set_len((1 << 31) - 1).unwrap();
+    assert_eq!(kmodld::input::read(&path).unwrap().len(), (1 << 31) - 1, "VAL-4: huge.ko, INT_MAX bytes");
+}
+
+#[test]
+fn ov_3_section_0_is_never_found() {
+    let mut builder = Builder::mini("6.12.0");
+    builder.section(".strange", WA, 1).zeros(8);
+    let strange = builder.index(".strange");
+    builder.symbol("undefined", WEAK, 0, UNDEF, 0x40);
+    for minor in [1, 12] {
+        for name in [".data..percpu", "__versions"] {
+            let mut builder = builder.clone();
+            builder.sections.last_mut().unwrap().name = name.to_owned();
+            let mut elf = Elf::new(builder.build());
+            let index = |elf: &Elf| {
+                let opened = library::open(&elf.bytes, &config(minor));
+                assert!(!opened.said.refused(), "OV-3: mini on 6.{minor}: {:?}", opened.said);
+                let index = *opened.module.unwrap().index();
+                index.pcpu + index.vers
+            };
+            assert_eq!(index(&elf), usize::from(strange), "OV-3: mini on 6.{minor}, {name} is found");
+            let st_name = elf.get(usize::from(strange), Sh::Name);
+            elf.set(usize::from(strange), Sh::Name, 0).set(0, Sh::Name, st_name).set(0, Sh::Flags, WA);
+            assert_eq!(elf.name(0), name);
+            assert_eq!(index(&elf), 0, "OV-3: mini on 6.{minor}, section 0, {name}: absent");
+            // An undefined symbol is in no section, whatever section 0 is called.
+            let value = with_load(config(minor), &elf.bytes, |load, _| load.resolution.values[1]);
+            assert_eq!(value, 0x40, "OV-3: mini on 6.{minor}, section 0, {name}: an undefined symbol");
+        }
+    }
+}
+
+#[test]
+fn ov_4_find_sec_sees_what_is_alloc_at_the_time() {
+    let mut builder = Builder::mini("6.12.0");
+    builder.section("__versions", 0, 1).zeros(64);
+    builder.section("__versions", ALLOC, 1).zeros(64);
+    builder.section(".data..percpu", WA, 1).zeros(8);
+    let versions = usize::from(builder.index("__versions"));
+    for minor in [1, 12] {
+        let (file, config) = (builder.build(), config(minor));
+        let module = library::open(&file, &config).module.unwrap();
+        let what = format!("mini on 6.{minor}");
+        assert_eq!(module.index().vers, versions + 1, "OV-4: {what}, __versions: the first that is ALLOC");
+        assert_eq!(module.find_any_sec("__versions"), versions, "OV-4: {what}, __versions: the first of all");
+        let mut info = LoadInfo::rewrite_section_headers(&module, &config);
+        let percpu = versions + 2;
+        let found = [".modinfo", "__versions", ".data..percpu"].map(|name| info.find_sec(name));
+        assert_eq!(found, [0, 0, percpu], "OV-4: {what}: invisible after the first rewrite");
+        info.edit_flags();
+        assert_eq!(info.find_sec(".data..percpu"), 0, "OV-4: {what}: invisible after the flag edits");
+        let found = [".modinfo", "__versions", ".data..percpu"].map(|name| module.find_any_sec(name));
+        assert_eq!(found, [1, versions, percpu], "OV-4: {what}: find_any_sec sees them all the same");
+    }
+}
+
+/// A module of sections with bytes of their own; `address` is what its headers claim.
+fn patterns(address: u64) -> (Builder, Elf) {
+    let mut b = Builder::mini("6.12.0");
+    for (name, flags, byte) in [
+        (".text", AX, 1u8),
+        (".init.text", AX, 2),
+        (".rodata", ALLOC, 3),
+        (".data", WA, 4),
+        (".comment", 0, 5),
+        (".data..percpu", WA, 6),
+    ] {
+        b.section(name, flags, 16).data((0..40).map(|i| byte * 40 + i).collect());
+    }
+    b.section(".bss", WA, 16).nobits(40);
+    for name in [".text", ".data", ".comment", ".bss"] {
+        let index = b.index(name);
+        b.symbol(name, LOCAL, 0, index, 8);
+    }
+    let mut elf = Elf::new(b.build());
+    for section in 1..elf.shnum() {
+        elf.set(section, Sh::Addr, address);
+    }
+    (b, elf)
+}
+
+#[test]
+fn layout_1_addresses_of_the_file_are_dropped() {
+    for minor in [1, 12] {
+        let at = |address| {
+            let (_, elf) = patterns(address);
+            with_load(config(minor), &elf.bytes, |load, _| {
+                let addresses: Vec<u64> = load.info.sechdrs.iter().map(|s| s.sh_addr).collect();
+                (addresses, load.resolution.values.clone(), load.layout.sizes)
+            })
+        };
+        let (b, _) = patterns(0);
+        let found = at(0);
+        assert_eq!(found, at(0xdead_beef_0000), "LAYOUT-1: mini on 6.{minor}: sh_addr is not looked at");
+        let comment = usize::from(b.index(".comment"));
+        assert_eq!(
+            (found.0[0], found.0[comment]),
+            (0, 0),
+            "LAYOUT-1: mini on 6.{minor}: section 0, .comment"
+        );
+        assert_eq!(found.1[3], 8, "LAYOUT-1: mini on 6.{minor}: a symbol of .comment");
+    }
+}
+
+#[test]
+fn layout_41_what_is_copied_where() {
+    let (b, elf) = patterns(0x1000);
+    for minor in [1, 12] {
+        with_load(config(minor), &elf.bytes, |load, _| {
+            for (name, want) in [
+                (".text", Some(1u8)),
+                (".init.text", Some(2)),
+                (".rodata", Some(3)),
+                (".data", Some(4)),
+                (".comment", None),
+                (".modinfo", None),
+                (".data..percpu", None),
+                (".bss", Some(0)),
+            ] {
+                let index = usize::from(b.index(name));
+                let what = format!("LAYOUT-41: mini on 6.{minor}, {name}");
+                let (place, address) = (load.layout.place(index), load.info.sechdrs[index].sh_addr);
+                let Some(byte) = want else {
+                    assert_eq!((place, address), (None, 0), "{what}: is not moved");
+                    continue;
+                };
+                let place = place.unwrap_or_else(|| panic!("{what}: is moved"));
+                let bytes: Vec<u8> = (0..40).map(|i| if byte == 0 { 0 } else { byte * 40 + i }).collect();
+                assert_eq!(load.image.at(place, 40), Some(&*bytes), "{what}: its bytes");
+                assert_eq!(address, load.bases().get(place.region) + place.offset, "{what}: its address");
+            }
+        });
+    }
+}
+
+#[test]
+fn layout_35_flags_count_as_they_are_by_then() {
+    for minor in [1, 12] {
+        for (machine, code_only, want) in [
+            (62, false, &["in_text", "in_percpu"][..]),
+            (62, true, &["in_text"]),
+            (183, false, &["in_text", "in_percpu", "in_plt"]),
+            (183, true, &["in_text", "in_plt"]),
+        ] {
+            let mut b = Builder::mini("6.12.0");
+            b.machine = machine;
+            b.section(".text", AX, 16).zeros(16);
+            b.section("__versions", ALLOC, 1).zeros(64);
+            b.section(".data..percpu", WA, 1).zeros(8);
+            for name in [".plt", ".init.plt", ".text.ftrace_trampoline"] {
+                b.section(name, 0, 1).zeros(1);
+            }
+            for (name, section) in [
+                ("in_text", ".text"),
+                ("in_modinfo", ".modinfo"),
+                ("in_versions", "__versions"),
+                ("in_percpu", ".data..percpu"),
+                ("in_plt", ".plt"),
+            ] {
+                let section = b.index(section);
+                b.symbol(name, GLOBAL, 0, section, 0);
+            }
+            let config = KernelConfig { kallsyms_all: Some(!code_only), ..config(minor) };
+            let (layout, said) = library::lay_out(&b.build(), &config);
+            let plan = layout.unwrap_or_else(|| panic!("{said:?}")).symtab.unwrap();
+            let kept = plan.core_symbols.iter().skip(1).map(|i| &*b.symbols[*i as usize].name);
+            let what = format!("mini of {machine} on 6.{minor}, KALLSYMS_ALL={}", !code_only);
+            assert_eq!(kept.collect::<Vec<_>>(), want, "LAYOUT-35: {what}");
+        }
+    }
+}
+
+#[test]
+fn layout_60_the_per_cpu_area() {
+    for (size, align, want, warned) in [
+        (0, 64, None, false),
+        (8, 0, Some(0x30010), false),
+        (8, 64, Some(0x30040), false),
+        (8, 4096, Some(0x31000), false),
+        (8, 8192, Some(0x31000), true),
+    ] {
+        let mut b = Builder::mini("6.12.0");
+        b.section(".data..percpu", WA, align).zeros(size);
+        let (at, said) =
+            with_load(config(12), &b.build(), |load, said| (load.placement.percpu, said.clone()));
+        assert_eq!(at, want, "LAYOUT-60: mini, .data..percpu of {size} bytes aligned to {align}");
+        let log = warned.then_some("mini: per-cpu alignment 8192 > 4096");
+        assert_eq!(
+            said.dmesg().collect::<Vec<_>>(),
+            Vec::from_iter(log),
+            "LAYOUT-60: mini, .data..percpu: {align}"
+        );
+    }
+}
+
+/// Symbols of every kind, each with the letter it gets.
+fn letters() -> (Builder, Vec<u8>) {
+    let mut b = Builder::mini("6.12.0");
+    b.section(".text", AX, 16).zeros(64);
+    b.section(".init.text", AX, 16).zeros(64);
+    b.section(".rodata", ALLOC, 16).zeros(64);
+    b.section(".data", WA, 16).zeros(64);
+    b.section(".bss", WA, 16).nobits(64);
+    b.section(".data..percpu", WA, 16).zeros(64);
+    b.section(".debug_info", 0, 1).zeros(4);
+    b.section(".comment", 0, 1).zeros(4);
+    b.section(".text.bss", AX, 1).nobits(4);
+    let mut want = vec![b'U'];
+    for (bind, kind, section, letter) in [
+        (GLOBAL, 2, ".text", b't'),
+        (WEAK, 2, ".text", b'w'),
+        (WEAK, 1, ".data", b'v'),
+        (WEAK, 0, "", b'w'),
+        (WEAK, 1, "", b'v'),
+        (LOCAL, 2, ".init.text", b't'),
+        (GLOBAL, 1, ".rodata", b'r'),
+        (GLOBAL, 1, ".data", b'd'),
+        (GLOBAL, 1, ".bss", b'b'),
+        (LOCAL, 1, ".data..percpu", b'a'),
+        (LOCAL, 0, "absolute", b'a'),
+        (LOCAL, 3, ".debug_info", b'n'),
+        (LOCAL, 3, ".comment", b'?'),
+        (LOCAL, 1, ".modinfo", b'?'),
+        (LOCAL, 0, "livepatch", b'?'),
+        (LOCAL, 2, ".text.bss", b't'),
+    ] {
+        let shndx = match section {
+            "" => UNDEF,
+            "absolute" => ABS,
+            "livepatch" => 0xff20,
+            name => b.index(name),
+        };
+        b.symbol(&format!("symbol_{}", want.len()), bind, kind, shndx, 0x10);
+        want.push(letter);
+    }
+    (b, want)
+}
+
+#[test]
+fn fin_3_to_5_the_tables_of_kallsyms() {
+    let (b, want) = letters();
+    for minor in [1, 12] {
+        with_load(config(minor), &b.build(), |load, _| {
+            let (plan, info) = (load.layout.symtab.as_ref().unwrap(), &load.info);
+            let (init, core) = (load.image.region(plan.init_region), load.image.region(plan.core_region));
+            let init_base = load.bases().get(plan.init_region);
+            let word =
+                |memory: &[u8], at: u64| u64::from_le_bytes(memory[at as usize..][..8].try_into().unwrap());
+            let what = format!("mini on 6.{minor}");
+            let header: Vec<u64> = (0..4).map(|n| word(init, plan.mod_kallsyms_init_off + 8 * n)).collect();
+            let (sym, str) = (info.file.index().sym, info.file.index().str);
+            let (symtab, strtab) = (info.sechdrs[sym].sh_addr, info.sechdrs[str].sh_addr);
+            let typetab = init_base + plan.init_typeoffs;
+            let fields = [symtab, want.len() as u64, strtab, typetab];
+            assert_eq!(header, fields, "FIN-3: {what}: symtab, num_symtab, strtab, typetab");
+            let types = &init[plan.init_typeoffs as usize..][..want.len()];
+            assert_eq!(types, want, "FIN-4: {what}: {}", types.escape_ascii());
+            let place = load.layout.place(sym).unwrap();
+            assert_eq!(
+                place.region,
+                if minor == 1 { Region::Init } else { Region::InitData },
+                "FIN-3: {what}"
+            );
+            let table = load.image.at(place, 24 * want.len() as u64).unwrap();
+
+            let mut name_at = 0;
+            assert!(plan.core_symbols.len() > 5, "FIN-3: {what}: symbols that stay");
+            for (n, index) in (0u64..).zip(&plan.core_symbols) {
+                let (index, name) = (*index as usize, &b.symbols[*index as usize].name);
+                let record = &core[(plan.symoffs + 24 * n) as usize..][..24];
+                let full = &table[24 * index..][..24];
+                assert_eq!(record[4..], full[4..], "FIN-3: {what}, {name}: as in the full table");
+                assert_eq!(
+                    word(record, 8),
+                    load.resolution.values[index],
+                    "FIN-3: {what}, {name}: the final value"
+                );
+                assert_eq!(
+                    word(record, 0) as u32,
+                    name_at,
+                    "FIN-3: {what}, {name}: st_name in the core strings"
+                );
+                let text = &core[(plan.stroffs + u64::from(name_at)) as usize..][..=name.len()];
+                assert_eq!(text, [name.as_bytes(), &[0]].concat(), "FIN-3: {what}, {name}: its name");
+                let letter = core[(plan.core_typeoffs + n) as usize];
+                assert_eq!(letter, want[index], "FIN-4: {what}, {name}: in the core table");
+                name_at += name.len() as u32 + 1;
+            }
+            let room = plan.core_typeoffs - plan.stroffs;
+            assert_eq!(u64::from(name_at), room, "FIN-5: {what}: the string area is just used up");
+        });
+    }
+}

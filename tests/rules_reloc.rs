@@ -1,0 +1,311 @@
+//! The driver of relocations, and what arm64 does before and after it (spec 04 §4.1, 02 §2.5, 06).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::needless_update,
+    reason = "a test fails by panicking, and its numbers are small"
+)]
+
+mod common;
+
+use common::elf::{ALLOC, Builder, EXEC, GLOBAL, LOCAL, REL, RELA, Rela, UNDEF, WEAK, WRITE};
+use common::library;
+use elf_layout::{Findings, KernelConfig, KernelVersion, Memory};
+use kmodld::load::Args;
+use kmodld::{Loader, Place, Stage};
+use symres::kallsyms::KernelSymbols;
+use symres::symvers::parse_symvers;
+use symres::{Kernel, KernelParts};
+
+const ABS64: u32 = 1;
+const PC32: u32 = 2;
+/// A type that no architecture has.
+const NO_TYPE: u32 = 0x7f;
+const CALL26: u32 = 283;
+const BASE: u64 = 0xffff_ffff_c010_0000;
+const ARM64_BASE: u64 = 0xffff_8000_8800_0000;
+const ARM64_KERNEL: &str = "ffff800040000000 T _text\nffff800040000100 T first\nffff800040000200 T second\nffff800040000300 T third\n";
+const ARM64_EXPORTS: &str = "0x00000000\tfirst\tvmlinux\tEXPORT_SYMBOL\t\n0x00000000\tsecond\tvmlinux\tEXPORT_SYMBOL\t\n\
+    0x00000000\tthird\tvmlinux\tEXPORT_SYMBOL\t\n";
+
+fn config(minor: u16) -> KernelConfig {
+    let version = KernelVersion::new(6, minor, 0);
+    KernelConfig { module_sig: false, modversions: false, ..KernelConfig::new(version) }
+}
+
+fn loader(config: KernelConfig) -> Loader {
+    let parts = KernelParts {
+        symbols: Some(KernelSymbols::parse(ARM64_KERNEL.as_bytes()).unwrap()),
+        symvers: Some(parse_symvers(ARM64_EXPORTS.as_bytes()).unwrap()),
+        ..KernelParts::default()
+    };
+    Loader::new(Kernel::new(config, parts))
+}
+
+/// What is said, and the memory and address of the sections named.
+type Outcome = (Findings, Vec<(Vec<u8>, u64)>);
+
+fn link(config: KernelConfig, b: &Builder, base: u64, sections: &[&str]) -> Outcome {
+    let (loader, bytes) = (loader(config), b.build());
+    let opened = library::open_on(&loader, &bytes);
+    let mut said = opened.said.clone();
+    let args = Args { stage: Stage::Relocated, ..Args::default() };
+    let load = loader.load(&opened, &args, &Place::Base(base), Some(0x30000), &mut said).expect("a load");
+    let found = sections.iter().map(|name| {
+        let section = &load.info.sechdrs[usize::from(b.index(name))];
+        let place = load.layout.place(usize::from(b.index(name)));
+        let bytes = place.and_then(|p| load.image.at(p, section.sh_size)).unwrap_or(&[]);
+        (bytes.to_vec(), section.sh_addr)
+    });
+    let found = found.collect();
+    (said, found)
+}
+
+/// Sections of many kinds, `.text` first, all of zeros.
+fn mini() -> Builder {
+    let mut b = Builder::mini("6.12.0");
+    b.section(".text", ALLOC | EXEC, 16).zeros(64);
+    b.section(".data", ALLOC | WRITE, 16).zeros(64);
+    b.section(".bss", ALLOC | WRITE, 16).nobits(64);
+    b.section(".comment", 0, 1).zeros(64);
+    b.section(".data..percpu", ALLOC | WRITE, 16).zeros(64);
+    b
+}
+
+fn rela(offset: u64, kind: u32, symbol: u32, addend: i64) -> Rela {
+    Rela { offset, kind, symbol, addend }
+}
+
+fn stop(said: &Findings) -> Option<(&'static str, Option<&'static str>, Vec<String>)> {
+    library::stop(said)
+}
+
+#[test]
+fn reloc_gen_1_to_4_whose_relocations_are_left_out() {
+    for (rule, target) in [
+        ("RELOC-GEN-1: beyond the last section", None),
+        ("RELOC-GEN-3: section 0", Some("")),
+        ("RELOC-GEN-2: .comment is not ALLOC", Some(".comment")),
+        ("RELOC-GEN-2: .modinfo is no longer ALLOC", Some(".modinfo")),
+        ("RELOC-GEN-4: nor is .data..percpu", Some(".data..percpu")),
+    ] {
+        let mut b = mini();
+        let info = match target {
+            None => 0xffff,
+            Some("") => 0,
+            Some(name) => u32::from(b.index(name)),
+        };
+        b.relocations(".text", &[rela(0, NO_TYPE, 0, 0), rela(8, ABS64, 0, 0x1234)]).info = info;
+        for minor in [1, 12] {
+            let (said, found) = link(config(minor), &b, BASE, &[".text", ".data", ".bss"]);
+            assert!(!said.refused(), "{rule}: mini, .rela.text on 6.{minor}: {said:?}");
+            assert!(
+                found.iter().all(|f| f.0 == [0; 64]),
+                "{rule}: mini, .rela.text on 6.{minor}: no byte changes"
+            );
+            let warned = library::codes(&said).contains(&"RELOC-GEN-4");
+            assert_eq!(warned, target == Some(".data..percpu"), "RELOC-GEN-4: mini on 6.{minor}: {target:?}");
+        }
+    }
+}
+
+#[test]
+fn reloc_gen_3_and_6_to_8_by_type_of_section() {
+    let records = [rela(0, ABS64, 0, 0x1234)];
+    for (rule, kind, written, errno) in [
+        ("RELOC-GEN-7: RELA", RELA, true, None),
+        ("RELOC-GEN-6: REL", REL, false, Some("ENOEXEC")),
+        ("RELOC-GEN-8: PROGBITS", 1, false, None),
+        ("RELOC-GEN-3, RELOC-GEN-8: NOTE", 7, false, None),
+        ("RELOC-GEN-8: RELR", 19, false, None),
+    ] {
+        for machine in [62, 183] {
+            let mut b = if machine == 62 { mini() } else { arm64(0) };
+            let records = records.map(|r| if machine == 62 { r } else { Rela { kind: 257, ..r } });
+            b.relocations(".data", &records).kind = kind;
+            let (said, found) = link(config(12), &b, BASE, &[".data"]);
+            let want = if written { 0x1234u64 } else { 0 };
+            assert_eq!(found[0].0[..8], want.to_le_bytes(), "{rule}: mini of {machine}, .rela.data");
+            let log = errno.map(|_| "module mini: REL relocation unsupported");
+            assert_eq!(said.errno().map(|e| e.name()), errno, "{rule}: mini of {machine}, .rela.data");
+            assert_eq!(said.dmesg().collect::<Vec<_>>(), Vec::from_iter(log), "{rule}: mini of {machine}");
+        }
+    }
+}
+
+#[test]
+fn reloc_gen_9_the_first_failure_ends_it() {
+    let mut b = mini();
+    b.relocations(".text", &[rela(0, ABS64, 0, 1), rela(8, NO_TYPE, 0, 0)]);
+    b.relocations(".data", &[rela(0, ABS64, 0, 1)]).kind = REL;
+    let (said, _) = link(config(12), &b, BASE, &[]);
+    let (code, errno, log) = stop(&said).expect("RELOC-GEN-9: mini is refused");
+    assert_eq!((code, errno), ("X86REL-1", Some("ENOEXEC")), "RELOC-GEN-9: mini, .rela.text");
+    assert_eq!(said.dmesg().collect::<Vec<_>>(), log, "RELOC-GEN-9: mini: of .rela.data nothing is logged");
+    let (text, data) = (b.sections.len() - 2, b.sections.len() - 1);
+    b.sections.swap(text, data);
+    let (said, _) = link(config(12), &b, BASE, &[]);
+    assert_eq!(stop(&said).map(|s| s.0), Some("RELOC-GEN-6"), "RELOC-GEN-9: mini: in order of index");
+}
+
+#[test]
+fn reloc_gen_12_to_14_the_terms() {
+    let mut b = mini();
+    let (text, data) = (b.index(".text"), b.index(".data"));
+    let function = b.symbol("function", LOCAL, 2, text, 0x10);
+    let variable = b.symbol("variable", LOCAL, 1, data, 0x20);
+    let nowhere = b.symbol("nowhere", WEAK, 0, UNDEF, 0);
+    let odd = b.symbol("odd", WEAK, 0, UNDEF, 0x5000);
+    b.relocations(
+        ".data",
+        &[
+            rela(0, ABS64, function, 3),
+            rela(8, ABS64, variable, -0x30),
+            rela(16, PC32, function, -4),
+            rela(24, ABS64, nowhere, 0x77),
+            rela(32, ABS64, odd, 0x77),
+            rela(40, ABS64, nowhere, -1),
+            rela(48, ABS64, variable, i64::MIN),
+        ],
+    );
+    b.relocations(".bss", &[rela(8, ABS64, function, 0), rela(32, PC32, variable, 0)]);
+    for minor in [1, 12] {
+        let (said, found) = link(config(minor), &b, BASE, &[".text", ".data", ".bss"]);
+        assert!(!said.refused(), "mini on 6.{minor}: {said:?}");
+        let [(_, text), (data, data_at), (bss, bss_at)] = &found[..] else { panic!() };
+        let (function, variable) = (text + 0x10, data_at + 0x20);
+        let word = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+        for (rule, at, want) in [
+            ("RELOC-GEN-12: S + A", 0, function + 3),
+            ("RELOC-GEN-12: A is signed", 8, variable - 0x30),
+            ("RELOC-GEN-12: S + A - P", 16, u64::from(function.wrapping_sub(4 + data_at + 16) as u32)),
+            ("RELOC-GEN-13: nothing found", 24, 0x77),
+            ("RELOC-GEN-13: its value in the file", 32, 0x5077),
+            ("RELOC-GEN-12: wraps", 40, u64::MAX),
+            ("RELOC-GEN-12: wraps", 48, variable ^ 1 << 63),
+        ] {
+            assert_eq!(word(data, at), want, "{rule}: mini on 6.{minor}, .data+{at:#x}");
+        }
+        assert_eq!(word(bss, 8), function, "RELOC-GEN-14: mini on 6.{minor}, .bss+8");
+        let want = u64::from(variable.wrapping_sub(bss_at + 32) as u32);
+        assert_eq!(word(bss, 32), want, "RELOC-GEN-14: mini on 6.{minor}, .bss+0x20");
+        assert_eq!(word(bss, 0), 0, "RELOC-GEN-14: mini on 6.{minor}, .bss: zero elsewhere");
+    }
+}
+
+/// A module for arm64 with the sections it must have, and three functions of the kernel to import;
+/// `flags` are those of the sections that the loader fills.
+fn arm64(flags: u64) -> Builder {
+    let mut b = Builder::mini("6.12.0");
+    b.machine = 183;
+    b.section(".text", ALLOC | EXEC, 16).zeros(64);
+    b.section(".init.text", ALLOC | EXEC, 16).zeros(64);
+    b.section(".data", ALLOC | WRITE, 16).zeros(64);
+    for name in [".plt", ".init.plt", ".text.ftrace_trampoline"] {
+        b.section(name, flags, 1).data(vec![0xaa; 1]);
+    }
+    for name in ["first", "second", "third"] {
+        b.symbol(name, GLOBAL, 0, UNDEF, 0);
+    }
+    b
+}
+
+/// Calls of these symbols, one a word.
+fn calls(symbols: &[u32]) -> Vec<Rela> {
+    symbols.iter().zip(0u64..).map(|(symbol, n)| rela(4 * n, CALL26, *symbol, 0)).collect()
+}
+
+#[test]
+fn layout_3_only_arm64_changes_sections() {
+    for (machine, arm) in [(62, false), (183, true)] {
+        let mut b = arm64(ALLOC);
+        b.machine = machine;
+        b.symbols.truncate(1);
+        for minor in [1, 12] {
+            let (said, found) =
+                link(config(minor), &b, BASE, &[".plt", ".init.plt", ".text.ftrace_trampoline"]);
+            assert!(!said.refused(), "LAYOUT-3: mini of {machine} on 6.{minor}: {said:?}");
+            let sizes: Vec<usize> = found.iter().map(|f| f.0.len()).collect();
+            let trampoline = if minor == 1 { 24 } else { 12 };
+            let want = if arm { [12, 12, trampoline] } else { [1, 1, 1] };
+            assert_eq!(
+                sizes, want,
+                "LAYOUT-3, PLT-12, PLT-13: mini of {machine} on 6.{minor}: .plt and others"
+            );
+            if !arm {
+                assert!(found.iter().all(|f| f.0 == [0xaa]), "LAYOUT-3: mini of {machine}: their bytes stay");
+            }
+        }
+    }
+}
+
+#[test]
+fn plt_3_only_tables_that_patch_code_count() {
+    for (what, target, symbols, slots) in [
+        ("code", ".text", &[1, 2, 3][..], (3, 0)),
+        ("code, twice the same", ".text", &[1, 1, 1], (1, 0)),
+        ("init code", ".init.text", &[1, 2], (0, 2)),
+        ("data", ".data", &[1, 2, 3], (0, 0)),
+        ("nothing that exists", "", &[1, 2, 3], (0, 0)),
+    ] {
+        let mut b = arm64(0);
+        let records = b.relocations(if target.is_empty() { ".text" } else { target }, &calls(symbols));
+        if target.is_empty() {
+            records.info = 0xffff;
+        }
+        let (_, found) = link(config(12), &b, ARM64_BASE, &[".plt", ".init.plt"]);
+        let found = (found[0].0.len() / 12 - 1, found[1].0.len() / 12 - 1);
+        assert_eq!(found, slots, "PLT-3: mini, relocations of {what}: slots of .plt, .init.plt");
+    }
+}
+
+#[test]
+fn plt_14_the_sorted_tables_are_applied() {
+    // As PLT-4 has it, the first two are sorted, and the third stays where it is.
+    let mut b = arm64(0);
+    b.relocations(".text", &calls(&[2, 1, 3]));
+    let (loader, bytes) = (loader(config(12)), b.build());
+    let opened = library::open_on(&loader, &bytes);
+    let mut said = Findings::new();
+    let load = loader.load(&opened, &Args::default(), &Place::Base(ARM64_BASE), None, &mut said).unwrap();
+    assert!(!said.refused(), "PLT-14: mini: {said:?}");
+    let table = b.sections.len();
+    let order: Vec<u32> = load.info.reordered(table).unwrap().iter().map(|r| r.r_sym()).collect();
+    assert_eq!(order, [1, 2, 3], "PLT-14: mini, .rela.text in the temporary copy");
+    let targets: Vec<u64> = load.mod_arch.core.slots.iter().map(|s| s.target & 0xfff).collect();
+    assert_eq!(targets, [0x100, 0x200, 0x300], "PLT-14: mini, .plt: slots in the sorted order");
+    let place = load.layout.place(usize::from(b.index(".text"))).unwrap();
+    let text = load.image.at(place, 12).unwrap();
+    let branch = |n: usize| u32::from_le_bytes(text[4 * n..4 * n + 4].try_into().unwrap()) & 0x03ff_ffff;
+    let plt = load.info.sechdrs[usize::from(b.index(".plt"))].sh_addr;
+    let at = load.info.sechdrs[usize::from(b.index(".text"))].sh_addr;
+    for (n, slot) in [(0, 1u64), (1, 0), (2, 2)] {
+        let want = (plt + 12 * slot).wrapping_sub(at + 4 * n as u64) >> 2 & 0x03ff_ffff;
+        assert_eq!(u64::from(branch(n)), want, "PLT-14: mini, .text+{:#x} goes to slot {slot}", 4 * n);
+    }
+}
+
+#[test]
+fn fin_30_a_section_for_the_way_to_the_tracer() {
+    for (machine, ftrace, name, errno) in [
+        (183, true, ".text.ftrace_trampoline", None),
+        (183, true, ".text.ftrace_trampolin", Some("ENOEXEC")),
+        (183, false, ".text.ftrace_trampolin", None),
+        (62, true, ".text.ftrace_trampolin", None),
+    ] {
+        for flags in [0, ALLOC | EXEC] {
+            let mut b = arm64(flags);
+            b.machine = machine;
+            b.symbols.truncate(1);
+            b.sections.iter_mut().find(|s| s.name == ".text.ftrace_trampoline").unwrap().name = name.into();
+            let config = KernelConfig { dynamic_ftrace: ftrace, ..config(12) };
+            let (said, _) = link(config, &b, BASE, &[]);
+            let found = stop(&said).map(|s| (s.0, s.1, s.2));
+            let want = errno.map(|e| ("FIN-30", Some(e), vec![]));
+            assert_eq!(found, want, "FIN-30: mini of {machine}, {name} with flags {flags}, ftrace {ftrace}");
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The order of the rules for one undefined symbol, what a module exports, and the module list (spec 03).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::needless_update,
+    reason = "a test fails by panicking, and its numbers are small"
+)]
+
+mod common;
+
+use common::elf::{ALLOC, Builder, EXEC, Elf, GLOBAL, LOCAL, Rela, UNDEF, WEAK, WRITE};
+use common::library;
+use elf_layout::{Findings, KernelConfig, KernelVersion};
+use kmodld::Loader;
+use symres::kallsyms::KernelSymbols;
+use symres::symvers::parse_symvers;
+use symres::{Export, ExportTable, Kernel, KernelParts, LoadedModule};
+
+const KALLSYMS: &str = "0000000000000000 A __per_cpu_start\n0000000000030010 A __per_cpu_end\n\
+    ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000200 T gpl\nffffffff81000300 T spaced\n\
+    ffffffff81000400 T module_layout\n";
+const SYMVERS: &str = "0x000000aa\tplain\tvmlinux\tEXPORT_SYMBOL\t\n0x000000bb\tgpl\tvmlinux\tEXPORT_SYMBOL_GPL\t\n\
+    0x000000cc\tspaced\tvmlinux\tEXPORT_SYMBOL\tSPACE\n0x000000dd\tmodule_layout\tvmlinux\tEXPORT_SYMBOL\t\n";
+const GOOD: [(&str, u64); 5] =
+    [("module_layout", 0xdd), ("plain", 0xaa), ("gpl", 0xbb), ("spaced", 0xcc), ("shared", 0xff)];
+
+fn loader(major: u16, minor: u16) -> Loader {
+    let config = KernelConfig { module_sig: false, ..KernelConfig::new(KernelVersion::new(major, minor, 0)) };
+    let parts = KernelParts {
+        symbols: Some(KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap()),
+        symvers: Some(parse_symvers(SYMVERS.as_bytes()).unwrap()),
+        ..KernelParts::default()
+    };
+    Loader::new(Kernel::new(config, parts))
+}
+
+/// A module with these CRCs instead of the right ones, importing these names in this order.
+fn importing(name: &str, wrong: &[&str], imports: &[&str]) -> Builder {
+    let name = format!("name={name}");
+    let mut b = Builder::module(&[
+        &name,
+        "license=GPL",
+        "intree=Y",
+        "retpoline=Y",
+        "vermagic=6.12.0 SMP preempt mod_unload modversions ",
+    ]);
+    let crcs: Vec<(&str, u64)> =
+        GOOD.iter().map(|(name, crc)| (*name, if wrong.contains(name) { 1 } else { *crc })).collect();
+    b.versions(&crcs);
+    for name in imports {
+        b.symbol(name, GLOBAL, 0, UNDEF, 0);
+    }
+    b
+}
+
+fn owner(name: &str, crc: Option<u32>, gpl_only: bool, proprietary: bool) -> LoadedModule {
+    let export = Export {
+        name: b"shared"[..].into(),
+        address: Some(0xffff_ffff_c100_0000),
+        crc,
+        gpl_only,
+        namespace: Box::default(),
+    };
+    LoadedModule {
+        name: name.as_bytes().into(),
+        exports: ExportTable::new(vec![export]),
+        proprietary,
+        listed: false,
+    }
+}
+
+/// What a kernel that has loaded `others` says, on whom the module then depends, and whether it uses
+/// GPL-only symbols.
+fn load(others: Vec<LoadedModule>, file: &[u8]) -> (Findings, Vec<String>, bool) {
+    let mut loader = loader(6, 12);
+    others.into_iter().for_each(|m| loader.kernel.insert_module(m));
+    let opened = library::open_on(&loader, file);
+    let mut said = opened.said.clone();
+    let load = library::load(&loader, &opened, &mut said).expect("a load");
+    let depends = load.resolution.depends.iter().map(|d| String::from_utf8_lossy(d).into_owned()).collect();
+    (said, depends, load.resolution.using_gplonly_symbols)
+}
+
+fn unknown(name: &str, errno: u8) -> String {
+    format!("mini: Unknown symbol {name} (err -{errno})")
+}
+
+fn disagrees(name: &str) -> String {
+    format!("mini: disagrees about version of symbol {name}")
+}
+
+#[test]
+fn sym_20_to_26_the_order_of_the_rules_for_one_symbol() {
+    let from = |owner: &str| {
+        format!("mini: module uses symbols shared from proprietary module {owner}, inheriting taint.")
+    };
+    let clash = "mini: module using GPL-only symbols uses symbols shared from proprietary module owned.";
+    let free = || owner("free", Some(0xff), false, false);
+    let owned = || owner("owned", Some(0xff), false, true);
+    let owned_gpl = owner("owned", Some(0xff), true, true);
+    type Case<'c> =
+        (&'c str, Vec<LoadedModule>, &'c [&'c str], &'c [&'c str], Vec<String>, &'c [&'c str], bool);
+    let cases: [Case<'_>; 10] = [
+        ("SYM-21: nothing of that name", vec![], &[], &["shared"], vec![unknown("shared", 2)], &[], false),
+        ("SYM-22: a GPL-only one", vec![], &[], &["gpl"], vec![], &[], true),
+        (
+            "SYM-22: before the CRC is looked at",
+            vec![owned()],
+            &["gpl"],
+            &["gpl", "shared"],
+            vec![disagrees("gpl"), unknown("gpl", 22), clash.into(), unknown("shared", 2)],
+            &[],
+            true,
+        ),
+        (
+            "SYM-22: before a taint is inherited, so the very symbol is refused",
+            vec![owned_gpl],
+            &[],
+            &["shared"],
+            vec![clash.into(), unknown("shared", 2)],
+            &[],
+            true,
+        ),
+        (
+            "SYM-23: a taint is inherited before the CRC is looked at",
+            vec![owned()],
+            &["shared"],
+            &["shared", "gpl"],
+            vec![from("owned"), disagrees("shared"), unknown("shared", 22), unknown("gpl", 2)],
+            &[],
+            false,
+        ),
+        (
+            "SYM-20: with that taint, GPL-only ones are gone from the next symbol on",
+            vec![owned()],
+            &[],
+            &["gpl", "plain"],
+            vec![],
+            &[],
+            true,
+        ),
+        (
+            "SYM-24: a wrong CRC, before the namespace",
+            vec![],
+            &["spaced"],
+            &["spaced"],
+            vec![disagrees("spaced"), unknown("spaced", 22)],
+            &[],
+            false,
+        ),
+        (
+            "SYM-25: the namespace",
+            vec![],
+            &[],
+            &["spaced"],
+            vec![
+                "mini: module uses symbol (spaced) from namespace SPACE, but does not import it.".into(),
+                unknown("spaced", 22),
+            ],
+            &[],
+            false,
+        ),
+        ("SYM-26: an edge to its owner", vec![free()], &[], &["shared", "shared"], vec![], &["free"], false),
+        (
+            "SYM-26: no edge to the owner of what is refused",
+            vec![free()],
+            &["shared"],
+            &["shared"],
+            vec![disagrees("shared"), unknown("shared", 22)],
+            &[],
+            false,
+        ),
+    ];
+    for (rule, others, wrong, imports, log, edges, gplonly) in cases {
+        let (said, depends, using) = load(others, &importing("mini", wrong, imports).build());
+        assert_eq!(said.dmesg().collect::<Vec<_>>(), log, "{rule}: mini");
+        assert_eq!(said.refused(), log.iter().any(|l| l.contains("Unknown")), "{rule}: mini");
+        assert_eq!(
+            (depends, using),
+            (edges.iter().map(|e| (*e).to_owned()).collect(), gplonly),
+            "{rule}: mini"
+        );
+    }
+}
+
+#[test]
+fn ver_2_exporters_without_crcs_match_anything() {
+    for (crc, wrong, good) in
+        [(None, true, true), (None, false, true), (Some(0xff), true, false), (Some(1), false, false)]
+    {
+        let b = importing("mini", if wrong { &["shared"] } else { &[] }, &["shared"]);
+        let (said, _, _) = load(vec![owner("other", crc, false, false)], &b.build());
+        assert_eq!(!said.refused(), good, "VER-2: mini: exporter's CRC {crc:?}, module's wrong: {wrong}");
+    }
+}
+
+#[test]
+fn dep_4_depends_is_not_read() {
+    let mut b = importing("mini", &[], &["shared"]);
+    let modinfo = &mut b.sections[0];
+    let more = b"depends=absent,other\0softdep=pre: absent\0weakdep=absent\0";
+    let data = [&modinfo.data[..], more].concat();
+    modinfo.data(data);
+    let others = || vec![owner("owner", Some(0xff), false, false), owner("other", Some(0xff), true, false)];
+    let (said, depends, _) = load(others(), &b.build());
+    assert!(!said.refused(), "DEP-4: mini: absent is not missed: {said:?}");
+    assert_eq!(depends, ["other"], "DEP-4: mini: by symbols, from the newest module");
+    b.symbols.pop();
+    let (said, depends, _) = load(others(), &b.build());
+    assert_eq!((said.refused(), depends.len()), (false, 0), "DEP-4: mini: no symbols, no edges");
+}
+
+#[test]
+fn life_4_the_newest_module_comes_first() {
+    let mut loader = loader(6, 12);
+    for name in ["one", "two", "three"] {
+        let b = importing(name, &[], &[]);
+        library::keep(&mut loader, &b.build()).unwrap();
+    }
+    let names: Vec<&[u8]> = loader.kernel.modules().map(|m| &*m.name).collect();
+    assert_eq!(names, [&b"three"[..], b"two", b"one"], "LIFE-4");
+}
+
+#[test]
+fn sym_9_a_name_is_wherever_st_name_points() {
+    let mut b = importing("mini", &[], &[]);
+    let local = b.symbol("not_plain", LOCAL, 0, 2, 0);
+    let tail = b.symbol("whatever", GLOBAL, 0, UNDEF, 0);
+    let mut elf = Elf::new(b.build());
+    for (skipped, value) in [(4, Some(0xffff_ffff_8100_0100)), (3, None)] {
+        let st_name = elf.number(elf.symbol_at(local as usize), 4) + skipped;
+        let at = elf.symbol_at(tail as usize);
+        elf.put(at, 4, st_name);
+        let loader = loader(6, 12);
+        let opened = library::open_on(&loader, &elf.bytes);
+        let mut said = Findings::new();
+        let load = library::load(&loader, &opened, &mut said).unwrap();
+        match value {
+            Some(value) => assert_eq!(load.resolution.values[tail as usize], value, "SYM-9: mini: a tail"),
+            None => assert_eq!(
+                said.dmesg().collect::<Vec<_>>(),
+                [unknown("_plain", 2)],
+                "SYM-9: mini: another tail"
+            ),
+        }
+    }
+}
+
+/// A module that exports `function`, its byte 8, and a per-cpu variable, and, in `__ksymtab_gpl`,
+/// `function` again as `relic`.
+fn exporter(flags: Option<&[u8]>) -> Builder {
+    let mut b = importing("exporter", &[], &[]);
+    b.section(".text", ALLOC | EXEC, 16).zeros(64);
+    b.section(".data..percpu", ALLOC | WRITE, 64).zeros(64);
+    b.section("__ksymtab_strings", ALLOC, 1).data(b"function\0middle\0variable\0relic\0".to_vec());
+    b.section("__ksymtab", ALLOC, 4).zeros(36);
+    b.section("__kcrctab", ALLOC, 4).data((1u32..4).flat_map(|c| (0x10 * c).to_le_bytes()).collect());
+    b.section("__ksymtab_gpl", ALLOC, 4).zeros(12);
+    b.section("__kcrctab_gpl", ALLOC, 4).data(0x40u32.to_le_bytes().to_vec());
+    if let Some(flags) = flags {
+        b.section("__kflagstab", ALLOC, 1).data(flags.to_vec());
+    }
+    let (text, percpu, strings) = (b.index(".text"), b.index(".data..percpu"), b.index("__ksymtab_strings"));
+    let function = b.symbol("function", GLOBAL, 2, text, 0x10);
+    let variable = b.symbol("variable", GLOBAL, 1, percpu, 0x20);
+    let names = b.symbol("", LOCAL, 3, strings, 0);
+    let record = |n: u64, symbol, addend, name| {
+        let rela = |offset, symbol, addend| Rela { offset: 12 * n + offset, kind: 2, symbol, addend };
+        [rela(0, symbol, addend), rela(4, names, name)]
+    };
+    let plain = [record(0, function, 0, 0), record(1, function, 8, 9), record(2, variable, 0, 16)].concat();
+    b.relocations("__ksymtab", &plain);
+    b.relocations("__ksymtab_gpl", &record(0, function, 0, 25));
+    b
+}
+
+/// Name, address, CRC and GPL-only of what the exporter exports; then the address of `.text`.
+type Exported = (Vec<(String, Option<u64>, Option<u32>, bool)>, u64);
+
+fn exports(loader: &Loader, b: &Builder) -> Exported {
+    let bytes = b.build();
+    let opened = library::open_on(loader, &bytes);
+    let mut said = opened.said.clone();
+    let load = library::load(loader, &opened, &mut said).expect("a load");
+    assert!(!said.refused(), "exporter: {said:?}");
+    let all = load.exports().into_iter();
+    let all = all.map(|e| (String::from_utf8_lossy(&e.name).into_owned(), e.address, e.crc, e.gpl_only));
+    (all.collect(), load.info.sechdrs[usize::from(b.index(".text"))].sh_addr)
+}
+
+#[test]
+fn sym_36_and_38_what_records_stand_for() {
+    for minor in [1, 12] {
+        let (found, text) = exports(&loader(6, minor), &exporter(None));
+        let want = [
+            ("function", text + 0x10, 0x10, false),
+            ("middle", text + 0x18, 0x20, false),
+            // LAYOUT-60: the per-cpu area begins at the next multiple of 64 behind 0x30010.
+            ("variable", 0x30040 + 0x20, 0x30, false),
+            ("relic", text + 0x10, 0x40, true),
+        ];
+        let want: Vec<_> = want.map(|(n, at, crc, gpl)| (n.to_owned(), Some(at), Some(crc), gpl)).into();
+        assert_eq!(found, want, "SYM-36, SYM-38: exporter, __ksymtab, on 6.{minor}");
+    }
+    let mut loader = loader(6, 12);
+    let text = exports(&loader, &exporter(None)).1;
+    library::keep(&mut loader, &exporter(None).build()).unwrap();
+    let mut b = importing("mini", &[], &[]);
+    b.sections.retain(|s| s.name != "__versions");
+    for name in ["function", "middle", "variable"] {
+        b.symbol(name, WEAK, 0, UNDEF, 0);
+    }
+    let bytes = b.build();
+    let opened = library::open_on(&loader, &bytes);
+    let load = library::load(&loader, &opened, &mut Findings::new()).unwrap();
+    let want = [0, text + 0x10, text + 0x18, 0x30060];
+    assert_eq!(load.resolution.values, want, "SYM-36, SYM-38: mini: what an importer gets");
+}
+
+#[test]
+fn sym_39_one_table_with_flags_since_7_1() {
+    let b = exporter(Some(&[0, 1, 0xfe]));
+    let gpl = |(major, minor)| -> Vec<(String, bool)> {
+        exports(&loader(major, minor), &b).0.into_iter().map(|(name, _, _, gpl)| (name, gpl)).collect()
+    };
+    let want = [("function", false), ("middle", true), ("variable", false)].map(|(n, g)| (n.to_owned(), g));
+    assert_eq!(gpl((7, 1)), want, "SYM-39: exporter on 7.1: by bit 0 of __kflagstab, without __ksymtab_gpl");
+}
+
+#[test]
+fn sym_39_flags_mean_nothing_before_7_1() {
+    let (found, _) = exports(&loader(7, 0), &exporter(Some(&[1, 1, 1])));
+    let gpl: Vec<bool> = found.iter().map(|e| e.3).collect();
+    assert_eq!(gpl, [false, false, false, true], "SYM-39: exporter on 7.0: by table, __kflagstab is unknown");
+}
