@@ -46,7 +46,8 @@ pub fn print_bytes(bytes: &[u8]) -> Result<(), Error> {
 /// Prints one JSON document on a line.
 pub fn json(document: &impl Serialize) -> Result<(), Error> {
     let text = serde_json::to_string(document).map_err(|e| Error::write(Path::new("stdout"), e.into()))?;
-    print(&format!("{text}\n"))
+    // JSON escapes what it must by itself.
+    print_bytes(format!("{text}\n").as_bytes())
 }
 
 /// An error on stderr.

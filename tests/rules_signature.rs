@@ -37,7 +37,9 @@ fn parts(kernel: &str) -> (Vec<u8>, Vec<u8>) {
 }
 
 fn with_certificates(kernel: &str, certificates: Vec<Vec<u8>>) -> Kernel {
-    Kernel { certificates, ..common::kernel(kernel) }
+    let mut on = common::kernel(kernel);
+    on.certificates = certificates;
+    on
 }
 
 #[test]
