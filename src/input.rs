@@ -12,11 +12,16 @@ const FILE_MAX: u64 = i32::MAX as u64;
 /// Reads a file whole. Mapping it instead would hand a SIGBUS to whoever truncates it meanwhile.
 pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let mut file = File::open(path).map_err(|e| Error::read(path, e))?;
+    let too_large = || Error::unusable(path, "larger than 2 GiB, the kernel's limit for a module file");
+    // What is no plain file tells its size only by being read.
+    if file.metadata().is_ok_and(|m| m.is_file() && m.len() > FILE_MAX) {
+        return Err(too_large());
+    }
     let mut bytes = Vec::new();
     let read = (&mut file).take(FILE_MAX.saturating_add(1)).read_to_end(&mut bytes);
     read.map_err(|e| Error::read(path, e))?;
     if bytes.len() as u64 > FILE_MAX {
-        return Err(Error::unusable(path, "larger than 2 GiB, the kernel's limit for a module file"));
+        return Err(too_large());
     }
     Ok(bytes)
 }

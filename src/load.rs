@@ -7,7 +7,7 @@ use elf_layout::place::move_module;
 use elf_layout::signature::{SignatureTail, module_sig_check};
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
-use elf_layout::{Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, ModuleFile, Placement};
+use elf_layout::{Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, ModuleFile, Placement, Severity};
 use finalize::parse_args::{ParamEnv, parse_args};
 use finalize::{module_finalize, post_relocation};
 use reloc::{ARCHITECTURES, Architecture, Cpu, ModArch, ModPltSec, Symbols, apply_relocations, architecture};
@@ -227,6 +227,7 @@ pub fn load_module<'d>(
     // The second rewrite: every address is final from here on.
     move_module(&mut info, &layout, &placement, &mut image);
     already_loaded(kernel, file, said);
+    percpu_modalloc(&info, said);
     if since_6_4 {
         check_modinfo_taints(kernel, file, &mut taints, said);
     }
@@ -249,6 +250,18 @@ pub fn load_module<'d>(
         parse_args(&load.info, &load.layout, &mut load.image, params, &ParamEnv::default(), said);
     }
     Some(load)
+}
+
+/// `percpu_modalloc`, as far as it says something (LAYOUT-60). Where the area goes is part of the placement.
+fn percpu_modalloc(info: &LoadInfo<'_>, said: &mut Findings) {
+    let (pcpu, page) = (info.file.index().pcpu, info.config.page_size);
+    let section = info.sechdrs.get(pcpu).filter(|s| pcpu != 0 && s.sh_size != 0);
+    if let Some(align) = section.map(|s| s.sh_addralign).filter(|align| *align > page) {
+        let line = format!("{}: per-cpu alignment {align} > {page}", info.file.name_text());
+        let why = format!("per-cpu areas are aligned to a page at most, not to {align:#x}");
+        let finding = Finding::note("LAYOUT-60", Severity::Warning, why).says(line);
+        said.push(finding.about(info.file.section_subject(pcpu)));
+    }
 }
 
 /// Memory for all regions (LAYOUT-40); without room for them the kernel's ENOMEM.
@@ -300,7 +313,9 @@ fn klp_find_object_symbol(kernel: &Kernel, name: &[u8], position: u64) -> Result
 impl Load<'_> {
     /// The exports of the module at their final addresses.
     pub fn exports(&self) -> Vec<Export> {
-        let value = |symbol: u32| self.resolution.values.get(symbol as usize).copied();
+        let known = |symbol: &u32| !self.resolution.unknown.contains(symbol);
+        let value =
+            |symbol: u32| self.resolution.values.get(symbol as usize).copied().filter(|_| known(&symbol));
         let of_file = ksymtab::exports(self.info.file, self.info.config.version);
         let exports = of_file.into_iter().map(|e| Export {
             name: e.name.into(),

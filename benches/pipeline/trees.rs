@@ -33,7 +33,7 @@ fn linkable() -> impl Iterator<Item = (Tree, Loader)> {
 }
 
 /// Up to the stage at which nothing is left to relocate.
-fn args() -> Args {
+fn args() -> Args<'static> {
     Args { stage: Stage::Relocated, ..Args::default() }
 }
 

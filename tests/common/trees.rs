@@ -14,6 +14,8 @@ pub struct Tree {
     pub modules: Vec<PathBuf>,
     pub symvers: Option<PathBuf>,
     pub config: Option<PathBuf>,
+    /// The kernel image.
+    pub image: Option<PathBuf>,
 }
 
 impl Tree {
@@ -50,10 +52,11 @@ pub fn trees(test: &str) -> Vec<Tree> {
             modules.sort();
             let name = release.file_name().unwrap().to_string_lossy().into_owned();
             let headers = folder(&root.join("usr/src")).into_iter().map(|d| d.join("Module.symvers"));
-            let config = root.join(format!("boot/config-{name}"));
+            let boot = |file: &str| Some(root.join(format!("boot/{file}-{name}"))).filter(|p| p.exists());
             trees.push(Tree {
                 symvers: headers.into_iter().find(|p| p.exists()),
-                config: config.exists().then_some(config),
+                config: boot("config"),
+                image: boot("vmlinuz"),
                 release: name,
                 modules,
             });

@@ -33,10 +33,11 @@ pub fn exports<'d>(file: &'d ModuleFile<'d>, version: KernelVersion) -> Vec<Modu
     let pointers = Pointers::new(file);
     let mut all = Vec::new();
     // Since v7.1 one table with a flag byte per record (SYM-39); before that two tables.
-    let flags = file.section_bytes(file.find_sec("__kflagstab"));
+    let merged = version.since(7, 1);
+    let flags = if merged { file.section_bytes(file.find_sec("__kflagstab")) } else { &[] };
     for (table, crcs, gpl) in [("__ksymtab", "__kcrctab", false), ("__ksymtab_gpl", "__kcrctab_gpl", true)] {
         let (table, crcs) = (file.find_sec(table), file.find_sec(crcs));
-        if table == 0 || (gpl && version.since(7, 1)) {
+        if table == 0 || (gpl && merged) {
             continue;
         }
         let form = Form::of(&pointers, table, version);

@@ -1,4 +1,5 @@
-//! Which parameter a name means (PARAM-15). The kernel compares every record with every token;
+//! Which parameter a name means (PARAM-15); the level of a module's parameter always fits
+//! (PARAM-16). The kernel compares every record with every token;
 //! here names are indexed once, and no byte of the file is read more often than a few times,
 //! however many records point at it.
 

@@ -1,0 +1,264 @@
+//! Images of kernels, as far as only the public interface shows them (spec 09).
+#![cfg(feature = "decompress")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test fails by panicking, and its numbers are small"
+)]
+
+use kernel_image::{Arch, Compression, Container, ExportSource, Format, KallsymsLayout, KernelImage};
+
+const LIMIT: usize = 1 << 24;
+const ARM64_BASE: u64 = 0xffff_8000_8000_0000;
+const X86_BASE: u64 = 0xffff_ffff_8100_0000;
+/// What nothing else in these images looks like: a compressed payload that is not compressed.
+const MAGIC: &[u8] = b"\x1f\x8b\x08";
+
+/// An image under construction, its first byte at `base`.
+struct Out {
+    bytes: Vec<u8>,
+    base: u64,
+}
+
+impl Out {
+    fn new(base: u64) -> Self {
+        Out { bytes: vec![0; 0x1000], base }
+    }
+
+    /// arm64's flat Image of 4 KiB pages, with words of pointers that nothing has relocated.
+    fn arm64() -> Self {
+        let mut out = Out::new(ARM64_BASE);
+        out.bytes[0x38..0x3c].copy_from_slice(b"ARMd");
+        out.bytes[0x18] = 1 << 1;
+        for n in 0..100 {
+            out.bytes.extend((ARM64_BASE + 8 * n).to_le_bytes());
+        }
+        out
+    }
+
+    fn here(&self) -> u64 {
+        self.base + self.bytes.len() as u64
+    }
+
+    fn align(&mut self, to: usize) -> u64 {
+        self.bytes.resize(self.bytes.len().next_multiple_of(to), 0);
+        self.here()
+    }
+
+    fn u32(&mut self, value: u32) {
+        self.bytes.extend(value.to_le_bytes());
+    }
+
+    fn prel32(&mut self, to: u64) {
+        self.u32(to.wrapping_sub(self.here()) as u32);
+    }
+
+    fn set(&mut self, at: usize, bytes: &[u8]) {
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+/// Name, address, CRC, GPL-only.
+type Export = (String, u64, Option<u32>, bool);
+
+/// Puts export tables down: 150 plain symbols, 50 GPL-only ones, CRCs if wanted, names. Gives them and
+/// the addresses where each table begins and the last one ends.
+fn put_exports(out: &mut Out, crcs: bool) -> (Vec<Export>, Vec<u64>) {
+    let base = out.base;
+    let mut exports: Vec<Export> = (0..200u32)
+        .map(|n| {
+            (
+                format!("export_{n:03}"),
+                base + 0x10 * u64::from(n),
+                crcs.then_some(0x0101_0101 * n),
+                n % 4 == 0,
+            )
+        })
+        .collect();
+    exports.push((String::from("module_layout"), base + 0x808, crcs.then_some(7), false));
+    exports.sort_by_key(|e| e.3);
+    let plain = exports.iter().filter(|e| !e.3).count() as u64;
+    let (count, start) = (exports.len() as u64, out.align(8));
+    let crcs_at = start + 12 * count;
+    let end = crcs_at + if crcs { 4 * count } else { 0 };
+    let mut name_at = end;
+    for (name, address, ..) in &exports {
+        out.prel32(*address);
+        out.prel32(name_at);
+        out.u32(0);
+        name_at += name.len() as u64 + 1;
+    }
+    exports.iter().filter_map(|e| e.2).for_each(|crc| out.u32(crc));
+    exports.iter().for_each(|e| out.bytes.extend(e.0.bytes().chain([0])));
+    (exports, vec![start, start + 12 * plain, crcs_at, crcs_at + 4 * plain, end])
+}
+
+#[track_caller]
+fn same_exports(image: &KernelImage<'_>, source: ExportSource, want: &[Export], what: &str) {
+    let found = image.exports().unwrap_or_else(|e| panic!("{what}: {e}"));
+    assert_eq!(found.source(), source, "{what}");
+    let found: Vec<Export> = found
+        .iter()
+        .map(|e| (String::from_utf8_lossy(e.name).into_owned(), e.address, e.crc, e.gpl_only))
+        .collect();
+    assert_eq!(found, want, "{what}");
+}
+
+#[test]
+fn img_21_and_30_records_of_a_flat_image() {
+    for crcs in [true, false] {
+        let what = format!("IMG-21, IMG-30: arm64 Image, with CRCs: {crcs}");
+        let mut out = Out::arm64();
+        let (want, _) = put_exports(&mut out, crcs);
+        let image = KernelImage::open(&out.bytes, LIMIT).unwrap();
+        assert_eq!((image.format(), image.relocated_pointers()), (Format::Arm64Image, 0), "{what}");
+        assert_eq!((image.base(), image.base_is_a_guess()), (Some(ARM64_BASE), false), "{what}");
+        same_exports(&image, ExportSource::Scan, &want, &what);
+        // The same bytes at another place, with the same distances: every address moves along.
+        let moved = 0x4000_0000;
+        for n in 0..100 {
+            out.set(0x1000 + 8 * n, &(ARM64_BASE + moved + 8 * n as u64).to_le_bytes());
+        }
+        let want: Vec<Export> = want.into_iter().map(|e| (e.0, e.1 + moved, e.2, e.3)).collect();
+        let image = KernelImage::open(&out.bytes, LIMIT).unwrap();
+        same_exports(&image, ExportSource::Scan, &want, &format!("{what}, linked elsewhere"));
+    }
+}
+
+/// A vmlinux without symbols, with section headers if wanted, and with something behind them.
+fn vmlinux(crcs: bool, sections: bool) -> (Vec<u8>, Vec<Export>) {
+    let mut out = Out::new(X86_BASE);
+    let (want, at) = put_exports(&mut out, crcs);
+    let size = out.bytes.len() as u64;
+    out.set(0, b"\x7fELF\x02\x01\x01");
+    for (at, bytes) in [
+        (0x10, &2u16.to_le_bytes()[..]),
+        (0x12, &62u16.to_le_bytes()),
+        (0x20, &64u64.to_le_bytes()),
+        (0x36, &56u16.to_le_bytes()),
+        (0x38, &1u16.to_le_bytes()),
+        (0x3a, &64u16.to_le_bytes()),
+        (64, &1u32.to_le_bytes()),
+        (64 + 16, &X86_BASE.to_le_bytes()),
+        (64 + 32, &size.to_le_bytes()),
+    ] {
+        out.set(at, bytes);
+    }
+    if sections {
+        let names = [&b"__ksymtab"[..], b"__ksymtab_gpl", b"__kcrctab", b"__kcrctab_gpl"];
+        let count = if crcs { 4 } else { 2 };
+        let names_at = out.bytes.len() as u64;
+        let mut headers = vec![0u8; 64];
+        let mut header = |name: u64, kind: u32, flags: u64, address: u64, offset: u64, size: u64| {
+            headers.extend((name as u32).to_le_bytes());
+            headers.extend(kind.to_le_bytes());
+            [flags, address, offset, size, 0, 4, 0].iter().for_each(|w| headers.extend(w.to_le_bytes()));
+        };
+        for (n, name) in names.iter().enumerate().take(count) {
+            let (start, end) = (at[n], at[n + 1]);
+            header(out.bytes.len() as u64 - names_at, 1, 2, start, start - X86_BASE, end - start);
+            out.bytes.extend(name.iter().chain(&[0]));
+        }
+        header(0, 3, 0, 0, names_at, out.bytes.len() as u64 - names_at);
+        let shoff = out.align(8) - X86_BASE;
+        out.bytes.extend(headers);
+        out.set(0x28, &shoff.to_le_bytes());
+        out.set(0x3c, &(count as u16 + 2).to_le_bytes());
+        out.set(0x3e, &(count as u16 + 1).to_le_bytes());
+    }
+    // The list of what KASLR relocates.
+    out.bytes.extend((0..64u32).flat_map(|n| (0x8100_0000 + 4 * n).to_le_bytes()));
+    (out.bytes, want)
+}
+
+/// A bzImage around it.
+fn bzimage(vmlinux: &[u8]) -> Vec<u8> {
+    let payload = [MAGIC, vmlinux].concat();
+    let mut out = vec![0; 0x400];
+    out[0x1f1] = 1;
+    out[0x202..0x206].copy_from_slice(b"HdrS");
+    out[0x206..0x208].copy_from_slice(&0x20fu16.to_le_bytes());
+    out[0x24c..0x250].copy_from_slice(&(payload.len() as u32 + 4).to_le_bytes());
+    out.extend(payload);
+    out.extend((vmlinux.len() as u32).to_le_bytes());
+    out
+}
+
+#[test]
+fn img_3_a_vmlinux_without_symbols_in_a_bzimage() {
+    for (crcs, sections) in [(true, true), (false, true), (true, false), (false, false)] {
+        let what = format!("IMG-3: bzImage, with CRCs: {crcs}, with section headers: {sections}");
+        let (elf, want) = vmlinux(crcs, sections);
+        let file = bzimage(&elf);
+        let unpack = &mut |compression, bytes: &[u8], _| {
+            assert_eq!(compression, Compression::Gzip, "{what}");
+            Ok(bytes[MAGIC.len()..bytes.len() - 4].to_vec())
+        };
+        let image = KernelImage::open_with(&file, LIMIT, unpack).unwrap();
+        let shells = [Container::BzImage, Container::Compressed(Compression::Gzip)];
+        assert_eq!(image.containers(), shells, "{what}");
+        assert_eq!((image.format(), image.arch()), (Format::Elf, Arch::X86_64), "{what}");
+        assert_eq!((image.bytes(), image.base()), (&elf[..], Some(X86_BASE)), "{what}");
+        assert!(image.kallsyms().is_err(), "{what}: no symbols");
+        let source = if sections { ExportSource::Sections } else { ExportSource::Scan };
+        same_exports(&image, source, &want, &what);
+    }
+}
+
+/// Puts the kallsyms of 7.0 down: every symbol is a code for its letter and one for each character.
+fn put_kallsyms(out: &mut Out, symbols: &[(u64, u8, String)]) {
+    let token = |code: u8| match code {
+        0x21..=0x7e => vec![code],
+        _ => b"unused".to_vec(),
+    };
+    out.align(4);
+    out.u32(symbols.len() as u32);
+    let (names, mut markers) = (out.bytes.len(), Vec::new());
+    for (n, (_, kind, name)) in symbols.iter().enumerate() {
+        if n % 256 == 0 {
+            markers.push((out.bytes.len() - names) as u32);
+        }
+        out.bytes.extend([name.len() as u8 + 1, *kind]);
+        out.bytes.extend(name.bytes());
+    }
+    out.align(4);
+    markers.into_iter().for_each(|m| out.u32(m));
+    let (table, mut index) = (out.bytes.len(), Vec::new());
+    for code in 0..=255 {
+        index.push((out.bytes.len() - table) as u16);
+        out.bytes.extend(token(code).into_iter().chain([0]));
+    }
+    out.align(4);
+    index.into_iter().for_each(|offset| out.bytes.extend(offset.to_le_bytes()));
+    symbols.iter().for_each(|(address, ..)| out.prel32(*address));
+    (0..symbols.len() as u32).for_each(|n| out.bytes.extend(&n.to_be_bytes()[1..]));
+    out.align(8);
+}
+
+#[test]
+fn ksym_14_offsets_from_their_own_places() {
+    let symbol = |n: u64| (ARM64_BASE + 0x20 * (n / 2), b"TtDr"[n as usize % 4], format!("symbol_{n}"));
+    let mut symbols: Vec<(u64, u8, String)> = (0..600).map(symbol).collect();
+    symbols[0].2 = String::from("_text");
+    // Behind the tables, where offsets are positive.
+    symbols.extend((0..10).map(|n| (ARM64_BASE + 0x400_0000 + n, b'B', format!("far_{n}"))));
+    let mut out = Out::arm64();
+    put_kallsyms(&mut out, &symbols);
+    let image = KernelImage::open(&out.bytes, LIMIT).unwrap();
+    let kallsyms = image.kallsyms().unwrap();
+    assert_eq!(kallsyms.layout(), KallsymsLayout::PlaceRelative, "KSYM-14: arm64 Image");
+    assert_eq!(kallsyms.relative_base(), None, "KSYM-14: arm64 Image: there is no base");
+    let found: Vec<(u64, u8, String)> =
+        kallsyms.iter().map(|s| (s.address, s.kind, String::from_utf8_lossy(s.name).into_owned())).collect();
+    assert_eq!(found, symbols, "KSYM-14: arm64 Image");
+
+    // Out of order they are no kallsyms, whatever the offsets themselves look like.
+    symbols.swap(100, 300);
+    let mut out = Out::arm64();
+    put_kallsyms(&mut out, &symbols);
+    let image = KernelImage::open(&out.bytes, LIMIT).unwrap();
+    assert!(image.kallsyms().is_err(), "KSYM-14: arm64 Image: addresses must ascend");
+}

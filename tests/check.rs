@@ -1,0 +1,440 @@
+//! `kmodld check`: the verdict on the fixtures, as the program gives it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test fails by panicking, and its numbers are small"
+)]
+
+mod common;
+
+use std::path::Path;
+
+use common::{AMD64, KERNELS, Ran, fixtures, kernel_args, kmodld, ko};
+use serde_json::{Value, json};
+
+const KERNEL: &str = "6.12-amd64";
+
+/// `check FILE` on a fixture kernel with more arguments.
+fn check(kernel: &str, file: &Path, more: &[&str]) -> Ran {
+    let mut args = vec![String::from("check"), file.display().to_string()];
+    args.extend(kernel_args(kernel));
+    args.extend(more.iter().map(|s| String::from(*s)));
+    kmodld(args)
+}
+
+/// The verdict on a fixture module, after modules loaded before, and the exit code that goes with it.
+#[track_caller]
+fn verdict(kernel: &str, module: &str, before: &[&str], more: &[&str]) -> Value {
+    let before: Vec<String> = before.iter().map(|m| ko(kernel, m).display().to_string()).collect();
+    let mut args = vec!["--jsonl"];
+    before.iter().for_each(|m| args.extend(["--with", m]));
+    args.extend(more);
+    parsed(check(kernel, &ko(kernel, module), &args))
+}
+
+#[track_caller]
+fn parsed(ran: Ran) -> Value {
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines.len(), 1, "one line a module: {ran:?}");
+    let verdict: Value = serde_json::from_str(lines[0]).unwrap();
+    assert_eq!(ran.code, i32::from(verdict["verdict"] != "loads"), "exit code of {verdict}");
+    // What all verdicts have in common.
+    let findings = verdict["findings"].as_array().unwrap();
+    let stops: Vec<&Value> = findings.iter().filter(|f| f["stops_here"] == true).collect();
+    assert_eq!(stops.len(), usize::from(verdict["verdict"] != "loads"), "one stop at most: {verdict}");
+    let stop_errno = stops.first().map_or(&Value::Null, |f| &f["errno"]);
+    assert_eq!(&verdict["errno"], stop_errno, "errno is that of the finding where the kernel stops");
+    let upto = findings.iter().position(|f| f["stops_here"] == true).unwrap_or(findings.len());
+    let said = findings.iter().take(upto + 1).filter_map(|f| f["dmesg"].as_str());
+    let said: Vec<&str> = said.flat_map(str::lines).collect();
+    assert_eq!(verdict["dmesg"], json!(said), "the log ends where the kernel stops");
+    assert_eq!(verdict["suppressed"], 0);
+    verdict
+}
+
+/// (code, errno) of all findings, in order.
+fn codes(verdict: &Value) -> Vec<(&str, Option<&str>)> {
+    let findings = verdict["findings"].as_array().unwrap().iter();
+    findings.map(|f| (f["code"].as_str().unwrap(), f["errno"].as_str())).collect()
+}
+
+#[track_caller]
+fn finding<'v>(verdict: &'v Value, code: &str) -> &'v Value {
+    let found = verdict["findings"].as_array().unwrap().iter().find(|f| f["code"] == code);
+    found.unwrap_or_else(|| panic!("no {code} in {verdict}"))
+}
+
+fn out_of_tree(module: &str) -> String {
+    format!("{module}: loading out-of-tree module taints kernel.")
+}
+
+fn unsigned(module: &str) -> String {
+    format!("{module}: module verification failed: signature and/or required key missing - tainting kernel")
+}
+
+fn unknown(module: &str, symbol: &str, errno: i32) -> String {
+    format!("{module}: Unknown symbol {symbol} (err {errno})")
+}
+
+/// Those of these symbols that a fixture leaves undefined, in the order of its symbol table: the kernel's.
+fn in_file_order(kernel: &str, module: &str, names: &[&str]) -> Vec<String> {
+    let elf = common::Elf::new(common::read(&ko(kernel, module)));
+    let undefined = elf.symbols().into_iter().filter(|s| s.shndx == common::elf::UNDEF).map(|s| s.name);
+    let order: Vec<String> = undefined.filter(|n| names.contains(&n.as_str())).collect();
+    assert_eq!(order.len(), names.len(), "{kernel}/{module}: {order:?}");
+    order
+}
+
+#[test]
+fn every_fixture_gets_the_verdict_that_its_kernel_gave() {
+    for kernel in KERNELS {
+        if !common::architecture_is_known("every_fixture_gets_the_verdict_that_its_kernel_gave", kernel) {
+            continue;
+        }
+        for module in common::modules(kernel) {
+            let v = verdict(kernel, &module, common::dependencies(&module), &[]);
+            let want = match module.as_str() {
+                "proprietary_gpl" => json!("ENOENT"),
+                "ns_forgot" => json!("EINVAL"),
+                _ => Value::Null,
+            };
+            assert_eq!(v["errno"], want, "{kernel}/{module}: {v}");
+            assert_eq!(v["file"], ko(kernel, &module).display().to_string());
+            let name = if module == "hello_signed" { "hello" } else { &module };
+            assert_eq!(v["module"], name, "{kernel}");
+        }
+    }
+}
+
+#[test]
+fn an_unsigned_module_from_elsewhere_loads_with_two_taints() {
+    for kernel in KERNELS {
+        let v = verdict(kernel, "hello", &[], &[]);
+        assert_eq!(v["verdict"], "loads", "{kernel}");
+        assert_eq!(v["errno"], Value::Null, "{kernel}");
+        assert_eq!(v["taints"], "OE", "{kernel}: LIC-2, SIG-12");
+        assert_eq!(v["dmesg"], json!([out_of_tree("hello"), unsigned("hello")]), "{kernel}: LIC-2, SIG-12");
+        assert_eq!(codes(&v), [("LIC-2", None), ("SIG-12", None)], "{kernel}");
+    }
+}
+
+#[test]
+fn lines_once_per_boot_are_said_once() {
+    // A kernel that is tainted O says nothing of another O.
+    let v = verdict(KERNEL, "hello", &[], &["--tainted", "4096"]);
+    assert_eq!(v["dmesg"], json!([unsigned("hello")]), "LIC-2: the kernel is tainted O already");
+    assert_eq!(v["taints"], "OE", "LIC-2: the module is tainted all the same");
+    let v = verdict(KERNEL, "importer", &["exporter"], &[]);
+    assert_eq!(v["dmesg"], json!([]), "LIC-2, SIG-12: exporter was the first");
+    assert_eq!(v["taints"], "OE");
+}
+
+#[test]
+fn a_proprietary_module_gets_no_gpl_symbols() {
+    for kernel in KERNELS {
+        let module = "proprietary_gpl";
+        let v = verdict(kernel, module, &["exporter"], &[]);
+        assert_eq!((v["verdict"].as_str(), v["errno"].as_str()), (Some("refused"), Some("ENOENT")));
+        assert_eq!(v["taints"], "POE", "{kernel}");
+        let mut want = vec![
+            format!("{module}: module license 'Proprietary' taints kernel."),
+            String::from("Disabling lock debugging due to kernel taint"),
+        ];
+        // 6.1 compares the taints after it has set this one: it never says this line.
+        want.extend(kernel.starts_with("6.12").then(|| format!("{module}: module license taints kernel.")));
+        let order = in_file_order(kernel, module, &["kmodld_gpl_multiply", "ktime_get"]);
+        want.extend(order.iter().map(|s| unknown(module, s, -2)));
+        assert_eq!(v["dmesg"], json!(want), "{kernel}: LIC-2, LIC-4, SYM-5");
+        let why = finding(&v, "SYM-5")["explanation"].as_str().unwrap();
+        assert!(why.contains("GPL-compatible modules only"), "{kernel}: SYM-5: {why}");
+    }
+    // The one that keeps to unrestricted symbols loads.
+    let v = verdict(KERNEL, "proprietary", &["exporter"], &[]);
+    assert_eq!((v["verdict"].as_str(), v["taints"].as_str()), (Some("loads"), Some("POE")));
+}
+
+#[test]
+fn a_namespace_has_to_be_imported() {
+    for kernel in KERNELS {
+        let v = verdict(kernel, "ns_forgot", &["ns_exporter"], &[]);
+        assert_eq!((v["verdict"].as_str(), v["errno"].as_str()), (Some("refused"), Some("EINVAL")));
+        let mut want = Vec::new();
+        for symbol in in_file_order(kernel, "ns_forgot", &["kmodld_ns_negate", "kmodld_ns_value"]) {
+            want.push(format!(
+                "ns_forgot: module uses symbol ({symbol}) from namespace KMODLD_FIXTURES, but does not import it."
+            ));
+            want.push(unknown("ns_forgot", &symbol, -22));
+        }
+        assert_eq!(v["dmesg"], json!(want), "{kernel}: NS-2, SYM-5b");
+        let hint = finding(&v, "NS-2")["hint"].as_str().unwrap();
+        assert!(hint.contains("MODULE_IMPORT_NS(KMODLD_FIXTURES)"), "{kernel}: NS-2: {hint}");
+        assert_eq!(verdict(kernel, "ns_importer", &["ns_exporter"], &[])["verdict"], "loads", "{kernel}");
+    }
+}
+
+#[test]
+fn a_module_without_the_one_it_depends_on() {
+    let order = in_file_order(KERNEL, "importer", &["kmodld_add", "kmodld_shared"]);
+    let mut want = vec![out_of_tree("importer"), unsigned("importer")];
+    want.extend(order.iter().map(|s| unknown("importer", s, -2)));
+    // Module.symvers of this kernel does not know the fixtures: nothing tells whom to load.
+    let v = verdict(KERNEL, "importer", &[], &[]);
+    assert_eq!(v["errno"], "ENOENT");
+    assert_eq!(v["dmesg"], json!(want), "SYM-5");
+    assert_eq!(finding(&v, "SYM-5")["hint"], Value::Null);
+    // One that does know them leads to a hint.
+    let dir = tempfile::tempdir().unwrap();
+    let symvers = dir.path().join("Module.symvers");
+    let mut text = common::text(&fixtures(KERNEL).join("Module.symvers"));
+    for symbol in &order {
+        text.push_str(&format!("0x12345678\t{symbol}\tdrivers/misc/exporter\tEXPORT_SYMBOL\t\n"));
+    }
+    std::fs::write(&symvers, text).unwrap();
+    let file = |name: &str| fixtures(KERNEL).join(name).display().to_string();
+    let (module, symtab, config) =
+        (ko(KERNEL, "importer").display().to_string(), file("kallsyms"), file("config"));
+    let symvers = symvers.display().to_string();
+    let v = parsed(kmodld([
+        "check",
+        "--jsonl",
+        &module,
+        "--symtab",
+        &symtab,
+        "--config",
+        &config,
+        "--symvers",
+        &symvers,
+    ]));
+    assert_eq!(v["dmesg"], json!(want), "SYM-5: the log is the same");
+    for f in v["findings"].as_array().unwrap().iter().filter(|f| f["code"] == "SYM-5") {
+        let hint = f["hint"].as_str().unwrap_or_else(|| panic!("SYM-5: no hint in {f}"));
+        assert!(hint.contains("exporter"), "SYM-5: {hint}");
+    }
+}
+
+#[test]
+fn a_module_of_another_release() {
+    let file = ko("6.1-amd64", "hello");
+    let v = parsed(check(KERNEL, &file, &["--jsonl"]));
+    assert_eq!((v["verdict"].as_str(), v["errno"].as_str()), (Some("refused"), Some("ENOEXEC")));
+    assert_eq!(v["dmesg"], json!(["hello: disagrees about version of symbol module_layout"]), "VER-6");
+    let want = [
+        ("VER-6", Some("ENOEXEC")),
+        ("LIC-2", None),
+        ("SIG-12", None),
+        ("VER-6", Some("EINVAL")),
+        ("SYM-5b", Some("EINVAL")),
+    ];
+    assert_eq!(codes(&v), want, "what lies behind the stop is found too");
+    assert_eq!(v["findings"][0]["stops_here"], true, "VER-6: {v}");
+    assert_eq!(v["findings"][3]["dmesg"], "hello: disagrees about version of symbol _printk");
+    // Both CRCs, in the explanation and independently in the files.
+    let explanation = v["findings"][0]["explanation"].as_str().unwrap();
+    for kernel in AMD64 {
+        let symvers = common::text(&fixtures(kernel).join("Module.symvers"));
+        let line = symvers.lines().find(|l| l.split('\t').nth(1) == Some("module_layout")).unwrap();
+        let crc = line.split('\t').next().unwrap();
+        assert!(explanation.contains(crc), "VER-6: {crc} of {kernel} is not in {explanation:?}");
+    }
+    // --force-modversion: no versions, no check; the taint says so (as the kernel does).
+    let forced = parsed(check(KERNEL, &file, &["--jsonl", "--force-modversion"]));
+    assert_eq!(forced["verdict"], "loads", "{forced}");
+    assert_eq!(forced["taints"], "FOE", "VER-10");
+    let first = "hello: module_layout: kernel tainted.";
+    assert!(forced["dmesg"].to_string().contains(first), "VER-10: {}", forced["dmesg"]);
+}
+
+#[test]
+fn a_module_of_another_architecture() {
+    let v = parsed(check(KERNEL, &ko("6.12-arm64", "hello"), &["--jsonl"]));
+    assert_eq!((v["verdict"].as_str(), v["errno"].as_str()), (Some("refused"), Some("ENOEXEC")));
+    assert_eq!(v["dmesg"], json!(["Invalid architecture in ELF header: 183"]), "VAL-13");
+}
+
+#[test]
+fn the_command_line_of_the_kernel() {
+    let v = verdict(KERNEL, "hello", &[], &["--cmdline", "quiet module_blacklist=foo,hello nokaslr"]);
+    assert_eq!((v["verdict"].as_str(), v["errno"].as_str()), (Some("refused"), Some("EPERM")));
+    assert_eq!(v["dmesg"], json!(["Module hello is blacklisted"]), "VAL-70");
+    for cmdline in ["module_blacklist=hell,hello2", "module_blacklist=", ""] {
+        let v = verdict(KERNEL, "hello", &[], &["--cmdline", cmdline]);
+        assert_eq!(v["verdict"], "loads", "VAL-70: {cmdline:?}");
+    }
+    let v = verdict(KERNEL, "hello", &[], &["--cmdline", "module.sig_enforce=1"]);
+    assert_eq!((v["verdict"].as_str(), v["errno"].as_str()), (Some("refused"), Some("EKEYREJECTED")));
+    assert_eq!(v["dmesg"], json!(["Loading of unsigned module is rejected"]), "SIG-11");
+}
+
+/// The taints of a module are those it has when the kernel stops: a blacklisted one never gets so far.
+#[test]
+fn taints_end_where_the_kernel_stops() {
+    let v = verdict(KERNEL, "hello", &[], &["--cmdline", "module_blacklist=hello"]);
+    assert_eq!(v["taints"], "", "VAL-70 comes before LIC-2 and SIG-12");
+    let v = verdict(KERNEL, "hello", &[], &["--cmdline", "module.sig_enforce=1"]);
+    assert_eq!(v["taints"], "", "SIG-11 comes before LIC-2 and SIG-12");
+}
+
+#[test]
+fn a_module_is_loaded_once() {
+    for kernel in KERNELS {
+        let v = verdict(kernel, "hello", &["hello"], &[]);
+        assert_eq!((v["verdict"].as_str(), v["errno"].as_str()), (Some("refused"), Some("EEXIST")));
+        assert_eq!(finding(&v, "LIFE-2")["stops_here"], true, "{kernel}: {v}");
+        // 6.1 taints the kernel O before it looks for the name, but the first hello has done that already.
+        assert_eq!(v["dmesg"], json!([]), "{kernel}: LIFE-2 is silent");
+    }
+    // The signed one has the same name.
+    assert_eq!(verdict(KERNEL, "hello_signed", &["hello"], &[])["errno"], "EEXIST", "LIFE-2");
+}
+
+#[test]
+fn parameters() {
+    let loads: [&str; 8] = [
+        "",
+        "an_int=5",
+        "an_int=-0x10 a_byte=255 a_bool=n",
+        "a_bool",
+        "a_charp=\"two words\"",
+        "a_uint=010",
+        "an-int=5",
+        "a_short=-32768",
+    ];
+    for kernel in KERNELS {
+        let first = [out_of_tree("params"), unsigned("params")];
+        for params in loads {
+            let v = verdict(kernel, "params", &[], &["--params", params]);
+            assert_eq!(v["verdict"], "loads", "{kernel}: {params:?}: {v}");
+            assert_eq!(v["dmesg"], json!(first), "{kernel}: {params:?}");
+        }
+        let bad: [(&str, &str, &[(&str, &str)]); 8] = [
+            ("an_int=x", "EINVAL", &[("x", "an_int")]),
+            ("an_int=", "EINVAL", &[("", "an_int")]),
+            ("an_int", "EINVAL", &[("", "an_int")]),
+            ("a_byte=256", "ERANGE", &[("256", "a_byte")]),
+            ("a_short=32768", "ERANGE", &[("32768", "a_short")]),
+            ("a_bool=maybe", "EINVAL", &[("maybe", "a_bool")]),
+            ("an_int=x a_byte=256", "ERANGE", &[("x", "an_int"), ("256", "a_byte")]),
+            ("a_byte=256 an_int=x a_bool=y", "EINVAL", &[("256", "a_byte"), ("x", "an_int")]),
+        ];
+        for (params, errno, complaints) in bad {
+            let v = verdict(kernel, "params", &[], &["--params", params]);
+            assert_eq!(v["errno"], errno, "{kernel}: {params:?}: PARAM-20, the last error wins");
+            let mut want = first.to_vec();
+            let lines = complaints.iter();
+            want.extend(
+                lines.map(|(value, name)| format!("params: `{value}' invalid for parameter `{name}'")),
+            );
+            assert_eq!(v["dmesg"], json!(want), "{kernel}: {params:?}: PARAM-20");
+        }
+        let v = verdict(kernel, "params", &[], &["--params", "nothing=1 an_int=3"]);
+        assert_eq!(v["verdict"], "loads", "{kernel}: PARAM-32");
+        let mut want = first.to_vec();
+        want.push(String::from("params: unknown parameter 'nothing' ignored"));
+        assert_eq!(v["dmesg"], json!(want), "{kernel}: PARAM-32");
+    }
+}
+
+#[test]
+fn one_document_or_one_a_line() {
+    let (hello, refused) = (ko(KERNEL, "hello"), ko(KERNEL, "proprietary_gpl"));
+    let refused = refused.display().to_string();
+    let array = check(KERNEL, &hello, &[&refused, "--json"]).exits(1);
+    let lines = check(KERNEL, &hello, &[&refused, "--jsonl"]).exits(1);
+    let lines: Vec<Value> = lines.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(array.json(), json!(lines), "--json is an array of what --jsonl prints");
+    assert_eq!(array.stderr, "", "the findings are in the document");
+    let text = check(KERNEL, &hello, &[&refused]).exits(1);
+    let want = format!("{}: loads, taints OE\n{refused}: refused with ENOENT, taints POE\n", hello.display());
+    assert_eq!(text.stdout, want, "stdout has the verdicts alone");
+    for words in
+        ["warning[LIC-2]", "error[SYM-5]", "kernel: proprietary_gpl: Unknown symbol ktime_get (err -2)"]
+    {
+        assert!(text.stderr.contains(words), "no {words:?} in\n{}", text.stderr);
+    }
+    assert_eq!(text.stderr.matches("the kernel stops here").count(), 1);
+    assert!(check(KERNEL, &hello, &["--json", "--jsonl"]).exits(2).stderr.contains("--jsonl"));
+}
+
+/// Each file is checked on its own: what one run says of a module does not depend on the others.
+#[test]
+fn several_files() {
+    let files = ["exporter", "importer", "hello"].map(|m| ko(KERNEL, m).display().to_string());
+    let missing = String::from("/nonexistent/x.ko");
+    let more: Vec<&str> = [&missing, &files[1], &files[2]].into_iter().map(String::as_str).collect();
+    let ran = check(KERNEL, &ko(KERNEL, "exporter"), &[&more[..], &["--jsonl"]].concat()).exits(3);
+    assert!(ran.stderr.contains("/nonexistent/x.ko: cannot read"), "{}", ran.stderr);
+    let got: Vec<Value> = ran.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let of = |v: &Value| (v["module"].clone(), v["errno"].clone());
+    let want = [("exporter", None), ("importer", Some("ENOENT")), ("hello", None)];
+    assert_eq!(got.iter().map(of).collect::<Vec<_>>(), want.map(|(m, e)| (json!(m), json!(e))));
+    for (alone, together) in ["exporter", "importer", "hello"].iter().zip(&got) {
+        assert_eq!(&verdict(KERNEL, alone, &[], &[]), together, "{alone}");
+    }
+}
+
+#[test]
+fn files_that_are_no_modules_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let hello = common::read(&ko(KERNEL, "hello"));
+    let cases: [(&str, &[u8], &[&str]); 3] = [
+        ("empty.ko", b"", &[]),
+        ("short.ko", &hello[..63], &[]),
+        ("header.ko", &hello[..64], &["Invalid ELF section header overflow"]),
+    ];
+    for (name, bytes, lines) in cases {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let v = parsed(check(KERNEL, &path, &["--jsonl"]));
+        assert_eq!((&v["verdict"], &v["errno"]), (&json!("refused"), &json!("ENOEXEC")), "{name}: {v}");
+        assert_eq!(v["dmesg"], json!(lines), "{name}: {v}");
+        assert_eq!((&v["module"], &v["taints"]), (&Value::Null, &json!("")), "{name}");
+    }
+}
+
+#[test]
+fn a_module_of_with_that_would_be_refused() {
+    let with = ko(KERNEL, "importer").display().to_string();
+    let ran = check(KERNEL, &ko(KERNEL, "hello"), &["--with", &with]).exits(1);
+    assert!(ran.stderr.contains("importer: Unknown symbol kmodld_add (err -2)"), "SYM-5: {}", ran.stderr);
+    assert!(ran.stderr.contains(&format!("{with}: the kernel would refuse this module with ENOENT")));
+    let ran = check(KERNEL, &ko(KERNEL, "hello"), &["--with", "/nonexistent/x.ko"]).exits(3);
+    assert!(ran.stderr.contains("/nonexistent/x.ko: cannot read"), "{}", ran.stderr);
+}
+
+/// Module.symvers alone has no addresses: enough for a verdict.
+#[test]
+fn no_addresses_are_needed() {
+    for kernel in KERNELS {
+        let symvers = fixtures(kernel).join("Module.symvers").display().to_string();
+        for module in ["hello", "relocs", "params", "patching"] {
+            let file = ko(kernel, module).display().to_string();
+            let v = parsed(kmodld(["check", "--jsonl", &file, "--symvers", &symvers]));
+            assert_eq!(v["verdict"], "loads", "{kernel}/{module}: {v}");
+            assert_eq!(codes(&v), [("LIC-2", None), ("SIG-12", None)], "{kernel}/{module}");
+        }
+        let file = ko(kernel, "importer").display().to_string();
+        let v = parsed(kmodld(["check", "--jsonl", &file, "--symvers", &symvers]));
+        assert_eq!(v["errno"], "ENOENT", "{kernel}: SYM-5");
+    }
+}
+
+#[test]
+fn usage() {
+    let hello = ko(KERNEL, "hello").display().to_string();
+    let ran = kmodld(["check", &hello]).exits(2);
+    for option in ["--kernel", "--symtab", "--symvers"] {
+        assert!(ran.stderr.contains(option), "no {option} in {}", ran.stderr);
+    }
+    kmodld(["check"]).exits(2);
+    check(KERNEL, Path::new(&hello), &["--no-such-option"]).exits(2);
+    let ran = check(KERNEL, Path::new("/nonexistent/x.ko"), &[]).exits(3);
+    assert_eq!(ran.stdout, "");
+    let help = kmodld(["check", "--help"]).exits(0).stdout;
+    for option in ["--kernel", "--with", "--params", "--cmdline", "--jsonl", "--force-vermagic"] {
+        assert!(help.contains(option), "no {option} in {help}");
+    }
+}
