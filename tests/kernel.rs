@@ -126,7 +126,7 @@ fn images_tell_what_the_booted_kernel_told() {
             .map(|l| l.trim_end_matches('\t').to_owned())
             .collect();
         let count = exports.len();
-        same_lines(&format!("IMG: exports of {release}"), want, exports);
+        same_lines(&format!("IMG-27: exports of {release}"), want, exports);
         let Some(kallsyms) = kernel.captured_kallsyms(&top) else {
             common::skipped(&format!("{test} ({release})"), "no captured kallsyms of a boot without KASLR");
             continue;
@@ -134,7 +134,7 @@ fn images_tell_what_the_booted_kernel_told() {
         let want: Vec<String> = kallsyms.lines().filter(|l| !l.contains('[')).map(String::from).collect();
         let symbols = lines("--kallsyms");
         common::tell(&format!("{release}: {count} exports, {} symbols", symbols.len()));
-        same_lines(&format!("KSYM: symbols of {release}"), want, symbols);
+        same_lines(&format!("link addresses of {release}"), want, symbols);
     }
 }
 
@@ -144,14 +144,17 @@ fn images_tell_how_struct_module_looks() {
     for kernel in kernels.iter().map(|k| Truth::open(k)) {
         let release = kernel.release.as_str();
         let facts = kmodld(["kernel", &kernel.image, "--json"]).exits(0).json();
-        assert_eq!(facts["release"], release, "IMG");
+        assert_eq!(facts["release"], release, "the image");
         let arch = if kernel.arch() == "arm64" { "aarch64" } else { "x86_64" };
-        assert_eq!(facts["arch"], arch, "IMG: {release}");
-        assert_eq!(facts["page_size"], 4096, "IMG: {release}");
+        assert_eq!(facts["arch"], arch, "the image: {release}");
+        assert_eq!(facts["page_size"], 4096, "the image: {release}");
         let banner = facts["banner"].as_str().unwrap();
-        assert!(banner.starts_with(&format!("Linux version {release} ")), "IMG: {banner}");
-        assert!(facts["vermagic"].as_str().unwrap().starts_with(&format!("{release} SMP ")), "VER: {facts}");
-        assert!(facts["certificates"].as_u64().unwrap() >= 1, "IMG: Debian signs its modules: {facts}");
+        assert!(banner.starts_with(&format!("Linux version {release} ")), "the image: {banner}");
+        assert!(
+            facts["vermagic"].as_str().unwrap().starts_with(&format!("{release} SMP ")),
+            "VER-20: {facts}"
+        );
+        assert!(facts["certificates"].as_u64().unwrap() >= 1, "the image: Debian signs its modules: {facts}");
         let want = match (release.starts_with("6.1."), release.starts_with("6.12."), kernel.arch()) {
             (true, _, "amd64") => ("0x380", "0x350"),
             (true, _, _) => ("0x380", "0x340"),
@@ -161,7 +164,7 @@ fn images_tell_how_struct_module_looks() {
         };
         let (size, exit) = want;
         let want = json!({ "size": size, "init": "0x138", "exit": exit });
-        assert_eq!(facts["struct_module"], want, "IMG: {release}");
+        assert_eq!(facts["struct_module"], want, "the image: {release}");
     }
 }
 
@@ -288,7 +291,7 @@ fn an_image_and_the_symbols_of_its_boot() {
         }
         // One function elsewhere is enough.
         let line = text.lines().rfind(|l| l.contains(" T ") && !l.contains("_text")).unwrap();
-        let elsewhere = text.replacen(line, &moved(line, 0x10).trim_end().to_owned(), 1);
+        let elsewhere = text.replacen(line, moved(line, 0x10).trim_end(), 1);
         std::fs::write(&map, elsewhere).unwrap();
         let ran = kmodld(["check", &hello, "--kernel", &kernel.spec, "--symtab", map.to_str().unwrap()]);
         assert!(ran.exits(3).stderr.contains("two kernels"), "KSYM-30: {release}: {line}");
@@ -339,11 +342,11 @@ fn verdicts_that_need_an_image() {
         let wanted = facts["vermagic"].as_str().unwrap();
         let had = wanted.replace(" mod_unload ", " mod_unloax ");
         let v = check(&file, &[]);
-        assert_eq!(v["errno"], "ENOEXEC", "VER-10: {release}: {v}");
+        assert_eq!(v["errno"], "ENOEXEC", "VER-23: {release}: {v}");
         let line = format!("hello: version magic '{had}' should be '{wanted}'");
-        assert_eq!(v["dmesg"], json!([line]), "VER-10: {release}");
+        assert_eq!(v["dmesg"], json!([line]), "VER-23: {release}");
         let v = check(&file, &["--force-vermagic"]);
-        assert_eq!((&v["verdict"], &v["taints"]), (&json!("loads"), &json!("FOE")), "VER-10: {release}");
+        assert_eq!((&v["verdict"], &v["taints"]), (&json!("loads"), &json!("FOE")), "VER-40: {release}");
     }
 }
 
@@ -383,7 +386,7 @@ fn files_that_are_no_kernels() {
         for args in [vec!["kernel", &path], vec!["check", &hello, "--kernel", &path]] {
             let ran = kmodld(&args).exits(3);
             assert!(ran.stderr.contains(&path), "the file is not named: {}", ran.stderr);
-            assert!(ran.stderr.contains(message), "IMG: {path}: no {message:?} in {}", ran.stderr);
+            assert!(ran.stderr.contains(message), "IMG-2: {path}: no {message:?} in {}", ran.stderr);
             assert_eq!(ran.stdout, "", "{path}");
         }
     }
@@ -486,5 +489,22 @@ fn usage() {
     let help = kmodld(["kernel", "--help"]).exits(0).stdout;
     for option in ["--kallsyms", "--exports", "--json", "--output"] {
         assert!(help.contains(option), "no {option} in {help}");
+    }
+}
+
+/// A tree is of a release, even where nothing in it holds the kernel's vermagic.
+#[test]
+fn a_tree_tells_its_release() {
+    let dir = tree(&["6.12.117+deb12-amd64"]);
+    let build = dir.path().join("lib/modules/6.12.117+deb12-amd64/build");
+    std::fs::copy(fixtures("6.12-amd64/Module.symvers"), build.join("Module.symvers")).unwrap();
+    let root = dir.path().display().to_string();
+    for (release, matches) in [("6.12.117+deb12-amd64", true), ("6.12.118+deb12-amd64", false)] {
+        // Without __versions the whole of both vermagics is compared.
+        let file = dir.path().join("mini.ko");
+        std::fs::write(&file, common::elf::Builder::mini(release).build()).unwrap();
+        let v: Value = kmodld(["check", "--jsonl", file.to_str().unwrap(), "--kernel", &root]).json();
+        let found = v["findings"].as_array().unwrap().iter().any(|f| f["code"] == "VER-23");
+        assert_eq!(found, !matches, "VER-22, VER-23: a module of {release} on {root}: {v}");
     }
 }
