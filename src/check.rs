@@ -1,6 +1,6 @@
 //! The verdict on a module: would a kernel load it?
 
-use elf_layout::Findings;
+use elf_layout::{Finding, Findings, Severity};
 use serde::Serialize;
 
 use crate::document::{FindingEntry, findings};
@@ -20,7 +20,7 @@ pub struct Verdict {
     pub errno: Option<&'static str>,
     /// What the kernel logs, in order; it stops where it stops.
     pub dmesg: Vec<String>,
-    /// Taint letters of the module, as far as the load came.
+    /// Taint letters of the module, as far as the load comes.
     pub taints: String,
     /// Everything found, also behind the point where the kernel stops.
     pub findings: Vec<FindingEntry>,
@@ -32,8 +32,13 @@ pub struct Verdict {
 pub fn check(loader: &Loader, file: &str, bytes: &[u8], args: &Args<'_>) -> Verdict {
     let opened = open(bytes, &loader.kernel, args.flags);
     let mut said = opened.said.clone();
+    if opened.signature.pkcs7.is_some() && loader.kernel.certificates.is_empty() {
+        let why = "the keys that this kernel trusts are not known: the signature counts as good";
+        let hint = "give the kernel's image or a SPEC made of it (--kernel)";
+        said.push(Finding::note("SIG-8", Severity::Note, why).hint(hint));
+    }
     let load = loader.load(&opened, args, &Place::Kernel, None, &mut said);
-    let taints = load.map(|l| l.resolution.taints.module_letters()).unwrap_or_default();
+    let taints = load.map(|l| l.taints.module_letters()).unwrap_or_default();
     verdict(file, &opened, &said, taints)
 }
 

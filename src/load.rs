@@ -16,7 +16,7 @@ use symres::early::{
     signature_and_name_taints, verify_exported_symbols,
 };
 use symres::simplify::{simplify_symbols, write_symtab};
-use symres::{Export, ExportTable, Kernel, LoadFlags, LoadedModule, Resolution, Taint};
+use symres::{Export, ExportTable, Kernel, LoadFlags, LoadedModule, Resolution, Taint, Taints};
 
 use crate::image::Image;
 use crate::verify::{Verdict, verify_pkcs7_signature};
@@ -171,6 +171,8 @@ pub struct Load<'d> {
     pub resolution: Resolution,
     /// The stage that the memory shows.
     pub stage: Stage,
+    /// Taints of kernel and module at the end, or where the kernel stops.
+    pub taints: Taints,
 }
 
 /// A module that has a memory plan, but no addresses yet.
@@ -215,10 +217,18 @@ pub fn load_module<'d>(
 ) -> Option<Load<'d>> {
     let file = opened.module.as_ref()?;
     let mut taints = kernel.taints;
+    let mut at_stop = None;
+    let mut reached = |taints: &Taints, said: &Findings| {
+        if said.refused() {
+            at_stop.get_or_insert(*taints);
+        }
+    };
+    reached(&taints, said);
     // Since v6.4 everything that taints comes after the module is in the list
     // (module_augment_kernel_taints); before that check_modinfo does most of it.
     let since_6_4 = kernel.config.version.since(6, 4);
     early_mod_check(kernel, file, args.flags, &mut taints, said);
+    reached(&taints, said);
     if !since_6_4 {
         check_modinfo_taints(kernel, file, &mut taints, said);
     }
@@ -227,12 +237,14 @@ pub fn load_module<'d>(
     // The second rewrite: every address is final from here on.
     move_module(&mut info, &layout, &placement, &mut image);
     already_loaded(kernel, file, said);
+    reached(&taints, said);
     percpu_modalloc(&info, said);
     if since_6_4 {
         check_modinfo_taints(kernel, file, &mut taints, said);
     }
     signature_and_name_taints(kernel, file, opened.sig_ok, &mut taints, said);
     check_export_symbol_versions(kernel, file, &mut taints, said);
+    reached(&taints, said);
     let ignores = |name: &[u8]| arch.ignores_undefined(name);
     let mut resolution = simplify_symbols(&info, &placement, kernel, taints, ignores, said);
     write_symtab(&info, &layout, &resolution.values, &mut image);
@@ -244,7 +256,9 @@ pub fn load_module<'d>(
         post_relocation(&info, &layout, &placement, &resolution.values, &mut image);
     }
     module_finalize(&info, said);
-    let mut load = Load { arch, mod_arch, info, layout, placement, image, resolution, stage: args.stage };
+    let taints = at_stop.unwrap_or(resolution.taints);
+    let mut load =
+        Load { arch, mod_arch, info, layout, placement, image, resolution, stage: args.stage, taints };
     verify_exported_symbols(kernel, file, load.exports().iter().map(|e| &*e.name), said);
     if let Some(params) = args.params {
         parse_args(&load.info, &load.layout, &mut load.image, params, &ParamEnv::default(), said);

@@ -107,7 +107,7 @@ pub fn refusal(path: &Path, said: &Findings, as_json: bool) -> Result<(), Error>
         )?;
     }
     let errno = said.errno().map_or(String::new(), |e| format!(" with {e}"));
-    warn(&format!("{}: the kernel would refuse this module{errno}; nothing is written", path.display()));
+    warn(&format!("{}: the kernel would refuse this module{errno}", path.display()));
     Ok(())
 }
 

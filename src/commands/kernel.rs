@@ -79,8 +79,12 @@ fn write_table(out: &mut String, kernel: &Description) -> std::fmt::Result {
     let hex = |value: Option<u64>| value.map_or(String::from("not known"), |v| format!("{v:#x}"));
     writeln!(out, "page size         {}", number(kernel.page_size))?;
     let (init, exit) = kernel.init_exit.unzip();
-    let size = hex(kernel.struct_module_size);
-    writeln!(out, "struct module     {size} bytes, init at {}, exit at {}", hex(init), hex(exit))?;
+    match kernel.struct_module_size {
+        Some(size) => {
+            writeln!(out, "struct module     {size:#x} bytes, init at {}, exit at {}", hex(init), hex(exit))?;
+        }
+        None => writeln!(out, "struct module     not known")?,
+    }
     writeln!(out, "\nfound")?;
     kernel.found.iter().try_for_each(|f| writeln!(out, "  {:<16}{}", f.what, f.how))
 }

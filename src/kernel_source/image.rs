@@ -12,6 +12,9 @@ use crate::error::Error;
 
 /// Reads an image in any container. Without symbols or exports it is of no use.
 pub fn read(path: &Path, bytes: &[u8]) -> Result<Description, Error> {
+    if bytes.is_empty() {
+        return Err(Error::unusable(path, "not a kernel image: the file is empty"));
+    }
     let bad = |e: &kernel_image::Error| Error::unusable(path, e.to_string());
     let image = KernelImage::open(bytes, KernelImage::DEFAULT_LIMIT).map_err(|e| bad(&e))?;
     let mut out = Description {

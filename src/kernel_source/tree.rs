@@ -55,7 +55,8 @@ pub fn read(path: &Path) -> Result<Description, Error> {
                 out.symbols = Some(symbols);
             }
             // Debian ships a stub, which is no reason to refuse the rest.
-            Err(error) => out.add("no symbols", &path, &error.to_string()),
+            Err(Error::Kernel { source, .. }) => out.add("no symbols", &path, &source.to_string()),
+            Err(error) => return Err(error),
         }
     }
     if out.is_empty() {

@@ -88,21 +88,10 @@ impl Region {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerRegion<T>([T; REGIONS]);
 
-impl<T: Copy> PerRegion<T> {
+impl<T: Copy + Default> PerRegion<T> {
     /// The value of a region.
     pub fn get(&self, region: Region) -> T {
-        let [a, b, c, d, e, f, g, h, i] = self.0;
-        match region {
-            Region::Text => a,
-            Region::Data => b,
-            Region::Rodata => c,
-            Region::RoAfterInit => d,
-            Region::InitText => e,
-            Region::InitData => f,
-            Region::InitRodata => g,
-            Region::Core => h,
-            Region::Init => i,
-        }
+        self.0.get(region as usize).copied().unwrap_or_default()
     }
 
     /// The value of a region, to be changed.

@@ -121,9 +121,17 @@ fn check_vermagic(
         said.push(taints.force_load(&me, "bad vermagic", why));
         return;
     };
-    let Some(ours) = &kernel.vermagic else { return };
     // VER-22: with CRCs the release does not count.
     let has_versions = file.index().vers != 0 && kernel.config.modversions;
+    let Some(ours) = &kernel.vermagic else {
+        // Of a kernel without its string the release may be known still.
+        let release = vermagic.split(|b| *b == b' ').next().unwrap_or(&[]);
+        if !has_versions && !kernel.release.is_empty() && release != kernel.release.as_bytes() {
+            let why = format!("{me} was built for {}, this kernel is {}", printed(release), kernel.release);
+            said.push(Finding::error("VER-23", Errno::ENOEXEC, why));
+        }
+        return;
+    };
     let compared = |magic: &[u8]| -> Vec<u8> {
         let skip =
             if has_versions { magic.iter().position(|b| *b == b' ').unwrap_or(magic.len()) } else { 0 };
