@@ -25,13 +25,19 @@ use symres::kallsyms::KernelSymbols;
 use symres::symvers::parse_symvers;
 use symres::{Kernel, KernelParts};
 
+/// No branch from here reaches an arm64 kernel (LAYOUT-52), and every ADRP does.
+const FAR_FROM_THE_KERNEL: u64 = 0xffff_8000_4000_0000;
+
 /// Links modules on one kernel, each after what its `depends=` names.
 struct Chain<'t> {
     loader: Loader,
+    arm64: bool,
     files: HashMap<String, &'t Path>,
     begun: HashSet<String>,
     /// Relocations of every module that linked.
     linked: BTreeMap<String, u64>,
+    /// On arm64: slots of linkage tables that modules use out of reach of the kernel.
+    far_slots: u64,
     failed: Vec<String>,
 }
 
@@ -49,6 +55,12 @@ impl Chain<'_> {
         };
         for dependency in depends(&bytes, &self.loader.kernel.config) {
             self.link(&dependency);
+        }
+        if self.arm64 {
+            match library::slots_at(&self.loader, &bytes, FAR_FROM_THE_KERNEL) {
+                Ok(slots) => self.far_slots += slots,
+                Err(why) => self.failed.push(format!("{}: far from the kernel: {why}", path.display())),
+            }
         }
         match library::keep(&mut self.loader, &bytes) {
             Ok(relocations) => drop(self.linked.insert(name.to_owned(), relocations)),
@@ -84,9 +96,11 @@ fn kernel(tree: &Tree) -> (Kernel, String) {
 fn run<'t>(tree: &'t Tree, kernel: Kernel, wanted: &[PathBuf]) -> Chain<'t> {
     let mut chain = Chain {
         loader: Loader::new(kernel),
+        arm64: tree.machine() == 183,
         files: tree.by_name(),
         begun: HashSet::new(),
         linked: BTreeMap::new(),
+        far_slots: 0,
         failed: Vec::new(),
     };
     for path in wanted {
@@ -120,6 +134,10 @@ fn every_module_of_every_release_links() {
         let chains = common::in_parallel(&halves, |(half, kernel)| run(&tree, kernel.clone(), half));
         let mut linked: BTreeMap<String, u64> = BTreeMap::new();
         let mut complaints: Vec<String> = Vec::new();
+        let far: u64 = chains.iter().map(|c| c.far_slots).sum();
+        if far != 0 {
+            common::tell(&format!("{}: far from the kernel modules use {far} PLT slots", tree.release));
+        }
         for chain in chains {
             linked.extend(chain.linked);
             complaints.extend(chain.failed);

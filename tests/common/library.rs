@@ -67,6 +67,16 @@ pub fn keep(loader: &mut Loader, file: &[u8]) -> Result<u64, String> {
     Ok(relocations)
 }
 
+/// Loads a module at this address, up to relocation; how many slots of its linkage tables it uses.
+pub fn slots_at(loader: &Loader, file: &[u8], base: u64) -> Result<u64, String> {
+    let opened = open_on(loader, file);
+    let mut said = opened.said.clone();
+    let args = Args { stage: Stage::Relocated, ..Args::default() };
+    let load = loader.load(&opened, &args, &Place::Base(base), None, &mut said);
+    let load = load.filter(|_| !said.refused()).ok_or_else(|| said.dmesg().collect::<Vec<_>>().join("; "))?;
+    Ok(load.plts().map(|table| table.slots.len() as u64).sum())
+}
+
 /// A loader for a kernel that has loaded these files before.
 #[track_caller]
 pub fn loader_with(kernel: Kernel, before: &[&Path]) -> Loader {
