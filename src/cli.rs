@@ -52,15 +52,6 @@ pub struct Link {
     /// Module parameters; they are set after relocation, so no stage that exists yet shows them
     #[arg(value_name = "PARAM=VALUE")]
     pub params: Vec<String>,
-    #[command(flatten)]
-    pub kernel: Kernel,
-    /// A module loaded before, in this order; repeatable
-    #[arg(long, value_name = "FILE")]
-    pub with: Vec<PathBuf>,
-    #[command(flatten)]
-    pub place: PlaceArgs,
-    #[command(flatten)]
-    pub live: Live,
     /// How far to go; the furthest stage there is if not given
     #[arg(long, value_enum)]
     pub stage: Option<StageArg>,
@@ -76,6 +67,15 @@ pub struct Link {
     /// Print the document of layout.json instead of tables
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub kernel: Kernel,
+    /// A module loaded before, in this order; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub with: Vec<PathBuf>,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    #[command(flatten)]
+    pub live: Live,
 }
 
 /// `check`
@@ -84,13 +84,6 @@ pub struct Check {
     /// Modules, also compressed (.gz, .xz, .zst); each is checked on its own
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
-    #[command(flatten)]
-    pub kernel: Kernel,
-    /// A module loaded before, in this order; repeatable
-    #[arg(long, value_name = "FILE")]
-    pub with: Vec<PathBuf>,
-    #[command(flatten)]
-    pub live: Live,
     /// Parameters as on modprobe's command line: "A=1 B=2"
     #[arg(
         long,
@@ -106,6 +99,13 @@ pub struct Check {
     /// Print one JSON document per module, one a line
     #[arg(long, group = "print")]
     pub jsonl: bool,
+    #[command(flatten)]
+    pub kernel: Kernel,
+    /// A module loaded before, in this order; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub with: Vec<PathBuf>,
+    #[command(flatten)]
+    pub live: Live,
 }
 
 /// `kernel`

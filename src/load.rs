@@ -247,11 +247,12 @@ pub fn load_module<'d>(
     reached(&taints, said);
     let ignores = |name: &[u8]| arch.ignores_undefined(name);
     let mut resolution = simplify_symbols(&info, &placement, kernel, taints, ignores, said);
-    write_symtab(&info, &layout, &resolution.values, &mut image);
     let kallsyms = |name: &[u8], position| klp_find_object_symbol(kernel, name, position);
     let mut symbols =
         Symbols { values: &mut resolution.values, unknown: &resolution.unknown, kallsyms: &kallsyms };
     apply_relocations(arch, &mut mod_arch, &info, &layout, &mut symbols, &mut image, said);
+    // Livepatch symbols have got their values only now (RELOC-GEN-5).
+    write_symtab(&info, &layout, &resolution.values, &mut image);
     if args.stage >= Stage::Kallsyms {
         post_relocation(&info, &layout, &placement, &resolution.values, &mut image);
     }
