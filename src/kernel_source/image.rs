@@ -33,14 +33,8 @@ pub fn read(path: &Path, bytes: &[u8]) -> Result<Description, Error> {
     out.note("image", format!("{:?} in {shell} ({})", image.format(), path.display()));
 
     let kallsyms = image.kallsyms().map_err(bad)?;
-    let mut lines = Vec::with_capacity(kallsyms.len().saturating_mul(48));
-    for symbol in kallsyms.iter() {
-        lines.extend_from_slice(format!("{:016x} {} ", symbol.address, char::from(symbol.kind)).as_bytes());
-        lines.extend_from_slice(symbol.name);
-        lines.push(b'\n');
-    }
-    let symbols =
-        KernelSymbols::parse(&lines).map_err(|source| Error::Kernel { path: path.to_owned(), source })?;
+    let symbols = KernelSymbols::of_kernel(kallsyms.iter().map(|s| (s.address, s.kind, s.name)))
+        .map_err(|source| Error::Kernel { path: path.to_owned(), source })?;
     out.note("symbols", format!("{} in kallsyms tables, {:?}", symbols.len(), kallsyms.layout()));
     out.symbols = Some(symbols);
 

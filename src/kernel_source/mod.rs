@@ -7,6 +7,7 @@ pub mod image;
 pub mod spec_file;
 pub mod tree;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use elf_layout::elf::{EM_AARCH64, EM_X86_64};
@@ -295,9 +296,10 @@ fn slide(link: &KernelSymbols, live: &KernelSymbols) -> Result<u64, String> {
 
 /// `/proc/kallsyms` text of the kernel's own symbols.
 pub fn kallsyms_text(symbols: &KernelSymbols) -> Vec<u8> {
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(symbols.len().saturating_mul(48));
     for symbol in symbols.iter().filter(|s| s.module.is_none()) {
-        out.extend_from_slice(format!("{:016x} {} ", symbol.address, char::from(symbol.kind)).as_bytes());
+        // Writing to a Vec does not fail.
+        let _ = write!(out, "{:016x} {} ", symbol.address, char::from(symbol.kind));
         out.extend_from_slice(symbol.name);
         out.push(b'\n');
     }

@@ -90,19 +90,41 @@ impl KernelSymbols {
                 module,
             });
         }
-        if symbols.entries.is_empty() {
-            return Err(Error::Empty);
-        }
-        if hidden {
+        if hidden && !symbols.is_empty() {
             return Err(Error::Hidden);
         }
-        let name_of = |position: u32| match symbols.entries.get(position as usize) {
+        symbols.indexed(text)
+    }
+
+    /// The symbols of a kernel that are known already, as address, letter and name.
+    pub fn of_kernel<'n>(all: impl Iterator<Item = (u64, u8, &'n [u8])>) -> Result<Self, Error> {
+        let mut symbols = KernelSymbols::default();
+        let mut text = Vec::new();
+        for (address, kind, name) in all {
+            symbols.entries.push(Entry {
+                address,
+                name_at: u32::try_from(text.len()).map_err(|_| Error::TooLarge)?,
+                name_len: u16::try_from(name.len()).map_err(|_| Error::TooLarge)?,
+                kind,
+                module: 0,
+            });
+            text.extend_from_slice(name);
+        }
+        symbols.indexed(text)
+    }
+
+    /// With the text that the names stand in, and found by name.
+    fn indexed(mut self, text: Vec<u8>) -> Result<Self, Error> {
+        if self.entries.is_empty() {
+            return Err(Error::Empty);
+        }
+        let name_of = |position: u32| match self.entries.get(position as usize) {
             Some(entry) => name_in(&text, entry),
             None => &[][..],
         };
-        symbols.index = NameIndex::new(symbols.entries.len(), name_of);
-        symbols.text = text;
-        Ok(symbols)
+        self.index = NameIndex::new(self.entries.len(), name_of);
+        self.text = text;
+        Ok(self)
     }
 
     /// Adds a module whose name stands at `at` in the text; gives its number.
