@@ -83,16 +83,17 @@ impl Loader {
         layout: &Layout,
     ) -> Option<PerRegion<u64>> {
         let mut bases = self.area(arch).into_owned().place(layout)?;
-        let listed = self.kernel.module(info.file.name()).is_some_and(|m| m.listed);
-        for (region, base) in self.listed_bases(info, layout).filter(|_| listed) {
-            *bases.get_mut(region) = base;
+        if self.kernel.module(info.file.name()).is_some_and(|m| m.listed) {
+            for (region, base) in self.listed_bases(info, layout) {
+                *bases.get_mut(region) = base;
+            }
         }
         Some(bases)
     }
 
     /// Regions of a module that the symbol table lists, by one symbol in each: its address there less
     /// its place in the region.
-    fn listed_bases(&self, info: &LoadInfo<'_>, layout: &Layout) -> impl Iterator<Item = (Region, u64)> {
+    fn listed_bases(&self, info: &LoadInfo<'_>, layout: &Layout) -> Vec<(Region, u64)> {
         let file = info.file;
         let mut bases = Vec::new();
         for symbol in file.symbols().iter().skip(1) {
@@ -109,7 +110,7 @@ impl Loader {
                 bases.push((place.region, base));
             }
         }
-        bases.into_iter()
+        bases
     }
 
     /// Keeps a module that was loaded: its exports, its memory but for init, its per-cpu area.

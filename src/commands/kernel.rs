@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use elf_layout::elf::{EM_AARCH64, EM_X86_64};
 use kmodld::kernel_source::{Description, exports_as_symvers, kallsyms_text};
 use kmodld::{Error, raw_output};
 use serde_json::json;
@@ -33,11 +32,7 @@ pub fn run(args: &KernelCommand) -> Result<Outcome, Error> {
 }
 
 fn arch(kernel: &Description) -> Option<&'static str> {
-    match kernel.machine? {
-        EM_X86_64 => Some("x86_64"),
-        EM_AARCH64 => Some("aarch64"),
-        _ => None,
-    }
+    reloc::architecture(kernel.machine?).map(|arch| arch.name())
 }
 
 fn document(kernel: &Description) -> serde_json::Value {

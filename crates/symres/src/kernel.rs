@@ -174,16 +174,6 @@ impl Kernel {
         }
     }
 
-    /// Are addresses of the kernel's symbols known at all?
-    pub fn has_addresses(&self) -> bool {
-        self.addresses
-    }
-
-    /// Does a Module.symvers tell what is exported?
-    pub fn knows_exports(&self) -> bool {
-        self.knows_exports
-    }
-
     /// Is anything known of the kernel's symbols?
     pub fn is_described(&self) -> bool {
         self.knows_exports || self.addresses
