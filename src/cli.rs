@@ -49,10 +49,10 @@ pub struct Inspect {
 pub struct Link {
     /// The module, also compressed (.gz, .xz, .zst)
     pub file: PathBuf,
-    /// Module parameters; they are set after relocation, so no stage that exists yet shows them
+    /// Module parameters, as on modprobe's command line; only the final stage shows them
     #[arg(value_name = "PARAM=VALUE")]
     pub params: Vec<String>,
-    /// How far to go; the furthest stage there is if not given
+    /// How far to go; final if not given
     #[arg(long, value_enum)]
     pub stage: Option<StageArg>,
     /// Where to write: a file, or a folder for the raw format
@@ -169,7 +169,7 @@ pub struct Live {
     /// Kernel command line: module_blacklist=, module.sig_enforce=, mitigations=...
     #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     pub cmdline: String,
-    /// Number of CPUs (no stage that exists yet depends on it)
+    /// Number of CPUs
     #[arg(long, value_name = "N")]
     pub cpus: Option<u32>,
     /// CPU capability bitmap as the kernel holds it: its bytes in hex
@@ -181,8 +181,8 @@ pub struct Live {
     /// Taint mask before the load (/proc/sys/kernel/tainted)
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = number)]
     pub tainted: u64,
-    /// Pieces of the kernel's memory, a JSON array of {"addr", "bytes"} (no stage that exists yet
-    /// reads any)
+    /// Pieces of the kernel's memory, a JSON array of {"addr": "0x...", "bytes": "hex"}; they are read
+    /// before the kernel image
     #[arg(long, value_name = "FILE")]
     pub memory: Option<PathBuf>,
     /// Load as modprobe --force-vermagic does
@@ -197,12 +197,18 @@ pub struct Live {
 #[derive(Clone, Debug)]
 pub struct Words(pub Vec<u64>);
 
+/// Pairs of hexadecimal digits to bytes.
+pub fn hex_bytes(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.strip_prefix("0x").unwrap_or(text).as_bytes().chunks(2);
+    let digits = |pair: &&[u8]| pair.len() == 2 && pair.iter().all(u8::is_ascii_hexdigit);
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    pairs.map(|pair| Some(pair).filter(digits).and_then(byte)).collect()
+}
+
 /// Bytes in hex to little-endian words.
 fn hex_words(text: &str) -> Result<Words, String> {
+    let bytes = hex_bytes(text);
     let bad = || String::from("not bytes in hex");
-    let pairs = text.strip_prefix("0x").unwrap_or(text).as_bytes().chunks(2);
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    let bytes: Option<Vec<u8>> = pairs.map(|pair| (pair.len() == 2).then_some(pair).and_then(byte)).collect();
     let word = |chunk: &[u8]| {
         let mut whole = [0u8; 8];
         whole.iter_mut().zip(chunk).for_each(|(w, b)| *w = *b);
@@ -218,6 +224,8 @@ pub enum StageArg {
     Relocated,
     /// On entry to module_finalize: exception table sorted, kallsyms tables filled
     Kallsyms,
+    /// On entry to do_init_module: all patched, parameters set
+    Final,
 }
 
 impl From<StageArg> for Stage {
@@ -225,6 +233,7 @@ impl From<StageArg> for Stage {
         match stage {
             StageArg::Relocated => Stage::Relocated,
             StageArg::Kallsyms => Stage::Kallsyms,
+            StageArg::Final => Stage::Final,
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod load;
 pub mod load_map;
 pub mod loader;
 pub mod raw_output;
+pub mod running;
 pub mod signer;
 pub mod verify;
 

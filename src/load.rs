@@ -8,8 +8,9 @@ use elf_layout::signature::{SignatureTail, module_sig_check};
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, ModuleFile, Placement, Severity};
+use finalize::finalizer::LoadFacts;
 use finalize::parse_args::{ParamEnv, parse_args};
-use finalize::{module_finalize, post_relocation};
+use finalize::{Finalizer, Patch, Record, Step, finalize, post_relocation, refuse_without_ftrace_plt};
 use reloc::{ARCHITECTURES, Architecture, Cpu, ModArch, ModPltSec, Symbols, apply_relocations, architecture};
 use symres::early::{
     already_loaded, check_export_symbol_versions, check_modinfo_taints, early_mod_check,
@@ -19,6 +20,7 @@ use symres::simplify::{simplify_symbols, write_symtab};
 use symres::{Export, ExportTable, Kernel, LoadFlags, LoadedModule, Resolution, Taint, Taints};
 
 use crate::image::Image;
+use crate::running::Running;
 use crate::verify::{Verdict, verify_pkcs7_signature};
 
 /// How far a load goes. Named after the points at which real kernels were read.
@@ -28,17 +30,20 @@ pub enum Stage {
     Relocated,
     /// On entry to `module_finalize`.
     Kallsyms,
+    /// On entry to `do_init_module`.
+    Final,
 }
 
 impl Stage {
     /// The furthest stage there is.
-    pub const LAST: Stage = Stage::Kallsyms;
+    pub const LAST: Stage = Stage::Final;
 
     /// Its name in options and JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Stage::Relocated => "relocated",
             Stage::Kallsyms => "kallsyms",
+            Stage::Final => "final",
         }
     }
 }
@@ -54,11 +59,19 @@ pub struct Args<'a> {
     pub stage: Stage,
     /// Parameters to set once all else is done, whatever the stage; `None` sets none.
     pub params: Option<&'a [u8]>,
+    /// Keep all that sites which depend on the running system may hold ([`Record::choices`])?
+    pub choices: bool,
 }
 
 impl Default for Args<'_> {
     fn default() -> Self {
-        Args { params: None, flags: LoadFlags::default(), cpu: Cpu::default(), stage: Stage::LAST }
+        Args {
+            params: None,
+            choices: false,
+            flags: LoadFlags::default(),
+            cpu: Cpu::default(),
+            stage: Stage::LAST,
+        }
     }
 }
 
@@ -171,6 +184,8 @@ pub struct Load<'d> {
     pub resolution: Resolution,
     /// The stage that the memory shows.
     pub stage: Stage,
+    /// What was done after relocation.
+    pub record: Record,
     /// Taints of kernel and module at the end, or where the kernel stops.
     pub taints: Taints,
 }
@@ -209,12 +224,13 @@ pub fn lay_out<'d>(
 /// `load_module` after the ELF checks ([`open`]), up to `stage`. `place` chooses addresses once
 /// the layout is known. `None` if there is nothing to lay out or no room for it; `said` tells why.
 pub fn load_module<'d>(
-    kernel: &'d Kernel,
+    running: &Running<'d>,
     opened: &'d Opened<'_>,
     args: &Args<'_>,
     place: impl FnOnce(&dyn Architecture, &LoadInfo<'_>, &Layout) -> Option<Placement>,
     said: &mut Findings,
 ) -> Option<Load<'d>> {
+    let kernel = running.kernel;
     let file = opened.module.as_ref()?;
     let mut taints = kernel.taints;
     let mut at_stop = None;
@@ -256,13 +272,51 @@ pub fn load_module<'d>(
     if args.stage >= Stage::Kallsyms {
         post_relocation(&info, &layout, &placement, &resolution.values, &mut image);
     }
-    module_finalize(&info, said);
+    refuse_without_ftrace_plt(&info, said);
+    let mut record = Record::default();
+    if args.stage >= Stage::Final {
+        let load = LoadFacts {
+            mod_arch: &mod_arch,
+            taints: resolution.taints.module_mask(),
+            using_gplonly_symbols: resolution.imports.iter().any(|i| i.gpl_only),
+            sig_ok: opened.sig_ok,
+        };
+        finalize(&mut Finalizer {
+            info: &info,
+            layout: &layout,
+            placement: &placement,
+            values: &resolution.values,
+            memory: &mut image,
+            load,
+            kernel: running,
+            record: &mut record,
+            said,
+            choices: args.choices,
+        });
+    }
     let taints = at_stop.unwrap_or(resolution.taints);
-    let mut load =
-        Load { arch, mod_arch, info, layout, placement, image, resolution, stage: args.stage, taints };
+    let mut load = Load {
+        arch,
+        mod_arch,
+        info,
+        layout,
+        placement,
+        image,
+        resolution,
+        stage: args.stage,
+        record,
+        taints,
+    };
     verify_exported_symbols(kernel, file, load.exports().iter().map(|e| &*e.name), said);
     if let Some(params) = args.params {
-        parse_args(&load.info, &load.layout, &mut load.image, params, &ParamEnv::default(), said);
+        let set = parse_args(&load.info, &load.layout, &mut load.image, params, &ParamEnv::default(), said);
+        let written = set.written.iter().map(|w| Patch {
+            place: w.place,
+            len: w.len,
+            step: Step::Parameter,
+            detail: w.record,
+        });
+        load.record.patches.extend(written);
     }
     Some(load)
 }

@@ -11,6 +11,7 @@ use reloc::Architecture;
 use symres::{Kernel, LoadedModule, Taints};
 
 use crate::load::{Args, Load, Opened, load_module};
+use crate::running::{Machine, Running};
 
 /// Where a module is to go.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +30,8 @@ pub enum Place {
 pub struct Loader {
     /// The kernel, with the modules loaded so far.
     pub kernel: Kernel,
+    /// What is known of how it runs.
+    pub machine: Machine,
     area: Option<ModuleArea>,
     /// Next free address of the modules' per-cpu reserve, once known (LAYOUT-54).
     percpu_next: Option<u64>,
@@ -43,7 +46,7 @@ impl Loader {
         let percpu_next = kernel.symbols.address("__per_cpu_end");
         let of_modules = kernel.symbols.iter().filter(|s| s.module.is_some());
         let last_listed = of_modules.map(|s| s.address).max();
-        Loader { kernel, area: None, percpu_next, last_listed }
+        Loader { kernel, machine: Machine::default(), area: None, percpu_next, last_listed }
     }
 
     /// Loads a module, without adding it to the kernel. `place` and `percpu` override where it
@@ -71,7 +74,8 @@ impl Loader {
             let percpu = percpu.or_else(|| Some(self.percpu_place(info)?.0));
             Some(Placement { bases, percpu })
         };
-        load_module(&self.kernel, opened, args, choose, said)
+        let running = Running { kernel: &self.kernel, machine: &self.machine };
+        load_module(&running, opened, args, choose, said)
     }
 
     /// Where the kernel would put a module next (LAYOUT-50); where it lies, if the symbol table

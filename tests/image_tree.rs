@@ -77,7 +77,7 @@ fn kernels(tree: &Tree, image: &Path, dir: &Path) -> (Loader, Loader, String) {
     let symtab = dir.join(&tree.release);
     std::fs::write(&symtab, text).unwrap();
     let loader = |source: KernelSource| {
-        let kernel = source.describe().unwrap().into_kernel(Some(tree.release.clone())).unwrap();
+        let (kernel, _) = source.describe().unwrap().into_kernel(Some(tree.release.clone())).unwrap();
         Loader::new(kernel)
     };
     let image = KernelSource {

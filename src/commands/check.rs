@@ -31,8 +31,9 @@ pub fn run(args: &Check) -> Result<Outcome, Error> {
         let how = Args {
             flags: args.live.flags(),
             cpu: cpu(&args.live, loader),
-            stage: Stage::LAST,
+            stage: Stage::Relocated,
             params: Some(args.params.as_bytes()),
+            choices: false,
         };
         let verdict = check(loader, &path.display().to_string(), &bytes, &how);
         if verdict.verdict != "loads" && outcome == Outcome::Done {

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use kmodld::input::read_decompressed;
 use kmodld::kernel_source::KernelSource;
 use kmodld::load::{Args, open};
+use kmodld::running::Piece;
 use kmodld::{Error, Loader, Place, Stage};
 use reloc::Cpu;
 use reloc::aarch64::has_erratum_843419;
+use serde::Deserialize;
 use symres::{BootParams, LoadFlags, Taints};
 
-use crate::cli::{Kernel, Live};
+use crate::cli::{Kernel, Live, hex_bytes};
 use crate::report;
 
 impl Live {
@@ -34,22 +36,49 @@ pub fn prepare(
         symvers: kernel.symvers.clone(),
         config: kernel.config.clone(),
     };
-    let mut kernel = source.kernel_for(module)?;
+    let (mut kernel, mut machine) = source.kernel_for(module)?;
     if !kernel.is_described() {
         let what = "nothing describes the kernel: give its image, a SPEC or a tree (--kernel), or its /proc/kallsyms (--symtab) and Module.symvers (--symvers)";
         return Err(Error::Usage(what.into()));
     }
     kernel.boot = BootParams::parse(&live.cmdline);
     kernel.taints = Taints::of_kernel(live.tainted);
+    machine.live = live.memory.as_deref().map(read_memory).transpose()?.unwrap_or_default();
+    machine.cpu_caps = live.cpu_caps.as_ref().map(|caps| caps.0.clone());
+    machine.cpus = live.cpus;
+    machine.cmdline.clone_from(&live.cmdline);
     let mut loader = Loader::new(kernel);
-    let args =
-        Args { flags: LoadFlags::default(), cpu: cpu(live, &loader), stage: Stage::Relocated, params: None };
+    loader.machine = machine;
+    let args = Args { cpu: cpu(live, &loader), stage: Stage::Relocated, ..Args::default() };
     for path in with {
         if !load_before(&mut loader, &args, path)? {
             return Ok(None);
         }
     }
     Ok(Some(loader))
+}
+
+/// An element of the file of `--memory`.
+#[derive(Deserialize)]
+struct PieceText {
+    addr: String,
+    bytes: String,
+}
+
+/// Pieces of the running kernel's memory.
+fn read_memory(path: &Path) -> Result<Vec<Piece>, Error> {
+    let text = read_decompressed(path)?;
+    let pieces: Vec<PieceText> = serde_json::from_slice(&text)
+        .map_err(|e| Error::unusable(path, format!("not an array of {{\"addr\", \"bytes\"}}: {e}")))?;
+    let piece = |(n, piece): (usize, &PieceText)| {
+        let bad = |what| Error::unusable(path, format!("piece {n}: {what}"));
+        let digits = piece.addr.strip_prefix("0x").unwrap_or(&piece.addr);
+        let address = u64::from_str_radix(digits, 16).map_err(|_| bad("addr is no hexadecimal number"))?;
+        let bytes =
+            hex_bytes(&piece.bytes).ok_or_else(|| bad("bytes are not pairs of hexadecimal digits"))?;
+        Ok(Piece { address, bytes })
+    };
+    pieces.iter().enumerate().map(piece).collect()
 }
 
 /// What of the CPUs changes the bytes of a module.

@@ -19,8 +19,14 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
     let Some(loader) = prepare(&args.kernel, &args.live, &args.with, &bytes)? else {
         return Ok(Outcome::Refused);
     };
-    let how =
-        Args { flags: args.live.flags(), cpu: cpu(&args.live, &loader), stage: stage(args), params: None };
+    let params = parameters(&args.params);
+    let how = Args {
+        flags: args.live.flags(),
+        cpu: cpu(&args.live, &loader),
+        stage: stage(args),
+        params: (stage(args) == Stage::Final).then_some(params.as_bytes()),
+        choices: false,
+    };
     let opened = open(&bytes, &loader.kernel, how.flags);
     let mut said = opened.said.clone();
     if opened.module.is_none() {
@@ -46,6 +52,17 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
 /// The stage asked for, else the furthest there is.
 fn stage(args: &Link) -> Stage {
     args.stage.map_or(Stage::LAST, Stage::from)
+}
+
+/// `mod->args` as modprobe makes it of its arguments: what has spaces gets quotes.
+fn parameters(given: &[String]) -> String {
+    let quoted = |param: &String| match param.split_once('=') {
+        Some((name, value)) if value.contains(' ') && !value.starts_with('"') => {
+            format!("{name}=\"{value}\"")
+        }
+        _ => param.clone(),
+    };
+    given.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 /// Memory with holes where addresses are not known would be no image of anything.
@@ -94,8 +111,8 @@ fn finish(args: &Link, loader: &Loader, load: &Load<'_>, said: &Findings) -> Res
         let map = load_map(load, release);
         raw_output::replace(path, |file| std::io::Write::write_all(file, map.as_bytes()))?;
     }
-    if !args.params.is_empty() {
-        report::warn("parameters are set after relocation: this stage does not show them");
+    if !args.params.is_empty() && load.stage != Stage::Final {
+        report::warn("parameters are set last: this stage does not show them");
     }
     report::findings(&args.file.display().to_string(), &document.findings);
     if args.json {
@@ -105,9 +122,8 @@ fn finish(args: &Link, loader: &Loader, load: &Load<'_>, said: &Findings) -> Res
 }
 
 fn summary(args: &Link, load: &Load<'_>, document: &Document) -> String {
-    let furthest = if stage(args) == Stage::LAST { " (the furthest there is)" } else { "" };
     let mut out = format!(
-        "module {} for {} ({}), stage {}{furthest}\n\nregions\n",
+        "module {} for {} ({}), stage {}\n\nregions\n",
         document.module, document.release, document.arch, document.stage
     );
     // Writing to a String does not fail.

@@ -9,6 +9,7 @@ use symres::kallsyms::KernelSymbols;
 
 use super::{Description, Found};
 use crate::error::Error;
+use crate::running::{LinkMemory, Types};
 
 /// Reads an image in any container. Without symbols or exports it is of no use.
 pub fn read(path: &Path, bytes: &[u8]) -> Result<Description, Error> {
@@ -54,6 +55,7 @@ pub fn read(path: &Path, bytes: &[u8]) -> Result<Description, Error> {
             out.struct_module_size = btf.struct_size("module");
             let offset = |member| btf.member("module", member).map(|m| m.offset);
             out.init_exit = offset("init").zip(offset("exit"));
+            out.types = Types::of(&btf);
             out.note("BTF", format!("{} types", btf.len()));
         }
         Err(e) => out.note("BTF", format!("none: {e}")),
@@ -65,6 +67,7 @@ pub fn read(path: &Path, bytes: &[u8]) -> Result<Description, Error> {
     let certificates = image.certificates();
     out.note("certificates", format!("{}, found by {:?}", certificates.der.len(), certificates.source));
     out.certificates = certificates.der.iter().map(|der| der.to_vec()).collect();
+    out.memory = LinkMemory::Image(Box::new(image.into_owned()));
     Ok(out)
 }
 

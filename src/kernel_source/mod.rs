@@ -18,6 +18,7 @@ use symres::{Export, Kernel, KernelParts, LoadFlags};
 
 use crate::error::Error;
 use crate::input::read_decompressed;
+use crate::running::{LinkMemory, Machine, Types};
 use spec_file::Records;
 
 /// The files that describe a kernel, in any combination.
@@ -69,6 +70,10 @@ pub struct Description {
     pub exports: Option<Vec<Export>>,
     /// Module.symvers.
     pub symvers: Option<Vec<SymversEntry>>,
+    /// Its memory.
+    pub memory: LinkMemory,
+    /// The layout of its types.
+    pub types: Types,
     /// Certificates built in to verify modules, each as DER.
     pub certificates: Vec<Vec<u8>>,
     /// What came from where.
@@ -101,7 +106,7 @@ impl KernelSource {
 
     /// Reads all files; what they do not tell (version, configuration) is taken from the vermagic of
     /// `module`, the one to be loaded.
-    pub fn kernel_for(&self, module: &[u8]) -> Result<Kernel, Error> {
+    pub fn kernel_for(&self, module: &[u8]) -> Result<(Kernel, Machine), Error> {
         let description = self.describe()?;
         let at_fault = self.symtab.as_deref().or(self.kernel.as_deref()).unwrap_or(Path::new("-")).to_owned();
         description.into_kernel(vermagic_release(module)).map_err(|what| Error::unusable(&at_fault, what))
@@ -151,7 +156,7 @@ impl Description {
 
     /// Joins everything. `release` is that of the module, for a kernel that does not tell its own.
     /// The error says which two pieces do not belong together.
-    pub fn into_kernel(self, release: Option<String>) -> Result<Kernel, String> {
+    pub fn into_kernel(self, release: Option<String>) -> Result<(Kernel, Machine), String> {
         let release = self.release.or(release).unwrap_or_default();
         let mut config = KernelConfig::of_release(&release).unwrap_or_else(newest);
         if let Some(vermagic) = &self.vermagic {
@@ -165,8 +170,10 @@ impl Description {
         }
         config.struct_module_size = self.struct_module_size;
         let mut exports = self.exports;
+        let mut machine = Machine { link: self.memory, types: self.types, ..Machine::default() };
         if let (Some(link), Some(live)) = (&self.symbols, &self.live_symbols) {
             let slide = slide(link, live)?;
+            machine.slide = slide;
             exports.iter_mut().flatten().for_each(|e| e.address = e.address.map(|a| slid(a, slide)));
         }
         let link_or_live = self.live_symbols.as_ref().or(self.symbols.as_ref());
@@ -179,7 +186,7 @@ impl Description {
             symvers: self.symvers,
             certificates: self.certificates,
         };
-        Ok(Kernel::new(config, parts))
+        Ok((Kernel::new(config, parts), machine))
     }
 
     /// As the records of a SPEC.

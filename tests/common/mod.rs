@@ -180,7 +180,7 @@ pub fn kernel(folder: &str) -> Kernel {
         config: file("config"),
         ..KernelSource::default()
     };
-    source.kernel_for(&read(&ko(folder, "hello"))).unwrap()
+    source.kernel_for(&read(&ko(folder, "hello"))).unwrap().0
 }
 
 /// The configuration of a fixture kernel.

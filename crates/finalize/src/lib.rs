@@ -1,19 +1,33 @@
-//! What the kernel does to a module after its relocation (spec 06).
+//! What the kernel does to a module between its relocation and its init (spec 06, 07).
 //!
-//! Steps so far: [`post_relocation`]'s architecture-independent half.
+//! [`finalize`] is the order of it; every step is a function of its own that says what it changed
+//! ([`Record`]). What depends on the running system comes through [`RunningKernel`].
 #![no_std]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 extern crate alloc;
 
+pub mod aarch64;
+pub mod arch;
 pub mod extable;
+pub mod finalizer;
+pub mod ftrace;
+pub mod jump_label;
 pub mod kallsyms;
 pub mod kstrto;
 pub mod module_finalize;
 pub mod parse_args;
+pub mod record;
+pub mod running;
 pub mod sort;
+pub mod struct_module;
+pub mod trace_events;
+pub mod x86_64;
 
-pub use module_finalize::module_finalize;
+pub use finalizer::Finalizer;
+pub use module_finalize::refuse_without_ftrace_plt;
+pub use record::{Patch, Record, Step};
+pub use running::{Member, RunningKernel, TYPES};
 
 use elf_layout::{Layout, LoadInfo, Memory, Placement};
 
@@ -30,4 +44,17 @@ pub fn post_relocation(
 ) {
     extable::sort_extable(info, layout, memory);
     kallsyms::add_kallsyms(info, layout, placement, values, memory);
+}
+
+/// From `module_finalize` to the last notifier before init, in the kernel's order. Parameters are set
+/// after it ([`parse_args::parse_args`]).
+pub fn finalize(module: &mut Finalizer<'_, '_>) {
+    let Some(arch) = arch::arch(module.info.file.e_machine()) else { return };
+    arch.module_finalize(module);
+    ftrace::ftrace_module_init(module, arch);
+    // prepare_coming_module: notifiers by priority, then in the order of their registration.
+    jump_label::jump_label_add_module(module, arch);
+    trace_events::trace_module_notify(module);
+    arch.static_calls(module);
+    struct_module::write_struct_module(module);
 }

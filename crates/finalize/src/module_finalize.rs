@@ -1,4 +1,4 @@
-//! `module_finalize`, as far as it refuses modules. What it patches is not built yet.
+//! What `module_finalize` refuses modules for.
 
 use alloc::format;
 
@@ -6,7 +6,7 @@ use elf_layout::elf::EM_AARCH64;
 use elf_layout::{Errno, Finding, Findings, LoadInfo};
 
 /// arm64's `module_init_ftrace_plt` wants a section to put the way to the tracer into (FIN-30).
-pub fn module_finalize(info: &LoadInfo<'_>, said: &mut Findings) {
+pub fn refuse_without_ftrace_plt(info: &LoadInfo<'_>, said: &mut Findings) {
     let mark = said.mark();
     let trampoline = ".text.ftrace_trampoline";
     let arm64 = info.file.e_machine() == EM_AARCH64;

@@ -87,6 +87,11 @@ impl Taints {
         self.kernel
     }
 
+    /// The module's mask.
+    pub fn module_mask(&self) -> u64 {
+        self.module
+    }
+
     /// The module's letters in bit order, as `/proc/modules` shows them.
     pub fn module_letters(&self) -> String {
         LETTERS.iter().filter(|(bit, _)| self.module & (1 << bit) != 0).map(|(_, letter)| letter).collect()

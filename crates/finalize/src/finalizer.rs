@@ -1,0 +1,202 @@
+//! The module in memory as the steps after relocation see it.
+
+use alloc::vec::Vec;
+
+use elf_layout::bytes::{le16, le32, le64};
+use elf_layout::layout::Region;
+use elf_layout::{Findings, KernelVersion, Layout, LoadInfo, Memory, Placement, SectionPlace};
+
+use reloc::ModArch;
+
+use crate::record::{Choice, Patch, Record, RuntimeState, Step};
+use crate::running::RunningKernel;
+
+/// A section of the module in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its index.
+    pub index: usize,
+    /// Where it stands.
+    pub place: SectionPlace,
+    /// Address of its first byte.
+    pub address: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl Table {
+    /// Its records of `size` bytes each by address; what is left at the end is none.
+    pub fn records(&self, size: u64) -> impl Iterator<Item = u64> + use<> {
+        let (first, step) = (self.address, usize::try_from(size.max(1)).unwrap_or(usize::MAX));
+        let whole = self.size.checked_div(size).unwrap_or(0).saturating_mul(size);
+        (0..whole).step_by(step).map(move |at| first.wrapping_add(at))
+    }
+}
+
+/// What earlier stages of a load found, as far as `struct module` shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadFacts<'a> {
+    /// What the architecture keeps of the module: its linkage tables.
+    pub mod_arch: &'a ModArch,
+    /// `mod->taints`
+    pub taints: u64,
+    /// `mod->using_gplonly_symbols`
+    pub using_gplonly_symbols: bool,
+    /// `mod->sig_ok`
+    pub sig_ok: bool,
+}
+
+/// A relocated module on its way to init: its memory by address, the kernel around it, and what was done.
+pub struct Finalizer<'a, 'd> {
+    /// The file and the edited section headers, with final addresses.
+    pub info: &'a LoadInfo<'d>,
+    /// The memory plan.
+    pub layout: &'a Layout,
+    /// Base addresses.
+    pub placement: &'a Placement,
+    /// Values of the symbols in the module's symbol table, in its order.
+    pub values: &'a [u64],
+    /// The memory.
+    pub memory: &'a mut dyn Memory,
+    /// What its load came to before.
+    pub load: LoadFacts<'a>,
+    /// The kernel that runs.
+    pub kernel: &'a dyn RunningKernel,
+    /// What was done so far.
+    pub record: &'a mut Record,
+    /// What the kernel would say.
+    pub said: &'a mut Findings,
+    /// Keep [`Record::choices`]?
+    pub choices: bool,
+}
+
+impl Finalizer<'_, '_> {
+    /// The kernel's version.
+    pub fn version(&self) -> KernelVersion {
+        self.info.config.version
+    }
+
+    /// `find_sec` or `section_objs`: the first section of that name that is in memory.
+    pub fn section(&self, name: &str) -> Option<Table> {
+        self.table(self.info.find_sec(name)).filter(|t| t.index != 0)
+    }
+
+    /// The last section of that name, as architectures look for theirs that go over all headers.
+    pub fn last_section(&self, name: &str) -> Option<Table> {
+        let file = self.info.file;
+        let named = |index: &usize| file.section_name(*index) == name.as_bytes();
+        self.table((0..self.info.sechdrs.len()).rev().find(named)?)
+    }
+
+    /// A section that is in memory.
+    pub fn table(&self, index: usize) -> Option<Table> {
+        let place = self.layout.place(index)?;
+        let size = self.info.sechdrs.get(index)?.sh_size;
+        Some(Table { index, place, address: self.placement.address(place), size })
+    }
+
+    /// Where an address of the module is in its memory.
+    pub fn place_of(&self, address: u64) -> Option<SectionPlace> {
+        self.layout.regions().find_map(|region| {
+            let offset = address.checked_sub(self.placement.bases.get(region))?;
+            (offset < self.layout.allocated(region)).then_some(SectionPlace { region, offset })
+        })
+    }
+
+    /// `within_module_init`
+    pub fn within_module_init(&self, address: u64) -> bool {
+        self.place_of(address).is_some_and(|place| place.region.is_init())
+    }
+
+    /// `within_module`
+    pub fn within_module(&self, address: u64) -> bool {
+        self.place_of(address).is_some()
+    }
+
+    /// `len` bytes of the module at `address`; `None` if not all of them are in one region.
+    pub fn read(&self, address: u64, len: u64) -> Option<&[u8]> {
+        self.memory.at(self.place_of(address)?, len)
+    }
+
+    /// The u16 at an address of the module.
+    pub fn u16(&self, address: u64) -> Option<u16> {
+        le16(self.read(address, 2)?, 0)
+    }
+
+    /// The u32 at an address of the module.
+    pub fn u32(&self, address: u64) -> Option<u32> {
+        le32(self.read(address, 4)?, 0)
+    }
+
+    /// The u64 at an address of the module.
+    pub fn u64(&self, address: u64) -> Option<u64> {
+        le64(self.read(address, 8)?, 0)
+    }
+
+    /// Where the self-relative s32 at an address of the module points to.
+    pub fn relative(&self, address: u64) -> Option<u64> {
+        Some(address.wrapping_add_signed(i64::from(self.u32(address)?.cast_signed())))
+    }
+
+    /// Puts bytes at an address of the module and notes what changed. False if they do not lie in one
+    /// region; then nothing is written.
+    pub fn write(&mut self, address: u64, bytes: &[u8], step: Step, detail: u64) -> bool {
+        let Some(place) = self.place_of(address) else { return false };
+        let len = bytes.len() as u64;
+        let Some(target) = self.memory.at_mut(place, len) else { return false };
+        if target != bytes {
+            target.copy_from_slice(bytes);
+            self.record.patches.push(Patch { place, len, step, detail });
+        }
+        true
+    }
+
+    /// All bytes of a table, to be changed.
+    pub fn table_mut(&mut self, table: &Table) -> Option<&mut [u8]> {
+        self.memory.at_mut(table.place, table.size)
+    }
+
+    /// Notes that a step changed bytes of a table in place.
+    pub fn changed(&mut self, table: &Table, step: Step) {
+        self.record.patches.push(Patch { place: table.place, len: table.size, step, detail: 0 });
+    }
+
+    /// Notes what a site may hold besides what it holds now.
+    pub fn choice(
+        &mut self,
+        address: u64,
+        others: impl IntoIterator<Item = Vec<u8>>,
+        step: Step,
+        detail: u64,
+    ) {
+        if !self.choices {
+            return;
+        }
+        let others: Vec<Vec<u8>> = others.into_iter().collect();
+        let len = others.first().map_or(0, Vec::len) as u64;
+        let Some((place, now)) = self.place_of(address).zip(self.read(address, len).map(<[u8]>::to_vec))
+        else {
+            return;
+        };
+        let may = core::iter::once(now).chain(others).collect();
+        self.record.choices.push(Choice { place, step, detail, may });
+    }
+
+    /// Notes bytes that only the running kernel knows.
+    pub fn runtime(&mut self, address: u64, len: u64, what: &'static str) {
+        if let Some(place) = self.place_of(address) {
+            self.record.runtime.push(RuntimeState { place, len, what: what.into() });
+        }
+    }
+
+    /// Regions whose code and data go away after init.
+    pub fn init_regions(&self) -> impl Iterator<Item = Region> {
+        self.layout.regions().filter(|region| region.is_init())
+    }
+
+    /// `bytes` of the kernel's memory.
+    pub fn of_kernel<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
+        let mut out = [0; N];
+        self.kernel.read(address, &mut out).then_some(out)
+    }
+}

@@ -1,0 +1,24 @@
+//! x86_64's half of the steps after relocation (spec 06, 6.2).
+
+use crate::arch::FinalizeArch;
+use crate::finalizer::Finalizer;
+
+/// x86_64.
+#[derive(Debug)]
+pub struct X86_64;
+
+impl FinalizeArch for X86_64 {
+    fn module_finalize(&self, _: &mut Finalizer<'_, '_>) {}
+
+    fn ftrace_callsites(&self) -> &'static str {
+        "__mcount_loc"
+    }
+
+    fn ftrace_init_nop(&self, _: &mut Finalizer<'_, '_>, _: u64) -> bool {
+        true
+    }
+
+    fn jump_label_transform(&self, _: &mut Finalizer<'_, '_>, _: u64, _: u64, _: bool, _: u64) {}
+
+    fn static_calls(&self, _: &mut Finalizer<'_, '_>) {}
+}

@@ -1,0 +1,189 @@
+//! The kernel that runs: its memory as far as an image or the running system tells it, the layout of its
+//! types, its CPUs. What of it changes the bytes of a module comes through [`finalize::RunningKernel`].
+
+use std::collections::BTreeMap;
+
+use elf_layout::elf::EM_X86_64;
+use finalize::{Member, RunningKernel, TYPES};
+use kernel_image::{Btf, KernelImage};
+use symres::Kernel;
+
+/// A piece of kernel memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Address of its first byte.
+    pub address: u64,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl Piece {
+    fn read(&self, address: u64, out: &mut [u8]) -> bool {
+        let from = address.checked_sub(self.address).and_then(|at| usize::try_from(at).ok());
+        let bytes = from.and_then(|from| self.bytes.get(from..)?.get(..out.len()));
+        bytes.map(|bytes| out.copy_from_slice(bytes)).is_some()
+    }
+}
+
+fn read_pieces(pieces: &[Piece], address: u64, out: &mut [u8]) -> bool {
+    pieces.iter().any(|piece| piece.read(address, out))
+}
+
+/// Members of kernel structs: what [`TYPES`] lists, out of a BTF.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Types {
+    members: BTreeMap<String, Member>,
+    sizes: BTreeMap<String, u64>,
+}
+
+impl Types {
+    /// Looks everything up in a BTF.
+    pub fn of(btf: &Btf<'_>) -> Self {
+        let mut types = Types::default();
+        for (of, paths) in TYPES {
+            let Some(id) = btf.find_struct(of) else { continue };
+            types.sizes.extend(btf.size_of(id).map(|size| ((*of).to_owned(), size)));
+            for path in *paths {
+                let member = btf.member_of(id, path).map(|m| Member { offset: m.offset, size: m.size });
+                types.members.extend(member.map(|member| (format!("{of}.{path}"), member)));
+            }
+        }
+        types
+    }
+
+    /// A line for each: the struct, or struct and member with a dot between them; offset and size in bytes.
+    pub fn to_text(&self) -> String {
+        let sizes = self.sizes.iter().map(|(name, size)| format!("{name} 0 {size}\n"));
+        let members = self.members.iter().map(|(name, m)| format!("{name} {} {}\n", m.offset, m.size));
+        sizes.chain(members).collect()
+    }
+
+    /// Reads what [`Types::to_text`] wrote; lines of another form are none.
+    pub fn parse(text: &str) -> Self {
+        let mut types = Types::default();
+        for line in text.lines() {
+            let mut words = line.split(' ');
+            let (Some(name), Some(offset), Some(size)) = (words.next(), words.next(), words.next()) else {
+                continue;
+            };
+            let (Ok(offset), Ok(size)) = (offset.parse(), size.parse()) else { continue };
+            if name.contains('.') {
+                types.members.insert(name.to_owned(), Member { offset, size });
+            } else {
+                types.sizes.insert(name.to_owned(), size);
+            }
+        }
+        types
+    }
+}
+
+/// Kernel memory at link addresses.
+#[derive(Clone, Debug, Default)]
+pub enum LinkMemory {
+    /// None is known.
+    #[default]
+    Unknown,
+    /// All that an image holds.
+    Image(Box<KernelImage<'static>>),
+    /// Pieces that a SPEC kept.
+    Pieces(Vec<Piece>),
+}
+
+impl LinkMemory {
+    fn read(&self, address: u64, out: &mut [u8]) -> bool {
+        match self {
+            LinkMemory::Unknown => false,
+            LinkMemory::Image(image) => {
+                let bytes = image.read_relocated(address, out.len());
+                bytes.map(|bytes| out.copy_from_slice(&bytes)).is_some()
+            }
+            LinkMemory::Pieces(pieces) => read_pieces(pieces, address, out),
+        }
+    }
+}
+
+/// What is known of a kernel besides its symbols and exports.
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    /// Its memory at link addresses.
+    pub link: LinkMemory,
+    /// How far it runs from its link addresses, in bytes (KSYM-30).
+    pub slide: u64,
+    /// The layout of its types.
+    pub types: Types,
+    /// Pieces of its memory as it runs; they come before everything else.
+    pub live: Vec<Piece>,
+    /// The capability bitmap of its CPUs, low word first.
+    pub cpu_caps: Option<Vec<u64>>,
+    /// Number of CPUs found at boot.
+    pub cpus: Option<u32>,
+    /// Its command line.
+    pub cmdline: String,
+}
+
+/// A kernel and what is known of how it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Running<'k> {
+    /// Its symbols and exports.
+    pub kernel: &'k Kernel,
+    /// The rest.
+    pub machine: &'k Machine,
+}
+
+impl Running<'_> {
+    /// The bitmap of `boot_cpu_data.x86_capability`, which only a running kernel fills.
+    fn boot_cpu_has(&self, number: u32) -> Option<bool> {
+        let member = self.member("cpuinfo_x86", "x86_capability")?;
+        let word = u64::from(number / 32).checked_mul(4).filter(|at| *at < member.size)?;
+        let address = self.symbol("boot_cpu_data")?.checked_add(member.offset)?.checked_add(word)?;
+        let mut bits = [0; 4];
+        read_pieces(&self.machine.live, address, &mut bits)
+            .then(|| u32::from_le_bytes(bits) >> (number % 32) & 1 != 0)
+    }
+}
+
+impl RunningKernel for Running<'_> {
+    fn symbol(&self, name: &str) -> Option<u64> {
+        self.kernel.symbols.address(name)
+    }
+
+    fn read(&self, address: u64, out: &mut [u8]) -> bool {
+        read_pieces(&self.machine.live, address, out)
+            || self.machine.link.read(address.wrapping_sub(self.machine.slide), out)
+    }
+
+    fn pointer(&self, address: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        if read_pieces(&self.machine.live, address, &mut bytes) {
+            return Some(u64::from_le_bytes(bytes));
+        }
+        let known = self.machine.link.read(address.wrapping_sub(self.machine.slide), &mut bytes);
+        let value = u64::from_le_bytes(bytes);
+        // Only addresses of the kernel move with it; constants do not.
+        known.then(|| if value >> 63 == 1 { value.wrapping_add(self.machine.slide) } else { value })
+    }
+
+    fn capability(&self, number: u32) -> Option<bool> {
+        if let Some(caps) = &self.machine.cpu_caps {
+            let word = caps.get((number / 64) as usize).copied().unwrap_or(0);
+            return Some(word >> (number % 64) & 1 != 0);
+        }
+        (self.kernel.machine == Some(EM_X86_64)).then(|| self.boot_cpu_has(number))?
+    }
+
+    fn cpus(&self) -> Option<u32> {
+        self.machine.cpus
+    }
+
+    fn cmdline(&self) -> &str {
+        &self.machine.cmdline
+    }
+
+    fn member(&self, of: &str, path: &str) -> Option<Member> {
+        self.machine.types.members.get(&format!("{of}.{path}")).copied()
+    }
+
+    fn struct_size(&self, of: &str) -> Option<u64> {
+        self.machine.types.sizes.get(of).copied()
+    }
+}
