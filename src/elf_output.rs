@@ -13,7 +13,7 @@ use std::path::Path;
 
 use elf_layout::bytes::slice_mut;
 use elf_layout::elf::{
-    Rela, SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHN_ABS, SHN_UNDEF, SHT_NOBITS, SHT_NOTE, SHT_NULL, SHT_REL,
+    SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHN_ABS, SHN_UNDEF, SHT_NOBITS, SHT_NOTE, SHT_NULL, SHT_REL,
     SHT_RELA, STB_LOCAL, SYM_SIZE, SymFields,
 };
 use elf_layout::{Findings, Memory, Region, SectionPlace};
@@ -21,7 +21,7 @@ use object::elf;
 use object::endian::Endianness;
 use object::write::elf::{FileHeader, ProgramHeader, SectionHeader, Writer};
 use object::write::{StreamingBuffer, StringId};
-use reloc::{ModArch, RelaSection};
+use reloc::{ModArch, Records, RelaSection};
 
 use crate::error::Error;
 use crate::load::Load;
@@ -297,11 +297,12 @@ fn unmoved<'d>(load: &'d Load<'_>, index: usize) -> Content<'d> {
             memory: &mut own,
             address: 0,
             values: &load.resolution.values,
+            unknown: &load.resolution.unknown,
         };
         // The kernel does not apply these, so it has nothing to say about them.
         let mut unheard = Findings::new();
-        let mut records = info.file.relocations(table).iter().map(Rela::from);
-        load.arch.apply_relocate_add(&mut section, &mut records, &mut ModArch::default(), &mut unheard);
+        let records = Records::File(info.file.relocations(table));
+        load.arch.apply_relocate_add(&mut section, records, &mut ModArch::default(), &mut unheard);
     }
     Content::Own(own)
 }

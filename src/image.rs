@@ -20,6 +20,12 @@ pub struct Image {
 impl Image {
     /// Zeroed memory for all regions of a layout.
     pub fn new(layout: &Layout) -> io::Result<Self> {
+        Image::reusing(None, layout)
+    }
+
+    /// As [`Image::new`], in the memory of an image that is no longer needed, if it is large enough: memory
+    /// that the system has to hand out anew costs more than zeroing what is there.
+    pub fn reusing(spare: Option<Image>, layout: &Layout) -> io::Result<Self> {
         let mut ranges = PerRegion::default();
         let mut end = 0usize;
         for region in layout.regions() {
@@ -30,7 +36,14 @@ impl Image {
         }
         // An empty mapping is not allowed.
         let len = align_up(end.max(1) as u64, layout.page_size) as usize;
-        Ok(Image { map: MmapMut::map_anon(len)?, ranges })
+        let map = match spare.map(|image| image.map).filter(|map| map.len() >= len) {
+            Some(mut map) => {
+                map.get_mut(..len).unwrap_or_default().fill(0);
+                map
+            }
+            None => MmapMut::map_anon(len)?,
+        };
+        Ok(Image { map, ranges })
     }
 
     fn range(&self, region: Region) -> Range<usize> {

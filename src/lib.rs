@@ -28,4 +28,4 @@ pub mod verify;
 
 pub use error::Error;
 pub use load::{Args, Load, Stage, load_module};
-pub use loader::{Loader, Place};
+pub use loader::{Loader, Place, Workspace};

@@ -20,6 +20,7 @@ use symres::simplify::{simplify_symbols, write_symtab};
 use symres::{Export, ExportTable, Kernel, LoadFlags, LoadedModule, Resolution, Taint, Taints};
 
 use crate::image::Image;
+use crate::loader::Workspace;
 use crate::running::Running;
 use crate::verify::{Verdict, verify_pkcs7_signature};
 
@@ -181,7 +182,7 @@ pub struct Load<'d> {
     /// The memory itself.
     pub image: Image,
     /// Symbol values and imports.
-    pub resolution: Resolution,
+    pub resolution: Resolution<'d>,
     /// The stage that the memory shows.
     pub stage: Stage,
     /// What was done after relocation.
@@ -228,6 +229,7 @@ pub fn load_module<'d>(
     opened: &'d Opened<'_>,
     args: &Args<'_>,
     place: impl FnOnce(&dyn Architecture, &LoadInfo<'_>, &Layout) -> Option<Placement>,
+    workspace: &mut Workspace,
     said: &mut Findings,
 ) -> Option<Load<'d>> {
     let kernel = running.kernel;
@@ -249,7 +251,7 @@ pub fn load_module<'d>(
         check_modinfo_taints(kernel, file, &mut taints, said);
     }
     let LaidOut { arch, mut mod_arch, mut info, layout } = lay_out(&kernel.config, file, args.cpu, said)?;
-    let (placement, mut image) = allocate(arch, &info, &layout, place, said)?;
+    let (placement, mut image) = allocate(arch, &info, &layout, place, workspace, said)?;
     // The second rewrite: every address is final from here on.
     move_module(&mut info, &layout, &placement, &mut image);
     already_loaded(kernel, file, said);
@@ -339,11 +341,12 @@ fn allocate(
     info: &LoadInfo<'_>,
     layout: &Layout,
     place: impl FnOnce(&dyn Architecture, &LoadInfo<'_>, &Layout) -> Option<Placement>,
+    workspace: &mut Workspace,
     said: &mut Findings,
 ) -> Option<(Placement, Image)> {
     let mark = said.mark();
     let placement = place(arch, info, layout);
-    let image = Image::new(layout);
+    let image = Image::reusing(workspace.image.take(), layout);
     match (placement, image) {
         (Some(placement), Ok(image)) => Some((placement, image)),
         (None, _) => {

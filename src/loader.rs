@@ -10,6 +10,7 @@ use elf_layout::{Findings, Layout, LoadInfo, Placement, Region};
 use reloc::Architecture;
 use symres::{Kernel, LoadedModule, Taints};
 
+use crate::image::Image;
 use crate::load::{Args, Load, Opened, load_module};
 use crate::running::{Machine, Running};
 
@@ -23,6 +24,19 @@ pub enum Place {
     Base(u64),
     /// These regions at these addresses, the others where the kernel would put them.
     Regions(Vec<(Region, u64)>),
+}
+
+/// Memory that one load leaves to the next, for who loads many modules one after the other.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    pub(crate) image: Option<Image>,
+}
+
+impl Workspace {
+    /// Takes the memory of a load that is no longer needed.
+    pub fn recycle(&mut self, load: Load<'_>) {
+        self.image = Some(load.image);
+    }
 }
 
 /// A kernel with its modules and address space: what persists between loads.
@@ -59,6 +73,19 @@ impl Loader {
         percpu: Option<u64>,
         said: &mut Findings,
     ) -> Option<Load<'d>> {
+        self.load_in(&mut Workspace::default(), opened, args, place, percpu, said)
+    }
+
+    /// As [`Loader::load`], in memory that earlier loads have left ([`Workspace::recycle`]).
+    pub fn load_in<'d>(
+        &'d self,
+        workspace: &mut Workspace,
+        opened: &'d Opened<'_>,
+        args: &Args<'_>,
+        place: &Place,
+        percpu: Option<u64>,
+        said: &mut Findings,
+    ) -> Option<Load<'d>> {
         let choose = |arch: &dyn Architecture, info: &LoadInfo<'_>, layout: &Layout| {
             let bases = match place {
                 Place::Base(base) => Placement::consecutive(layout, *base).bases,
@@ -75,7 +102,7 @@ impl Loader {
             Some(Placement { bases, percpu })
         };
         let running = Running { kernel: &self.kernel, machine: &self.machine };
-        load_module(&running, opened, args, choose, said)
+        load_module(&running, opened, args, choose, workspace, said)
     }
 
     /// Where the kernel would put a module next (LAYOUT-50); where it lies, if the symbol table

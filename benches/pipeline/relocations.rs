@@ -1,11 +1,12 @@
 //! Relocations by type, in runs of one type as real sections have them.
 
+use std::collections::BTreeSet;
 use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use elf_layout::Findings;
 use elf_layout::elf::Rela;
-use reloc::{ModArch, RelaSection, architecture};
+use reloc::{ModArch, Records, RelaSection, architecture};
 
 use crate::inputs::{Fixtures, must_load};
 
@@ -55,9 +56,10 @@ pub fn apply(criterion: &mut Criterion) {
                     memory,
                     address: ADDRESS,
                     values,
+                    unknown: &BTreeSet::new(),
                 };
-                let mut records = black_box(&records).iter().copied();
-                arch.apply_relocate_add(&mut section, &mut records, &mut ModArch::default(), &mut said);
+                let records = Records::Reordered(black_box(&records));
+                arch.apply_relocate_add(&mut section, records, &mut ModArch::default(), &mut said);
                 must_load(name, &said);
             };
             b.iter_batched_ref(memory, routine, BatchSize::LargeInput);

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use elf_layout::Findings;
-use elf_layout::elf::{Rela, SHF_ALLOC, SHT_RELA};
+use elf_layout::elf::{SHF_ALLOC, SHT_RELA};
 use kmodld::load::Args;
 use kmodld::{Loader, Place, Stage};
-use reloc::{ModArch, RelaSection};
+use reloc::{ModArch, Records, RelaSection};
 
 use crate::inputs::{Module, Tree, must_load, trees};
 
@@ -91,10 +91,11 @@ pub fn sections_of_a_large_module(criterion: &mut Criterion) {
                         memory,
                         address: patched.sh_addr,
                         values: &load.resolution.values,
+                        unknown: &load.resolution.unknown,
                     };
-                    let mut records = black_box(records).iter().map(Rela::from);
+                    let records = Records::File(black_box(records));
                     let (mut arch, mut said) = (ModArch::default(), Findings::new());
-                    load.arch.apply_relocate_add(&mut section, &mut records, &mut arch, &mut said);
+                    load.arch.apply_relocate_add(&mut section, records, &mut arch, &mut said);
                 };
                 b.iter_batched_ref(|| file.section_bytes(target).to_vec(), routine, BatchSize::LargeInput);
             });

@@ -16,7 +16,7 @@ use elf_layout::place::Windows;
 use elf_layout::{Errno, Finding, Findings, KernelConfig, KernelVersion, LoadInfo, Severity};
 
 use crate::mod_arch::{Cpu, ModArch};
-use crate::{Architecture, RelaSection, type_text};
+use crate::{Architecture, Records, RelaSection, type_text};
 use howto::{Op, Routine, howto};
 use insn::{Field, IMM_16, IMM_26, IMM_ADR, page};
 use plts::{NoSlot, Plts};
@@ -63,29 +63,37 @@ impl Architecture for Aarch64 {
     fn apply_relocate_add(
         &self,
         section: &mut RelaSection<'_>,
-        records: &mut dyn Iterator<Item = Rela>,
+        records: Records<'_>,
         arch: &mut ModArch,
         said: &mut Findings,
     ) {
         let mut plts = Plts::of(arch, section.in_init);
-        for (entry, rela) in records.enumerate() {
-            let Some(value) = section.values.get(rela.r_sym() as usize) else {
-                said.push(section.out_of_bounds(entry, &rela));
-                continue;
-            };
-            let value = value.wrapping_add_signed(rela.r_addend);
-            let place = section.address.wrapping_add(rela.r_offset);
-            match apply_one(section.memory, rela.r_offset, rela.r_type(), value, place, &mut plts) {
-                Ok(Applied::Whole) => {}
-                Ok(Applied::Unaligned) => said.push(unaligned(section, entry, &rela, value)),
-                Err(Refusal::OutOfBounds) => said.push(section.out_of_bounds(entry, &rela)),
-                Err(refusal) => said.push(refused(section, entry, &rela, refusal)),
-            }
+        match records {
+            Records::File(records) => apply_all(section, records.iter().map(Rela::from), &mut plts, said),
+            Records::Reordered(records) => apply_all(section, records.iter().copied(), &mut plts, said),
         }
     }
 
     fn module_area(&self, config: &KernelConfig, symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
         module_area(config.version, symbol)
+    }
+}
+
+fn apply_all(
+    section: &mut RelaSection<'_>,
+    records: impl Iterator<Item = Rela>,
+    plts: &mut Plts<'_>,
+    said: &mut Findings,
+) {
+    for (entry, rela) in records.enumerate() {
+        let Some(value) = section.value(entry, &rela, said) else { continue };
+        let place = section.address.wrapping_add(rela.r_offset);
+        match apply_one(section.memory, rela.r_offset, rela.r_type(), value, place, plts) {
+            Ok(Applied::Whole) => {}
+            Ok(Applied::Unaligned) => said.push(unaligned(section, entry, &rela, value)),
+            Err(Refusal::OutOfBounds) => said.push(section.out_of_bounds(entry, &rela)),
+            Err(refusal) => said.push(refused(section, entry, &rela, refusal)),
+        }
     }
 }
 

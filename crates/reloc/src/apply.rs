@@ -9,7 +9,7 @@ use elf_layout::elf::{Rela, SHF_ALLOC, SHF_RELA_LIVEPATCH, SHT_REL, SHT_RELA};
 use elf_layout::{Errno, Finding, Findings, Layout, LoadInfo, Memory, Severity, Subject};
 
 use crate::livepatch::{KallsymsLookup, klp_apply_section_relocs};
-use crate::{Architecture, ModArch, RelaSection};
+use crate::{Architecture, ModArch, Records, RelaSection};
 
 /// The symbols that relocations refer to.
 pub struct Symbols<'s> {
@@ -66,18 +66,11 @@ pub fn apply_relocations(
                     memory: place.and_then(|p| memory.at_mut(p, patched.sh_size)).unwrap_or(&mut []),
                     address: patched.sh_addr,
                     values: symbols.values,
+                    unknown: symbols.unknown,
                 };
-                let known = |rela: &Rela| !symbols.unknown.contains(&rela.r_sym());
-                match info.reordered(index) {
-                    Some(table) => {
-                        let mut records = table.iter().copied().filter(known);
-                        arch.apply_relocate_add(&mut section, &mut records, mod_arch, said);
-                    }
-                    None => {
-                        let mut records = info.file.relocations(index).iter().map(Rela::from).filter(known);
-                        arch.apply_relocate_add(&mut section, &mut records, mod_arch, said);
-                    }
-                }
+                let in_file = || Records::File(info.file.relocations(index));
+                let records = info.reordered(index).map_or_else(in_file, Records::Reordered);
+                arch.apply_relocate_add(&mut section, records, mod_arch, said);
                 mod_arch.flush(layout, memory);
             }
             _ => {}
@@ -120,6 +113,18 @@ fn warn_percpu(info: &LoadInfo<'_>, index: usize, target: usize, said: &mut Find
 }
 
 impl RelaSection<'_> {
+    /// S + A of a record; `None` if it is to be left out, which `said` tells unless its symbol is one that
+    /// nobody knows.
+    #[inline]
+    pub(crate) fn value(&self, entry: usize, rela: &Rela, said: &mut Findings) -> Option<u64> {
+        let Some(value) = self.values.get(rela.r_sym() as usize) else {
+            said.push(self.out_of_bounds(entry, rela));
+            return None;
+        };
+        let known = self.unknown.is_empty() || !self.unknown.contains(&rela.r_sym());
+        known.then(|| value.wrapping_add_signed(rela.r_addend))
+    }
+
     /// The record as the subject of a finding.
     pub fn subject(&self, entry: usize, rela: &Rela) -> Subject {
         Subject::Relocation {

@@ -16,13 +16,23 @@ pub mod mod_arch;
 pub mod x86_64;
 
 use alloc::borrow::Cow;
+use alloc::collections::BTreeSet;
 
-use elf_layout::elf::Rela;
+use elf_layout::elf::{LE, Rela, Rela64};
 use elf_layout::place::Windows;
 use elf_layout::{Findings, KernelConfig, LoadInfo, ModuleFile};
 
 pub use apply::{Symbols, apply_relocations};
 pub use mod_arch::{Cpu, ModArch, ModPltSec, Slot};
+
+/// The records of a RELA section.
+#[derive(Clone, Copy, Debug)]
+pub enum Records<'a> {
+    /// As they stand in the file.
+    File(&'a [Rela64<LE>]),
+    /// As the architecture has reordered them (PLT-14).
+    Reordered(&'a [Rela]),
+}
 
 /// One RELA section about to be applied.
 #[derive(Debug)]
@@ -43,6 +53,8 @@ pub struct RelaSection<'a> {
     pub address: u64,
     /// `st_value` of every symbol.
     pub values: &'a [u64],
+    /// Symbols whose value nobody knows: their relocations are left out.
+    pub unknown: &'a BTreeSet<u32>,
 }
 
 /// A machine architecture: all that the loader leaves to it.
@@ -73,7 +85,7 @@ pub trait Architecture: Sync + core::fmt::Debug {
     fn apply_relocate_add(
         &self,
         section: &mut RelaSection<'_>,
-        records: &mut dyn Iterator<Item = Rela>,
+        records: Records<'_>,
         arch: &mut ModArch,
         said: &mut Findings,
     );

@@ -7,7 +7,7 @@ use elf_layout::elf::{EM_X86_64, Rela};
 use elf_layout::place::Windows;
 use elf_layout::{Errno, Finding, Findings, KernelConfig, Severity};
 
-use crate::{Architecture, ModArch, RelaSection, type_text};
+use crate::{Architecture, ModArch, Records, RelaSection, type_text};
 
 /// The x86_64 architecture.
 #[derive(Debug)]
@@ -72,24 +72,13 @@ impl Architecture for X86_64 {
     fn apply_relocate_add(
         &self,
         section: &mut RelaSection<'_>,
-        records: &mut dyn Iterator<Item = Rela>,
+        records: Records<'_>,
         _arch: &mut ModArch,
         said: &mut Findings,
     ) {
-        let order = Order { overflow_first: section.config.version.since(6, 3) };
-        for (entry, rela) in records.enumerate() {
-            let Some(value) = section.values.get(rela.r_sym() as usize) else {
-                said.push(section.out_of_bounds(entry, &rela));
-                continue;
-            };
-            let value = value.wrapping_add_signed(rela.r_addend);
-            let place = section.address.wrapping_add(rela.r_offset);
-            match apply_one(section.memory, rela.r_offset, rela.r_type(), value, place, order) {
-                Ok(None) => {}
-                Ok(Some(cut)) => said.push(truncated(section, entry, &rela, cut)),
-                Err(Refusal::OutOfBounds) => said.push(section.out_of_bounds(entry, &rela)),
-                Err(refusal) => said.push(refused(section, entry, &rela, refusal, order)),
-            }
+        match records {
+            Records::File(records) => apply_all(section, records.iter().map(Rela::from), said),
+            Records::Reordered(records) => apply_all(section, records.iter().copied(), said),
         }
     }
 
@@ -100,9 +89,24 @@ impl Architecture for X86_64 {
     }
 }
 
+fn apply_all(section: &mut RelaSection<'_>, records: impl Iterator<Item = Rela>, said: &mut Findings) {
+    let order = Order { overflow_first: section.config.version.since(6, 3) };
+    for (entry, rela) in records.enumerate() {
+        let Some(value) = section.value(entry, &rela, said) else { continue };
+        let place = section.address.wrapping_add(rela.r_offset);
+        match apply_one(section.memory, rela.r_offset, rela.r_type(), value, place, order) {
+            Ok(None) => {}
+            Ok(Some(cut)) => said.push(truncated(section, entry, &rela, cut)),
+            Err(Refusal::OutOfBounds) => said.push(section.out_of_bounds(entry, &rela)),
+            Err(refusal) => said.push(refused(section, entry, &rela, refusal, order)),
+        }
+    }
+}
+
 /// One record: `value` is S + A, `place` is P. Exactly the bytes to be written must be zero (X86REL-2),
 /// so that a place can be relocated once (X86REL-6). A value that a PC-relative type
 /// cuts silently comes back (X86REL-8).
+#[inline]
 fn apply_one(
     memory: &mut [u8],
     offset: u64,

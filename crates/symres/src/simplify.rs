@@ -1,6 +1,5 @@
 //! `simplify_symbols`: every symbol of a module gets its value (spec 03 §3.1).
 
-use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec::Vec;
@@ -14,37 +13,37 @@ use crate::resolve::{Resolver, Unresolved};
 use crate::taint::Taints;
 
 /// A symbol taken from the kernel or from another module.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Import {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Import<'k> {
     /// Index in the symbol table.
     pub symbol: u32,
     /// Its name.
-    pub name: Box<[u8]>,
+    pub name: &'k [u8],
     /// Its address; `None` if the exporter is known but not where the symbol lies.
     pub address: Option<u64>,
     /// `vmlinux` or the module.
-    pub owner: Box<[u8]>,
+    pub owner: &'k [u8],
     /// The exporter's CRC.
     pub crc: Option<u32>,
     /// Exported to GPL-compatible modules only.
     pub gpl_only: bool,
     /// Its namespace, empty if none.
-    pub namespace: Box<[u8]>,
+    pub namespace: &'k [u8],
 }
 
 /// The outcome of `simplify_symbols`.
 #[derive(Clone, Debug, Default)]
-pub struct Resolution {
+pub struct Resolution<'k> {
     /// `st_value` of every symbol, by index.
     pub values: Vec<u64>,
     /// What was taken from elsewhere, in symbol order.
-    pub imports: Vec<Import>,
+    pub imports: Vec<Import<'k>>,
     /// Symbols that have a value which nothing tells: exports without an address, and per-cpu
     /// symbols where the per-cpu area is not known.
     pub unknown: BTreeSet<u32>,
     /// Modules that this one depends on, in the order in which the edges are made: by the symbols it
     /// takes (DEP-1, DEP-2), never by modinfo `depends=` (DEP-4).
-    pub depends: Vec<Box<[u8]>>,
+    pub depends: Vec<&'k [u8]>,
     /// `mod->using_gplonly_symbols`.
     pub using_gplonly_symbols: bool,
     /// Taints of kernel and module after it.
@@ -53,14 +52,14 @@ pub struct Resolution {
 
 /// Gives every symbol its value (SYM-1 to SYM-9). `ignores` tells which undefined names the architecture does
 /// without (SYM-5: `_GLOBAL_OFFSET_TABLE_` on x86).
-pub fn simplify_symbols(
-    info: &LoadInfo<'_>,
+pub fn simplify_symbols<'k>(
+    info: &LoadInfo<'k>,
     placement: &Placement,
-    kernel: &Kernel,
+    kernel: &'k Kernel,
     taints: Taints,
     ignores: impl Fn(&[u8]) -> bool,
     said: &mut Findings,
-) -> Resolution {
+) -> Resolution<'k> {
     let mark = said.mark();
     let file = info.file;
     let mut resolver = Resolver::new(kernel, file, taints);
@@ -117,8 +116,8 @@ pub fn simplify_symbols(
 #[allow(clippy::too_many_arguments, reason = "one symbol of the loop above")]
 fn resolve<'a>(
     info: &LoadInfo<'a>,
-    resolver: &mut Resolver<'_>,
-    out: &mut Resolution,
+    resolver: &mut Resolver<'a>,
+    out: &mut Resolution<'a>,
     index: usize,
     bind: u8,
     subject: impl Fn() -> Subject,
@@ -131,17 +130,17 @@ fn resolve<'a>(
         Ok((owner, export)) => {
             out.imports.push(Import {
                 symbol,
-                name: Box::from(name),
+                name,
                 address: export.address,
-                owner: Box::from(owner.name()),
+                owner: owner.name(),
                 crc: export.crc,
                 gpl_only: export.gpl_only,
-                namespace: export.namespace.clone(),
+                namespace: &export.namespace,
             });
             if let crate::Owner::Module(owner) = owner
-                && !out.depends.iter().any(|d| **d == *owner)
+                && !out.depends.contains(&owner)
             {
-                out.depends.push(Box::from(owner));
+                out.depends.push(owner);
             }
             if export.address.is_none() {
                 out.unknown.insert(symbol);

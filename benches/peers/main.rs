@@ -1,0 +1,138 @@
+//! kmodld beside the least work that linking can be, and beside other programs, on the same files in one run.
+//!
+//!     KMODLD_KERNELS=DIR cargo bench -p kmodld --bench peers [-- ROUNDS]
+//!
+//! For every tree of DIR that has a Module.symvers: files are read (and decompressed) before the clock starts; every
+//! measurement is one pass over all modules on one thread; measurements alternate, and their medians are compared.
+//! `KMODLD_PEERS` may name a folder with programs `reloc-floor` and `kmod-loader-bench`: they are run on the
+//! same folder of uncompressed modules, and print the seconds of their best round as `best_s N`.
+//! Nothing here can fail for being slow. docs/performance.md says what the figures mean.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+#[allow(dead_code)]
+#[path = "../pipeline/inputs.rs"]
+mod inputs;
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use elf_layout::elf::{SHF_ALLOC, SHT_NOBITS, SHT_RELA, SHT_SYMTAB, SymFields};
+use elf_layout::{Findings, ModuleFile};
+use kmodld::load::{Args, Opened};
+use kmodld::{Loader, Place, Stage, Workspace};
+
+use inputs::{Module, Tree, must_load, trees};
+
+fn main() {
+    let rounds = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(7);
+    for tree in trees() {
+        let Some(kernel) = tree.kernel() else { continue };
+        measure(&tree, &Loader::new(kernel), rounds);
+    }
+}
+
+fn measure(tree: &Tree, loader: &Loader, rounds: usize) {
+    let modules: Vec<Module> = tree.modules.iter().map(|p| Module::read(p)).collect();
+    let opened: Vec<Opened<'_>> = modules.iter().map(|m| m.open(&loader.kernel)).collect();
+    let files: Vec<&ModuleFile<'_>> = opened.iter().filter_map(|o| o.module.as_ref()).collect();
+    let mut floor = Floor::default();
+    let relocations: u64 = files.iter().map(|f| floor.link(f)).sum();
+    println!("{}: {} modules, {relocations} relocations, {rounds} rounds", tree.release, modules.len());
+    let mut workspace = Workspace::default();
+    type Pass<'p> = (&'static str, Box<dyn FnMut() -> u64 + 'p>);
+    let floor = || files.iter().map(|f| floor.link(f)).sum::<u64>();
+    let load = || modules.iter().map(|m| load(loader, m, &mut workspace)).sum();
+    let mut passes: Vec<Pass<'_>> =
+        vec![("floor: copy, one store per relocation", Box::new(floor)), ("open and load", Box::new(load))];
+    let mut times = vec![Vec::new(); passes.len()];
+    for _ in 0..rounds {
+        for ((_, pass), times) in passes.iter_mut().zip(&mut times) {
+            let from = Instant::now();
+            black_box(pass());
+            times.push(from.elapsed().as_secs_f64());
+        }
+    }
+    let medians: Vec<f64> = times.iter_mut().map(|t| median(t)).collect();
+    for ((name, _), median) in passes.iter().zip(&medians) {
+        let each = median * 1e9 / relocations as f64;
+        println!("  {name:<44} {median:8.4} s {each:6.1} ns/relocation {:6.2} x floor", median / medians[0]);
+    }
+}
+
+fn load(loader: &Loader, module: &Module, workspace: &mut Workspace) -> u64 {
+    let opened = module.open(&loader.kernel);
+    let mut said = Findings::new();
+    let args = Args { stage: Stage::Relocated, ..Args::default() };
+    let load = loader.load_in(workspace, &opened, &args, &Place::Kernel, None, &mut said);
+    must_load(&module.name, &said);
+    let load = black_box(load).unwrap();
+    let relocations = load.relocations();
+    workspace.recycle(load);
+    relocations
+}
+
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// The least that linking can be: one copy of the ALLOC sections into memory that is used again, symbol values, and
+/// for each relocation one load and one store. Nothing is checked.
+#[derive(Default)]
+struct Floor {
+    memory: Vec<u8>,
+    values: Vec<u64>,
+    places: Vec<Option<usize>>,
+}
+
+impl Floor {
+    /// Returns the number of relocations.
+    fn link(&mut self, file: &ModuleFile<'_>) -> u64 {
+        let mut end = 0;
+        self.places.clear();
+        for (index, section) in file.sections().iter().enumerate() {
+            if section.sh_flags & SHF_ALLOC == 0 {
+                self.places.push(None);
+                continue;
+            }
+            let at = usize::next_multiple_of(end, 64);
+            end = at + section.sh_size as usize;
+            if self.memory.len() < end + 8 {
+                self.memory.resize(end + 8, 0);
+            }
+            if section.sh_type != SHT_NOBITS {
+                self.memory[at..end].copy_from_slice(file.section_bytes(index));
+            }
+            self.places.push(Some(at));
+        }
+        self.values.clear();
+        assert!(file.sections().iter().any(|s| s.sh_type == SHT_SYMTAB));
+        for symbol in file.symbols() {
+            let base = self.places.get(usize::from(symbol.shndx())).copied().flatten().unwrap_or(0);
+            self.values.push(symbol.value().wrapping_add(base as u64));
+        }
+        let mut relocations = 0;
+        for (index, section) in file.sections().iter().enumerate().filter(|(_, s)| s.sh_type == SHT_RELA) {
+            let Some(to) = self.places[section.sh_info as usize] else { continue };
+            for record in file.relocations(index) {
+                let rela = elf_layout::elf::Rela::from(record);
+                let at = to + rela.r_offset as usize;
+                let value = self.values[rela.r_sym() as usize].wrapping_add_signed(rela.r_addend);
+                if rela.r_type() == 1 {
+                    self.memory[at..at + 8].copy_from_slice(&value.to_le_bytes());
+                } else {
+                    let value = value.wrapping_sub(at as u64) as u32;
+                    self.memory[at..at + 4].copy_from_slice(&value.to_le_bytes());
+                }
+                relocations += 1;
+            }
+        }
+        relocations
+    }
+}
