@@ -1,8 +1,11 @@
 //! The module in memory as the steps after relocation see it.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
-use elf_layout::bytes::{le16, le32, le64};
+use elf_layout::bytes::{le16, le32, le64, printed};
+use elf_layout::elf::{SHN_UNDEF, SymFields};
 use elf_layout::layout::Region;
 use elf_layout::{Findings, KernelVersion, Layout, LoadInfo, Memory, Placement, SectionPlace};
 
@@ -161,7 +164,28 @@ impl Finalizer<'_, '_> {
         self.record.patches.push(Patch { place: table.place, len: table.size, step, detail: 0 });
     }
 
-    /// Notes what a site may hold besides what it holds now.
+    /// Words for an address: section and offset, or outside of the module the import at it or shortly
+    /// before it. It looks at all sections and symbols.
+    pub fn name_of(&self, address: u64) -> Option<String> {
+        /// Objects that are larger are not taken for the place of an address.
+        const NEAR: u64 = 4096;
+        let plus = |name: &[u8], offset| match offset {
+            0 => printed(name).into_owned(),
+            offset => format!("{}+{offset:#x}", printed(name)),
+        };
+        let file = self.info.file;
+        let tables = (1..self.info.sechdrs.len()).filter_map(|index| self.table(index));
+        let mut within = tables.map(|table| (table, address.wrapping_sub(table.address)));
+        if let Some((table, offset)) = within.find(|(table, offset)| *offset < table.size) {
+            return Some(plus(file.section_name(table.index), offset));
+        }
+        let imports = file.symbols().iter().zip(self.values).skip(1).filter(|(s, _)| s.shndx() == SHN_UNDEF);
+        let distance = imports.map(|(symbol, value)| (address.wrapping_sub(*value), symbol));
+        let (offset, symbol) = distance.min_by_key(|(distance, _)| *distance)?;
+        (offset < NEAR).then(|| plus(file.symbol_name(symbol), offset))
+    }
+
+    /// Notes all that a site may hold: what it holds now, and `others`.
     pub fn choice(
         &mut self,
         address: u64,
@@ -178,7 +202,12 @@ impl Finalizer<'_, '_> {
         else {
             return;
         };
-        let may = core::iter::once(now).chain(others).collect();
+        let mut may = Vec::from([now]);
+        for other in others {
+            if !may.contains(&other) {
+                may.push(other);
+            }
+        }
         self.record.choices.push(Choice { place, step, detail, may });
     }
 

@@ -132,11 +132,18 @@ pub struct Record {
     pub unknown: Vec<String>,
 }
 
+/// So many things are said to be unknown at most.
+const UNKNOWN_MAX: usize = 100;
+
 impl Record {
+    /// Is it worth while to find words for another thing that was not known?
+    pub fn has_room(&self) -> bool {
+        self.unknown.len() < UNKNOWN_MAX
+    }
+
     /// Notes what was not known; a thing said before is not said again.
     pub fn not_known(&mut self, what: &str) {
-        const MAX: usize = 100;
-        if self.unknown.len() < MAX && !self.unknown.iter().any(|u| u == what) {
+        if self.has_room() && !self.unknown.iter().any(|u| u == what) {
             self.unknown.push(what.into());
         }
     }
