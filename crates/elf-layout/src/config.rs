@@ -53,6 +53,12 @@ pub struct KernelConfig {
     pub randomize_base: bool,
     /// CONFIG_DYNAMIC_FTRACE (FIN-30).
     pub dynamic_ftrace: bool,
+    /// CONFIG_DYNAMIC_FTRACE_WITH_REGS, which arm64 has from 5.5 to 6.1 (FIN-43).
+    pub dynamic_ftrace_with_regs: bool,
+    /// CONFIG_DYNAMIC_FTRACE_WITH_ARGS, which arm64 has instead since 6.2 (FIN-43).
+    pub dynamic_ftrace_with_args: bool,
+    /// CONFIG_DYNAMIC_FTRACE_WITH_CALL_OPS, which arm64 has since 6.3 (FIN-44).
+    pub dynamic_ftrace_with_call_ops: bool,
     /// PAGE_SIZE in bytes.
     pub page_size: u64,
     /// sizeof(struct module) in bytes, if known (VAL-48).
@@ -83,6 +89,11 @@ impl KernelConfig {
             module_sig_force: false,
             randomize_base: true,
             dynamic_ftrace: true,
+            // arm64's, as no other architecture asks: since v5.5 (3b23e4991fb6); instead since v6.2
+            // (26299b3f6ba2); CALL_OPS since v6.3 (baaf553d3bc3), not with kCFI.
+            dynamic_ftrace_with_regs: version.since(5, 5) && !version.since(6, 2),
+            dynamic_ftrace_with_args: version.since(6, 2),
+            dynamic_ftrace_with_call_ops: version.since(6, 3),
             page_size: 4096,
             struct_module_size: None,
         }
@@ -125,6 +136,9 @@ impl KernelConfig {
         self.module_sig = is_set("CONFIG_MODULE_SIG");
         self.module_sig_force = is_set("CONFIG_MODULE_SIG_FORCE");
         self.dynamic_ftrace = is_set("CONFIG_DYNAMIC_FTRACE");
+        self.dynamic_ftrace_with_regs = is_set("CONFIG_DYNAMIC_FTRACE_WITH_REGS");
+        self.dynamic_ftrace_with_args = is_set("CONFIG_DYNAMIC_FTRACE_WITH_ARGS");
+        self.dynamic_ftrace_with_call_ops = is_set("CONFIG_DYNAMIC_FTRACE_WITH_CALL_OPS");
         self.randomize_base = is_set("CONFIG_RANDOMIZE_BASE");
         // CONFIG_PAGE_SIZE_*KB is generic since v6.9; arm64 had CONFIG_ARM64_*K_PAGES before and still has.
         self.page_size = if is_set("CONFIG_ARM64_64K_PAGES") || is_set("CONFIG_PAGE_SIZE_64KB") {

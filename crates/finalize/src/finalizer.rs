@@ -84,6 +84,12 @@ impl Finalizer<'_, '_> {
         self.table(self.info.find_sec(name)).filter(|t| t.index != 0)
     }
 
+    /// The first section of that name, as architectures look for theirs without a look at flags; `None` too
+    /// if that one is not in memory.
+    pub fn first_section(&self, name: &str) -> Option<Table> {
+        self.table(self.info.file.find_any_sec(name)).filter(|t| t.index != 0)
+    }
+
     /// The last section of that name, as architectures look for theirs that go over all headers.
     pub fn last_section(&self, name: &str) -> Option<Table> {
         let file = self.info.file;

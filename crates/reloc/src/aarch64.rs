@@ -1,7 +1,7 @@
 //! aarch64 (spec 05).
 
 mod howto;
-mod insn;
+pub mod insn;
 #[cfg(test)]
 mod plt_tests;
 mod plts;
@@ -20,6 +20,7 @@ use crate::{Architecture, Records, RelaSection, type_text};
 use howto::{Op, Routine, howto};
 use insn::{Field, IMM_16, IMM_26, IMM_ADR, page};
 use plts::{NoSlot, Plts};
+pub use plts::{PLT_ENTRY_SIZE, get_plt_entry};
 
 /// The aarch64 architecture.
 #[derive(Debug)]

@@ -38,6 +38,10 @@ pub const IMM_ADR: Field =
 pub const BREAK_FAULT: u32 = 0xd420_2000;
 /// `br x16`
 pub const BR_X16: u32 = 0xd61f_0200;
+/// `nop`
+pub const NOP: u32 = 0xd503_201f;
+/// `mov x9, x30`
+pub const MOV_X9_LR: u32 = 0xaa1e_03e9;
 
 const B: u32 = 0x1400_0000;
 const ADD: u32 = 0x9100_0000;
@@ -96,6 +100,12 @@ impl Field {
     pub fn decode(self, insn: u32) -> u64 {
         self.low.decode(insn) | self.high.decode(insn)
     }
+
+    /// The same with its highest bit as sign.
+    pub fn decode_signed(self, insn: u32) -> i64 {
+        let sign = 1u64.wrapping_shl(self.low.width.wrapping_add(self.high.width).wrapping_sub(1));
+        (self.decode(insn) ^ sign).wrapping_sub(sign).cast_signed()
+    }
 }
 
 /// MOVZ for a value that is not negative, else MOVN (A64REL-10).
@@ -127,6 +137,52 @@ pub fn adrp(pc: u64, target: u64, rd: u32) -> u32 {
 pub fn adrp_get_offset(insn: u32) -> Option<i64> {
     let bytes = IMM_ADR.decode(insn) << 12;
     (insn & ADRP_MASK == ADRP).then_some(i64::from(bytes as i32))
+}
+
+/// `aarch64_insn_adrp_set_offset`: bytes, in whole pages.
+pub fn adrp_set_offset(insn: u32, offset: i32) -> u32 {
+    IMM_ADR.encode(insn, (offset >> 12) as u64)
+}
+
+/// Where the distance stands, in words, in an instruction for which `aarch64_insn_is_branch_imm` holds.
+fn branch_field(insn: u32) -> Option<Field> {
+    let is = |mask, value| insn & mask == value;
+    // Two rows each: B and BL, CBZ and CBNZ, TBZ and TBNZ differ in one bit.
+    if is(0x7c00_0000, B) {
+        Some(IMM_26)
+    } else if is(0x7e00_0000, 0x3400_0000) || is(0xff00_0000, 0x5400_0000) {
+        Some(IMM_19)
+    } else if is(0x7e00_0000, 0x3600_0000) {
+        Some(IMM_14)
+    } else {
+        None
+    }
+}
+
+/// `aarch64_get_branch_offset` in bytes; `None`: no branch with an immediate distance.
+pub fn get_branch_offset(insn: u32) -> Option<i64> {
+    branch_field(insn).map(|field| field.decode_signed(insn) << 2)
+}
+
+/// `aarch64_set_branch_offset`: what does not fit is cut off.
+pub fn set_branch_offset(insn: u32, offset: i32) -> u32 {
+    branch_field(insn).map_or(insn, |field| field.encode(insn, (offset >> 2) as u64))
+}
+
+/// `aarch64_insn_uses_literal`: LDR, LDRSW and PRFM of a literal, ADR and ADRP.
+pub fn uses_literal(insn: u32) -> bool {
+    let rows = [
+        (0xbf00_0000, 0x1800_0000),
+        (0xff00_0000, 0x9800_0000),
+        (0xff00_0000, 0xd800_0000),
+        (ADRP_MASK & !ADRP_BIT, ADRP & !ADRP_BIT),
+    ];
+    rows.into_iter().any(|(mask, value)| insn & mask == value)
+}
+
+/// `aarch64_insn_is_bti`, whatever it lets in.
+pub fn is_bti(insn: u32) -> bool {
+    insn & !0xc0 == 0xd503_241f
 }
 
 /// `add xd, xd, #lo12 of target`

@@ -18,7 +18,7 @@ const ADRP: u32 = elf::R_AARCH64_ADR_PREL_PG_HI21.0;
 const ADRP_NC: u32 = elf::R_AARCH64_ADR_PREL_PG_HI21_NC.0;
 
 /// Bytes of `struct plt_entry`, and its alignment.
-const PLT_ENTRY_SIZE: u64 = 12;
+pub const PLT_ENTRY_SIZE: u64 = 12;
 const PLT_ENTRY_ALIGN: u64 = 4;
 /// L1_CACHE_BYTES
 const PLT_SECTION_ALIGN: u64 = 64;
@@ -260,6 +260,11 @@ impl PltEntry {
         let q = q.wrapping_add_signed(insn::adrp_get_offset(other.adrp)?);
         Some(p == q)
     }
+}
+
+/// The bytes of a slot at address `pc` that leads to `target` by way of x16 (PLT-21).
+pub fn get_plt_entry(target: u64, pc: u64) -> [u8; PLT_ENTRY_SIZE as usize] {
+    PltEntry::new(target, pc, 16, BR_X16).to_bytes()
 }
 
 /// Why there is no slot.
