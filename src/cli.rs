@@ -29,6 +29,8 @@ pub enum Command {
     Link(Box<Link>),
     /// Tell whether a kernel would load modules, and every reason why not
     Check(Box<Check>),
+    /// Load and unload modules one after the other, and show what the kernel returns, says and lists
+    Simulate(Box<Simulate>),
     /// Show what a kernel image or tree tells: symbols, exports, facts; or save it as a SPEC
     Kernel(KernelCommand),
 }
@@ -99,6 +101,39 @@ pub struct Check {
     /// Print one JSON document per module, one a line
     #[arg(long, group = "print")]
     pub jsonl: bool,
+    #[command(flatten)]
+    pub kernel: Kernel,
+    /// A module loaded before, in this order; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub with: Vec<PathBuf>,
+    #[command(flatten)]
+    pub live: Live,
+}
+
+const STEPS: &str = "\
+Steps, each one argument:
+  insmod FILE [PARAM=VALUE...]  load a module, as modprobe does with --force-vermagic or
+      --force-modversion; --init=RESULT tells how its init function ends: 0 (if not given),
+      a positive number, an error such as -ENODEV, or crash
+  rmmod NAME [-f]               unload a module, by force with -f; --exit=crash if its exit
+      function never returns
+  get NAME, put NAME            take or drop a reference on a module, as an open file does
+  lsmod                         print /proc/modules
+  events                        print what happened so far: notifiers, init and exit calls
+  dmesg                         print what the kernel has said so far
+  print_modules                 print the lines of an oops that list modules
+  #...                          nothing: a comment";
+
+/// `simulate`
+#[derive(Debug, Args)]
+#[command(after_long_help = STEPS, after_help = STEPS)]
+pub struct Simulate {
+    /// What to do, one after the other: "insmod FILE", "rmmod NAME", "lsmod"... (see below)
+    #[arg(value_name = "STEP", required = true)]
+    pub steps: Vec<String>,
+    /// Print one JSON document with all steps
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub kernel: Kernel,
     /// A module loaded before, in this order; repeatable

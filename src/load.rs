@@ -17,7 +17,7 @@ use symres::early::{
     signature_and_name_taints, verify_exported_symbols,
 };
 use symres::simplify::{simplify_symbols, write_symtab};
-use symres::{Export, ExportTable, Kernel, LoadFlags, LoadedModule, Resolution, Taint, Taints};
+use symres::{Export, Kernel, LoadFlags, Resolution, Taints};
 
 use crate::image::Image;
 use crate::loader::Workspace;
@@ -189,6 +189,8 @@ pub struct Load<'d> {
     pub record: Record,
     /// Taints of kernel and module at the end, or where the kernel stops.
     pub taints: Taints,
+    /// Did it come to `prepare_coming_module`: is it announced, and waits for its parameters and init?
+    pub coming: bool,
 }
 
 /// A module that has a memory plan, but no addresses yet.
@@ -308,8 +310,10 @@ pub fn load_module<'d>(
         stage: args.stage,
         record,
         taints,
+        coming: false,
     };
     verify_exported_symbols(kernel, file, load.exports().iter().map(|e| &*e.name), said);
+    load.coming = !said.refused();
     if let Some(params) = args.params {
         let set = parse_args(&load.info, &load.layout, &mut load.image, params, &ParamEnv::default(), said);
         let written = set.written.iter().map(|w| Patch {
@@ -397,16 +401,6 @@ impl Load<'_> {
             namespace: e.namespace.into(),
         });
         exports.collect()
-    }
-
-    /// The module as the kernel keeps it in its list.
-    pub fn loaded_module(&self) -> LoadedModule {
-        LoadedModule {
-            name: self.info.file.name().into(),
-            exports: ExportTable::new(self.exports()),
-            proprietary: self.resolution.taints.module_has(Taint::ProprietaryModule),
-            listed: false,
-        }
     }
 
     /// The linkage tables, of code that stays and of code that goes after init.

@@ -1,14 +1,15 @@
 //! A kernel from load to load: its module list and its address space.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use elf_layout::bytes::align_up;
-use elf_layout::elf::SymFields;
+use elf_layout::bytes::{align_up, array};
+use elf_layout::elf::{Rela, SHT_RELA, SymFields};
 use elf_layout::layout::PerRegion;
-use elf_layout::place::ModuleArea;
-use elf_layout::{Findings, Layout, LoadInfo, Placement, Region};
+use elf_layout::place::{Holes, ModuleArea};
+use elf_layout::{Findings, Generation, Layout, LoadInfo, Memory, Placement, Region};
 use reloc::Architecture;
-use symres::{Kernel, LoadedModule, Taints};
+use symres::{Exit, ExportTable, Init, Kernel, LoadedModule, Taint, Taints};
 
 use crate::image::Image;
 use crate::load::{Args, Load, Opened, load_module};
@@ -47,20 +48,31 @@ pub struct Loader {
     /// What is known of how it runs.
     pub machine: Machine,
     area: Option<ModuleArea>,
-    /// Next free address of the modules' per-cpu reserve, once known (LAYOUT-54).
-    percpu_next: Option<u64>,
+    /// What is free of the modules' per-cpu reserve, if it is known where that is (LAYOUT-54).
+    percpu: Option<Holes>,
     /// Highest symbol of the modules that the symbol table lists.
     last_listed: Option<u64>,
+    /// What each module holds of both, by name.
+    held: BTreeMap<Box<[u8]>, Held>,
+}
+
+/// The addresses that a module holds.
+#[derive(Debug)]
+struct Held {
+    /// Regions with their guard pages.
+    ranges: Vec<(Region, u64, u64)>,
+    percpu: Option<(u64, u64)>,
 }
 
 impl Loader {
     /// A kernel just booted, with the modules that its symbol table lists.
     pub fn new(kernel: Kernel) -> Self {
         // LAYOUT-54
-        let percpu_next = kernel.symbols.address("__per_cpu_end");
+        let percpu = kernel.symbols.address("__per_cpu_end").map(|start| Holes::new(start, u64::MAX));
         let of_modules = kernel.symbols.iter().filter(|s| s.module.is_some());
         let last_listed = of_modules.map(|s| s.address).max();
-        Loader { kernel, machine: Machine::default(), area: None, percpu_next, last_listed }
+        let machine = Machine::default();
+        Loader { kernel, machine, area: None, percpu, last_listed, held: BTreeMap::new() }
     }
 
     /// Loads a module, without adding it to the kernel. `place` and `percpu` override where it
@@ -113,7 +125,7 @@ impl Loader {
         info: &LoadInfo<'_>,
         layout: &Layout,
     ) -> Option<PerRegion<u64>> {
-        let mut bases = self.area(arch).into_owned().place(layout)?;
+        let mut bases = self.area(arch).place(layout)?;
         if self.kernel.module(info.file.name()).is_some_and(|m| m.listed) {
             for (region, base) in self.listed_bases(info, layout) {
                 *bases.get_mut(region) = base;
@@ -144,20 +156,68 @@ impl Loader {
         bases
     }
 
-    /// Keeps a module that was loaded: its exports, its memory but for init, its per-cpu area.
-    pub fn insert(&mut self, loaded: Kept) {
-        let Kept { module, arch, layout, placement, percpu_end, taints } = loaded;
-        let mut area = self.area(arch).into_owned();
-        for region in layout.regions() {
-            let base = placement.bases.get(region);
-            let end = base.saturating_add(layout.allocated(region)).saturating_add(layout.page_size);
-            area.take(base, end);
+    /// `init_module`: loads a module where the kernel would put it, and calls its init function, which
+    /// ends as `init` says. What is refused leaves nothing behind but what it made of the kernel's taints.
+    pub fn insmod(&mut self, opened: &Opened<'_>, args: &Args<'_>, init: Init) -> Findings {
+        let mut said = opened.said.clone();
+        let kept = self.load(opened, args, &Place::Kernel, None, &mut said).map(|load| self.keep(&load));
+        if let Some(kept) = kept {
+            self.insert(kept, init, &mut said);
         }
-        area.free_init(&layout, &placement.bases);
-        self.area = Some(area);
-        self.percpu_next = percpu_end.or(self.percpu_next);
+        said
+    }
+
+    /// `delete_module`: removes a module, whose exit function ends as `exit` says.
+    pub fn rmmod(&mut self, name: &[u8], force: bool, exit: Exit) -> Findings {
+        let mut said = Findings::new();
+        if self.kernel.delete_module(name, force, exit, &mut said) {
+            self.free(name, |_| true);
+        }
+        said
+    }
+
+    /// What follows the loading itself: the module gets its memory, enters the list, and its init function
+    /// is called (LIFE-10 to LIFE-15). A load that was refused ends here (LIFE-45).
+    pub fn insert(&mut self, loaded: Kept, init: Init, said: &mut Findings) {
+        let Kept { module, depends, arch, layout, placement, percpu, taints, coming } = loaded;
         self.kernel.taints = taints.after();
-        self.kernel.insert_module(module);
+        if !coming {
+            return;
+        }
+        let name = module.name.clone();
+        self.kernel.prepare_coming_module(module, &depends);
+        if said.refused() {
+            return self.kernel.coming_cleanup(&name);
+        }
+        let mut area = self.area.take().unwrap_or_else(|| self.area(arch).into_owned());
+        let ranges = area.ranges(&layout, &placement.bases);
+        ranges.iter().for_each(|(_, start, end)| area.take(*start, *end));
+        self.area = Some(area);
+        if let (Some(reserve), Some((start, end))) = (&mut self.percpu, percpu) {
+            reserve.take(start, end);
+        }
+        self.held.insert(name.clone(), Held { ranges, percpu });
+        if self.kernel.do_init_module(&name, init, said) {
+            self.free(&name, Region::is_init);
+        } else if self.kernel.module(&name).is_none() {
+            self.free(&name, |_| true);
+        }
+    }
+
+    /// Frees what a module holds of the module area; with its last region its per-cpu area goes too.
+    fn free(&mut self, name: &[u8], which: impl Fn(Region) -> bool) {
+        let Some(mut held) = self.held.remove(name) else { return };
+        let (go, stay) = held.ranges.into_iter().partition(|(region, ..)| which(*region));
+        held.ranges = stay;
+        let go: Vec<(Region, u64, u64)> = go;
+        if let Some(area) = &mut self.area {
+            go.iter().for_each(|(_, start, end)| area.free(*start, *end));
+        }
+        if self.kernel.module(name).is_some() {
+            self.held.insert(name.into(), held);
+        } else if let (Some(reserve), Some((start, end))) = (&mut self.percpu, held.percpu) {
+            reserve.free(start, end);
+        }
     }
 
     /// The module area: the modules of the symbol table take its lower part up
@@ -184,10 +244,10 @@ impl Loader {
     fn percpu_place(&self, info: &LoadInfo<'_>) -> Option<(u64, u64)> {
         let pcpu = info.file.index().pcpu;
         let section = info.sechdrs.get(pcpu).filter(|s| pcpu != 0 && s.sh_size != 0)?;
-        let align = section.sh_addralign.clamp(1, self.kernel.config.page_size);
-        let at = align_up(self.percpu_next?, align);
         // PCPU_MIN_ALLOC_SIZE
-        Some((at, align_up(at.checked_add(section.sh_size)?, 4)))
+        let align = section.sh_addralign.clamp(4, self.kernel.config.page_size);
+        let size = Some(align_up(section.sh_size, 4)).filter(|size| *size != 0)?;
+        self.percpu.as_ref()?.first_fit((0, u64::MAX), size, align, &[])
     }
 }
 
@@ -195,24 +255,73 @@ impl Loader {
 #[derive(Debug)]
 pub struct Kept {
     module: LoadedModule,
+    depends: Vec<Box<[u8]>>,
     arch: &'static dyn Architecture,
     layout: Layout,
     placement: Placement,
-    percpu_end: Option<u64>,
+    percpu: Option<(u64, u64)>,
     taints: Taints,
+    coming: bool,
 }
 
 impl Loader {
     /// What to keep of a load, so that [`Loader::insert`] can take it once the load is dropped.
     pub fn keep(&self, load: &Load<'_>) -> Kept {
-        let percpu_end = self.percpu_place(&load.info).map(|(_, end)| end);
         Kept {
-            module: load.loaded_module(),
+            module: loaded_module(load),
+            depends: load.resolution.depends.iter().map(|d| Box::from(*d)).collect(),
             arch: load.arch,
             layout: load.layout.clone(),
             placement: load.placement,
-            percpu_end,
-            taints: load.resolution.taints,
+            percpu: self.percpu_place(&load.info),
+            taints: load.taints,
+            coming: load.coming,
         }
     }
+}
+
+/// The module as the kernel keeps it in its list.
+fn loaded_module(load: &Load<'_>) -> LoadedModule {
+    let (layout, bases) = (&load.layout, load.bases());
+    // Since v6.4 (mod_mem_type) regions are as large as their pages.
+    let (text, whole_pages) = match layout.generation {
+        Generation::ModMemType => (Region::Text, true),
+        Generation::CoreInit => (Region::Core, false),
+    };
+    let size = |region| if whole_pages { layout.allocated(region) } else { layout.sizes.get(region) };
+    let sum = |init| {
+        let regions = layout.regions().filter(|r| r.is_init() == init);
+        regions.map(|r| size(r) as u32).fold(0, u32::wrapping_add)
+    };
+    let (init, exit) = load.info.config.struct_module_init_exit.unzip();
+    LoadedModule {
+        exports: ExportTable::new(load.exports()),
+        proprietary: load.taints.module_has(Taint::ProprietaryModule),
+        has_init: calls(load, init, b"init_module"),
+        has_exit: calls(load, exit, b"cleanup_module"),
+        taints: load.taints.module_mask(),
+        base: bases.get(text),
+        size: sum(false),
+        init_size: sum(true),
+        ..LoadedModule::named(load.info.file.name())
+    }
+}
+
+/// Is a pointer of struct module set (LIFE-10)? Where its offset is not known, by the symbol that a relocation of
+/// `.gnu.linkonce.this_module` sets it to.
+fn calls(load: &Load<'_>, offset: Option<u64>, symbol: &[u8]) -> bool {
+    let file = load.info.file;
+    let this_module = file.index().module;
+    if let (Some(offset), Some(mut place)) = (offset, load.layout.place(this_module)) {
+        place.offset = place.offset.saturating_add(offset);
+        let pointer = load.image.at(place, 8).and_then(|bytes| array::<8>(bytes, 0));
+        return pointer.is_some_and(|bytes| bytes != [0; 8]);
+    }
+    let tables = file.sections().iter().enumerate();
+    let tables = tables.filter(|(_, s)| s.sh_type == SHT_RELA && s.sh_info as usize == this_module);
+    let mut relocations = tables.flat_map(|(index, _)| file.relocations(index)).map(Rela::from);
+    relocations.any(|rela| {
+        let target = file.symbols().get(rela.r_sym() as usize);
+        target.is_some_and(|target| file.symbol_name(target) == symbol)
+    })
 }

@@ -76,6 +76,18 @@ pub fn findings(file: &str, findings: &[FindingEntry]) {
     }
 }
 
+/// One finding on stderr, without what the kernel would log.
+pub fn reason(what: &str, f: &FindingEntry) {
+    let errno = f.errno.map_or(String::new(), |e| format!(" ({e})"));
+    let style = colour(f.severity);
+    let text = harmless(&f.explanation).into_owned();
+    let mut err = anstream::stderr().lock();
+    let _ = writeln!(err, "{style}{}[{}]{style:#}: {}: {text}{errno}", f.severity, f.code, harmless(what));
+    if let Some(hint) = &f.hint {
+        let _ = writeln!(err, "    {BOLD}hint{BOLD:#}: {}", harmless(hint));
+    }
+}
+
 fn write_finding(err: &mut impl Write, file: &str, f: &FindingEntry) -> std::io::Result<()> {
     let style = colour(f.severity);
     let errno = f.errno.map_or(String::new(), |e| format!(" ({e})"));

@@ -233,7 +233,7 @@ fn loaded(name: &str, listed: bool, exports: &[(&str, &str)]) -> LoadedModule {
         namespace: namespace.as_bytes().into(),
     };
     let exports = ExportTable::new(exports.iter().map(export).collect());
-    LoadedModule { name: name.as_bytes().into(), exports, proprietary: false, listed }
+    LoadedModule { exports, listed, ..LoadedModule::named(name.as_bytes()) }
 }
 
 #[test]

@@ -65,10 +65,9 @@ fn owner(name: &str, crc: Option<u32>, gpl_only: bool, proprietary: bool) -> Loa
         namespace: Box::default(),
     };
     LoadedModule {
-        name: name.as_bytes().into(),
         exports: ExportTable::new(vec![export]),
         proprietary,
-        listed: false,
+        ..LoadedModule::named(name.as_bytes())
     }
 }
 

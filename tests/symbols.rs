@@ -52,10 +52,9 @@ fn exporter(name: &str, symbol: &str, address: u64, gpl_only: bool, proprietary:
         namespace: Box::default(),
     };
     LoadedModule {
-        name: name.as_bytes().into(),
         exports: ExportTable::new(vec![export]),
         proprietary,
-        listed: false,
+        ..LoadedModule::named(name.as_bytes())
     }
 }
 

@@ -6,11 +6,11 @@ use kmodld::input::read_decompressed;
 use kmodld::kernel_source::KernelSource;
 use kmodld::load::{Args, open};
 use kmodld::running::Piece;
-use kmodld::{Error, Loader, Place, Stage};
+use kmodld::{Error, Loader, Stage};
 use reloc::Cpu;
 use reloc::aarch64::has_erratum_843419;
 use serde::Deserialize;
-use symres::{BootParams, LoadFlags, Taints};
+use symres::{BootParams, Init, LoadFlags, Taints};
 
 use crate::cli::{Kernel, Live, hex_bytes};
 use crate::report;
@@ -92,14 +92,10 @@ pub fn cpu(live: &Live, loader: &Loader) -> Cpu {
 fn load_before(loader: &mut Loader, args: &Args<'_>, path: &Path) -> Result<bool, Error> {
     let bytes = read_decompressed(path)?;
     let opened = open(&bytes, &loader.kernel, args.flags);
-    let mut said = opened.said.clone();
-    let load = loader.load(&opened, args, &Place::Kernel, None, &mut said);
-    let Some(load) = load.filter(|_| !said.refused()) else {
+    let said = loader.insmod(&opened, args, Init::Returns(0));
+    if said.refused() {
         report::refusal(path, &said, false)?;
         return Ok(false);
-    };
-    let kept = loader.keep(&load);
-    drop(load);
-    loader.insert(kept);
+    }
     Ok(true)
 }

@@ -5,6 +5,7 @@ mod inspect;
 mod kernel;
 mod kernel_args;
 mod link;
+mod simulate;
 
 use kmodld::Error;
 
@@ -30,6 +31,7 @@ pub fn run(cli: &Cli) -> Result<Outcome, Error> {
         Command::Inspect(args) => inspect::run(args),
         Command::Link(args) => link::run(args),
         Command::Check(args) => check::run(args),
+        Command::Simulate(args) => simulate::run(args),
         Command::Kernel(args) => kernel::run(args),
     }
 }

@@ -169,6 +169,7 @@ impl Description {
             config.page_size = size;
         }
         config.struct_module_size = self.struct_module_size;
+        config.struct_module_init_exit = self.init_exit;
         let mut exports = self.exports;
         let mut machine = Machine { link: self.memory, types: self.types, ..Machine::default() };
         if let (Some(link), Some(live)) = (&self.symbols, &self.live_symbols) {

@@ -6,7 +6,7 @@ use elf_layout::{Findings, KernelConfig, Layout};
 use kmodld::load::{Args, Opened};
 use kmodld::{Load, Loader, Place, Stage};
 use reloc::Cpu;
-use symres::{Kernel, KernelParts, LoadFlags};
+use symres::{Init, Kernel, KernelParts, LoadFlags};
 
 /// The ELF checks of a kernel of which nothing but the configuration is known.
 pub fn open<'d>(file: &'d [u8], config: &KernelConfig) -> Opened<'d> {
@@ -63,7 +63,7 @@ pub fn keep(loader: &mut Loader, file: &[u8]) -> Result<u64, String> {
     }
     let (kept, relocations) = (loader.keep(&loaded), loaded.relocations());
     drop(loaded);
-    loader.insert(kept);
+    loader.insert(kept, Init::Returns(0), &mut said);
     Ok(relocations)
 }
 

@@ -35,6 +35,10 @@ pub struct KernelConfig {
     pub kallsyms_all: Option<bool>,
     /// CONFIG_MODULE_UNLOAD (LAYOUT-10).
     pub module_unload: bool,
+    /// CONFIG_MODULE_FORCE_UNLOAD (LIFE-36).
+    pub module_force_unload: bool,
+    /// CONFIG_MODULE_UNLOAD_TAINT_TRACKING (LIFE-39).
+    pub module_unload_taint_tracking: bool,
     /// CONFIG_STRICT_MODULE_RWX (LAYOUT-4, LAYOUT-16).
     pub strict_module_rwx: bool,
     /// CONFIG_SMP (LAYOUT-62).
@@ -63,6 +67,8 @@ pub struct KernelConfig {
     pub page_size: u64,
     /// sizeof(struct module) in bytes, if known (VAL-48).
     pub struct_module_size: Option<u64>,
+    /// Byte offsets of `init` and `exit` in struct module, if known (LIFE-10).
+    pub struct_module_init_exit: Option<(u64, u64)>,
 }
 
 impl KernelConfig {
@@ -80,6 +86,8 @@ impl KernelConfig {
             kallsyms: true,
             kallsyms_all: None,
             module_unload: true,
+            module_force_unload: true,
+            module_unload_taint_tracking: false,
             strict_module_rwx: true,
             smp: true,
             modversions: true,
@@ -96,6 +104,7 @@ impl KernelConfig {
             dynamic_ftrace_with_call_ops: version.since(6, 3),
             page_size: 4096,
             struct_module_size: None,
+            struct_module_init_exit: None,
         }
     }
 
@@ -128,6 +137,8 @@ impl KernelConfig {
         self.kallsyms = is_set("CONFIG_KALLSYMS");
         self.kallsyms_all = Some(is_set("CONFIG_KALLSYMS_ALL"));
         self.module_unload = is_set("CONFIG_MODULE_UNLOAD");
+        self.module_force_unload = is_set("CONFIG_MODULE_FORCE_UNLOAD");
+        self.module_unload_taint_tracking = is_set("CONFIG_MODULE_UNLOAD_TAINT_TRACKING");
         self.strict_module_rwx = is_set("CONFIG_STRICT_MODULE_RWX");
         self.smp = is_set("CONFIG_SMP");
         self.modversions = is_set("CONFIG_MODVERSIONS");

@@ -1,5 +1,6 @@
 //! Where regions go: placement, `move_module` and the second rewrite.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::bytes::{align_up, slice_mut};
@@ -44,67 +45,144 @@ pub struct Windows {
     pub fallback: Option<(u64, u64)>,
 }
 
-/// The kernel's module area: who holds which addresses. Allocation takes the
-/// lowest hole that is large enough (LAYOUT-50).
+/// Free addresses, lowest first: what the module area and the per-cpu reserve are taken from.
+///
+/// Holes are kept rather than what is taken: a kernel that has loaded thousands of modules has few of them.
+#[derive(Clone, Debug)]
+pub struct Holes {
+    /// End by start. Holes neither overlap nor touch.
+    holes: BTreeMap<u64, u64>,
+}
+
+impl Holes {
+    /// Everything from `start` to `end` is free.
+    pub fn new(start: u64, end: u64) -> Self {
+        let mut holes = Holes { holes: BTreeMap::new() };
+        holes.free(start, end);
+        holes
+    }
+
+    /// Marks `[start, end)` as taken, or what of it is free.
+    pub fn take(&mut self, start: u64, end: u64) {
+        if start >= end {
+            return;
+        }
+        let touched = self.holes.range(..end).rev().take_while(|(_, hole_end)| **hole_end > start);
+        let touched: Vec<(u64, u64)> = touched.map(|(s, e)| (*s, *e)).collect();
+        for (hole_start, hole_end) in touched {
+            self.holes.remove(&hole_start);
+            if hole_start < start {
+                self.holes.insert(hole_start, start);
+            }
+            if end < hole_end {
+                self.holes.insert(end, hole_end);
+            }
+        }
+    }
+
+    /// Marks `[start, end)` as free.
+    pub fn free(&mut self, start: u64, end: u64) {
+        if start >= end {
+            return;
+        }
+        let touched = self.holes.range(..=end).rev().take_while(|(_, hole_end)| **hole_end >= start);
+        let touched: Vec<(u64, u64)> = touched.map(|(s, e)| (*s, *e)).collect();
+        let (mut start, mut end) = (start, end);
+        for (hole_start, hole_end) in touched {
+            self.holes.remove(&hole_start);
+            (start, end) = (start.min(hole_start), end.max(hole_end));
+        }
+        self.holes.insert(start, end);
+    }
+
+    /// The lowest place in a window for `size` bytes at a multiple of `align`, if `taken` were taken too;
+    /// `None` if there is none.
+    pub fn first_fit(
+        &self,
+        window: (u64, u64),
+        size: u64,
+        align: u64,
+        taken: &[(u64, u64)],
+    ) -> Option<(u64, u64)> {
+        if window.0 >= window.1 {
+            return None;
+        }
+        // The hole that begins before the window may reach into it.
+        let before = self.holes.range(..window.0).next_back();
+        let holes = before.into_iter().chain(self.holes.range(window.0..window.1));
+        for (start, end) in holes {
+            let mut at = align_up((*start).max(window.0), align);
+            // Each round passes one of `taken`, or ends.
+            for _ in 0..=taken.len() {
+                let fit = at.checked_add(size).filter(|fit| at >= *start && *fit <= (*end).min(window.1));
+                let Some(fit) = fit else { break };
+                match taken.iter().find(|(start, end)| *start < fit && at < *end) {
+                    Some((_, taken_end)) => at = align_up(*taken_end, align),
+                    None => return Some((at, fit)),
+                }
+            }
+        }
+        None
+    }
+}
+
+/// The kernel's module area: which of its addresses are free. Allocation takes the lowest hole that is
+/// large enough (LAYOUT-50). Asking for a place changes nothing; taking it and freeing it are steps of their own.
 #[derive(Clone, Debug)]
 pub struct ModuleArea {
     windows: Windows,
     page_size: u64,
-    /// Taken ranges `[start, end)`, ordered, guard pages included.
-    taken: Vec<(u64, u64)>,
+    holes: Holes,
 }
 
 impl ModuleArea {
     /// An empty area.
     pub fn new(windows: Windows, page_size: u64) -> Self {
-        ModuleArea { windows, page_size, taken: Vec::new() }
+        ModuleArea { windows, page_size, holes: Holes::new(0, u64::MAX) }
     }
 
     /// Marks `[start, end)` as taken.
     pub fn take(&mut self, start: u64, end: u64) {
-        let at = self.taken.partition_point(|(taken, _)| *taken < start);
-        self.taken.insert(at, (start, end));
+        self.holes.take(start, end);
     }
 
-    /// The lowest hole of `size` bytes and one guard page; `None` if there is none.
-    pub fn allocate(&mut self, size: u64) -> Option<u64> {
+    /// Marks `[start, end)` as free: after init has run (`do_free_init`), when the module goes
+    /// (`free_module`), when its load fails (LAYOUT-50).
+    pub fn free(&mut self, start: u64, end: u64) {
+        self.holes.free(start, end);
+    }
+
+    /// `[start, end)` of `size` bytes and the guard page behind them in the lowest hole; `None` if there is none.
+    fn hole(&self, size: u64, taken: &[(u64, u64)]) -> Option<(u64, u64)> {
+        let pages = Some(align_up(size, self.page_size)).filter(|pages| *pages >= size)?;
+        let size = pages.checked_add(self.page_size)?;
         let windows = [Some(self.windows.direct), self.windows.fallback];
-        let (start, end) = windows.into_iter().flatten().find_map(|window| self.hole(window, size))?;
-        self.take(start, end);
-        Some(start)
+        windows
+            .into_iter()
+            .flatten()
+            .find_map(|window| self.holes.first_fit(window, size, self.page_size, taken))
     }
 
-    fn hole(&self, (start, limit): (u64, u64), size: u64) -> Option<(u64, u64)> {
-        if size > limit.saturating_sub(start) {
-            return None;
-        }
-        let size = align_up(size, self.page_size).checked_add(self.page_size)?;
-        let mut at = start;
-        for (start, end) in &self.taken {
-            if start.checked_sub(at).is_some_and(|hole| hole >= size) {
-                break;
-            }
-            at = at.max(*end);
-        }
-        let end = at.checked_add(size).filter(|end| *end <= limit)?;
-        Some((at, end))
-    }
-
-    /// Places all regions of a layout, in the kernel's order (LAYOUT-50).
-    pub fn place(&mut self, layout: &Layout) -> Option<PerRegion<u64>> {
+    /// Where all regions of a layout would go now, in the kernel's order (LAYOUT-50).
+    pub fn place(&self, layout: &Layout) -> Option<PerRegion<u64>> {
         let mut bases = PerRegion::default();
+        let mut taken = Vec::new();
         for region in layout.regions() {
-            *bases.get_mut(region) = self.allocate(layout.allocated(region))?;
+            let (start, end) = self.hole(layout.allocated(region), &taken)?;
+            *bases.get_mut(region) = start;
+            taken.push((start, end));
         }
         Some(bases)
     }
 
-    /// Frees the init regions of a module whose init has run (LAYOUT-50).
-    pub fn free_init(&mut self, layout: &Layout, bases: &PerRegion<u64>) {
-        for region in layout.regions().filter(|r| r.is_init()) {
-            let base = bases.get(region);
-            self.taken.retain(|(start, _)| *start != base);
-        }
+    /// The addresses `[start, end)` that each region of a placed module holds, guard pages included.
+    pub fn ranges(&self, layout: &Layout, bases: &PerRegion<u64>) -> Vec<(Region, u64, u64)> {
+        let range = |region| {
+            let start = bases.get(region);
+            let end = start.saturating_add(layout.allocated(region)).saturating_add(self.page_size);
+            (region, start, end)
+        };
+        layout.regions().map(range).collect()
     }
 }
 
@@ -154,34 +232,69 @@ pub fn move_module(
 mod tests {
     use super::*;
 
+    /// Takes the place of one region.
+    fn allocate(area: &mut ModuleArea, size: u64) -> Option<u64> {
+        let (start, end) = area.hole(size, &[])?;
+        area.take(start, end);
+        Some(start)
+    }
+
     #[test]
     fn layout_50_lowest_hole_with_a_guard_page() {
         let mut area = ModuleArea::new(Windows { direct: (0x1000, 0x10_0000), fallback: None }, 0x1000);
-        assert_eq!(area.allocate(0x1001), Some(0x1000), "LAYOUT-50: first base");
-        assert_eq!(area.allocate(0x1000), Some(0x4000), "LAYOUT-50: two pages and a guard page lie below");
-        assert_eq!(area.allocate(1), Some(0x6000));
-        area.taken.retain(|(start, _)| *start != 0x4000);
+        assert_eq!(allocate(&mut area, 0x1001), Some(0x1000), "LAYOUT-50: first base");
         assert_eq!(
-            area.allocate(0x1001),
+            allocate(&mut area, 0x1000),
+            Some(0x4000),
+            "LAYOUT-50: two pages and a guard page lie below"
+        );
+        assert_eq!(allocate(&mut area, 1), Some(0x6000));
+        area.holes.free(0x4000, 0x6000);
+        assert_eq!(
+            allocate(&mut area, 0x1001),
             Some(0x8000),
             "the hole of two pages is too small for two and a guard"
         );
-        assert_eq!(area.allocate(0x1000), Some(0x4000), "LAYOUT-50: a freed hole is used again");
-        assert_eq!(area.allocate(u64::MAX), None);
-        assert_eq!(area.allocate(0x10_0000), None, "LAYOUT-50: the area is finite");
+        assert_eq!(
+            area.hole(0x1000, &[(0x4000, 0x6000)]),
+            Some((0xb000, 0xd000)),
+            "what is promised counts as taken"
+        );
+        assert_eq!(allocate(&mut area, 0x1000), Some(0x4000), "LAYOUT-50: a freed hole is used again");
+        assert_eq!(allocate(&mut area, u64::MAX), None);
+        assert_eq!(allocate(&mut area, 0x10_0000), None, "LAYOUT-50: the area is finite");
     }
 
     #[test]
     fn layout_52_fallback_window() {
         let windows = Windows { direct: (0x8000, 0xc000), fallback: Some((0x1000, 0xc000)) };
         let mut area = ModuleArea::new(windows, 0x1000);
-        assert_eq!(area.allocate(0x2000), Some(0x8000));
+        assert_eq!(allocate(&mut area, 0x2000), Some(0x8000));
         assert_eq!(
-            area.allocate(0x1000),
+            allocate(&mut area, 0x1000),
             Some(0x1000),
             "LAYOUT-52: one page is left, and needs a guard page"
         );
-        assert_eq!(area.allocate(0x4000), Some(0x3000), "LAYOUT-52");
-        assert_eq!(area.allocate(0x1000), None, "LAYOUT-52: both are full");
+        assert_eq!(allocate(&mut area, 0x4000), Some(0x3000), "LAYOUT-52");
+        assert_eq!(allocate(&mut area, 0x1000), None, "LAYOUT-52: both are full");
+    }
+
+    #[test]
+    fn layout_50_holes_merge_and_split() {
+        let mut holes = Holes::new(0x1000, 0x9000);
+        let fit = |holes: &Holes, size| holes.first_fit((0, u64::MAX), size, 0x1000, &[]).map(|(at, _)| at);
+        holes.take(0x2000, 0x3000);
+        holes.take(0x4000, 0x5000);
+        assert_eq!(
+            [fit(&holes, 0x1000), fit(&holes, 0x2000)],
+            [Some(0x1000), Some(0x5000)],
+            "LAYOUT-50: lowest"
+        );
+        holes.free(0x2000, 0x3000);
+        assert_eq!(fit(&holes, 0x3000), Some(0x1000), "LAYOUT-50: neighbours merge");
+        holes.take(0, 0x8000);
+        assert_eq!([fit(&holes, 0x1000), fit(&holes, 0x1001)], [Some(0x8000), None]);
+        holes.free(0x1000, 0x9000);
+        assert_eq!(holes.holes, BTreeMap::from([(0x1000, 0x9000)]));
     }
 }

@@ -11,6 +11,7 @@ use elf_layout::{Errno, Finding, Findings, ModuleFile, Severity};
 
 use crate::kernel::Kernel;
 use crate::license::license_is_gpl_compatible;
+use crate::lifecycle::ModuleState;
 use crate::resolve::Resolver;
 use crate::taint::{Taint, Taints};
 
@@ -69,6 +70,10 @@ pub fn early_mod_check(
     blacklisted(kernel, file, said);
     check_modstruct_version(kernel, file, taints, said);
     check_vermagic(kernel, file, flags, taints, said);
+    // LIFE-3: since v6.4 here too, before anything is allocated.
+    if kernel.config.version.since(6, 4) {
+        module_patient_check_exists(kernel, file, said);
+    }
     said.end_stage_at_first(mark);
 }
 
@@ -145,15 +150,36 @@ fn check_vermagic(
     }
 }
 
-/// Is a module of that name loaded (LIFE-1, LIFE-2)? Modules that only a symbol table
-/// lists are not counted: whoever asks about one of them asks about this kernel without it.
+/// `add_unformed_module`, as far as it looks for the name. Since v6.4 that was done before (LIFE-3),
+/// and nothing else has been loaded meanwhile.
 pub fn already_loaded(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
     let mark = said.mark();
-    if kernel.module(file.name()).is_some_and(|m| !m.listed) {
-        let why = format!("a module {} is loaded already", file.name_text());
-        said.push(Finding::error("LIFE-2", Errno::EEXIST, why));
+    if !kernel.config.version.since(6, 4) {
+        module_patient_check_exists(kernel, file, said);
     }
     said.end_stage(mark);
+}
+
+/// Is there a module of that name (LIFE-1, LIFE-2)? Modules that only a symbol table
+/// lists are not counted: whoever asks about one of them asks about this kernel without it.
+fn module_patient_check_exists(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
+    let Some(old) = kernel.module(file.name()).filter(|m| !m.listed) else { return };
+    let me = file.name_text();
+    said.push(match old.state {
+        ModuleState::Live => {
+            Finding::error("LIFE-2", Errno::EEXIST, format!("a module {me} is loaded already"))
+        }
+        // Before v6.1 the load waits for the other to be gone.
+        ModuleState::Going if kernel.config.version.since(6, 1) => {
+            Finding::error("LIFE-2", Errno::EBUSY, format!("a module {me} is being removed"))
+        }
+        ModuleState::Going | ModuleState::Coming => {
+            let why = format!(
+                "a module {me} is there whose load or removal never ends: this load sleeps until a signal ends it"
+            );
+            Finding::error("LIFE-1", Errno::EINTR, why)
+        }
+    });
 }
 
 /// What of `.modinfo` taints, in the kernel's order: `check_modinfo` up to 6.3,

@@ -10,6 +10,7 @@ use elf_layout::KernelConfig;
 use crate::early::BootParams;
 use crate::exports::{Export, ExportTable};
 use crate::kallsyms::{KernelSymbol, KernelSymbols};
+use crate::lifecycle::{History, ModuleState};
 use crate::symvers::SymversEntry;
 use crate::taint::Taints;
 
@@ -32,7 +33,7 @@ impl<'k> Owner<'k> {
     }
 }
 
-/// A module that was loaded before.
+/// A module in the kernel's list: `struct module`, as far as others see it.
 #[derive(Clone, Debug)]
 pub struct LoadedModule {
     /// Its name.
@@ -43,6 +44,26 @@ pub struct LoadedModule {
     pub proprietary: bool,
     /// Only a symbol table lists it; nothing else is known of it.
     pub listed: bool,
+    /// Where in its life it is.
+    pub state: ModuleState,
+    /// `refcnt` as it is held, the loader's own reference included (LIFE-20).
+    pub refcnt: i32,
+    /// Modules that use this one, newest first (LIFE-23).
+    pub source_list: Vec<Box<[u8]>>,
+    /// Modules that this one uses, newest first (LIFE-23).
+    pub target_list: Vec<Box<[u8]>>,
+    /// Has it an init function (LIFE-10)?
+    pub has_init: bool,
+    /// Has it an exit function?
+    pub has_exit: bool,
+    /// Its taints, one bit each.
+    pub taints: u64,
+    /// Address of its code: MOD_TEXT, before v6.4 core_layout. 0 if there is none.
+    pub base: u64,
+    /// Bytes of its memory without init, as `/proc/modules` counts them.
+    pub size: u32,
+    /// Bytes of its init memory; 0 once that is freed.
+    pub init_size: u32,
 }
 
 /// The pieces that describe a kernel, as far as they are at hand.
@@ -82,6 +103,8 @@ pub struct Kernel {
     pub boot: BootParams,
     /// Its taints before the next load.
     pub taints: Taints,
+    /// What it remembers of modules that came and went.
+    pub history: History,
     /// All symbols, where the addresses of non-exported ones are needed.
     pub symbols: KernelSymbols,
     exports: ExportTable,
@@ -150,10 +173,9 @@ impl Kernel {
             .iter()
             .rev()
             .map(|name| LoadedModule {
-                name: Box::from(*name),
                 exports: ExportTable::new(of_owner.remove(&Some(name.to_vec())).unwrap_or_default()),
-                proprietary: false,
                 listed: true,
+                ..LoadedModule::named(name)
             })
             .collect();
         let (release, vermagic, machine) = (parts.release, parts.vermagic, parts.machine);
@@ -164,6 +186,7 @@ impl Kernel {
             certificates: parts.certificates,
             boot: BootParams::default(),
             taints: Taints::default(),
+            history: History::default(),
             config,
             symbols,
             exports,
@@ -179,10 +202,20 @@ impl Kernel {
         self.knows_exports || self.addresses
     }
 
-    /// Adds a module at the head of the module list (LIFE-4). One of the same name is replaced.
-    pub fn insert_module(&mut self, module: LoadedModule) {
-        self.modules.retain(|m| m.name != module.name);
+    /// Adds a module at the head of the module list (LIFE-4). One of the same name is replaced; who
+    /// uses that one uses the new one.
+    pub fn insert_module(&mut self, mut module: LoadedModule) {
+        if let Some(old) = self.remove_module(&module.name) {
+            module.refcnt = module.refcnt.saturating_add(old.refcount().max(0));
+            module.source_list.extend(old.source_list);
+        }
         self.modules.push(module);
+    }
+
+    /// Takes a module from the list, and its exports with it.
+    pub fn remove_module(&mut self, name: &[u8]) -> Option<LoadedModule> {
+        let at = self.modules.iter().position(|m| *m.name == *name)?;
+        Some(self.modules.remove(at))
     }
 
     /// The loaded modules, newest first.
@@ -203,6 +236,11 @@ impl Kernel {
     /// The loaded module of that name.
     pub fn module(&self, name: &[u8]) -> Option<&LoadedModule> {
         self.modules.iter().find(|m| *m.name == *name)
+    }
+
+    /// The loaded module of that name, to be changed.
+    pub fn module_mut(&mut self, name: &[u8]) -> Option<&mut LoadedModule> {
+        self.modules.iter_mut().find(|m| *m.name == *name)
     }
 
     /// The module that would export `name` if it were loaded.

@@ -3,6 +3,7 @@
 //!
 //! - [`kallsyms`] and [`symvers`] read the texts that describe a kernel.
 //! - [`Kernel`] is the immutable index that they are joined into.
+//! - [`lifecycle`] is what happens to the module list as modules come and go.
 //! - [`simplify::simplify_symbols`] gives every symbol of a module its value;
 //!   [`resolve`] holds the rules for one undefined symbol.
 #![no_std]
@@ -15,6 +16,7 @@ pub mod exports;
 pub mod kallsyms;
 pub mod kernel;
 pub mod license;
+pub mod lifecycle;
 pub mod names;
 pub mod resolve;
 pub mod simplify;
@@ -25,6 +27,7 @@ pub use early::{BootParams, LoadFlags};
 pub use exports::{Export, ExportTable};
 pub use kallsyms::KernelSymbols;
 pub use kernel::{Kernel, KernelParts, LoadedModule, Owner};
+pub use lifecycle::{Exit, Init, ModuleState};
 pub use simplify::{Import, Resolution};
 pub use taint::{Taint, Taints};
 

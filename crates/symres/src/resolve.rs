@@ -11,6 +11,7 @@ use elf_layout::{Errno, Finding, Findings, KernelConfig, ModuleFile, Severity, S
 
 use crate::exports::Export;
 use crate::kernel::{Kernel, Owner};
+use crate::lifecycle::ModuleState;
 use crate::names::NameIndex;
 use crate::taint::{Taint, Taints};
 
@@ -116,7 +117,34 @@ impl<'a> Resolver<'a> {
         self.inherit_taint(owner, name, &subject, said)?;
         self.check_version(name, export.crc, &subject, said).map_err(Unresolved::Refused)?;
         self.verify_namespace_is_imported(name, export, &subject, said).map_err(Unresolved::Refused)?;
+        self.strong_try_module_get(owner, &subject, said).map_err(Unresolved::Refused)?;
         Ok((owner, export))
+    }
+
+    /// Whether `ref_module` would get its reference on the owner (SYM-26, DEP-1). A load that has not ended
+    /// yet never will, so waiting for it comes to nothing (SYM-27).
+    fn strong_try_module_get(
+        &self,
+        owner: Owner<'_>,
+        subject: &impl Fn() -> Subject,
+        said: &mut Findings,
+    ) -> Result<(), Errno> {
+        let Owner::Module(owner) = owner else { return Ok(()) };
+        match self.kernel.module(owner).map(|m| m.state) {
+            None | Some(ModuleState::Live) => Ok(()),
+            Some(ModuleState::Going) => {
+                let why = format!("{} is being removed: nothing can use it any more", printed(owner));
+                said.push(Finding::note("SYM-26", Severity::Note, why).about(subject()));
+                Err(Errno::ENOENT)
+            }
+            Some(ModuleState::Coming) => {
+                let (me, owner) = (self.file.name_text(), printed(owner));
+                let line = format!("{me}: gave up waiting for init of module {owner}.");
+                let why = format!("the init function of {owner} has not ended after 30 seconds");
+                said.push(Finding::note("SYM-27", Severity::Warning, why).says(line).about(subject()));
+                Err(Errno::EBUSY)
+            }
+        }
     }
 
     /// LIC-5: using a proprietary module's symbol makes a module proprietary.

@@ -13,6 +13,8 @@ pub enum Taint {
     ProprietaryModule = 0,
     /// F
     ForcedModule = 1,
+    /// R: only of the kernel
+    ForcedRmmod = 3,
     /// C: staging
     Crap = 10,
     /// O
@@ -29,6 +31,11 @@ pub enum Taint {
 const LETTERS: [(u8, char); 9] =
     [(0, 'P'), (1, 'F'), (10, 'C'), (12, 'O'), (13, 'E'), (15, 'K'), (16, 'X'), (17, 'T'), (18, 'N')];
 
+/// `module_flags_taint`: the letters of a module's taints in bit order.
+pub fn letters(mask: u64) -> String {
+    LETTERS.iter().filter(|(bit, _)| mask & (1 << bit) != 0).map(|(_, letter)| letter).collect()
+}
+
 impl Taint {
     const fn mask(self) -> u64 {
         1 << self as u8
@@ -36,7 +43,7 @@ impl Taint {
 
     /// Does the kernel stop trusting its lock debugging (LOCKDEP_NOW_UNRELIABLE)?
     const fn ends_lock_debugging(self) -> bool {
-        matches!(self, Taint::ProprietaryModule | Taint::ForcedModule)
+        matches!(self, Taint::ProprietaryModule | Taint::ForcedModule | Taint::ForcedRmmod)
     }
 }
 
@@ -60,7 +67,9 @@ impl Taints {
         Taints {
             kernel: mask,
             module: 0,
-            lock_debugging_off: has(Taint::ProprietaryModule) || has(Taint::ForcedModule),
+            lock_debugging_off: [Taint::ProprietaryModule, Taint::ForcedModule, Taint::ForcedRmmod]
+                .into_iter()
+                .any(has),
             said_unsigned: has(Taint::UnsignedModule),
             said_livepatch: has(Taint::Livepatch),
             ..Taints::default()
@@ -87,14 +96,14 @@ impl Taints {
         self.kernel
     }
 
+    /// The module's letters in bit order, as `/proc/modules` shows them.
+    pub fn module_letters(&self) -> String {
+        letters(self.module)
+    }
+
     /// The module's mask.
     pub fn module_mask(&self) -> u64 {
         self.module
-    }
-
-    /// The module's letters in bit order, as `/proc/modules` shows them.
-    pub fn module_letters(&self) -> String {
-        LETTERS.iter().filter(|(bit, _)| self.module & (1 << bit) != 0).map(|(_, letter)| letter).collect()
     }
 
     /// `add_taint_module`: marks both. What the kernel says about its lock debugging

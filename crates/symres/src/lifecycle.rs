@@ -1,0 +1,558 @@
+//! The life of a module in the kernel's list: states, references, init, exit, removal (spec 08).
+//!
+//! Here a module has no code: what its init and exit function do is told by whoever asks.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use elf_layout::bytes::printed;
+use elf_layout::{Errno, Finding, Findings, Severity};
+
+use crate::kernel::{Kernel, LoadedModule};
+use crate::taint::{Taint, letters};
+
+/// `MODULE_REF_BASE`: the reference that the loader itself holds (LIFE-20).
+const REF_BASE: i32 = 1;
+/// `MODULE_NAME_LEN`: bytes of a name with its NUL.
+const MODULE_NAME_LEN: usize = 56;
+
+/// `enum module_state` (spec 08 §8.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ModuleState {
+    /// Its init has run.
+    #[default]
+    Live,
+    /// Complete, its init still to end.
+    Coming,
+    /// It is being removed.
+    Going,
+}
+
+impl ModuleState {
+    /// The word of `/proc/modules`.
+    pub const fn proc_word(self) -> &'static str {
+        match self {
+            ModuleState::Live => "Live",
+            ModuleState::Coming => "Loading",
+            ModuleState::Going => "Unloading",
+        }
+    }
+
+    /// The name that `MODULE_STATE_` is put before.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ModuleState::Live => "LIVE",
+            ModuleState::Coming => "COMING",
+            ModuleState::Going => "GOING",
+        }
+    }
+}
+
+/// How a module's init function ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Init {
+    /// It returns 0, or a positive number, which counts as success.
+    Returns(u32),
+    /// It returns an error.
+    Fails(Errno),
+    /// It never returns: the kernel kills the task that loads the module.
+    Crashes,
+}
+
+/// How a module's exit function ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// As it should.
+    Returns,
+    /// It never returns: the kernel kills the task that removes the module.
+    Crashes,
+}
+
+/// Something that others can see of a module's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Happening {
+    /// The notifier chain is called with this state (LIFE-45).
+    Notified(ModuleState),
+    /// The init function is called.
+    InitCalled(Init),
+    /// The exit function is called.
+    ExitCalled(Exit),
+    /// `do_free_init`: the memory of init is free again.
+    InitFreed,
+    /// The module's memory is free again and its name is gone from the list.
+    Freed,
+}
+
+/// One entry of [`History::events`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The module.
+    pub module: Box<[u8]>,
+    /// What happens.
+    pub happening: Happening,
+}
+
+/// What a kernel remembers of modules beside those that it has.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// Everything that happened, oldest first.
+    pub events: Vec<Event>,
+    /// `last_unloaded_module`: name and flags of the last one that was removed.
+    last_unloaded: Option<(Box<[u8]>, String)>,
+    /// `unloaded_tainted_modules`, newest first (LIFE-39).
+    unloaded_tainted: Vec<UnloadedTaint>,
+}
+
+/// `struct mod_unload_taint`
+#[derive(Clone, Debug)]
+struct UnloadedTaint {
+    name: Box<[u8]>,
+    taints: u64,
+    count: u64,
+}
+
+/// A function on the kernel's module notifier chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notifier {
+    /// Its name; that of trace events and of their enum names is the same.
+    pub function: &'static str,
+    /// Higher ones are called first.
+    pub priority: i32,
+}
+
+impl LoadedModule {
+    /// A module that is live, with nothing known of it but its name.
+    pub fn named(name: &[u8]) -> Self {
+        LoadedModule { name: name.into(), ..LoadedModule::default() }
+    }
+
+    /// `module_refcount` (LIFE-20): 1 while it is being loaded, 0 when nobody uses it, -1 when it is going.
+    pub fn refcount(&self) -> i32 {
+        self.refcnt.saturating_sub(REF_BASE)
+    }
+
+    /// Has it an init function and no exit function, so that only force removes it (LIFE-35)?
+    fn is_permanent(&self) -> bool {
+        self.has_init && !self.has_exit
+    }
+
+    /// `module_flags`: taints and state in parentheses, as an oops lists them; in `/proc/modules` only
+    /// modules with a taint have them.
+    fn flags(&self, show_state: bool) -> String {
+        let state = match self.state {
+            ModuleState::Going if show_state => "-",
+            ModuleState::Coming if show_state => "+",
+            _ => "",
+        };
+        if self.taints == 0 && (!show_state || self.state == ModuleState::Live) {
+            return String::new();
+        }
+        format!("({}{state})", letters(self.taints))
+    }
+
+    /// `try_module_get` (LIFE-21, LIFE-22): takes a reference, unless the module is going.
+    pub fn try_module_get(&mut self) -> bool {
+        let gets = self.state != ModuleState::Going && self.refcnt > 0;
+        if gets {
+            self.refcnt = self.refcnt.saturating_add(1);
+        }
+        gets
+    }
+
+    /// `module_put` (LIFE-21): drops a reference. False, with a warning of the kernel, if there is none.
+    pub fn module_put(&mut self) -> bool {
+        let puts = self.refcnt > 0;
+        if puts {
+            self.refcnt = self.refcnt.saturating_sub(1);
+        }
+        puts
+    }
+}
+
+impl Default for LoadedModule {
+    fn default() -> Self {
+        LoadedModule {
+            name: Box::default(),
+            exports: crate::ExportTable::default(),
+            proprietary: false,
+            listed: false,
+            state: ModuleState::Live,
+            refcnt: REF_BASE,
+            source_list: Vec::new(),
+            target_list: Vec::new(),
+            has_init: false,
+            has_exit: false,
+            taints: 0,
+            base: 0,
+            size: 0,
+            init_size: 0,
+        }
+    }
+}
+
+impl Kernel {
+    /// From `add_unformed_module` to `prepare_coming_module`: a module whose load has come so far
+    /// enters the list, holds a reference on every module it depends on, and is announced.
+    pub fn prepare_coming_module(&mut self, module: LoadedModule, depends: &[Box<[u8]>]) {
+        let name = module.name.clone();
+        // module_unload_init (LIFE-20): one more reference until init is over.
+        let refcnt = REF_BASE.saturating_add(1);
+        self.insert_module(LoadedModule { state: ModuleState::Coming, refcnt, ..module });
+        depends.iter().for_each(|owner| self.ref_module(&name, owner));
+        self.notify(&name, ModuleState::Coming);
+    }
+
+    /// `ref_module` and `add_module_usage` (LIFE-23, DEP-1, DEP-2): `user` uses `used`.
+    fn ref_module(&mut self, user: &[u8], used: &[u8]) {
+        let unloads = self.config.module_unload;
+        // DEP-3: without CONFIG_MODULE_UNLOAD there are neither counts nor edges.
+        let Some(b) = self.module_mut(used).filter(|_| unloads) else { return };
+        if !b.try_module_get() {
+            return;
+        }
+        b.source_list.insert(0, user.into());
+        if let Some(a) = self.module_mut(user) {
+            a.target_list.insert(0, used.into());
+        }
+    }
+
+    /// `module_unload_free`: drops the references that a module holds (DEP-5).
+    fn module_unload_free(&mut self, name: &[u8]) {
+        let targets = self.module_mut(name).map(|m| core::mem::take(&mut m.target_list));
+        for target in targets.into_iter().flatten() {
+            if let Some(used) = self.module_mut(&target) {
+                used.module_put();
+                used.source_list.retain(|user| **user != *name);
+            }
+        }
+    }
+
+    /// The end of a load that fails when the module has been announced already: `coming_cleanup`
+    /// of load_module (LIFE-45).
+    pub fn coming_cleanup(&mut self, name: &[u8]) {
+        self.going(name);
+        self.module_unload_free(name);
+        self.remove(name);
+    }
+
+    /// `do_init_module`: calls init and does what follows (LIFE-10 to LIFE-14). False if the module is not live then.
+    pub fn do_init_module(&mut self, name: &[u8], init: Init, said: &mut Findings) -> bool {
+        let mark = said.mark();
+        // LIFE-10: a module without init is live at once.
+        let has_init = self.module(name).is_some_and(|m| m.has_init);
+        let ended = if has_init { init } else { Init::Returns(0) };
+        if has_init {
+            self.happens(name, Happening::InitCalled(ended));
+        }
+        match ended {
+            Init::Returns(value) => {
+                if value > 0 {
+                    said.push(self.suspicious_init(name, value));
+                }
+                self.live(name);
+            }
+            Init::Fails(errno) => {
+                self.fail_init(name);
+                said.push(self.failed_init(name, errno));
+            }
+            Init::Crashes => {
+                let why = format!(
+                    "{} crashes in its init function: its load never ends, and it stays as it is until the next boot",
+                    printed(name)
+                );
+                said.push(Finding::note("LIFE-15", Severity::Oops, why));
+            }
+        }
+        said.end_stage(mark);
+        matches!(ended, Init::Returns(_))
+    }
+
+    /// LIFE-14: what follows a successful init.
+    fn live(&mut self, name: &[u8]) {
+        if let Some(module) = self.module_mut(name) {
+            module.state = ModuleState::Live;
+        }
+        self.notify(name, ModuleState::Live);
+        if let Some(module) = self.module_mut(name) {
+            module.module_put();
+            module.init_size = 0;
+        }
+        self.happens(name, Happening::InitFreed);
+    }
+
+    /// The `fail` path of do_init_module (LIFE-12): exit is not called.
+    fn fail_init(&mut self, name: &[u8]) {
+        if let Some(module) = self.module_mut(name) {
+            module.state = ModuleState::Going;
+            module.module_put();
+        }
+        self.notify(name, ModuleState::Going);
+        self.free_module(name);
+    }
+
+    fn failed_init(&self, name: &[u8], errno: Errno) -> Finding {
+        let why = format!("the init function of {} returns -{errno}", printed(name));
+        // Since v7.1 (743f8cae549a): EEXIST is left to the loader itself.
+        let errno = match errno {
+            Errno::EEXIST if self.config.version.since(7, 1) => Errno::EBUSY,
+            errno => errno,
+        };
+        Finding::error("LIFE-12", errno, why)
+    }
+
+    /// LIFE-13: a positive value counts as success, and is complained about.
+    fn suspicious_init(&self, name: &[u8], value: u32) -> Finding {
+        let me = printed(name);
+        let why = format!("the init function of {me} returns {value}, which counts as success");
+        let finding = Finding::note("LIFE-13", Severity::Warning, why);
+        let suspicious = format!("init suspiciously returned {value}, it should follow 0/-E convention");
+        // Since v7.1 (663385f9155f): one line, and no stack dump.
+        if self.config.version.since(7, 1) {
+            return finding.says(format!("{me}: {suspicious}"));
+        }
+        let finding = finding.says(format!("do_init_module: '{me}'->{suspicious}"));
+        finding.says("do_init_module: loading module anyway...")
+    }
+
+    /// `delete_module` (spec 08 §8.5). `force` is O_TRUNC; O_NONBLOCK says nothing. True if the module is gone.
+    pub fn delete_module(&mut self, name: &[u8], force: bool, exit: Exit, said: &mut Findings) -> bool {
+        let mark = said.mark();
+        if let Some(refusal) = self.refuses_to_delete(name, force) {
+            said.push(refusal);
+            said.end_stage(mark);
+            return false;
+        }
+        // Nothing but force gets here with either (LIFE-35, LIFE-36).
+        if self.module(name).is_some_and(|m| m.is_permanent() || m.refcnt != REF_BASE) {
+            let why = format!("{} is removed by force: taint R of the kernel", printed(name));
+            let finding = Finding::note("LIFE-36", Severity::Warning, why);
+            said.push(self.taints.add_taint(Taint::ForcedRmmod, finding));
+        }
+        self.try_stop_module(name);
+        let has_exit = self.module(name).is_some_and(|m| m.has_exit);
+        if has_exit {
+            self.happens(name, Happening::ExitCalled(exit));
+        }
+        if has_exit && exit == Exit::Crashes {
+            let why = format!(
+                "{} crashes in its exit function: its removal never ends, and it stays as it is until the next boot",
+                printed(name)
+            );
+            said.push(Finding::note("LIFE-37", Severity::Oops, why));
+            said.end_stage(mark);
+            return false;
+        }
+        self.notify(name, ModuleState::Going);
+        let flags = self.module(name).map(|m| m.flags(false)).unwrap_or_default();
+        self.history.last_unloaded = Some((name.into(), flags));
+        self.free_module(name);
+        true
+    }
+
+    /// The tests of delete_module in their order (LIFE-32 to LIFE-36, LIFE-38).
+    fn refuses_to_delete(&self, name: &[u8], force: bool) -> Option<Finding> {
+        let me = printed(name);
+        if !self.config.module_unload {
+            let why = "this kernel is built without CONFIG_MODULE_UNLOAD: it has no such system call";
+            return Some(Finding::error("LIFE-38", Errno::ENOSYS, why));
+        }
+        // Before v6.17 a name that is too long is cut, and not found either.
+        let found = self.module(name).filter(|_| !name.is_empty() && name.len() < MODULE_NAME_LEN);
+        let Some(module) = found else {
+            return Some(Finding::error("LIFE-32", Errno::ENOENT, format!("no module {me} is loaded")));
+        };
+        if !module.source_list.is_empty() {
+            let users: Vec<_> = module.source_list.iter().map(|user| printed(user)).collect();
+            let why = format!("{me} is used by {}: remove that first", users.join(", "));
+            return Some(Finding::error("LIFE-33", Errno::EWOULDBLOCK, why));
+        }
+        if module.state != ModuleState::Live {
+            let state = module.state.proc_word().to_lowercase();
+            let why = format!("{me} is {state}: only a live module can be removed");
+            return Some(Finding::error("LIFE-34", Errno::EBUSY, why));
+        }
+        let can_force = force && self.config.module_force_unload;
+        let hint = match self.config.module_force_unload {
+            true => "force removes it (rmmod -f), at your own risk",
+            false => "this kernel is built without CONFIG_MODULE_FORCE_UNLOAD: it forces no module out",
+        };
+        if module.is_permanent() && !can_force {
+            let why = format!("{me} has an init function and no exit function: it is permanent");
+            return Some(Finding::error("LIFE-35", Errno::EBUSY, why).hint(hint));
+        }
+        // LIFE-30
+        if module.refcnt < REF_BASE {
+            let why = format!("more references to {me} were dropped than taken: the kernel's BUG_ON strikes");
+            return Some(Finding::note("LIFE-30", Severity::Oops, why));
+        }
+        if module.refcnt > REF_BASE && !can_force {
+            let why = format!("{me} is in use: references held on it: {}", module.refcount());
+            return Some(Finding::error("LIFE-36", Errno::EWOULDBLOCK, why).hint(hint));
+        }
+        None
+    }
+
+    /// A reference on a module by name, as an open file holds one (LIFE-21).
+    pub fn get(&mut self, name: &[u8]) -> Findings {
+        self.refer(name, LoadedModule::try_module_get, |me| {
+            Finding::error("LIFE-21", Errno::ENODEV, format!("{me} is going: try_module_get fails"))
+        })
+    }
+
+    /// Drops a reference on a module by name (LIFE-21).
+    pub fn put(&mut self, name: &[u8]) -> Findings {
+        self.refer(name, LoadedModule::module_put, |me| {
+            let why = format!("{me} has no reference left to drop: the kernel warns in module_put");
+            Finding::note("LIFE-21", Severity::Warning, why)
+        })
+    }
+
+    fn refer(
+        &mut self,
+        name: &[u8],
+        change: impl FnOnce(&mut LoadedModule) -> bool,
+        fails: impl FnOnce(&str) -> Finding,
+    ) -> Findings {
+        let mut said = Findings::new();
+        let me = printed(name);
+        match self.module_mut(name).map(change) {
+            None => said.push(Finding::error("LIFE-32", Errno::ENOENT, format!("no module {me} is loaded"))),
+            Some(true) => {}
+            Some(false) => said.push(fails(&me)),
+        }
+        said.end_stage(0);
+        said
+    }
+
+    /// `try_stop_module`, once it may (LIFE-30): the loader's own reference goes, unless others stay.
+    fn try_stop_module(&mut self, name: &[u8]) {
+        if let Some(module) = self.module_mut(name) {
+            if module.refcnt == REF_BASE {
+                module.refcnt = 0;
+            }
+            module.state = ModuleState::Going;
+        }
+    }
+
+    /// `free_module` (LIFE-37).
+    fn free_module(&mut self, name: &[u8]) {
+        self.module_unload_free(name);
+        self.try_add_tainted_module(name);
+        self.remove(name);
+    }
+
+    /// `try_add_tainted_module` (LIFE-39).
+    fn try_add_tainted_module(&mut self, name: &[u8]) {
+        let taints = self.module(name).map_or(0, |m| m.taints);
+        if !self.config.module_unload_taint_tracking || taints == 0 {
+            return;
+        }
+        let list = &mut self.history.unloaded_tainted;
+        match list.iter_mut().find(|u| *u.name == *name && u.taints & taints != 0) {
+            Some(known) => known.count = known.count.saturating_add(1),
+            None => list.insert(0, UnloadedTaint { name: name.into(), taints, count: 1 }),
+        }
+    }
+
+    fn going(&mut self, name: &[u8]) {
+        if let Some(module) = self.module_mut(name) {
+            module.state = ModuleState::Going;
+        }
+        self.notify(name, ModuleState::Going);
+    }
+
+    fn remove(&mut self, name: &[u8]) {
+        self.remove_module(name);
+        self.happens(name, Happening::Freed);
+    }
+
+    fn notify(&mut self, name: &[u8], state: ModuleState) {
+        self.happens(name, Happening::Notified(state));
+    }
+
+    fn happens(&mut self, name: &[u8], happening: Happening) {
+        self.history.events.push(Event { module: name.into(), happening });
+    }
+
+    /// The functions on the module notifier chain, in the order in which they are called, whatever the
+    /// state (LIFE-46). Where the symbol table has some of them, those that it lacks are not built in.
+    pub fn notifiers(&self) -> Vec<Notifier> {
+        let version = self.config.version;
+        // By priority, then by registration: early, core, fs, device and late initcalls.
+        let all = [
+            // Before v6.1 its priority was 1.
+            ("trace_kprobe_module_callback", if version.since(6, 1) { 2 } else { 1 }, true),
+            ("jump_label_module_notify", 1, true),
+            // trace_events.c
+            ("trace_module_notify", 1, true),
+            ("kprobes_module_callback", 0, true),
+            ("module_trace_bprintk_format_notify", 0, true),
+            ("static_call_module_notify", 0, self.machine != Some(elf_layout::elf::EM_AARCH64)),
+            // Since v6.4 (7deabd674988) a notifier, before that calls of load_module and free_module.
+            ("ddebug_module_notify", 0, version.since(6, 4)),
+            // trace.c
+            ("trace_module_notify", 0, true),
+            ("bpf_event_notify", 0, true),
+            ("btf_module_notify", 0, true),
+            ("tracepoint_module_notify", 0, true),
+            ("srcu_module_notify", 0, true),
+        ];
+        let known = |function: &str| self.symbols.named(function.as_bytes()).any(|s| s.module.is_none());
+        let whole = all.iter().any(|(function, ..)| known(function));
+        let of_kernel =
+            all.into_iter().filter(|(function, _, exists)| *exists && (!whole || known(function)));
+        of_kernel.map(|(function, priority, _)| Notifier { function, priority }).collect()
+    }
+
+    /// `/proc/modules` as root reads it (LIFE-60). Modules that only a symbol table lists are not in it:
+    /// what their lines say is not known.
+    pub fn proc_modules(&self) -> String {
+        let mut text = String::new();
+        for module in self.modules().filter(|m| !m.listed) {
+            let refcount = match self.config.module_unload {
+                true => format!("{}", module.refcount()),
+                false => String::from("-"),
+            };
+            let mut users: String =
+                module.source_list.iter().map(|user| format!("{},", printed(user))).collect();
+            if self.config.module_unload && module.is_permanent() {
+                users.push_str("[permanent],");
+            }
+            if users.is_empty() {
+                users.push('-');
+            }
+            let flags = if module.taints == 0 { String::new() } else { format!(" {}", module.flags(true)) };
+            text.push_str(&format!(
+                "{} {} {refcount} {users} {} {:#018x}{flags}\n",
+                printed(&module.name),
+                module.size.wrapping_add(module.init_size),
+                module.state.proc_word(),
+                module.base
+            ));
+        }
+        text
+    }
+
+    /// `print_modules`: the lines of an oops that list modules (LIFE-61).
+    pub fn print_modules(&self) -> String {
+        let mut text = String::from("Modules linked in:");
+        for module in self.modules().filter(|m| !m.listed) {
+            text.push_str(&format!(" {}{}", printed(&module.name), module.flags(true)));
+        }
+        if !self.history.unloaded_tainted.is_empty() {
+            text.push_str("\nUnloaded tainted modules:");
+            for gone in &self.history.unloaded_tainted {
+                text.push_str(&format!(" {}({}):{}", printed(&gone.name), letters(gone.taints), gone.count));
+            }
+        }
+        if let Some((name, flags)) = &self.history.last_unloaded {
+            // Since v6.1 (6f1dae1d84b6) with its taints.
+            let flags = if self.config.version.since(6, 1) { flags.as_str() } else { "" };
+            text.push_str(&format!(" [last unloaded: {}{flags}]", printed(name)));
+        }
+        text.push('\n');
+        text
+    }
+}
