@@ -139,6 +139,7 @@ fn take(
                 cpu: cpu(&args.live, loader),
                 stage: Stage::Relocated,
                 params: Some(params.as_bytes()),
+                choices: false,
             };
             let opened = open(&bytes, &loader.kernel, how.flags);
             (loader.insmod(&opened, &how, *init), None)
