@@ -48,3 +48,73 @@ fn ftrace_bug(module: &mut Finalizer<'_, '_>, section: &str, site: u64) {
         .hint("the kernel turns its function tracer off until it boots again");
     module.said.push(finding);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::*;
+    use alloc::vec;
+    use elf_layout::KernelConfig;
+
+    /// Sites at odd addresses are no good to it.
+    struct Picky(&'static str);
+
+    impl FinalizeArch for Picky {
+        fn module_finalize(&self, _: &mut Finalizer<'_, '_>) {}
+        fn ftrace_callsites(&self, _: &KernelConfig) -> &'static str {
+            self.0
+        }
+        fn ftrace_init_nop(&self, module: &mut Finalizer<'_, '_>, site: u64) -> bool {
+            site.is_multiple_of(2) && module.write(site, &[0xee], Step::FtraceSite, 0)
+        }
+        fn jump_label_insn(&self, _: &Finalizer<'_, '_>, _: u64, _: u64, _: bool) -> Option<Vec<u8>> {
+            None
+        }
+        fn static_calls(&self, _: &mut Finalizer<'_, '_>) {}
+    }
+
+    const LIST: &str = "__mcount_loc";
+
+    /// The list after the step, relative to .text; the steps; the rules that were broken.
+    fn run(module: &TestModule, list: &[u64]) -> (Vec<u64>, Vec<Step>, Vec<&'static str>) {
+        module.run(&TestKernel::default(), |m| {
+            let (text, at) = (address(m, ".text"), address(m, LIST));
+            let absolute = |site: &u64| if *site == 0 { 0 } else { text + site };
+            put(m, at, &list.iter().flat_map(|site| absolute(site).to_le_bytes()).collect::<Vec<u8>>());
+            ftrace_module_init(m, &Picky(LIST));
+            let after = (0..list.len() as u64).map(|n| m.u64(at + 8 * n).unwrap());
+            let after = after.map(|site| site.saturating_sub(text)).collect();
+            (after, steps(m), m.said.iter().map(|f| f.code).collect())
+        })
+    }
+
+    fn module() -> TestModule {
+        // An incomplete entry at the end is none.
+        TestModule::x86("6.12.0", &[(".text", CODE, 64), (LIST, RODATA, 8 * 4 + 4)])
+    }
+
+    #[test]
+    fn fin_40_and_41_sorted_and_zeros_skipped() {
+        let (list, steps, said) = run(&module(), &[32, 0, 8, 16]);
+        assert_eq!(list, [0, 8, 16, 32], "FIN-41");
+        let site = Step::FtraceSite;
+        assert_eq!(steps, [Step::SortFtraceSites, site, site, site], "FIN-40: all but the zero");
+        assert!(said.is_empty(), "{said:?}");
+        assert_eq!(run(&module(), &[8, 16, 24, 32]).1, [site; 4], "nothing to sort");
+    }
+
+    #[test]
+    fn fin_45_without_dynamic_ftrace() {
+        let mut module = module();
+        module.config.dynamic_ftrace = false;
+        assert_eq!(run(&module, &[32, 0, 8, 16]), (vec![32, 0, 8, 16], vec![], vec![]), "FIN-45");
+    }
+
+    #[test]
+    fn fin_47_the_first_bug_ends_it() {
+        let (list, steps, said) = run(&module(), &[32, 9, 8, 11]);
+        assert_eq!(list, [8, 9, 11, 32], "FIN-41: sorted before");
+        assert_eq!(steps, [Step::SortFtraceSites, Step::FtraceSite], "FIN-47: the site before 9 only");
+        assert_eq!(said, ["FIN-47"]);
+    }
+}

@@ -172,3 +172,149 @@ fn shift(raw: &mut [u8; ENTRY], delta: u64) {
         *field = u64::from_le_bytes(*field).wrapping_add(delta).to_le_bytes();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aarch64::Aarch64;
+    use crate::testing::*;
+    use alloc::string::String;
+    use alloc::vec;
+    use elf_layout::KernelVersion;
+    use reloc::aarch64::insn::{NOP, branch};
+
+    /// Entries as relocation leaves them: code, target, key, branch.
+    fn put_table(m: &mut Finalizer<'_, '_>, at: u64, entries: &[(u64, u64, u64, bool)]) {
+        for (n, (code, target, key, branch)) in entries.iter().enumerate() {
+            let at = at + 16 * n as u64;
+            let mut raw = Vec::new();
+            raw.extend((code.wrapping_sub(at) as u32).to_le_bytes());
+            raw.extend((target.wrapping_sub(at + 4) as u32).to_le_bytes());
+            raw.extend((key.wrapping_sub(at + 8) | u64::from(*branch)).to_le_bytes());
+            put(m, at, &raw);
+        }
+    }
+
+    fn table(m: &Finalizer<'_, '_>, at: u64, count: u64) -> Vec<(Entry, bool)> {
+        let raw = |at| m.read(at, 16).unwrap().first_chunk().unwrap();
+        (0..count).map(|n| at + 16 * n).map(|at| (Entry::of(raw(at), at), raw(at)[8] & 2 != 0)).collect()
+    }
+
+    fn static_key(enabled: i32, key_type: u64) -> Vec<u8> {
+        let mut key = enabled.to_le_bytes().to_vec();
+        key.extend([0; 4]);
+        key.extend(key_type.to_le_bytes());
+        key
+    }
+
+    const SECTIONS: [(&str, u64, usize); 4] =
+        [(".text", CODE, 64), (".init.text", CODE, 64), (".data", DATA, 64), ("__jump_table", DATA, 16 * 5)];
+
+    #[test]
+    fn fin_50_and_51_sorted_flagged_and_own_keys_linked() {
+        for release in ["6.1.0", "6.12.0"] {
+            TestModule::arm64(release, &SECTIONS).run(&TestKernel::default(), |m| {
+                let [text, init, data, at] =
+                    [".text", ".init.text", ".data", "__jump_table"].map(|name| address(m, name));
+                put(m, data, &static_key(1, 1));
+                put(m, data + 16, &static_key(0, 0));
+                let given = [
+                    (text + 8, text, data + 16, true),
+                    (init, init + 4, data, false),
+                    (text + 4, text, data, true),
+                    (text, text, data + 16, false),
+                    (init + 8, init, data + 16, false),
+                ];
+                put_table(m, at, &given);
+                jump_label_add_module(m, &Aarch64);
+                let got = table(m, at, 5);
+                let mut want = given;
+                want.sort_by_key(|entry| (entry.2, entry.0));
+                let fields = |e: &Entry| (e.code, e.target, e.key, e.branch);
+                assert_eq!(got.iter().map(|(e, _)| fields(e)).collect::<Vec<_>>(), want, "FIN-50: {release}");
+                for (entry, in_init) in &got {
+                    assert_eq!(*in_init, m.within_module_init(entry.code), "FIN-50: {release} {entry:x?}");
+                }
+                assert_eq!(m.u64(data + 8), Some(at | 1), "FIN-51: first entry and type of the key");
+                assert_eq!(m.u64(data + 24), Some(at + 2 * 16), "FIN-51");
+                assert_eq!(steps(m), [Step::SortJumpTable, Step::JumpKey, Step::JumpKey]);
+                assert!(m.record.choices.is_empty() && m.record.unknown.is_empty(), "FIN-52: own keys");
+            });
+        }
+    }
+
+    #[test]
+    fn fin_52_foreign_keys() {
+        const KEY: u64 = 0xffff_8000_8123_4560;
+        // (key as the kernel has it, does its site at first a jump become a nop and the other way round?)
+        let cases = [
+            (Some(static_key(0, 0)), false),
+            (Some(static_key(1, 1)), false),
+            (Some(static_key(1, 0)), true),
+            (Some(static_key(-1, 0)), true),
+            (Some(static_key(0, 1)), true),
+            // Linked to other modules, as the second bit says.
+            (Some(static_key(5, 0xffff_0000_1234_5673)), false),
+            (Some(static_key(5, 0xffff_0000_1234_5672)), true),
+            (None, false),
+        ];
+        for (key, changes) in cases {
+            let known = key.is_some();
+            let kernel = TestKernel {
+                memory: key.clone().map(|k| (KEY, k)).into_iter().collect(),
+                ..TestKernel::default()
+            };
+            let at_first = key.as_ref().is_some_and(|k| k[8] & 1 != 0);
+            let mut module = TestModule::arm64("6.12.0", &SECTIONS);
+            module.imports = vec![("other", KEY - 0x2000), ("some_key", KEY - 8)];
+            module.sections[3].2 = 32;
+            module.run(&kernel, |m| {
+                let (text, at) = (address(m, ".text"), address(m, "__jump_table"));
+                let forms = [branch(text, text + 32), NOP];
+                // static_branch_likely at .text, static_branch_unlikely behind it.
+                put_table(m, at, &[(text, text + 32, KEY, true), (text + 4, text + 32, KEY, false)]);
+                let compiled = if at_first { [NOP, branch(text + 4, text + 32)] } else { [forms[0], NOP] };
+                put_words(m, text, &compiled);
+                jump_label_add_module(m, &Aarch64);
+                let now = words(m, text, 2);
+                let want = match (changes, at_first) {
+                    (false, _) => compiled,
+                    (true, false) => [NOP, branch(text + 4, text + 32)],
+                    (true, true) => [forms[0], NOP],
+                };
+                assert_eq!(now, want, "FIN-52, FIN-53: {key:x?}");
+                let unknown: Vec<String> =
+                    if known { vec![] } else { vec!["state of the static key some_key+0x8".into()] };
+                assert_eq!(m.record.unknown, unknown, "FIN-52: {key:x?}");
+                assert_eq!(m.record.choices.len(), 2, "FIN-53: both sites may be either");
+                let may = &m.record.choices[0].may;
+                assert_eq!(may[0], compiled[0].to_le_bytes(), "as it was first");
+                let mut may = may.clone();
+                may.sort();
+                let mut both = forms.map(|w| w.to_le_bytes().to_vec());
+                both.sort();
+                assert_eq!(may, both, "FIN-53: {key:x?}");
+            });
+        }
+    }
+
+    #[test]
+    fn fin_50_swap_keeps_what_is_pointed_at() {
+        // Distances that do not fit, as in a hostile table, wrap like the kernel's.
+        let at = 0xffff_8000_0000_0000;
+        let raw: Vec<u8> = (0..64u8).map(|n| n.wrapping_mul(151)).collect();
+        let mut bytes = raw.clone();
+        let mut table = JumpTable { bytes: &mut bytes, address: at };
+        let before = [table.entry(0), table.entry(3)].map(Option::unwrap);
+        sort::Table::swap(&mut table, 0, 3);
+        let after = [table.entry(3), table.entry(0)].map(Option::unwrap);
+        for (was, is) in before.into_iter().zip(after) {
+            assert_eq!((was.key, was.branch), (is.key, is.branch), "FIN-50");
+            assert_eq!(was.code as u32, is.code as u32, "FIN-50");
+            assert_eq!(was.target as u32, is.target as u32, "FIN-50");
+        }
+        sort::Table::swap(&mut table, 3, 0);
+        assert_eq!(bytes, raw, "FIN-50: and back");
+        sort(&mut JumpTable { bytes: &mut bytes, address: at }, KernelVersion::new(6, 12, 0));
+    }
+}

@@ -21,6 +21,8 @@ pub mod record;
 pub mod running;
 pub mod sort;
 pub mod struct_module;
+#[cfg(test)]
+mod testing;
 pub mod trace_events;
 pub mod x86_64;
 

@@ -115,8 +115,7 @@ fn alt_instr(module: &Finalizer<'_, '_>, at: u64) -> Option<AltInstr> {
 fn alt_cb_patch_nops(module: &Finalizer<'_, '_>) -> Option<u64> {
     let file = module.info.file;
     let mut symbols = file.symbols().iter().zip(module.values).skip(1);
-    let import =
-        symbols.find(|(s, _)| s.shndx() == SHN_UNDEF && file.symbol_name(s) == b"alt_cb_patch_nops");
+    let import = symbols.find(|(s, _)| s.shndx() == SHN_UNDEF && file.symbol_name(s) == b"alt_cb_patch_nops");
     import.map(|(_, value)| *value)
 }
 

@@ -1,0 +1,203 @@
+//! A small module in memory and a kernel around it, for tests of single steps.
+
+use alloc::collections::BTreeMap;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use elf_layout::elf::{EM_AARCH64, EM_X86_64, SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_STRTAB, SHT_SYMTAB};
+use elf_layout::layout::{Region, layout_sections};
+use elf_layout::place::move_module;
+use elf_layout::validity::{Expected, elf_validity};
+use elf_layout::{Findings, KernelConfig, LoadInfo, Memory, Placement};
+use reloc::ModArch;
+
+use crate::finalizer::LoadFacts;
+use crate::{Finalizer, Member, Record, RunningKernel, Step};
+
+/// Flags of code, of constants and of data.
+pub const CODE: u64 = SHF_ALLOC | SHF_EXECINSTR;
+pub const RODATA: u64 = SHF_ALLOC;
+pub const DATA: u64 = SHF_ALLOC | SHF_WRITE;
+/// Where the module's first region goes.
+pub const BASE: u64 = 0xffff_ffff_c000_0000;
+
+/// What a kernel knows of itself.
+#[derive(Debug, Default)]
+pub struct TestKernel {
+    pub symbols: BTreeMap<&'static str, u64>,
+    pub memory: Vec<(u64, Vec<u8>)>,
+    pub capabilities: BTreeMap<u32, bool>,
+}
+
+impl RunningKernel for TestKernel {
+    fn symbol(&self, name: &str) -> Option<u64> {
+        self.symbols.get(name).copied()
+    }
+    fn read(&self, address: u64, out: &mut [u8]) -> bool {
+        self.memory.iter().any(|(at, bytes)| {
+            let from = address.checked_sub(*at).map(|from| from as usize);
+            let bytes = from.and_then(|from| bytes.get(from..from + out.len()));
+            bytes.map(|bytes| out.copy_from_slice(bytes)).is_some()
+        })
+    }
+    fn pointer(&self, address: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        self.read(address, &mut bytes).then(|| u64::from_le_bytes(bytes))
+    }
+    fn capability(&self, number: u32) -> Option<bool> {
+        self.capabilities.get(&number).copied()
+    }
+    fn cpus(&self) -> Option<u32> {
+        None
+    }
+    fn cmdline(&self) -> &str {
+        ""
+    }
+    fn member(&self, _: &str, _: &str) -> Option<Member> {
+        None
+    }
+    fn struct_size(&self, _: &str) -> Option<u64> {
+        None
+    }
+}
+
+struct Image(BTreeMap<Region, Vec<u8>>);
+
+impl Memory for Image {
+    fn region(&self, region: Region) -> &[u8] {
+        self.0.get(&region).map_or(&[], Vec::as_slice)
+    }
+    fn region_mut(&mut self, region: Region) -> &mut [u8] {
+        self.0.get_mut(&region).map_or(&mut [], Vec::as_mut_slice)
+    }
+}
+
+/// A module that is to be made: its sections are empty, of `size` bytes.
+#[derive(Clone, Debug)]
+pub struct TestModule {
+    pub config: KernelConfig,
+    pub machine: u16,
+    pub sections: Vec<(&'static str, u64, usize)>,
+    pub imports: Vec<(&'static str, u64)>,
+}
+
+impl TestModule {
+    pub fn arm64(release: &str, sections: &[(&'static str, u64, usize)]) -> Self {
+        let config = KernelConfig::of_release(release).unwrap();
+        TestModule { config, machine: EM_AARCH64, sections: sections.to_vec(), imports: Vec::new() }
+    }
+
+    pub fn x86(release: &str, sections: &[(&'static str, u64, usize)]) -> Self {
+        TestModule { machine: EM_X86_64, ..TestModule::arm64(release, sections) }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let (mut symtab, mut strtab) = (vec![0; 24], vec![0]);
+        for (name, _) in &self.imports {
+            symtab.extend((strtab.len() as u32).to_le_bytes());
+            symtab.extend([0x10, 0]);
+            symtab.extend([0; 18]);
+            strtab.extend(name.as_bytes());
+            strtab.push(0);
+        }
+        let tables = self.sections.len() as u32 + 1;
+        let mut sections = vec![("", 0, 0, 0, Vec::new())];
+        for (name, flags, size) in &self.sections {
+            sections.push((name, 1, *flags, 0, vec![0; *size]));
+        }
+        sections.push((".symtab", SHT_SYMTAB, 0, tables + 1, symtab));
+        sections.push((".strtab", SHT_STRTAB, 0, 0, strtab));
+        let names = sections.iter().map(|s| s.0).chain([".shstrtab", ""]).collect::<Vec<_>>().join("\0");
+        sections.push((".shstrtab", SHT_STRTAB, 0, 0, names.into_bytes()));
+        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+        file.resize(64, 0);
+        file[16] = 1;
+        file[18..20].copy_from_slice(&self.machine.to_le_bytes());
+        file[20] = 1;
+        file[52] = 64;
+        file[58] = 64;
+        file[60..62].copy_from_slice(&(tables as u16 + 3).to_le_bytes());
+        file[62..64].copy_from_slice(&(tables as u16 + 2).to_le_bytes());
+        let (mut headers, mut name_at) = (Vec::new(), 0u32);
+        for (name, sh_type, flags, link, data) in sections {
+            headers.extend(name_at.to_le_bytes());
+            headers.extend(sh_type.to_le_bytes());
+            for word in [flags, 0, file.len() as u64, data.len() as u64] {
+                headers.extend(word.to_le_bytes());
+            }
+            headers.extend(link.to_le_bytes());
+            headers.extend([0; 4]);
+            headers.extend(16u64.to_le_bytes());
+            headers.extend([0; 8]);
+            file.extend(data);
+            name_at += name.len() as u32 + 1;
+        }
+        file.resize(file.len().next_multiple_of(8), 0);
+        let e_shoff = file.len() as u64;
+        file[40..48].copy_from_slice(&e_shoff.to_le_bytes());
+        file.extend(headers);
+        file
+    }
+
+    /// Brings the module into memory for `test`.
+    pub fn run<T>(&self, kernel: &TestKernel, test: impl FnOnce(&mut Finalizer<'_, '_>) -> T) -> T {
+        let bytes = self.bytes();
+        let expected =
+            Expected { config: &self.config, machines: &[self.machine], ignore_modversions: false };
+        let mut said = Findings::new();
+        let file = elf_validity(&bytes, &expected, &mut said).unwrap();
+        let mut info = LoadInfo::rewrite_section_headers(&file, &self.config);
+        info.edit_flags();
+        let layout = layout_sections(&info, &mut said).unwrap();
+        let placement = Placement::consecutive(&layout, BASE);
+        let mut image = Image(layout.regions().map(|r| (r, vec![0; layout.allocated(r) as usize])).collect());
+        move_module(&mut info, &layout, &placement, &mut image);
+        let values: Vec<u64> = [0].into_iter().chain(self.imports.iter().map(|i| i.1)).collect();
+        let mut record = Record::default();
+        test(&mut Finalizer {
+            info: &info,
+            layout: &layout,
+            placement: &placement,
+            values: &values,
+            memory: &mut image,
+            load: LoadFacts {
+                mod_arch: &ModArch::default(),
+                taints: 0,
+                using_gplonly_symbols: false,
+                sig_ok: false,
+            },
+            kernel,
+            record: &mut record,
+            said: &mut Findings::new(),
+            choices: true,
+        })
+    }
+}
+
+/// Address of a section.
+pub fn address(module: &Finalizer<'_, '_>, section: &str) -> u64 {
+    module.section(section).unwrap().address
+}
+
+/// Sets bytes as relocation left them; nothing is noted.
+pub fn put(module: &mut Finalizer<'_, '_>, at: u64, bytes: &[u8]) {
+    let patches = module.record.patches.len();
+    assert!(module.write(at, bytes, Step::SortExtable, 0), "{at:#x} is in the module");
+    module.record.patches.truncate(patches);
+}
+
+/// Sets instructions.
+pub fn put_words(module: &mut Finalizer<'_, '_>, at: u64, words: &[u32]) {
+    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+    put(module, at, &bytes);
+}
+
+/// Instructions in memory.
+pub fn words(module: &Finalizer<'_, '_>, at: u64, count: u64) -> Vec<u32> {
+    (0..count).map(|n| module.u32(at + 4 * n).unwrap()).collect()
+}
+
+/// The steps that changed bytes, in order.
+pub fn steps(module: &Finalizer<'_, '_>) -> Vec<Step> {
+    module.record.patches.iter().map(|p| p.step).collect()
+}
