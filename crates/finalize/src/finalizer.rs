@@ -14,6 +14,9 @@ use reloc::ModArch;
 use crate::record::{Choice, Patch, Record, RuntimeState, Step};
 use crate::running::RunningKernel;
 
+/// So many sites are kept with all that they may hold: that takes far more memory than an entry in a file.
+const CHOICES_MAX: usize = 1 << 18;
+
 /// A section of the module in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Table {
@@ -200,6 +203,10 @@ impl Finalizer<'_, '_> {
         detail: u64,
     ) {
         if !self.choices {
+            return;
+        }
+        if self.record.choices.len() >= CHOICES_MAX {
+            self.record.not_known("what the last of very many sites may hold");
             return;
         }
         let others: Vec<Vec<u8>> = others.into_iter().collect();

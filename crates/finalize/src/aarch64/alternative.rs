@@ -67,7 +67,9 @@ pub fn apply_alternatives_module(module: &mut Finalizer<'_, '_>) {
                     module.write(alt.orig, &code, Step::Alternative, detail);
                 }
             }
-            Replacement::Callback if applied != Some(false) && unknown.insert(alt.alt) => {
+            Replacement::Callback
+                if applied != Some(false) && module.record.has_room() && unknown.insert(alt.alt) =>
+            {
                 let name = module.name_of(alt.alt).unwrap_or_else(|| format!("at {:#x}", alt.alt));
                 module.record.not_known(&format!("what the callback {name} makes of its sites"));
             }
