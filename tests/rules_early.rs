@@ -12,13 +12,13 @@
 
 mod common;
 
-use common::elf::{ALLOC, Builder, EXEC, GLOBAL, LOCAL, Rela, UNDEF};
+use common::elf::{ALLOC, Builder, EXEC, GLOBAL, LOCAL, Rela, UNDEF, WRITE};
 use common::library;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
 use kmodld::{Args, Loader, Place};
 use symres::kallsyms::KernelSymbols;
 use symres::symvers::parse_symvers;
-use symres::{Export, ExportTable, Kernel, KernelParts, LoadFlags, LoadedModule, Taint, Taints};
+use symres::{Export, ExportTable, Kernel, KernelParts, LoadFlags, LoadedModule, ModuleState, Taint, Taints};
 
 const KALLSYMS: &str = "ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000200 T gpl\n\
     ffffffff81000300 T spaced\nffffffff81000400 T module_layout\n";
@@ -247,6 +247,26 @@ fn life_2_a_module_of_that_name_is_loaded() {
         let bad = module("mini", &["license=GPL", "vermagic=nonsense"], &CRCS);
         let stop = library::stop(&run(&on, &bad, NONE).0).map(|s| s.0);
         assert_eq!(stop, Some("VER-23"), "LIFE-2: mini beside {name}: after vermagic");
+    }
+}
+
+#[test]
+fn life_3_when_the_name_is_looked_for() {
+    let mut b = mini(&CRCS);
+    b.section(".both", ALLOC | WRITE | EXEC, 1).zeros(8);
+    // Before v6.4 only once there is memory for the module.
+    for (minor, code) in [(1, "LAYOUT-4"), (3, "LAYOUT-4"), (4, "LIFE-2"), (12, "LIFE-2")] {
+        let mut on = loader(config(6, minor));
+        on.kernel.insert_module(loaded("mini", false, &[]));
+        let stop = library::stop(&run(&on, &b, NONE).0).map(|s| s.0);
+        assert_eq!(stop, Some(code), "LIFE-3: mini, 6.{minor}: a section of mini is writable and executable");
+    }
+    // While the other goes, 5.10 waits for it.
+    for (version, errno) in [((5, 10), "EINTR"), ((6, 1), "EBUSY"), ((6, 12), "EBUSY")] {
+        let mut on = loader(config(version.0, version.1));
+        let going = LoadedModule { state: ModuleState::Going, ..loaded("mini", false, &[]) };
+        on.kernel.insert_module(going);
+        assert_eq!(outcome(&on, &mini(&CRCS), NONE).0, Some(errno), "LIFE-1, LIFE-2: mini, {version:?}");
     }
 }
 

@@ -216,19 +216,19 @@ impl From<&Event> for EventEntry {
     }
 }
 
-/// All events, and whom each notification goes to.
+/// All events, then whom each notification goes to.
 fn events_text(kernel: &Kernel) -> String {
     let mut out = String::new();
     for event in &kernel.history.events {
         let (module, entry) = (printed(&event.module), EventEntry::from(event));
         let value = entry.value.map_or(String::new(), |value| format!(" {value}"));
         out.push_str(&format!("{module}: {}{value}\n", entry.event));
-        if matches!(event.happening, Happening::Notified(_)) {
-            for notifier in kernel.notifiers() {
-                out.push_str(&format!("    {} (priority {})\n", notifier.function, notifier.priority));
-            }
-        }
     }
+    out.push_str("notifiers, in the order of their calls:");
+    for notifier in kernel.notifiers() {
+        out.push_str(&format!(" {}({})", notifier.function, notifier.priority));
+    }
+    out.push('\n');
     out
 }
 

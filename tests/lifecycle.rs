@@ -1,0 +1,634 @@
+//! `kmodld simulate`: the life of modules, from insmod to rmmod (spec 08).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test fails by panicking, and its numbers are small"
+)]
+
+mod common;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use common::trees::{folder, packs, set_name, trees, unpack};
+use common::{AMD64, KERNELS, Ran, hex, kernel_args, ko, library};
+use elf_layout::{Errno, Findings, KernelConfig, KernelVersion};
+use kmodld::Loader;
+use kmodld::kernel_source::KernelSource;
+use serde_json::{Value, json};
+use symres::lifecycle::{Event, Happening};
+use symres::{Exit, Init, Kernel, KernelParts, LoadedModule, ModuleState};
+
+const KERNEL: &str = "6.12-amd64";
+
+/// Takes steps on a fixture kernel; `insmod NAME` loads that fixture.
+fn simulate(kernel: &str, steps: &[&str], more: &[&str]) -> Ran {
+    let mut args = vec![String::from("simulate")];
+    args.extend(kernel_args(kernel));
+    args.extend(more.iter().map(|s| String::from(*s)));
+    args.extend(steps.iter().map(|step| match step.strip_prefix("insmod ") {
+        Some(rest) => {
+            let (name, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+            format!("insmod {} {rest}", ko(kernel, name).display()).trim_end().to_owned()
+        }
+        None => String::from(*step),
+    }));
+    common::kmodld(args)
+}
+
+/// What each step returns: null, the name of an errno, or "never" if it does not return.
+fn returns(document: &Value) -> Vec<Value> {
+    let steps = document["steps"].as_array().unwrap().iter();
+    steps.map(|s| if s["result"] == "oops" { json!("never") } else { s["errno"].clone() }).collect()
+}
+
+/// What the last step prints.
+#[track_caller]
+fn output(document: &Value) -> &str {
+    document["steps"].as_array().unwrap().last().unwrap()["output"].as_str().expect("it prints")
+}
+
+/// (name, base, size) of the regions of a module that is loaded first.
+fn regions(kernel: &str, module: &str) -> Vec<(String, u64, u64)> {
+    let document = common::link(kernel, module, &["--json"]).exits(0).json();
+    let region =
+        |r: &Value| (r["name"].as_str().unwrap().to_owned(), hex(&r["base"]), r["size"].as_u64().unwrap());
+    document["regions"].as_array().unwrap().iter().map(region).collect()
+}
+
+/// Bytes of a module: those that stay, those of init.
+fn sizes(kernel: &str, module: &str) -> (u64, u64) {
+    let (init, stay): (Vec<_>, Vec<_>) =
+        regions(kernel, module).into_iter().partition(|r| r.0.starts_with("init"));
+    let sum = |regions: Vec<(String, u64, u64)>| regions.iter().map(|r| r.2).sum();
+    (sum(stay), sum(init))
+}
+
+#[test]
+fn life_33_a_module_with_users_stays_until_they_go() {
+    for kernel in AMD64 {
+        let steps = [
+            "insmod exporter",
+            "insmod importer",
+            "lsmod",
+            "rmmod exporter",
+            "rmmod exporter -f",
+            "rmmod importer",
+            "rmmod exporter",
+            "rmmod exporter",
+            "lsmod",
+        ];
+        let ran = simulate(kernel, &steps, &[]).exits(1);
+        let path = |module| ko(kernel, module).display().to_string();
+        let (exporter, importer) = (sizes(kernel, "exporter").0, sizes(kernel, "importer").0);
+        let at = regions(kernel, "importer")[0].1;
+        let want = format!(
+            "insmod {}: done\n\
+             \x20   kernel: exporter: loading out-of-tree module taints kernel.\n\
+             \x20   kernel: exporter: module verification failed: signature and/or required key missing - tainting kernel\n\
+             insmod {}: done\n\
+             importer {importer} 0 - Live {at:#018x} (OE)\n\
+             exporter {exporter} 1 importer, Live 0xffffffffc0201000 (OE)\n\
+             rmmod exporter: EWOULDBLOCK\n\
+             rmmod exporter -f: EWOULDBLOCK\n\
+             rmmod importer: done\n\
+             rmmod exporter: done\n\
+             rmmod exporter: ENOENT\n",
+            path("exporter"),
+            path("importer")
+        );
+        assert_eq!(ran.stdout, want, "LIFE-4, LIFE-23, LIFE-32, LIFE-33, LIFE-37, LIFE-60: {kernel}");
+        assert!(
+            ran.stderr.contains("error[LIFE-33]: rmmod exporter: exporter is used by importer"),
+            "{ran:?}"
+        );
+        assert!(ran.stderr.contains("error[LIFE-32]"), "LIFE-32: {ran:?}");
+    }
+}
+
+#[test]
+fn life_23_users_are_listed_newest_first_and_counted() {
+    for kernel in KERNELS {
+        let steps =
+            ["insmod exporter", "insmod importer", "insmod gpl_importer", "insmod proprietary", "lsmod"];
+        let document = simulate(kernel, &steps, &["--json"]).exits(0).json();
+        let line = output(&document).lines().last().unwrap().to_owned();
+        assert!(
+            line.contains(" 3 proprietary,gpl_importer,importer, Live "),
+            "LIFE-20, LIFE-23: {kernel}: {line}"
+        );
+        // DEP-5, LIFE-33: what goes drops its reference.
+        let steps = [&steps[..4], &["rmmod gpl_importer", "lsmod"]].concat();
+        let document = simulate(kernel, &steps, &["--json"]).exits(0).json();
+        let line = output(&document).lines().last().unwrap().to_owned();
+        assert!(line.contains(" 2 proprietary,importer, Live "), "DEP-5, LIFE-37: {kernel}: {line}");
+    }
+}
+
+#[test]
+fn life_2_a_second_load_is_refused_and_changes_nothing() {
+    for kernel in KERNELS {
+        let steps = ["insmod hello", "lsmod", "insmod hello", "insmod hello_signed", "lsmod"];
+        let document = simulate(kernel, &steps, &["--json"]).exits(1).json();
+        assert_eq!(
+            returns(&document),
+            [json!(null), json!(null), json!("EEXIST"), json!("EEXIST"), json!(null)],
+            "LIFE-2: {kernel}"
+        );
+        assert_eq!(document["steps"][1]["output"], document["steps"][4]["output"], "LIFE-2: {kernel}");
+        assert_eq!(document["steps"][2]["events"], json!([]), "LIFE-45: {kernel}");
+    }
+}
+
+#[test]
+fn life_60_lines_of_proc_modules() {
+    for kernel in AMD64 {
+        let (stay, init) = sizes(kernel, "hello");
+        let base = "0xffffffffc0201000";
+        let config = |line: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("config");
+            let text = common::text(&common::fixtures(kernel).join("config"));
+            let name = line.split('=').next().unwrap();
+            let kept = text.lines().filter(|l| !l.starts_with(&format!("{name}=")));
+            std::fs::write(&path, kept.map(|l| format!("{l}\n")).collect::<String>() + line + "\n").unwrap();
+            (dir, path.display().to_string())
+        };
+        let hello = |steps: &[&str], more: &[&str]| {
+            let more = [&["--json"], more].concat();
+            output(&simulate(kernel, steps, &more).json()).to_owned()
+        };
+        assert_eq!(
+            hello(&["insmod hello", "lsmod"], &[]),
+            format!("hello {stay} 0 - Live {base} (OE)\n"),
+            "LIFE-60: {kernel}: live"
+        );
+        assert_eq!(
+            hello(&["insmod hello --init=crash", "lsmod"], &[]),
+            format!("hello {} 1 - Loading {base} (OE+)\n", stay + init),
+            "LIFE-15, LIFE-20, LIFE-60: {kernel}: init memory counts while it is loading"
+        );
+        assert_eq!(
+            hello(&["insmod hello", "rmmod hello --exit=crash", "lsmod"], &[]),
+            format!("hello {stay} -1 - Unloading {base} (OE-)\n"),
+            "LIFE-20, LIFE-37, LIFE-60: {kernel}"
+        );
+        let size = sizes(kernel, "bss_only_init").0;
+        assert_eq!(
+            hello(&["insmod bss_only_init", "lsmod"], &[]),
+            format!("bss_only_init {size} 0 [permanent], Live {base} (OE)\n"),
+            "LIFE-10, LIFE-60: {kernel}"
+        );
+        let (_dir, path) = config("CONFIG_MODULE_UNLOAD=n");
+        let steps = ["insmod exporter", "insmod importer", "rmmod importer", "lsmod"];
+        let document = simulate(kernel, &steps, &["--json", "--config", &path]);
+        // The fixture's vermagic says mod_unload: only its CRCs are compared, not that.
+        let Ok(document) = serde_json::from_str::<Value>(&document.stdout) else { panic!("{document:?}") };
+        assert_eq!(returns(&document)[2], "ENOSYS", "LIFE-38: {kernel}");
+        let exporter = output(&document).lines().last().unwrap().to_owned();
+        assert!(exporter.contains(" - - Live "), "DEP-3, LIFE-60: {kernel}: {exporter}");
+    }
+}
+
+#[test]
+fn layout_50_init_memory_is_free_for_the_next_module() {
+    for kernel in KERNELS {
+        let first_init = regions(kernel, "hello").into_iter().find(|r| r.0.starts_with("init")).unwrap();
+        let (stay, _) = sizes(kernel, "hello");
+        let steps = ["insmod hello", "insmod exporter", "lsmod"];
+        let document = simulate(kernel, &steps, &["--json"]).exits(0).json();
+        let base =
+            |line: &str| u64::from_str_radix(line.split(' ').nth(5).unwrap().trim_start_matches("0x"), 16);
+        let exporter = base(output(&document).lines().next().unwrap()).unwrap();
+        assert_eq!(exporter, first_init.1, "LAYOUT-50, LIFE-14: {kernel}: hello keeps {stay} bytes");
+        // A crash in init frees nothing.
+        let steps = ["insmod hello --init=crash", "insmod exporter", "lsmod"];
+        let document = simulate(kernel, &steps, &["--json"]).exits(1).json();
+        let later = base(output(&document).lines().next().unwrap()).unwrap();
+        assert!(later > exporter, "LAYOUT-50, LIFE-15: {kernel}: {later:#x}");
+        // What is unloaded leaves its place to the next.
+        let steps = ["insmod hello", "insmod sections", "rmmod hello", "insmod hello", "lsmod"];
+        let document = simulate(kernel, &steps, &["--json"]).exits(0).json();
+        let again = base(output(&document).lines().next().unwrap()).unwrap();
+        assert_eq!(again, regions(kernel, "hello")[0].1, "LAYOUT-50, LIFE-37: {kernel}");
+    }
+}
+
+#[test]
+fn layout_54_percpu_areas_are_used_again() {
+    let at = |steps: &[&str]| -> Option<u64> {
+        let mut loader = Loader::new(common::kernel(KERNEL));
+        for step in steps {
+            match step.strip_prefix('-') {
+                Some(name) => assert!(!loader.rmmod(name.as_bytes(), false, Exit::Returns).refused()),
+                None => drop(library::keep(&mut loader, &common::read(&ko(KERNEL, step))).unwrap()),
+            }
+        }
+        let file = common::read(&ko(KERNEL, "percpu"));
+        let opened = library::open_on(&loader, &file);
+        let mut said = Findings::new();
+        library::load(&loader, &opened, &mut said).unwrap().placement.percpu
+    };
+    let free = at(&[]);
+    assert!(free.is_some());
+    assert_eq!(at(&["percpu", "-percpu"]), free, "LAYOUT-54: percpu: freed when it goes");
+    assert_ne!(at(&["percpu"]), free, "LAYOUT-54: percpu: taken while it is there");
+}
+
+#[test]
+fn life_12_a_failed_init_leaves_nothing_but_taints() {
+    for kernel in KERNELS {
+        let steps = [
+            "insmod exporter",
+            "insmod importer --init=-ENODEV",
+            "lsmod",
+            "rmmod exporter",
+            "rmmod importer",
+        ];
+        let document = simulate(kernel, &steps, &["--json"]).exits(1).json();
+        let want = [json!(null), json!("ENODEV"), json!(null), json!(null), json!("ENOENT")];
+        assert_eq!(returns(&document), want, "LIFE-12: {kernel}: the reference on exporter is dropped");
+        let lines: Vec<&str> = document["steps"][2]["output"].as_str().unwrap().lines().collect();
+        assert!(
+            lines.len() == 1 && lines[0].starts_with("exporter ") && lines[0].contains(" 0 - Live "),
+            "LIFE-12: {lines:?}"
+        );
+        assert_eq!(
+            document["steps"][1]["events"],
+            json!([
+                {"module": "importer", "event": "notified", "value": "COMING"},
+                {"module": "importer", "event": "init", "value": "-ENODEV"},
+                {"module": "importer", "event": "notified", "value": "GOING"},
+                {"module": "importer", "event": "freed", "value": null},
+            ]),
+            "LIFE-12, LIFE-45: {kernel}: exit is not called"
+        );
+        // Its memory is free again; the taints are not taken back, and said once.
+        let steps = ["insmod hello --init=-5", "insmod hello", "lsmod"];
+        let document = simulate(kernel, &steps, &["--json"]).exits(1).json();
+        assert_eq!(returns(&document)[0], "EIO", "LIFE-12: {kernel}: a number");
+        assert_eq!(document["steps"][1]["dmesg"], json!([]), "LIFE-12: {kernel}: tainted already");
+        let alone = simulate(kernel, &["insmod hello", "lsmod"], &["--json"]).exits(0).json();
+        assert_eq!(output(&document), output(&alone), "LAYOUT-50, LIFE-12: {kernel}");
+    }
+}
+
+#[test]
+fn life_45_events_of_loads_and_removals() {
+    let events = |steps: &[&str]| -> Vec<String> {
+        let document = simulate(KERNEL, steps, &["--json"]).json();
+        let step = document["steps"].as_array().unwrap().last().unwrap();
+        let event = |e: &Value| match e["value"].as_str() {
+            Some(value) => format!("{} {value}", e["event"].as_str().unwrap()),
+            None => e["event"].as_str().unwrap().to_owned(),
+        };
+        step["events"].as_array().unwrap().iter().map(event).collect()
+    };
+    let live = ["notified COMING", "init 0", "notified LIVE", "init_freed"];
+    assert_eq!(events(&["insmod hello"]), live, "LIFE-14, LIFE-45: hello");
+    assert_eq!(
+        events(&["insmod hello", "rmmod hello"]),
+        ["exit", "notified GOING", "freed"],
+        "LIFE-37, LIFE-45: hello"
+    );
+    let refused = ["notified COMING", "notified GOING", "freed"];
+    assert_eq!(events(&["insmod params an_int=x"]), refused, "LIFE-45: params: a parameter is refused");
+    assert_eq!(events(&["insmod importer"]), [""; 0], "LIFE-45: importer: unknown symbols");
+    let text = simulate(KERNEL, &["insmod hello", "rmmod hello", "events"], &[]).exits(0).stdout;
+    let want = "hello: notified COMING\nhello: init 0\nhello: notified LIVE\nhello: init_freed\nhello: exit\n\
+                hello: notified GOING\nhello: freed\nnotifiers, in the order of their calls: \
+                trace_kprobe_module_callback(2) jump_label_module_notify(1) ";
+    assert!(text.contains(want), "LIFE-45, LIFE-46: {text}");
+}
+
+#[test]
+fn life_46_the_chain_by_version_and_symbols() {
+    let chain = |minor, machine, symbols: Option<&str>| -> Vec<(&'static str, i32)> {
+        let parts = KernelParts {
+            machine: Some(machine),
+            symbols: symbols.map(|text| symres::KernelSymbols::parse(text.as_bytes()).unwrap()),
+            ..KernelParts::default()
+        };
+        let kernel = Kernel::new(KernelConfig::new(KernelVersion::new(6, minor, 0)), parts);
+        kernel.notifiers().iter().map(|n| (n.function, n.priority)).collect()
+    };
+    let has = |chain: &[(&str, i32)], function| chain.iter().any(|(f, _)| *f == function);
+    let new = chain(12, 62, None);
+    assert_eq!(new[0], ("trace_kprobe_module_callback", 2), "LIFE-46");
+    assert!(new.windows(2).all(|pair| pair[0].1 >= pair[1].1), "LIFE-46: by priority: {new:?}");
+    assert!(has(&new, "ddebug_module_notify") && has(&new, "static_call_module_notify"), "LIFE-46: 6.12");
+    assert!(!has(&chain(1, 62, None), "ddebug_module_notify"), "LIFE-46: 6.1");
+    assert!(!has(&chain(12, 183, None), "static_call_module_notify"), "LIFE-46: aarch64");
+    let some = "ffffffff81000000 t btf_module_notify\nffffffff81000010 t jump_label_module_notify\n";
+    let want = [("jump_label_module_notify", 1), ("btf_module_notify", 0)];
+    assert_eq!(chain(12, 62, Some(some)), want, "LIFE-46: what is built in");
+}
+
+#[test]
+fn life_13_a_positive_result_is_success() {
+    for kernel in AMD64 {
+        let document =
+            simulate(kernel, &["insmod hello", "rmmod hello", "insmod hello --init=3", "lsmod"], &["--json"]);
+        let document = document.exits(0).json();
+        let want = [
+            "do_init_module: 'hello'->init suspiciously returned 3, it should follow 0/-E convention",
+            "do_init_module: loading module anyway...",
+        ];
+        assert_eq!(document["steps"][2]["dmesg"], json!(want), "LIFE-13: {kernel}");
+        assert!(output(&document).contains(" Live "), "LIFE-13: {kernel}");
+    }
+}
+
+#[test]
+fn life_21_and_36_a_module_in_use() {
+    let base = ["insmod hello", "get hello", "get hello"];
+    let run = |more: &[&str], options: &[&str]| {
+        let document = simulate(KERNEL, &[&base[..], more].concat(), &[&["--json"], options].concat()).json();
+        let last = document["steps"].as_array().unwrap().last().unwrap().clone();
+        (returns(&document).split_off(3), last)
+    };
+    let (got, last) = run(&["put hello", "lsmod"], &[]);
+    assert_eq!(got, [json!(null), json!(null)]);
+    assert!(last["output"].as_str().unwrap().contains(" 1 - Live "), "LIFE-20, LIFE-21: {last}");
+    let (got, _) = run(&["rmmod hello", "put hello", "rmmod hello", "put hello", "rmmod hello"], &[]);
+    let busy = json!("EWOULDBLOCK");
+    assert_eq!(got, [busy.clone(), json!(null), busy, json!(null), json!(null)], "LIFE-30, LIFE-36");
+    // By force it goes, and the kernel is tainted.
+    let (got, last) = run(&["rmmod hello -f"], &[]);
+    assert_eq!(got, [json!(null)], "LIFE-36");
+    assert_eq!(last["dmesg"], json!(["Disabling lock debugging due to kernel taint"]), "LIFE-36: taint R");
+    let (_, last) = run(&["rmmod hello -f"], &["--tainted", "8"]);
+    assert_eq!(last["dmesg"], json!([]), "LIFE-36: once");
+    // One reference too few.
+    let (got, last) =
+        run(&["put hello", "put hello", "put hello", "put hello", "get hello", "rmmod hello"], &[]);
+    assert_eq!(got[3..], [json!(null), json!("ENODEV"), json!("never")], "LIFE-21, LIFE-30: {last}");
+}
+
+#[test]
+fn life_35_and_36_force_only_where_it_is_built_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config");
+    let text = common::text(&common::fixtures(KERNEL).join("config"));
+    assert!(text.contains("CONFIG_MODULE_FORCE_UNLOAD=y\n"));
+    std::fs::write(&config, text.replace("CONFIG_MODULE_FORCE_UNLOAD=y\n", "")).unwrap();
+    let config = config.display().to_string();
+    let steps = [
+        "insmod bss_only_init",
+        "insmod hello",
+        "get hello",
+        "rmmod bss_only_init",
+        "rmmod bss_only_init -f",
+        "rmmod hello -f",
+    ];
+    let (busy, would_block) = (json!("EBUSY"), json!("EWOULDBLOCK"));
+    let with = simulate(KERNEL, &steps, &["--json"]).exits(1).json();
+    assert_eq!(
+        returns(&with)[3..],
+        [busy.clone(), json!(null), json!(null)],
+        "LIFE-35, LIFE-36: bss_only_init, hello"
+    );
+    let without = simulate(KERNEL, &steps, &["--json", "--config", &config]).exits(1).json();
+    assert_eq!(returns(&without)[3..], [busy.clone(), busy, would_block], "LIFE-35, LIFE-36: not built in");
+}
+
+#[test]
+fn life_15_and_37_what_never_returns_stays() {
+    for kernel in KERNELS {
+        let unknown = |errno: i32, lines: &Value| {
+            let lines: Vec<&str> = lines.as_array().unwrap().iter().map(|l| l.as_str().unwrap()).collect();
+            lines.iter().filter(|l| l.ends_with(&format!("(err {errno})"))).count()
+        };
+        let steps = [
+            "insmod exporter --init=crash",
+            "insmod importer",
+            "rmmod exporter -f",
+            "insmod exporter",
+            "get exporter",
+            "lsmod",
+        ];
+        let document = simulate(kernel, &steps, &["--json"]).exits(1).json();
+        let want = [json!("never"), json!("EBUSY"), json!("EBUSY"), json!("EINTR"), json!(null), json!(null)];
+        assert_eq!(returns(&document), want, "LIFE-1, LIFE-15, LIFE-22, LIFE-34, SYM-27: {kernel}");
+        let lines = &document["steps"][1]["dmesg"];
+        assert_eq!(unknown(-16, lines), 2, "SYM-27, DEP-1: {kernel}: {lines}");
+        assert!(
+            lines.to_string().contains("importer: gave up waiting for init of module exporter."),
+            "SYM-27: {lines}"
+        );
+        assert!(output(&document).contains(" 2 - Loading "), "LIFE-20, LIFE-22: {kernel}");
+
+        let steps = [
+            "insmod exporter",
+            "rmmod exporter --exit=crash",
+            "insmod importer",
+            "rmmod exporter -f",
+            "insmod exporter",
+            "get exporter",
+        ];
+        let document = simulate(kernel, &steps, &["--json"]).exits(1).json();
+        let want =
+            [json!(null), json!("never"), json!("ENOENT"), json!("EBUSY"), json!("EBUSY"), json!("ENODEV")];
+        assert_eq!(returns(&document), want, "LIFE-2, LIFE-21, LIFE-34, LIFE-37, SYM-26: {kernel}");
+        assert_eq!(unknown(-2, &document["steps"][2]["dmesg"]), 2, "SYM-26, DEP-1: {kernel}: going");
+    }
+}
+
+/// A module that is not in any file.
+fn module(name: &str, has_init: bool, has_exit: bool) -> LoadedModule {
+    LoadedModule { has_init, has_exit, ..LoadedModule::named(name.as_bytes()) }
+}
+
+fn kernel(major: u16, minor: u16, tracking: bool) -> Kernel {
+    let config = KernelConfig {
+        module_unload_taint_tracking: tracking,
+        ..KernelConfig::new(KernelVersion::new(major, minor, 0))
+    };
+    Kernel::new(config, KernelParts::default())
+}
+
+/// Loads it, and what the kernel says.
+fn load(kernel: &mut Kernel, module: LoadedModule, init: Init) -> Findings {
+    let (name, mut said) = (module.name.clone(), Findings::new());
+    kernel.prepare_coming_module(module, &[]);
+    kernel.do_init_module(&name, init, &mut said);
+    said
+}
+
+#[test]
+fn life_10_and_31_init_and_exit_or_neither() {
+    for (has_init, has_exit, init, removed) in [
+        (true, true, true, None),
+        (true, false, true, Some(Errno::EBUSY)),
+        (false, true, false, None),
+        (false, false, false, None),
+    ] {
+        let mut kernel = kernel(6, 12, false);
+        // Without an init function there is none to fail.
+        let said = load(
+            &mut kernel,
+            module("m", has_init, has_exit),
+            if init { Init::Returns(0) } else { Init::Fails(Errno::EIO) },
+        );
+        assert!(!said.refused(), "LIFE-10: init {has_init}, exit {has_exit}");
+        assert_eq!(kernel.module(b"m").unwrap().state, ModuleState::Live, "LIFE-10");
+        let called =
+            |kernel: &Kernel, what| kernel.history.events.iter().any(|e: &Event| e.happening == what);
+        assert_eq!(called(&kernel, Happening::InitCalled(Init::Returns(0))), has_init, "LIFE-10");
+        let mut said = Findings::new();
+        kernel.delete_module(b"m", false, Exit::Returns, &mut said);
+        assert_eq!(said.errno(), removed, "LIFE-31: init {has_init}, exit {has_exit}");
+        assert_eq!(
+            called(&kernel, Happening::ExitCalled(Exit::Returns)),
+            has_exit && removed.is_none(),
+            "LIFE-31"
+        );
+    }
+}
+
+#[test]
+fn life_12_and_13_since_7_1() {
+    for (major, minor, errno, lines) in [(7, 0, Errno::EEXIST, 2), (7, 1, Errno::EBUSY, 1)] {
+        let said =
+            load(&mut kernel(major, minor, false), module("m", true, true), Init::Fails(Errno::EEXIST));
+        assert_eq!(said.errno(), Some(errno), "LIFE-12: {major}.{minor}");
+        let said = load(&mut kernel(major, minor, false), module("m", true, true), Init::Returns(5));
+        assert_eq!(said.dmesg().count(), lines, "LIFE-13: {major}.{minor}");
+        assert!(
+            said.dmesg().next().unwrap().contains("init suspiciously returned 5, it should follow 0/-E"),
+            "LIFE-13"
+        );
+    }
+}
+
+#[test]
+fn life_32_names_that_no_module_can_have() {
+    let mut kernel = kernel(6, 12, false);
+    for name in ["", "absent", &"x".repeat(56), &"x".repeat(5000)] {
+        let mut said = Findings::new();
+        assert!(!kernel.delete_module(name.as_bytes(), true, Exit::Returns, &mut said));
+        assert_eq!(said.errno(), Some(Errno::ENOENT), "LIFE-32: {name}");
+    }
+}
+
+#[test]
+fn life_39_and_61_modules_that_were_there() {
+    let tainted = |name| LoadedModule { taints: 1 << 12 | 1 << 13, ..module(name, true, true) };
+    let run = |minor, tracking| {
+        let mut kernel = kernel(6, minor, tracking);
+        for (name, init) in [("a", Init::Returns(0)), ("a", Init::Fails(Errno::EIO)), ("b", Init::Returns(0))]
+        {
+            load(&mut kernel, tainted(name), init);
+            kernel.delete_module(name.as_bytes(), false, Exit::Returns, &mut Findings::new());
+        }
+        load(&mut kernel, module("clean", true, true), Init::Returns(0));
+        load(&mut kernel, module("loading", true, true), Init::Crashes);
+        kernel.print_modules()
+    };
+    let linked = "Modules linked in: loading(+) clean";
+    assert_eq!(run(12, false), format!("{linked} [last unloaded: b(OE)]\n"), "LIFE-61");
+    assert_eq!(
+        run(12, true),
+        format!("{linked}\nUnloaded tainted modules: b(OE):1 a(OE):2 [last unloaded: b(OE)]\n"),
+        "LIFE-39, LIFE-61: a failed init counts"
+    );
+    assert_eq!(run(0, false), format!("{linked} [last unloaded: b]\n"), "LIFE-61: before 6.1");
+}
+
+#[test]
+fn steps_that_cannot_be_taken() {
+    for step in ["reboot", "insmod", "rmmod", "insmod hello --init=maybe", "lsmod now"] {
+        let ran = simulate(KERNEL, &[step], &[]).exits(2);
+        assert!(ran.stderr.contains(&format!("step \"{}", &step[..4])), "{step}: {ran:?}");
+    }
+    simulate(KERNEL, &["insmod nothing_of_that_name"], &[]).exits(3);
+    let ran = simulate(
+        KERNEL,
+        &["# only that", "lsmod", "dmesg", "print_modules"],
+        &["--with", &ko(KERNEL, "hello").display().to_string()],
+    );
+    assert!(ran.exits(0).stdout.contains("Modules linked in: hello(OE)\n"));
+}
+
+/// The addresses that real kernels gave their modules, one after the other from boot, init memory freed in between.
+#[test]
+fn layout_50_and_54_whole_boots() {
+    let test = "layout_50_and_54_whole_boots";
+    let Some(top) = common::from_environment(test, "KMODLD_TRUTH") else { return };
+    let trees = trees(test);
+    let mut wrong = Vec::new();
+    for pack in packs(&top) {
+        let scratch = tempfile::tempdir().unwrap();
+        let name = set_name(&pack);
+        let members = |end: &str| vec!["--wildcards".to_owned(), format!("{name}{end}")];
+        unpack(&pack, scratch.path(), &members("/set.json"));
+        let read = |path: PathBuf| -> Value { serde_json::from_slice(&common::read(&path)).unwrap() };
+        let dir = scratch.path().join(&name);
+        let facts = read(dir.join("set.json"));
+        let release = facts["kernel"].as_str().unwrap();
+        if !facts["cmdline"].as_str().unwrap().contains("nokaslr") {
+            continue;
+        }
+        let Some(tree) = trees.iter().find(|t| t.release == release && t.image.is_some()) else {
+            common::skipped(&format!("{test} ({name})"), &format!("no tree of {release} with its image"));
+            continue;
+        };
+        unpack(&pack, scratch.path(), &members("/*/meta.json"));
+        unpack(&pack, scratch.path(), &members("/*/module.ko"));
+        let captured = folder(&dir).into_iter().filter(|p| p.join("meta.json").exists());
+        let mut captured: Vec<(Value, PathBuf)> =
+            captured.map(|p| (read(p.join("meta.json")), p.join("module.ko"))).collect();
+        let before = |meta: &Value| meta["loaded_before"].as_array().unwrap().len();
+        captured.sort_by_key(|(meta, _)| before(meta));
+        let mut files: HashMap<String, PathBuf> =
+            tree.by_name().into_iter().map(|(name, path)| (name, path.to_owned())).collect();
+        files.extend(
+            captured.iter().map(|(m, file)| (m["module"].as_str().unwrap().to_owned(), file.clone())),
+        );
+        let source = KernelSource {
+            kernel: tree.image.clone(),
+            config: tree.config.clone(),
+            ..KernelSource::default()
+        };
+        let mut loader =
+            Loader::new(source.describe().unwrap().into_kernel(Some(release.to_owned())).unwrap());
+        let (mut loaded, mut exact) = (0, 0);
+        'modules: for (meta, file) in &captured {
+            for name in &meta["loaded_before"].as_array().unwrap()[loaded..] {
+                let Some(path) = files.get(name.as_str().unwrap()) else {
+                    common::skipped(
+                        &format!("{test} ({name})"),
+                        &format!("no file of {name}, which was loaded"),
+                    );
+                    break 'modules;
+                };
+                library::keep(&mut loader, &kmodld::input::read_decompressed(path).unwrap()).unwrap();
+                loaded += 1;
+            }
+            let bytes = common::read(file);
+            let opened = library::open_on(&loader, &bytes);
+            let load = library::load(&loader, &opened, &mut Findings::new()).unwrap();
+            let regions = meta["regions"].as_array().unwrap();
+            let mut same = regions.len() == load.layout.regions().count();
+            for region in regions {
+                let ours = elf_layout::Region::from_name(region["name"].as_str().unwrap()).unwrap();
+                same &= load.bases().get(ours) == hex(&region["base"]);
+            }
+            let percpu = hex(&meta["percpu"]["addr"]);
+            same &= percpu == 0 || load.placement.percpu == Some(percpu);
+            match same {
+                true => exact += 1,
+                false => wrong
+                    .push(format!("LAYOUT-50, LAYOUT-54: {name}: {}: {:x?}", meta["module"], load.placement)),
+            }
+        }
+        common::tell(&format!(
+            "{name}: {exact} of {} modules where the kernel put them, {loaded} loaded",
+            captured.len()
+        ));
+    }
+    assert!(wrong.is_empty(), "{}", common::first_of(&wrong));
+}
