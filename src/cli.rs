@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use elf_layout::Region;
 use kmodld::Stage;
+use kmodld::input::hex_bytes;
 
 /// Runs Linux's load_module in user space: what a kernel module looks like in
 /// memory, and whether a kernel would take it.
@@ -231,14 +232,6 @@ pub struct Live {
 /// A bitmap as 64-bit words, low word first.
 #[derive(Clone, Debug)]
 pub struct Words(pub Vec<u64>);
-
-/// Pairs of hexadecimal digits to bytes.
-pub fn hex_bytes(text: &str) -> Option<Vec<u8>> {
-    let pairs = text.strip_prefix("0x").unwrap_or(text).as_bytes().chunks(2);
-    let digits = |pair: &&[u8]| pair.len() == 2 && pair.iter().all(u8::is_ascii_hexdigit);
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    pairs.map(|pair| Some(pair).filter(digits).and_then(byte)).collect()
-}
 
 /// Bytes in hex to little-endian words.
 fn hex_words(text: &str) -> Result<Words, String> {

@@ -9,6 +9,7 @@ use elf_layout::{Finding, Findings, Layout, LoadInfo, Placement, Region};
 use serde::Serialize;
 use symres::Export;
 
+use crate::explain::Explainer;
 use crate::load::Load;
 use crate::raw_output::file_name;
 
@@ -52,6 +53,12 @@ pub struct Document {
     pub percpu: PercpuEntry,
     /// Linkage tables with slots in use, which branches that do not reach far enough go through (aarch64).
     pub plts: Vec<PltEntry>,
+    /// What was changed after relocation, in order.
+    pub patches: Vec<PatchEntry>,
+    /// Bytes that only the running kernel knows.
+    pub runtime: Vec<RuntimeEntry>,
+    /// What would have been needed of the running kernel and was not known.
+    pub unknown: Vec<String>,
     /// Everything the kernel would say, and more.
     pub findings: Vec<FindingEntry>,
 }
@@ -147,6 +154,32 @@ pub struct SlotEntry {
     pub addr: String,
     /// Where it leads.
     pub target: String,
+}
+
+/// Bytes that a step after relocation changed.
+#[derive(Debug, Serialize)]
+pub struct PatchEntry {
+    /// Address of the first one.
+    pub addr: String,
+    /// How many.
+    pub size: u64,
+    /// The step.
+    pub step: &'static str,
+    /// What tells this patch from others of its step; null if there is nothing to tell.
+    pub detail: Option<String>,
+    /// Where it is.
+    pub symbol: Option<String>,
+}
+
+/// Bytes that are not predicted.
+#[derive(Debug, Serialize)]
+pub struct RuntimeEntry {
+    /// Address of the first one.
+    pub addr: String,
+    /// How many.
+    pub size: u64,
+    /// What they are.
+    pub what: String,
 }
 
 /// One finding.
@@ -248,6 +281,35 @@ fn plts(load: &Load<'_>) -> Vec<PltEntry> {
     used.map(entry).collect()
 }
 
+/// What was changed after relocation.
+fn patches(load: &Load<'_>) -> Vec<PatchEntry> {
+    if load.record.patches.is_empty() {
+        return Vec::new();
+    }
+    let explainer = Explainer::new(load);
+    let entry = |patch: &finalize::Patch| {
+        let at = load.placement.address(patch.place);
+        PatchEntry {
+            addr: address(at),
+            size: patch.len,
+            step: patch.step.name(),
+            detail: explainer.detail(patch),
+            symbol: explainer.symbol(at),
+        }
+    };
+    load.record.patches.iter().map(entry).collect()
+}
+
+/// Bytes that only the running kernel knows.
+fn runtime(load: &Load<'_>) -> Vec<RuntimeEntry> {
+    let entry = |state: &finalize::RuntimeState| RuntimeEntry {
+        addr: address(load.placement.address(state.place)),
+        size: state.len,
+        what: state.what.clone().into_owned(),
+    };
+    load.record.runtime.iter().map(entry).collect()
+}
+
 impl Document {
     /// Describes a load.
     pub fn new(load: &Load<'_>, release: &str, said: &Findings) -> Self {
@@ -275,6 +337,9 @@ impl Document {
                 size: load.info.sechdrs.get(pcpu).filter(|_| pcpu != 0).map_or(0, |s| s.sh_size),
             },
             plts: plts(load),
+            patches: patches(load),
+            runtime: runtime(load),
+            unknown: load.record.unknown.clone(),
             findings: findings(said),
         }
     }

@@ -7,10 +7,16 @@ use elf_layout::place::move_module;
 use elf_layout::signature::{SignatureTail, module_sig_check};
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
-use elf_layout::{Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, ModuleFile, Placement, Severity};
+use elf_layout::{
+    Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, Memory, ModuleFile, Placement, SectionPlace,
+    Severity,
+};
 use finalize::finalizer::LoadFacts;
 use finalize::parse_args::{ParamEnv, parse_args};
-use finalize::{Finalizer, Patch, Record, Step, finalize, post_relocation, refuse_without_ftrace_plt};
+use finalize::{
+    Finalizer, Patch, Record, RunningKernel, RuntimeState, Step, finalize, post_relocation,
+    refuse_without_ftrace_plt, struct_module,
+};
 use reloc::{ARCHITECTURES, Architecture, Cpu, ModArch, ModPltSec, Symbols, apply_relocations, architecture};
 use symres::early::{
     already_loaded, check_export_symbol_versions, check_modinfo_taints, early_mod_check,
@@ -169,6 +175,8 @@ fn module_signature<'d>(
 /// A module in memory, as far as its load went.
 #[derive(Debug)]
 pub struct Load<'d> {
+    /// The kernel that it was loaded into.
+    pub kernel: &'d Kernel,
     /// Its architecture.
     pub arch: &'static dyn Architecture,
     /// What the architecture keeps of it: its linkage tables.
@@ -300,6 +308,7 @@ pub fn load_module<'d>(
     }
     let taints = at_stop.unwrap_or(resolution.taints);
     let mut load = Load {
+        kernel,
         arch,
         mod_arch,
         info,
@@ -315,14 +324,7 @@ pub fn load_module<'d>(
     verify_exported_symbols(kernel, file, load.exports().iter().map(|e| &*e.name), said);
     load.coming = !said.refused();
     if let Some(params) = args.params {
-        let set = parse_args(&load.info, &load.layout, &mut load.image, params, &ParamEnv::default(), said);
-        let written = set.written.iter().map(|w| Patch {
-            place: w.place,
-            len: w.len,
-            step: Step::Parameter,
-            detail: w.record,
-        });
-        load.record.patches.extend(written);
+        load.parse_args(running, params, said);
     }
     Some(load)
 }
@@ -387,6 +389,40 @@ fn klp_find_object_symbol(kernel: &Kernel, name: &[u8], position: u64) -> Result
 }
 
 impl Load<'_> {
+    /// `parse_args`, and what it leaves in the record.
+    fn parse_args(&mut self, running: &Running<'_>, params: &[u8], said: &mut Findings) {
+        let env = ParamEnv::default();
+        let set = parse_args(&self.info, &self.layout, &mut self.image, params, &env, said);
+        let mut patch = |place, len, step, detail| {
+            self.record.patches.push(Patch { place, len, step, detail });
+        };
+        for w in &set.written {
+            patch(w.place, w.len, Step::Parameter, w.record);
+        }
+        if let Some(requested) = set.async_probe {
+            let path = "async_probe_requested";
+            let this = self.layout.place(self.info.file.index().module);
+            let member = running.member("module", path);
+            if let (Some(this), Some(member)) = (this, member) {
+                let place = SectionPlace { offset: this.offset.saturating_add(member.offset), ..this };
+                if let Some([byte]) = self.image.at_mut(place, 1) {
+                    *byte = u8::from(requested);
+                    patch(place, 1, Step::StructModule, struct_module::detail_of(path));
+                }
+            }
+        }
+        for pointer in set.pointers {
+            let what = "parameter: a copy of its string".into();
+            self.record.runtime.push(RuntimeState { place: pointer.place, len: 8, what });
+        }
+        if !set.dyndbg.is_empty() {
+            self.record.not_known("what a dyndbg query switches on: give no dyndbg parameter");
+        }
+        if !set.not_run.is_empty() {
+            self.record.not_known("what a parameter writes that is set by code of the module");
+        }
+    }
+
     /// The exports of the module at their final addresses.
     pub fn exports(&self) -> Vec<Export> {
         let known = |symbol: &u32| !self.resolution.unknown.contains(symbol);

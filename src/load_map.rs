@@ -6,9 +6,12 @@ use elf_layout::Memory;
 use elf_layout::bytes::printed;
 use elf_layout::elf::{SHF_EXECINSTR, SHF_WRITE, SHN_ABS, SHN_UNDEF, SymFields};
 
+use finalize::Patch;
+
+use crate::explain::Explainer;
 use crate::load::Load;
 
-/// The load map of a module.
+/// The load map of a module: regions, sections, symbols, and what wrote which bytes.
 pub fn load_map(load: &Load<'_>, release: &str) -> String {
     let mut out = String::new();
     // Writing to a String does not fail.
@@ -83,5 +86,52 @@ fn write_map(out: &mut String, load: &Load<'_>, release: &str) -> std::fmt::Resu
         let at = import.address.map_or(String::from("(not known)"), |a| format!("{a:#018x}"));
         writeln!(out, "  {at:<18}  {}  ({})", printed(&import.name), printed(&import.owner))?;
     }
+    let explainer = Explainer::new(load);
+    write_relocations(out, &explainer)?;
+    write_record(out, load, &explainer)
+}
+
+/// Where an address is, for the end of a line.
+fn whereabouts(explainer: &Explainer<'_, '_>, address: u64) -> String {
+    explainer.symbol(address).map_or(String::new(), |symbol| format!("  ({symbol})"))
+}
+
+/// A line per relocation, by address: how much it writes, its type and target, where it lies.
+fn write_relocations(out: &mut String, explainer: &Explainer<'_, '_>) -> std::fmt::Result {
+    writeln!(out, "\nrelocations")?;
+    for relocation in explainer.relocations() {
+        let (at, len) = (relocation.address, relocation.len);
+        let text = explainer.relocation_text(relocation);
+        writeln!(out, "  {at:#018x}  {len}  {text}{}", whereabouts(explainer, at))?;
+    }
     Ok(())
+}
+
+/// A line per patch and per run of run-time state, by address; then what was not known.
+fn write_record(out: &mut String, load: &Load<'_>, explainer: &Explainer<'_, '_>) -> std::fmt::Result {
+    let record = &load.record;
+    let mut patches: Vec<(u64, &Patch)> =
+        record.patches.iter().map(|p| (load.placement.address(p.place), p)).collect();
+    // Stable: of two at an address, the later one is below.
+    patches.sort_by_key(|(at, _)| *at);
+    if !patches.is_empty() {
+        writeln!(out, "\npatches\n  {:<18}  {:>7}  what", "address", "bytes")?;
+    }
+    for (at, patch) in patches {
+        let detail = explainer.detail(patch).map_or(String::new(), |detail| format!(": {detail}"));
+        let symbol = whereabouts(explainer, at);
+        writeln!(out, "  {at:#018x}  {:>7}  {}{detail}{symbol}", patch.len, patch.step.name())?;
+    }
+    let mut runtime: Vec<_> = record.runtime.iter().map(|r| (load.placement.address(r.place), r)).collect();
+    runtime.sort_by_key(|(at, _)| *at);
+    if !runtime.is_empty() {
+        writeln!(out, "\nknown to the running kernel only\n  {:<18}  {:>7}  what", "address", "bytes")?;
+    }
+    for (at, state) in runtime {
+        writeln!(out, "  {at:#018x}  {:>7}  {}{}", state.len, state.what, whereabouts(explainer, at))?;
+    }
+    if !record.unknown.is_empty() {
+        writeln!(out, "\nnot known")?;
+    }
+    record.unknown.iter().try_for_each(|what| writeln!(out, "  {what}"))
 }

@@ -1,12 +1,13 @@
 //! The kernel that runs: its memory as far as an image or the running system tells it, the layout of its
 //! types, its CPUs. What of it changes the bytes of a module comes through [`finalize::RunningKernel`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use elf_layout::elf::EM_X86_64;
-use finalize::{Member, RunningKernel, TYPES};
+use finalize::{MEMORY, Member, Part, RunningKernel, TYPES};
 use kernel_image::{Btf, KernelImage};
-use symres::Kernel;
+use symres::kallsyms::KernelSymbols;
+use symres::{Export, Kernel};
 
 /// A piece of kernel memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,8 +86,8 @@ pub enum LinkMemory {
     Unknown,
     /// All that an image holds.
     Image(Box<KernelImage<'static>>),
-    /// Pieces that a SPEC kept.
-    Pieces(Vec<Piece>),
+    /// Pieces that a SPEC kept, by address.
+    Pieces(BTreeMap<u64, Vec<u8>>),
 }
 
 impl LinkMemory {
@@ -97,7 +98,69 @@ impl LinkMemory {
                 let bytes = image.read_relocated(address, out.len());
                 bytes.map(|bytes| out.copy_from_slice(&bytes)).is_some()
             }
-            LinkMemory::Pieces(pieces) => read_pieces(pieces, address, out),
+            LinkMemory::Pieces(pieces) => {
+                let piece = pieces.range(..=address).next_back();
+                let read = piece.map(|(start, bytes)| {
+                    let from = usize::try_from(address.wrapping_sub(*start)).ok()?;
+                    let end = from.checked_add(out.len())?;
+                    out.copy_from_slice(bytes.get(from..end)?);
+                    Some(())
+                });
+                read.flatten().is_some()
+            }
+        }
+    }
+
+    /// What [`MEMORY`] lists: the pieces that a SPEC keeps of an image, joined where they touch.
+    pub fn pieces(&self, symbols: &KernelSymbols, exports: &[Export]) -> BTreeMap<u64, Vec<u8>> {
+        let image = match self {
+            LinkMemory::Unknown => return BTreeMap::new(),
+            LinkMemory::Pieces(pieces) => return pieces.clone(),
+            LinkMemory::Image(image) => image,
+        };
+        let mut extents: Vec<(u64, u64)> = MEMORY.iter().flat_map(|part| part_of(*part, symbols, exports)).collect();
+        extents.sort_unstable();
+        extents.dedup_by(|next, last| {
+            let touches = next.0 <= last.1;
+            if touches {
+                last.1 = last.1.max(next.1);
+            }
+            touches
+        });
+        let read = |(start, end): (u64, u64)| {
+            let bytes = image.read_relocated(start, usize::try_from(end.checked_sub(start)?).ok()?)?;
+            Some((start, bytes.into_owned()))
+        };
+        extents.into_iter().filter_map(read).collect()
+    }
+}
+
+/// Start and end of all that belongs to a part.
+fn part_of(part: Part, symbols: &KernelSymbols, exports: &[Export]) -> Vec<(u64, u64)> {
+    /// No table that is read is larger.
+    const LONGEST: u64 = 1 << 20;
+    let sized = |at: u64, len: u64| (at, at.saturating_add(len));
+    match part {
+        Part::Between(start, stop) => {
+            let ends = symbols.address(start).zip(symbols.address(stop));
+            ends.filter(|(start, stop)| start < stop && stop.wrapping_sub(*start) <= LONGEST).into_iter().collect()
+        }
+        Part::Object(name) => {
+            let Some(start) = symbols.address(name) else { return Vec::new() };
+            let after = symbols.iter().map(|s| s.address).filter(|address| *address > start).min();
+            let end = after.filter(|end| end.wrapping_sub(start) <= LONGEST);
+            end.map(|end| (start, end)).into_iter().collect()
+        }
+        Part::Prefix(prefix, len) => {
+            let named = symbols.iter().filter(|s| s.name.starts_with(prefix.as_bytes()));
+            named.map(|s| sized(s.address, len)).collect()
+        }
+        Part::ExportedData(len) => {
+            let code = |kind: u8| matches!(kind, b't' | b'T' | b'w' | b'W');
+            let functions: BTreeSet<u64> =
+                symbols.iter().filter(|s| code(s.kind)).map(|s| s.address).collect();
+            let data = exports.iter().filter_map(|e| e.address).filter(|at| !functions.contains(at));
+            data.map(|at| sized(at, len)).collect()
         }
     }
 }

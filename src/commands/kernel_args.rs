@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kmodld::input::read_decompressed;
+use kmodld::input::{hex_bytes, read_decompressed};
 use kmodld::kernel_source::KernelSource;
 use kmodld::load::{Args, open};
 use kmodld::running::Piece;
@@ -12,7 +12,7 @@ use reloc::aarch64::has_erratum_843419;
 use serde::Deserialize;
 use symres::{BootParams, Init, LoadFlags, Taints};
 
-use crate::cli::{Kernel, Live, hex_bytes};
+use crate::cli::{Kernel, Live};
 use crate::report;
 
 impl Live {

@@ -1,8 +1,10 @@
 //! `kmodld link`
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use elf_layout::Findings;
+use finalize::Step;
 use kmodld::document::Document;
 use kmodld::input::read_decompressed;
 use kmodld::load::{Args, open};
@@ -115,6 +117,9 @@ fn finish(args: &Link, loader: &Loader, load: &Load<'_>, said: &Findings) -> Res
         report::warn("parameters are set last: this stage does not show them");
     }
     report::findings(&args.file.display().to_string(), &document.findings);
+    for what in &document.unknown {
+        report::warn(&format!("not known: {what}"));
+    }
     if args.json {
         return report::json(&document);
     }
@@ -138,8 +143,28 @@ fn summary(args: &Link, load: &Load<'_>, document: &Document) -> String {
         load.relocations(),
         document.imports.len()
     ));
+    if load.stage == Stage::Final {
+        out.push_str(&changes(load));
+    }
     if let Some(output) = &args.output {
         out.push_str(&format!("written to {}\n", output.display()));
     }
     out
+}
+
+/// What was changed after relocation, counted by step in their order.
+fn changes(load: &Load<'_>) -> String {
+    let mut by_step: BTreeMap<Step, (u64, u64)> = BTreeMap::new();
+    for patch in &load.record.patches {
+        let (count, bytes) = by_step.entry(patch.step).or_default();
+        (*count, *bytes) = (count.saturating_add(1), bytes.saturating_add(patch.len));
+    }
+    let lines = by_step.iter().map(|(step, (count, bytes))| {
+        format!("  {count:>7} {:<28} {bytes:>9} bytes\n", step.name())
+    });
+    let runtime = load.record.runtime.iter().fold(0u64, |sum, state| sum.saturating_add(state.len));
+    format!(
+        "\nchanged after relocation\n{}  {runtime} bytes are known to the running kernel only (--map lists them)\n",
+        lines.collect::<String>()
+    )
 }

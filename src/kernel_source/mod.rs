@@ -7,6 +7,7 @@ pub mod image;
 pub mod spec_file;
 pub mod tree;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ use symres::symvers::{SymversEntry, parse_symvers};
 use symres::{Export, Kernel, KernelParts, LoadFlags};
 
 use crate::error::Error;
-use crate::input::read_decompressed;
+use crate::input::{hex_bytes, read_decompressed};
 use crate::running::{LinkMemory, Machine, Types};
 use spec_file::Records;
 
@@ -212,6 +213,15 @@ impl Description {
         self.symbols.iter().for_each(|symbols| records.set("kallsyms", kallsyms_text(symbols)));
         self.exports.iter().for_each(|exports| records.set("exports", exports_text(exports)));
         self.symvers.iter().for_each(|symvers| records.set("symvers", symvers_text(symvers)));
+        if self.types != Types::default() {
+            records.set("types", self.types.to_text());
+        }
+        if let (Some(symbols), Some(exports)) = (&self.symbols, &self.exports) {
+            let pieces = self.memory.pieces(symbols, exports);
+            if !pieces.is_empty() {
+                records.set("memory", memory_text(&pieces));
+            }
+        }
         for (n, der) in self.certificates.iter().enumerate() {
             records.set(&format!("{CERTIFICATE}{n:04}"), der.as_slice());
         }
@@ -233,8 +243,14 @@ impl Description {
             symbols: records.get("kallsyms").map(KernelSymbols::parse).transpose().map_err(bad)?,
             symvers: records.get("symvers").map(parse_symvers).transpose().map_err(bad)?,
             certificates: records.all(CERTIFICATE).map(<[u8]>::to_vec).collect(),
+            types: records.text("types").map(|text| Types::parse(&text)).unwrap_or_default(),
             ..Description::default()
         };
+        if let Some(text) = records.text("memory") {
+            let pieces =
+                parse_memory(&text).ok_or_else(|| Error::unusable(path, "a damaged record \"memory\""))?;
+            description.memory = LinkMemory::Pieces(pieces);
+        }
         if let Some(text) = records.get("exports") {
             let exports =
                 parse_exports(text).ok_or_else(|| Error::unusable(path, "a damaged record \"exports\""))?;
@@ -361,6 +377,29 @@ fn parse_exports(text: &[u8]) -> Option<Vec<Export>> {
         })
     };
     text.strip_suffix(b"\n").unwrap_or(text).split(|b| *b == b'\n').map(line).collect()
+}
+
+/// The SPEC's record `memory`: a line for each piece, its address and its bytes, all in hex.
+fn memory_text(pieces: &BTreeMap<u64, Vec<u8>>) -> String {
+    use std::fmt::Write;
+    let mut out = String::new();
+    for (address, bytes) in pieces {
+        // Writing to a String does not fail.
+        let _ = write!(out, "{address:#x} ");
+        bytes.iter().for_each(|byte| {
+            let _ = write!(out, "{byte:02x}");
+        });
+        out.push('\n');
+    }
+    out
+}
+
+fn parse_memory(text: &str) -> Option<BTreeMap<u64, Vec<u8>>> {
+    let line = |line: &str| {
+        let (address, bytes) = line.strip_prefix("0x")?.split_once(' ')?;
+        Some((u64::from_str_radix(address, 16).ok()?, hex_bytes(bytes)?))
+    };
+    text.lines().map(line).collect()
 }
 
 fn symvers_text(symvers: &[SymversEntry]) -> Vec<u8> {

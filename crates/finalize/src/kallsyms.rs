@@ -1,11 +1,15 @@
 //! `add_kallsyms`: the symbol tables that `/proc/kallsyms` reads (FIN-3, FIN-4).
 
+use alloc::vec::Vec;
+
 use elf_layout::bytes::slice_mut;
 use elf_layout::elf::{
     SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHN_ABS, SHN_LORESERVE, SHN_UNDEF, SHT_NOBITS, STB_WEAK, STT_OBJECT,
     SYM_SIZE, Sym, SymFields,
 };
 use elf_layout::{Layout, LoadInfo, Memory, Placement, SectionPlace};
+
+use crate::finalizer::Finalizer;
 
 /// Fills the tables that `layout_symtab` made room for: `struct mod_kallsyms`
 /// and type letters of all symbols in init memory, and the core symbols with
@@ -68,6 +72,32 @@ pub fn add_kallsyms(
 fn write(memory: &mut [u8], at: u64, bytes: &[u8]) {
     if let Some(target) = slice_mut(memory, at, bytes.len() as u64) {
         target.copy_from_slice(bytes);
+    }
+}
+
+/// Symbols of sections that are not kept have values in the temporary copy, which is freed after the load
+/// (LAYOUT-43): nothing tells where it was.
+pub fn symbols_of_the_temporary_copy(module: &mut Finalizer<'_, '_>) {
+    let file = module.info.file;
+    let pcpu = file.index().pcpu;
+    let lost = |symbol: &Sym| {
+        let shndx = usize::from(symbol.shndx());
+        let section = shndx != usize::from(SHN_UNDEF) && symbol.shndx() < SHN_LORESERVE;
+        section && shndx != pcpu && module.layout.place(shndx).is_none()
+    };
+    let Some(plan) = &module.layout.symtab else { return };
+    let full = module.table(file.index().sym).map(|table| table.address);
+    let core = module.placement.address(SectionPlace { region: plan.core_region, offset: plan.symoffs });
+    let in_full = full.into_iter().flat_map(|table| (0u64..).zip(file.symbols()).map(move |s| (table, s)));
+    let in_core = (0u64..).zip(&plan.core_symbols);
+    let in_core = in_core.filter_map(|(n, index)| Some((core, (n, file.symbols().get(*index as usize)?))));
+    let lost: Vec<u64> = in_full
+        .chain(in_core)
+        .filter(|(_, (_, symbol))| lost(symbol))
+        .map(|(table, (n, _))| table.wrapping_add(n.wrapping_mul(SYM_SIZE)).wrapping_add(8))
+        .collect();
+    for value in lost {
+        module.runtime(value, 8, "value of a symbol whose section is not kept");
     }
 }
 

@@ -9,6 +9,7 @@ extern crate alloc;
 
 pub mod aarch64;
 pub mod arch;
+pub mod coming;
 pub mod extable;
 pub mod finalizer;
 pub mod ftrace;
@@ -28,8 +29,8 @@ pub mod x86_64;
 
 pub use finalizer::Finalizer;
 pub use module_finalize::refuse_without_ftrace_plt;
-pub use record::{Patch, Record, Step};
-pub use running::{Member, RunningKernel, TYPES};
+pub use record::{Choice, Patch, Record, RuntimeState, Step};
+pub use running::{MEMORY, Member, Part, RunningKernel, TYPES};
 
 use elf_layout::{Layout, LoadInfo, Memory, Placement};
 
@@ -58,5 +59,7 @@ pub fn finalize(module: &mut Finalizer<'_, '_>) {
     jump_label::jump_label_add_module(module, arch);
     trace_events::trace_module_notify(module);
     arch.static_calls(module);
+    coming::module_coming(module);
     struct_module::write_struct_module(module);
+    kallsyms::symbols_of_the_temporary_copy(module);
 }

@@ -46,6 +46,8 @@ pub enum Step {
     StaticCall,
     /// `trace_module_add_evals`, `trace_module_add_events` (spec 06, 6.7).
     TraceEvent,
+    /// `srcu_module_coming` (spec 06, 6.7).
+    Srcu,
     /// A member of `struct module`.
     StructModule,
     /// `parse_args` (spec 07).
@@ -74,6 +76,7 @@ impl Step {
             Step::SortStaticCalls => "static call sites sorted",
             Step::StaticCall => "static call",
             Step::TraceEvent => "trace event",
+            Step::Srcu => "SRCU",
             Step::StructModule => "struct module",
             Step::Parameter => "parameter",
         }

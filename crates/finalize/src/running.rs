@@ -2,6 +2,8 @@
 
 use core::fmt::Debug;
 
+use crate::{coming, struct_module};
+
 /// Where a member lies in a struct of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
@@ -80,6 +82,67 @@ impl RunningKernel for Unknown {
     }
 }
 
+/// Kernel memory that a [`RunningKernel`] without a whole image has to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// From one symbol up to another.
+    Between(&'static str, &'static str),
+    /// What a symbol names, up to the next one.
+    Object(&'static str),
+    /// So many bytes at each symbol whose name begins so.
+    Prefix(&'static str, u64),
+    /// So many bytes at each export that is no function.
+    ExportedData(u64),
+}
+
+/// What of the kernel's memory the steps read ([`RunningKernel::read`], [`RunningKernel::pointer`]): nothing
+/// else, so that it can be kept apart from the image.
+pub const MEMORY: &[Part] = &[
+    // apply_paravirt, and alternatives with ALT_FLAG_DIRECT_CALL (FIN-25).
+    Part::Object("pv_ops"),
+    // apply_returns
+    Part::Object("x86_return_thunk"),
+    // static_call_add_module: which key a trampoline belongs to (FIN-60), and its function (FIN-61).
+    Part::Between("__start_static_call_tramp_key", "__stop_static_call_tramp_key"),
+    Part::Prefix("__SCK__", 16),
+    // Static keys of jump labels, alone or in a struct tracepoint (FIN-52): modules can only name exports.
+    Part::ExportedData(32),
+];
+
 /// The structs of which the steps need members or sizes, with the paths of those members: what a
 /// [`RunningKernel`] has to know of the kernel's BTF.
-pub const TYPES: &[(&str, &[&str])] = &[("cpuinfo_x86", &["x86_capability"])];
+pub const TYPES: &[(&str, &[&str])] = &[
+    ("cpuinfo_x86", &["x86_capability"]),
+    ("module", struct_module::MEMBERS),
+    ("module_memory", struct_module::MEMORY_MEMBERS),
+    ("module_layout", struct_module::LAYOUT_MEMBERS),
+    ("kernel_param", &[]),
+    ("kernel_symbol", &[]),
+    ("bpf_raw_event_map", &[]),
+    ("jump_entry", &[]),
+    ("exception_table_entry", &[]),
+    ("error_injection_entry", &[]),
+    ("static_call_site", &[]),
+    ("bug_entry", &[]),
+    ("_ddebug", &[]),
+    ("ddebug_class_map", &["link", "mod_name"]),
+    ("srcu_struct", coming::SRCU_MEMBERS),
+    (
+        "trace_event_call",
+        &[
+            "list",
+            "class",
+            "event.node",
+            "event.list",
+            "event.type",
+            "event.funcs",
+            "print_fmt",
+            "module",
+            "flags",
+        ],
+    ),
+    ("trace_event_class", &["system", "get_fields", "fields", "fields_array", "raw_init"]),
+    ("trace_event_fields", &["name", "type", "needs_test"]),
+    ("trace_event_functions", &["trace", "raw", "hex", "binary"]),
+    ("trace_eval_map", &["system", "eval_string", "eval_value"]),
+];

@@ -1,6 +1,517 @@
-//! The members of `struct module` that follow from the file, its place and the kernel.
+//! The members of `struct module` that follow from the file, its place and the kernel, at the offsets
+//! that the kernel's BTF gives. A kernel has a member if its configuration has what it is for, so no
+//! option is asked for here. `docs/final-bytes.md` lists the members that only the running kernel knows.
 
+use alloc::vec::Vec;
+
+use elf_layout::bytes::{le32, slice};
+use elf_layout::elf::{SHF_ALLOC, SHT_NOTE};
+use elf_layout::version::Generation;
+
+use crate::arch::arch;
 use crate::finalizer::Finalizer;
+use crate::record::Step;
+use crate::running::Member;
+
+/// `MODULE_STATE_COMING`
+const COMING: u64 = 1;
+/// `MODULE_REF_BASE`, and the reference that the load itself holds (LIFE-20).
+const REFCNT: u64 = 2;
+
+/// How large one record of a section is.
+#[derive(Clone, Copy, Debug)]
+enum Size {
+    /// So many bytes on all 64-bit kernels.
+    Bytes(u64),
+    /// As the kernel's struct of that name.
+    Struct(&'static str),
+}
+
+/// `section_objs`: a member that points to a section, the member that counts its records, the sections
+/// of which the first that there is counts, and the size of a record.
+type Objs = (&'static str, Option<&'static str>, &'static [&'static str], Size);
+
+/// What `find_module_sections` sets.
+const OBJS: &[Objs] = &[
+    ("kp", Some("num_kp"), &["__param"], Size::Struct("kernel_param")),
+    ("syms", Some("num_syms"), &["__ksymtab"], Size::Struct("kernel_symbol")),
+    ("crcs", None, &["__kcrctab"], Size::Bytes(4)),
+    ("gpl_syms", Some("num_gpl_syms"), &["__ksymtab_gpl"], Size::Struct("kernel_symbol")),
+    ("gpl_crcs", None, &["__kcrctab_gpl"], Size::Bytes(4)),
+    ("ctors", Some("num_ctors"), &[".ctors", ".init_array"], Size::Bytes(8)),
+    ("noinstr_text_start", Some("noinstr_text_size"), &[".noinstr.text"], Size::Bytes(1)),
+    // CONFIG_HAVE_ARCH_PREL32_RELOCATIONS: tracepoint_ptr_t is self-relative.
+    ("tracepoints_ptrs", Some("num_tracepoints"), &["__tracepoints_ptrs"], Size::Bytes(4)),
+    ("srcu_struct_ptrs", Some("num_srcu_structs"), &["___srcu_struct_ptrs"], Size::Bytes(8)),
+    ("bpf_raw_events", Some("num_bpf_raw_events"), &["__bpf_raw_tp_map"], Size::Struct("bpf_raw_event_map")),
+    ("jump_entries", Some("num_jump_entries"), &["__jump_table"], Size::Struct("jump_entry")),
+    ("trace_events", Some("num_trace_events"), &["_ftrace_events"], Size::Bytes(8)),
+    ("trace_evals", Some("num_trace_evals"), &["_ftrace_eval_map"], Size::Bytes(8)),
+    ("trace_bprintk_fmt_start", Some("num_trace_bprintk_fmt"), &["__trace_printk_fmt"], Size::Bytes(8)),
+    ("ei_funcs", Some("num_ei_funcs"), &["_error_injection_whitelist"], Size::Struct("error_injection_entry")),
+    ("kprobes_text_start", Some("kprobes_text_size"), &[".kprobes.text"], Size::Bytes(1)),
+    ("kprobe_blacklist", Some("num_kprobe_blacklist"), &["_kprobe_blacklist"], Size::Bytes(8)),
+    ("printk_index_start", Some("printk_index_size"), &[".printk_index"], Size::Bytes(8)),
+    (
+        "static_call_sites",
+        Some("num_static_call_sites"),
+        &[".static_call_sites"],
+        Size::Struct("static_call_site"),
+    ),
+    ("kunit_suites", Some("num_kunit_suites"), &[".kunit_test_suites"], Size::Bytes(8)),
+    ("kunit_init_suites", Some("num_kunit_init_suites"), &[".kunit_init_test_suites"], Size::Bytes(8)),
+    ("extable", Some("num_exentries"), &["__ex_table"], Size::Struct("exception_table_entry")),
+    // In struct module since v6.4-rc4 (3ac23a3f4f1c); before that only load_info has it.
+    ("dyndbg_info.descs", Some("dyndbg_info.num_descs"), &["__dyndbg"], Size::Struct("_ddebug")),
+    (
+        "dyndbg_info.classes",
+        Some("dyndbg_info.num_classes"),
+        &["__dyndbg_classes"],
+        Size::Struct("ddebug_class_map"),
+    ),
+];
+
+/// As [`OBJS`], but of sections that need not be in memory (`any_section_objs`, and the loops of
+/// `module_bug_finalize`, `module_cfi_finalize`: FIN-7, FIN-8).
+const ANY_OBJS: &[Objs] = &[
+    ("btf_data", Some("btf_data_size"), &[".BTF"], Size::Bytes(1)),
+    ("btf_base_data", Some("btf_base_data_size"), &[".BTF.base"], Size::Bytes(1)),
+    ("bug_table", Some("num_bugs"), &["__bug_table"], Size::Struct("bug_entry")),
+    ("kcfi_traps", None, &["__kcfi_traps"], Size::Bytes(4)),
+];
+
+/// Members that only the running kernel knows, whatever the module.
+const RUNTIME: &[(&str, &str)] = &[
+    ("list", "struct module: list, its place in the kernel's list of modules"),
+    ("mkobj", "struct module: mkobj, its kobject in sysfs"),
+    ("modinfo_attrs", "struct module: modinfo_attrs, allocated for sysfs"),
+    ("holders_dir", "struct module: holders_dir, allocated for sysfs"),
+    ("sect_attrs", "struct module: sect_attrs, allocated for sysfs"),
+    ("notes_attrs", "struct module: notes_attrs, allocated for sysfs"),
+    ("bug_list", "struct module: bug_list, its place in the list of bug tables"),
+    ("args", "struct module: args, a copy of the parameters"),
+    ("source_list", "struct module: source_list, modules that use it"),
+    ("target_list", "struct module: target_list, modules that it uses"),
+    ("its_num_pages", "struct module: its_num_pages, on CPUs that need ITS thunks"),
+    ("its_page_array", "struct module: its_page_array, allocated on CPUs that need ITS thunks"),
+];
+
+/// The members of `struct module` that are looked up in the kernel's BTF. [`Patch::detail`] of
+/// [`Step::StructModule`] is a position in this list.
+///
+/// [`Patch::detail`]: crate::Patch::detail
+pub const MEMBERS: &[&str] = &[
+    "state",
+    "list",
+    "build_id",
+    "mkobj",
+    "modinfo_attrs",
+    "version",
+    "srcversion",
+    "holders_dir",
+    "syms",
+    "crcs",
+    "num_syms",
+    "kcfi_traps",
+    "kcfi_traps_end",
+    "param_lock.owner",
+    "param_lock.wait_list",
+    "kp",
+    "num_kp",
+    "num_gpl_syms",
+    "gpl_syms",
+    "gpl_crcs",
+    "using_gplonly_symbols",
+    "sig_ok",
+    "async_probe_requested",
+    "num_exentries",
+    "extable",
+    "mem",
+    "core_layout",
+    "init_layout",
+    "arch.num_orcs",
+    "arch.orc_unwind_ip",
+    "arch.orc_unwind",
+    "arch.core.plt_shndx",
+    "arch.core.plt_num_entries",
+    "arch.core.plt_max_entries",
+    "arch.init.plt_shndx",
+    "arch.init.plt_num_entries",
+    "arch.init.plt_max_entries",
+    "arch.ftrace_trampolines",
+    "arch.init_ftrace_trampolines",
+    "taints",
+    "num_bugs",
+    "bug_list",
+    "bug_table",
+    "kallsyms",
+    "core_kallsyms.symtab",
+    "core_kallsyms.num_symtab",
+    "core_kallsyms.strtab",
+    "core_kallsyms.typetab",
+    "sect_attrs",
+    "notes_attrs",
+    "args",
+    "percpu",
+    "percpu_size",
+    "noinstr_text_start",
+    "noinstr_text_size",
+    "num_tracepoints",
+    "tracepoints_ptrs",
+    "num_srcu_structs",
+    "srcu_struct_ptrs",
+    "num_bpf_raw_events",
+    "bpf_raw_events",
+    "btf_data_size",
+    "btf_base_data_size",
+    "btf_data",
+    "btf_base_data",
+    "jump_entries",
+    "num_jump_entries",
+    "num_trace_bprintk_fmt",
+    "trace_bprintk_fmt_start",
+    "trace_events",
+    "num_trace_events",
+    "trace_evals",
+    "num_trace_evals",
+    "num_ftrace_callsites",
+    "ftrace_callsites",
+    "kprobes_text_start",
+    "kprobes_text_size",
+    "kprobe_blacklist",
+    "num_kprobe_blacklist",
+    "num_static_call_sites",
+    "static_call_sites",
+    "num_kunit_suites",
+    "kunit_suites",
+    "num_kunit_init_suites",
+    "kunit_init_suites",
+    "klp",
+    "klp_alive",
+    "klp_info",
+    "printk_index_size",
+    "printk_index_start",
+    "source_list",
+    "target_list",
+    "refcnt",
+    "its_num_pages",
+    "its_page_array",
+    "ctors",
+    "num_ctors",
+    "ei_funcs",
+    "num_ei_funcs",
+    "dyndbg_info.descs",
+    "dyndbg_info.classes",
+    "dyndbg_info.num_descs",
+    "dyndbg_info.num_classes",
+];
+
+/// Those of `struct module_memory` (since v6.4).
+pub const MEMORY_MEMBERS: &[&str] = &["base", "size", "mtn.mod", "mtn.node"];
+/// Those of `struct module_layout` (up to 6.3).
+pub const LAYOUT_MEMBERS: &[&str] =
+    &["base", "size", "text_size", "ro_size", "ro_after_init_size", "mtn.mod", "mtn.node"];
+
+/// Position of a member in [`MEMBERS`].
+pub fn detail_of(path: &str) -> u64 {
+    MEMBERS.iter().position(|m| *m == path).map_or(u64::MAX, |at| at as u64)
+}
 
 /// Writes them as they are when init is about to run.
-pub fn write_struct_module(_: &mut Finalizer<'_, '_>) {}
+pub fn write_struct_module(module: &mut Finalizer<'_, '_>) {
+    let Some(table) = module.table(module.info.file.index().module) else { return };
+    if module.kernel.struct_size("module").is_none() {
+        module.record.not_known("the layout of struct module, which the BTF of a kernel image tells");
+        module.runtime(table.address, table.size, "struct module, whose layout is not known");
+        return;
+    }
+    let mut this = This { module, base: table.address };
+    this.sections();
+    this.memory();
+    this.arch();
+    this.kallsyms();
+    this.state();
+    for (path, what) in RUNTIME {
+        this.runtime(path, what);
+    }
+}
+
+/// The `struct module` of the module that is being loaded.
+struct This<'m, 'a, 'd> {
+    module: &'m mut Finalizer<'a, 'd>,
+    /// `mod`
+    base: u64,
+}
+
+impl This<'_, '_, '_> {
+    /// Address and size of a member.
+    fn member(&self, path: &str) -> Option<Member> {
+        let member = self.module.kernel.member("module", path)?;
+        Some(Member { offset: self.base.wrapping_add(member.offset), size: member.size })
+    }
+
+    /// Sets a member, as far as it is wide.
+    fn put(&mut self, path: &str, value: u64) {
+        if let Some(member) = self.member(path) {
+            self.write(member, value, path);
+        }
+    }
+
+    /// Sets a member inside of another one.
+    fn put_in(&mut self, outer: Member, of: &str, path: &str, value: u64, outer_path: &str) {
+        if let Some(inner) = self.module.kernel.member(of, path) {
+            let at = Member { offset: outer.offset.wrapping_add(inner.offset), size: inner.size };
+            self.write(at, value, outer_path);
+        }
+    }
+
+    fn write(&mut self, at: Member, value: u64, path: &str) {
+        let bytes = value.to_le_bytes();
+        let bytes = usize::try_from(at.size).ok().and_then(|len| bytes.get(..len)).unwrap_or(&bytes);
+        self.module.write(at.offset, bytes, Step::StructModule, detail_of(path));
+    }
+
+    fn runtime(&mut self, path: &str, what: &'static str) {
+        if let Some(member) = self.member(path) {
+            self.module.runtime(member.offset, member.size, what);
+        }
+    }
+
+    /// `find_module_sections`, `module_bug_finalize`, `module_cfi_finalize`.
+    fn sections(&mut self) {
+        for objs in OBJS {
+            let index = objs.2.iter().map(|name| self.module.info.find_sec(name)).find(|index| *index != 0);
+            self.objs(objs, index.unwrap_or(0));
+        }
+        for objs in ANY_OBJS {
+            let file = self.module.info.file;
+            let index = objs.2.iter().map(|name| file.find_any_sec(name)).find(|index| *index != 0);
+            self.objs(objs, index.unwrap_or(0));
+        }
+        let traps = self.module.table(self.module.info.file.find_any_sec("__kcfi_traps"));
+        self.put("kcfi_traps_end", traps.map_or(0, |t| t.address.wrapping_add(t.size)));
+        // FIN-40
+        if let Some(arch) = arch(self.module.info.file.e_machine()) {
+            let index = self.module.info.find_sec(arch.ftrace_callsites());
+            self.objs(&("ftrace_callsites", Some("num_ftrace_callsites"), &[], Size::Bytes(8)), index);
+        }
+    }
+
+    fn objs(&mut self, (pointer, count, _, size): &Objs, index: usize) {
+        if self.member(pointer).is_none() {
+            return;
+        }
+        match self.module.table(index) {
+            Some(table) => self.put(pointer, table.address),
+            None if index == 0 => self.put(pointer, 0),
+            None => self.runtime(pointer, "struct module: address of a section that is not kept"),
+        }
+        let Some(count) = count else { return };
+        let size = match size {
+            Size::Bytes(size) => Some(*size),
+            Size::Struct(name) => self.module.kernel.struct_size(name),
+        };
+        // No section is section 0, which has no size.
+        let bytes = self.module.info.sechdrs.get(index).filter(|_| index != 0).map_or(0, |s| s.sh_size);
+        match size {
+            Some(size) => self.put(count, bytes.checked_div(size).unwrap_or(0)),
+            None if bytes == 0 => self.put(count, 0),
+            None => {
+                self.module.record.not_known("sizes of the kernel's structs, which its BTF tells");
+                self.runtime(count, "struct module: a count of records whose size is not known");
+            }
+        }
+    }
+
+    /// `mem[]`, or `core_layout` and `init_layout`, and their places in the tree of addresses.
+    fn memory(&mut self) {
+        match self.module.layout.generation {
+            Generation::ModMemType => self.mem(),
+            Generation::CoreInit => self.core_and_init(),
+        }
+    }
+
+    /// Since v6.4 (mod_mem_type).
+    fn mem(&mut self) {
+        let each = self.module.kernel.struct_size("module_memory");
+        let (Some(mem), Some(each)) = (self.member("mem"), each) else { return };
+        let regions = self.module.layout.generation.regions();
+        let starts = (0..mem.size).step_by(usize::try_from(each.max(1)).unwrap_or(usize::MAX));
+        for (region, start) in regions.iter().zip(starts) {
+            let at = Member { offset: mem.offset.wrapping_add(start), size: each };
+            let size = self.module.layout.allocated(*region);
+            let base = if size == 0 { 0 } else { self.module.placement.bases.get(*region) };
+            self.put_in(at, "module_memory", "base", base, "mem");
+            self.put_in(at, "module_memory", "size", size, "mem");
+            self.put_in(at, "module_memory", "mtn.mod", self.base, "mem");
+            if size != 0 {
+                self.tree_node(at, "module_memory");
+            }
+        }
+    }
+
+    /// Up to 6.3.
+    fn core_and_init(&mut self) {
+        let regions = self.module.layout.generation.regions();
+        let marks = self.module.layout.marks;
+        for ((path, region), marks) in ["core_layout", "init_layout"].into_iter().zip(regions).zip(marks) {
+            let Some(at) = self.member(path) else { continue };
+            let size = self.module.layout.sizes.get(*region);
+            let base = if size == 0 { 0 } else { self.module.placement.bases.get(*region) };
+            let values = [
+                ("base", base),
+                ("size", size),
+                ("text_size", marks.text_size),
+                ("ro_size", marks.ro_size),
+                ("ro_after_init_size", marks.ro_after_init_size),
+                ("mtn.mod", self.base),
+            ];
+            for (inner, value) in values {
+                self.put_in(at, "module_layout", inner, value, path);
+            }
+            if size != 0 {
+                self.tree_node(at, "module_layout");
+            }
+        }
+    }
+
+    /// `mod_tree_insert`: where the tree of module addresses has its links.
+    fn tree_node(&mut self, outer: Member, of: &str) {
+        if let Some(node) = self.module.kernel.member(of, "mtn.node") {
+            let at = outer.offset.wrapping_add(node.offset);
+            self.module.runtime(at, node.size, "struct module: mtn.node, its place in the tree of addresses");
+        }
+    }
+
+    /// `struct mod_arch_specific`: the ORC tables on x86 (`unwind_module_init`), the linkage tables on arm64.
+    fn arch(&mut self) {
+        let tables = ["num_orcs", "orc_unwind_ip", "orc_unwind"];
+        let ip = self.module.last_section(".orc_unwind_ip");
+        if let (Some(ip), Some(orc)) = (ip, self.module.last_section(".orc_unwind")) {
+            for (path, value) in tables.iter().zip([ip.size / 4, ip.address, orc.address]) {
+                self.put(&alloc::format!("arch.{path}"), value);
+            }
+        }
+        let load = self.module.load;
+        let (core, init) = (&load.mod_arch.core, &load.mod_arch.init);
+        for (path, value) in [
+            ("arch.core.plt_shndx", core.plt_shndx as u64),
+            ("arch.core.plt_num_entries", core.plt_num_entries),
+            ("arch.core.plt_max_entries", core.plt_max_entries),
+            ("arch.init.plt_shndx", init.plt_shndx as u64),
+            ("arch.init.plt_num_entries", init.plt_num_entries),
+            ("arch.init.plt_max_entries", init.plt_max_entries),
+        ] {
+            self.put(path, value);
+        }
+        let file = self.module.info.file;
+        for (path, section) in [
+            ("arch.ftrace_trampolines", ".text.ftrace_trampoline"),
+            ("arch.init_ftrace_trampolines", ".init.text.ftrace_trampoline"),
+        ] {
+            if let Some(table) = self.module.table(file.find_any_sec(section)) {
+                self.put(path, table.address);
+            }
+        }
+    }
+
+    /// `add_kallsyms` (FIN-3)
+    fn kallsyms(&mut self) {
+        let Some(plan) = &self.module.layout.symtab else { return };
+        let bases = &self.module.placement.bases;
+        let (core, init) = (bases.get(plan.core_region), bases.get(plan.init_region));
+        let values = [
+            ("kallsyms", init.wrapping_add(plan.mod_kallsyms_init_off)),
+            ("core_kallsyms.symtab", core.wrapping_add(plan.symoffs)),
+            ("core_kallsyms.num_symtab", plan.core_symbols.len() as u64),
+            ("core_kallsyms.strtab", core.wrapping_add(plan.stroffs)),
+            ("core_kallsyms.typetab", core.wrapping_add(plan.core_typeoffs)),
+        ];
+        for (path, value) in values {
+            self.put(path, value);
+        }
+    }
+
+    /// The rest, each as the load has left it.
+    fn state(&mut self) {
+        let load = self.module.load;
+        let file = self.module.info.file;
+        self.put("state", COMING);
+        self.put("refcnt", REFCNT);
+        self.put("taints", load.taints);
+        self.put("using_gplonly_symbols", u64::from(load.using_gplonly_symbols));
+        self.put("sig_ok", u64::from(load.sig_ok));
+        // mutex_init: its list of waiters is empty.
+        self.put("param_lock.owner", 0);
+        if let Some(waiters) = self.member("param_lock.wait_list").filter(|m| m.size == 16) {
+            let link = waiters.offset.to_le_bytes();
+            let detail = detail_of("param_lock.wait_list");
+            self.module.write(waiters.offset, &[link, link].concat(), Step::StructModule, detail);
+        }
+        for (path, what) in [
+            ("version", "struct module: version, a copy of its modinfo"),
+            ("srcversion", "struct module: srcversion, a copy of its modinfo"),
+        ] {
+            match file.modinfo().get(path) {
+                Some(_) => self.runtime(path, what),
+                None => self.put(path, 0),
+            }
+        }
+        // klp_module_coming sets klp_alive of every module.
+        let livepatch = file.modinfo().get("livepatch").is_some();
+        self.put("klp_alive", 1);
+        if livepatch {
+            self.put("klp", 1);
+            self.runtime("klp_info", "struct module: klp_info, a copy of the section headers");
+        }
+        self.percpu();
+        self.build_id();
+    }
+
+    /// `percpu_modalloc` (LAYOUT-60)
+    fn percpu(&mut self) {
+        let pcpu = self.module.info.file.index().pcpu;
+        let size = self.module.info.sechdrs.get(pcpu).filter(|_| pcpu != 0).map_or(0, |s| s.sh_size);
+        if size == 0 {
+            return;
+        }
+        self.put("percpu_size", size);
+        match self.module.placement.percpu {
+            Some(percpu) => self.put("percpu", percpu),
+            None => self.runtime("percpu", "struct module: percpu, where its per-cpu area was put"),
+        }
+    }
+
+    /// `init_build_id` (FIN-6): of the first note section that has one.
+    fn build_id(&mut self) {
+        let Some(member) = self.member("build_id") else { return };
+        let info = self.module.info;
+        let notes = info.sechdrs.iter().enumerate();
+        let mut notes = notes
+            .filter(|(_, s)| s.sh_type == SHT_NOTE && s.sh_flags & SHF_ALLOC != 0 && s.sh_size != 0)
+            .filter_map(|(index, _)| gnu_build_id(info.file.section_bytes(index)));
+        let Some(id) = notes.next() else { return };
+        let mut bytes: Vec<u8> = id.to_vec();
+        bytes.resize(usize::try_from(member.size.min(BUILD_ID_SIZE_MAX)).unwrap_or(0), 0);
+        self.module.write(member.offset, &bytes, Step::StructModule, detail_of("build_id"));
+    }
+}
+
+/// Bytes of a SHA-1.
+const BUILD_ID_SIZE_MAX: u64 = 20;
+
+/// `parse_build_id`: the build id among the notes of a section.
+fn gnu_build_id(notes: &[u8]) -> Option<&[u8]> {
+    const NT_GNU_BUILD_ID: u32 = 3;
+    let mut at = 0u64;
+    loop {
+        let (name_len, len) = (le32(notes, at)?, le32(notes, at.checked_add(4)?)?);
+        let name = slice(notes, at.checked_add(12)?, u64::from(name_len))?;
+        let id_at = at.checked_add(12)?.checked_add(u64::from(name_len).next_multiple_of(4))?;
+        let fits = (1..=BUILD_ID_SIZE_MAX).contains(&u64::from(len));
+        if le32(notes, at.checked_add(8)?)? == NT_GNU_BUILD_ID && name == b"GNU\0" && fits {
+            return slice(notes, id_at, u64::from(len));
+        }
+        at = id_at.checked_add(u64::from(len).next_multiple_of(4))?;
+    }
+}

@@ -1,6 +1,326 @@
 //! `trace_module_notify`, when a module is coming: trace events and the texts of their formats (spec 06, 6.7).
+//!
+//! Two notifiers of that name: the one of trace_events.c registers the events (priority 1), the one of
+//! trace.c puts numbers in place of the names of enumerators and `sizeof(...)` in their formats.
+
+mod print_fmt;
+mod test_printk;
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use elf_layout::bytes::cstr;
+use elf_layout::{Finding, KernelVersion, Severity};
 
 use crate::finalizer::Finalizer;
+use crate::record::Step;
+use crate::running::Member;
+use print_fmt::Format;
+use test_printk::{Fields, test_event_printk};
+
+/// TAINT_CRAP, TAINT_OOT_MODULE, TAINT_UNSIGNED_MODULE, TAINT_TEST: what tracepoints tolerate.
+const GOOD_TAINTS: u64 = 1 << 10 | 1 << 12 | 1 << 13 | 1 << 18;
+/// TAINT_LIVEPATCH
+const LIVEPATCH: u64 = 1 << 15;
+/// TRACE_EVENT_FL_TEST_STR, where there is `needs_test`.
+const TEST_STR: u32 = 1 << 10;
+/// `needs_test`, a bit-field behind `is_signed`.
+const NEEDS_TEST: u8 = 1 << 1;
+/// Bytes that are looked at for all events of a module together: far more than any module has use of.
+const WORK_MAX: u64 = 1 << 31;
+
+/// `trace_module_has_bad_taint` (FIN-70)
+pub fn trace_module_has_bad_taint(taints: u64, version: KernelVersion) -> bool {
+    // Livepatches may have trace events in 6.12's stable series and later.
+    let livepatch = if version.since(6, 12) { LIVEPATCH } else { 0 };
+    taints & !(GOOD_TAINTS | livepatch) != 0
+}
 
 /// `trace_module_add_events` and `trace_module_add_evals`
-pub fn trace_module_notify(_: &mut Finalizer<'_, '_>) {}
+pub fn trace_module_notify(module: &mut Finalizer<'_, '_>) {
+    let Some(table) = module.section("_ftrace_events").filter(|table| table.size >= 8) else { return };
+    let kernel = module.kernel;
+    // CONFIG_EVENT_TRACING=n
+    if kernel.struct_size("module").is_some() && kernel.member("module", "trace_events").is_none() {
+        return;
+    }
+    if trace_module_has_bad_taint(module.load.taints, module.version()) {
+        let why = "the module has a taint for which the kernel creates no trace events";
+        let name = module.info.file.name_text();
+        let line = alloc::format!("{name}: module has bad taint, not creating trace events");
+        module.said.push(Finding::note("FIN-70", Severity::Warning, why).says(line));
+        return;
+    }
+    let Some(types) = Types::of(module) else {
+        module.record.not_known("the layout of struct trace_event_call, which the BTF of a kernel image tells");
+        return;
+    };
+    let calls: Vec<u64> = table.records(8).filter_map(|at| module.u64(at)).collect();
+    let mut events = Events { module, types, work: WORK_MAX };
+    let mut registered: Vec<u64> = calls.into_iter().filter(|call| events.register_event(*call)).collect();
+    // list_add has put each event before those already there.
+    registered.reverse();
+    events.trace_event_update_all(&registered);
+    if events.work == 0 {
+        module.record.not_known("formats of trace events: there is too much to replace in them");
+    }
+}
+
+/// Offsets in the kernel's structs.
+struct Types {
+    list: Member,
+    class: u64,
+    node: Member,
+    /// Up to 6.1; an IDA replaced the list in v6.2 (caf1a0a3e7ab).
+    event_list: Option<Member>,
+    type_: Member,
+    funcs: u64,
+    print_fmt: u64,
+    module: u64,
+    flags: u64,
+    system: u64,
+    get_fields: u64,
+    fields: Member,
+    raw_init: u64,
+    fields_array: u64,
+    /// Name, type and `needs_test` of a field, and its size.
+    field: Option<[u64; 4]>,
+    functions: [u64; 4],
+    map_system: u64,
+    eval_string: u64,
+    eval_value: u64,
+}
+
+impl Types {
+    fn of(module: &Finalizer<'_, '_>) -> Option<Self> {
+        let call = |path| module.kernel.member("trace_event_call", path);
+        let class = |path| module.kernel.member("trace_event_class", path);
+        let function = |path| Some(module.kernel.member("trace_event_functions", path)?.offset);
+        let map = |path| Some(module.kernel.member("trace_eval_map", path)?.offset);
+        Some(Types {
+            list: call("list")?,
+            class: call("class")?.offset,
+            node: call("event.node")?,
+            event_list: call("event.list"),
+            type_: call("event.type")?,
+            funcs: call("event.funcs")?.offset,
+            print_fmt: call("print_fmt")?.offset,
+            module: call("module")?.offset,
+            flags: call("flags")?.offset,
+            system: class("system")?.offset,
+            get_fields: class("get_fields")?.offset,
+            fields: class("fields")?,
+            raw_init: class("raw_init")?.offset,
+            fields_array: class("fields_array")?.offset,
+            field: Types::field(module),
+            functions: [function("trace")?, function("raw")?, function("hex")?, function("binary")?],
+            map_system: map("system")?,
+            eval_string: map("eval_string")?,
+            eval_value: map("eval_value")?,
+        })
+    }
+
+    /// Since v6.13 (needs_test, afd2627f727b), and in 6.12's stable series.
+    fn field(module: &Finalizer<'_, '_>) -> Option<[u64; 4]> {
+        let field = |path| Some(module.kernel.member("trace_event_fields", path)?.offset);
+        let size = module.kernel.struct_size("trace_event_fields")?;
+        Some([field("name")?, field("type")?, field("needs_test")?, size])
+    }
+}
+
+/// The events of a module, and how much of them may still be looked at.
+struct Events<'m, 'a, 'd> {
+    module: &'m mut Finalizer<'a, 'd>,
+    types: Types,
+    work: u64,
+}
+
+impl Events<'_, '_, '_> {
+    fn u64(&self, of: u64, offset: u64) -> Option<u64> {
+        self.module.u64(of.wrapping_add(offset))
+    }
+
+    fn runtime(&mut self, of: u64, member: Member, what: &'static str) {
+        self.module.runtime(of.wrapping_add(member.offset), member.size, what);
+    }
+
+    /// A string of the module.
+    fn string(&mut self, at: u64) -> Option<Vec<u8>> {
+        let place = self.module.place_of(at)?;
+        let text = cstr(self.module.memory.region(place.region), place.offset)?;
+        self.work = self.work.saturating_sub(text.len().saturating_add(1) as u64);
+        (self.work != 0).then(|| text.to_vec())
+    }
+
+    /// `__register_event` and what `__add_event_to_tracers` leaves in the event (FIN-71). Is it registered?
+    fn register_event(&mut self, call: u64) -> bool {
+        let class = self.u64(call, self.types.class);
+        // A class outside of the module would be one of the kernel, which all have trace_event_raw_init.
+        let raw_init = class.and_then(|class| self.u64(class, self.types.raw_init));
+        if raw_init != Some(0) && !self.trace_event_raw_init(call) {
+            return false;
+        }
+        self.runtime(call, self.types.list, "trace_event_call: list, its place in the list of all events");
+        if let Some(this) = self.module.table(self.module.info.file.index().module) {
+            let at = call.wrapping_add(self.types.module);
+            self.module.write(at, &this.address.to_le_bytes(), Step::TraceEvent, call);
+        }
+        // event_define_fields: unless the class has a list elsewhere.
+        if let Some(class) = class
+            && self.u64(class, self.types.get_fields) == Some(0)
+        {
+            self.runtime(class, self.types.fields, "trace_event_class: fields, a list of what was allocated");
+        }
+        true
+    }
+
+    /// `register_trace_event`, then `test_event_printk`. False if it is refused, as is an event that comes
+    /// with a number of its own.
+    fn trace_event_raw_init(&mut self, call: u64) -> bool {
+        let Some(funcs) = self.u64(call, self.types.funcs).filter(|funcs| *funcs != 0) else { return false };
+        if self.module.u32(call.wrapping_add(self.types.type_.offset)) != Some(0) {
+            return false;
+        }
+        self.runtime(call, self.types.type_, "trace_event: type, its number");
+        self.runtime(call, self.types.node, "trace_event: node, its place among events of that hash");
+        if let Some(list) = self.types.event_list {
+            self.runtime(call, list, "trace_event: list, its place in the list of events");
+        }
+        for offset in self.types.functions {
+            self.fill_function(funcs.wrapping_add(offset), call);
+        }
+        if let Some(field) = self.types.field {
+            self.test_event_printk(call, field);
+        }
+        true
+    }
+
+    /// A function that an event lacks prints nothing.
+    fn fill_function(&mut self, at: u64, call: u64) {
+        if self.module.u64(at) != Some(0) {
+            return;
+        }
+        match self.module.kernel.symbol("trace_nop_print") {
+            Some(nop) => {
+                self.module.write(at, &nop.to_le_bytes(), Step::TraceEvent, call);
+            }
+            None => {
+                self.module.record.not_known("the address of trace_nop_print (--symtab)");
+                let what = "trace_event_functions: trace_nop_print, whose address is not known";
+                self.module.runtime(at, 8, what);
+            }
+        }
+    }
+
+    fn test_event_printk(&mut self, call: u64, field: [u64; 4]) {
+        let class = self.u64(call, self.types.class);
+        let array = class.and_then(|class| self.u64(class, self.types.fields_array));
+        let (Some(array), Some(format)) = (array, self.u64(call, self.types.print_fmt)) else { return };
+        let Some(text) = self.string(format) else { return };
+        let mut fields = OfEvent { events: self, array, field, tested: false, call };
+        test_event_printk(&text, &mut fields);
+        if fields.tested {
+            let at = call.wrapping_add(self.types.flags);
+            let flags = self.module.u32(at).unwrap_or(0) | TEST_STR;
+            self.module.write(at, &flags.to_le_bytes(), Step::TraceEvent, call);
+        }
+    }
+
+    /// `trace_event_update_all` over the module's own events: each map in order changes the formats of its
+    /// system (FIN-72). Types of fields are edited too, in memory that is allocated for them.
+    fn trace_event_update_all(&mut self, calls: &[u64]) {
+        let maps = self.eval_maps();
+        // Events share formats. What a round over all maps has left as it was, another one does too.
+        let mut settled: BTreeSet<(u64, u64)> = BTreeSet::new();
+        for call in calls {
+            let class = self.u64(*call, self.types.class);
+            let system = class.and_then(|class| self.u64(class, self.types.system));
+            let format = self.u64(*call, self.types.print_fmt);
+            let (Some(system), Some(at)) = (system, format) else { continue };
+            let Some(maps) = maps.get(&system).filter(|_| !settled.contains(&(at, system))) else { continue };
+            let Some(text) = self.string(at) else { continue };
+            let before = [text.as_slice(), b"\0"].concat();
+            let mut format = Format(before.clone());
+            for map in maps {
+                let Some(name) = self.module.read(map.name, map.len) else { continue };
+                let moved = format.update_event_printk(name, map.value.to_string().as_bytes());
+                let looked_at = moved.saturating_add(before.len() as u64);
+                self.work = self.work.saturating_sub(looked_at);
+                if self.work == 0 {
+                    return;
+                }
+            }
+            if format.0 == before {
+                settled.insert((at, system));
+            } else {
+                self.module.write(at, &format.0, Step::TraceEvent, *call);
+            }
+        }
+    }
+
+    /// What the module defines with TRACE_DEFINE_ENUM and TRACE_DEFINE_SIZEOF, by the address of the name of
+    /// its system: events that have the same string have use of it.
+    fn eval_maps(&mut self) -> BTreeMap<u64, Vec<EvalMap>> {
+        let mut maps: BTreeMap<u64, Vec<EvalMap>> = BTreeMap::new();
+        let Some(table) = self.module.section("_ftrace_eval_map") else { return maps };
+        let pointers: Vec<u64> = table.records(8).filter_map(|at| self.module.u64(at)).collect();
+        for map in pointers {
+            let system = self.u64(map, self.types.map_system);
+            let name = self.u64(map, self.types.eval_string);
+            let value = self.u64(map, self.types.eval_value);
+            let (Some(system), Some(name), Some(value)) = (system, name, value) else { continue };
+            let Some(text) = self.string(name) else { continue };
+            let map = EvalMap { name, len: text.len() as u64, value: value.cast_signed() };
+            maps.entry(system).or_default().push(map);
+        }
+        maps
+    }
+}
+
+/// A name and what it stands for.
+struct EvalMap {
+    /// Address of the name.
+    name: u64,
+    /// Its length.
+    len: u64,
+    /// Its value.
+    value: i64,
+}
+
+/// The fields of one event.
+struct OfEvent<'e, 'm, 'a, 'd> {
+    events: &'e mut Events<'m, 'a, 'd>,
+    /// `class->fields_array`
+    array: u64,
+    /// As in [`Types`].
+    field: [u64; 4],
+    tested: bool,
+    call: u64,
+}
+
+impl Fields for OfEvent<'_, '_, '_, '_> {
+    fn find(&mut self, name: &[u8]) -> Option<(u64, bool)> {
+        let [name_at, type_at, _, size] = self.field;
+        let mut field = self.array;
+        loop {
+            self.events.work = self.events.work.saturating_sub(size.max(1));
+            let type_ = self.events.u64(field, type_at).filter(|t| *t != 0 && self.events.work != 0)?;
+            let its_name = self.events.u64(field, name_at).and_then(|at| self.events.string(at));
+            if its_name.is_some_and(|its_name| its_name == name) {
+                let array = self.events.string(type_).is_some_and(|text| text.contains(&b'['));
+                return Some((field, array));
+            }
+            field = field.wrapping_add(size);
+        }
+    }
+
+    fn needs_test(&mut self, field: u64) {
+        let [_, _, needs_test, _] = self.field;
+        let at = field.wrapping_add(needs_test);
+        self.tested = true;
+        if let Some(byte) = self.events.module.read(at, 1).and_then(|b| b.first().copied()) {
+            self.events.module.write(at, &[byte | NEEDS_TEST], Step::TraceEvent, self.call);
+        }
+    }
+}

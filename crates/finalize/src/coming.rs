@@ -1,0 +1,135 @@
+//! The notifiers of a coming module that change little of it: SRCU, dynamic debug, `trace_printk` (spec 06,
+//! 6.7). Those for tracepoints, BPF, KUnit and error injection only keep lists of their own.
+
+use elf_layout::bytes::cstr;
+
+use crate::finalizer::Finalizer;
+use crate::record::Step;
+
+/// Members of `struct srcu_struct` that are set when its module comes.
+pub const SRCU_MEMBERS: &[&str] = &[
+    "sda",
+    "srcu_sup",
+    "node",
+    "level",
+    "srcu_size_state",
+    "srcu_last_gp_end",
+    "srcu_cb_mutex.wait_list",
+    "srcu_gp_mutex.wait_list",
+    "srcu_barrier_mutex.wait_list",
+    "work.work.data",
+    "work.work.entry",
+    "work.work.func",
+    "work.timer.function",
+    "work.timer.flags",
+];
+
+/// Names of modules are shorter (MODULE_NAME_LEN).
+const NAME_MAX: u64 = 64;
+
+/// The small notifiers, whose order among each other changes nothing.
+pub fn module_coming(module: &mut Finalizer<'_, '_>) {
+    srcu_module_coming(module);
+    ddebug_attach_module_classes(module);
+    module_trace_bprintk_format_notify(module);
+}
+
+/// `srcu_module_coming`: per-cpu data for each `srcu_struct`. Since v6.4 (srcu_usage) the rest of it is
+/// initialised by the compiler; before that `init_srcu_struct` does it all.
+fn srcu_module_coming(module: &mut Finalizer<'_, '_>) {
+    let Some(table) = module.section("___srcu_struct_ptrs") else { return };
+    let structs: alloc::vec::Vec<u64> = table.records(8).filter_map(|at| module.u64(at)).collect();
+    let member = |module: &Finalizer<'_, '_>, path| module.kernel.member("srcu_struct", path);
+    if member(module, "sda").is_none() {
+        module.record.not_known("the layout of struct srcu_struct, which the BTF of a kernel image tells");
+        return;
+    }
+    let whole = member(module, "srcu_sup").is_none();
+    for ssp in structs {
+        runtime(module, ssp, "sda", "srcu_struct: sda, its per-cpu data");
+        if whole {
+            init_srcu_struct(module, ssp);
+        }
+    }
+}
+
+/// `init_srcu_struct` up to 6.3: what of it is always the same.
+fn init_srcu_struct(module: &mut Finalizer<'_, '_>, ssp: u64) {
+    /// `WORK_STRUCT_NO_POOL`: WORK_OFFQ_POOL_NONE, 31 bits, above the 5 bits of flags.
+    const NO_POOL: u64 = 0x7fff_ffff << 5;
+    for path in
+        ["srcu_cb_mutex.wait_list", "srcu_gp_mutex.wait_list", "srcu_barrier_mutex.wait_list", "work.work.entry"]
+    {
+        if let Some(list) = module.kernel.member("srcu_struct", path) {
+            let at = ssp.wrapping_add(list.offset);
+            module.write(at, &[at.to_le_bytes(), at.to_le_bytes()].concat(), Step::Srcu, 0);
+        }
+    }
+    let values = [
+        ("work.work.data", Some(NO_POOL)),
+        ("work.work.func", module.kernel.symbol("process_srcu")),
+        ("work.timer.function", module.kernel.symbol("delayed_work_timer_fn")),
+    ];
+    for (path, value) in values {
+        let Some(member) = module.kernel.member("srcu_struct", path) else { continue };
+        match value {
+            Some(value) => {
+                module.write(ssp.wrapping_add(member.offset), &value.to_le_bytes(), Step::Srcu, 0);
+            }
+            None => {
+                module.record.not_known("addresses of process_srcu and delayed_work_timer_fn (--symtab)");
+                runtime(module, ssp, path, "srcu_struct: work, with functions whose address is not known");
+            }
+        }
+    }
+    for (path, what) in [
+        ("node", "srcu_struct: node, allocated on large machines"),
+        ("level", "srcu_struct: level, allocated on large machines"),
+        ("srcu_size_state", "srcu_struct: srcu_size_state, which is another on large machines"),
+        ("srcu_last_gp_end", "srcu_struct: srcu_last_gp_end, the time of its load"),
+        ("work.timer.flags", "srcu_struct: work.timer.flags, the CPU that loaded it"),
+    ] {
+        runtime(module, ssp, path, what);
+    }
+}
+
+fn runtime(module: &mut Finalizer<'_, '_>, ssp: u64, path: &str, what: &'static str) {
+    if let Some(member) = module.kernel.member("srcu_struct", path) {
+        module.runtime(ssp.wrapping_add(member.offset), member.size, what);
+    }
+}
+
+/// `ddebug_add_module`: class maps of this module's name are put into a list.
+fn ddebug_attach_module_classes(module: &mut Finalizer<'_, '_>) {
+    let Some(classes) = module.section("__dyndbg_classes") else { return };
+    if module.section("__dyndbg").is_none_or(|descs| descs.size == 0) {
+        return;
+    }
+    let member = |path| module.kernel.member("ddebug_class_map", path);
+    let known = member("link").zip(member("mod_name")).zip(module.kernel.struct_size("ddebug_class_map"));
+    let Some(((link, mod_name), size)) = known else {
+        module.record.not_known("the layout of struct ddebug_class_map, which the BTF of a kernel image tells");
+        return;
+    };
+    for map in classes.records(size) {
+        let name = module.u64(map.wrapping_add(mod_name.offset)).and_then(|at| name_at(module, at));
+        if name == Some(module.info.file.name()) {
+            let what = "ddebug_class_map: link, its place in a list of dynamic debug";
+            module.runtime(map.wrapping_add(link.offset), link.size, what);
+        }
+    }
+}
+
+/// A short string of the module.
+fn name_at<'m>(module: &'m Finalizer<'_, '_>, address: u64) -> Option<&'m [u8]> {
+    // It may stand at the very end of a region.
+    let bytes = (1..=NAME_MAX).rev().find_map(|len| module.read(address, len))?;
+    cstr(bytes, 0)
+}
+
+/// `hold_module_trace_bprintk_format`: each format is copied, and the pointer goes to the copy.
+fn module_trace_bprintk_format_notify(module: &mut Finalizer<'_, '_>) {
+    let Some(formats) = module.section("__trace_printk_fmt") else { return };
+    let pointers = (formats.size / 8).saturating_mul(8);
+    module.runtime(formats.address, pointers, "trace_printk formats, copied by the kernel");
+}
