@@ -9,7 +9,7 @@ use elf_layout::{Finding, Findings, Layout, LoadInfo, Placement, Region};
 use serde::Serialize;
 use symres::Export;
 
-use crate::explain::Explainer;
+use crate::address::Explainer;
 use crate::load::Load;
 use crate::raw_output::file_name;
 

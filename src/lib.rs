@@ -10,11 +10,11 @@
 //! The program of the same name is built on this library alone.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+pub mod address;
 pub mod check;
 pub mod document;
 pub mod elf_output;
 pub mod error;
-pub mod explain;
 pub mod image;
 pub mod input;
 pub mod inspect;

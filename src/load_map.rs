@@ -8,7 +8,7 @@ use elf_layout::elf::{SHF_EXECINSTR, SHF_WRITE, SHN_ABS, SHN_UNDEF, SymFields};
 
 use finalize::Patch;
 
-use crate::explain::Explainer;
+use crate::address::Explainer;
 use crate::load::Load;
 
 /// The load map of a module: regions, sections, symbols, and what wrote which bytes.

@@ -118,7 +118,8 @@ impl LinkMemory {
             LinkMemory::Pieces(pieces) => return pieces.clone(),
             LinkMemory::Image(image) => image,
         };
-        let mut extents: Vec<(u64, u64)> = MEMORY.iter().flat_map(|part| part_of(*part, symbols, exports)).collect();
+        let mut extents: Vec<(u64, u64)> =
+            MEMORY.iter().flat_map(|part| part_of(*part, symbols, exports)).collect();
         extents.sort_unstable();
         extents.dedup_by(|next, last| {
             let touches = next.0 <= last.1;
@@ -143,7 +144,9 @@ fn part_of(part: Part, symbols: &KernelSymbols, exports: &[Export]) -> Vec<(u64,
     match part {
         Part::Between(start, stop) => {
             let ends = symbols.address(start).zip(symbols.address(stop));
-            ends.filter(|(start, stop)| start < stop && stop.wrapping_sub(*start) <= LONGEST).into_iter().collect()
+            ends.filter(|(start, stop)| start < stop && stop.wrapping_sub(*start) <= LONGEST)
+                .into_iter()
+                .collect()
         }
         Part::Object(name) => {
             let Some(start) = symbols.address(name) else { return Vec::new() };

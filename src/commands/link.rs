@@ -159,9 +159,9 @@ fn changes(load: &Load<'_>) -> String {
         let (count, bytes) = by_step.entry(patch.step).or_default();
         (*count, *bytes) = (count.saturating_add(1), bytes.saturating_add(patch.len));
     }
-    let lines = by_step.iter().map(|(step, (count, bytes))| {
-        format!("  {count:>7} {:<28} {bytes:>9} bytes\n", step.name())
-    });
+    let lines = by_step
+        .iter()
+        .map(|(step, (count, bytes))| format!("  {count:>7} {:<28} {bytes:>9} bytes\n", step.name()));
     let runtime = load.record.runtime.iter().fold(0u64, |sum, state| sum.saturating_add(state.len));
     format!(
         "\nchanged after relocation\n{}  {runtime} bytes are known to the running kernel only (--map lists them)\n",

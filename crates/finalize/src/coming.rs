@@ -57,9 +57,12 @@ fn srcu_module_coming(module: &mut Finalizer<'_, '_>) {
 fn init_srcu_struct(module: &mut Finalizer<'_, '_>, ssp: u64) {
     /// `WORK_STRUCT_NO_POOL`: WORK_OFFQ_POOL_NONE, 31 bits, above the 5 bits of flags.
     const NO_POOL: u64 = 0x7fff_ffff << 5;
-    for path in
-        ["srcu_cb_mutex.wait_list", "srcu_gp_mutex.wait_list", "srcu_barrier_mutex.wait_list", "work.work.entry"]
-    {
+    for path in [
+        "srcu_cb_mutex.wait_list",
+        "srcu_gp_mutex.wait_list",
+        "srcu_barrier_mutex.wait_list",
+        "work.work.entry",
+    ] {
         if let Some(list) = module.kernel.member("srcu_struct", path) {
             let at = ssp.wrapping_add(list.offset);
             module.write(at, &[at.to_le_bytes(), at.to_le_bytes()].concat(), Step::Srcu, 0);
@@ -108,7 +111,9 @@ fn ddebug_attach_module_classes(module: &mut Finalizer<'_, '_>) {
     let member = |path| module.kernel.member("ddebug_class_map", path);
     let known = member("link").zip(member("mod_name")).zip(module.kernel.struct_size("ddebug_class_map"));
     let Some(((link, mod_name), size)) = known else {
-        module.record.not_known("the layout of struct ddebug_class_map, which the BTF of a kernel image tells");
+        module
+            .record
+            .not_known("the layout of struct ddebug_class_map, which the BTF of a kernel image tells");
         return;
     };
     for map in classes.records(size) {

@@ -48,7 +48,12 @@ const OBJS: &[Objs] = &[
     ("trace_events", Some("num_trace_events"), &["_ftrace_events"], Size::Bytes(8)),
     ("trace_evals", Some("num_trace_evals"), &["_ftrace_eval_map"], Size::Bytes(8)),
     ("trace_bprintk_fmt_start", Some("num_trace_bprintk_fmt"), &["__trace_printk_fmt"], Size::Bytes(8)),
-    ("ei_funcs", Some("num_ei_funcs"), &["_error_injection_whitelist"], Size::Struct("error_injection_entry")),
+    (
+        "ei_funcs",
+        Some("num_ei_funcs"),
+        &["_error_injection_whitelist"],
+        Size::Struct("error_injection_entry"),
+    ),
     ("kprobes_text_start", Some("kprobes_text_size"), &[".kprobes.text"], Size::Bytes(1)),
     ("kprobe_blacklist", Some("num_kprobe_blacklist"), &["_kprobe_blacklist"], Size::Bytes(8)),
     ("printk_index_start", Some("printk_index_size"), &[".printk_index"], Size::Bytes(8)),
@@ -292,7 +297,7 @@ impl This<'_, '_, '_> {
         self.put("kcfi_traps_end", traps.map_or(0, |t| t.address.wrapping_add(t.size)));
         // FIN-40
         if let Some(arch) = arch(self.module.info.file.e_machine()) {
-            let index = self.module.info.find_sec(arch.ftrace_callsites());
+            let index = self.module.info.find_sec(arch.ftrace_callsites(self.module.info.config));
             self.objs(&("ftrace_callsites", Some("num_ftrace_callsites"), &[], Size::Bytes(8)), index);
         }
     }

@@ -53,7 +53,9 @@ pub fn trace_module_notify(module: &mut Finalizer<'_, '_>) {
         return;
     }
     let Some(types) = Types::of(module) else {
-        module.record.not_known("the layout of struct trace_event_call, which the BTF of a kernel image tells");
+        module
+            .record
+            .not_known("the layout of struct trace_event_call, which the BTF of a kernel image tells");
         return;
     };
     let calls: Vec<u64> = table.records(8).filter_map(|at| module.u64(at)).collect();

@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 
 use elf_layout::bytes::printed;
 use elf_layout::elf::{
-    EM_AARCH64, EM_X86_64, Rela, SHN_ABS, SHN_LORESERVE, SHN_UNDEF, SHT_RELA, STT_SECTION,
-    SymFields,
+    EM_AARCH64, EM_X86_64, Rela, SHN_ABS, SHN_LORESERVE, SHN_UNDEF, SHT_RELA, STT_SECTION, SymFields,
 };
 use finalize::{Patch, RuntimeState, Step, struct_module};
 
@@ -196,7 +195,9 @@ impl<'l, 'd> Explainer<'l, 'd> {
         let first = address.saturating_sub(LONGEST);
         let from = self.relocations.partition_point(|r| r.address <= first);
         let from_here = self.relocations.get(from..).unwrap_or(&[]).iter();
-        from_here.take_while(move |r| r.address <= address).filter(move |r| address.wrapping_sub(r.address) < r.len)
+        from_here
+            .take_while(move |r| r.address <= address)
+            .filter(move |r| address.wrapping_sub(r.address) < r.len)
     }
 
     /// `R_X86_64_PLT32 printk-0x4`
