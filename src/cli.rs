@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -83,10 +84,12 @@ pub struct Link {
 
 /// `check`
 #[derive(Debug, Args)]
+#[command(after_help = CHECK_HELP)]
 pub struct Check {
-    /// Modules, also compressed (.gz, .xz, .zst); each is checked on its own
-    #[arg(required = true)]
-    pub files: Vec<PathBuf>,
+    /// Modules, also compressed (.gz, .xz, .zst), and directories with modules in any depth. All of them are one
+    /// set: a module that needs others of the set is checked as if those had been loaded before it
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
     /// Parameters as on modprobe's command line: "A=1 B=2"
     #[arg(
         long,
@@ -102,8 +105,21 @@ pub struct Check {
     /// Print one JSON document per module, one a line
     #[arg(long, group = "print")]
     pub jsonl: bool,
+    /// Print all findings as one SARIF 2.1.0 document
+    #[arg(long, group = "print")]
+    pub sarif: bool,
+    /// Of directories, tell about modules without a complaint as well, and every finding
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// How many modules to check at a time [default: as many as there are processors]
+    #[arg(short, long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+    /// Check only part I of N of the set, from 1. The parts are blocks of neighbours: their outputs with --jsonl one
+    /// after the other are that of the whole
+    #[arg(long, value_name = "I/N", value_parser = shard)]
+    pub shard: Option<Shard>,
     #[command(flatten)]
-    pub kernel: Kernel,
+    pub kernels: Kernels,
     /// A module loaded before, in this order; repeatable
     #[arg(long, value_name = "FILE")]
     pub with: Vec<PathBuf>,
@@ -144,6 +160,31 @@ pub struct Simulate {
     pub live: Live,
 }
 
+const CHECK_HELP: &str = "Text output has a line for each module with its verdict, on stderr its findings, and a summary if \
+    there are several modules. Of directories, only modules that are refused or complained about are named, with their \
+    first ten findings each; -v shows all. With several --kernel it is a table of modules by kernels.\n\n\
+    Exit codes: 0 every module loads; 1 at least one is refused or crashes a kernel; 2 wrong usage; 3 a file cannot be \
+    read or a directory holds no module, whatever the others are.";
+
+/// Part `part` of `of`, from 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Shard {
+    /// From 1.
+    pub part: usize,
+    /// How many parts there are.
+    pub of: usize,
+}
+
+/// `I/N`
+fn shard(text: &str) -> Result<Shard, String> {
+    let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    let (part, of) = numbers.ok_or("not I/N, such as 1/4")?;
+    if part == 0 || part > of {
+        return Err(format!("there is no part {part} of {of}"));
+    }
+    Ok(Shard { part, of })
+}
+
 /// `kernel`
 #[derive(Debug, Args)]
 pub struct KernelCommand {
@@ -181,6 +222,48 @@ pub struct Kernel {
     /// Its .config
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// What describes kernels, one or several.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Kernel")]
+pub struct Kernels {
+    /// vmlinuz, vmlinux, Image, a SPEC, or a tree: a root with boot/ and lib/modules/RELEASE, or
+    /// lib/modules/RELEASE itself. Repeatable: every module is checked against every kernel
+    #[arg(long, value_name = "PATH")]
+    pub kernel: Vec<PathBuf>,
+    /// Its /proc/kallsyms or System.map (with one kernel only)
+    #[arg(long, value_name = "FILE")]
+    pub symtab: Option<PathBuf>,
+    /// Its Module.symvers (with one kernel only)
+    #[arg(long, value_name = "FILE")]
+    pub symvers: Option<PathBuf>,
+    /// Its .config (with one kernel only)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl Kernels {
+    /// Each of them; at least one, described or not. The error names options that do not say which kernel they mean.
+    pub fn each(&self) -> Result<Vec<Kernel>, String> {
+        let (symtab, symvers, config) = (self.symtab.clone(), self.symvers.clone(), self.config.clone());
+        if self.kernel.len() <= 1 {
+            return Ok(vec![Kernel { kernel: self.kernel.first().cloned(), symtab, symvers, config }]);
+        }
+        let refining = [("--symtab", &symtab), ("--symvers", &symvers), ("--config", &config)];
+        if let Some((option, _)) = refining.iter().find(|(_, file)| file.is_some()) {
+            return Err(format!(
+                "{option} with several --kernel: which of them is it of? (make a SPEC of each: kmodld kernel -o)"
+            ));
+        }
+        let one = |kernel: &PathBuf| Kernel {
+            kernel: Some(kernel.clone()),
+            symtab: None,
+            symvers: None,
+            config: None,
+        };
+        Ok(self.kernel.iter().map(one).collect())
+    }
 }
 
 /// Where the module goes.

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use liblzma::stream::{Action, Status, Stream};
+
 use crate::error::Error;
 
 /// The kernel takes no module file larger than INT_MAX (VAL-4).
@@ -11,43 +13,112 @@ const FILE_MAX: u64 = i32::MAX as u64;
 
 /// Reads a file whole. Mapping it instead would hand a SIGBUS to whoever truncates it meanwhile.
 pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    read_into(path, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn read_into(path: &Path, bytes: &mut Vec<u8>) -> Result<(), Error> {
+    bytes.clear();
     let mut file = File::open(path).map_err(|e| Error::read(path, e))?;
     let too_large = || Error::unusable(path, "larger than 2 GiB, the kernel's limit for a module file");
+    let metadata = file.metadata().map_err(|e| Error::read(path, e))?;
     // What is no plain file tells its size only by being read.
-    if file.metadata().is_ok_and(|m| m.is_file() && m.len() > FILE_MAX) {
+    let size = if metadata.is_file() { metadata.len() } else { 0 };
+    if size > FILE_MAX {
         return Err(too_large());
     }
-    let mut bytes = Vec::new();
-    let read = (&mut file).take(FILE_MAX.saturating_add(1)).read_to_end(&mut bytes);
+    // One byte more, so that the end is seen without another allocation.
+    bytes.reserve(usize::try_from(size).unwrap_or(0).saturating_add(1));
+    let read = (&mut file).take(FILE_MAX.saturating_add(1)).read_to_end(bytes);
     read.map_err(|e| Error::read(path, e))?;
     if bytes.len() as u64 > FILE_MAX {
         return Err(too_large());
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// Reads a file, and decompresses it if it begins as gzip, xz or zstd does.
 pub fn read_decompressed(path: &Path) -> Result<Vec<u8>, Error> {
-    let bytes = read(path)?;
-    let (format, mut decoder): (_, Box<dyn Read + '_>) = match bytes.as_slice() {
-        [0x1f, 0x8b, 8, ..] => ("gzip", Box::new(flate2::read::MultiGzDecoder::new(&*bytes))),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => ("xz", Box::new(liblzma::read::XzDecoder::new(&*bytes))),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            let decoder =
-                zstd::stream::read::Decoder::with_buffer(&*bytes).map_err(|e| Error::read(path, e))?;
-            ("zstd", Box::new(decoder))
+    let mut buffers = Buffers::default();
+    let plain = buffers.fill(path)?;
+    Ok(if plain { buffers.file } else { buffers.out })
+}
+
+/// Memory that one file after another is read into.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    /// The file as it is.
+    file: Vec<u8>,
+    /// What comes out of a compressed one.
+    out: Vec<u8>,
+}
+
+/// Buffers that grew beyond this many bytes are given back before the next file.
+const KEPT_MAX: usize = 16 << 20;
+/// Room for decompressed bytes grows by at least this many.
+const GROWTH: usize = 1 << 18;
+
+impl Buffers {
+    /// As [`read_decompressed`], into memory that is used again.
+    pub fn read_decompressed(&mut self, path: &Path) -> Result<&[u8], Error> {
+        for buffer in [&mut self.file, &mut self.out] {
+            buffer.clear();
+            if buffer.capacity() > KEPT_MAX {
+                buffer.shrink_to(KEPT_MAX);
+            }
         }
-        _ => return Ok(bytes),
-    };
-    let bad = |why: String| Error::Decompress { path: path.into(), format, why };
-    let mut out = Vec::new();
-    let read = (&mut decoder).take(FILE_MAX.saturating_add(1)).read_to_end(&mut out);
-    read.map_err(|e| bad(e.to_string()))?;
-    if out.len() as u64 > FILE_MAX {
-        return Err(bad(String::from("more than 2 GiB come out of it")));
+        Ok(if self.fill(path)? { &self.file } else { &self.out })
     }
-    drop(decoder);
-    Ok(out)
+
+    /// Reads a file; true if it is not compressed, so that nothing came out.
+    fn fill(&mut self, path: &Path) -> Result<bool, Error> {
+        read_into(path, &mut self.file)?;
+        let (file, out) = (self.file.as_slice(), &mut self.out);
+        out.clear();
+        let (format, result) = match file {
+            [0x1f, 0x8b, 8, ..] => (
+                "gzip",
+                read_limited(flate2::read::MultiGzDecoder::new(file), out).map_err(|e| e.to_string()),
+            ),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => ("xz", unxz(file, out)),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+                let decoder =
+                    zstd::stream::read::Decoder::with_buffer(file).map_err(|e| Error::read(path, e))?;
+                ("zstd", read_limited(decoder, out).map_err(|e| e.to_string()))
+            }
+            _ => return Ok(true),
+        };
+        let too_large = || String::from("more than 2 GiB come out of it");
+        let result =
+            result.and_then(|()| if out.len() as u64 > FILE_MAX { Err(too_large()) } else { Ok(()) });
+        result.map(|()| false).map_err(|why| Error::Decompress { path: path.into(), format, why })
+    }
+}
+
+/// Reads up to one byte more than the limit.
+fn read_limited(decoder: impl Read, out: &mut Vec<u8>) -> std::io::Result<()> {
+    decoder.take(FILE_MAX.saturating_add(1)).read_to_end(out).map(drop)
+}
+
+/// Decodes one .xz stream, straight into the spare room of `out`; up to the limit and what fits beside.
+fn unxz(file: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+    let mut stream = Stream::new_stream_decoder(u64::MAX, 0).map_err(|e| e.to_string())?;
+    loop {
+        if out.len() == out.capacity() {
+            out.reserve(out.len().max(GROWTH));
+        }
+        let done = usize::try_from(stream.total_in()).unwrap_or(usize::MAX);
+        let rest = file.get(done..).unwrap_or(&[]);
+        match stream.process_vec(rest, out, Action::Finish) {
+            Ok(Status::StreamEnd) => return Ok(()),
+            Ok(_) if out.len() as u64 > FILE_MAX => return Ok(()),
+            // Room is left, so what is missing is input.
+            Ok(_) if out.len() < out.capacity() => return Err(String::from("the file ends too early")),
+            Ok(_) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
 }
 
 /// Pairs of hexadecimal digits to bytes.

@@ -24,6 +24,7 @@ pub mod load_map;
 pub mod loader;
 pub mod raw_output;
 pub mod running;
+pub mod sarif;
 pub mod signer;
 pub mod verify;
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use elf_layout::bytes::{align_up, array};
 use elf_layout::elf::{Rela, SHT_RELA, SymFields};
@@ -73,6 +74,16 @@ impl Loader {
         let last_listed = of_modules.map(|s| s.address).max();
         let machine = Machine::default();
         Loader { kernel, machine, area: None, percpu, last_listed, held: BTreeMap::new() }
+    }
+
+    /// The same kernel with these modules loaded as well, oldest first. Where they lie is not known: they take
+    /// no room in its address space.
+    #[must_use]
+    pub fn with_modules(&self, modules: impl IntoIterator<Item = Arc<LoadedModule>>) -> Loader {
+        let mut kernel = self.kernel.clone();
+        modules.into_iter().for_each(|module| kernel.insert_module(module));
+        let (area, percpu, last_listed) = (self.area.clone(), self.percpu.clone(), self.last_listed);
+        Loader { kernel, machine: Machine::default(), area, percpu, last_listed, held: BTreeMap::new() }
     }
 
     /// Loads a module, without adding it to the kernel. `place` and `percpu` override where it

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
@@ -45,9 +45,45 @@ pub fn print_bytes(bytes: &[u8]) -> Result<(), Error> {
 
 /// Prints one JSON document on a line.
 pub fn json(document: &impl Serialize) -> Result<(), Error> {
-    let text = serde_json::to_string(document).map_err(|e| Error::write(Path::new("stdout"), e.into()))?;
-    // JSON escapes what it must by itself.
-    print_bytes(format!("{text}\n").as_bytes())
+    print_bytes(format!("{}\n", json_text(document)?).as_bytes())
+}
+
+/// A JSON document, which escapes what it must by itself.
+pub fn json_text(document: &impl Serialize) -> Result<String, Error> {
+    serde_json::to_string(document).map_err(|e| Error::write(Path::new("stdout"), e.into()))
+}
+
+/// How far a long run is, on one line of a terminal; elsewhere nothing.
+#[derive(Debug)]
+pub struct Progress {
+    on_terminal: bool,
+    shown: bool,
+}
+
+impl Progress {
+    /// Nothing shown yet.
+    pub fn new() -> Self {
+        Progress { on_terminal: std::io::stderr().is_terminal(), shown: false }
+    }
+
+    /// Shows how much of how much is done.
+    pub fn show(&mut self, done: usize, of: usize) {
+        if !self.on_terminal || of == 0 {
+            return;
+        }
+        const WIDTH: usize = 30;
+        let full = done.saturating_mul(WIDTH).checked_div(of).unwrap_or(0).min(WIDTH);
+        let (full, empty) = ("#".repeat(full), ".".repeat(WIDTH.saturating_sub(full)));
+        let _ = write!(std::io::stderr().lock(), "\r\x1b[K[{full}{empty}] {done}/{of}");
+        self.shown = true;
+    }
+
+    /// Clears the line for something else.
+    pub fn hide(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            let _ = write!(std::io::stderr().lock(), "\r\x1b[K");
+        }
+    }
 }
 
 /// An error on stderr.
@@ -66,6 +102,11 @@ fn say(severity: &str, text: &str) {
 /// A warning on stderr.
 pub fn warn(text: &str) {
     say("warning", text);
+}
+
+/// Something worth knowing, on stderr.
+pub fn note(text: &str) {
+    say("note", text);
 }
 
 /// Findings on stderr, each with what the kernel would log.

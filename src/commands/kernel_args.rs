@@ -22,13 +22,13 @@ impl Live {
     }
 }
 
-/// The kernel that the options describe, with the modules of `--with` loaded. What they do not tell
-/// comes from `module`, the first one that matters. `None`, all said, if the kernel refuses one of `--with`.
+/// The kernel that the options describe, with the modules of `--with` loaded. If they do not tell its
+/// release, `release` does. `None`, all said, if the kernel refuses one of `--with`.
 pub fn prepare(
     kernel: &Kernel,
     live: &Live,
     with: &[PathBuf],
-    module: &[u8],
+    release: impl FnOnce() -> Option<String>,
 ) -> Result<Option<Loader>, Error> {
     let source = KernelSource {
         kernel: kernel.kernel.clone(),
@@ -36,7 +36,7 @@ pub fn prepare(
         symvers: kernel.symvers.clone(),
         config: kernel.config.clone(),
     };
-    let (mut kernel, mut machine) = source.kernel_for(module)?;
+    let (mut kernel, mut machine) = source.kernel_or_release(release)?;
     if !kernel.is_described() {
         let what = "nothing describes the kernel: give its image, a SPEC or a tree (--kernel), or its /proc/kallsyms (--symtab) and Module.symvers (--symvers)";
         return Err(Error::Usage(what.into()));

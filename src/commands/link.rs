@@ -7,6 +7,7 @@ use elf_layout::Findings;
 use finalize::Step;
 use kmodld::document::Document;
 use kmodld::input::read_decompressed;
+use kmodld::kernel_source::vermagic_release;
 use kmodld::load::{Args, open};
 use kmodld::load_map::load_map;
 use kmodld::{Error, Load, Loader, Place, Stage, elf_output, raw_output};
@@ -18,7 +19,7 @@ use crate::report;
 
 pub fn run(args: &Link) -> Result<Outcome, Error> {
     let bytes = read_decompressed(&args.file)?;
-    let Some(loader) = prepare(&args.kernel, &args.live, &args.with, &bytes)? else {
+    let Some(loader) = prepare(&args.kernel, &args.live, &args.with, || vermagic_release(&bytes))? else {
         return Ok(Outcome::Refused);
     };
     let params = parameters(&args.params);

@@ -6,6 +6,7 @@ mod kernel;
 mod kernel_args;
 mod link;
 mod simulate;
+mod summary;
 
 use kmodld::Error;
 

@@ -6,6 +6,7 @@ use elf_layout::bytes::printed;
 use elf_layout::{Errno, Findings};
 use kmodld::document::{FindingEntry, findings, text};
 use kmodld::input::read_decompressed;
+use kmodld::kernel_source::vermagic_release;
 use kmodld::load::{Args, open};
 use kmodld::{Error, Loader, Stage};
 use serde::Serialize;
@@ -84,8 +85,9 @@ pub fn run(args: &Simulate) -> std::result::Result<Outcome, Error> {
         _ => None,
     });
     // The first module tells what nothing else tells of the kernel.
-    let first = first.or(args.with.first()).map(|file| read_decompressed(file)).transpose()?;
-    let Some(mut loader) = prepare(&args.kernel, &args.live, &args.with, &first.unwrap_or_default())? else {
+    let first = first.or(args.with.first());
+    let release = || first.and_then(|file| vermagic_release(&read_decompressed(file).ok()?));
+    let Some(mut loader) = prepare(&args.kernel, &args.live, &args.with, release)? else {
         return Ok(Outcome::Refused);
     };
     let mut results: Vec<Result> = Vec::new();

@@ -7,7 +7,7 @@ pub mod image;
 pub mod spec_file;
 pub mod tree;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -108,9 +108,18 @@ impl KernelSource {
     /// Reads all files; what they do not tell (version, configuration) is taken from the vermagic of
     /// `module`, the one to be loaded.
     pub fn kernel_for(&self, module: &[u8]) -> Result<(Kernel, Machine), Error> {
+        self.kernel_or_release(|| vermagic_release(module))
+    }
+
+    /// Reads all files; `release` gives that of the modules to be loaded, if no file tells the kernel's.
+    pub fn kernel_or_release(
+        &self,
+        release: impl FnOnce() -> Option<String>,
+    ) -> Result<(Kernel, Machine), Error> {
         let description = self.describe()?;
+        let release = if description.release.is_some() { None } else { release() };
         let at_fault = self.symtab.as_deref().or(self.kernel.as_deref()).unwrap_or(Path::new("-")).to_owned();
-        description.into_kernel(vermagic_release(module)).map_err(|what| Error::unusable(&at_fault, what))
+        description.into_kernel(release).map_err(|what| Error::unusable(&at_fault, what))
     }
 }
 
@@ -158,13 +167,17 @@ impl Description {
     /// Joins everything. `release` is that of the module, for a kernel that does not tell its own.
     /// The error says which two pieces do not belong together.
     pub fn into_kernel(self, release: Option<String>) -> Result<(Kernel, Machine), String> {
-        let release = self.release.or(release).unwrap_or_default();
+        self.is_one_kernel()?;
+        let release = self.release.clone().or(release).unwrap_or_default();
         let mut config = KernelConfig::of_release(&release).unwrap_or_else(newest);
         if let Some(vermagic) = &self.vermagic {
             config.apply_vermagic(vermagic.as_bytes());
         }
         if let Some(text) = &self.config {
             config.apply(text);
+        }
+        if self.vermagic.is_none() && self.config.is_none() && self.has_no_crcs() {
+            config.modversions = false;
         }
         if let Some(size) = self.page_size {
             config.page_size = size;
@@ -182,13 +195,52 @@ impl Description {
         let parts = KernelParts {
             release,
             vermagic: self.vermagic.map(String::into_bytes),
-            machine: self.machine.or_else(|| machine_of(self.config.as_deref(), link_or_live)),
+            machine: self
+                .machine
+                .or_else(|| self.config.as_deref().and_then(machine_of_config))
+                .or_else(|| link_or_live.and_then(machine_of_symbols)),
             symbols: self.live_symbols.or(self.symbols),
             exports,
             symvers: self.symvers,
             certificates: self.certificates,
         };
         Ok((Kernel::new(config, parts), machine))
+    }
+
+    /// Do the pieces belong together? The error says which do not.
+    fn is_one_kernel(&self) -> Result<(), String> {
+        let architectures = [
+            ("the kernel image", self.machine),
+            ("the configuration", self.config.as_deref().and_then(machine_of_config)),
+            ("the symbol table", self.live_symbols.as_ref().and_then(machine_of_symbols)),
+        ];
+        let mut known = architectures.iter().filter_map(|(what, machine)| Some((what, (*machine)?)));
+        if let Some((first, machine)) = known.next()
+            && let Some((other, another)) = known.find(|(_, m)| *m != machine)
+        {
+            let (is, differs) = (machine_name(machine), machine_name(another));
+            return Err(format!("{first} is of {is}, {other} of {differs}: they are two kernels"));
+        }
+        let (Some(exports), Some(symvers)) = (&self.exports, &self.symvers) else { return Ok(()) };
+        let crcs: HashMap<&[u8], u32> =
+            exports.iter().filter_map(|e| Some((&*e.name, e.crc.filter(|crc| *crc != 0)?))).collect();
+        let pair = |e: &SymversEntry| Some((*crcs.get(&*e.name)?, e.crc));
+        let own = symvers.iter().filter(|e| e.module().is_none());
+        let both: Vec<(u32, u32)> = own.filter_map(pair).filter(|(_, told)| *told != 0).collect();
+        let differ = both.iter().filter(|(found, told)| found != told).count();
+        // A few may: a Module.symvers of a neighbouring build still tells which module exports what.
+        if differ > both.len() / 2 {
+            let both = both.len();
+            return Err(format!(
+                "{differ} of {both} exports have other CRCs in Module.symvers than in the kernel image: they are two kernels"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Module.symvers of a kernel without CONFIG_MODVERSIONS: every CRC is zero.
+    fn has_no_crcs(&self) -> bool {
+        self.symvers.as_ref().is_some_and(|symvers| symvers.iter().all(|e| e.crc == 0))
     }
 
     /// As the records of a SPEC.
@@ -261,23 +313,28 @@ impl Description {
     }
 }
 
-/// The architecture of a kernel that only texts describe: by the first lines of its `.config`
-/// (`# Linux/arm64 6.1.176 Kernel Configuration`), else by where its symbols lie.
-fn machine_of(config: Option<&[u8]>, symbols: Option<&KernelSymbols>) -> Option<u16> {
-    let config = String::from_utf8_lossy(config.and_then(|c| c.get(..512.min(c.len()))).unwrap_or_default());
-    if config.contains("# Linux/x86 ") {
-        return Some(EM_X86_64);
+/// The architecture that the first lines of a `.config` name (`# Linux/arm64 6.1.176 Kernel Configuration`).
+fn machine_of_config(config: &[u8]) -> Option<u16> {
+    let config = String::from_utf8_lossy(config.get(..512.min(config.len())).unwrap_or_default());
+    match () {
+        () if config.contains("# Linux/x86 ") => Some(EM_X86_64),
+        () if config.contains("# Linux/arm64 ") => Some(EM_AARCH64),
+        () => None,
     }
-    if config.contains("# Linux/arm64 ") {
-        return Some(EM_AARCH64);
-    }
-    // The upper 2 GiB are x86_64's alone.
-    let text = symbols?.iter().find(|s| matches!(s.kind, b'T' | b't') && s.module.is_none())?.address;
+}
+
+/// The architecture by where symbols of the kernel lie: the upper 2 GiB are x86_64's alone.
+fn machine_of_symbols(symbols: &KernelSymbols) -> Option<u16> {
+    let text = symbols.iter().find(|s| matches!(s.kind, b'T' | b't') && s.module.is_none())?.address;
     match text >> 32 {
         0xffff_ffff => Some(EM_X86_64),
         0xffff_0000..0xffff_ffff => Some(EM_AARCH64),
         _ => None,
     }
+}
+
+fn machine_name(machine: u16) -> &'static str {
+    if machine == EM_X86_64 { "x86_64" } else { "aarch64" }
 }
 
 /// Reads kallsyms or System.map.

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use elf_layout::KernelConfig;
@@ -86,7 +87,7 @@ pub struct KernelParts {
 }
 
 /// A kernel: configuration, symbols, exports, and the modules loaded so far.
-/// Loading a module does not change it; [`Kernel::insert_module`] does.
+/// Loading a module does not change it; [`Kernel::insert_module`] does. Copies share what is large.
 #[derive(Clone, Debug)]
 pub struct Kernel {
     /// Release (`uname -r`), empty if not known.
@@ -106,12 +107,12 @@ pub struct Kernel {
     /// What it remembers of modules that came and went.
     pub history: History,
     /// All symbols, where the addresses of non-exported ones are needed.
-    pub symbols: KernelSymbols,
-    exports: ExportTable,
+    pub symbols: Arc<KernelSymbols>,
+    exports: Arc<ExportTable>,
     /// Oldest first.
-    modules: Vec<LoadedModule>,
-    /// Module.symvers' exports of modules that are not loaded: for hints.
-    unloaded: BTreeMap<Box<[u8]>, Box<[u8]>>,
+    modules: Vec<Arc<LoadedModule>>,
+    /// By exported name: the modules of Module.symvers that are not loaded.
+    unloaded: Arc<BTreeMap<Box<[u8]>, Arc<LoadedModule>>>,
     /// Are the exports known, or only symbols (KSYM-2)?
     knows_exports: bool,
     addresses: bool,
@@ -131,7 +132,7 @@ impl Kernel {
             config.kallsyms_all = Some(symbols.has_local_data());
         }
         let mut of_owner: BTreeMap<Option<Vec<u8>>, Vec<Export>> = BTreeMap::new();
-        let mut unloaded = BTreeMap::new();
+        let mut of_unloaded: BTreeMap<Vec<u8>, Vec<Export>> = BTreeMap::new();
         let knows_exports = parts.symvers.is_some() || parts.exports.is_some();
         let from_image = parts.exports.is_some();
         let loaded: Vec<&[u8]> = symbols.modules().collect();
@@ -141,10 +142,6 @@ impl Kernel {
             if module.is_none() && from_image {
                 continue;
             }
-            if let Some(name) = module.as_deref().filter(|m| !is_loaded.contains(m)) {
-                unloaded.insert(entry.name, Box::from(name));
-                continue;
-            }
             let export = Export {
                 address: symbols.exported_address(&entry.name, module.as_deref()),
                 name: entry.name,
@@ -152,7 +149,12 @@ impl Kernel {
                 gpl_only: entry.gpl_only,
                 namespace: entry.namespace,
             };
-            of_owner.entry(module).or_default().push(export);
+            match module {
+                Some(name) if !is_loaded.contains(&*name) => {
+                    of_unloaded.entry(name).or_default().push(export)
+                }
+                module => of_owner.entry(module).or_default().push(export),
+            }
         }
         if let Some(exports) = parts.exports {
             of_owner.insert(None, exports);
@@ -168,16 +170,18 @@ impl Kernel {
                 of_owner.insert(owner.map(<[u8]>::to_vec), exports_by_label(&symbols, own, *owner));
             }
         }
-        let exports = ExportTable::new(of_owner.remove(&None).unwrap_or_default());
-        let modules = loaded
-            .iter()
-            .rev()
-            .map(|name| LoadedModule {
-                exports: ExportTable::new(of_owner.remove(&Some(name.to_vec())).unwrap_or_default()),
-                listed: true,
-                ..LoadedModule::named(name)
-            })
-            .collect();
+        let exports = Arc::new(ExportTable::new(of_owner.remove(&None).unwrap_or_default()));
+        let module = |name: &[u8], exports, listed| {
+            let exports = ExportTable::new(exports);
+            Arc::new(LoadedModule { exports, listed, ..LoadedModule::named(name) })
+        };
+        let mut exports_of = |name: &[u8]| of_owner.remove(&Some(name.to_vec())).unwrap_or_default();
+        let modules = loaded.iter().rev().map(|name| module(name, exports_of(name), true)).collect();
+        let mut unloaded = BTreeMap::new();
+        for (name, exports) in of_unloaded {
+            let module = module(&name, exports, false);
+            unloaded.extend(module.exports.iter().map(|e| (e.name.clone(), Arc::clone(&module))));
+        }
         let (release, vermagic, machine) = (parts.release, parts.vermagic, parts.machine);
         Kernel {
             release,
@@ -188,10 +192,10 @@ impl Kernel {
             taints: Taints::default(),
             history: History::default(),
             config,
-            symbols,
+            symbols: Arc::new(symbols),
             exports,
             modules,
-            unloaded,
+            unloaded: Arc::new(unloaded),
             knows_exports,
             addresses,
         }
@@ -204,8 +208,10 @@ impl Kernel {
 
     /// Adds a module at the head of the module list (LIFE-4). One of the same name is replaced; who
     /// uses that one uses the new one.
-    pub fn insert_module(&mut self, mut module: LoadedModule) {
+    pub fn insert_module(&mut self, module: impl Into<Arc<LoadedModule>>) {
+        let mut module = module.into();
         if let Some(old) = self.remove_module(&module.name) {
+            let module = Arc::make_mut(&mut module);
             module.refcnt = module.refcnt.saturating_add(old.refcount().max(0));
             module.source_list.extend(old.source_list);
         }
@@ -215,12 +221,12 @@ impl Kernel {
     /// Takes a module from the list, and its exports with it.
     pub fn remove_module(&mut self, name: &[u8]) -> Option<LoadedModule> {
         let at = self.modules.iter().position(|m| *m.name == *name)?;
-        Some(self.modules.remove(at))
+        Some(Arc::unwrap_or_clone(self.modules.remove(at)))
     }
 
     /// The loaded modules, newest first.
     pub fn modules(&self) -> impl Iterator<Item = &LoadedModule> {
-        self.modules.iter().rev()
+        self.modules.iter().rev().map(|m| &**m)
     }
 
     /// `find_symbol`: the kernel's tables, then those of each module, newest
@@ -235,17 +241,27 @@ impl Kernel {
 
     /// The loaded module of that name.
     pub fn module(&self, name: &[u8]) -> Option<&LoadedModule> {
-        self.modules.iter().find(|m| *m.name == *name)
+        self.modules.iter().find(|m| *m.name == *name).map(|m| &**m)
     }
 
     /// The loaded module of that name, to be changed.
     pub fn module_mut(&mut self, name: &[u8]) -> Option<&mut LoadedModule> {
-        self.modules.iter_mut().find(|m| *m.name == *name)
+        self.modules.iter_mut().find(|m| *m.name == *name).map(Arc::make_mut)
     }
 
     /// The module that would export `name` if it were loaded.
     pub fn exporter_not_loaded(&self, name: &[u8]) -> Option<&[u8]> {
-        self.unloaded.get(name).map(|m| &**m)
+        self.not_loaded(name).map(|m| &*m.name)
+    }
+
+    /// The modules of Module.symvers that are not loaded, one for each symbol that they export.
+    pub fn modules_not_loaded(&self) -> impl Iterator<Item = &LoadedModule> {
+        self.unloaded.values().map(|module| &**module)
+    }
+
+    /// That module as Module.symvers describes it; the last one if several export `name`.
+    pub fn not_loaded(&self, name: &[u8]) -> Option<&Arc<LoadedModule>> {
+        self.unloaded.get(name)
     }
 }
 

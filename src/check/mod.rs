@@ -1,7 +1,15 @@
-//! The verdict on a module: would a kernel load it?
+//! The verdict on modules: would a kernel load them?
+//!
+//! [`check`] judges one module. [`run`] does so for a whole set, whose modules load after those of the set that they
+//! need ([`catalog`]).
+
+pub mod catalog;
+pub mod run;
+pub mod set;
 
 use elf_layout::{Finding, Findings, Severity};
 use serde::Serialize;
+use symres::Taint;
 
 use crate::document::{FindingEntry, findings};
 use crate::load::{Args, Opened, open};
@@ -14,6 +22,8 @@ pub struct Verdict {
     pub file: String,
     /// Module name, null if the file tells none.
     pub module: Option<String>,
+    /// Release of the kernel, null if it is not known; its path, where kernels of one release are told apart.
+    pub kernel: Option<String>,
     /// `loads`, `refused` or `oops`.
     pub verdict: &'static str,
     /// What the system call returns; null if the module loads, or the kernel crashes.
@@ -28,25 +38,62 @@ pub struct Verdict {
     pub suppressed: u64,
 }
 
+impl Verdict {
+    /// Does the kernel take the module?
+    pub fn loads(&self) -> bool {
+        self.verdict == "loads"
+    }
+
+    /// Does it take the module without a complaint?
+    pub fn is_clean(&self) -> bool {
+        self.loads() && self.findings.iter().all(|f| f.severity == Severity::Note.word())
+    }
+
+    /// About how many bytes it takes in memory.
+    fn weight(&self) -> usize {
+        let text = |f: &FindingEntry| {
+            let optional = [&f.dmesg, &f.hint].into_iter().flatten().map(String::len).sum::<usize>();
+            optional.saturating_add(f.subject.len()).saturating_add(f.explanation.len())
+        };
+        let one = |f: &FindingEntry| text(f).saturating_add(size_of::<FindingEntry>());
+        let log = self.dmesg.iter().map(|line| line.len().saturating_add(size_of::<String>()));
+        let all = self.findings.iter().map(one).chain(log).fold(0, usize::saturating_add);
+        all.saturating_add(size_of::<Verdict>()).saturating_add(self.file.len())
+    }
+}
+
 /// Checks one module, already decompressed, against a kernel with the modules loaded so far.
 pub fn check(loader: &Loader, file: &str, bytes: &[u8], args: &Args<'_>) -> Verdict {
-    let opened = open(bytes, &loader.kernel, args.flags);
+    judge(loader, file, &open(bytes, &loader.kernel, args.flags), args).0
+}
+
+/// The verdict on a module, and whether it is marked as proprietary (LIC-5).
+fn judge(loader: &Loader, file: &str, opened: &Opened<'_>, args: &Args<'_>) -> (Verdict, bool) {
     let mut said = opened.said.clone();
     if opened.signature.pkcs7.is_some() && loader.kernel.certificates.is_empty() {
         let why = "the keys that this kernel trusts are not known: the signature counts as good";
         let hint = "give the kernel's image or a SPEC made of it (--kernel)";
         said.push(Finding::note("SIG-8", Severity::Note, why).hint(hint));
     }
-    let load = loader.load(&opened, args, &Place::Kernel, None, &mut said);
+    let load = loader.load(opened, args, &Place::Kernel, None, &mut said);
+    let proprietary = load.as_ref().is_some_and(|l| l.resolution.taints.module_has(Taint::ProprietaryModule));
     let taints = load.map(|l| l.taints.module_letters()).unwrap_or_default();
-    verdict(file, &opened, &said, taints)
+    let release = Some(&loader.kernel.release).filter(|release| !release.is_empty()).cloned();
+    (verdict(file, release, opened, &said, taints), proprietary)
 }
 
-fn verdict(file: &str, opened: &Opened<'_>, said: &Findings, taints: String) -> Verdict {
+fn verdict(
+    file: &str,
+    kernel: Option<String>,
+    opened: &Opened<'_>,
+    said: &Findings,
+    taints: String,
+) -> Verdict {
     let name = opened.module.as_ref().map(|m| m.name_text().into_owned()).filter(|name| !name.is_empty());
     Verdict {
         file: file.to_owned(),
         module: name,
+        kernel,
         verdict: match (said.refused(), said.errno()) {
             (false, _) => "loads",
             (true, Some(_)) => "refused",
