@@ -1,7 +1,7 @@
 //! Reading files, compressed ones by their magic (DEC-7).
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use liblzma::stream::{Action, Status, Stream};
@@ -14,41 +14,60 @@ const FILE_MAX: u64 = i32::MAX as u64;
 /// Reads a file whole. Mapping it instead would hand a SIGBUS to whoever truncates it meanwhile.
 pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
-    read_into(path, &mut bytes)?;
+    let len = read_into(path, &mut bytes)?;
+    bytes.truncate(len);
     Ok(bytes)
 }
 
-fn read_into(path: &Path, bytes: &mut Vec<u8>) -> Result<(), Error> {
-    bytes.clear();
-    let mut file = File::open(path).map_err(|e| Error::read(path, e))?;
+/// Reads a file to the beginning of `bytes` and tells how long it is. What lies behind stays: memory that was written
+/// to before need not be zeroed again.
+fn read_into(path: &Path, bytes: &mut Vec<u8>) -> Result<usize, Error> {
+    let failed = |e| Error::read(path, e);
+    let mut file = File::open(path).map_err(failed)?;
     let too_large = || Error::unusable(path, "larger than 2 GiB, the kernel's limit for a module file");
-    let metadata = file.metadata().map_err(|e| Error::read(path, e))?;
-    // What is no plain file tells its size only by being read.
+    let metadata = file.metadata().map_err(failed)?;
+    // What is no plain file tells its size only by being read; nor do files of /proc.
     let size = if metadata.is_file() { metadata.len() } else { 0 };
-    if size > FILE_MAX {
-        return Err(too_large());
+    let size = usize::try_from(size).ok().filter(|s| *s as u64 <= FILE_MAX).ok_or_else(too_large)?;
+    if bytes.len() < size {
+        bytes.resize(size, 0);
     }
-    // One byte more, so that the end is seen without another allocation.
-    bytes.reserve(usize::try_from(size).unwrap_or(0).saturating_add(1));
-    let read = (&mut file).take(FILE_MAX.saturating_add(1)).read_to_end(bytes);
-    read.map_err(|e| Error::read(path, e))?;
-    if bytes.len() as u64 > FILE_MAX {
-        return Err(too_large());
+    let mut len = 0usize;
+    while let Some(room) = bytes.get_mut(len..size).filter(|room| !room.is_empty()) {
+        match file.read(room) {
+            Ok(0) => return Ok(len),
+            Ok(read) => len = len.saturating_add(read),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
+        }
     }
-    Ok(())
+    let mut more = [0u8];
+    if file.read(&mut more).map_err(failed)? == 0 {
+        return Ok(len);
+    }
+    bytes.truncate(len);
+    bytes.extend(more);
+    let left = FILE_MAX.saturating_sub(len as u64);
+    (&mut file).take(left).read_to_end(bytes).map_err(failed)?;
+    if bytes.len() as u64 > FILE_MAX { Err(too_large()) } else { Ok(bytes.len()) }
 }
 
 /// Reads a file, and decompresses it if it begins as gzip, xz or zstd does.
 pub fn read_decompressed(path: &Path) -> Result<Vec<u8>, Error> {
     let mut buffers = Buffers::default();
-    let plain = buffers.fill(path)?;
-    Ok(if plain { buffers.file } else { buffers.out })
+    Ok(match buffers.fill(path)? {
+        Some(len) => {
+            buffers.file.truncate(len);
+            buffers.file
+        }
+        None => buffers.out,
+    })
 }
 
 /// Memory that one file after another is read into.
 #[derive(Debug, Default)]
 pub struct Buffers {
-    /// The file as it is.
+    /// The file as it is; what is behind its end is of files before.
     file: Vec<u8>,
     /// What comes out of a compressed one.
     out: Vec<u8>,
@@ -63,18 +82,21 @@ impl Buffers {
     /// As [`read_decompressed`], into memory that is used again.
     pub fn read_decompressed(&mut self, path: &Path) -> Result<&[u8], Error> {
         for buffer in [&mut self.file, &mut self.out] {
-            buffer.clear();
             if buffer.capacity() > KEPT_MAX {
-                buffer.shrink_to(KEPT_MAX);
+                buffer.truncate(KEPT_MAX);
+                buffer.shrink_to_fit();
             }
         }
-        Ok(if self.fill(path)? { &self.file } else { &self.out })
+        Ok(match self.fill(path)? {
+            Some(len) => self.file.get(..len).unwrap_or_default(),
+            None => &self.out,
+        })
     }
 
-    /// Reads a file; true if it is not compressed, so that nothing came out.
-    fn fill(&mut self, path: &Path) -> Result<bool, Error> {
-        read_into(path, &mut self.file)?;
-        let (file, out) = (self.file.as_slice(), &mut self.out);
+    /// Reads a file; its length, if it is not compressed, so that nothing came out.
+    fn fill(&mut self, path: &Path) -> Result<Option<usize>, Error> {
+        let len = read_into(path, &mut self.file)?;
+        let (file, out) = (self.file.get(..len).unwrap_or_default(), &mut self.out);
         out.clear();
         let (format, result) = match file {
             [0x1f, 0x8b, 8, ..] => (
@@ -87,12 +109,12 @@ impl Buffers {
                     zstd::stream::read::Decoder::with_buffer(file).map_err(|e| Error::read(path, e))?;
                 ("zstd", read_limited(decoder, out).map_err(|e| e.to_string()))
             }
-            _ => return Ok(true),
+            _ => return Ok(Some(len)),
         };
         let too_large = || String::from("more than 2 GiB come out of it");
         let result =
             result.and_then(|()| if out.len() as u64 > FILE_MAX { Err(too_large()) } else { Ok(()) });
-        result.map(|()| false).map_err(|why| Error::Decompress { path: path.into(), format, why })
+        result.map(|()| None).map_err(|why| Error::Decompress { path: path.into(), format, why })
     }
 }
 

@@ -77,7 +77,7 @@ impl Loader {
     }
 
     /// The same kernel with these modules loaded as well, oldest first. Where they lie is not known: they take
-    /// no room in its address space.
+    /// no room in its address space; nor do they taint it (SET-6).
     #[must_use]
     pub fn with_modules(&self, modules: impl IntoIterator<Item = Arc<LoadedModule>>) -> Loader {
         let mut kernel = self.kernel.clone();

@@ -223,7 +223,7 @@ impl<'s> Catalog<'s> {
         Ok(Before { order, circle })
     }
 
-    /// Does everything that this module needs look as Module.symvers says it does? `None` as long as that is not known.
+    /// Does everything that this module needs look as Module.symvers says it does (SET-7)? `None` as long as that is not known.
     pub fn is_as_described(&mut self, index: usize, kernel: &Kernel) -> Option<bool> {
         let before = self.before(index, kernel).ok()?;
         let facts = self.facts(index)?;

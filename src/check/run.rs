@@ -27,6 +27,8 @@ use crate::loader::Loader;
 
 /// Results that wait for their turn take about this many bytes at most; what does not fit is judged again later.
 const HELD_MAX: usize = 48 << 20;
+/// So many results are handed over at a time, to wake the thread that takes them less often.
+const BATCH: usize = 32;
 /// How often a caller is told how far the run is.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -178,6 +180,11 @@ struct State<'s> {
 }
 
 impl State<'_> {
+    /// Is there enough to hand over?
+    fn has_batch(&self) -> bool {
+        self.ready.len() >= BATCH || self.ready_bytes > HELD_MAX / 8
+    }
+
     /// Bytes of all verdicts that were not handed over yet.
     fn held(&self) -> usize {
         self.views.iter().map(|v| v.held).fold(self.ready_bytes, usize::saturating_add)
@@ -266,6 +273,7 @@ pub fn run(
         threads: threads.max(1),
         state: Mutex::new(state),
         changed: Condvar::new(),
+        to_tell: Condvar::new(),
     };
     thread::scope(|scope| {
         let passes = thread::Builder::new().spawn_scoped(scope, || run.passes());
@@ -296,8 +304,10 @@ struct Run<'a> {
     part: Range<usize>,
     threads: usize,
     state: Mutex<State<'a>>,
-    /// Something in the state did.
+    /// Something that threads wait for has changed.
     changed: Condvar,
+    /// There is something to tell.
+    to_tell: Condvar,
 }
 
 impl<'a> Run<'a> {
@@ -313,24 +323,23 @@ impl<'a> Run<'a> {
     fn tell(&self, tell: &mut dyn FnMut(Event) -> Result<(), Error>) -> Result<(), Error> {
         loop {
             let mut state = self.lock();
-            if state.ready.is_empty() && !state.finished {
-                let waited = self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
+            if !state.has_batch() && !state.finished {
+                let waited = self.to_tell.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
                 state = waited.0;
             }
             let (done, of) = state.progress;
-            let next = state.ready.pop_front();
-            state.ready_bytes =
-                state.ready_bytes.saturating_sub(next.as_ref().map_or(0, |(_, weight)| *weight));
+            let ready = std::mem::take(&mut state.ready);
             let finished = state.finished;
             drop(state);
-            match next {
-                Some((result, _)) => {
-                    self.changed.notify_all();
-                    tell(Event::Checked(result))?;
-                }
-                None if finished => return Ok(()),
-                None => {}
+            if ready.is_empty() && finished {
+                return Ok(());
             }
+            for (result, weight) in ready {
+                tell(Event::Checked(result))?;
+                let mut state = self.lock();
+                state.ready_bytes = state.ready_bytes.saturating_sub(weight);
+            }
+            self.changed.notify_all();
             tell(Event::Progress(done, of))?;
         }
     }
@@ -373,7 +382,7 @@ impl<'a> Run<'a> {
             self.exact(index, &targets, true, buffers);
         });
         self.lock().finished = true;
-        self.changed.notify_all();
+        self.to_tell.notify_all();
     }
 
     /// Does something for every file of a list, on all threads.
@@ -387,6 +396,9 @@ impl<'a> Run<'a> {
                 let mut state = self.lock();
                 state.progress.0 = state.progress.0.saturating_add(1);
                 state.advance();
+                if state.has_batch() {
+                    self.to_tell.notify_all();
+                }
                 // Whoever does not listen fast enough holds the work up, instead of having it done twice.
                 while !state.stopped && state.ready_bytes > HELD_MAX / 2 {
                     state = self.wait(state);
