@@ -35,6 +35,8 @@ pub enum Command {
     Simulate(Box<Simulate>),
     /// Show what a kernel image or tree tells: symbols, exports, facts; or save it as a SPEC
     Kernel(KernelCommand),
+    /// Explain the code of a finding: the rule, what the kernel does, what to do about it
+    Explain(Explain),
 }
 
 /// `inspect`
@@ -203,6 +205,13 @@ pub struct KernelCommand {
     /// Write a SPEC: one compact file that --kernel takes in place of all this
     #[arg(short, long, value_name = "SPEC")]
     pub output: Option<PathBuf>,
+}
+
+/// `explain`
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// A code, such as VER-6; all codes are listed if not given
+    pub code: Option<String>,
 }
 
 /// What describes the kernel.

@@ -15,6 +15,7 @@ pub mod check;
 pub mod document;
 pub mod elf_output;
 pub mod error;
+pub mod explain;
 pub mod image;
 pub mod input;
 pub mod inspect;

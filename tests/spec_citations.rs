@@ -248,6 +248,21 @@ fn crates() -> Vec<String> {
     names
 }
 
+/// The source files of a package: path, code, tests.
+fn sources(package: &str) -> Vec<(PathBuf, String, String)> {
+    let paths = files(&format!("{package}/src"), "rs");
+    let texts: Vec<String> = paths.iter().map(|p| fs::read_to_string(p).unwrap()).collect();
+    let test_modules: BTreeSet<String> = texts.iter().flat_map(|t| test_modules(t)).collect();
+    let split = |(path, text): (PathBuf, String)| {
+        let inside = path.strip_prefix(root()).unwrap();
+        let mut parts = inside.iter().map(|part| part.to_str().unwrap().trim_end_matches(".rs"));
+        let is_test = parts.any(|part| test_modules.contains(part));
+        let (code, tests) = if is_test { (String::new(), text) } else { split_tests(&text) };
+        (path, code, tests)
+    };
+    paths.into_iter().zip(texts).map(split).collect()
+}
+
 /// What each part of the project cites: rule to `file:line`.
 #[derive(Default)]
 struct Cited {
@@ -261,14 +276,7 @@ impl Cited {
         let mut cited = Cited::default();
         let packages = [vec![String::from(".")], crates()].concat();
         for package in &packages {
-            let sources = files(&format!("{package}/src"), "rs");
-            let texts: Vec<String> = sources.iter().map(|p| fs::read_to_string(p).unwrap()).collect();
-            let test_modules: BTreeSet<String> = texts.iter().flat_map(|t| test_modules(t)).collect();
-            for (path, text) in sources.into_iter().zip(texts) {
-                let inside = path.strip_prefix(root()).unwrap();
-                let mut parts = inside.iter().map(|part| part.to_str().unwrap().trim_end_matches(".rs"));
-                let is_test = parts.any(|part| test_modules.contains(part));
-                let (code, tests) = if is_test { (String::new(), text) } else { split_tests(&text) };
+            for (path, code, tests) in sources(package) {
                 note(&mut cited.by_code, &path, &code, spec);
                 note_test(&mut cited.by_tests, &path, &tests, spec);
             }
@@ -322,8 +330,56 @@ fn listed() -> Vec<(Rule, usize)> {
     rules
 }
 
+/// Codes that findings have: string literals that are a rule and nothing else, in code, not in tests.
+fn codes_of_findings() -> BTreeMap<Rule, String> {
+    let mut codes = BTreeMap::new();
+    for package in [vec![String::from(".")], crates()].concat() {
+        for (path, code, _) in sources(&package) {
+            for line in code.lines().filter(|l| !l.trim_start().starts_with("//")) {
+                // Every second part of a line stands between quotes.
+                let literals = line.split('"').skip(1).step_by(2);
+                codes.extend(literals.filter_map(Rule::parse).map(|rule| (rule, shown(&path))));
+            }
+        }
+    }
+    codes
+}
+
 fn fail_with(problems: Vec<String>) {
     assert!(problems.is_empty(), "{} problems:\n{}\n", problems.len(), problems.join("\n"));
+}
+
+#[test]
+fn every_code_is_explained_and_every_explanation_has_a_code() {
+    let codes = codes_of_findings();
+    assert!(codes.len() > 80, "the codes are no longer found: {codes:?}");
+    let mut problems = Vec::new();
+    let mut explained = BTreeSet::new();
+    for e in kmodld::explain::all() {
+        let rule = Rule::parse(e.code).unwrap_or_else(|| panic!("docs/findings: {} is no code", e.code));
+        if !codes.contains_key(&rule) {
+            problems.push(format!("docs/findings explains {rule}, which no finding has"));
+        }
+        if !explained.insert(rule) {
+            problems.push(format!("docs/findings explains {} twice", e.code));
+        }
+        // What every text has: a paragraph on the rule, then these items.
+        let mut at = 0;
+        for item in ["Kernel", "Result", "Log", "Versions", "Example", "Fix"] {
+            match e.text[at..].find(&format!("\n- {item}: ")) {
+                Some(found) => at += found + 1,
+                None => problems
+                    .push(format!("docs/findings: {} lacks \"- {item}: \", or it is misplaced", e.code)),
+            }
+        }
+        if e.text.starts_with("- ") || e.title.is_empty() {
+            problems.push(format!("docs/findings: {} has no paragraph or no title", e.code));
+        }
+    }
+    for (code, path) in codes.iter().filter(|(code, _)| !explained.contains(code)) {
+        problems.push(format!("{path}: findings with the code {code} are not explained in docs/findings"));
+    }
+    fail_with(problems);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! One module per command.
 
 mod check;
+mod explain;
 mod inspect;
 mod kernel;
 mod kernel_args;
@@ -34,5 +35,6 @@ pub fn run(cli: &Cli) -> Result<Outcome, Error> {
         Command::Check(args) => check::run(args),
         Command::Simulate(args) => simulate::run(args),
         Command::Kernel(args) => kernel::run(args),
+        Command::Explain(args) => explain::run(args),
     }
 }

@@ -1,0 +1,130 @@
+//! What the code of a finding stands for, at length: the texts of `docs/findings/`, one section a code.
+
+/// One file per family of rules; a code's section begins with its heading, `## CODE: TITLE`.
+const FAMILIES: [&str; 15] = [
+    include_str!("../docs/findings/SIG.md"),
+    include_str!("../docs/findings/VAL.md"),
+    include_str!("../docs/findings/LIFE.md"),
+    include_str!("../docs/findings/LAYOUT.md"),
+    include_str!("../docs/findings/SYM.md"),
+    include_str!("../docs/findings/VER.md"),
+    include_str!("../docs/findings/NS.md"),
+    include_str!("../docs/findings/LIC.md"),
+    include_str!("../docs/findings/DUP.md"),
+    include_str!("../docs/findings/RELOC-GEN.md"),
+    include_str!("../docs/findings/X86REL.md"),
+    include_str!("../docs/findings/A64REL.md"),
+    include_str!("../docs/findings/PLT.md"),
+    include_str!("../docs/findings/FIN.md"),
+    include_str!("../docs/findings/PARAM.md"),
+];
+
+/// What a code stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The code, such as `VAL-22`.
+    pub code: &'static str,
+    /// In one line.
+    pub title: &'static str,
+    /// At length, without the heading.
+    pub text: &'static str,
+}
+
+/// All explanations, in the order in which a kernel comes to their checks, by and large.
+pub fn all() -> impl Iterator<Item = Explanation> {
+    let sections = FAMILIES.into_iter().flat_map(|file| file.split("\n## ").skip(1));
+    sections.filter_map(|section| {
+        let (heading, text) = section.split_once('\n')?;
+        let (code, title) = heading.split_once(": ")?;
+        Some(Explanation { code, title, text: text.trim() })
+    })
+}
+
+/// The explanation of a code, however its letters are written; dashes may be missing.
+pub fn explain(code: &str) -> Option<Explanation> {
+    all().find(|e| bare(e.code) == bare(code))
+}
+
+/// Codes that `code` may have been meant for, best first: few letters apart, or of the same family.
+pub fn similar(code: &str) -> Vec<&'static str> {
+    let wanted = bare(code);
+    // What no code comes near to is not compared letter by letter.
+    if wanted.is_empty() || wanted.len() > LONGEST {
+        return Vec::new();
+    }
+    // What the code ends with is its number, which a letter may follow.
+    let number = wanted.strip_suffix('B').unwrap_or(&wanted);
+    let family = number.trim_end_matches(|c: char| c.is_ascii_digit());
+    let mut found: Vec<(usize, &'static str)> = all()
+        .filter_map(|e| {
+            let apart = distance(&bare(e.code), &wanted);
+            let related = !family.is_empty() && bare(e.code).starts_with(family);
+            (apart <= 1 || related).then_some((apart, e.code))
+        })
+        .collect();
+    found.sort();
+    found.into_iter().map(|(_, code)| code).take(SHOWN).collect()
+}
+
+/// No code has more letters and digits.
+const LONGEST: usize = 16;
+/// More suggestions than these help nobody.
+const SHOWN: usize = 6;
+
+/// A code as it is compared: letters and digits, in capitals.
+fn bare(code: &str) -> String {
+    code.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect()
+}
+
+/// How many letters have to be changed, added or left out to make one of the other.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = i;
+        let mut left = i.saturating_add(1);
+        let mut next = vec![left];
+        for (y, above) in b.bytes().zip(row.iter().skip(1)) {
+            let here = diagonal.saturating_add(usize::from(x != y));
+            left = here.min(left.saturating_add(1)).min(above.saturating_add(1));
+            diagonal = *above;
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_found_however_they_are_written() {
+        for written in ["VER-6", "ver-6", "ver6", "Ver_6"] {
+            assert_eq!(explain(written).map(|e| e.code), Some("VER-6"), "{written}");
+        }
+        assert_eq!(explain("sym-5b").map(|e| e.code), Some("SYM-5b"));
+        assert_eq!(explain("ver-60"), None);
+        assert_eq!(explain(""), None);
+    }
+
+    #[test]
+    fn similar_codes() {
+        assert_eq!(similar("ver-66").first(), Some(&"VER-6"));
+        assert!(similar("vet-23").contains(&"VER-23"));
+        assert!(similar("sig-99").iter().all(|code| code.starts_with("SIG-")), "{:?}", similar("sig-99"));
+        assert!(!similar("sig-99").is_empty());
+        assert!(similar("").is_empty());
+        assert!(similar("nonsense").is_empty());
+        assert!(similar(&"VER-6".repeat(10_000)).is_empty());
+    }
+
+    #[test]
+    fn distances() {
+        for (a, b, want) in
+            [("", "", 0), ("abc", "abc", 0), ("abc", "abd", 1), ("abc", "ac", 1), ("a", "xyz", 3)]
+        {
+            assert_eq!(distance(a, b), want, "{a} {b}");
+        }
+    }
+}
