@@ -9,6 +9,7 @@ use elf_layout::bytes::printed;
 use elf_layout::elf::EM_X86_64;
 use elf_layout::{Errno, Finding, Findings, ModuleFile, Severity};
 
+use crate::hints;
 use crate::kernel::Kernel;
 use crate::license::license_is_gpl_compatible;
 use crate::lifecycle::ModuleState;
@@ -82,24 +83,33 @@ fn blacklisted(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
     if kernel.boot.module_blacklist.iter().any(|name| *name == file.name()) {
         let name = file.name_text();
         let why = format!("{name} is on module_blacklist= of the kernel's command line");
-        said.push(Finding::error("VAL-70", Errno::EPERM, why).says(format!("Module {name} is blacklisted")));
+        let finding =
+            Finding::error("VAL-70", Errno::EPERM, why).says(format!("Module {name} is blacklisted"));
+        said.push(finding.hint(format!("remove {name} from module_blacklist= and boot again")));
     }
 }
 
 /// `check_modstruct_version` (VER-10): the CRC of `module_layout`, which stands for `struct module`.
 fn check_modstruct_version(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Taints, said: &mut Findings) {
     // The kernel's own table only; a kernel that is not described in full has nothing to compare.
-    let Some((_, export)) = kernel.find_symbol(b"module_layout", true, file.name()) else { return };
+    let Some((owner, export)) = kernel.find_symbol(b"module_layout", true, file.name()) else { return };
     let mut resolver = Resolver::new(kernel, file, *taints);
     let mut own = Findings::new();
-    let checked =
-        resolver.check_version(b"module_layout", export.crc, &|| elf_layout::Subject::Module, &mut own);
+    let checked = resolver.check_version(
+        b"module_layout",
+        owner,
+        export.crc,
+        &|| elf_layout::Subject::Module,
+        &mut own,
+    );
     *taints = resolver.taints();
     for mut finding in own.into_list() {
         if checked.is_err() && finding.severity.refuses() {
             finding.errno = Some(Errno::ENOEXEC);
-            finding.hint = Some(String::from(
-                "struct module differs: the module was built for another kernel or configuration; rebuild it against this kernel's headers",
+            finding.hint = Some(format!(
+                "{}struct module differs there; {}",
+                hints::built_for(file),
+                hints::rebuild(kernel, file)
             ));
         }
         said.push(finding);
@@ -119,11 +129,11 @@ fn check_vermagic(
     let Some(vermagic) = vermagic else {
         if !kernel.config.module_force_load {
             let why = format!("{me} has no vermagic, and this kernel does not force modules in");
-            said.push(Finding::error("VER-21", Errno::ENOEXEC, why));
+            said.push(Finding::error("VER-21", Errno::ENOEXEC, why).hint(hints::rebuild(kernel, file)));
             return;
         }
         let why = format!("the vermagic of {me} is absent or ignored: it is forced in, taint F");
-        said.push(taints.force_load(&me, "bad vermagic", why));
+        said.push(taints.force_load(&me, "bad vermagic", why).hint(hints::rebuild(kernel, file)));
         return;
     };
     // VER-22: with CRCs the release does not count.
@@ -133,7 +143,7 @@ fn check_vermagic(
         let release = vermagic.split(|b| *b == b' ').next().unwrap_or(&[]);
         if !has_versions && !kernel.release.is_empty() && release != kernel.release.as_bytes() {
             let why = format!("{me} was built for {}, this kernel is {}", printed(release), kernel.release);
-            said.push(Finding::error("VER-23", Errno::ENOEXEC, why));
+            said.push(Finding::error("VER-23", Errno::ENOEXEC, why).hint(hints::rebuild(kernel, file)));
         }
         return;
     };
@@ -143,10 +153,12 @@ fn check_vermagic(
         magic.get(skip..).unwrap_or(&[]).to_vec()
     };
     if compared(vermagic) != compared(ours) {
+        let differs = hints::vermagic_difference(vermagic, ours, !has_versions);
         let (theirs, ours) = (printed(vermagic), printed(ours));
         let line = format!("{me}: version magic '{theirs}' should be '{ours}'");
-        let why = format!("{me} was built for another kernel: '{theirs}', this one is '{ours}'");
-        said.push(Finding::error("VER-23", Errno::ENOEXEC, why).says(line));
+        let why = format!("{me} was built for another kernel: {differs}");
+        let hint = hints::rebuild(kernel, file);
+        said.push(Finding::error("VER-23", Errno::ENOEXEC, why).says(line).hint(hint));
     }
 }
 
@@ -168,6 +180,7 @@ fn module_patient_check_exists(kernel: &Kernel, file: &ModuleFile<'_>, said: &mu
     said.push(match old.state {
         ModuleState::Live => {
             Finding::error("LIFE-2", Errno::EEXIST, format!("a module {me} is loaded already"))
+                .hint(format!("unload the other one first: rmmod {me}"))
         }
         // Before v6.1 the load waits for the other to be gone.
         ModuleState::Going if kernel.config.version.since(6, 1) => {
@@ -285,10 +298,11 @@ pub fn check_export_symbol_versions(
         let me = file.name_text();
         if kernel.config.module_force_load {
             let why = format!("{me} exports symbols without CRCs: it is forced in, taint F");
-            said.push(taints.force_load(&me, "no versions for exported symbols", why));
+            let finding = taints.force_load(&me, "no versions for exported symbols", why);
+            said.push(finding.hint(hints::rebuild(kernel, file)));
         } else {
             let why = format!("{me} exports symbols without CRCs, and this kernel does not force modules in");
-            said.push(Finding::error("VER-11", Errno::ENOEXEC, why));
+            said.push(Finding::error("VER-11", Errno::ENOEXEC, why).hint(hints::rebuild(kernel, file)));
         }
     }
     said.end_stage(mark);
@@ -310,8 +324,14 @@ pub fn verify_exported_symbols<'e>(
         };
         let (me, symbol, owner) = (file.name_text(), printed(name), printed(owner));
         let line = format!("{me}: exports duplicate symbol {symbol} (owned by {owner})");
-        let why = format!("{symbol} is exported by {owner} already");
-        said.push(Finding::error("DUP-1", Errno::ENOEXEC, why).says(line));
+        let why = format!("{symbol} is exported by {owner} already; no name may be exported twice");
+        let hint = match owner.as_ref() {
+            "kernel" => format!("rename the export: the kernel has {symbol} built in"),
+            owner => format!(
+                "unload {owner} first, or keep it from being loaded, if both do the same; else rename the export"
+            ),
+        };
+        said.push(Finding::error("DUP-1", Errno::ENOEXEC, why).says(line).hint(hint));
     }
     said.end_stage_at_first(mark);
 }

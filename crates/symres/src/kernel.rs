@@ -67,6 +67,17 @@ pub struct LoadedModule {
     pub init_size: u32,
 }
 
+/// An export of a module that is not loaded, as Module.symvers tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotLoaded<'k> {
+    /// The module that would export it.
+    pub module: &'k [u8],
+    /// To GPL-compatible modules only.
+    pub gpl_only: bool,
+    /// Its namespace, empty if none.
+    pub namespace: &'k [u8],
+}
+
 /// The pieces that describe a kernel, as far as they are at hand.
 #[derive(Clone, Debug, Default)]
 pub struct KernelParts {
@@ -249,9 +260,11 @@ impl Kernel {
         self.modules.iter_mut().find(|m| *m.name == *name).map(Arc::make_mut)
     }
 
-    /// The module that would export `name` if it were loaded.
-    pub fn exporter_not_loaded(&self, name: &[u8]) -> Option<&[u8]> {
-        self.not_loaded(name).map(|m| &*m.name)
+    /// Who would export `name` if it were loaded.
+    pub fn exporter_not_loaded(&self, name: &[u8]) -> Option<NotLoaded<'_>> {
+        let module = self.not_loaded(name)?;
+        let export = module.exports.find(name, true)?;
+        Some(NotLoaded { module: &module.name, gpl_only: export.gpl_only, namespace: &export.namespace })
     }
 
     /// The modules of Module.symvers that are not loaded, one for each symbol that they export.
@@ -317,7 +330,7 @@ mod tests {
         assert_eq!((owner.name(), export.address, &*export.namespace), (&b"b"[..], Some(0x2000), &b"NS"[..]));
         assert!(kernel.find_symbol(b"gpl", false, b"me").is_none(), "SYM-31");
         assert!(kernel.find_symbol(b"gpl", true, b"b").is_none(), "DEP-6");
-        assert_eq!(kernel.exporter_not_loaded(b"later"), Some(&b"c"[..]));
+        assert_eq!(kernel.exporter_not_loaded(b"later").map(|n| &*n.module), Some(&b"c"[..]));
     }
 
     #[test]

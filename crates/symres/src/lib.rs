@@ -13,6 +13,7 @@ extern crate alloc;
 
 pub mod early;
 pub mod exports;
+pub mod hints;
 pub mod kallsyms;
 pub mod kernel;
 pub mod license;
@@ -26,7 +27,7 @@ pub mod taint;
 pub use early::{BootParams, LoadFlags};
 pub use exports::{Export, ExportTable};
 pub use kallsyms::KernelSymbols;
-pub use kernel::{Kernel, KernelParts, LoadedModule, Owner};
+pub use kernel::{Kernel, KernelParts, LoadedModule, NotLoaded, Owner};
 pub use lifecycle::{Exit, Init, ModuleState};
 pub use simplify::{Import, Resolution};
 pub use taint::{Taint, Taints};

@@ -1,7 +1,7 @@
 //! `resolve_symbol`: the rules for one undefined symbol (spec 03 §3.2 to §3.5).
 
+use alloc::borrow::Cow;
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use elf_layout::bytes::printed;
@@ -10,6 +10,7 @@ use elf_layout::versions::{Modversion, modversions, modversions_ext};
 use elf_layout::{Errno, Finding, Findings, KernelConfig, ModuleFile, Severity, Subject};
 
 use crate::exports::Export;
+use crate::hints;
 use crate::kernel::{Kernel, Owner};
 use crate::lifecycle::ModuleState;
 use crate::names::NameIndex;
@@ -115,7 +116,7 @@ impl<'a> Resolver<'a> {
             self.using_gplonly_symbols = true;
         }
         self.inherit_taint(owner, name, &subject, said)?;
-        self.check_version(name, export.crc, &subject, said).map_err(Unresolved::Refused)?;
+        self.check_version(name, owner, export.crc, &subject, said).map_err(Unresolved::Refused)?;
         self.verify_namespace_is_imported(name, export, &subject, said).map_err(Unresolved::Refused)?;
         self.strong_try_module_get(owner, &subject, said).map_err(Unresolved::Refused)?;
         Ok((owner, export))
@@ -186,6 +187,7 @@ impl<'a> Resolver<'a> {
     pub fn check_version(
         &mut self,
         name: &[u8],
+        owner: Owner<'_>,
         crc: Option<u32>,
         subject: &impl Fn() -> Subject,
         said: &mut Findings,
@@ -203,22 +205,29 @@ impl<'a> Resolver<'a> {
             Some(expected) if expected == u64::from(crc) => Ok(()),
             Some(expected) => {
                 let line = format!("{me}: disagrees about version of symbol {symbol}");
+                let exporter = match owner {
+                    Owner::Vmlinux => Cow::Borrowed("this kernel"),
+                    Owner::Module(module) => Cow::Owned(format!("module {}", printed(module))),
+                };
                 let why = format!(
-                    "{me} was built against {symbol} with CRC {expected:#010x}; this kernel exports it with {crc:#010x}"
+                    "{me} was built against {symbol} with CRC {expected:#010x}; {exporter} exports it with {crc:#010x}"
                 );
-                said.push(Finding::error("VER-6", Errno::EINVAL, why).says(line).about(subject()));
+                let finding = Finding::error("VER-6", Errno::EINVAL, why).says(line).about(subject());
+                said.push(finding.hint(hints::wrong_crc(self.kernel, self.file, owner)));
                 Err(Errno::EINVAL)
             }
             None => {
                 let kind = if self.versions.extended { "extended symbol version" } else { "symbol version" };
                 let line = format!("{me}: no {kind} for {symbol}");
-                let why = format!("{me} brings no CRC for {symbol}");
+                let why = format!("{me} has CRCs, but none for {symbol}");
+                let hint = "modpost found none when the module was built: give it the exporter's Module.symvers (KBUILD_EXTRA_SYMBOLS) and build again";
                 // OV-DEB: Debian refuses, upstream accepts.
                 if config.flavour == Flavour::Debian && !self.versions.extended {
-                    said.push(Finding::error("VER-7", Errno::EINVAL, why).says(line).about(subject()));
+                    let finding = Finding::error("VER-7", Errno::EINVAL, why).says(line).about(subject());
+                    said.push(finding.hint(hint));
                     return Err(Errno::EINVAL);
                 }
-                let mut finding = Finding::note("VER-7", Severity::Warning, why).about(subject());
+                let mut finding = Finding::note("VER-7", Severity::Warning, why).about(subject()).hint(hint);
                 if self.taints.first_without_version(self.versions.extended) {
                     finding = finding.says(line);
                 }
@@ -238,13 +247,15 @@ impl<'a> Resolver<'a> {
         let me = self.file.name_text();
         if !self.kernel.config.module_force_load {
             let why = format!("{me} has no CRCs, and this kernel does not force modules in");
-            said.push(Finding::error("VER-40", Errno::EINVAL, why).about(subject()));
+            let finding = Finding::error("VER-40", Errno::EINVAL, why).about(subject());
+            said.push(finding.hint(hints::rebuild(self.kernel, self.file)));
             return Err(Errno::EINVAL);
         }
         // Said once is enough: it is the same for every symbol.
         if !self.taints.module_has(Taint::ForcedModule) {
             let why = format!("{me} has no CRCs: it is forced in, taint F");
-            said.push(self.taints.force_load(&me, reason, why).about(subject()));
+            let finding = self.taints.force_load(&me, reason, why).about(subject());
+            said.push(finding.hint(hints::rebuild(self.kernel, self.file)));
         }
         Ok(())
     }
@@ -272,7 +283,14 @@ impl<'a> Resolver<'a> {
         let line =
             format!("{me}: module uses symbol ({symbol}) from namespace {ns}, but does not import it.");
         let why = format!("{symbol} is exported in namespace {ns}, which {me} does not import");
-        let hint = format!("add MODULE_IMPORT_NS({ns}) to the module");
+        let hint = match namespace.strip_prefix(b"module:") {
+            Some(list) if self.kernel.config.version.since(6, 16) => {
+                format!("only these modules may use it, and no import helps: {}", printed(list))
+            }
+            _ => {
+                format!("add {} to the source of {me} and build it again", hints::import_ns(self.kernel, &ns))
+            }
+        };
         if self.kernel.config.allow_missing_namespace_imports {
             said.push(Finding::note("NS-2", Severity::Warning, why).says(line).about(subject()).hint(hint));
             return Ok(());
@@ -289,36 +307,13 @@ impl<'a> Resolver<'a> {
             Unresolved::Refused(errno) => ("SYM-5b", errno),
         };
         let line = format!("{me}: Unknown symbol {symbol} (err -{})", errno.number());
-        let finding = Finding::error(code, errno, self.reason(name, &symbol, why)).says(line).about(subject);
-        match self.kernel.exporter_not_loaded(name).filter(|_| why == Unresolved::NotFound) {
-            Some(module) => finding.hint(format!("load {} first (--with)", printed(module))),
-            None => finding,
-        }
-    }
-
-    fn reason(&self, name: &[u8], symbol: &str, why: Unresolved) -> String {
-        if let Unresolved::Refused(_) = why {
-            return format!("{symbol} exists, but a rule named before forbids its use");
-        }
-        let elsewhere = self.kernel.exporter_not_loaded(name);
-        if self.kernel.find_symbol(name, true, self.file.name()).is_some() {
-            return format!(
-                "{symbol} is exported to GPL-compatible modules only, and this module counts as proprietary"
-            );
-        }
-        if let Some(module) = elsewhere {
-            return format!("{symbol} is exported by module {}, which is not loaded", printed(module));
-        }
-        if self.kernel.symbols.named(name).any(|s| s.module.is_none()) {
-            return format!("{symbol} exists in this kernel but is not exported");
-        }
-        if !self.kernel.config.keeps_data_symbols() && self.kernel.modules().any(|m| m.listed) {
-            return format!(
-                "nothing that is known of this kernel exports {symbol}; its symbol table has no variables \
-                 (CONFIG_KALLSYMS_ALL=n), so if a loaded module exports one of that name, give that module with --with"
-            );
-        }
-        format!("nothing in this kernel exports {symbol}")
+        let (reason, hint) = match why {
+            Unresolved::NotFound => hints::unknown(self.kernel, self.file, name, self.is_proprietary()),
+            Unresolved::Refused(_) => {
+                (format!("{symbol} exists, but a rule named before forbids its use"), None)
+            }
+        };
+        Finding { hint, ..Finding::error(code, errno, reason).says(line).about(subject) }
     }
 }
 

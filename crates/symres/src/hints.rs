@@ -1,0 +1,259 @@
+//! Why a symbol or a version did not fit, and what to do about it: the words of findings, for this
+//! very kernel and module. Nothing here decides anything.
+
+use alloc::borrow::Cow;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use elf_layout::bytes::printed;
+use elf_layout::{KernelVersion, ModuleFile};
+
+use crate::kernel::{Kernel, Owner};
+use crate::license::license_is_gpl_compatible;
+
+/// What the kernel is called: its release, else the version of its configuration. A release that is
+/// only taken over from the module does not fit that version, unless the two are of one series.
+pub fn kernel_name(kernel: &Kernel) -> String {
+    match own_release(kernel) {
+        Some(release) => release.to_string(),
+        None => {
+            let KernelVersion { major, minor, patch } = kernel.config.version;
+            format!("Linux {major}.{minor}.{patch}")
+        }
+    }
+}
+
+fn own_release(kernel: &Kernel) -> Option<&str> {
+    let series = |v: KernelVersion| (v.major, v.minor);
+    let version = KernelVersion::parse(&kernel.release)?;
+    (series(version) == series(kernel.config.version)).then_some(&*kernel.release)
+}
+
+/// What to do with a module that was built for another kernel.
+pub fn rebuild(kernel: &Kernel, file: &ModuleFile<'_>) -> String {
+    let release = own_release(kernel).unwrap_or("RELEASE");
+    format!(
+        "rebuild {} against the headers of {} (DKMS: dkms autoinstall -k {release}), or install the build that is meant for it",
+        file.name_text(),
+        kernel_name(kernel)
+    )
+}
+
+/// What a module says it was built for, as the words before a hint.
+pub fn built_for(file: &ModuleFile<'_>) -> String {
+    let vermagic = file.modinfo().get("vermagic").unwrap_or(&[]);
+    match vermagic.split(|b| *b == b' ').next() {
+        Some(release) if !release.is_empty() => {
+            format!("{} was built for {}: ", file.name_text(), printed(release))
+        }
+        _ => String::new(),
+    }
+}
+
+/// VER-6: who exports the symbol decides against what to rebuild.
+pub fn wrong_crc(kernel: &Kernel, file: &ModuleFile<'_>, owner: Owner<'_>) -> String {
+    match owner {
+        Owner::Vmlinux => format!("{}{}", built_for(file), rebuild(kernel, file)),
+        Owner::Module(owner) => {
+            let owner = printed(owner);
+            format!(
+                "rebuild {} against the Module.symvers of this {owner} (KBUILD_EXTRA_SYMBOLS), or load the {owner} that it was built with",
+                file.name_text()
+            )
+        }
+    }
+}
+
+/// VER-22, VER-23: the parts in which two vermagic strings differ, in words. The release is left out where
+/// it does not count.
+pub fn vermagic_difference(theirs: &[u8], ours: &[u8], release_counts: bool) -> String {
+    let words = |magic: &[u8]| -> Vec<String> {
+        magic.split(|b| *b == b' ').map(|w| printed(w).into_owned()).collect()
+    };
+    let (theirs, ours) = (words(theirs), words(ours));
+    let mut parts = Vec::new();
+    if let (Some(built), Some(runs)) = (theirs.first(), ours.first())
+        && built != runs
+        && release_counts
+    {
+        parts.push(format!("release {built} instead of {runs}"));
+    }
+    let others = |of: &[String], than: &[String]| -> Vec<String> {
+        let new = of.iter().skip(1).filter(|w| !w.is_empty() && !than.iter().skip(1).any(|t| t == *w));
+        new.take(WORDS_MAX).map(|w| meaning(w)).collect()
+    };
+    let (more, fewer) = (others(&theirs, &ours), others(&ours, &theirs));
+    if !more.is_empty() {
+        parts.push(format!("it has {}, which this kernel has not", more.join(", ")));
+    }
+    if !fewer.is_empty() {
+        parts.push(format!("it lacks {}", fewer.join(", ")));
+    }
+    if parts.is_empty() {
+        parts.push(String::from("the same words in another order or with other blanks"));
+    }
+    parts.join("; ")
+}
+
+/// A hostile vermagic has many words.
+const WORDS_MAX: usize = 8;
+
+/// A word of a vermagic, and what it stands for (VER-20).
+fn meaning(word: &str) -> String {
+    let what = match word {
+        "SMP" => "CONFIG_SMP",
+        "preempt" => "CONFIG_PREEMPT_BUILD",
+        "preempt_rt" => "CONFIG_PREEMPT_RT",
+        "mod_unload" => "CONFIG_MODULE_UNLOAD",
+        "modversions" => "CONFIG_MODVERSIONS",
+        _ if word.starts_with("RANDSTRUCT") => "structures laid out with another seed",
+        _ => "the architecture's part",
+    };
+    format!("{word} ({what})")
+}
+
+/// SYM-5: why no export of that name is there for the module, and what to do.
+pub fn unknown(
+    kernel: &Kernel,
+    file: &ModuleFile<'_>,
+    name: &[u8],
+    proprietary: bool,
+) -> (String, Option<String>) {
+    let (me, symbol) = (file.name_text(), printed(name));
+    if let Some((owner, export)) = kernel.find_symbol(name, true, file.name()) {
+        let owner = printed(owner.name());
+        if !export.gpl_only {
+            let why = format!(
+                "{symbol} is exported by the proprietary module {owner}, and {me} already uses GPL-only symbols"
+            );
+            let hint = "a module can use GPL-only symbols or those of a proprietary module, not both";
+            return (why, Some(hint.into()));
+        }
+        let why = format!(
+            "{symbol} is exported by {owner} to GPL-compatible modules only, and this module counts as proprietary"
+        );
+        return (why, Some(gpl_only(file)));
+    }
+    if let Some(exporter) = kernel.exporter_not_loaded(name) {
+        let module = printed(&exporter.module);
+        let mut hint = format!("load {module} first (--with)");
+        if exporter.gpl_only && proprietary {
+            hint.push_str("; but it exports the symbol to GPL-compatible modules only");
+        }
+        if !exporter.namespace.is_empty()
+            && !file.modinfo().all("import_ns").any(|ns| *ns == *exporter.namespace)
+        {
+            let ns = printed(&exporter.namespace);
+            hint.push_str(&format!("; and add {} to {me}", import_ns(kernel, &ns)));
+        }
+        return (format!("{symbol} is exported by module {module}, which is not loaded"), Some(hint));
+    }
+    if kernel.symbols.named(name).any(|s| s.module.is_none()) {
+        let hint = format!(
+            "use an interface that is exported; a kernel offers this one only if it is built with EXPORT_SYMBOL({symbol})"
+        );
+        return (format!("{symbol} exists in this kernel but is not exported"), Some(hint));
+    }
+    let of_module = kernel.symbols.named(name).filter_map(|s| s.module).find(|m| *m != file.name());
+    if let Some(module) = of_module.filter(|_| kernel.config.keeps_data_symbols()) {
+        let module = printed(module);
+        let hint = format!("give the module itself if it is another build of {module} (--with)");
+        return (format!("{symbol} is a symbol of module {module}, which does not export it"), Some(hint));
+    }
+    let hint = missing_dependency(kernel, file).or_else(|| similar(kernel, file, name));
+    if !kernel.config.keeps_data_symbols() && kernel.modules().any(|m| m.listed) {
+        let why = format!(
+            "nothing that is known of this kernel exports {symbol}; its symbol table has no variables \
+             (CONFIG_KALLSYMS_ALL=n), so if a loaded module exports one of that name, give that module with --with"
+        );
+        return (why, hint);
+    }
+    (format!("nothing in this kernel exports {symbol}"), hint)
+}
+
+/// What to do about a GPL-only symbol.
+fn gpl_only(file: &ModuleFile<'_>) -> String {
+    let license = file.modinfo().get("license").unwrap_or(b"unspecified");
+    if license_is_gpl_compatible(license) {
+        return String::from(
+            "its licence is GPL compatible, but it uses symbols of a proprietary module: do without those",
+        );
+    }
+    format!(
+        "use an interface that is exported to all modules; MODULE_LICENSE(\"{}\") is none of the GPL-compatible ones: \
+         if the module may be used under the GPL, say so there",
+        printed(license)
+    )
+}
+
+/// NS-6: the way a source imports a namespace.
+pub fn import_ns(kernel: &Kernel, namespace: &str) -> String {
+    // Since v6.13 (cdd30ebb1b9f) it is a string.
+    let quote = if kernel.config.version.since(6, 13) { "\"" } else { "" };
+    format!("MODULE_IMPORT_NS({quote}{namespace}{quote})")
+}
+
+/// `depends=` of modinfo, which modprobe goes by and the kernel never reads (DEP-4), knows who exports what
+/// is missing, if one of its modules is not loaded.
+fn missing_dependency(kernel: &Kernel, file: &ModuleFile<'_>) -> Option<String> {
+    let depends = file.modinfo().get("depends")?;
+    let missing: Vec<Cow<'_, str>> = depends
+        .split(|b| *b == b',')
+        .filter(|name| !name.is_empty() && kernel.module(name).is_none())
+        .take(WORDS_MAX)
+        .map(printed)
+        .collect();
+    if missing.is_empty() {
+        return None;
+    }
+    Some(format!("its modinfo says that it depends on {}: load that first (--with)", missing.join(", ")))
+}
+
+/// An export with more or fewer underscores in front: functions that became wrappers keep such names.
+fn similar(kernel: &Kernel, file: &ModuleFile<'_>, name: &[u8]) -> Option<String> {
+    let bare: &[u8] = name.get(name.iter().take_while(|b| **b == b'_').count()..)?;
+    let candidates = [&b""[..], b"_", b"__"].map(|prefix| [prefix, bare].concat());
+    let found = candidates
+        .into_iter()
+        .filter(|c| c.as_slice() != name && !bare.is_empty())
+        .find(|c| kernel.find_symbol(c, true, file.name()).is_some())?;
+    Some(format!("this kernel exports {}: {}{}", printed(&found), built_for(file), rebuild(kernel, file)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ver_23_names_the_part_that_differs() {
+        let ours = b"6.12.117+deb12-amd64 SMP preempt mod_unload modversions ";
+        for (theirs, release_counts, want) in [
+            (
+                &b"6.1.0-56-amd64 SMP preempt mod_unload modversions "[..],
+                true,
+                "release 6.1.0-56-amd64 instead of 6.12.117+deb12-amd64",
+            ),
+            (b"6.1.0 SMP mod_unload modversions ", false, "it lacks preempt (CONFIG_PREEMPT_BUILD)"),
+            (
+                b"6.1.0 SMP preempt_rt mod_unload modversions ",
+                false,
+                "it has preempt_rt (CONFIG_PREEMPT_RT), which this kernel has not; it lacks preempt (CONFIG_PREEMPT_BUILD)",
+            ),
+            (
+                b"6.1.0 SMP preempt mod_unload modversions aarch64",
+                false,
+                "it has aarch64 (the architecture's part), which this kernel has not",
+            ),
+            (
+                b"6.12.117+deb12-amd64  SMP preempt mod_unload modversions",
+                true,
+                "the same words in another order or with other blanks",
+            ),
+        ] {
+            assert_eq!(vermagic_difference(theirs, ours, release_counts), want, "VER-23");
+        }
+        let many = b"x a".repeat(100_000);
+        assert!(vermagic_difference(&many, ours, true).len() < 1000, "bounded");
+    }
+}
