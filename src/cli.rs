@@ -231,6 +231,10 @@ pub struct Kernel {
     /// Its .config
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Certificates that it trusts beside those built in, such as an enrolled MOK: one or more, in
+    /// DER or PEM; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub keyring: Vec<PathBuf>,
 }
 
 /// What describes kernels, one or several.

@@ -4,7 +4,7 @@ use elf_layout::elf::{EHDR_SIZE, RELA_SIZE, SHT_RELA};
 use elf_layout::ksymtab;
 use elf_layout::layout::{PerRegion, layout_sections};
 use elf_layout::place::move_module;
-use elf_layout::signature::{SignatureTail, module_sig_check};
+use elf_layout::signature::SignatureTail;
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{
@@ -28,7 +28,7 @@ use symres::{Export, Kernel, LoadFlags, Resolution, Taints};
 use crate::image::Image;
 use crate::loader::Workspace;
 use crate::running::Running;
-use crate::verify::{Verdict, verify_pkcs7_signature};
+use crate::signing::{Unsigned, module_signature};
 
 /// How far a load goes. Named after the points at which real kernels were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,12 +87,19 @@ impl Default for Args<'_> {
 pub struct Opened<'d> {
     /// The tail of the file.
     pub signature: SignatureTail<'d>,
-    /// Is there nothing against the signature? False for an unsigned module.
-    pub sig_ok: bool,
+    /// What is against the signature; `None` if nothing is.
+    pub unsigned: Option<Unsigned>,
     /// The module; `None` if the file has no readable section table.
     pub module: Option<ModuleFile<'d>>,
     /// What the kernel would say so far.
     pub said: Findings,
+}
+
+impl Opened<'_> {
+    /// `info->sig_ok`: is there nothing against the signature? False for an unsigned module.
+    pub fn sig_ok(&self) -> bool {
+        self.unsigned.is_none()
+    }
 }
 
 /// `module_sig_check` and the ELF checks, for a kernel. Without certificates a well-formed signature
@@ -107,69 +114,12 @@ pub fn open<'d>(file: &'d [u8], kernel: &Kernel, flags: LoadFlags) -> Opened<'d>
         said.push(Finding::error("VAL-2", Errno::ENOEXEC, why));
         said.end_stage(mark);
     }
-    let (signature, sig_ok) = module_signature(file, kernel, flags, &mut said);
+    let (signature, unsigned) = module_signature(file, kernel, flags, &mut said);
     let all: Vec<u16> = ARCHITECTURES.iter().map(|a| a.e_machine()).collect();
     let machines = kernel.machine.map_or(all, |m| vec![m]);
     let expected = Expected { config, machines: &machines, ignore_modversions: flags.ignore_modversions };
     let module = elf_validity(signature.module, &expected, &mut said);
-    Opened { signature, sig_ok, module, said }
-}
-
-/// `module_sig_check` (SIG-1 to SIG-12).
-fn module_signature<'d>(
-    file: &'d [u8],
-    kernel: &Kernel,
-    flags: LoadFlags,
-    said: &mut Findings,
-) -> (SignatureTail<'d>, bool) {
-    let untouched = SignatureTail { module: file, marker: false, pkcs7: None };
-    // SIG-13: without CONFIG_MODULE_SIG nothing is cut off.
-    if !kernel.config.module_sig {
-        return (untouched, true);
-    }
-    let mark = said.mark();
-    // SIG-1: a mangled module is not looked at, its signature cannot be right.
-    let mangled = flags.ignore_modversions || flags.ignore_vermagic;
-    let (tail, finding) = if mangled { (untouched, None) } else { module_sig_check(file) };
-    finding.into_iter().for_each(|f| said.push(f));
-    let verdict = match tail.pkcs7 {
-        None => None,
-        Some(_) if kernel.certificates.is_empty() => Some(Verdict::Good),
-        Some(pkcs7) => Some(verify_pkcs7_signature(pkcs7, tail.module, &kernel.certificates)),
-    };
-    // SIG-10: three reasons only leave the module unsigned.
-    let soft = match verdict {
-        Some(Verdict::Good) => None,
-        Some(Verdict::Rejected) => {
-            let why =
-                "the signature was not made for these bytes: the module was changed after it was signed";
-            said.push(Finding::error("SIG-10", Errno::EKEYREJECTED, why));
-            None
-        }
-        Some(Verdict::Malformed) => {
-            said.push(Finding::error(
-                "SIG-10",
-                Errno::EBADMSG,
-                "the appended signature is no readable PKCS#7 message",
-            ));
-            None
-        }
-        Some(Verdict::UnknownKey) => Some("module with unavailable key"),
-        Some(Verdict::Unsupported) => Some("module with unsupported crypto"),
-        None if tail.marker => Some("module with unsupported crypto"),
-        None => Some("unsigned module"),
-    };
-    if let Some(reason) = soft.filter(|_| kernel.boot.sig_enforce || kernel.config.module_sig_force) {
-        let finding = Finding::error(
-            "SIG-11",
-            Errno::EKEYREJECTED,
-            format!("the kernel enforces signatures: {reason}"),
-        );
-        said.push(finding.says(format!("Loading of {reason} is rejected")));
-    }
-    said.end_stage_at_first(mark);
-    let good = soft.is_none();
-    (tail, good)
+    Opened { signature, unsigned, module, said }
 }
 
 /// A module in memory, as far as its load went.
@@ -270,7 +220,8 @@ pub fn load_module<'d>(
     if since_6_4 {
         check_modinfo_taints(kernel, file, &mut taints, said);
     }
-    signature_and_name_taints(kernel, file, opened.sig_ok, &mut taints, said);
+    let unsigned = opened.unsigned.as_ref().map(|u| (&*u.why, &*u.hint));
+    signature_and_name_taints(kernel, file, unsigned, &mut taints, said);
     check_export_symbol_versions(kernel, file, &mut taints, said);
     reached(&taints, said);
     let ignores = |name: &[u8]| arch.ignores_undefined(name);

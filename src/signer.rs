@@ -8,6 +8,8 @@ use der::asn1::{AnyRef, ObjectIdentifier};
 use der::{Decode, Encode, Tag, Tagged};
 use serde::Serialize;
 
+use crate::hash;
+
 /// What a signature says about itself; the fields are those that `modinfo` prints.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Signature {
@@ -25,18 +27,15 @@ pub struct Signature {
 
 const ID_COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
-/// Hash algorithms by object identifier, as the kernel names them.
-const HASHES: [(&str, &str); 9] = [
-    ("1.2.840.113549.2.5", "md5"),
-    ("1.3.14.3.2.26", "sha1"),
-    ("2.16.840.1.101.3.4.2.4", "sha224"),
-    ("2.16.840.1.101.3.4.2.1", "sha256"),
-    ("2.16.840.1.101.3.4.2.2", "sha384"),
-    ("2.16.840.1.101.3.4.2.3", "sha512"),
-    ("2.16.840.1.101.3.4.2.8", "sha3-256"),
-    ("2.16.840.1.101.3.4.2.9", "sha3-384"),
-    ("2.16.840.1.101.3.4.2.10", "sha3-512"),
-];
+impl Signature {
+    /// Signer, key and hash in words.
+    pub fn words(&self) -> String {
+        let signer = self.signer.as_deref().map_or(String::new(), |name| format!("'{name}', "));
+        let unknown = || String::from("?");
+        let key = self.sig_key.clone().unwrap_or_else(unknown);
+        format!("{signer}key {key}, {}", self.sig_hashalgo.clone().unwrap_or_else(unknown))
+    }
+}
 
 /// Reads a PKCS#7 message in DER; the error says where it is not one.
 pub fn read(pkcs7: &[u8]) -> Result<Signature, String> {
@@ -53,12 +52,11 @@ pub fn read(pkcs7: &[u8]) -> Result<Signature, String> {
         SignerIdentifier::SubjectKeyIdentifier(id) => (None, hex(id.0.as_bytes())),
     };
     let oid = info.digest_alg.oid.to_string();
-    let hash = HASHES.iter().find(|(known, _)| *known == oid).map_or(oid.as_str(), |(_, name)| name);
     Ok(Signature {
         sig_id: "PKCS#7",
         signer,
         sig_key: Some(key),
-        sig_hashalgo: Some(hash.to_owned()),
+        sig_hashalgo: Some(hash::name(&oid).to_owned()),
         signature: Some(hex(info.signature.as_bytes())),
     })
 }

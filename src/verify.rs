@@ -7,9 +7,9 @@ use cms::signed_data::{SignedData, SignerIdentifier, SignerInfo};
 use der::asn1::{ObjectIdentifier, OctetString};
 use der::{Decode, Encode};
 use p256::ecdsa::signature::hazmat::PrehashVerifier;
-use rsa::pkcs1v15::Pkcs1v15Sign;
 use rsa::pkcs8::DecodePublicKey;
-use sha2::Digest;
+
+use crate::hash::Hash;
 
 /// What the kernel makes of a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,56 +30,17 @@ const RSA_ENCRYPTION: &str = "1.2.840.113549.1.1.1";
 const ID_MESSAGE_DIGEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.4");
 const SUBJECT_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
 
-/// A hash algorithm, with what RSA's padding needs of it.
-#[derive(Clone, Copy)]
-enum Hash {
-    Sha1,
-    Sha224,
-    Sha256,
-    Sha384,
-    Sha512,
-}
-
-impl Hash {
-    fn of_oid(oid: &str) -> Option<Self> {
-        Some(match oid {
-            "1.3.14.3.2.26" => Hash::Sha1,
-            "2.16.840.1.101.3.4.2.4" => Hash::Sha224,
-            "2.16.840.1.101.3.4.2.1" => Hash::Sha256,
-            "2.16.840.1.101.3.4.2.2" => Hash::Sha384,
-            "2.16.840.1.101.3.4.2.3" => Hash::Sha512,
-            _ => return None,
-        })
-    }
-
-    fn digest(self, data: &[u8]) -> Vec<u8> {
-        match self {
-            Hash::Sha1 => sha1::Sha1::digest(data).to_vec(),
-            Hash::Sha224 => sha2::Sha224::digest(data).to_vec(),
-            Hash::Sha256 => sha2::Sha256::digest(data).to_vec(),
-            Hash::Sha384 => sha2::Sha384::digest(data).to_vec(),
-            Hash::Sha512 => sha2::Sha512::digest(data).to_vec(),
-        }
-    }
-
-    fn padding(self) -> Pkcs1v15Sign {
-        match self {
-            Hash::Sha1 => Pkcs1v15Sign::new::<sha1::Sha1>(),
-            Hash::Sha224 => Pkcs1v15Sign::new::<sha2::Sha224>(),
-            Hash::Sha256 => Pkcs1v15Sign::new::<sha2::Sha256>(),
-            Hash::Sha384 => Pkcs1v15Sign::new::<sha2::Sha384>(),
-            Hash::Sha512 => Pkcs1v15Sign::new::<sha2::Sha512>(),
-        }
-    }
-}
-
 /// Verifies a detached PKCS#7 signature of `data`. `certificates` are DER; those
 /// that cannot be read match nobody.
-pub fn verify_pkcs7_signature(pkcs7: &[u8], data: &[u8], certificates: &[Vec<u8>]) -> Verdict {
+pub fn verify_pkcs7_signature(
+    pkcs7: &[u8],
+    data: &[u8],
+    certificates: impl IntoIterator<Item = impl AsRef<[u8]>>,
+) -> Verdict {
     let signed = ContentInfo::from_der(pkcs7).and_then(|content| content.content.decode_as::<SignedData>());
     let Ok(signed) = signed else { return Verdict::Malformed };
     let trusted: Vec<Certificate> =
-        certificates.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
+        certificates.into_iter().filter_map(|der| Certificate::from_der(der.as_ref()).ok()).collect();
     // The kernel goes on to the next signer only where a key or an algorithm is missing.
     let mut verdict = Verdict::UnknownKey;
     for signer in signed.signer_infos.0.iter() {

@@ -92,13 +92,17 @@ fn sig_8_what_a_kernel_makes_of_it() {
             let stop = library::stop(&opened.said).and_then(|s| s.1);
             assert_eq!(stop, errno, "SIG-8: {kernel}, hello_signed: {what}");
             if errno.is_none() {
-                assert_eq!(opened.sig_ok, ok, "SIG-8: {kernel}, hello_signed: {what}");
+                assert_eq!(opened.sig_ok(), ok, "SIG-8: {kernel}, hello_signed: {what}");
             }
         }
         let mut on = with_certificates(kernel, vec![b"another".to_vec()]);
         let file = signed(kernel);
         let opened = kmodld::load::open(&file, &on, LoadFlags::default());
-        assert_eq!((opened.sig_ok, opened.said.refused()), (false, false), "SIG-8: {kernel}: ENOKEY is soft");
+        assert_eq!(
+            (opened.sig_ok(), opened.said.refused()),
+            (false, false),
+            "SIG-8: {kernel}: ENOKEY is soft"
+        );
         on.boot.sig_enforce = true;
         let said = kmodld::load::open(&file, &on, LoadFlags::default()).said;
         let line = "Loading of module with unavailable key is rejected";
@@ -118,7 +122,7 @@ fn sig_1_with_versions_ignored_the_marker_is_not_looked_at() {
             let opened = kmodld::load::open(&file, &on, flags);
             let plain = flags == LoadFlags::default();
             let what = format!("{kernel}, hello_signed, {flags:?}");
-            assert_eq!((opened.signature.marker, opened.sig_ok), (plain, plain), "SIG-1: {what}");
+            assert_eq!((opened.signature.marker, opened.sig_ok()), (plain, plain), "SIG-1: {what}");
             let len = if plain { parts(kernel).0.len() } else { file.len() };
             assert_eq!(
                 opened.module.unwrap().bytes().len(),

@@ -70,9 +70,9 @@ pub fn check(loader: &Loader, file: &str, bytes: &[u8], args: &Args<'_>) -> Verd
 /// The verdict on a module, and whether it is marked as proprietary (LIC-5).
 fn judge(loader: &Loader, file: &str, opened: &Opened<'_>, args: &Args<'_>) -> (Verdict, bool) {
     let mut said = opened.said.clone();
-    if opened.signature.pkcs7.is_some() && loader.kernel.certificates.is_empty() {
+    if opened.signature.pkcs7.is_some() && loader.kernel.trusted().next().is_none() {
         let why = "the keys that this kernel trusts are not known: the signature counts as good";
-        let hint = "give the kernel's image or a SPEC made of it (--kernel)";
+        let hint = "give the kernel's image or a SPEC made of it (--kernel), and the certificates of other keyrings (--keyring)";
         said.push(Finding::note("SIG-8", Severity::Note, why).hint(hint));
     }
     let load = loader.load(opened, args, &Place::Kernel, None, &mut said);

@@ -35,6 +35,7 @@ pub fn prepare(
         symtab: kernel.symtab.clone(),
         symvers: kernel.symvers.clone(),
         config: kernel.config.clone(),
+        keyring: kernel.keyring.clone(),
     };
     let (mut kernel, mut machine) = source.kernel_or_release(release)?;
     if !kernel.is_described() {

@@ -19,6 +19,7 @@ use symres::{Export, Kernel, KernelParts, LoadFlags};
 
 use crate::error::Error;
 use crate::input::{hex_bytes, read_decompressed};
+use crate::keyring;
 use crate::running::{LinkMemory, Machine, Types};
 use spec_file::Records;
 
@@ -33,6 +34,8 @@ pub struct KernelSource {
     pub symvers: Option<PathBuf>,
     /// `.config`.
     pub config: Option<PathBuf>,
+    /// Certificates that are trusted beside those built in.
+    pub keyring: Vec<PathBuf>,
 }
 
 /// One piece of a description and where it comes from.
@@ -77,6 +80,8 @@ pub struct Description {
     pub types: Types,
     /// Certificates built in to verify modules, each as DER.
     pub certificates: Vec<Vec<u8>>,
+    /// Certificates of other keyrings, each as DER.
+    pub keyring: Vec<Vec<u8>>,
     /// What came from where.
     pub found: Vec<Found>,
 }
@@ -101,6 +106,9 @@ impl KernelSource {
             let symbols = read_symbols(path)?;
             description.add("symbols of the running kernel", path, "read as text");
             description.live_symbols = Some(symbols);
+        }
+        for path in &self.keyring {
+            description.keyring.extend(keyring::read(path)?);
         }
         Ok(description)
     }
@@ -203,6 +211,7 @@ impl Description {
             exports,
             symvers: self.symvers,
             certificates: self.certificates,
+            keyring: self.keyring,
         };
         Ok((Kernel::new(config, parts), machine))
     }

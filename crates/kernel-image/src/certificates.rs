@@ -35,7 +35,7 @@ const LARGEST: usize = 0xffff;
 
 pub(crate) fn find<'d>(data: &'d [u8], memory: &Memory, kallsyms: Option<&Kallsyms>) -> Certificates<'d> {
     match kallsyms.and_then(|kallsyms| list(data, memory, kallsyms)) {
-        Some(list) => Certificates { source: CertificateSource::Symbols, der: split(list) },
+        Some(list) => Certificates { source: CertificateSource::Symbols, der: split_certificates(list) },
         None => Certificates { source: CertificateSource::Scan, der: scan(data) },
     }
 }
@@ -46,8 +46,8 @@ fn list<'d>(data: &'d [u8], memory: &Memory, kallsyms: &Kallsyms) -> Option<&'d 
     memory.read(data, start, usize::try_from(size).ok()?)
 }
 
-/// Splits certificates that follow each other, as the kernel does.
-fn split(list: &[u8]) -> Vec<&[u8]> {
+/// Splits certificates in DER that follow each other, as the kernel does. What is none ends the list.
+pub fn split_certificates(list: &[u8]) -> Vec<&[u8]> {
     let mut all = Vec::new();
     let mut rest = list;
     while let Some(certificate) = sequence(rest).filter(|_| all.len() < MOST) {

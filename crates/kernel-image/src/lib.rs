@@ -48,7 +48,7 @@ mod memory;
 mod tests;
 
 pub use btf::{Btf, Member, TypeId};
-pub use certificates::{CertificateSource, Certificates};
+pub use certificates::{CertificateSource, Certificates, split_certificates};
 pub use container::{Compression, Container, Decompressor};
 #[cfg(feature = "decompress")]
 pub use decompress::decompress;

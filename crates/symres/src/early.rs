@@ -247,20 +247,18 @@ pub fn check_modinfo_taints(
     }
 }
 
-/// Taint E, and those that go by the module's name. `sig_ok` tells whether there is nothing against
-/// the signature.
+/// Taint E, and those that go by the module's name. `unsigned` tells what is against the signature,
+/// and what to do about it.
 pub fn signature_and_name_taints(
     kernel: &Kernel,
     file: &ModuleFile<'_>,
-    sig_ok: bool,
+    unsigned: Option<(&str, &str)>,
     taints: &mut Taints,
     said: &mut Findings,
 ) {
     let me = file.name_text();
-    if kernel.config.module_sig && !sig_ok {
-        said.push(
-            taints.unsigned(&me, format!("{me} has no signature that the kernel could verify: taint E")),
-        );
+    if let Some((why, hint)) = unsigned.filter(|_| kernel.config.module_sig) {
+        said.push(taints.unsigned(&me, format!("{me} {why}: taint E")).hint(hint));
     }
     // LIC-4: since v6.4 what was tainted before the whole counts, before that before this step.
     let before = if kernel.config.version.since(6, 4) { &kernel.taints } else { &*taints };

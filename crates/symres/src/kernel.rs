@@ -93,8 +93,10 @@ pub struct KernelParts {
     pub exports: Option<Vec<Export>>,
     /// Module.symvers.
     pub symvers: Option<Vec<SymversEntry>>,
-    /// Certificates that it trusts for modules, each as DER.
+    /// Certificates that are built into it to trust modules by, each as DER.
     pub certificates: Vec<Vec<u8>>,
+    /// Those of its other keyrings.
+    pub keyring: Vec<Vec<u8>>,
 }
 
 /// A kernel: configuration, symbols, exports, and the modules loaded so far.
@@ -109,8 +111,10 @@ pub struct Kernel {
     pub machine: Option<u16>,
     /// Version and configuration.
     pub config: KernelConfig,
-    /// Certificates that it trusts for modules, each as DER; empty if they are not known.
+    /// Certificates that are built into it to trust modules by, each as DER; empty if they are not known.
     pub certificates: Vec<Vec<u8>>,
+    /// Those of its other keyrings, such as MOK, as far as they are known.
+    pub keyring: Vec<Vec<u8>>,
     /// What its command line says.
     pub boot: BootParams,
     /// Its taints before the next load.
@@ -199,6 +203,7 @@ impl Kernel {
             vermagic,
             machine,
             certificates: parts.certificates,
+            keyring: parts.keyring,
             boot: BootParams::default(),
             taints: Taints::default(),
             history: History::default(),
@@ -215,6 +220,11 @@ impl Kernel {
     /// Is anything known of the kernel's symbols?
     pub fn is_described(&self) -> bool {
         self.knows_exports || self.addresses
+    }
+
+    /// All certificates that it is known to trust (SIG-8).
+    pub fn trusted(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.certificates.iter().chain(&self.keyring)
     }
 
     /// Adds a module at the head of the module list (LIFE-4). One of the same name is replaced; who
