@@ -254,6 +254,10 @@ pub struct Kernels {
     /// Its .config (with one kernel only)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Certificates that they trust beside those built in, such as an enrolled MOK: one or more, in
+    /// DER or PEM; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub keyring: Vec<PathBuf>,
 }
 
 impl Kernels {
@@ -261,7 +265,8 @@ impl Kernels {
     pub fn each(&self) -> Result<Vec<Kernel>, String> {
         let (symtab, symvers, config) = (self.symtab.clone(), self.symvers.clone(), self.config.clone());
         if self.kernel.len() <= 1 {
-            return Ok(vec![Kernel { kernel: self.kernel.first().cloned(), symtab, symvers, config }]);
+            let (kernel, keyring) = (self.kernel.first().cloned(), self.keyring.clone());
+            return Ok(vec![Kernel { kernel, symtab, symvers, config, keyring }]);
         }
         let refining = [("--symtab", &symtab), ("--symvers", &symvers), ("--config", &config)];
         if let Some((option, _)) = refining.iter().find(|(_, file)| file.is_some()) {
@@ -274,6 +279,7 @@ impl Kernels {
             symtab: None,
             symvers: None,
             config: None,
+            keyring: self.keyring.clone(),
         };
         Ok(self.kernel.iter().map(one).collect())
     }

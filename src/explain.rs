@@ -1,7 +1,7 @@
 //! What the code of a finding stands for, at length: the texts of `docs/findings/`, one section a code.
 
 /// One file per family of rules; a code's section begins with its heading, `## CODE: TITLE`.
-const FAMILIES: [&str; 15] = [
+const FAMILIES: [&str; 16] = [
     include_str!("../docs/findings/SIG.md"),
     include_str!("../docs/findings/VAL.md"),
     include_str!("../docs/findings/LIFE.md"),
@@ -16,6 +16,7 @@ const FAMILIES: [&str; 15] = [
     include_str!("../docs/findings/A64REL.md"),
     include_str!("../docs/findings/PLT.md"),
     include_str!("../docs/findings/FIN.md"),
+    include_str!("../docs/findings/BTF.md"),
     include_str!("../docs/findings/PARAM.md"),
 ];
 

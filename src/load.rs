@@ -18,12 +18,13 @@ use finalize::{
     refuse_without_ftrace_plt, struct_module,
 };
 use reloc::{ARCHITECTURES, Architecture, Cpu, ModArch, ModPltSec, Symbols, apply_relocations, architecture};
+use symres::btf::btf_module_notify;
 use symres::early::{
     already_loaded, check_export_symbol_versions, check_modinfo_taints, early_mod_check,
-    signature_and_name_taints, verify_exported_symbols,
+    signature_and_name_taints, verify_exported_symbols, warn_unsorted,
 };
 use symres::simplify::{simplify_symbols, write_symtab};
-use symres::{Export, Kernel, LoadFlags, Resolution, Taints};
+use symres::{Export, ExportTable, Kernel, LoadFlags, Resolution, Taints};
 
 use crate::image::Image;
 use crate::loader::Workspace;
@@ -242,7 +243,7 @@ pub fn load_module<'d>(
             mod_arch: &mod_arch,
             taints: resolution.taints.module_mask(),
             using_gplonly_symbols: resolution.imports.iter().any(|i| i.gpl_only),
-            sig_ok: opened.sig_ok,
+            sig_ok: opened.sig_ok(),
         };
         finalize(&mut Finalizer {
             info: &info,
@@ -272,8 +273,11 @@ pub fn load_module<'d>(
         taints,
         coming: false,
     };
-    verify_exported_symbols(kernel, file, load.exports().iter().map(|e| &*e.name), said);
+    let exports = load.export_table();
+    verify_exported_symbols(kernel, file, exports.iter().map(|e| &*e.name), said);
+    warn_unsorted(&exports, said);
     load.coming = !said.refused();
+    btf_module_notify(kernel, file, &mut load.resolution.taints, said);
     if let Some(params) = args.params {
         load.parse_args(running, params, said);
     }
@@ -388,6 +392,11 @@ impl Load<'_> {
             namespace: e.namespace.into(),
         });
         exports.collect()
+    }
+
+    /// Its exports as the kernel finds them.
+    pub(crate) fn export_table(&self) -> ExportTable {
+        ExportTable::of_records(self.exports(), self.info.config.version.since(7, 1))
     }
 
     /// The linkage tables, of code that stays and of code that goes after init.

@@ -10,7 +10,7 @@ use elf_layout::layout::PerRegion;
 use elf_layout::place::{Holes, ModuleArea};
 use elf_layout::{Findings, Generation, Layout, LoadInfo, Memory, Placement, Region};
 use reloc::Architecture;
-use symres::{Exit, ExportTable, Init, Kernel, LoadedModule, Taint, Taints};
+use symres::{Exit, Init, Kernel, LoadedModule, Taint, Taints};
 
 use crate::image::Image;
 use crate::load::{Args, Load, Opened, load_module};
@@ -306,7 +306,7 @@ fn loaded_module(load: &Load<'_>) -> LoadedModule {
     };
     let (init, exit) = load.info.config.struct_module_init_exit.unzip();
     LoadedModule {
-        exports: ExportTable::new(load.exports()),
+        exports: load.export_table(),
         proprietary: load.taints.module_has(Taint::ProprietaryModule),
         has_init: calls(load, init, b"init_module"),
         has_exit: calls(load, exit, b"cleanup_module"),

@@ -224,6 +224,31 @@ fn ver_11_exports_without_crcs() {
     }
 }
 
+#[test]
+fn sym_39_exports_as_before_7_1() {
+    let flags = "mini: no flags for exported symbols";
+    let obsolete = |s: &str| format!("mini: ignoring obsolete section {s}");
+    for (sections, version, errno, want) in [
+        (&["__ksymtab", "__kcrctab"][..], (7, 1), Some("ENOEXEC"), vec![String::from(flags)]),
+        (&["__ksymtab", "__kcrctab"], (7, 0), None, vec![]),
+        (&["__ksymtab", "__kcrctab", "__kflagstab"], (7, 1), None, vec![]),
+        (&["__ksymtab_gpl", "__kcrctab_gpl"], (7, 0), None, vec![]),
+        (
+            &["__ksymtab_gpl", "__kcrctab_gpl"],
+            (7, 1),
+            None,
+            vec![obsolete("__ksymtab_gpl"), obsolete("__kcrctab_gpl")],
+        ),
+    ] {
+        let mut b = mini(&CRCS);
+        for section in sections {
+            b.section(section, ALLOC, 4).zeros(12);
+        }
+        let found = outcome(&loader(config(version.0, version.1)), &b, NONE);
+        assert_eq!(found, (errno, want), "SYM-39: mini on {version:?} with {sections:?}");
+    }
+}
+
 fn loaded(name: &str, listed: bool, exports: &[(&str, &str)]) -> LoadedModule {
     let export = |(symbol, namespace): &(&str, &str)| Export {
         name: symbol.as_bytes().into(),

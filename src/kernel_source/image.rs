@@ -57,6 +57,7 @@ pub fn read(path: &Path, bytes: &[u8]) -> Result<Description, Error> {
             out.init_exit = offset("init").zip(offset("exit"));
             out.types = Types::of(&btf);
             out.note("BTF", format!("{} types", btf.len()));
+            out.btf = Some(btf.blob().to_vec());
         }
         Err(e) => out.note("BTF", format!("none: {e}")),
     }

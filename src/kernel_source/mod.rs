@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 
 use elf_layout::elf::{EM_AARCH64, EM_X86_64};
 use elf_layout::{KernelConfig, KernelVersion};
+use symres::btf::BtfType;
 use symres::kallsyms::KernelSymbols;
 use symres::symvers::{SymversEntry, parse_symvers};
-use symres::{Export, Kernel, KernelParts, LoadFlags};
+use symres::{BaseBtf, Export, Kernel, KernelParts, LoadFlags};
 
 use crate::error::Error;
 use crate::input::{hex_bytes, read_decompressed};
@@ -82,6 +83,8 @@ pub struct Description {
     pub certificates: Vec<Vec<u8>>,
     /// Certificates of other keyrings, each as DER.
     pub keyring: Vec<Vec<u8>>,
+    /// The kernel's BTF.
+    pub btf: Option<Vec<u8>>,
     /// What came from where.
     pub found: Vec<Found>,
 }
@@ -212,6 +215,7 @@ impl Description {
             symvers: self.symvers,
             certificates: self.certificates,
             keyring: self.keyring,
+            btf: self.btf.as_deref().and_then(base_btf),
         };
         Ok((Kernel::new(config, parts), machine))
     }
@@ -283,6 +287,7 @@ impl Description {
                 records.set("memory", memory_text(&pieces));
             }
         }
+        self.btf.iter().for_each(|btf| records.set("btf", btf.as_slice()));
         for (n, der) in self.certificates.iter().enumerate() {
             records.set(&format!("{CERTIFICATE}{n:04}"), der.as_slice());
         }
@@ -305,6 +310,7 @@ impl Description {
             symvers: records.get("symvers").map(parse_symvers).transpose().map_err(bad)?,
             certificates: records.all(CERTIFICATE).map(<[u8]>::to_vec).collect(),
             types: records.text("types").map(|text| Types::parse(&text)).unwrap_or_default(),
+            btf: records.get("btf").map(<[u8]>::to_vec),
             ..Description::default()
         };
         if let Some(text) = records.text("memory") {
@@ -320,6 +326,13 @@ impl Description {
         description.add("everything", path, "read from a SPEC");
         Ok(description)
     }
+}
+
+/// What of a kernel's BTF that of modules refers to; `None` if it is damaged.
+fn base_btf(blob: &[u8]) -> Option<BaseBtf> {
+    let btf = kernel_image::Btf::parse(blob).ok()?;
+    let types = btf.types().map(|(kind, size_or_type)| BtfType { kind, size_or_type });
+    Some(BaseBtf::new(btf.strings(), types))
 }
 
 /// The architecture that the first lines of a `.config` name (`# Linux/arm64 6.1.176 Kernel Configuration`).

@@ -63,6 +63,10 @@ pub struct KernelConfig {
     pub dynamic_ftrace_with_args: bool,
     /// CONFIG_DYNAMIC_FTRACE_WITH_CALL_OPS, which arm64 has since 6.3 (FIN-44).
     pub dynamic_ftrace_with_call_ops: bool,
+    /// CONFIG_DEBUG_INFO_BTF_MODULES (BTF-1).
+    pub btf_modules: bool,
+    /// CONFIG_MODULE_ALLOW_BTF_MISMATCH (BTF-3).
+    pub allow_btf_mismatch: bool,
     /// PAGE_SIZE in bytes.
     pub page_size: u64,
     /// sizeof(struct module) in bytes, if known (VAL-48).
@@ -102,6 +106,8 @@ impl KernelConfig {
             dynamic_ftrace_with_regs: version.since(5, 5) && !version.since(6, 2),
             dynamic_ftrace_with_args: version.since(6, 2),
             dynamic_ftrace_with_call_ops: version.since(6, 3),
+            btf_modules: true,
+            allow_btf_mismatch: true,
             page_size: 4096,
             struct_module_size: None,
             struct_module_init_exit: None,
@@ -151,6 +157,8 @@ impl KernelConfig {
         self.dynamic_ftrace_with_args = is_set("CONFIG_DYNAMIC_FTRACE_WITH_ARGS");
         self.dynamic_ftrace_with_call_ops = is_set("CONFIG_DYNAMIC_FTRACE_WITH_CALL_OPS");
         self.randomize_base = is_set("CONFIG_RANDOMIZE_BASE");
+        self.btf_modules = is_set("CONFIG_DEBUG_INFO_BTF_MODULES");
+        self.allow_btf_mismatch = is_set("CONFIG_MODULE_ALLOW_BTF_MISMATCH");
         // CONFIG_PAGE_SIZE_*KB is generic since v6.9; arm64 had CONFIG_ARM64_*K_PAGES before and still has.
         self.page_size = if is_set("CONFIG_ARM64_64K_PAGES") || is_set("CONFIG_PAGE_SIZE_64KB") {
             0x1_0000

@@ -58,6 +58,7 @@ struct Type<'d> {
 /// A BTF blob, its types found.
 #[derive(Clone, Debug)]
 pub struct Btf<'d> {
+    blob: &'d [u8],
     types: &'d [u8],
     strings: &'d [u8],
     /// Where each type starts, from type 1 on.
@@ -78,7 +79,7 @@ impl<'d> Btf<'d> {
         };
         let types = part(8).ok_or(bad("types beyond the end", 8))?;
         let strings = part(16).ok_or(bad("strings beyond the end", 16))?;
-        let mut btf = Btf { types, strings, starts: Vec::with_capacity(types.len() / 24) };
+        let mut btf = Btf { blob, types, strings, starts: Vec::with_capacity(types.len() / 24) };
         let mut at = 0usize;
         while at < types.len() {
             let bad = bad("a type of unknown kind, or cut off", header.saturating_add(at));
@@ -143,6 +144,22 @@ impl<'d> Btf<'d> {
             let wanted = kinds.contains(&one.kind) && !one.rest.is_empty();
             (wanted && self.is(one.name, name)).then_some(id)
         })
+    }
+
+    /// The blob, with its header.
+    pub fn blob(&self) -> &'d [u8] {
+        self.blob
+    }
+
+    /// The string section.
+    pub fn strings(&self) -> &'d [u8] {
+        self.strings
+    }
+
+    /// Kind of each type, and its size or the type that it refers to, from type 1 on.
+    pub fn types(&self) -> impl Iterator<Item = (u8, u32)> {
+        let word = |at: u32, more: usize| le32(self.types, (at as usize).checked_add(more)?);
+        self.starts.iter().filter_map(move |at| Some((kind(word(*at, 4)?), word(*at, 8)?)))
     }
 
     /// Number of types.

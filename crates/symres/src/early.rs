@@ -9,6 +9,7 @@ use elf_layout::bytes::printed;
 use elf_layout::elf::EM_X86_64;
 use elf_layout::{Errno, Finding, Findings, ModuleFile, Severity};
 
+use crate::exports::ExportTable;
 use crate::hints;
 use crate::kernel::Kernel;
 use crate::license::license_is_gpl_compatible;
@@ -289,11 +290,14 @@ pub fn check_export_symbol_versions(
 ) {
     let mark = said.mark();
     let records = |name| file.sections().get(file.find_sec(name)).map_or(0, |s| s.sh_size / 12);
+    let me = file.name_text();
+    if kernel.config.version.since(7, 1) {
+        one_table_only(file, records("__ksymtab") != 0, said);
+    }
     let lacks = |table, crcs| records(table) != 0 && file.find_sec(crcs) == 0;
     let without = lacks("__ksymtab", "__kcrctab")
         || (!kernel.config.version.since(7, 1) && lacks("__ksymtab_gpl", "__kcrctab_gpl"));
     if kernel.config.modversions && without {
-        let me = file.name_text();
         if kernel.config.module_force_load {
             let why = format!("{me} exports symbols without CRCs: it is forced in, taint F");
             let finding = taints.force_load(&me, "no versions for exported symbols", why);
@@ -303,7 +307,39 @@ pub fn check_export_symbol_versions(
             said.push(Finding::error("VER-11", Errno::ENOEXEC, why).hint(hints::rebuild(kernel, file)));
         }
     }
-    said.end_stage(mark);
+    said.end_stage_at_first(mark);
+}
+
+/// SYM-39: since v7.1 licences stand beside the one table of exports, and the other does not count.
+fn one_table_only(file: &ModuleFile<'_>, exports: bool, said: &mut Findings) {
+    let me = file.name_text();
+    let hint = "build the module for this kernel: its tools write __kflagstab";
+    for section in ["__ksymtab_gpl", "__kcrctab_gpl"] {
+        if file.find_sec(section) != 0 {
+            let why = format!("{section} is not read since 7.1: what {me} exports there does not exist");
+            let line = format!("{me}: ignoring obsolete section {section}");
+            said.push(Finding::note("SYM-39", Severity::Warning, why).says(line).hint(hint));
+        }
+    }
+    if exports && file.find_sec("__kflagstab") == 0 {
+        let why = format!("{me} does not tell which of its exports are GPL-only (__kflagstab)");
+        let line = format!("{me}: no flags for exported symbols");
+        said.push(Finding::error("SYM-39", Errno::ENOEXEC, why).says(line).hint(hint));
+    }
+}
+
+/// SYM-33: exports that nobody will find, as the kernel looks for them by binary search.
+pub fn warn_unsorted(exports: &ExportTable, said: &mut Findings) {
+    let missed = exports.missed().count();
+    let names: Vec<_> = exports.missed().take(3).map(|e| printed(&e.name)).collect();
+    if missed != 0 {
+        let why = format!(
+            "its exports are not sorted by name: the kernel's binary search misses {missed} of them ({})",
+            names.join(", ")
+        );
+        let hint = "link the module with the kernel's scripts/module.lds (kbuild does), which sorts them";
+        said.push(Finding::note("SYM-33", Severity::Warning, why).hint(hint));
+    }
 }
 
 /// `verify_exported_symbols` (DUP-1 to DUP-4): no name may be exported twice.

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use elf_layout::KernelConfig;
 
+use crate::btf::BaseBtf;
 use crate::early::BootParams;
 use crate::exports::{Export, ExportTable};
 use crate::kallsyms::{KernelSymbol, KernelSymbols};
@@ -97,6 +98,8 @@ pub struct KernelParts {
     pub certificates: Vec<Vec<u8>>,
     /// Those of its other keyrings.
     pub keyring: Vec<Vec<u8>>,
+    /// Its BTF.
+    pub btf: Option<BaseBtf>,
 }
 
 /// A kernel: configuration, symbols, exports, and the modules loaded so far.
@@ -115,6 +118,8 @@ pub struct Kernel {
     pub certificates: Vec<Vec<u8>>,
     /// Those of its other keyrings, such as MOK, as far as they are known.
     pub keyring: Vec<Vec<u8>>,
+    /// Its BTF, which that of modules goes on from; `None` if it has none or it is not known.
+    pub btf: Option<BaseBtf>,
     /// What its command line says.
     pub boot: BootParams,
     /// Its taints before the next load.
@@ -204,6 +209,7 @@ impl Kernel {
             machine,
             certificates: parts.certificates,
             keyring: parts.keyring,
+            btf: parts.btf,
             boot: BootParams::default(),
             taints: Taints::default(),
             history: History::default(),

@@ -11,6 +11,7 @@
 
 extern crate alloc;
 
+pub mod btf;
 pub mod early;
 pub mod exports;
 pub mod hints;
@@ -24,6 +25,7 @@ pub mod simplify;
 pub mod symvers;
 pub mod taint;
 
+pub use btf::BaseBtf;
 pub use early::{BootParams, LoadFlags};
 pub use exports::{Export, ExportTable};
 pub use kallsyms::KernelSymbols;

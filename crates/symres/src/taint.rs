@@ -57,6 +57,7 @@ pub struct Taints {
     said_livepatch: bool,
     said_no_version: bool,
     said_no_extended_version: bool,
+    said_btf_mismatch: bool,
 }
 
 impl Taints {
@@ -123,6 +124,11 @@ impl Taints {
     pub fn first_without_version(&mut self, extended: bool) -> bool {
         let said = if extended { &mut self.said_no_extended_version } else { &mut self.said_no_version };
         !core::mem::replace(said, true)
+    }
+
+    /// Is this the first BTF that does not fit of this boot (BTF-3: `pr_warn_once`)?
+    pub fn first_btf_mismatch(&mut self) -> bool {
+        !core::mem::replace(&mut self.said_btf_mismatch, true)
     }
 
     /// `add_taint`: marks the kernel.

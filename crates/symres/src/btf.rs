@@ -1,0 +1,147 @@
+//! `btf_parse_module`: does the type information of a module fit that of the kernel (spec 06 §6.8)?
+//!
+//! A module's `.BTF` is split: its names and types go on where those of the kernel end. Made for another
+//! kernel, its numbers mean other names and types. What is checked here is what the kernel checks when
+//! a module is loaded: header, strings, each type by itself, chains of modifiers (BTF-2).
+
+mod metas;
+#[cfg(test)]
+mod tests;
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use elf_layout::bytes::printed;
+use elf_layout::{Errno, Finding, Findings, KernelConfig, ModuleFile, Severity};
+
+use crate::kernel::Kernel;
+use crate::taint::Taints;
+use metas::Check;
+
+/// What split BTF needs of its base: names, and where modifiers lead.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BaseBtf {
+    /// The string section.
+    strings: Vec<u8>,
+    /// By type number: what a modifier refers to. Number 0 is void.
+    types: Vec<BtfType>,
+}
+
+/// As much of a type as chains of modifiers need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BtfType {
+    /// BTF_KIND_*
+    pub kind: u8,
+    /// The type that it refers to; its size, where it refers to none.
+    pub size_or_type: u32,
+}
+
+impl BtfType {
+    const VOID: BtfType = BtfType { kind: 0, size_or_type: 0 };
+
+    /// `btf_type_is_modifier`
+    fn is_modifier(self) -> bool {
+        matches!(self.kind, metas::TYPEDEF | metas::VOLATILE | metas::CONST | metas::RESTRICT)
+            || self.is_type_tag()
+    }
+
+    fn is_type_tag(self) -> bool {
+        self.kind == metas::TYPE_TAG
+    }
+}
+
+impl BaseBtf {
+    /// A base of this string section and these types, from number 1 on.
+    pub fn new(strings: &[u8], types: impl IntoIterator<Item = BtfType>) -> Self {
+        let types = core::iter::once(BtfType::VOID).chain(types).collect();
+        BaseBtf { strings: strings.to_vec(), types }
+    }
+}
+
+/// Why a kernel takes no BTF: the errno, what is wrong, and what it logs on the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What `btf_parse_module` returns.
+    pub errno: Errno,
+    /// What is wrong.
+    pub why: String,
+    /// Lines of the BTF verifier.
+    pub log: Vec<String>,
+}
+
+/// `btf_module_notify` for a module that is COMING (BTF-1 to BTF-4). Without the kernel's BTF nothing is said.
+pub fn btf_module_notify(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Taints, said: &mut Findings) {
+    let config = &kernel.config;
+    let data = file.section_bytes(file.find_any_sec(".BTF"));
+    let Some(base) = kernel.btf.as_ref().filter(|_| config.btf_modules && !data.is_empty()) else { return };
+    let mark = said.mark();
+    // BTF-4: since v6.11 (d4e48e3dd450) a module may bring the part of the kernel's BTF that it needs.
+    let own_base = Some(file.find_any_sec(".BTF.base")).filter(|i| *i != 0 && config.version.since(6, 11));
+    let parsed = match own_base {
+        Some(index) => parse(file.section_bytes(index), None, config)
+            .and_then(|own| parse(data, Some(&own), config))
+            .map(|_| ()),
+        None => parse(data, Some(base), config).map(|_| ()),
+    };
+    match parsed {
+        Ok(()) if own_base.is_some() => {
+            let why = "the module brings the types of the kernel that it needs (.BTF.base); whether this kernel has them is not looked at";
+            said.push(Finding::note("BTF-4", Severity::Note, why));
+        }
+        Ok(()) => {}
+        Err(refusal) => said.push(mismatch(kernel, file, refusal, taints)),
+    }
+    said.end_stage_at_first(mark);
+}
+
+/// BTF-3: what the kernel makes of it.
+fn mismatch(kernel: &Kernel, file: &ModuleFile<'_>, refusal: Refusal, taints: &mut Taints) -> Finding {
+    let (me, config) = (file.name_text(), &kernel.config);
+    let line = format!("failed to validate module [{me}] BTF: -{}", refusal.errno.number());
+    let fit = format!("the BTF of {me} does not fit that of this kernel: {}", refusal.why);
+    let (mut finding, last) = if !config.allow_btf_mismatch {
+        let hint = format!("{}; or do without its BTF: objcopy --remove-section .BTF", rebuild(kernel, file));
+        (Finding::error("BTF-3", refusal.errno, fit).hint(hint), Some(line))
+    } else {
+        let why = format!("{fit}; it is loaded without (CONFIG_MODULE_ALLOW_BTF_MISMATCH)");
+        let hint = format!("nothing but BPF programs and bpftool misses it; {}", rebuild(kernel, file));
+        // Since v6.3 (9cb61e50bf6b) this is said once per boot.
+        let last = if !config.version.since(6, 3) {
+            Some(line)
+        } else {
+            taints.first_btf_mismatch().then(|| MISMATCH.to_string())
+        };
+        (Finding::note("BTF-3", Severity::Warning, why).hint(hint), last)
+    };
+    finding.dmesg.extend(refusal.log);
+    finding.dmesg.extend(last);
+    finding
+}
+
+fn rebuild(kernel: &Kernel, file: &ModuleFile<'_>) -> String {
+    crate::hints::rebuild(kernel, file)
+}
+
+const MISMATCH: &str =
+    "Kernel module BTF mismatch detected, BTF debug info may be unavailable for some modules";
+
+/// `btf_parse_module` after its allocations, or `btf_parse_base` if there is no `base`. What comes back can
+/// be the base of another.
+fn parse(data: &[u8], base: Option<&BaseBtf>, config: &KernelConfig) -> Result<BaseBtf, Refusal> {
+    let mut check = Check::new(data, base, config);
+    match check.run() {
+        Ok(own) => Ok(own),
+        Err(stop) => Err(Refusal { errno: stop.errno, why: stop.why, log: check.log }),
+    }
+}
+
+/// `btf_parse_module` of this data on this base.
+pub fn btf_parse_module(data: &[u8], base: &BaseBtf, config: &KernelConfig) -> Result<(), Refusal> {
+    parse(data, Some(base), config).map(|_| ())
+}
+
+/// A name for the log.
+fn shown(name: &[u8]) -> String {
+    printed(name).into_owned()
+}
