@@ -19,7 +19,8 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done and nothing refused; 1 the kernel would refuse a module; \
-    2 wrong usage; 3 input that cannot be read or parsed, output that cannot be written.";
+    2 wrong usage; 3 input that cannot be read or parsed, output that cannot be written.\n\n\
+    Findings have a code, such as VER-6; `kmodld explain VER-6` explains it.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]

@@ -10,6 +10,7 @@ use serde::Serialize;
 use symres::Export;
 
 use crate::address::Explainer;
+use crate::explain::fix;
 use crate::load::Load;
 use crate::raw_output::file_name;
 
@@ -205,6 +206,7 @@ pub struct FindingEntry {
 
 impl From<&Finding> for FindingEntry {
     fn from(f: &Finding) -> Self {
+        let general = Some(f.code).filter(|_| f.severity.refuses()).and_then(fix);
         FindingEntry {
             code: f.code,
             errno: f.errno.map(|e| e.name()),
@@ -212,7 +214,7 @@ impl From<&Finding> for FindingEntry {
             severity: f.severity.word(),
             subject: f.subject.to_string(),
             explanation: f.explanation.clone(),
-            hint: f.hint.clone(),
+            hint: f.hint.clone().or_else(|| general.map(str::to_owned)),
             stops_here: f.stops_here,
         }
     }

@@ -1,5 +1,8 @@
 //! What the code of a finding stands for, at length: the texts of `docs/findings/`, one section a code.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
 /// One file per family of rules; a code's section begins with its heading, `## CODE: TITLE`.
 const FAMILIES: [&str; 16] = [
     include_str!("../docs/findings/SIG.md"),
@@ -44,6 +47,15 @@ pub fn all() -> impl Iterator<Item = Explanation> {
 /// The explanation of a code, however its letters are written; dashes may be missing.
 pub fn explain(code: &str) -> Option<Explanation> {
     all().find(|e| bare(e.code) == bare(code))
+}
+
+/// What to do about a finding of this code in general, where it has no advice for its own case.
+pub fn fix(code: &str) -> Option<&'static str> {
+    static FIXES: LazyLock<BTreeMap<&'static str, &'static str>> = LazyLock::new(|| {
+        let fix = |e: Explanation| Some((e.code, e.text.rsplit_once("\n- Fix: ")?.1));
+        all().filter_map(fix).collect()
+    });
+    FIXES.get(code).copied()
 }
 
 /// Codes that `code` may have been meant for, best first: few letters apart, or of the same family.
@@ -107,6 +119,15 @@ mod tests {
         assert_eq!(explain("sym-5b").map(|e| e.code), Some("SYM-5b"));
         assert_eq!(explain("ver-60"), None);
         assert_eq!(explain(""), None);
+    }
+
+    #[test]
+    fn every_code_has_a_fix() {
+        for e in all() {
+            let fix = fix(e.code).unwrap_or_default();
+            assert!(!fix.is_empty() && !fix.contains('\n'), "{}: {fix:?}", e.code);
+        }
+        assert_eq!(fix("nothing"), None);
     }
 
     #[test]

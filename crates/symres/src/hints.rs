@@ -123,7 +123,8 @@ pub fn unknown(
     let (me, symbol) = (file.name_text(), printed(name));
     if let Some((owner, export)) = kernel.find_symbol(name, true, file.name()) {
         let owner = printed(owner.name());
-        if !export.gpl_only {
+        // LIC-5: a module that may see the export, and even so does not get it.
+        if !export.gpl_only || !proprietary {
             let why = format!(
                 "{symbol} is exported by the proprietary module {owner}, and {me} already uses GPL-only symbols"
             );

@@ -1,0 +1,210 @@
+//! What findings about symbols say of the very case, and what they advise: the reasons behind SYM-5, VER-6 and
+//! NS-2. The kernel's own words are tested elsewhere.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::needless_update,
+    reason = "a test fails by panicking, and its numbers are small"
+)]
+
+mod common;
+
+use common::elf::{Builder, GLOBAL, UNDEF};
+use common::library;
+use elf_layout::{Finding, KernelConfig, KernelVersion};
+use kmodld::Loader;
+use symres::kallsyms::KernelSymbols;
+use symres::symvers::parse_symvers;
+use symres::{Export, ExportTable, Kernel, KernelParts, LoadedModule};
+
+const KALLSYMS: &str = "ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000200 T gpl\n\
+    ffffffff81000300 t inside\nffffffff81000400 D table\nffffffff81000500 r __ksymtab_plain\n\
+    ffffffff81000600 T _renamed\nffffffffc0000000 t of_module\t[listed]\n";
+const SYMVERS: &str = "0x000000aa\tplain\tvmlinux\tEXPORT_SYMBOL\t\n0x000000bb\tgpl\tvmlinux\tEXPORT_SYMBOL_GPL\t\n\
+    0x000000cc\t_renamed\tvmlinux\tEXPORT_SYMBOL\t\n0x000000dd\taway\tdrivers/a-way\tEXPORT_SYMBOL\t\n\
+    0x000000ee\taway_gpl\tdrivers/a-way\tEXPORT_SYMBOL_GPL\tFAR\n";
+
+fn loaded(name: &str, symbol: &str, gpl_only: bool, namespace: &str, proprietary: bool) -> LoadedModule {
+    let export = Export {
+        name: symbol.as_bytes().into(),
+        address: Some(0xffff_ffff_c100_0000),
+        crc: Some(1),
+        gpl_only,
+        namespace: namespace.as_bytes().into(),
+    };
+    let exports = ExportTable::new(vec![export]);
+    LoadedModule { name: name.as_bytes().into(), exports, proprietary, listed: false }
+}
+
+fn kernel(minor: u16) -> Kernel {
+    let config = KernelConfig { module_sig: false, ..KernelConfig::new(KernelVersion::new(6, minor, 0)) };
+    let parts = KernelParts {
+        release: format!("6.{minor}.0"),
+        symbols: Some(KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap()),
+        symvers: Some(parse_symvers(SYMVERS.as_bytes()).unwrap()),
+        ..KernelParts::default()
+    };
+    Kernel::new(config, parts)
+}
+
+/// The first finding of that code about a module with this modinfo that imports these names.
+fn found(
+    kernel: Kernel,
+    others: Vec<LoadedModule>,
+    modinfo: &[&str],
+    imports: &[&str],
+    code: &str,
+) -> Finding {
+    let mut loader = Loader::new(kernel);
+    others.into_iter().for_each(|m| loader.kernel.insert_module(m));
+    let common =
+        ["name=mini", "intree=Y", "retpoline=Y", "vermagic=6.1.0 SMP preempt mod_unload modversions "];
+    let mut b = Builder::module(&[&common[..], modinfo].concat());
+    let crcs = [("plain", 0xaa), ("gpl", 0xbb), ("shared", 1), ("spaced", 1)];
+    b.versions(&crcs);
+    imports.iter().for_each(|name| _ = b.symbol(name, GLOBAL, 0, UNDEF, 0));
+    let bytes = b.build();
+    let opened = library::open_on(&loader, &bytes);
+    let mut said = opened.said.clone();
+    library::load(&loader, &opened, &mut said).expect("a load");
+    let finding = said.iter().find(|f| f.code == code);
+    finding.unwrap_or_else(|| panic!("no {code} for {imports:?}: {said:?}")).clone()
+}
+
+#[test]
+fn sym_5_tells_its_reason() {
+    const GPL: &str = "license=GPL";
+    const OWN: &str = "license=Proprietary";
+    let proprietary = || vec![loaded("owned", "shared", false, "", true)];
+    type Case<'c> = (&'c str, Vec<LoadedModule>, &'c [&'c str], &'c [&'c str], &'c str, &'c str);
+    let cases: [Case<'_>; 11] = [
+        (
+            "GPL-only",
+            vec![],
+            &[OWN],
+            &["gpl"],
+            "gpl is exported by vmlinux to GPL-compatible modules only",
+            "MODULE_LICENSE(\"Proprietary\")",
+        ),
+        (
+            "GPL-only, taint inherited",
+            proprietary(),
+            &[GPL],
+            &["shared", "gpl"],
+            "this module counts as proprietary",
+            "it uses symbols of a proprietary module",
+        ),
+        (
+            "of a proprietary module",
+            proprietary(),
+            &[GPL],
+            &["gpl", "shared"],
+            "exported by the proprietary module owned",
+            "not both",
+        ),
+        (
+            "GPL-only of a proprietary module",
+            vec![loaded("owned", "shared", true, "", true)],
+            &[GPL],
+            &["shared"],
+            "exported by the proprietary module owned",
+            "not both",
+        ),
+        (
+            "of a module that is not loaded",
+            vec![],
+            &[GPL],
+            &["away"],
+            "away is exported by module a_way, which is not loaded",
+            "load a_way first",
+        ),
+        (
+            "GPL-only and in a namespace, not loaded",
+            vec![],
+            &[OWN],
+            &["away_gpl"],
+            "exported by module a_way",
+            "to GPL-compatible modules only; and add MODULE_IMPORT_NS(FAR) to mini",
+        ),
+        (
+            "in a namespace that is imported, not loaded",
+            vec![],
+            &[GPL, "import_ns=FAR"],
+            &["away_gpl"],
+            "exported by module a_way",
+            "load a_way first (--with)",
+        ),
+        (
+            "not exported",
+            vec![],
+            &[GPL],
+            &["inside"],
+            "inside exists in this kernel but is not exported",
+            "EXPORT_SYMBOL(inside)",
+        ),
+        (
+            "of a module, not exported",
+            vec![],
+            &[GPL],
+            &["of_module"],
+            "of_module is a symbol of module listed, which does not export it",
+            "--with",
+        ),
+        (
+            "renamed",
+            vec![],
+            &[GPL],
+            &["renamed"],
+            "nothing in this kernel exports renamed",
+            "this kernel exports _renamed: mini was built for 6.1.0: rebuild mini against the headers of 6.12.0",
+        ),
+        (
+            "known to modinfo only",
+            vec![],
+            &[GPL, "depends=gone,listed"],
+            &["nowhere"],
+            "nothing in this kernel exports nowhere",
+            "it depends on gone: load that first",
+        ),
+    ];
+    for (what, others, modinfo, imports, why, hint) in cases {
+        let f = found(kernel(12), others, modinfo, imports, "SYM-5");
+        let said = f.hint.clone().unwrap_or_default();
+        assert!(f.explanation.contains(why), "SYM-5: {what}: {f:?}");
+        assert!(said.contains(hint), "SYM-5: {what}: {f:?}");
+        assert_eq!(said.contains("and add"), what.starts_with("GPL-only and in"), "SYM-5: {what}: {f:?}");
+    }
+    let f = found(kernel(12), vec![], &[GPL], &["nowhere_at_all"], "SYM-5");
+    assert_eq!(f.hint, None, "SYM-5: nothing is invented: {f:?}");
+}
+
+#[test]
+fn ver_6_and_ns_2_tell_who_exports() {
+    let gpl = ["license=GPL"];
+    let mut other = loaded("other", "shared", false, "", false);
+    let f = found(kernel(12), vec![other.clone()], &gpl, &["shared", "gone"], "SYM-5");
+    assert!(f.explanation.contains("gone"), "the CRC is right: {f:?}");
+    let mut exports: Vec<Export> = other.exports.iter().cloned().collect();
+    exports[0].crc = Some(2);
+    other.exports = ExportTable::new(exports);
+    let f = found(kernel(12), vec![other], &gpl, &["shared"], "VER-6");
+    assert!(
+        f.explanation.ends_with("CRC 0x00000001; module other exports it with 0x00000002"),
+        "VER-6: {f:?}"
+    );
+    assert!(f.hint.unwrap().contains("Module.symvers of this other"), "VER-6: rebuild against the module");
+
+    let spaced = |ns: &str| vec![loaded("other", "spaced", false, ns, false)];
+    for (minor, namespace, hint) in [
+        (12, "SPACE", "add MODULE_IMPORT_NS(SPACE) to the source of mini"),
+        (13, "SPACE", "add MODULE_IMPORT_NS(\"SPACE\") to the source of mini"),
+        (16, "module:kvm,xen*", "only these modules may use it, and no import helps: kvm,xen*"),
+    ] {
+        let f = found(kernel(minor), spaced(namespace), &gpl, &["spaced"], "NS-2");
+        let said = f.hint.clone().unwrap();
+        assert!(said.starts_with(hint), "NS-2, NS-3, NS-6: 6.{minor}: {f:?}");
+    }
+}
