@@ -103,7 +103,7 @@ fn btf_1_and_3_what_the_kernel_makes_of_it() {
                 "BTF-3: {what}: {said:?}"
             );
         }
-        for said in said(&config, base, &[good.clone()]) {
+        for said in said(&config, base, std::slice::from_ref(&good)) {
             assert!(said.iter().all(|f| !f.code.starts_with("BTF-")), "BTF-1: {what}: {said:?}");
         }
     }

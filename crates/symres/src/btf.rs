@@ -4,6 +4,7 @@
 //! kernel, its numbers mean other names and types. What is checked here is what the kernel checks when
 //! a module is loaded: header, strings, each type by itself, chains of modifiers (BTF-2).
 
+mod log;
 mod metas;
 #[cfg(test)]
 mod tests;

@@ -71,8 +71,8 @@ impl ExportTable {
     pub fn find(&self, name: &[u8], gplok: bool) -> Option<&Export> {
         if self.unsorted.is_some() {
             // A GPL-only hit counts as none where one table has both (SYM-39).
-            let found = self.tables().into_iter().filter_map(|table| bsearch(table, name));
-            return found.filter(|e| gplok || !e.gpl_only).next();
+            let mut found = self.tables().into_iter().filter_map(|table| bsearch(table, name));
+            return found.find(|e| gplok || !e.gpl_only);
         }
         let found = self.index.find(name, |p| name_at(&self.exports, p));
         let usable = found.filter_map(|p| self.exports.get(p as usize)).filter(|e| gplok || !e.gpl_only);

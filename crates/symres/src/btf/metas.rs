@@ -5,54 +5,31 @@ use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use elf_layout::{Errno, KernelConfig};
 
-use super::{BaseBtf, BtfType, shown};
+use super::{BaseBtf, BtfType};
 
-const INT: u8 = 1;
+pub(super) const INT: u8 = 1;
 const PTR: u8 = 2;
-const ARRAY: u8 = 3;
-const STRUCT: u8 = 4;
-const UNION: u8 = 5;
-const ENUM: u8 = 6;
-const FWD: u8 = 7;
+pub(super) const ARRAY: u8 = 3;
+pub(super) const STRUCT: u8 = 4;
+pub(super) const UNION: u8 = 5;
+pub(super) const ENUM: u8 = 6;
+pub(super) const FWD: u8 = 7;
 pub(super) const TYPEDEF: u8 = 8;
 pub(super) const VOLATILE: u8 = 9;
 pub(super) const CONST: u8 = 10;
 pub(super) const RESTRICT: u8 = 11;
 const FUNC: u8 = 12;
-const FUNC_PROTO: u8 = 13;
-const VAR: u8 = 14;
-const DATASEC: u8 = 15;
-const FLOAT: u8 = 16;
-const DECL_TAG: u8 = 17;
+pub(super) const FUNC_PROTO: u8 = 13;
+pub(super) const VAR: u8 = 14;
+pub(super) const DATASEC: u8 = 15;
+pub(super) const FLOAT: u8 = 16;
+pub(super) const DECL_TAG: u8 = 17;
 pub(super) const TYPE_TAG: u8 = 18;
-const ENUM64: u8 = 19;
-
-/// `btf_kind_str`
-const KINDS: [&str; 20] = [
-    "UNKNOWN",
-    "INT",
-    "PTR",
-    "ARRAY",
-    "STRUCT",
-    "UNION",
-    "ENUM",
-    "FWD",
-    "TYPEDEF",
-    "VOLATILE",
-    "CONST",
-    "RESTRICT",
-    "FUNC",
-    "FUNC_PROTO",
-    "VAR",
-    "DATASEC",
-    "FLOAT",
-    "DECL_TAG",
-    "TYPE_TAG",
-    "ENUM64",
-];
+pub(super) const ENUM64: u8 = 19;
 
 const MAGIC: u16 = 0xeb9f;
 const VERSION: u8 = 1;
@@ -62,8 +39,6 @@ const MAX_NAME_OFFSET: u32 = 0x00ff_ffff;
 const INFO_MASK: u32 = 0x9f00_ffff;
 const INT_MASK: u32 = 0x0fff_ffff;
 const KSYM_NAME_LEN: usize = 512;
-/// A record of the verifier's log is formatted into 1024 bytes.
-const LINE_MAX: usize = 1023;
 /// `chain_limit` of `btf_check_type_tags`.
 const CHAIN_MAX: u32 = 32;
 
@@ -75,22 +50,22 @@ pub(super) struct Stop {
 
 /// The three words that every type begins with, and where it stands.
 #[derive(Clone, Copy)]
-struct Type {
-    name: u32,
+pub(super) struct Type {
+    pub name: u32,
     info: u32,
-    size_or_type: u32,
+    pub size_or_type: u32,
 }
 
 impl Type {
-    fn kind(self) -> u8 {
+    pub fn kind(self) -> u8 {
         (self.info >> 24) as u8 & 0x1f
     }
 
-    fn vlen(self) -> u32 {
+    pub fn vlen(self) -> u32 {
         self.info & 0xffff
     }
 
-    fn kflag(self) -> bool {
+    pub fn kflag(self) -> bool {
         self.info >> 31 != 0
     }
 }
@@ -98,15 +73,15 @@ impl Type {
 /// The checks of one blob.
 pub(super) struct Check<'c> {
     data: &'c [u8],
-    base: Option<&'c BaseBtf>,
-    config: &'c KernelConfig,
+    pub base: Option<&'c BaseBtf>,
+    pub config: &'c KernelConfig,
     strings: &'c [u8],
     /// Number of the type that is looked at.
-    id: u32,
+    pub id: u32,
     pub log: Vec<String>,
 }
 
-fn stop(errno: Errno, why: impl Into<String>) -> Stop {
+pub(super) fn stop(errno: Errno, why: impl Into<String>) -> Stop {
     Stop { errno, why: why.into() }
 }
 
@@ -116,7 +91,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// One word of a record whose bytes are known to be there.
-fn field(bytes: &[u8], index: usize) -> u32 {
+pub(super) fn field(bytes: &[u8], index: usize) -> u32 {
     word(bytes, index.saturating_mul(4)).unwrap_or(0)
 }
 
@@ -139,23 +114,13 @@ impl<'c> Check<'c> {
         Ok(BaseBtf { strings, types: void.into_iter().chain(types).collect() })
     }
 
-    /// A record of the log.
-    fn say(&mut self, text: &str) {
-        let mut end = text.len().min(LINE_MAX);
-        while !text.is_char_boundary(end) {
-            end = end.saturating_sub(1);
-        }
-        let text = text.get(..end).unwrap_or(text);
-        self.log.push(format!("BPF: {}", text.strip_suffix('\n').unwrap_or(text)));
-    }
-
     fn refuse<T>(&mut self, text: &str) -> Result<T, Stop> {
         self.say(text);
         Err(stop(Errno::EINVAL, text.to_string()))
     }
 
     /// `btf_parse_hdr`, `btf_check_sec_info`: bounds of types and strings in the blob.
-    fn parse_hdr(&mut self) -> Result<((usize, usize), (usize, usize)), Stop> {
+    fn parse_hdr(&mut self) -> Result<(Range<usize>, Range<usize>), Stop> {
         let size = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
         let Some(hdr_len) = word(self.data, 4) else { return self.refuse("hdr_len not found") };
         if size < hdr_len {
@@ -189,7 +154,7 @@ impl<'c> Check<'c> {
         self.check_sec_info(size.saturating_sub(hdr_len), types, strings)?;
         let placed = |(off, len): (u32, u32)| {
             let start = (hdr_len as usize).saturating_add(off as usize);
-            (start, start.saturating_add(len as usize))
+            start..start.saturating_add(len as usize)
         };
         Ok((placed(types), placed(strings)))
     }
@@ -225,11 +190,11 @@ impl<'c> Check<'c> {
     }
 
     /// `btf_parse_str_sec`
-    fn parse_str_sec(&mut self, (start, end): (usize, usize)) -> Result<(), Stop> {
-        if end != self.data.len() {
+    fn parse_str_sec(&mut self, part: Range<usize>) -> Result<(), Stop> {
+        if part.end != self.data.len() {
             return self.refuse("String section is not at the end");
         }
-        self.strings = self.data.get(start..end).unwrap_or(&[]);
+        self.strings = self.data.get(part).unwrap_or(&[]);
         let (split, len) = (self.base.is_some(), self.strings.len());
         if split && len == 0 {
             return Ok(());
@@ -244,8 +209,8 @@ impl<'c> Check<'c> {
     }
 
     /// `btf_check_all_metas`: each type by itself.
-    fn check_all_metas(&mut self, (start, end): (usize, usize)) -> Result<Vec<BtfType>, Stop> {
-        let mut rest = self.data.get(start..end).unwrap_or(&[]);
+    fn check_all_metas(&mut self, part: Range<usize>) -> Result<Vec<BtfType>, Stop> {
+        let mut rest = self.data.get(part).unwrap_or(&[]);
         let mut types = Vec::with_capacity(rest.len() / 16);
         while !rest.is_empty() {
             let (one, used) = self.check_meta(rest)?;
@@ -299,7 +264,7 @@ impl<'c> Check<'c> {
     }
 
     /// `btf_str_by_offset`: what stands from there to the end of its string section.
-    fn str_by_offset(&self, offset: u32) -> Option<&'c [u8]> {
+    pub fn str_by_offset(&self, offset: u32) -> Option<&'c [u8]> {
         let base: &[u8] = self.base.map_or(&[], |b| &b.strings);
         let offset = offset as usize;
         let from = if offset < base.len() {
@@ -313,19 +278,6 @@ impl<'c> Check<'c> {
     /// `btf_name_offset_valid`
     fn name_offset_valid(&self, offset: u32) -> bool {
         offset <= MAX_NAME_OFFSET && self.str_by_offset(offset).is_some()
-    }
-
-    /// `__btf_name_by_offset`
-    fn name_by_offset(&self, offset: u32) -> String {
-        match self.str_by_offset(offset) {
-            _ if offset == 0 => String::from("(anon)"),
-            None => String::from("(invalid-name-offset)"),
-            Some(name) => {
-                let end =
-                    name.iter().take(LINE_MAX).position(|b| *b == 0).unwrap_or(name.len().min(LINE_MAX));
-                shown(name.get(..end).unwrap_or(name))
-            }
-        }
     }
 
     /// The bytes of a name whose length is in bounds: NUL within KSYM_NAME_LEN.
@@ -348,52 +300,6 @@ impl<'c> Check<'c> {
             return self.is_identifier(offset);
         }
         self.bounded(offset).is_some_and(|name| !name.is_empty() && name.iter().all(|c| is_print(*c)))
-    }
-
-    /// Since v6.3 (9cb61e50bf6b) mismatches that are permitted are logged in part only.
-    fn is_quiet(&self) -> bool {
-        self.base.is_some() && self.config.allow_btf_mismatch && self.config.version.since(6, 3)
-    }
-
-    fn why(&self, t: Type, text: &str) -> Stop {
-        let kind = KINDS.get(usize::from(t.kind())).copied().unwrap_or("?");
-        stop(Errno::EINVAL, format!("type {} ({kind} {}): {text}", self.id, self.name_by_offset(t.name)))
-    }
-
-    /// `__btf_verifier_log_type`; every piece becomes a record of its own.
-    fn log_type(&mut self, t: Type, details: &[String], text: &str) -> Stop {
-        if !self.is_quiet() {
-            let kind = KINDS.get(usize::from(t.kind())).copied().unwrap_or("?");
-            let blank = if details.is_empty() { "" } else { " " };
-            let line = format!("[{}] {kind} {}{blank}", self.id, self.name_by_offset(t.name));
-            self.say(&line);
-            details.iter().for_each(|d| self.say(d));
-            [" ", text, "\n"].into_iter().for_each(|piece| self.say(piece));
-        }
-        self.why(t, text)
-    }
-
-    /// `btf_verifier_log_member`
-    fn log_member(&mut self, t: Type, member: &[u8], text: &str) -> Stop {
-        let (name, type_id, offset) = (field(member, 0), field(member, 1), field(member, 2));
-        let name = self.name_by_offset(name);
-        if !self.is_quiet() {
-            let line = if t.kflag() {
-                let (size, bits) = (offset >> 24, offset & 0xff_ffff);
-                format!("\t{name} type_id={type_id} bitfield_size={size} bits_offset={bits}")
-            } else {
-                format!("\t{name} type_id={type_id} bits_offset={offset}")
-            };
-            [line.as_str(), " ", text, "\n"].into_iter().for_each(|piece| self.say(piece));
-        }
-        self.why(t, &format!("member {name}: {text}"))
-    }
-
-    /// `btf_verifier_log_vsi`
-    fn log_vsi(&mut self, t: Type, vsi: &[u8], text: &str) -> Stop {
-        let line = format!("\t type_id={} offset={} size={}", field(vsi, 0), field(vsi, 1), field(vsi, 2));
-        [line.as_str(), " ", text, "\n"].into_iter().for_each(|piece| self.say(piece));
-        self.why(t, text)
     }
 
     /// `btf_check_meta`: one type, and how many bytes it takes.
@@ -573,69 +479,6 @@ impl<'c> Check<'c> {
             sum = sum.saturating_add(len);
         }
         bad_if(size < sum, "Invalid btf_info size")
-    }
-
-    /// `log_details` of the type's kind.
-    fn details(&self, t: Type, meta: &[u8]) -> Vec<String> {
-        if self.is_quiet() {
-            return Vec::new();
-        }
-        let one = |text: String| alloc::vec![text];
-        match t.kind() {
-            INT => {
-                let data = field(meta, 0);
-                let encoding = match data >> 24 & 0xf {
-                    0 => "(none)",
-                    1 => "SIGNED",
-                    2 => "CHAR",
-                    4 => "BOOL",
-                    _ => "UNKN",
-                };
-                one(format!(
-                    "size={} bits_offset={} nr_bits={} encoding={encoding}",
-                    t.size_or_type,
-                    data >> 16 & 0xff,
-                    data & 0xff
-                ))
-            }
-            ARRAY => one(format!(
-                "type_id={} index_type_id={} nr_elems={}",
-                field(meta, 0),
-                field(meta, 1),
-                field(meta, 2)
-            )),
-            STRUCT | UNION | ENUM | ENUM64 | DATASEC => {
-                one(format!("size={} vlen={}", t.size_or_type, t.vlen()))
-            }
-            FWD => one(String::from(if t.kflag() { "union" } else { "struct" })),
-            FUNC_PROTO => self.prototype(t, meta),
-            VAR => one(format!("type_id={} linkage={}", t.size_or_type, field(meta, 0))),
-            FLOAT => one(format!("size={}", t.size_or_type)),
-            DECL_TAG => {
-                one(format!("type={} component_idx={}", t.size_or_type, field(meta, 0).cast_signed()))
-            }
-            _ => one(format!("type_id={}", t.size_or_type)),
-        }
-    }
-
-    /// `btf_func_proto_log`
-    fn prototype(&self, t: Type, meta: &[u8]) -> Vec<String> {
-        let mut out = alloc::vec![format!("return={} args=(", t.size_or_type)];
-        let args: Vec<(u32, u32)> = meta.chunks_exact(8).map(|a| (field(a, 0), field(a, 1))).collect();
-        let count = args.len();
-        for (i, (name, type_id)) in args.into_iter().enumerate() {
-            let comma = if i == 0 { "" } else { ", " };
-            let last = i.saturating_add(1) == count;
-            out.push(match type_id {
-                0 if last => format!("{comma}vararg"),
-                _ => format!("{comma}{type_id} {}", self.name_by_offset(name)),
-            });
-        }
-        if count == 0 {
-            out.push(String::from("void"));
-        }
-        out.push(String::from(")"));
-        out
     }
 }
 
