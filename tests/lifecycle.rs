@@ -16,8 +16,9 @@ use std::path::PathBuf;
 use common::trees::{folder, packs, set_name, trees, unpack};
 use common::{AMD64, KERNELS, Ran, hex, kernel_args, ko, library};
 use elf_layout::{Errno, Findings, KernelConfig, KernelVersion};
-use kmodld::Loader;
 use kmodld::kernel_source::KernelSource;
+use kmodld::{Args, Loader, Place, Stage};
+use reloc::Cpu;
 use serde_json::{Value, json};
 use symres::lifecycle::{Event, Happening};
 use symres::{Exit, Init, Kernel, KernelParts, LoadedModule, ModuleState};
@@ -27,7 +28,12 @@ const KERNEL: &str = "6.12-amd64";
 /// Takes steps on a fixture kernel; `insmod NAME` loads that fixture.
 fn simulate(kernel: &str, steps: &[&str], more: &[&str]) -> Ran {
     let mut args = vec![String::from("simulate")];
-    args.extend(kernel_args(kernel));
+    let mut own = kernel_args(kernel);
+    if more.contains(&"--config") {
+        let at = own.iter().position(|a| a == "--config").unwrap();
+        own.drain(at..at + 2);
+    }
+    args.extend(own);
     args.extend(more.iter().map(|s| String::from(*s)));
     args.extend(steps.iter().map(|step| match step.strip_prefix("insmod ") {
         Some(rest) => {
@@ -177,6 +183,8 @@ fn life_60_lines_of_proc_modules() {
             "LIFE-20, LIFE-37, LIFE-60: {kernel}"
         );
         let size = sizes(kernel, "bss_only_init").0;
+        // Since v6.4 the address is that of the text, and this module has none that stays.
+        let base = if kernel == "6.1-amd64" { base } else { "0x0000000000000000" };
         assert_eq!(
             hello(&["insmod bss_only_init", "lsmod"], &[]),
             format!("bss_only_init {size} 0 [permanent], Live {base} (OE)\n"),
@@ -595,6 +603,8 @@ fn layout_50_and_54_whole_boots() {
         };
         let mut loader =
             Loader::new(source.describe().unwrap().into_kernel(Some(release.to_owned())).unwrap());
+        let cpu = Cpu { erratum_843419: name.contains("843419") };
+        let args = Args { stage: Stage::Relocated, cpu, ..Args::default() };
         let (mut loaded, mut exact) = (0, 0);
         'modules: for (meta, file) in &captured {
             for name in &meta["loaded_before"].as_array().unwrap()[loaded..] {
@@ -605,12 +615,15 @@ fn layout_50_and_54_whole_boots() {
                     );
                     break 'modules;
                 };
-                library::keep(&mut loader, &kmodld::input::read_decompressed(path).unwrap()).unwrap();
+                let bytes = kmodld::input::read_decompressed(path).unwrap();
+                let opened = library::open_on(&loader, &bytes);
+                let said = loader.insmod(&opened, &args, Init::Returns(0));
+                assert!(!said.refused(), "{}: {said:?}", path.display());
                 loaded += 1;
             }
             let bytes = common::read(file);
             let opened = library::open_on(&loader, &bytes);
-            let load = library::load(&loader, &opened, &mut Findings::new()).unwrap();
+            let load = loader.load(&opened, &args, &Place::Kernel, None, &mut Findings::new()).unwrap();
             let regions = meta["regions"].as_array().unwrap();
             let mut same = regions.len() == load.layout.regions().count();
             for region in regions {
@@ -618,7 +631,8 @@ fn layout_50_and_54_whole_boots() {
                 same &= load.bases().get(ours) == hex(&region["base"]);
             }
             let percpu = hex(&meta["percpu"]["addr"]);
-            same &= percpu == 0 || load.placement.percpu == Some(percpu);
+            // The image of Debian's 6.1 for arm64 does not tell where the reserve is (KSYM-10).
+            same &= percpu == 0 || load.placement.percpu.is_none_or(|ours| ours == percpu);
             match same {
                 true => exact += 1,
                 false => wrong

@@ -133,7 +133,8 @@ impl LoadedModule {
         self.refcnt.saturating_sub(REF_BASE)
     }
 
-    /// Has it an init function and no exit function, so that only force removes it (LIFE-35)?
+    /// Has it an init function and no exit function, so that only force removes it (LIFE-35)? Exit without init, or
+    /// neither, keeps nobody from removing it (LIFE-31).
     fn is_permanent(&self) -> bool {
         self.has_init && !self.has_exit
     }
