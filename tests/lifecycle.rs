@@ -10,15 +10,9 @@
 
 mod common;
 
-use std::collections::HashMap;
-use std::path::PathBuf;
-
-use common::trees::{folder, packs, set_name, trees, unpack};
 use common::{AMD64, KERNELS, Ran, hex, kernel_args, ko, library};
 use elf_layout::{Errno, Findings, KernelConfig, KernelVersion};
-use kmodld::kernel_source::KernelSource;
-use kmodld::{Args, Loader, Place, Stage};
-use reloc::Cpu;
+use kmodld::Loader;
 use serde_json::{Value, json};
 use symres::lifecycle::{Event, Happening};
 use symres::{Exit, Init, Kernel, KernelParts, LoadedModule, ModuleState};
@@ -559,90 +553,4 @@ fn steps_that_cannot_be_taken() {
         &["--with", &ko(KERNEL, "hello").display().to_string()],
     );
     assert!(ran.exits(0).stdout.contains("Modules linked in: hello(OE)\n"));
-}
-
-/// The addresses that real kernels gave their modules, one after the other from boot, init memory freed in between.
-#[test]
-fn layout_50_and_54_whole_boots() {
-    let test = "layout_50_and_54_whole_boots";
-    let Some(top) = common::from_environment(test, "KMODLD_TRUTH") else { return };
-    let trees = trees(test);
-    let mut wrong = Vec::new();
-    for pack in packs(&top) {
-        let scratch = tempfile::tempdir().unwrap();
-        let name = set_name(&pack);
-        let members = |end: &str| vec!["--wildcards".to_owned(), format!("{name}{end}")];
-        unpack(&pack, scratch.path(), &members("/set.json"));
-        let read = |path: PathBuf| -> Value { serde_json::from_slice(&common::read(&path)).unwrap() };
-        let dir = scratch.path().join(&name);
-        let facts = read(dir.join("set.json"));
-        let release = facts["kernel"].as_str().unwrap();
-        if !facts["cmdline"].as_str().unwrap().contains("nokaslr") {
-            continue;
-        }
-        let Some(tree) = trees.iter().find(|t| t.release == release && t.image.is_some()) else {
-            common::skipped(&format!("{test} ({name})"), &format!("no tree of {release} with its image"));
-            continue;
-        };
-        unpack(&pack, scratch.path(), &members("/*/meta.json"));
-        unpack(&pack, scratch.path(), &members("/*/module.ko"));
-        let captured = folder(&dir).into_iter().filter(|p| p.join("meta.json").exists());
-        let mut captured: Vec<(Value, PathBuf)> =
-            captured.map(|p| (read(p.join("meta.json")), p.join("module.ko"))).collect();
-        let before = |meta: &Value| meta["loaded_before"].as_array().unwrap().len();
-        captured.sort_by_key(|(meta, _)| before(meta));
-        let mut files: HashMap<String, PathBuf> =
-            tree.by_name().into_iter().map(|(name, path)| (name, path.to_owned())).collect();
-        files.extend(
-            captured.iter().map(|(m, file)| (m["module"].as_str().unwrap().to_owned(), file.clone())),
-        );
-        let source = KernelSource {
-            kernel: tree.image.clone(),
-            config: tree.config.clone(),
-            ..KernelSource::default()
-        };
-        let mut loader =
-            Loader::new(source.describe().unwrap().into_kernel(Some(release.to_owned())).unwrap());
-        let cpu = Cpu { erratum_843419: name.contains("843419") };
-        let args = Args { stage: Stage::Relocated, cpu, ..Args::default() };
-        let (mut loaded, mut exact) = (0, 0);
-        'modules: for (meta, file) in &captured {
-            for name in &meta["loaded_before"].as_array().unwrap()[loaded..] {
-                let Some(path) = files.get(name.as_str().unwrap()) else {
-                    common::skipped(
-                        &format!("{test} ({name})"),
-                        &format!("no file of {name}, which was loaded"),
-                    );
-                    break 'modules;
-                };
-                let bytes = kmodld::input::read_decompressed(path).unwrap();
-                let opened = library::open_on(&loader, &bytes);
-                let said = loader.insmod(&opened, &args, Init::Returns(0));
-                assert!(!said.refused(), "{}: {said:?}", path.display());
-                loaded += 1;
-            }
-            let bytes = common::read(file);
-            let opened = library::open_on(&loader, &bytes);
-            let load = loader.load(&opened, &args, &Place::Kernel, None, &mut Findings::new()).unwrap();
-            let regions = meta["regions"].as_array().unwrap();
-            let mut same = regions.len() == load.layout.regions().count();
-            for region in regions {
-                let ours = elf_layout::Region::from_name(region["name"].as_str().unwrap()).unwrap();
-                same &= load.bases().get(ours) == hex(&region["base"]);
-            }
-            let percpu = hex(&meta["percpu"]["addr"]);
-            // The image of Debian's 6.1 for arm64 does not tell where the reserve is (KSYM-10).
-            same &= percpu == 0 || load.placement.percpu.is_none_or(|ours| ours == percpu);
-            match same {
-                true => exact += 1,
-                false => wrong
-                    .push(format!("LAYOUT-50, LAYOUT-54: {name}: {}: {:x?}", meta["module"], load.placement)),
-            }
-        }
-        common::tell(&format!(
-            "{name}: {exact} of {} modules where the kernel put them, {loaded} loaded",
-            captured.len()
-        ));
-    }
-    assert!(wrong.is_empty(), "{}", common::first_of(&wrong));
 }
