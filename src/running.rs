@@ -118,8 +118,11 @@ impl LinkMemory {
             LinkMemory::Pieces(pieces) => return pieces.clone(),
             LinkMemory::Image(image) => image,
         };
-        let mut extents: Vec<(u64, u64)> =
-            MEMORY.iter().flat_map(|part| part_of(*part, symbols, exports)).collect();
+        let len = |start: u64, end: u64| usize::try_from(end.checked_sub(start)?).ok();
+        let parts = MEMORY.iter().flat_map(|part| part_of(*part, symbols, exports));
+        let in_image =
+            |(start, end): &(u64, u64)| len(*start, *end).is_some_and(|n| image.read(*start, n).is_some());
+        let mut extents: Vec<(u64, u64)> = parts.filter(in_image).collect();
         extents.sort_unstable();
         extents.dedup_by(|next, last| {
             let touches = next.0 <= last.1;
@@ -129,8 +132,7 @@ impl LinkMemory {
             touches
         });
         let read = |(start, end): (u64, u64)| {
-            let bytes = image.read_relocated(start, usize::try_from(end.checked_sub(start)?).ok()?)?;
-            Some((start, bytes.into_owned()))
+            Some((start, image.read_relocated(start, len(start, end)?)?.into_owned()))
         };
         extents.into_iter().filter_map(read).collect()
     }
@@ -206,6 +208,22 @@ impl Running<'_> {
         read_pieces(&self.machine.live, address, &mut bits)
             .then(|| u32::from_le_bytes(bits) >> (number % 32) & 1 != 0)
     }
+
+    /// The memory that a kernel starts with: what its image holds, and zeros where it has its `.bss`.
+    fn read_initial(&self, address: u64, out: &mut [u8]) -> bool {
+        if self.machine.link.read(address.wrapping_sub(self.machine.slide), out) {
+            return true;
+        }
+        let bss = self.symbol("__bss_start").zip(self.symbol("__bss_stop"));
+        let end = address.checked_add(out.len() as u64);
+        let inside = bss.zip(end).is_some_and(|((start, stop), end)| start <= address && end <= stop);
+        // Without an image nothing tells that the symbols are of a kernel that starts so.
+        let known = inside && !matches!(self.machine.link, LinkMemory::Unknown);
+        if known {
+            out.fill(0);
+        }
+        known
+    }
 }
 
 impl RunningKernel for Running<'_> {
@@ -214,8 +232,7 @@ impl RunningKernel for Running<'_> {
     }
 
     fn read(&self, address: u64, out: &mut [u8]) -> bool {
-        read_pieces(&self.machine.live, address, out)
-            || self.machine.link.read(address.wrapping_sub(self.machine.slide), out)
+        read_pieces(&self.machine.live, address, out) || self.read_initial(address, out)
     }
 
     fn pointer(&self, address: u64) -> Option<u64> {
@@ -223,7 +240,7 @@ impl RunningKernel for Running<'_> {
         if read_pieces(&self.machine.live, address, &mut bytes) {
             return Some(u64::from_le_bytes(bytes));
         }
-        let known = self.machine.link.read(address.wrapping_sub(self.machine.slide), &mut bytes);
+        let known = self.read_initial(address, &mut bytes);
         let value = u64::from_le_bytes(bytes);
         // Only addresses of the kernel move with it; constants do not.
         known.then(|| if value >> 63 == 1 { value.wrapping_add(self.machine.slide) } else { value })

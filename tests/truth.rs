@@ -316,3 +316,42 @@ fn amd64_memory_before_init() {
 fn arm64_memory_before_init() {
     check("arm64_memory_before_init", "final", "arm64");
 }
+
+/// A SPEC keeps what stage final reads of an image: the types and the memory.
+#[test]
+fn a_spec_gives_the_bytes_of_its_image() {
+    let test = "a_spec_gives_the_bytes_of_its_image";
+    let Some(top) = common::from_environment(test, "KMODLD_TRUTH") else { return };
+    let mut wrong = Vec::new();
+    let mut compared = 0;
+    for pack in packs(&top) {
+        let set = Set::open(&pack, &top);
+        let mut modules = set.modules();
+        // The largest ones have the most to patch.
+        modules.sort_by_key(|m| std::cmp::Reverse(std::fs::metadata(m.join("module.ko")).unwrap().len()));
+        modules.truncate(3);
+        let image = set.scratch.path().join("vmlinuz").display().to_string();
+        for module in modules {
+            let documents = [&set.kernel[1], &image].map(|kernel| {
+                let mut args = vec![String::from("link"), module.join("module.ko").display().to_string()];
+                args.extend(["--kernel", kernel, "--json"].map(String::from));
+                args.extend(set.kernel[2..].iter().cloned());
+                for dependency in set.dependencies(&module) {
+                    args.extend(["--with".to_owned(), dependency.join("module.ko").display().to_string()]);
+                }
+                let out = set.scratch.path().join("bytes");
+                args.extend(["--format", "raw", "-o", out.to_str().unwrap()].map(String::from));
+                let ran = common::kmodld(&args);
+                let files: Vec<Vec<u8>> = folder(&out).iter().map(|f| common::read(f)).collect();
+                let _ = std::fs::remove_dir_all(&out);
+                (ran.code, ran.stdout, files)
+            });
+            if documents[0] != documents[1] || documents[0].0 != 0 {
+                wrong.push(format!("{}: {}", set.name, module.display()));
+            }
+            compared += 1;
+        }
+    }
+    assert!(compared > 0, "modules in {}", top.display());
+    assert!(wrong.is_empty(), "a SPEC and its image give other bytes: {}", common::first_of(&wrong));
+}

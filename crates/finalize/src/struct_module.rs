@@ -222,7 +222,7 @@ pub fn detail_of(path: &str) -> u64 {
     MEMBERS.iter().position(|m| *m == path).map_or(u64::MAX, |at| at as u64)
 }
 
-/// Writes them as they are when init is about to run.
+/// Writes them as they are when init is about to run (FIN-76).
 pub fn write_struct_module(module: &mut Finalizer<'_, '_>) {
     let Some(table) = module.table(module.info.file.index().module) else { return };
     if module.kernel.struct_size("module").is_none() {
@@ -518,5 +518,125 @@ fn gnu_build_id(notes: &[u8]) -> Option<&[u8]> {
             return slice(notes, id_at, u64::from(len));
         }
         at = id_at.checked_add(u64::from(len).next_multiple_of(4))?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CODE, DATA, RODATA, TestKernel, TestModule, address, runtime};
+
+    const THIS: &str = ".gnu.linkonce.this_module";
+    const SIZES: &[(&str, u64)] = &[
+        ("module.mem", 7 * 32),
+        ("module.core_layout", 56),
+        ("module.init_layout", 56),
+        ("module.list", 16),
+        ("module.build_id", 20),
+        ("module.param_lock.wait_list", 16),
+        ("module.sig_ok", 1),
+        ("module.num_kp", 4),
+    ];
+    const SECTIONS: &[(&str, u64, usize)] = &[
+        (THIS, DATA, 4096),
+        (".text", CODE, 64),
+        ("__param", RODATA, 24),
+        (".orc_unwind_ip", RODATA, 12),
+        (".orc_unwind", RODATA, 18),
+        (".init.text", CODE, 16),
+        ("__mcount_loc", DATA, 16),
+    ];
+
+    /// The value of a member; its size is as the kernel has it.
+    fn value(m: &Finalizer<'_, '_>, kernel: &TestKernel, path: &str) -> u64 {
+        let member = kernel.types[path];
+        let bytes = m.read(address(m, THIS) + member.offset, member.size.min(8)).unwrap();
+        bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+    }
+
+    #[test]
+    fn fin_76_members_since_6_4() {
+        let kernel = TestKernel::with_types(&[], SIZES);
+        TestModule::x86("6.12.0", SECTIONS).run(&kernel, |m| {
+            m.load.taints = 0x3000;
+            m.load.sig_ok = true;
+            write_struct_module(m);
+            let this = address(m, THIS);
+            for (path, want) in [
+                ("state", 1),
+                ("refcnt", 2),
+                ("taints", 0x3000),
+                ("sig_ok", 1),
+                ("using_gplonly_symbols", 0),
+                ("kp", address(m, "__param")),
+                ("num_kp", 3),
+                ("syms", 0),
+                ("num_syms", 0),
+                ("arch.num_orcs", 3),
+                ("arch.orc_unwind", address(m, ".orc_unwind")),
+                ("ftrace_callsites", address(m, "__mcount_loc")),
+                ("num_ftrace_callsites", 2),
+                ("param_lock.wait_list", this + kernel.offset("module.param_lock.wait_list")),
+                ("klp", 0),
+                ("klp_alive", 1),
+                ("version", 0),
+            ] {
+                assert_eq!(value(m, &kernel, &alloc::format!("module.{path}")), want, "FIN-76: {path}");
+            }
+            // base, size, mtn.mod, mtn.node of mem[MOD_TEXT], mem[MOD_DATA], mem[MOD_RO_AFTER_INIT].
+            let mem = this + kernel.offset("module.mem");
+            let word = |m: &Finalizer<'_, '_>, n: u64, at: u64| m.u64(mem + 32 * n + at).unwrap();
+            assert_eq!([word(m, 0, 0), word(m, 0, 8), word(m, 0, 16)], [address(m, ".text"), 4096, this]);
+            assert_eq!([word(m, 1, 0), word(m, 1, 8)], [this, 8192], "FIN-76: mem[MOD_DATA]");
+            assert_eq!([word(m, 3, 0), word(m, 3, 8), word(m, 3, 16)], [0, 0, this], "FIN-76: an empty type");
+            assert!(runtime(m).contains(&(mem + 24, 8)), "FIN-76: the links of a type in the tree");
+            assert!(!runtime(m).contains(&(mem + 32 * 3 + 24, 8)), "FIN-76: an empty type is in no tree");
+            assert!(runtime(m).contains(&(this + kernel.offset("module.list"), 16)), "FIN-76: list");
+        });
+    }
+
+    #[test]
+    fn fin_76_layouts_up_to_6_3() {
+        let kernel = TestKernel::with_types(&["module.mem"], SIZES);
+        TestModule::x86("6.1.0", SECTIONS).run(&kernel, |m| {
+            write_struct_module(m);
+            let this = address(m, THIS);
+            let core = this + kernel.offset("module.core_layout");
+            let words: Vec<u64> = (0..6).map(|n| m.u64(core + 8 * n).unwrap()).collect();
+            // base, size, text_size, ro_size, ro_after_init_size, mtn.mod
+            assert_eq!(words, [address(m, ".text"), 4096 * 4, 4096, 8192, 8192, this], "FIN-76: core_layout");
+            let init = this + kernel.offset("module.init_layout");
+            assert_eq!(m.u64(init), Some(address(m, ".init.text")), "FIN-76: init_layout");
+        });
+    }
+
+    #[test]
+    fn fin_76_without_types_nothing_is_predicted() {
+        TestModule::x86("6.12.0", SECTIONS).run(&TestKernel::default(), |m| {
+            write_struct_module(m);
+            assert_eq!(runtime(m), [(address(m, THIS), 4096)], "FIN-76");
+            assert_eq!(m.record.unknown.len(), 1, "FIN-76");
+        });
+    }
+
+    #[test]
+    fn fin_6_the_build_id_among_notes() {
+        let note = |kind: u8, name: &[u8; 4], id: &[u8]| {
+            let head = [4, 0, 0, 0, id.len() as u8, 0, 0, 0, kind, 0, 0, 0];
+            let mut note = [&head[..], name, id].concat();
+            note.resize(note.len().next_multiple_of(4), 0);
+            note
+        };
+        let other = note(1, b"Linu", b"12345");
+        for (notes, want) in [
+            (note(3, b"GNU\0", b"abc"), Some(&b"abc"[..])),
+            ([other.clone(), note(3, b"GNU\0", &[7; 20])].concat(), Some(&[7; 20][..])),
+            (note(3, b"GNU\0", &[7; 21]), None),
+            (note(3, b"GNU\0", b""), None),
+            (other, None),
+            (note(3, b"GNU\0", b"abcd")[..18].to_vec(), None),
+        ] {
+            assert_eq!(gnu_build_id(&notes), want, "FIN-6: {notes:?}");
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! A small module in memory and a kernel around it, for tests of single steps.
 
 use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -12,7 +14,7 @@ use elf_layout::{Findings, KernelConfig, LoadInfo, Memory, Placement};
 use reloc::ModArch;
 
 use crate::finalizer::LoadFacts;
-use crate::{Finalizer, Member, Record, RunningKernel, Step};
+use crate::{Finalizer, Member, Record, RunningKernel, Step, TYPES};
 
 /// Flags of code, of constants and of data.
 pub const CODE: u64 = SHF_ALLOC | SHF_EXECINSTR;
@@ -27,6 +29,34 @@ pub struct TestKernel {
     pub symbols: BTreeMap<&'static str, u64>,
     pub memory: Vec<(u64, Vec<u8>)>,
     pub capabilities: BTreeMap<u32, bool>,
+    /// Members by struct and path with a dot between them, and structs by name.
+    pub types: BTreeMap<String, Member>,
+}
+
+impl TestKernel {
+    /// A kernel with all that [`TYPES`] lists but for the paths in `without`: members one after the other, of
+    /// 8 bytes unless `sizes` tells others.
+    pub fn with_types(without: &[&str], sizes: &[(&str, u64)]) -> Self {
+        let mut types = BTreeMap::new();
+        for (of, paths) in TYPES {
+            let mut end = 0;
+            for path in paths.iter().map(|path| format!("{of}.{path}")) {
+                if without.contains(&path.as_str()) {
+                    continue;
+                }
+                let size = sizes.iter().find(|(p, _)| *p == path).map_or(8, |(_, size)| *size);
+                types.insert(path, Member { offset: end, size });
+                end += size;
+            }
+            types.insert((*of).into(), Member { offset: 0, size: end.max(8) });
+        }
+        TestKernel { types, ..TestKernel::default() }
+    }
+
+    /// Offset of a member.
+    pub fn offset(&self, path: &str) -> u64 {
+        self.types[path].offset
+    }
 }
 
 impl RunningKernel for TestKernel {
@@ -53,11 +83,14 @@ impl RunningKernel for TestKernel {
     fn cmdline(&self) -> &str {
         ""
     }
-    fn member(&self, _: &str, _: &str) -> Option<Member> {
-        None
+    fn member(&self, of: &str, path: &str) -> Option<Member> {
+        let listed = TYPES.iter().any(|(name, paths)| *name == of && paths.contains(&path));
+        assert!(listed, "{of}.{path} is in no line of TYPES");
+        self.types.get(&format!("{of}.{path}")).copied()
     }
-    fn struct_size(&self, _: &str) -> Option<u64> {
-        None
+    fn struct_size(&self, of: &str) -> Option<u64> {
+        assert!(TYPES.iter().any(|(name, _)| *name == of), "{of} is in no line of TYPES");
+        Some(self.types.get(of)?.size)
     }
 }
 
@@ -172,6 +205,16 @@ impl TestModule {
             choices: true,
         })
     }
+}
+
+/// Sets a word of 8 bytes as relocation left it.
+pub fn put_word(module: &mut Finalizer<'_, '_>, at: u64, word: u64) {
+    put(module, at, &word.to_le_bytes());
+}
+
+/// Address, length and reason of what is run-time state, in order.
+pub fn runtime(module: &Finalizer<'_, '_>) -> Vec<(u64, u64)> {
+    module.record.runtime.iter().map(|r| (module.placement.address(r.place), r.len)).collect()
 }
 
 /// Address of a section.

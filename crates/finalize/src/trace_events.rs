@@ -37,7 +37,7 @@ pub fn trace_module_has_bad_taint(taints: u64, version: KernelVersion) -> bool {
     taints & !(GOOD_TAINTS | livepatch) != 0
 }
 
-/// `trace_module_add_events` and `trace_module_add_evals`
+/// `trace_module_add_events` (FIN-71) and `trace_module_add_evals` (FIN-72).
 pub fn trace_module_notify(module: &mut Finalizer<'_, '_>) {
     let Some(table) = module.section("_ftrace_events").filter(|table| table.size >= 8) else { return };
     let kernel = module.kernel;
@@ -324,5 +324,137 @@ impl Fields for OfEvent<'_, '_, '_, '_> {
         if let Some(byte) = self.events.module.read(at, 1).and_then(|b| b.first().copied()) {
             self.events.module.write(at, &[byte | NEEDS_TEST], Step::TraceEvent, self.call);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{DATA, TestKernel, TestModule, address, put, put_word, runtime};
+
+    const LISTS: &[(&str, u64)] = &[
+        ("trace_event_call.list", 16),
+        ("trace_event_call.event.node", 16),
+        ("trace_event_call.event.list", 16),
+        ("trace_event_call.event.type", 4),
+        ("trace_event_call.flags", 4),
+        ("trace_event_class.fields", 16),
+    ];
+
+    fn kernel(without: &[&str]) -> TestKernel {
+        let kernel = TestKernel::with_types(without, LISTS);
+        TestKernel { symbols: [("trace_nop_print", 0x77)].into(), ..kernel }
+    }
+
+    /// Puts an event `"%d %s", REC->n == ONE, REC->name` into memory, and an eval map that says what ONE is.
+    /// Where its class, functions, format, map and fields are is told by offsets in `.data`.
+    fn event(m: &mut Finalizer<'_, '_>, kernel: &TestKernel) -> u64 {
+        let at = |path: &str| kernel.offset(path);
+        let data = address(m, ".data");
+        let (class, funcs, format, system) = (data + 256, data + 512, data + 768, data + 1024);
+        let (map, name, fields) = (data + 1280, data + 1536, data + 1792);
+        let (events, maps) = (address(m, "_ftrace_events"), address(m, "_ftrace_eval_map"));
+        put_word(m, events, data);
+        put_word(m, maps, map);
+        put_word(m, data + at("trace_event_call.class"), class);
+        put_word(m, data + at("trace_event_call.event.funcs"), funcs);
+        put_word(m, data + at("trace_event_call.print_fmt"), format);
+        put_word(m, class + at("trace_event_class.system"), system);
+        put_word(m, class + at("trace_event_class.raw_init"), 0x55);
+        put_word(m, class + at("trace_event_class.fields_array"), fields);
+        put_word(m, funcs + at("trace_event_functions.raw"), 0x66);
+        put(m, format, b"\"%d %s\", REC->n == ONE, REC->name\0");
+        put_word(m, map + at("trace_eval_map.system"), system);
+        put_word(m, map + at("trace_eval_map.eval_string"), name);
+        put_word(m, map + at("trace_eval_map.eval_value"), 1);
+        put(m, name, b"ONE\0name\0char *\0");
+        put_word(m, fields + at("trace_event_fields.name"), name + 4);
+        put_word(m, fields + at("trace_event_fields.type"), name + 9);
+        data
+    }
+
+    const SECTIONS: &[(&str, u64, usize)] =
+        &[("_ftrace_events", DATA, 8), ("_ftrace_eval_map", DATA, 8), (".data", DATA, 4096)];
+
+    #[test]
+    fn fin_71_fin_72_an_event_is_registered_and_its_format_edited() {
+        let kernel = kernel(&["trace_event_call.event.list"]);
+        TestModule::x86("6.12.0", SECTIONS).run(&kernel, |m| {
+            let call = event(m, &kernel);
+            trace_module_notify(m);
+            let at = |path: &str| kernel.offset(path);
+            let funcs = call + 512;
+            for (function, want) in [("trace", 0x77), ("raw", 0x66), ("hex", 0x77), ("binary", 0x77)] {
+                let offset = at(&alloc::format!("trace_event_functions.{function}"));
+                assert_eq!(m.u64(funcs + offset), Some(want), "FIN-71: {function}");
+            }
+            let want = b"\"%d %s\", REC->n == 1, REC->name\0e\0";
+            assert_eq!(m.read(call + 768, want.len() as u64), Some(&want[..]), "FIN-72");
+            let lists = [
+                (call + at("trace_event_call.event.type"), 4),
+                (call + at("trace_event_call.event.node"), 16),
+                (call + at("trace_event_call.list"), 16),
+                (call + 256 + at("trace_event_class.fields"), 16),
+            ];
+            assert_eq!(runtime(m), lists, "FIN-71");
+            let flags = m.u32(call + at("trace_event_call.flags"));
+            let field = m.read(call + 1792 + at("trace_event_fields.needs_test"), 1);
+            assert_eq!((flags, field), (Some(TEST_STR), Some(&[NEEDS_TEST][..])), "FIN-71: needs_test");
+        });
+    }
+
+    #[test]
+    fn fin_71_before_needs_test_no_flag_is_set() {
+        let kernel = kernel(&["trace_event_fields.needs_test"]);
+        TestModule::x86("6.1.0", SECTIONS).run(&kernel, |m| {
+            let call = event(m, &kernel);
+            trace_module_notify(m);
+            assert_eq!(m.u32(call + kernel.offset("trace_event_call.flags")), Some(0), "FIN-71");
+            let list = (call + kernel.offset("trace_event_call.event.list"), 16);
+            assert!(runtime(m).contains(&list), "FIN-71: up to 6.1 there is a list of events");
+        });
+    }
+
+    #[test]
+    fn fin_71_an_event_with_a_number_is_refused() {
+        let kernel = kernel(&[]);
+        TestModule::x86("6.12.0", SECTIONS).run(&kernel, |m| {
+            let call = event(m, &kernel);
+            put(m, call + kernel.offset("trace_event_call.event.type"), &[1, 0, 0, 0]);
+            trace_module_notify(m);
+            assert!(m.record.patches.is_empty() && runtime(m).is_empty(), "FIN-71");
+        });
+    }
+
+    #[test]
+    fn fin_72_maps_of_another_system_change_nothing() {
+        let kernel = kernel(&[]);
+        TestModule::x86("6.12.0", SECTIONS).run(&kernel, |m| {
+            let call = event(m, &kernel);
+            put_word(m, call + 1280 + kernel.offset("trace_eval_map.system"), call + 1025);
+            trace_module_notify(m);
+            let want = b"\"%d %s\", REC->n == ONE";
+            assert_eq!(m.read(call + 768, want.len() as u64), Some(&want[..]), "FIN-72");
+        });
+    }
+
+    #[test]
+    fn fin_70_bad_taints() {
+        let (old, new) = (KernelVersion::parse("6.1.0").unwrap(), KernelVersion::parse("6.12.0").unwrap());
+        // P, F, C, O, E, K, N
+        for (bit, bad) in
+            [(0, true), (1, true), (10, false), (12, false), (13, false), (15, true), (18, false)]
+        {
+            assert_eq!(trace_module_has_bad_taint(1 << bit, old), bad, "FIN-70: taint {bit}");
+            assert_eq!(trace_module_has_bad_taint(1 << bit, new), bad && bit != 15, "FIN-70: taint {bit}");
+        }
+        let kernel = kernel(&[]);
+        TestModule::x86("6.12.0", SECTIONS).run(&kernel, |m| {
+            event(m, &kernel);
+            m.load.taints = 1;
+            trace_module_notify(m);
+            assert!(m.record.patches.is_empty() && runtime(m).is_empty(), "FIN-70");
+            assert!(m.said.iter().any(|f| f.code == "FIN-70"), "FIN-70");
+        });
     }
 }
