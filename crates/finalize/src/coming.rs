@@ -34,11 +34,13 @@ pub fn module_coming(module: &mut Finalizer<'_, '_>) {
     module_trace_bprintk_format_notify(module);
 }
 
-/// `srcu_module_coming` (FIN-73): per-cpu data for each `srcu_struct`. Since v6.4 (srcu_usage) the rest of it is
+/// `srcu_module_coming` (FIN-83): per-cpu data for each `srcu_struct`. Since v6.4 (srcu_usage) the rest of it is
 /// initialised by the compiler; before that `init_srcu_struct` does it all.
 fn srcu_module_coming(module: &mut Finalizer<'_, '_>) {
     let Some(table) = module.section("___srcu_struct_ptrs") else { return };
-    let structs: alloc::vec::Vec<u64> = table.records(8).filter_map(|at| module.u64(at)).collect();
+    // At a NULL the kernel crashes.
+    let structs: alloc::vec::Vec<u64> =
+        table.records(8).filter_map(|at| module.u64(at)).take_while(|ssp| *ssp != 0).collect();
     let member = |module: &Finalizer<'_, '_>, path| module.kernel.member("srcu_struct", path);
     if member(module, "sda").is_none() {
         module.record.not_known("the layout of struct srcu_struct, which the BTF of a kernel image tells");
@@ -102,7 +104,7 @@ fn runtime(module: &mut Finalizer<'_, '_>, ssp: u64, path: &str, what: &'static 
     }
 }
 
-/// `ddebug_add_module` (FIN-74): class maps of this module's name are put into a list.
+/// `ddebug_add_module` (FIN-84): class maps of this module's name are put into a list.
 fn ddebug_attach_module_classes(module: &mut Finalizer<'_, '_>) {
     let Some(classes) = module.section("__dyndbg_classes") else { return };
     if module.section("__dyndbg").is_none_or(|descs| descs.size == 0) {
@@ -117,8 +119,9 @@ fn ddebug_attach_module_classes(module: &mut Finalizer<'_, '_>) {
         return;
     };
     for map in classes.records(size) {
-        let name = module.u64(map.wrapping_add(mod_name.offset)).and_then(|at| name_at(module, at));
-        if name == Some(module.info.file.name()) {
+        // strcmp of a NULL crashes.
+        let Some(name) = module.u64(map.wrapping_add(mod_name.offset)).filter(|at| *at != 0) else { return };
+        if name_at(module, name) == Some(module.info.file.name()) {
             let what = "ddebug_class_map: link, its place in a list of dynamic debug";
             module.runtime(map.wrapping_add(link.offset), link.size, what);
         }
@@ -132,7 +135,7 @@ fn name_at<'m>(module: &'m Finalizer<'_, '_>, address: u64) -> Option<&'m [u8]> 
     cstr(bytes, 0)
 }
 
-/// `hold_module_trace_bprintk_format` (FIN-75): each format is copied, and the pointer goes to the copy.
+/// `hold_module_trace_bprintk_format` (FIN-85): each format is copied, and the pointer goes to the copy.
 fn module_trace_bprintk_format_notify(module: &mut Finalizer<'_, '_>) {
     let Some(formats) = module.section("__trace_printk_fmt") else { return };
     let pointers = (formats.size / 8).saturating_mul(8);
@@ -153,7 +156,7 @@ mod tests {
     ];
 
     #[test]
-    fn fin_73_srcu_since_6_4_is_one_pointer() {
+    fn fin_83_srcu_since_6_4_is_one_pointer() {
         let kernel = TestKernel::with_types(&[], LISTS);
         TestModule::x86("6.12.0", &[("___srcu_struct_ptrs", DATA, 8), (".data", DATA, 256)]).run(
             &kernel,
@@ -161,14 +164,14 @@ mod tests {
                 let (table, ssp) = (address(m, "___srcu_struct_ptrs"), address(m, ".data"));
                 put_word(m, table, ssp);
                 module_coming(m);
-                assert_eq!(runtime(m), [(ssp + kernel.offset("srcu_struct.sda"), 8)], "FIN-73");
-                assert!(m.record.patches.is_empty(), "FIN-73: the rest is as compiled");
+                assert_eq!(runtime(m), [(ssp + kernel.offset("srcu_struct.sda"), 8)], "FIN-83");
+                assert!(m.record.patches.is_empty(), "FIN-83: the rest is as compiled");
             },
         );
     }
 
     #[test]
-    fn fin_73_srcu_before_6_4_is_initialised() {
+    fn fin_83_srcu_before_6_4_is_initialised() {
         let mut kernel = TestKernel::with_types(&["srcu_struct.srcu_sup"], LISTS);
         kernel.symbols = [("process_srcu", 0x11), ("delayed_work_timer_fn", 0x22)].into();
         TestModule::x86("6.1.0", &[("___srcu_struct_ptrs", DATA, 8), (".data", DATA, 256)]).run(
@@ -183,20 +186,20 @@ mod tests {
                     assert_eq!(
                         (m.u64(head), m.u64(head + 8)),
                         (Some(head), Some(head)),
-                        "FIN-73: {}",
+                        "FIN-83: {}",
                         list.0
                     );
                 }
-                assert_eq!(m.u64(at("srcu_struct.work.work.data")), Some(0xf_ffff_ffe0), "FIN-73");
-                assert_eq!(m.u64(at("srcu_struct.work.work.func")), Some(0x11), "FIN-73");
-                assert_eq!(m.u64(at("srcu_struct.work.timer.function")), Some(0x22), "FIN-73");
-                assert_eq!(runtime(m).len(), 6, "FIN-73: sda, the time, the CPU, what large machines have");
+                assert_eq!(m.u64(at("srcu_struct.work.work.data")), Some(0xf_ffff_ffe0), "FIN-83");
+                assert_eq!(m.u64(at("srcu_struct.work.work.func")), Some(0x11), "FIN-83");
+                assert_eq!(m.u64(at("srcu_struct.work.timer.function")), Some(0x22), "FIN-83");
+                assert_eq!(runtime(m).len(), 6, "FIN-83: sda, the time, the CPU, what large machines have");
             },
         );
     }
 
     #[test]
-    fn fin_74_only_classes_of_this_module_are_listed() {
+    fn fin_84_only_classes_of_this_module_are_listed() {
         let kernel = TestKernel::with_types(&[], LISTS);
         let size = kernel.types["ddebug_class_map"].size;
         let sections =
@@ -209,19 +212,19 @@ mod tests {
             // The test module has no name.
             put_word(m, maps + size + mod_name, names + 7);
             module_coming(m);
-            assert_eq!(runtime(m), [(maps + size, 16)], "FIN-74");
+            assert_eq!(runtime(m), [(maps + size, 16)], "FIN-84");
         });
         TestModule::x86("6.12.0", &sections[1..]).run(&kernel, |m| {
             module_coming(m);
-            assert!(runtime(m).is_empty(), "FIN-74: without descriptors there is no list");
+            assert!(runtime(m).is_empty(), "FIN-84: without descriptors there is no list");
         });
     }
 
     #[test]
-    fn fin_75_formats_go_to_copies() {
+    fn fin_85_formats_go_to_copies() {
         TestModule::x86("6.12.0", &[("__trace_printk_fmt", DATA, 20)]).run(&TestKernel::default(), |m| {
             module_coming(m);
-            assert_eq!(runtime(m), [(address(m, "__trace_printk_fmt"), 16)], "FIN-75");
+            assert_eq!(runtime(m), [(address(m, "__trace_printk_fmt"), 16)], "FIN-85");
         });
     }
 }

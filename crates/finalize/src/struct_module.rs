@@ -222,7 +222,7 @@ pub fn detail_of(path: &str) -> u64 {
     MEMBERS.iter().position(|m| *m == path).map_or(u64::MAX, |at| at as u64)
 }
 
-/// Writes them as they are when init is about to run (FIN-76).
+/// Writes them as they are when init is about to run (FIN-86).
 pub fn write_struct_module(module: &mut Finalizer<'_, '_>) {
     let Some(table) = module.table(module.info.file.index().module) else { return };
     if module.kernel.struct_size("module").is_none() {
@@ -555,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn fin_76_members_since_6_4() {
+    fn fin_86_members_since_6_4() {
         let kernel = TestKernel::with_types(&[], SIZES);
         TestModule::x86("6.12.0", SECTIONS).run(&kernel, |m| {
             m.load.taints = 0x3000;
@@ -581,22 +581,22 @@ mod tests {
                 ("klp_alive", 1),
                 ("version", 0),
             ] {
-                assert_eq!(value(m, &kernel, &alloc::format!("module.{path}")), want, "FIN-76: {path}");
+                assert_eq!(value(m, &kernel, &alloc::format!("module.{path}")), want, "FIN-86: {path}");
             }
             // base, size, mtn.mod, mtn.node of mem[MOD_TEXT], mem[MOD_DATA], mem[MOD_RO_AFTER_INIT].
             let mem = this + kernel.offset("module.mem");
             let word = |m: &Finalizer<'_, '_>, n: u64, at: u64| m.u64(mem + 32 * n + at).unwrap();
             assert_eq!([word(m, 0, 0), word(m, 0, 8), word(m, 0, 16)], [address(m, ".text"), 4096, this]);
-            assert_eq!([word(m, 1, 0), word(m, 1, 8)], [this, 8192], "FIN-76: mem[MOD_DATA]");
-            assert_eq!([word(m, 3, 0), word(m, 3, 8), word(m, 3, 16)], [0, 0, this], "FIN-76: an empty type");
-            assert!(runtime(m).contains(&(mem + 24, 8)), "FIN-76: the links of a type in the tree");
-            assert!(!runtime(m).contains(&(mem + 32 * 3 + 24, 8)), "FIN-76: an empty type is in no tree");
-            assert!(runtime(m).contains(&(this + kernel.offset("module.list"), 16)), "FIN-76: list");
+            assert_eq!([word(m, 1, 0), word(m, 1, 8)], [this, 8192], "FIN-86: mem[MOD_DATA]");
+            assert_eq!([word(m, 3, 0), word(m, 3, 8), word(m, 3, 16)], [0, 0, this], "FIN-86: an empty type");
+            assert!(runtime(m).contains(&(mem + 24, 8)), "FIN-86: the links of a type in the tree");
+            assert!(!runtime(m).contains(&(mem + 32 * 3 + 24, 8)), "FIN-86: an empty type is in no tree");
+            assert!(runtime(m).contains(&(this + kernel.offset("module.list"), 16)), "FIN-86: list");
         });
     }
 
     #[test]
-    fn fin_76_layouts_up_to_6_3() {
+    fn fin_86_layouts_up_to_6_3() {
         let kernel = TestKernel::with_types(&["module.mem"], SIZES);
         TestModule::x86("6.1.0", SECTIONS).run(&kernel, |m| {
             write_struct_module(m);
@@ -604,18 +604,18 @@ mod tests {
             let core = this + kernel.offset("module.core_layout");
             let words: Vec<u64> = (0..6).map(|n| m.u64(core + 8 * n).unwrap()).collect();
             // base, size, text_size, ro_size, ro_after_init_size, mtn.mod
-            assert_eq!(words, [address(m, ".text"), 4096 * 4, 4096, 8192, 8192, this], "FIN-76: core_layout");
+            assert_eq!(words, [address(m, ".text"), 4096 * 4, 4096, 8192, 8192, this], "FIN-86: core_layout");
             let init = this + kernel.offset("module.init_layout");
-            assert_eq!(m.u64(init), Some(address(m, ".init.text")), "FIN-76: init_layout");
+            assert_eq!(m.u64(init), Some(address(m, ".init.text")), "FIN-86: init_layout");
         });
     }
 
     #[test]
-    fn fin_76_without_types_nothing_is_predicted() {
+    fn fin_86_without_types_nothing_is_predicted() {
         TestModule::x86("6.12.0", SECTIONS).run(&TestKernel::default(), |m| {
             write_struct_module(m);
-            assert_eq!(runtime(m), [(address(m, THIS), 4096)], "FIN-76");
-            assert_eq!(m.record.unknown.len(), 1, "FIN-76");
+            assert_eq!(runtime(m), [(address(m, THIS), 4096)], "FIN-86");
+            assert_eq!(m.record.unknown.len(), 1, "FIN-86");
         });
     }
 

@@ -30,14 +30,14 @@ const NEEDS_TEST: u8 = 1 << 1;
 /// Bytes that are looked at for all events of a module together: far more than any module has use of.
 const WORK_MAX: u64 = 1 << 31;
 
-/// `trace_module_has_bad_taint` (FIN-70)
+/// `trace_module_has_bad_taint` (FIN-80)
 pub fn trace_module_has_bad_taint(taints: u64, version: KernelVersion) -> bool {
     // Livepatches may have trace events in 6.12's stable series and later.
     let livepatch = if version.since(6, 12) { LIVEPATCH } else { 0 };
     taints & !(GOOD_TAINTS | livepatch) != 0
 }
 
-/// `trace_module_add_events` (FIN-71) and `trace_module_add_evals` (FIN-72).
+/// `trace_module_add_events` (FIN-81) and `trace_module_add_evals` (FIN-82).
 pub fn trace_module_notify(module: &mut Finalizer<'_, '_>) {
     let Some(table) = module.section("_ftrace_events").filter(|table| table.size >= 8) else { return };
     let kernel = module.kernel;
@@ -49,7 +49,7 @@ pub fn trace_module_notify(module: &mut Finalizer<'_, '_>) {
         let why = "the module has a taint for which the kernel creates no trace events";
         let name = module.info.file.name_text();
         let line = alloc::format!("{name}: module has bad taint, not creating trace events");
-        module.said.push(Finding::note("FIN-70", Severity::Warning, why).says(line));
+        module.said.push(Finding::note("FIN-80", Severity::Warning, why).says(line));
         return;
     }
     let Some(types) = Types::of(module) else {
@@ -58,7 +58,9 @@ pub fn trace_module_notify(module: &mut Finalizer<'_, '_>) {
             .not_known("the layout of struct trace_event_call, which the BTF of a kernel image tells");
         return;
     };
-    let calls: Vec<u64> = table.records(8).filter_map(|at| module.u64(at)).collect();
+    // At a NULL the kernel crashes.
+    let calls: Vec<u64> =
+        table.records(8).filter_map(|at| module.u64(at)).take_while(|call| *call != 0).collect();
     let mut events = Events { module, types, work: WORK_MAX };
     let mut registered: Vec<u64> = calls.into_iter().filter(|call| events.register_event(*call)).collect();
     // list_add has put each event before those already there.
@@ -155,7 +157,7 @@ impl Events<'_, '_, '_> {
         (self.work != 0).then(|| text.to_vec())
     }
 
-    /// `__register_event` and what `__add_event_to_tracers` leaves in the event (FIN-71). Is it registered?
+    /// `__register_event` and what `__add_event_to_tracers` leaves in the event (FIN-81). Is it registered?
     fn register_event(&mut self, call: u64) -> bool {
         let class = self.u64(call, self.types.class);
         // A class outside of the module would be one of the kernel, which all have trace_event_raw_init.
@@ -230,7 +232,7 @@ impl Events<'_, '_, '_> {
     }
 
     /// `trace_event_update_all` over the module's own events: each map in order changes the formats of its
-    /// system (FIN-72). Types of fields are edited too, in memory that is allocated for them.
+    /// system (FIN-82). Types of fields are edited too, in memory that is allocated for them.
     fn trace_event_update_all(&mut self, calls: &[u64]) {
         let maps = self.eval_maps();
         // Events share formats. What a round over all maps has left as it was, another one does too.
@@ -266,7 +268,8 @@ impl Events<'_, '_, '_> {
     fn eval_maps(&mut self) -> BTreeMap<u64, Vec<EvalMap>> {
         let mut maps: BTreeMap<u64, Vec<EvalMap>> = BTreeMap::new();
         let Some(table) = self.module.section("_ftrace_eval_map") else { return maps };
-        let pointers: Vec<u64> = table.records(8).filter_map(|at| self.module.u64(at)).collect();
+        let pointers: Vec<u64> =
+            table.records(8).filter_map(|at| self.module.u64(at)).take_while(|map| *map != 0).collect();
         for map in pointers {
             let system = self.u64(map, self.types.map_system);
             let name = self.u64(map, self.types.eval_string);
@@ -377,7 +380,7 @@ mod tests {
         &[("_ftrace_events", DATA, 8), ("_ftrace_eval_map", DATA, 8), (".data", DATA, 4096)];
 
     #[test]
-    fn fin_71_fin_72_an_event_is_registered_and_its_format_edited() {
+    fn fin_81_fin_82_an_event_is_registered_and_its_format_edited() {
         let kernel = kernel(&["trace_event_call.event.list"]);
         TestModule::x86("6.12.0", SECTIONS).run(&kernel, |m| {
             let call = event(m, &kernel);
@@ -386,75 +389,75 @@ mod tests {
             let funcs = call + 512;
             for (function, want) in [("trace", 0x77), ("raw", 0x66), ("hex", 0x77), ("binary", 0x77)] {
                 let offset = at(&alloc::format!("trace_event_functions.{function}"));
-                assert_eq!(m.u64(funcs + offset), Some(want), "FIN-71: {function}");
+                assert_eq!(m.u64(funcs + offset), Some(want), "FIN-81: {function}");
             }
             let want = b"\"%d %s\", REC->n == 1, REC->name\0e\0";
-            assert_eq!(m.read(call + 768, want.len() as u64), Some(&want[..]), "FIN-72");
+            assert_eq!(m.read(call + 768, want.len() as u64), Some(&want[..]), "FIN-82");
             let lists = [
                 (call + at("trace_event_call.event.type"), 4),
                 (call + at("trace_event_call.event.node"), 16),
                 (call + at("trace_event_call.list"), 16),
                 (call + 256 + at("trace_event_class.fields"), 16),
             ];
-            assert_eq!(runtime(m), lists, "FIN-71");
+            assert_eq!(runtime(m), lists, "FIN-81");
             let flags = m.u32(call + at("trace_event_call.flags"));
             let field = m.read(call + 1792 + at("trace_event_fields.needs_test"), 1);
-            assert_eq!((flags, field), (Some(TEST_STR), Some(&[NEEDS_TEST][..])), "FIN-71: needs_test");
+            assert_eq!((flags, field), (Some(TEST_STR), Some(&[NEEDS_TEST][..])), "FIN-81: needs_test");
         });
     }
 
     #[test]
-    fn fin_71_before_needs_test_no_flag_is_set() {
+    fn fin_81_before_needs_test_no_flag_is_set() {
         let kernel = kernel(&["trace_event_fields.needs_test"]);
         TestModule::x86("6.1.0", SECTIONS).run(&kernel, |m| {
             let call = event(m, &kernel);
             trace_module_notify(m);
-            assert_eq!(m.u32(call + kernel.offset("trace_event_call.flags")), Some(0), "FIN-71");
+            assert_eq!(m.u32(call + kernel.offset("trace_event_call.flags")), Some(0), "FIN-81");
             let list = (call + kernel.offset("trace_event_call.event.list"), 16);
-            assert!(runtime(m).contains(&list), "FIN-71: up to 6.1 there is a list of events");
+            assert!(runtime(m).contains(&list), "FIN-81: up to 6.1 there is a list of events");
         });
     }
 
     #[test]
-    fn fin_71_an_event_with_a_number_is_refused() {
+    fn fin_81_an_event_with_a_number_is_refused() {
         let kernel = kernel(&[]);
         TestModule::x86("6.12.0", SECTIONS).run(&kernel, |m| {
             let call = event(m, &kernel);
             put(m, call + kernel.offset("trace_event_call.event.type"), &[1, 0, 0, 0]);
             trace_module_notify(m);
-            assert!(m.record.patches.is_empty() && runtime(m).is_empty(), "FIN-71");
+            assert!(m.record.patches.is_empty() && runtime(m).is_empty(), "FIN-81");
         });
     }
 
     #[test]
-    fn fin_72_maps_of_another_system_change_nothing() {
+    fn fin_82_maps_of_another_system_change_nothing() {
         let kernel = kernel(&[]);
         TestModule::x86("6.12.0", SECTIONS).run(&kernel, |m| {
             let call = event(m, &kernel);
             put_word(m, call + 1280 + kernel.offset("trace_eval_map.system"), call + 1025);
             trace_module_notify(m);
             let want = b"\"%d %s\", REC->n == ONE";
-            assert_eq!(m.read(call + 768, want.len() as u64), Some(&want[..]), "FIN-72");
+            assert_eq!(m.read(call + 768, want.len() as u64), Some(&want[..]), "FIN-82");
         });
     }
 
     #[test]
-    fn fin_70_bad_taints() {
+    fn fin_80_bad_taints() {
         let (old, new) = (KernelVersion::parse("6.1.0").unwrap(), KernelVersion::parse("6.12.0").unwrap());
         // P, F, C, O, E, K, N
         for (bit, bad) in
             [(0, true), (1, true), (10, false), (12, false), (13, false), (15, true), (18, false)]
         {
-            assert_eq!(trace_module_has_bad_taint(1 << bit, old), bad, "FIN-70: taint {bit}");
-            assert_eq!(trace_module_has_bad_taint(1 << bit, new), bad && bit != 15, "FIN-70: taint {bit}");
+            assert_eq!(trace_module_has_bad_taint(1 << bit, old), bad, "FIN-80: taint {bit}");
+            assert_eq!(trace_module_has_bad_taint(1 << bit, new), bad && bit != 15, "FIN-80: taint {bit}");
         }
         let kernel = kernel(&[]);
         TestModule::x86("6.12.0", SECTIONS).run(&kernel, |m| {
             event(m, &kernel);
             m.load.taints = 1;
             trace_module_notify(m);
-            assert!(m.record.patches.is_empty() && runtime(m).is_empty(), "FIN-70");
-            assert!(m.said.iter().any(|f| f.code == "FIN-70"), "FIN-70");
+            assert!(m.record.patches.is_empty() && runtime(m).is_empty(), "FIN-80");
+            assert!(m.said.iter().any(|f| f.code == "FIN-80"), "FIN-80");
         });
     }
 }

@@ -116,7 +116,7 @@ mod tests {
 
     /// Each line: format, name, value, what is left of it.
     #[test]
-    fn fin_72_names_become_numbers() {
+    fn fin_82_names_become_numbers() {
         let table: &[(&str, &str, &str, &str)] = &[
             ("\"%d\", REC->a == STATE_A", "STATE_A", "1", "\"%d\", REC->a == 1"),
             // In a string, as part of a word, behind -> or a dot: left alone.
@@ -142,14 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn fin_72_the_tail_of_a_shorter_format_stays() {
+    fn fin_82_the_tail_of_a_shorter_format_stays() {
         let mut text = Format(b"x ABC yz\0".to_vec());
         text.update_event_printk(b"ABC", b"1");
         assert_eq!(text.0, b"x 1 yz\0z\0");
     }
 
     #[test]
-    fn fin_72_a_value_as_long_as_its_name_cuts_the_format() {
+    fn fin_82_a_value_as_long_as_its_name_cuts_the_format() {
         let mut text = Format(b"x ABC yz ABC\0".to_vec());
         text.update_event_printk(b"ABC", b"123");
         // The kernel goes on behind the NUL.

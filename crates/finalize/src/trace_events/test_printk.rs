@@ -246,7 +246,7 @@ mod tests {
 
     /// Each line: format, fields that are to be tested.
     #[test]
-    fn fin_71_strings_that_may_be_gone() {
+    fn fin_81_strings_that_may_be_gone() {
         let table: &[(&str, &[u64])] = &[
             ("\"%s\", REC->name", &[0]),
             ("\"%d %s\", REC->n, REC->name", &[0]),
