@@ -102,6 +102,8 @@ pub const MEMORY: &[Part] = &[
     Part::Object("pv_ops"),
     // apply_returns
     Part::Object("x86_return_thunk"),
+    // callthunks_patch_module_calls (FIN-77)
+    Part::Between("skl_call_thunk_template", "skl_call_thunk_tail"),
     // static_call_add_module: which key a trampoline belongs to (FIN-60), and its function (FIN-61).
     Part::Between("__start_static_call_tramp_key", "__stop_static_call_tramp_key"),
     Part::Prefix("__SCK__", 16),
@@ -146,67 +148,3 @@ pub const TYPES: &[(&str, &[&str])] = &[
     ("trace_event_functions", &["trace", "raw", "hex", "binary"]),
     ("trace_eval_map", &["system", "eval_string", "eval_value"]),
 ];
-
-/// A kernel that knows what a test gives it.
-#[cfg(test)]
-pub(crate) mod testing {
-    use alloc::collections::BTreeMap;
-    use alloc::string::String;
-    use alloc::vec::Vec;
-
-    use super::{Member, RunningKernel};
-
-    /// The kernel.
-    #[derive(Clone, Debug, Default)]
-    pub(crate) struct Kernel {
-        /// Its symbols.
-        pub symbols: BTreeMap<String, u64>,
-        /// Pieces of its memory.
-        pub memory: Vec<(u64, Vec<u8>)>,
-        /// Capabilities that are known.
-        pub capabilities: BTreeMap<u32, bool>,
-        /// Its CPUs.
-        pub cpus: Option<u32>,
-        /// Its command line.
-        pub cmdline: String,
-    }
-
-    impl RunningKernel for Kernel {
-        fn symbol(&self, name: &str) -> Option<u64> {
-            self.symbols.get(name).copied()
-        }
-
-        fn read(&self, address: u64, out: &mut [u8]) -> bool {
-            self.memory.iter().any(|(at, bytes)| {
-                let from = address.checked_sub(*at).and_then(|from| usize::try_from(from).ok());
-                let bytes = from.and_then(|from| bytes.get(from..)?.get(..out.len()));
-                bytes.map(|bytes| out.copy_from_slice(bytes)).is_some()
-            })
-        }
-
-        fn pointer(&self, address: u64) -> Option<u64> {
-            let mut bytes = [0; 8];
-            self.read(address, &mut bytes).then(|| u64::from_le_bytes(bytes))
-        }
-
-        fn capability(&self, number: u32) -> Option<bool> {
-            self.capabilities.get(&number).copied()
-        }
-
-        fn cpus(&self) -> Option<u32> {
-            self.cpus
-        }
-
-        fn cmdline(&self) -> &str {
-            &self.cmdline
-        }
-
-        fn member(&self, _: &str, _: &str) -> Option<Member> {
-            None
-        }
-
-        fn struct_size(&self, _: &str) -> Option<u64> {
-            None
-        }
-    }
-}

@@ -29,6 +29,8 @@ pub struct TestKernel {
     pub symbols: BTreeMap<&'static str, u64>,
     pub memory: Vec<(u64, Vec<u8>)>,
     pub capabilities: BTreeMap<u32, bool>,
+    pub cpus: Option<u32>,
+    pub cmdline: &'static str,
     /// Members by struct and path with a dot between them, and structs by name.
     pub types: BTreeMap<String, Member>,
 }
@@ -78,10 +80,10 @@ impl RunningKernel for TestKernel {
         self.capabilities.get(&number).copied()
     }
     fn cpus(&self) -> Option<u32> {
-        None
+        self.cpus
     }
     fn cmdline(&self) -> &str {
-        ""
+        self.cmdline
     }
     fn member(&self, of: &str, path: &str) -> Option<Member> {
         let listed = TYPES.iter().any(|(name, paths)| *name == of && paths.contains(&path));

@@ -112,8 +112,8 @@ impl CallThunks {
             // In an image it is still free, in a running kernel it may be patched.
             return (now == code || is_free(&now)).then_some(pad);
         }
-        // Another module: all that compilers make for such a kernel has padding.
-        module.record.not_known("padding before functions of other modules");
+        // All that compilers make for such a kernel has padding.
+        module.record.not_known("padding before functions that are called with call depth tracking");
         Some(pad)
     }
 

@@ -177,7 +177,7 @@ pub fn uniproc_patched(kernel: &dyn RunningKernel) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::running::testing::Kernel;
+    use crate::testing::TestKernel;
 
     #[test]
     fn fin_21_feature_numbers() {
@@ -234,11 +234,11 @@ mod tests {
     #[test]
     fn fin_21_what_the_kernel_is_built_without_is_off() {
         let version = KernelVersion::new(6, 12, 0);
-        let mut kernel = Kernel::default();
+        let mut kernel = TestKernel::default();
         assert_eq!(enabled(&kernel, version, Feature::Rethunk), None);
-        kernel.symbols.insert("_text".into(), 0xffff_ffff_8100_0000);
+        kernel.symbols.insert("_text", 0xffff_ffff_8100_0000);
         assert_eq!(enabled(&kernel, version, Feature::Rethunk), Some(false), "FIN-21: no such option");
-        kernel.symbols.insert("x86_return_thunk".into(), 0xffff_ffff_8200_0000);
+        kernel.symbols.insert("x86_return_thunk", 0xffff_ffff_8200_0000);
         assert_eq!(enabled(&kernel, version, Feature::Rethunk), None);
         kernel.capabilities.insert(11 * 32 + 14, true);
         assert_eq!(enabled(&kernel, version, Feature::Rethunk), Some(true));
@@ -259,7 +259,7 @@ mod tests {
             (Some(1), "noreplace-smp", Some(false)),
         ];
         for (cpus, cmdline, want) in cases {
-            let kernel = Kernel { cpus, cmdline: cmdline.into(), ..Kernel::default() };
+            let kernel = TestKernel { cpus, cmdline, ..TestKernel::default() };
             assert_eq!(uniproc_patched(&kernel), want, "spec 06, 6.2: {cpus:?} {cmdline:?}");
         }
     }

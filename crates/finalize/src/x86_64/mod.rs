@@ -13,6 +13,8 @@ mod returns;
 mod sites;
 mod smp_locks;
 mod static_calls;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use alloc::vec::Vec;
