@@ -110,6 +110,9 @@ pub fn static_call_add_module(module: &mut Finalizer<'_, '_>) {
             }
         };
         last = Some((key, func));
+        if !validate(module, site) {
+            return;
+        }
         transform(module, &kernel, site, func);
     }
 }
@@ -260,37 +263,49 @@ impl Kernel {
     }
 }
 
-/// `arch_static_call_transform`
-fn transform(module: &mut Finalizer<'_, '_>, kernel: &Kernel, site: Site, func: Option<u64>) {
-    let tail = site.key & TAIL != 0;
-    let Some(now) = module.bytes::<6>(site.address).or_else(|| {
+/// The six bytes at a site, or five and a zero at the end of its region.
+fn code_of(module: &Finalizer<'_, '_>, site: Site) -> Option<[u8; 6]> {
+    module.bytes::<6>(site.address).or_else(|| {
         let [a, b, c, d, e] = module.bytes::<5>(site.address)?;
         Some([a, b, c, d, e, 0])
-    }) else {
-        return;
-    };
-    let code = |n: usize| now.get(..n);
-    let jcc = matches!(now, [0x0f, 0x80..=0x8f, ..]);
-    let valid = if tail {
-        matches!(now[0], JMP32 | RET) || jcc
+    })
+}
+
+/// The condition of a conditional jump.
+fn jcc(code: [u8; 6]) -> Option<u8> {
+    match code {
+        [0x0f, condition @ 0x80..=0x8f, ..] => Some(condition),
+        _ => None,
+    }
+}
+
+/// `__static_call_validate`: false where the kernel crashes.
+fn validate(module: &mut Finalizer<'_, '_>, site: Site) -> bool {
+    let Some(code) = code_of(module, site) else { return true };
+    let [five @ .., _] = code;
+    let valid = if site.key & TAIL != 0 {
+        matches!(code[0], JMP32 | RET) || jcc(code).is_some()
     } else {
-        now[0] == CALL || code(5) == Some(&NOP5) || code(5) == Some(&XOR5RAX)
+        code[0] == CALL || five == NOP5 || five == XOR5RAX
     };
     if !valid {
         let mark = module.said.mark();
+        // The kernel's line names the place by %pS, with an offset and a size.
         let why = format!(
-            "the static call at {:#x} is no call and no jump: the kernel crashes (BUG)",
-            site.address
+            "unexpected static_call insn opcode {:#x} at {:#x}: no call and no jump, the kernel crashes (BUG)",
+            code[0], site.address
         );
-        let line = symbol_at(module, site.address)
-            .map(|name| format!("unexpected static_call insn opcode {:#x} at {name}", now[0]));
-        let finding = Finding::note("FIN-61", Severity::Oops, why);
-        // %pS tells the offset too, which is not made up here.
-        module.said.push(finding.hint(line.unwrap_or_default()));
+        module.said.push(Finding::note("FIN-61", Severity::Oops, why));
         module.said.end_stage(mark);
-        return;
     }
-    let condition = (tail && jcc).then_some(now[1]);
+    valid
+}
+
+/// `arch_static_call_transform`
+fn transform(module: &mut Finalizer<'_, '_>, kernel: &Kernel, site: Site, func: Option<u64>) {
+    let tail = site.key & TAIL != 0;
+    let Some(code) = code_of(module, site) else { return };
+    let condition = jcc(code).filter(|_| tail);
     let len = if condition.is_some() { 6 } else { 5 };
     let at = site.address;
     let own_key = module.within_module(site.key & !FLAGS);
