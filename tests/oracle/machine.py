@@ -1,0 +1,132 @@
+"""What differs between the architectures: QEMU, registers, and the state of the kernel that patching depends on."""
+
+import os
+import struct
+import subprocess
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+CFLAGS = (
+    "-O1 -Wall -Wextra -Werror -ffreestanding -fno-stack-protector -fno-tree-loop-distribute-patterns "
+    "-static -nostdlib -fno-pie -no-pie"
+).split()
+
+
+class Machine:
+    """An architecture. `arguments` are the registers of a function's arguments."""
+
+    def init(self):
+        """The guest's init, compiled."""
+        with tempfile.TemporaryDirectory() as folder:
+            out = os.path.join(folder, "init")
+            for compiler in self.compilers:
+                try:
+                    subprocess.run([compiler, *CFLAGS, "-o", out, os.path.join(HERE, "init.c")], check=True)
+                except FileNotFoundError:
+                    continue
+                with open(out, "rb") as file:
+                    return file.read()
+        raise SystemExit(f"no compiler for {self.name}: apt-get install {self.compiler_package}")
+
+    def kernel_state(self, kernel):
+        """{symbol: its address and bytes} of what finalisation reads of the running kernel."""
+        state = {}
+        for symbol, what in self.state.items():
+            address = kernel.symbol(symbol)
+            if address is None or isinstance(what, str) and not kernel.btf.has(what):
+                continue
+            size = kernel.btf.struct_size(what) if isinstance(what, str) else what
+            state[symbol] = {"addr": address, "bytes": kernel.guest.memory(address, size).hex()}
+        return state
+
+    def of_module(self, kernel, module):
+        """Facts about one module for its meta.json."""
+        return {}
+
+
+class X86_64(Machine):
+    name = "x86_64"
+    elf_machine = 62
+    qemu, qemu_package = "qemu-system-x86_64", "qemu-system-x86"
+    compilers, compiler_package = ("x86_64-linux-gnu-gcc", "gcc"), "gcc-x86-64-linux-gnu"
+    board, console, cpu = "pc", "ttyS0", "max"
+    breakpoint_kind = 1
+    registers = "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 pc".split()
+    arguments = "rdi rsi rdx rcx r8 r9".split()
+    # The structure of a symbol, or how many bytes it has.
+    state = {
+        "boot_cpu_data": "cpuinfo_x86",
+        "pv_ops": "paravirt_patch_template",
+        "x86_return_thunk": 8,
+        "cfi_mode": 4,
+        "uniproc_patched": 1,
+        "noreplace_smp": 4,
+        "static_call_initialized": 4,
+        "callthunks_initialized": 1,
+        "ftrace_disabled": 4,
+    }
+
+    def kernel_state(self, kernel):
+        state = super().kernel_state(kernel)
+        words = kernel.btf.struct("cpuinfo_x86")["x86_capability"]
+        return {**state, "x86_capability_offset": [words.offset, words.size]}
+
+
+class Aarch64(Machine):
+    name = "aarch64"
+    elf_machine = 183
+    qemu, qemu_package = "qemu-system-aarch64", "qemu-system-arm"
+    compilers, compiler_package = ("aarch64-linux-gnu-gcc",), "gcc-aarch64-linux-gnu"
+    board, console, cpu = "virt", "ttyAMA0", "cortex-a72"
+    breakpoint_kind = 4
+    registers = [f"x{i}" for i in range(31)] + ["sp", "pc"]
+    arguments = [f"x{i}" for i in range(8)]
+    state = {}
+
+    def kernel_state(self, kernel):
+        """Nothing but the capabilities, and they are with each module."""
+        return {}
+
+    def of_module(self, kernel, module):
+        plts = kernel.btf.members(kernel.module["arch"].type)
+        fields = kernel.btf.struct("mod_plt_sec")
+        arch = {}
+        for plt, member in plts.items():
+            if plt not in ("core", "init"):
+                continue
+            raw = kernel.guest.memory(module + kernel.module["arch"].offset + member.offset, member.size)
+            number = {n: int.from_bytes(raw[f.offset : f.offset + f.size], "little") for n, f in fields.items()}
+            arch[plt] = number
+        taints = kernel.field(module, "taints")
+        return {"arch": arch, "cpucaps": self.cpucaps(kernel), "taints": taints}
+
+    def cpucaps(self, kernel):
+        """The capability bitmap, as it lies in memory. It is system_cpucaps since v6.4, cpu_hwcaps before."""
+        for symbol in ("system_cpucaps", "cpu_hwcaps"):
+            address = kernel.symbol(symbol)
+            if address is not None:
+                return kernel.guest.memory(address, kernel.symbol_size(address, 16)).hex()
+            address = exported(kernel, symbol)
+            if address is not None:
+                return kernel.guest.memory(address, 16).hex()
+        raise SystemExit("this kernel tells nothing of its CPU capabilities")
+
+
+def exported(kernel, symbol):
+    """Address of an exported symbol that kallsyms does not hold (CONFIG_KALLSYMS_ALL=n), out of the plain Image.
+
+    An entry of __ksymtab points to the name and to the symbol, both relative to the pointer's own place.
+    """
+    with open(kernel.tree.image, "rb") as file:
+        image = file.read()
+    text = kernel.symbol("_text") or kernel.symbol("_stext") & ~0x1FFFFF
+    name = image.find(b"\0" + symbol.encode() + b"\0") + 1
+    while name:
+        for at in range(max(0, name - (1 << 24)) & ~3, min(len(image) - 4, name), 4):
+            if struct.unpack_from("<i", image, at)[0] == name - at:
+                return text + at - 4 + struct.unpack_from("<i", image, at - 4)[0]
+        name = image.find(b"\0" + symbol.encode() + b"\0", name) + 1
+    return None
+
+
+MACHINES = {m.elf_machine: m for m in (X86_64(), Aarch64())}
