@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tests that take long, in full: every module of Debian's 6.1 and 6.12 for amd64 and arm64, every captured memory and
-# verdict of real kernels, every damaged file. Allow an hour and 2 GB of disk.
+# verdict of real kernels, every damaged file, kernels booted under QEMU (tests/oracle). Allow two hours and 6 GB of disk.
 #
 #   KMODLD_KERNELS=DIR   cache of distribution kernels (default: target/kernels)
 #   KMODLD_TRUTH=DIR     captured data of real kernels (default: ../shared beside the repository, if it is there)
@@ -30,4 +30,17 @@ for test in tree truth verdicts hostile; do
     cargo test --release --locked --package kmodld --test "$test" -- --nocapture --include-ignored || status=1
     printf -- '--- %s: %d s\n' "$test" $((SECONDS - from))
 done
+
+from=$SECONDS
+printf '\n=== oracle\n'
+missing=()
+for tool in qemu-system-x86_64 qemu-system-aarch64 aarch64-linux-gnu-gcc gcc python3; do
+    command -v "$tool" >/dev/null || missing+=("$tool")
+done
+if [ ${#missing[@]} = 0 ]; then
+    tests/oracle/full.sh || status=1
+else
+    echo "skipped: no ${missing[*]} (tests/oracle/README.md names the packages)"
+fi
+printf -- '--- oracle: %d s\n' $((SECONDS - from))
 exit $status

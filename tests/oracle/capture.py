@@ -25,6 +25,7 @@ STRUCTURES = [
     "module",
     "module_memory",
     "module_layout",
+    "trace_event",
     "trace_event_call",
     "trace_event_class",
     "static_call_key",
@@ -62,6 +63,9 @@ class RunningKernel:
     def symbol(self, name):
         """Address of the first symbol of a name, or None."""
         return self._symbols.get(name)
+
+    def pointers(self, address, count):
+        return [p for (p,) in struct.iter_unpack("<Q", self.guest.memory(address, 8 * count))]
 
     def symbol_size(self, address, most):
         """Bytes up to the next symbol, but so many at most."""
@@ -133,15 +137,16 @@ class Capture:
             with open(initrd, "wb") as file:
                 file.write(archive(init, self.files()))
             self.guest = Guest(self.machine, self.tree.image, initrd, folder, self.options)
+            os.makedirs(self.out)
             try:
                 self.guest.breakpoint(self.hook)
                 self.follow()
             except GuestError as error:
-                print(f"{error}\n{self.guest.console()}", file=sys.stderr)
+                print(f"{error}\n{self.guest.last_words()}", file=sys.stderr)
             finally:
                 self.guest.close()
-                os.makedirs(self.out, exist_ok=True)
-                shutil.copy(os.path.join(folder, "console"), os.path.join(self.out, "console"))
+                if os.path.exists(os.path.join(folder, "console")):
+                    shutil.copy(os.path.join(folder, "console"), self.out)
         self.write_set()
         return bool(self.loads) and self.captured == self.order
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from elf import Elf
 from kernel_tree import module_name
-from runtime_state import holes
+from runtime_state import THIS_MODULE, holes
 
 
 def stages_of(kmodld):
@@ -42,8 +42,8 @@ class Result:
         for name in self.misplaced:
             yield f"section {name} is elsewhere, or has another size"
         for owner, count in self.differing.most_common():
-            address, want, have = self.first[owner]
-            yield f"{owner}: {count} bytes differ, first at {address:#x}: the kernel has {want}, kmodld {have}"
+            address, where, want, have = self.first[owner]
+            yield f"{owner}: {count} bytes differ, first at {address:#x} ({where}): the kernel has {want}, kmodld {have}"
 
 
 class Set:
@@ -114,16 +114,31 @@ class Set:
                 same = our and int(our["addr"], 16) == int(section["addr"], 16) and our["size"] == section["size"]
                 if not same:
                     result.misplaced.append(section["name"])
-            masks = holes(stage, self.elf(name), meta, self.facts)
+            elf = self.elf(name)
+            masks = holes(stage, elf, meta, self.facts)
             for region in meta["regions"]:
                 want = read(os.path.join(self.folder, name, stage, f"{region['name']}.bin"))
                 ours_path = os.path.join(out, "raw", f"{region['name']}.bin")
                 have = read(ours_path) if os.path.exists(ours_path) else b""
-                self.differences(meta, region, want, have.ljust(len(want), b"\0"), masks, result)
+                self.differences(elf, meta, region, want, have.ljust(len(want), b"\0"), masks, result)
         return result
 
-    @staticmethod
-    def differences(meta, region, want, have, masks, result):
+    def where(self, elf, meta, address):
+        """What lies at an address: a member of struct module, or a symbol."""
+        for section in meta["sections"]:
+            offset = address - int(section["addr"], 16)
+            if not 0 <= offset < section["size"]:
+                continue
+            if section["name"] == THIS_MODULE:
+                members = self.facts["structures"]["module"]["members"].items()
+                return next((f"struct module: {n}" for n, (at, size) in members if at <= offset < at + size), "padding")
+            for symbol in elf.symbols():
+                if symbol.shndx == section["index"] and 0 <= offset - symbol.value < symbol.size:
+                    return f"{symbol.name}+{offset - symbol.value:#x}"
+            return f"{section['name']}+{offset:#x}"
+        return "between sections"
+
+    def differences(self, elf, meta, region, want, have, masks, result):
         """Adds the differing bytes of a region to the result, by section."""
         base = int(region["base"], 16)
         result.bytes += len(want)
@@ -141,7 +156,9 @@ class Set:
             names = (name for start, size, name in sections if start <= at < start + size)
             owner = next(names, f"region {region['name']} outside of all sections")
             result.differing[owner] += 1
-            result.first.setdefault(owner, (base + at, want[at : at + 8].hex(), have[at : at + 8].hex()))
+            if owner not in result.first:
+                where = self.where(elf, meta, base + at)
+                result.first[owner] = (base + at, where, want[at : at + 8].hex(), have[at : at + 8].hex())
 
 
 def read(path):
@@ -154,8 +171,8 @@ def read_json(path):
         return json.load(file)
 
 
-def compare(kmodld, folder, image, stages, verbose):
-    """Compares a set at all stages; True if nothing differs but run-time state."""
+def compare(kmodld, folder, image, stages, only, verbose):
+    """Compares a set, or only some of its modules, at all stages; True if nothing differs but run-time state."""
     good = True
     with tempfile.TemporaryDirectory(prefix="oracle") as scratch:
         spec = os.path.join(scratch, "spec")
@@ -164,7 +181,7 @@ def compare(kmodld, folder, image, stages, verbose):
         for stage in stages:
             started, exact, total, size, differ, runtime = time.monotonic(), 0, 0, 0, 0, Counter()
             for name in captured.modules():
-                if stage not in captured.metas[name]["stages"]:
+                if stage not in captured.metas[name]["stages"] or only and name not in only:
                     continue
                 result = captured.compare(kmodld, name, stage)
                 total, exact, size = total + 1, exact + result.exact, size + result.bytes

@@ -114,7 +114,9 @@ class Guest:
         argv += ["-nodefaults", "-nographic", "-nic", "none", "-no-reboot", "-S"]
         argv += ["-serial", f"file:{folder}/console", "-qmp", f"unix:{qmp},server=on,wait=off"]
         argv += ["-chardev", f"socket,id=gdb,path={gdb},server=on,wait=off", "-gdb", "chardev:gdb"]
-        self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+        # What QEMU itself has to say goes there too: its emulation lacks features of most CPU models.
+        with open(os.path.join(folder, "qemu"), "wb") as log:
+            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=log)
         self._thread = 1
         try:
             deadline = time.monotonic() + 30
@@ -160,13 +162,15 @@ class Guest:
         with open(path, "rb") as file:
             return file.read()
 
-    def console(self, last=2000):
-        """The end of what the guest said."""
-        try:
-            with open(os.path.join(self._folder, "console"), "rb") as file:
-                return file.read()[-last:].decode("latin1")
-        except OSError:
-            return ""
+    def last_words(self):
+        """The ends of what QEMU and its guest said."""
+        said = ""
+        for name in ("qemu", "console"):
+            path = os.path.join(self._folder, name)
+            if os.path.exists(path):
+                with open(path, "rb") as file:
+                    said += file.read()[-2000:].decode("latin1") + "\n"
+        return said
 
     def close(self):
         """Ends the guest, whatever state it is in."""

@@ -4,12 +4,20 @@ import os
 import struct
 import subprocess
 import tempfile
+from dataclasses import dataclass
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CFLAGS = (
     "-O1 -Wall -Wextra -Werror -ffreestanding -fno-stack-protector -fno-tree-loop-distribute-patterns "
     "-static -nostdlib -fno-pie -no-pie"
 ).split()
+
+
+@dataclass(frozen=True)
+class End:
+    """The symbol that ends a table."""
+
+    symbol: str
 
 
 class Machine:
@@ -35,7 +43,11 @@ class Machine:
             address = kernel.symbol(symbol)
             if address is None or isinstance(what, str) and not kernel.btf.has(what):
                 continue
-            size = kernel.btf.struct_size(what) if isinstance(what, str) else what
+            if isinstance(what, End):
+                end = kernel.symbol(what.symbol)
+                size = end - address if end else 0
+            else:
+                size = kernel.btf.struct_size(what) if isinstance(what, str) else what
             state[symbol] = {"addr": address, "bytes": kernel.guest.memory(address, size).hex()}
         return state
 
@@ -53,7 +65,7 @@ class X86_64(Machine):
     breakpoint_kind = 1
     registers = "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 pc".split()
     arguments = "rdi rsi rdx rcx r8 r9".split()
-    # The structure of a symbol, or how many bytes it has.
+    # The structure of a symbol, how many bytes it has, or the symbol after it.
     state = {
         "boot_cpu_data": "cpuinfo_x86",
         "pv_ops": "paravirt_patch_template",
@@ -64,7 +76,15 @@ class X86_64(Machine):
         "static_call_initialized": 4,
         "callthunks_initialized": 1,
         "ftrace_disabled": 4,
+        "__start_static_call_tramp_key": End("__stop_static_call_tramp_key"),
     }
+
+    def of_module(self, kernel, module):
+        """Where the pages are that hold the module's own thunks (ITS mitigation)."""
+        if "its_page_array" not in kernel.module or not (count := kernel.field(module, "its_num_pages")):
+            return {}
+        pages = kernel.pointers(kernel.field(module, "its_page_array"), count)
+        return {"its_pages": [f"{page:#018x}" for page in pages]}
 
     def kernel_state(self, kernel):
         state = super().kernel_state(kernel)

@@ -3,6 +3,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import tarfile
 
@@ -39,7 +40,7 @@ def command_compare(arguments):
         if not arguments.kernel:
             image = os.path.join(arguments.cache, facts["kernel"], "boot", f"vmlinuz-{facts['kernel']}")
         stages = arguments.stage or compare.stages_of(arguments.kmodld)
-        good = compare.compare(arguments.kmodld, folder, image, stages, arguments.verbose) and good
+        good = compare.compare(arguments.kmodld, folder, image, stages, arguments.module, arguments.verbose) and good
     return 0 if good else 1
 
 
@@ -53,6 +54,7 @@ def command_pack(arguments):
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the guest is ended
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -77,6 +79,7 @@ def main():
     sub.add_argument("--kernel", default="", help="image or SPEC (default: the one in the cache)")
     sub.add_argument("--cache", default=cache, help="folder of the trees (default: KMODLD_KERNELS)")
     sub.add_argument("--stage", action="append", default=[], help="repeatable (default: all that kmodld has)")
+    sub.add_argument("--module", action="append", default=[], help="only this one; repeatable (default: all)")
     sub.add_argument("--verbose", action="store_true", help="name every module")
     sub.add_argument("set", nargs="+", help="folder that capture has made")
 

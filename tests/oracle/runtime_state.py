@@ -13,20 +13,19 @@ THIS_MODULE = ".gnu.linkonce.this_module"
 PERCPU = ".data..percpu"
 SHN_LORESERVE = 0xFF00
 
-# Members of struct module that hold heap pointers, list links or locks.
+# Members of struct module that hold heap pointers or list links.
 MODULE_MEMBERS = {
     "list": "link in the list of modules",
     "mkobj": "kobject",
     "modinfo_attrs": "heap pointer",
     "version": "heap pointer",
     "srcversion": "heap pointer",
-    "imported_namespaces": "heap pointer",
     "holders_dir": "heap pointer",
-    "param_lock": "lock",
     "args": "heap pointer",
     "sect_attrs": "heap pointer",
     "notes_attrs": "heap pointer",
     "btf_data": "heap pointer",
+    "btf_base_data": "heap pointer",
     "bug_list": "link in the list of bug tables",
     "source_list": "list of users",
     "target_list": "list of used modules",
@@ -49,7 +48,7 @@ class Objects:
 
 OBJECTS = [
     Objects(r"event_class_\w+", "trace_event_class", ("fields",), "list of the event's fields, on the heap"),
-    Objects(r"event_\w+", "trace_event_call", ("list", "event", "filter", "flags"), "links and number of a trace event"),
+    Objects(r"event_\w+", "trace_event_call", ("list", "event.node", "event.type"), "links and number of a trace event"),
     Objects(r"__SCK__\w+", "static_call_key", ("mods", "type"), "list of the modules that use the key, on the heap"),
 ]
 
@@ -97,22 +96,31 @@ def _unplaced_symbols(elf, meta):
             yield Hole(moved + number * SYM.size + 8, 8, "address in the temporary copy")
 
 
+# Structures of members that are structures themselves.
+INNER = {"event": "trace_event", "mem": "module_memory", "core_layout": "module_layout", "init_layout": "module_layout"}
+
+
+def _member(structures, structure, path):
+    """Offset and size of a member, as `member` or `member.member of it`; None if the kernel has no such."""
+    name, _, inner = path.partition(".")
+    place = structures[structure]["members"].get(name)
+    if place is None or not inner:
+        return place
+    within = structures.get(INNER[name], {"members": {}})["members"].get(inner)
+    return within and (place[0] + within[0], within[1])
+
+
 def _struct_module(meta, structures):
     this = _address(meta, THIS_MODULE)["addr"]
-    module = structures["module"]["members"]
-    for name, why in MODULE_MEMBERS.items():
-        name, _, inner = name.partition(".")
-        if name not in module:
+    for path, why in MODULE_MEMBERS.items():
+        place = _member(structures, "module", path)
+        if place is None:
             continue
-        offset, size = module[name]
-        if not inner:
-            yield Hole(this + offset, size, f"struct module: {why}")
-            continue
-        layout = structures.get("module_memory") or structures.get("module_layout")
-        if layout and inner in layout["members"]:
-            at, length = layout["members"][inner]
-            for start in range(offset, offset + size, layout["size"]):
-                yield Hole(this + start + at, length, f"struct module: {why}")
+        # `mem` is an array.
+        whole = structures["module"]["members"][path.partition(".")[0]][1]
+        step = structures[INNER[path.partition(".")[0]]]["size"] if "." in path else whole
+        for start in range(0, whole, step):
+            yield Hole(this + start + place[0], place[1], f"struct module: {why}")
 
 
 def _objects(elf, meta, structures):
@@ -124,10 +132,10 @@ def _objects(elf, meta, structures):
         structure = structures.get(kind.structure) if kind else None
         if structure is None or structure["size"] != symbol.size:
             continue
-        for name in kind.members:
-            if name in structure["members"]:
-                offset, size = structure["members"][name]
-                yield Hole(addresses[symbol.shndx] + symbol.value + offset, size, kind.why)
+        for path in kind.members:
+            place = _member(structures, kind.structure, path)
+            if place:
+                yield Hole(addresses[symbol.shndx] + symbol.value + place[0], place[1], kind.why)
 
 
 def _srcu(elf, meta, structures):
