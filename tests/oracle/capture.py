@@ -264,7 +264,7 @@ class Capture:
             memory = self.stages[stage][region["name"]]
             for at in range(field, section.size - entry + field + 1, entry):
                 (relative,) = struct.unpack_from(form, memory, offset + at)
-                key = (section.addr + at + (relative & ~3)) & (1 << 64) - 1
+                key = section.addr + at + relative & (1 << 64) - 4  # flags in the two low bits
                 own = any(r["base"] <= key < r["base"] + r["size"] for r in self.regions)
                 if not own and hex(key) not in self.keys[kind]:
                     self.keys[kind][hex(key)] = self.guest.memory(key, 16).hex()
@@ -339,12 +339,14 @@ def write_json(path, value):
 
 
 def capture(tree, modules, out, options):
-    """Makes the set `out`; True if every module was captured."""
-    if os.path.exists(out):
-        shutil.rmtree(out)
+    """Makes the set `out`, which is replaced when all is done; True if every module was captured."""
+    partial = f"{out}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
     started = time.monotonic()
-    job = Capture(tree, modules, out, options)
+    job = Capture(tree, modules, partial, options)
     complete = job.run()
+    shutil.rmtree(out, ignore_errors=True)
+    os.rename(partial, out)
     count, seconds = len(job.captured), time.monotonic() - started
     print(f"{os.path.basename(out)}: {count} of {len(job.order)} modules captured in {seconds:.0f} s")
     return complete

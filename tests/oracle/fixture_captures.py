@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Captures the modules of fixtures/ on the kernels they were built for, small enough to be part of the repository.
 
-    fixture_captures.py [--kmodld BIN] [--cache DIR] [--specs] [SET...]
+    fixture_captures.py [--kmodld BIN] [--cache DIR] [--refresh] [SET...]
 
 makes fixtures/captures/SET.tar.xz of every SET below, or of those named. What the file holds is said in
-fixtures/captures/README.md. --specs boots nothing: it makes kernel.spec anew in the packs there are, after kmodld has
-learned to keep more of a kernel's image.
+fixtures/captures/README.md. --refresh boots nothing: it makes anew what is derived in the packs there are, kernel.spec
+(after kmodld has learned to keep more of an image) and the list of run-time state.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import tempfile
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import capture
 from compare import Set, read
+from elf import Elf
 from kernel_tree import ROOT, KernelTree, fetch
 from machine import MACHINES
 from runtime_state import holes
@@ -59,10 +60,12 @@ SETS = {
 KEPT = re.compile(
     r"_text|_stext|_etext|_sinittext|_einittext|_end|_edata|__bss_st\w*|__init_begin|__init_end|__entry_tramp_text_start"
     r"|__per_cpu_(start|end|load)|__fentry__|ftrace_(\w*caller|nop_ops|call|stub)|\w*return_thunk\w*"
-    r"|__x86_indirect_(jump_|call_)?thunk_\w*|srso_\w*|retbleed_\w*|\w*its_\w*thunk\w*|pv_ops|\w*nop_func|BUG_func|paravirt_BUG|_paravirt_\w*"
+    r"|__x86_indirect_(jump_|call_)?thunk_\w*|srso_\w*|retbleed_\w*|\w*its_\w*thunk\w*"
+    r"|pv_ops|\w*nop_func|BUG_func|paravirt_BUG|_paravirt_\w*"
     r"|__static_call_return\w*|__(start|stop)_static_call_\w+|boot_cpu_data|cpu_caps_\w+|alt_cb_patch_nops"
     r"|system_cpucaps|cpu_hwcaps|arm64_\w*caps\w*|trace_nop_print|uniproc_patched|noreplace_smp|cfi_mode|static_call_initialized"
-    r"|callthunks_initialized|skl_call_thunk_\w+|nr_cpu_ids|module_layout|ftrace_disabled|trace_event_\w*reg|perf_trace_\w+"
+    r"|callthunks_initialized|skl_call_thunk_\w+|pcpu_hot|relocate_kernel|process_srcu|delayed_work_timer_fn|nr_cpu_ids|module_layout"
+    r"|ftrace_disabled|trace_event_\w*reg|perf_trace_\w+"
 )
 
 
@@ -166,10 +169,6 @@ def captured_files(name, boot, tree, folder):
         for module, meta in captured.metas.items():
             elf = captured.elf(module)
             trim.add(elf, meta)
-            meta["not_compared"] = {
-                stage: [[hole.start, hole.size, hole.why] for hole in holes(stage, elf, meta, captured.facts)]
-                for stage in meta["stages"]
-            }
             packed[f"{module}/meta.json"] = json.dumps(meta).encode()
             for file in (f"{s}/{r['name']}.bin" for s in meta["stages"] for r in meta["regions"]):
                 packed[f"{module}/{file}"] = read(os.path.join(path, module, file))
@@ -182,10 +181,18 @@ def make(name, boot, arguments):
     folder = os.path.join(ROOT, "fixtures", boot.folder)
     with open(os.path.join(folder, "release"), encoding="utf-8") as file:
         tree = tree_of(file.read().strip(), boot.folder, arguments.cache)
-    if arguments.specs:
+    if arguments.refresh:
         files, complete = read_pack(arguments.out, name), True
     else:
         files, complete = captured_files(name, boot, tree, folder)
+    for file in (f for f in files if f.endswith("/meta.json")):
+        meta = json.loads(files[file])
+        elf = Elf(read(os.path.join(folder, f"{meta['module']}.ko")))
+        meta["not_compared"] = {
+            stage: [[hole.start, hole.size, hole.why] for hole in holes(stage, elf, meta, json.loads(files["set.json"]))]
+            for stage in meta["stages"]
+        }
+        files[file] = json.dumps(meta).encode()
     trim = Trim(folder)
     trim.names |= {symbol for _, symbol, of_module, _ in kallsyms_lines(files["kallsyms.txt"]) if not of_module}
     files["kernel.spec"] = spec_of(arguments.kmodld, tree, trim)
@@ -199,7 +206,7 @@ def main():
     target = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
     parser.add_argument("--kmodld", default=os.path.join(target, "release", "kmodld"))
     parser.add_argument("--cache", default=os.environ.get("KMODLD_KERNELS", os.path.join(ROOT, "target", "kernels")))
-    parser.add_argument("--specs", action="store_true")
+    parser.add_argument("--refresh", action="store_true")
     parser.add_argument("--out", default=os.path.join(ROOT, "fixtures", "captures"))
     parser.add_argument("set", nargs="*", metavar="SET")
     arguments = parser.parse_args()

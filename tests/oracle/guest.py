@@ -63,7 +63,7 @@ class Stub:
             if start >= 0 and end >= 0 and len(self._received) >= end + 3:
                 packet = self._received[start + 1 : end]
                 self._received = self._received[end + 3 :]
-                self._socket.sendall(b"+")
+                self._send(b"+")
                 return packet.decode("latin1")
             left = deadline - time.monotonic()
             if left <= 0:
@@ -79,9 +79,15 @@ class Stub:
                 raise GuestError("the guest ended")
             self._received += more
 
+    def _send(self, data):
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise GuestError(f"the gdb stub is gone: {error}") from None
+
     def run(self, command, timeout):
         packet = command.encode()
-        self._socket.sendall(b"$" + packet + b"#%02x" % (sum(packet) & 0xFF))
+        self._send(b"$" + packet + b"#%02x" % (sum(packet) & 0xFF))
         return self._receive(timeout)
 
     def resume(self, command, timeout):
@@ -105,7 +111,7 @@ class Guest:
         self._machine = machine
         self._folder = folder
         self._breakpoint_kind = machine.breakpoint_kind
-        self.cmdline = f"console={machine.console} panic=-1 {options.append}".strip()
+        self.cmdline = f"{machine.boot} panic=-1 {options.append}".strip()
         qmp, gdb = os.path.join(folder, "qmp"), os.path.join(folder, "gdb")
         # `timeout`: should this script be killed, its guest does not live on for ever.
         argv = ["timeout", "--foreground", "--kill-after=5", str(options.limit), qemu]

@@ -46,9 +46,10 @@ class Objects:
     why: str
 
 
+EVENT_MEMBERS = ("list", "event.node", "event.list", "event.type")
 OBJECTS = [
     Objects(r"event_class_\w+", "trace_event_class", ("fields",), "list of the event's fields, on the heap"),
-    Objects(r"event_\w+", "trace_event_call", ("list", "event.node", "event.type"), "links and number of a trace event"),
+    Objects(r"event_\w+", "trace_event_call", EVENT_MEMBERS, "links and number of a trace event"),
     Objects(r"__SCK__\w+", "static_call_key", ("mods", "type"), "list of the modules that use the key, on the heap"),
 ]
 
