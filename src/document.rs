@@ -317,12 +317,12 @@ impl Document {
     pub fn new(load: &Load<'_>, release: &str, said: &Findings) -> Self {
         let pcpu = load.info.file.index().pcpu;
         let imports = load.resolution.imports.iter().map(|i| ImportEntry {
-            name: text(&i.name),
+            name: text(i.name),
             addr: i.address.map(address),
-            owner: text(&i.owner),
+            owner: text(i.owner),
             crc: i.crc.map(crc),
             gpl_only: i.gpl_only,
-            namespace: some_text(&i.namespace),
+            namespace: some_text(i.namespace),
         });
         Document {
             module: load.info.file.name_text().into_owned(),

@@ -84,7 +84,7 @@ fn write_map(out: &mut String, load: &Load<'_>, release: &str) -> std::fmt::Resu
     writeln!(out, "\nimports")?;
     for import in &load.resolution.imports {
         let at = import.address.map_or(String::from("(not known)"), |a| format!("{a:#018x}"));
-        writeln!(out, "  {at:<18}  {}  ({})", printed(&import.name), printed(&import.owner))?;
+        writeln!(out, "  {at:<18}  {}  ({})", printed(import.name), printed(import.owner))?;
     }
     let explainer = Explainer::new(load);
     write_relocations(out, &explainer)?;

@@ -43,7 +43,7 @@ fn said(config: &KernelConfig, btf: Option<BaseBtf>, blobs: &[Vec<u8>]) -> Vec<F
         let mut said = opened.said.clone();
         let load = loader.load(&opened, &Args::default(), &Place::Kernel, None, &mut said);
         let kept = loader.keep(&load.unwrap());
-        loader.insert(kept);
+        loader.insert(kept, symres::Init::Returns(0), &mut said);
         all.push(said);
     }
     all
@@ -112,7 +112,7 @@ fn btf_1_and_3_what_the_kernel_makes_of_it() {
 fn kernel_of(tree: &Tree) -> Option<Kernel> {
     let image = tree.image.clone().filter(|p| p.is_file())?;
     let source = KernelSource { kernel: Some(image), config: tree.config.clone(), ..KernelSource::default() };
-    Some(source.describe().unwrap().into_kernel(Some(tree.release.clone())).unwrap())
+    Some(source.describe().unwrap().into_kernel(Some(tree.release.clone())).unwrap().0)
 }
 
 /// The `.BTF` of a module file; empty if it has none.

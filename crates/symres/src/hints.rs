@@ -137,7 +137,7 @@ pub fn unknown(
         return (why, Some(gpl_only(file)));
     }
     if let Some(exporter) = kernel.exporter_not_loaded(name) {
-        let module = printed(&exporter.module);
+        let module = printed(exporter.module);
         let mut hint = format!("load {module} first (--with)");
         if exporter.gpl_only && proprietary {
             hint.push_str("; but it exports the symbol to GPL-compatible modules only");
@@ -145,7 +145,7 @@ pub fn unknown(
         if !exporter.namespace.is_empty()
             && !file.modinfo().all("import_ns").any(|ns| *ns == *exporter.namespace)
         {
-            let ns = printed(&exporter.namespace);
+            let ns = printed(exporter.namespace);
             hint.push_str(&format!("; and add {} to {me}", import_ns(kernel, &ns)));
         }
         return (format!("{symbol} is exported by module {module}, which is not loaded"), Some(hint));

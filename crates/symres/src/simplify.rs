@@ -38,8 +38,8 @@ pub struct Resolution<'k> {
     pub values: Vec<u64>,
     /// What was taken from elsewhere, in symbol order.
     pub imports: Vec<Import<'k>>,
-    /// Symbols that have a value which nothing tells: exports without an address, and per-cpu
-    /// symbols where the per-cpu area is not known.
+    /// Symbols whose value nothing tells: exports without an address, per-cpu symbols where the per-cpu area is
+    /// not known, and what was refused.
     pub unknown: BTreeSet<u32>,
     /// Modules that this one depends on, in the order in which the edges are made: by the symbols it
     /// takes (DEP-1, DEP-2), never by modinfo `depends=` (DEP-4).
@@ -150,6 +150,8 @@ fn resolve<'a>(
         // SYM-5: only "not found" is forgiven to weak symbols.
         Err(Unresolved::NotFound) if bind == STB_WEAK || ignores(name) => None,
         Err(why) => {
+            // What a relocation would make of a value that is missing says nothing about the module.
+            out.unknown.insert(symbol);
             said.push(resolver.unknown_symbol(name, why, subject()));
             None
         }
