@@ -121,6 +121,11 @@ fn finish(args: &Link, loader: &Loader, load: &Load<'_>, said: &Findings) -> Res
     for what in &document.unknown {
         report::warn(&format!("not known: {what}"));
     }
+    if !document.unknown.is_empty() {
+        report::warn(
+            "what depends on it stays as it was: an image or SPEC (--kernel), --memory, --cpu-caps and --cpus tell of the running kernel (docs/final-bytes.md)",
+        );
+    }
     if args.json {
         return report::json(&document);
     }
