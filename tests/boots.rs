@@ -64,7 +64,7 @@ fn layout_50_and_54_whole_boots() {
             ..KernelSource::default()
         };
         let mut loader =
-            Loader::new(source.describe().unwrap().into_kernel(Some(release.to_owned())).unwrap());
+            Loader::new(source.describe().unwrap().into_kernel(Some(release.to_owned())).unwrap().0);
         let cpu = Cpu { erratum_843419: name.contains("843419") };
         let args = Args { stage: Stage::Relocated, cpu, ..Args::default() };
         let (mut loaded, mut exact) = (0, 0);
