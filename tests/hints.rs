@@ -36,7 +36,7 @@ fn loaded(name: &str, symbol: &str, gpl_only: bool, namespace: &str, proprietary
         namespace: namespace.as_bytes().into(),
     };
     let exports = ExportTable::new(vec![export]);
-    LoadedModule { name: name.as_bytes().into(), exports, proprietary, listed: false }
+    LoadedModule { exports, proprietary, ..LoadedModule::named(name.as_bytes()) }
 }
 
 fn kernel(minor: u16) -> Kernel {
