@@ -14,8 +14,8 @@ use elf_layout::{
 use finalize::finalizer::LoadFacts;
 use finalize::parse_args::{ParamEnv, parse_args};
 use finalize::{
-    Finalizer, Patch, Record, RunningKernel, RuntimeState, Step, finalize, post_relocation,
-    refuse_without_ftrace_plt, struct_module,
+    Finalizer, Patch, Record, RunningKernel, RuntimeState, Step, module_finalize, post_relocation,
+    prepare_coming_module, refuse_without_ftrace_plt, struct_module,
 };
 use reloc::{ARCHITECTURES, Architecture, Cpu, ModArch, ModPltSec, Symbols, apply_relocations, architecture};
 use symres::btf::btf_module_notify;
@@ -238,27 +238,38 @@ pub fn load_module<'d>(
     }
     refuse_without_ftrace_plt(&info, said);
     let mut record = Record::default();
-    if args.stage >= Stage::Final {
-        let load = LoadFacts {
+    let exports = exports(&info, &resolution);
+    // What was refused has no memory that the kernel would patch.
+    let patched = args.stage >= Stage::Final && !said.refused();
+    let mut module = Finalizer {
+        info: &info,
+        layout: &layout,
+        placement: &placement,
+        values: &resolution.values,
+        memory: &mut image,
+        load: LoadFacts {
             mod_arch: &mod_arch,
             taints: resolution.taints.module_mask(),
-            using_gplonly_symbols: resolution.imports.iter().any(|i| i.gpl_only),
+            using_gplonly_symbols: resolution.using_gplonly_symbols,
             sig_ok: opened.sig_ok(),
-        };
-        finalize(&mut Finalizer {
-            info: &info,
-            layout: &layout,
-            placement: &placement,
-            values: &resolution.values,
-            memory: &mut image,
-            load,
-            kernel: running,
-            record: &mut record,
-            said,
-            choices: args.choices,
-        });
+        },
+        kernel: running,
+        record: &mut record,
+        said,
+        choices: args.choices,
+    };
+    if patched {
+        module_finalize(&mut module);
     }
+    verify_exported_symbols(kernel, file, exports.iter().map(|e| &*e.name), module.said);
+    warn_unsorted(kernel, &exports, module.said);
+    let coming = !module.said.refused();
+    if patched && coming {
+        prepare_coming_module(&mut module);
+    }
+    btf_module_notify(kernel, file, &mut resolution.taints, said);
     let taints = at_stop.unwrap_or(resolution.taints);
+    let stage = args.stage;
     let mut load = Load {
         kernel,
         arch,
@@ -268,16 +279,11 @@ pub fn load_module<'d>(
         placement,
         image,
         resolution,
-        stage: args.stage,
+        stage,
         record,
         taints,
-        coming: false,
+        coming,
     };
-    let exports = load.export_table();
-    verify_exported_symbols(kernel, file, exports.iter().map(|e| &*e.name), said);
-    warn_unsorted(&exports, said);
-    load.coming = !said.refused();
-    btf_module_notify(kernel, file, &mut load.resolution.taints, said);
     if let Some(params) = args.params {
         load.parse_args(running, params, said);
     }
@@ -343,6 +349,21 @@ fn klp_find_object_symbol(kernel: &Kernel, name: &[u8], position: u64) -> Result
     }
 }
 
+/// The exports of a module at their final addresses.
+fn exports(info: &LoadInfo<'_>, resolution: &Resolution<'_>) -> Vec<Export> {
+    let known = |symbol: &u32| !resolution.unknown.contains(symbol);
+    let value = |symbol: u32| resolution.values.get(symbol as usize).copied().filter(|_| known(&symbol));
+    let of_file = ksymtab::exports(info.file, info.config.version);
+    let exports = of_file.into_iter().map(|e| Export {
+        name: e.name.into(),
+        address: value(e.symbol).map(|v| v.wrapping_add_signed(e.addend)),
+        crc: e.crc,
+        gpl_only: e.gpl_only,
+        namespace: e.namespace.into(),
+    });
+    exports.collect()
+}
+
 impl Load<'_> {
     /// `parse_args`, and what it leaves in the record.
     fn parse_args(&mut self, running: &Running<'_>, params: &[u8], said: &mut Findings) {
@@ -380,18 +401,7 @@ impl Load<'_> {
 
     /// The exports of the module at their final addresses.
     pub fn exports(&self) -> Vec<Export> {
-        let known = |symbol: &u32| !self.resolution.unknown.contains(symbol);
-        let value =
-            |symbol: u32| self.resolution.values.get(symbol as usize).copied().filter(|_| known(&symbol));
-        let of_file = ksymtab::exports(self.info.file, self.info.config.version);
-        let exports = of_file.into_iter().map(|e| Export {
-            name: e.name.into(),
-            address: value(e.symbol).map(|v| v.wrapping_add_signed(e.addend)),
-            crc: e.crc,
-            gpl_only: e.gpl_only,
-            namespace: e.namespace.into(),
-        });
-        exports.collect()
+        exports(&self.info, &self.resolution)
     }
 
     /// Its exports as the kernel finds them.

@@ -1,6 +1,6 @@
 //! What the kernel does to a module between its relocation and its init (spec 06, 07).
 //!
-//! [`finalize`] is the order of it; every step is a function of its own that says what it changed
+//! [`module_finalize`] and [`prepare_coming_module`] are the order of it; every step is a function of its own that says what it changed
 //! ([`Record`]). What depends on the running system comes through [`RunningKernel`].
 #![no_std]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
@@ -49,13 +49,18 @@ pub fn post_relocation(
     kallsyms::add_kallsyms(info, layout, placement, values, memory);
 }
 
-/// From `module_finalize` to the last notifier before init, in the kernel's order. Parameters are set
-/// after it ([`parse_args::parse_args`]).
-pub fn finalize(module: &mut Finalizer<'_, '_>) {
+/// `module_finalize` of the architecture, and `ftrace_module_init`.
+pub fn module_finalize(module: &mut Finalizer<'_, '_>) {
+    module.note_huge_tables();
     let Some(arch) = arch::arch(module.info.file.e_machine()) else { return };
     arch.module_finalize(module);
     ftrace::ftrace_module_init(module, arch);
-    // prepare_coming_module: notifiers by priority, then in the order of their registration.
+}
+
+/// `prepare_coming_module`: notifiers by priority, then in the order of their registration; and the members of
+/// `struct module`. Parameters are set after it ([`parse_args::parse_args`]).
+pub fn prepare_coming_module(module: &mut Finalizer<'_, '_>) {
+    let Some(arch) = arch::arch(module.info.file.e_machine()) else { return };
     jump_label::jump_label_add_module(module, arch);
     trace_events::trace_module_notify(module);
     arch.static_calls(module);

@@ -9,7 +9,7 @@ use elf_layout::bytes::printed;
 use elf_layout::elf::EM_X86_64;
 use elf_layout::{Errno, Finding, Findings, ModuleFile, Severity};
 
-use crate::exports::ExportTable;
+use crate::exports::{Export, missed};
 use crate::hints;
 use crate::kernel::Kernel;
 use crate::license::license_is_gpl_compatible;
@@ -329,9 +329,10 @@ fn one_table_only(file: &ModuleFile<'_>, exports: bool, said: &mut Findings) {
 }
 
 /// SYM-33: exports that nobody will find, as the kernel looks for them by binary search.
-pub fn warn_unsorted(exports: &ExportTable, said: &mut Findings) {
-    let missed = exports.missed().count();
-    let names: Vec<_> = exports.missed().take(3).map(|e| printed(&e.name)).collect();
+pub fn warn_unsorted(kernel: &Kernel, exports: &[Export], said: &mut Findings) {
+    let all = || missed(exports, kernel.config.version.since(7, 1));
+    let missed = all().count();
+    let names: Vec<_> = all().take(3).map(|e| printed(&e.name)).collect();
     if missed != 0 {
         let why = format!(
             "its exports are not sorted by name: the kernel's binary search misses {missed} of them ({})",

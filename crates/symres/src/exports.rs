@@ -39,20 +39,9 @@ impl ExportTable {
     /// Indexes the records of a module in their order: `__ksymtab`, then `__ksymtab_gpl`; all in one table
     /// since v7.1 (SYM-39). Where they are not sorted, what the kernel misses is missed (SYM-33).
     pub fn of_records(exports: Vec<Export>, one_table: bool) -> Self {
-        let plain = exports.iter().take_while(|e| !e.gpl_only).count();
-        let split = if one_table { exports.len() } else { plain };
-        let (first, second) = exports.split_at_checked(split).unwrap_or((&exports, &[]));
-        let sorted = |table: &[Export]| table.is_sorted_by(|a, b| a.name < b.name);
-        let unsorted = (!sorted(first) || !sorted(second)).then_some(split);
+        let [first, second] = tables(&exports, one_table);
+        let unsorted = (!is_sorted(first) || !is_sorted(second)).then_some(first.len());
         ExportTable { unsorted, ..ExportTable::new(exports) }
-    }
-
-    /// The exports that the kernel's binary search does not come to (SYM-33).
-    pub fn missed(&self) -> impl Iterator<Item = &Export> {
-        let tables = self.tables();
-        let missed = move |e: &&Export| !tables.iter().any(|t| bsearch(t, &e.name).is_some());
-        let all: &[Export] = if self.unsorted.is_some() { &self.exports } else { &[] };
-        all.iter().filter(missed)
     }
 
     /// The two tables, if they have to be told apart.
@@ -78,6 +67,25 @@ impl ExportTable {
         let usable = found.filter_map(|p| self.exports.get(p as usize)).filter(|e| gplok || !e.gpl_only);
         usable.min_by_key(|e| e.gpl_only)
     }
+}
+
+/// The records of a module as the kernel's tables.
+fn tables(exports: &[Export], one_table: bool) -> [&[Export]; 2] {
+    let plain = exports.iter().take_while(|e| !e.gpl_only).count();
+    let split = if one_table { exports.len() } else { plain };
+    let (first, second) = exports.split_at_checked(split).unwrap_or((exports, &[]));
+    [first, second]
+}
+
+fn is_sorted(table: &[Export]) -> bool {
+    table.is_sorted_by(|a, b| a.name < b.name)
+}
+
+/// The records of a module, in their order, that the kernel's binary search does not come to (SYM-33).
+pub fn missed(exports: &[Export], one_table: bool) -> impl Iterator<Item = &Export> {
+    let tables = tables(exports, one_table);
+    let all = if tables.iter().all(|t| is_sorted(t)) { &[] } else { exports };
+    all.iter().filter(move |e| !tables.iter().any(|t| bsearch(t, &e.name).is_some()))
 }
 
 /// The kernel's `bsearch` over one table (SYM-33, SYM-34): which of several records of a name it
@@ -146,7 +154,7 @@ mod tests {
             [at(&unsorted, "b", true), at(&unsorted, "c", true), at(&unsorted, "a", true)],
             [Some(0), Some(1), None]
         );
-        let missed: Vec<&[u8]> = unsorted.missed().map(|e| &*e.name).collect();
+        let missed: Vec<&[u8]> = missed(&unsorted.exports, false).map(|e| &*e.name).collect();
         assert_eq!(missed, [b"a"], "SYM-33");
         // Of equal names the first probe wins: the one in the middle.
         assert_eq!(at(&table(&["a", "a", "a"], 3, false), "a", true), Some(1), "SYM-34");
