@@ -23,6 +23,8 @@ pub struct Facts {
     pub loaded: Option<Arc<LoadedModule>>,
     /// Names that it takes and that neither the kernel nor the modules loaded at the start export.
     pub needs: Box<[Box<[u8]>]>,
+    /// The files that Module.symvers says all those come from, if it does.
+    described: Option<Box<[usize]>>,
     /// modinfo `depends=`
     depends: Box<[u8]>,
 }
@@ -65,6 +67,7 @@ impl Facts {
             name: file.name().into(),
             loaded: has_exports.then(loaded).map(Arc::new),
             needs: needs.into(),
+            described: None,
             depends: file.modinfo().get("depends").unwrap_or_default().into(),
         }
     }
@@ -108,6 +111,8 @@ pub struct Catalog<'s> {
     exporters: HashMap<Box<[u8]>, Vec<usize>>,
     /// By file: the files it takes names from, once known.
     providers: Vec<Option<Box<[usize]>>>,
+    /// By file: does it export exactly what Module.symvers says? Once that is known.
+    as_described: Vec<Option<bool>>,
 }
 
 impl<'s> Catalog<'s> {
@@ -116,7 +121,8 @@ impl<'s> Catalog<'s> {
         let (mut facts, mut providers) = (Vec::new(), Vec::new());
         facts.resize_with(set.len(), || None);
         providers.resize_with(set.len(), || None);
-        Catalog { set, facts, unread: set.len(), exporters: HashMap::new(), providers }
+        let as_described = vec![None; set.len()];
+        Catalog { set, facts, unread: set.len(), exporters: HashMap::new(), providers, as_described }
     }
 
     /// Takes over what a file says; what it said before stays, should it have changed since.
@@ -140,6 +146,9 @@ impl<'s> Catalog<'s> {
             return;
         };
         *module = Arc::new(LoadedModule { proprietary: true, ..LoadedModule::clone(module) });
+        if let Some(known) = self.as_described.get_mut(index) {
+            *known = Some(false);
+        }
     }
 
     /// As which module others see a file, if it exports anything.
@@ -171,12 +180,42 @@ impl<'s> Catalog<'s> {
         Ok(others.min_by_key(rank).map_or(Provider::Nobody, Provider::File))
     }
 
+    /// Does a file export exactly what Module.symvers says of its module, and nothing that it says of another?
+    fn exports_as_described(&mut self, file: usize, kernel: &Kernel) -> Option<bool> {
+        if let Some(known) = self.as_described.get(file).copied().flatten() {
+            return Some(known);
+        }
+        let module = self.facts(file)?.loaded.as_ref()?;
+        let same = |export: &Export| {
+            let told = kernel.not_loaded(&export.name).filter(|told| told.name == module.name);
+            told.is_some_and(|told| {
+                let found = |gplok| module.exports.find(&export.name, gplok);
+                [true, false].into_iter().all(|gplok| found(gplok) == told.exports.find(&export.name, gplok))
+            })
+        };
+        let told = module.exports.iter().next().and_then(|e| kernel.not_loaded(&e.name));
+        let all = told.is_some_and(|told| told.exports.iter().count() == module.exports.iter().count());
+        let known = all && !module.proprietary && module.exports.iter().all(same);
+        if let Some(slot) = self.as_described.get_mut(file) {
+            *slot = Some(known);
+        }
+        Some(known)
+    }
+
+    /// The files that a file takes names from, if they are those that Module.symvers names, and as it says they are.
+    fn described(&mut self, index: usize, kernel: &Kernel) -> Option<Box<[usize]>> {
+        let files = self.facts(index)?.described.clone()?;
+        files.iter().all(|file| self.exports_as_described(*file, kernel) == Some(true)).then_some(files)
+    }
+
     /// The files that a file takes names from.
     fn providers(&mut self, index: usize, kernel: &Kernel) -> Result<&[usize], Missing> {
         if self.providers.get(index).is_some_and(Option::is_none) {
+            let described = self.described(index, kernel);
             let facts = self.facts(index).ok_or(Missing::File(index))?;
-            let mut all = Vec::new();
-            for name in &facts.needs {
+            let mut all: Vec<usize> = described.as_deref().unwrap_or_default().into();
+            let undescribed = if described.is_some() { &[][..] } else { &facts.needs };
+            for name in undescribed {
                 if let Provider::File(file) = self.provider(index, name, kernel)?
                     && !all.contains(&file)
                 {
@@ -226,6 +265,7 @@ impl<'s> Catalog<'s> {
     /// Does everything that this module needs look as Module.symvers says it does (SET-7)? `None` as long as that is not known.
     pub fn is_as_described(&mut self, index: usize, kernel: &Kernel) -> Option<bool> {
         let before = self.before(index, kernel).ok()?;
+        let described = self.described(index, kernel).is_some();
         let facts = self.facts(index)?;
         let same = |name: &[u8]| -> Option<bool> {
             let provider = match self.provider(index, name, kernel).ok()? {
@@ -238,7 +278,7 @@ impl<'s> Catalog<'s> {
             let told = (described.exports.find(name, true), described.exports.find(name, false));
             Some(found == told && loaded.name == described.name && !loaded.proprietary)
         };
-        for name in &facts.needs {
+        for name in facts.needs.iter().filter(|_| !described) {
             if !same(name)? {
                 return Some(false);
             }
@@ -272,19 +312,35 @@ fn described_provider(set: &Set, index: usize, name: &[u8], kernel: &Kernel) -> 
 
 /// Before anything but a module itself was read: the modules that Module.symvers says its needs come from. `None` if
 /// it does not tell that for all of them, while others could.
-pub fn described(set: &Set, index: usize, facts: &Facts, kernel: &Kernel) -> Option<Vec<Arc<LoadedModule>>> {
+pub fn described(
+    set: &Set,
+    index: usize,
+    facts: &mut Facts,
+    kernel: &Kernel,
+) -> Option<Vec<Arc<LoadedModule>>> {
     let mut modules: Vec<Arc<LoadedModule>> = Vec::new();
+    let mut files = Vec::new();
     for name in &facts.needs {
-        if described_provider(set, index, name, kernel).is_none() {
+        let Some(module) = kernel.not_loaded(name) else {
             if set.len() == 1 {
                 continue;
             }
             return None;
+        };
+        if modules.iter().any(|m| Arc::ptr_eq(m, module)) {
+            continue;
         }
-        let module = kernel.not_loaded(name)?;
-        if !modules.iter().any(|m| Arc::ptr_eq(m, module)) {
-            modules.push(Arc::clone(module));
-        }
+        let Some(file) = set.named(&module.name).filter(|file| *file != index) else {
+            if set.len() == 1 {
+                continue;
+            }
+            return None;
+        };
+        files.push(file);
+        modules.push(Arc::clone(module));
+    }
+    if set.len() != 1 {
+        facts.described = Some(files.into());
     }
     Some(modules)
 }

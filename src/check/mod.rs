@@ -13,7 +13,7 @@ use symres::Taint;
 
 use crate::document::{FindingEntry, findings};
 use crate::load::{Args, Opened, open};
-use crate::loader::{Loader, Place};
+use crate::loader::{Loader, Place, Workspace};
 
 /// What a kernel makes of one module, as `check --jsonl` prints it.
 #[derive(Debug, Serialize)]
@@ -64,20 +64,27 @@ impl Verdict {
 
 /// Checks one module, already decompressed, against a kernel with the modules loaded so far.
 pub fn check(loader: &Loader, file: &str, bytes: &[u8], args: &Args<'_>) -> Verdict {
-    judge(loader, file, &open(bytes, &loader.kernel, args.flags), args).0
+    judge(loader, file, &open(bytes, &loader.kernel, args.flags), args, &mut Workspace::default()).0
 }
 
 /// The verdict on a module, and whether it is marked as proprietary (LIC-5).
-fn judge(loader: &Loader, file: &str, opened: &Opened<'_>, args: &Args<'_>) -> (Verdict, bool) {
+fn judge(
+    loader: &Loader,
+    file: &str,
+    opened: &Opened<'_>,
+    args: &Args<'_>,
+    workspace: &mut Workspace,
+) -> (Verdict, bool) {
     let mut said = opened.said.clone();
     if opened.signature.pkcs7.is_some() && loader.kernel.trusted().next().is_none() {
         let why = "the keys that this kernel trusts are not known: the signature counts as good";
         let hint = "give the kernel's image or a SPEC made of it (--kernel), and the certificates of other keyrings (--keyring)";
         said.push(Finding::note("SIG-8", Severity::Note, why).hint(hint));
     }
-    let load = loader.load(opened, args, &Place::Kernel, None, &mut said);
+    let load = loader.load_in(workspace, opened, args, &Place::Kernel, None, &mut said);
     let proprietary = load.as_ref().is_some_and(|l| l.resolution.taints.module_has(Taint::ProprietaryModule));
-    let taints = load.map(|l| l.taints.module_letters()).unwrap_or_default();
+    let taints = load.as_ref().map(|l| l.taints.module_letters()).unwrap_or_default();
+    load.into_iter().for_each(|load| workspace.recycle(load));
     let release = Some(&loader.kernel.release).filter(|release| !release.is_empty()).cloned();
     (verdict(file, release, opened, &said, taints), proprietary)
 }

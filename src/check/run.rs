@@ -23,7 +23,7 @@ use crate::document::FindingEntry;
 use crate::error::Error;
 use crate::input::Buffers;
 use crate::load::{Args, open};
-use crate::loader::Loader;
+use crate::loader::{Loader, Workspace};
 
 /// Results that wait for their turn take about this many bytes at most; what does not fit is judged again later.
 const HELD_MAX: usize = 48 << 20;
@@ -160,6 +160,13 @@ impl View<'_> {
         }
         notes
     }
+}
+
+/// Memory of a thread that it uses for one module after the other.
+#[derive(Debug, Default)]
+struct Memory {
+    buffers: Buffers,
+    workspace: Workspace,
 }
 
 /// What all threads share.
@@ -354,13 +361,13 @@ impl<'a> Run<'a> {
         list.extend(others);
         let mut judges_all = true;
         while !list.is_empty() {
-            self.pass(&list, |index, buffers| self.first(index, judges_all, buffers));
+            self.pass(&list, |index, memory| self.first(index, judges_all, memory));
             (list, judges_all) = self.missing();
         }
         for target in 0..self.targets.len() {
             let list = self.unsettled_providers(target);
             let at: HashMap<usize, usize> = list.iter().enumerate().map(|(at, file)| (*file, at)).collect();
-            self.pass(&list, |index, buffers| {
+            self.pass(&list, |index, memory| {
                 let mut state = self.lock();
                 let is_earlier = |file: &usize| at.get(file).is_some_and(|p| Some(p) < at.get(&index));
                 let needs = state.before(target, index);
@@ -368,31 +375,31 @@ impl<'a> Run<'a> {
                     state = self.wait(state);
                 }
                 drop(state);
-                self.exact(index, &[target], false, buffers);
+                self.exact(index, &[target], false, memory);
             });
         }
         let list = self.lock().unfinished();
-        self.pass(&list, |index, buffers| {
+        self.pass(&list, |index, memory| {
             let mut state = self.lock();
             while !state.stopped && state.held() > HELD_MAX && state.head != index {
                 state = self.wait(state);
             }
             let targets = state.open_targets(index);
             drop(state);
-            self.exact(index, &targets, true, buffers);
+            self.exact(index, &targets, true, memory);
         });
         self.lock().finished = true;
         self.to_tell.notify_all();
     }
 
     /// Does something for every file of a list, on all threads.
-    fn pass(&self, list: &[usize], work: impl Fn(usize, &mut Buffers) + Sync) {
+    fn pass(&self, list: &[usize], work: impl Fn(usize, &mut Memory) + Sync) {
         self.lock().progress = (0, list.len());
         let next = AtomicUsize::new(0);
         let worker = || {
-            let mut buffers = Buffers::default();
+            let mut memory = Memory::default();
             while let Some(index) = list.get(next.fetch_add(1, Ordering::Relaxed)) {
-                work(*index, &mut buffers);
+                work(*index, &mut memory);
                 let mut state = self.lock();
                 state.progress.0 = state.progress.0.saturating_add(1);
                 state.advance();
@@ -421,8 +428,9 @@ impl<'a> Run<'a> {
     }
 
     /// Reads a file for the first time, and judges it if all that it needs is described.
-    fn first(&self, index: usize, judges_all: bool, buffers: &mut Buffers) {
+    fn first(&self, index: usize, judges_all: bool, memory: &mut Memory) {
         let path = self.set.file(index);
+        let Memory { buffers, workspace } = memory;
         let bytes = match buffers.read_decompressed(path) {
             Ok(bytes) => bytes,
             Err(error) => return self.lock().put_unreadable(index, error),
@@ -432,13 +440,14 @@ impl<'a> Run<'a> {
             let kernel = &target.loader.kernel;
             let knows = self.set.len() == 1 || kernel.modules_not_loaded().next().is_some();
             let mut opened = open(bytes, if knows { kernel } else { unsigned }, target.args.flags);
-            let facts = opened.module.as_ref().map_or_else(Facts::default, |file| Facts::of(file, kernel));
-            let before = described(self.set, index, &facts, kernel).filter(|_| judges);
+            let mut facts =
+                opened.module.as_ref().map_or_else(Facts::default, |file| Facts::of(file, kernel));
+            let before = described(self.set, index, &mut facts, kernel).filter(|_| judges);
             let judged = before.map(|before| {
                 if !knows {
                     opened = open(bytes, kernel, target.args.flags);
                 }
-                self.judge(target, index, &opened, before)
+                self.judge(target, index, &opened, before, workspace)
             });
             let mut state = self.lock();
             let Some(view) = state.views.get_mut(at) else { continue };
@@ -450,7 +459,8 @@ impl<'a> Run<'a> {
     }
 
     /// Judges a module after the modules that it needs.
-    fn exact(&self, index: usize, targets: &[usize], keep: bool, buffers: &mut Buffers) {
+    fn exact(&self, index: usize, targets: &[usize], keep: bool, memory: &mut Memory) {
+        let Memory { buffers, workspace } = memory;
         let bytes = match buffers.read_decompressed(self.set.file(index)) {
             Ok(bytes) => bytes,
             Err(error) => return self.lock().put_unreadable(index, error),
@@ -459,7 +469,7 @@ impl<'a> Run<'a> {
             let Some(target) = self.targets.get(*at) else { continue };
             let before = self.lock().loaded_before(*at, index);
             let opened = open(bytes, &target.loader.kernel, target.args.flags);
-            let judged = self.judge(target, index, &opened, before);
+            let judged = self.judge(target, index, &opened, before, workspace);
             self.lock().put(*at, index, judged, true, keep);
         }
     }
@@ -470,12 +480,13 @@ impl<'a> Run<'a> {
         index: usize,
         opened: &crate::load::Opened<'_>,
         before: Vec<Arc<LoadedModule>>,
+        workspace: &mut Workspace,
     ) -> (Verdict, bool) {
         let file = self.set.file(index).display().to_string();
         let (mut verdict, proprietary) = if before.is_empty() {
-            judge(&target.loader, &file, opened, &target.args)
+            judge(&target.loader, &file, opened, &target.args, workspace)
         } else {
-            judge(&target.loader.with_modules(before), &file, opened, &target.args)
+            judge(&target.loader.with_modules(before), &file, opened, &target.args, workspace)
         };
         if target.label.is_some() {
             verdict.kernel.clone_from(&target.label);

@@ -7,6 +7,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use elf_layout::KernelConfig;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
 
 use crate::btf::BaseBtf;
 use crate::early::BootParams;
@@ -132,7 +134,7 @@ pub struct Kernel {
     /// Oldest first.
     modules: Vec<Arc<LoadedModule>>,
     /// By exported name: the modules of Module.symvers that are not loaded.
-    unloaded: Arc<BTreeMap<Box<[u8]>, Arc<LoadedModule>>>,
+    unloaded: Arc<HashMap<Box<[u8]>, Arc<LoadedModule>, RandomState>>,
     /// Are the exports known, or only symbols (KSYM-2)?
     knows_exports: bool,
     addresses: bool,
@@ -197,7 +199,7 @@ impl Kernel {
         };
         let mut exports_of = |name: &[u8]| of_owner.remove(&Some(name.to_vec())).unwrap_or_default();
         let modules = loaded.iter().rev().map(|name| module(name, exports_of(name), true)).collect();
-        let mut unloaded = BTreeMap::new();
+        let mut unloaded = HashMap::with_hasher(RandomState::default());
         for (name, exports) in of_unloaded {
             let module = module(&name, exports, false);
             unloaded.extend(module.exports.iter().map(|e| (e.name.clone(), Arc::clone(&module))));
