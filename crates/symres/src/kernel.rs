@@ -348,7 +348,7 @@ mod tests {
         assert_eq!((owner.name(), export.address, &*export.namespace), (&b"b"[..], Some(0x2000), &b"NS"[..]));
         assert!(kernel.find_symbol(b"gpl", false, b"me").is_none(), "SYM-31");
         assert!(kernel.find_symbol(b"gpl", true, b"b").is_none(), "DEP-6");
-        assert_eq!(kernel.exporter_not_loaded(b"later").map(|n| &*n.module), Some(&b"c"[..]));
+        assert_eq!(kernel.exporter_not_loaded(b"later").map(|n| n.module), Some(&b"c"[..]));
     }
 
     #[test]
