@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 /// One file per family of rules; a code's section begins with its heading, `## CODE: TITLE`.
-const FAMILIES: [&str; 16] = [
+const FAMILIES: [&str; 17] = [
     include_str!("../docs/findings/SIG.md"),
     include_str!("../docs/findings/VAL.md"),
     include_str!("../docs/findings/LIFE.md"),
@@ -21,6 +21,7 @@ const FAMILIES: [&str; 16] = [
     include_str!("../docs/findings/FIN.md"),
     include_str!("../docs/findings/BTF.md"),
     include_str!("../docs/findings/PARAM.md"),
+    include_str!("../docs/findings/SET.md"),
 ];
 
 /// What a code stands for.

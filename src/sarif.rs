@@ -7,15 +7,11 @@ use serde_json::{Value, json};
 
 use crate::check::Verdict;
 use crate::document::FindingEntry;
+use crate::explain::explain;
 
 /// What the document begins with; results follow, separated by commas, then [`Sarif::end`].
 pub const BEGIN: &str = "{\"$schema\":\"https://json.schemastore.org/sarif-2.1.0.json\",\"version\":\"2.1.0\",\
     \"runs\":[{\"results\":[";
-
-/// The rules that exist, a line each: `- CODE text`.
-const RULES: &str = include_str!("../docs/spec/IMPLEMENTED.md");
-/// Where they are explained.
-const HELP: &str = "docs/spec/README.md";
 
 /// A document while it is written.
 #[derive(Debug, Default)]
@@ -66,11 +62,7 @@ impl Sarif {
 
     /// What the document ends with.
     pub fn end(self) -> String {
-        let rule = |code: &&'static str| {
-            let text = text_of(code);
-            json!({ "id": code, "shortDescription": { "text": text }, "help": { "text": format!("Rule {code}: see {HELP}.") } })
-        };
-        let rules: Vec<Value> = self.rules.iter().map(rule).collect();
+        let rules: Vec<Value> = self.rules.iter().map(|code| rule(code)).collect();
         let driver = json!({
             "name": "kmodld",
             "version": env!("CARGO_PKG_VERSION"),
@@ -85,10 +77,15 @@ impl Sarif {
     }
 }
 
-/// What a rule is about, in a few words; its code, if nothing is written about it.
-fn text_of(code: &str) -> &str {
-    let of_line = |line: &'static str| line.strip_prefix("- ")?.strip_prefix(code)?.strip_prefix(' ');
-    RULES.lines().find_map(of_line).map_or(code, |text| text.strip_prefix("in part: ").unwrap_or(text))
+/// A `reportingDescriptor`: what `kmodld explain` says of a code; the code alone, if it says nothing.
+fn rule(code: &str) -> Value {
+    match explain(code) {
+        Some(e) => {
+            let help = json!({ "text": e.text, "markdown": e.text });
+            json!({ "id": code, "shortDescription": { "text": e.title }, "help": help })
+        }
+        None => json!({ "id": code, "shortDescription": { "text": code } }),
+    }
 }
 
 fn level(severity: &str) -> &'static str {
@@ -126,8 +123,10 @@ mod tests {
 
     #[test]
     fn rules_have_texts() {
-        assert_eq!(text_of("SIG-2"), "marker");
-        assert_eq!(text_of("VAL-4"), "the largest file size");
-        assert_eq!(text_of("NO-1"), "NO-1");
+        let descriptor = rule("VAL-11");
+        assert_eq!(descriptor["shortDescription"]["text"], "not an ELF file");
+        let help = descriptor["help"]["text"].as_str().unwrap();
+        assert!(help.contains("- Kernel: `elf_validity_ehdr`") && help.contains("- Fix: "), "{help}");
+        assert_eq!(rule("NO-1"), json!({ "id": "NO-1", "shortDescription": { "text": "NO-1" } }));
     }
 }

@@ -10,6 +10,8 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+
 use common::kmodld;
 
 #[test]
@@ -35,6 +37,20 @@ fn without_a_code_all_are_listed() {
         let one = kmodld(["explain", code]).exits(0).stdout;
         assert!(one.starts_with(&format!("{code}: ")), "{code}: {one}");
     }
+}
+
+/// No file of texts is left out, and no family stands in another's file.
+#[test]
+fn every_family_has_its_file_and_is_listed() {
+    let listed: BTreeSet<String> =
+        kmodld::explain::all().map(|e| e.code.rsplit_once('-').unwrap().0.to_owned()).collect();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/findings");
+    let mut files: BTreeSet<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap().replace(".md", ""))
+        .collect();
+    assert!(files.remove("README"));
+    assert_eq!(listed, files);
 }
 
 #[test]
