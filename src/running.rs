@@ -231,6 +231,11 @@ impl RunningKernel for Running<'_> {
         self.kernel.symbols.address(name)
     }
 
+    fn symbols_with(&self, prefix: &str) -> Vec<u64> {
+        let own = self.kernel.symbols.iter().filter(|s| s.module.is_none());
+        own.filter(|s| s.name.starts_with(prefix.as_bytes())).map(|s| s.address).collect()
+    }
+
     fn read(&self, address: u64, out: &mut [u8]) -> bool {
         read_pieces(&self.machine.live, address, out) || self.read_initial(address, out)
     }

@@ -1,5 +1,6 @@
 //! What the bytes of a module depend on besides its file and its place: the kernel that runs.
 
+use alloc::vec::Vec;
 use core::fmt::Debug;
 
 use crate::{coming, struct_module};
@@ -18,6 +19,9 @@ pub struct Member {
 pub trait RunningKernel: Debug + Sync {
     /// Address of the kernel's own symbol of that name; `None` too if several have it.
     fn symbol(&self, name: &str) -> Option<u64>;
+
+    /// Addresses of the kernel's own symbols whose names begin so, in any order; names may share one.
+    fn symbols_with(&self, prefix: &str) -> Vec<u64>;
 
     /// Fills `out` with the kernel's memory at `address`; false if not every byte of it is known. Pointers
     /// that come from a kernel image are those before KASLR: read them with [`RunningKernel::pointer`].
@@ -51,6 +55,10 @@ pub struct Unknown;
 impl RunningKernel for Unknown {
     fn symbol(&self, _: &str) -> Option<u64> {
         None
+    }
+
+    fn symbols_with(&self, _: &str) -> Vec<u64> {
+        Vec::new()
     }
 
     fn read(&self, _: u64, _: &mut [u8]) -> bool {

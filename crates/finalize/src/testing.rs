@@ -65,6 +65,9 @@ impl RunningKernel for TestKernel {
     fn symbol(&self, name: &str) -> Option<u64> {
         self.symbols.get(name).copied()
     }
+    fn symbols_with(&self, prefix: &str) -> Vec<u64> {
+        self.symbols.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, at)| *at).collect()
+    }
     fn read(&self, address: u64, out: &mut [u8]) -> bool {
         self.memory.iter().any(|(at, bytes)| {
             let from = address.checked_sub(*at).map(|from| from as usize);

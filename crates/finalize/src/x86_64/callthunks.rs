@@ -18,6 +18,8 @@ use crate::record::Step;
 const TEMPLATE_MAX: u64 = 32;
 /// KEXEC_CONTROL_CODE_MAX_SIZE
 const KEXEC_CODE: u64 = 2048;
+/// CONFIG_FUNCTION_PADDING_BYTES, with GCC also CONFIG_FUNCTION_ALIGNMENT. A template fits once.
+const PADDING: u64 = 16;
 /// The step by which KASLR moves a kernel (CONFIG_PHYSICAL_ALIGN).
 const SLIDE: u64 = 1 << 21;
 /// Addresses from here on belong to modules (MODULES_VADDR).
@@ -44,6 +46,9 @@ pub struct CallThunks {
     kernel: Range<u64>,
     skipped: Vec<u64>,
     kexec: Range<u64>,
+    /// Where the kernel's functions have padding, sorted: objtool names it `__pfx_FUNCTION`
+    /// (CONFIG_PREFIX_SYMBOLS). Empty if it did not.
+    padding: Vec<u64>,
 }
 
 impl CallThunks {
@@ -62,12 +67,15 @@ impl CallThunks {
         let kernel = module.kernel_symbol("_text")?..module.kernel_symbol("_etext")?;
         relocate_template(&mut template, template_at, module.kernel.symbol("pcpu_hot"));
         let kexec = module.kernel.symbol("relocate_kernel").unwrap_or(0);
+        let mut padding = module.kernel.symbols_with("__pfx_");
+        padding.sort_unstable();
         Some(Some(CallThunks {
             template,
             template_at,
             kernel,
             skipped: SKIPPED.into_iter().filter_map(|name| module.kernel.symbol(name)).collect(),
             kexec: kexec..kexec.saturating_add(KEXEC_CODE.min(kexec)),
+            padding,
         }))
     }
 
@@ -112,7 +120,14 @@ impl CallThunks {
             // In an image it is still free, in a running kernel it may be patched.
             return (now == code || is_free(&now)).then_some(pad);
         }
-        // All that compilers make for such a kernel has padding.
+        if !self.padding.is_empty() && self.kernel.contains(&target) {
+            return self.padding.binary_search(&target.wrapping_sub(PADDING)).is_ok().then_some(pad);
+        }
+        // What compilers make for such a kernel has padding before its first byte; a call that goes into the
+        // padding itself, since it was patched before, finds no more of it.
+        if !target.is_multiple_of(PADDING) {
+            return None;
+        }
         module.record.not_known("padding before functions that are called with call depth tracking");
         Some(pad)
     }

@@ -461,6 +461,36 @@ fn fin_77_call_thunks() {
     });
 }
 
+/// Without the kernel's text: what tells where padding is.
+#[test]
+fn fin_77_padding_that_cannot_be_read() {
+    let module = with_list("6.12.0", ".call_sites", 2);
+    // Where a call goes that is listed twice, as calls in alternatives are, and whether that is known.
+    let run = |prefix: Option<u64>, target: u64| {
+        let mut kernel = kernel(&[RETPOLINE, RETHUNK, CALL_DEPTH]);
+        let template = [0x65, 0x48, 0xc1, 0x3c, 0x25, 0, 0, 0, 5];
+        kernel.memory.push((KERNEL + 0xc000, template.to_vec()));
+        kernel.symbols.extend(prefix.map(|at| ("__pfx_padded", at)));
+        module.run(&kernel, |m| {
+            let [text, at] = [".text", ".call_sites"].map(|name| address(m, name));
+            put(m, text, &text_gen_insn(CALL, text, target));
+            for at in [at, at + 4] {
+                put(m, at, &relative(at, text));
+            }
+            callthunks::callthunks_patch_module_calls(m, core::iter::empty());
+            let goes = (text + 5).wrapping_add_signed(i64::from(m.u32(text + 1).unwrap() as i32));
+            (target - goes, m.record.unknown.is_empty())
+        })
+    };
+    let function = KERNEL + 0x6000;
+    assert_eq!(run(Some(function - 16), function), (9, true), "FIN-77: named padding; once only");
+    assert_eq!(run(Some(function - 16), function + 0x100), (0, true), "FIN-77: entry code has none");
+    assert_eq!(run(None, function), (9, false), "FIN-77: supposed; once only");
+    assert_eq!(run(None, function + 8), (0, true), "FIN-77: no function begins there");
+    let elsewhere = 0xffff_ffff_a000_0000;
+    assert_eq!(run(Some(function - 16), elsewhere), (9, false), "FIN-77: another module's");
+}
+
 /// A module with sites (offset in .text, code, address of the key) of static calls.
 fn static_calls_of<T>(
     kernel: &TestKernel,
