@@ -5,7 +5,7 @@
 
 makes fixtures/captures/SET.tar.xz of every SET below, or of those named. What the file holds is said in
 fixtures/captures/README.md. --refresh boots nothing: it makes anew what is derived in the packs there are, kernel.spec
-(after kmodld has learned to keep more of an image) and the list of run-time state.
+(after kmodld has learned to keep more of an image), the symbols of padding before functions, and the list of run-time state.
 """
 
 import argparse
@@ -69,6 +69,10 @@ KEPT = re.compile(
 )
 
 
+# What objtool names the padding before a function, with the function's name behind it.
+PADDING = "__pfx_"
+
+
 def kallsyms_lines(text):
     """(address, name, whether a module's) and the line."""
     for line in text.splitlines():
@@ -81,6 +85,7 @@ class Trim:
 
     def __init__(self, folder):
         self.names, self.addresses = set(), set()
+        self.linked = b""  # the kallsyms that were trimmed last
         with open(os.path.join(folder, "Module.symvers"), encoding="utf-8") as file:
             self.add_names(line.split("\t")[1] for line in file)
 
@@ -97,17 +102,20 @@ class Trim:
             self.addresses |= {int(key, 16), *struct.unpack("<2Q", bytes.fromhex(state))} - {0}
 
     def keeps(self, name, address=None):
+        # The padding before a function goes with it.
+        name = name.removeprefix(PADDING)
         return name in self.names or address in self.addresses or KEPT.fullmatch(name) is not None
 
     def kallsyms(self, text):
         kept = [line for at, name, of_module, line in kallsyms_lines(text) if of_module or self.keeps(name, at)]
-        return b"".join(line + b"\n" for line in kept)
+        self.linked = b"".join(line + b"\n" for line in kept)
+        return self.linked
 
     def exports(self, text):
         return b"".join(line + b"\n" for line in text.splitlines() if self.keeps(line.split(b"\t")[2].decode()))
 
     def spec(self, spec):
-        """A SPEC with fewer symbols (docs/spec-file.md); whatever else it holds stays as it is."""
+        """A SPEC with fewer symbols and no BTF (docs/spec-file.md); whatever else it holds stays as it is."""
         head, _, packed = spec.partition(b"\n")
         rest = subprocess.run(["zstd", "-dcq"], input=packed, check=True, capture_output=True).stdout
         records = []
@@ -115,10 +123,22 @@ class Trim:
             line, _, rest = rest.partition(b"\n")
             name, length = line.decode().split(" ")
             value, rest = rest[: int(length)], rest[int(length) + 1 :]
+            if name == "btf":
+                continue  # megabytes; what patching needs of it are the types
             value = getattr(self, name, lambda same: same)(value) if name in ("kallsyms", "exports") else value
             records.append(b"%s %d\n%s\n" % (name.encode(), len(value), value))
         packed = subprocess.run(["zstd", "-cq", "-19", "--check"], input=b"".join(records), check=True, capture_output=True)
         return head + b"\n" + packed.stdout
+
+
+def with_padding(captured, linked):
+    """A kallsyms of a running kernel with the symbols of padding that the linked one has."""
+    address = lambda text: next(at for at, name, _, _ in kallsyms_lines(text) if name == "_stext")
+    slide = address(captured) - address(linked)
+    old = [s for s in kallsyms_lines(captured) if s[2] or not s[1].startswith(PADDING)]
+    new = [(at + slide, *s, b"%016x%s" % (at + slide, line[16:])) for at, *s, line in kallsyms_lines(linked) if s[0].startswith(PADDING)]
+    of_kernel = sorted((s for s in old + new if not s[2]), key=lambda s: s[0])
+    return b"".join(line + b"\n" for *_, line in of_kernel + [s for s in old if s[2]])
 
 
 def tree_of(release, folder, cache):
@@ -194,8 +214,11 @@ def make(name, boot, arguments):
         }
         files[file] = json.dumps(meta).encode()
     trim = Trim(folder)
-    trim.names |= {symbol for _, symbol, of_module, _ in kallsyms_lines(files["kallsyms.txt"]) if not of_module}
+    of_kernel = (symbol for _, symbol, of_module, _ in kallsyms_lines(files["kallsyms.txt"]) if not of_module)
+    trim.names |= {symbol for symbol in of_kernel if not symbol.startswith(PADDING)}
     files["kernel.spec"] = spec_of(arguments.kmodld, tree, trim)
+    if arguments.refresh:
+        files["kallsyms.txt"] = with_padding(files["kallsyms.txt"], trim.linked)
     write_pack(arguments.out, name, files)
     return complete
 
