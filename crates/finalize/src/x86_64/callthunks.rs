@@ -47,8 +47,8 @@ pub struct CallThunks {
     skipped: Vec<u64>,
     kexec: Range<u64>,
     /// Where the kernel's functions have padding, sorted: objtool names it `__pfx_FUNCTION`
-    /// (CONFIG_PREFIX_SYMBOLS). Empty if it did not.
-    padding: Vec<u64>,
+    /// (CONFIG_PREFIX_SYMBOLS). `None` if it did not, or the symbols at hand leave that out.
+    padding: Option<Vec<u64>>,
 }
 
 impl CallThunks {
@@ -67,8 +67,12 @@ impl CallThunks {
         let kernel = module.kernel_symbol("_text")?..module.kernel_symbol("_etext")?;
         relocate_template(&mut template, template_at, module.kernel.symbol("pcpu_hot"));
         let kexec = module.kernel.symbol("relocate_kernel").unwrap_or(0);
-        let mut padding = module.kernel.symbols_with("__pfx_");
-        padding.sort_unstable();
+        // A function that nearly all modules import: a table of symbols without it is not whole.
+        let padding = module.kernel.symbol("__pfx__printk").map(|_| {
+            let mut padding = module.kernel.symbols_with("__pfx_");
+            padding.sort_unstable();
+            padding
+        });
         Some(Some(CallThunks {
             template,
             template_at,
@@ -120,8 +124,8 @@ impl CallThunks {
             // In an image it is still free, in a running kernel it may be patched.
             return (now == code || is_free(&now)).then_some(pad);
         }
-        if !self.padding.is_empty() && self.kernel.contains(&target) {
-            return self.padding.binary_search(&target.wrapping_sub(PADDING)).is_ok().then_some(pad);
+        if let Some(padding) = self.padding.as_ref().filter(|_| self.kernel.contains(&target)) {
+            return padding.binary_search(&target.wrapping_sub(PADDING)).is_ok().then_some(pad);
         }
         // What compilers make for such a kernel has padding before its first byte; a call that goes into the
         // padding itself, since it was patched before, finds no more of it.

@@ -466,11 +466,11 @@ fn fin_77_call_thunks() {
 fn fin_77_padding_that_cannot_be_read() {
     let module = with_list("6.12.0", ".call_sites", 2);
     // Where a call goes that is listed twice, as calls in alternatives are, and whether that is known.
-    let run = |prefix: Option<u64>, target: u64| {
+    let run = |prefixes: &[(&'static str, u64)], target: u64| {
         let mut kernel = kernel(&[RETPOLINE, RETHUNK, CALL_DEPTH]);
         let template = [0x65, 0x48, 0xc1, 0x3c, 0x25, 0, 0, 0, 5];
         kernel.memory.push((KERNEL + 0xc000, template.to_vec()));
-        kernel.symbols.extend(prefix.map(|at| ("__pfx_padded", at)));
+        kernel.symbols.extend(prefixes.iter().copied());
         module.run(&kernel, |m| {
             let [text, at] = [".text", ".call_sites"].map(|name| address(m, name));
             put(m, text, &text_gen_insn(CALL, text, target));
@@ -482,13 +482,15 @@ fn fin_77_padding_that_cannot_be_read() {
             (target - goes, m.record.unknown.is_empty())
         })
     };
-    let function = KERNEL + 0x6000;
-    assert_eq!(run(Some(function - 16), function), (9, true), "FIN-77: named padding; once only");
-    assert_eq!(run(Some(function - 16), function + 0x100), (0, true), "FIN-77: entry code has none");
-    assert_eq!(run(None, function), (9, false), "FIN-77: supposed; once only");
-    assert_eq!(run(None, function + 8), (0, true), "FIN-77: no function begins there");
+    let (function, other) = (KERNEL + 0x6000, KERNEL + 0x6100);
+    let known = [("__pfx__printk", KERNEL + 0x40), ("__pfx_function", function - 16)];
+    assert_eq!(run(&known, function), (9, true), "FIN-77: named padding; once only");
+    assert_eq!(run(&known, other), (0, true), "FIN-77: entry code has none");
+    assert_eq!(run(&[], function), (9, false), "FIN-77: supposed; once only");
+    assert_eq!(run(&known[1..], other), (9, false), "FIN-77: not all symbols of padding are at hand");
+    assert_eq!(run(&[], function + 8), (0, true), "FIN-77: no function begins there");
     let elsewhere = 0xffff_ffff_a000_0000;
-    assert_eq!(run(Some(function - 16), elsewhere), (9, false), "FIN-77: another module's");
+    assert_eq!(run(&known, elsewhere), (9, false), "FIN-77: another module's");
 }
 
 /// A module with sites (offset in .text, code, address of the key) of static calls.
