@@ -7,7 +7,6 @@
 //! `.modinfo`...) follow without an address; those that have relocations are
 //! relocated as a debugger would want them.
 
-use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::Path;
 
@@ -60,7 +59,8 @@ pub fn write(path: &Path, load: &Load<'_>) -> Result<(), Error> {
     replace(path, |file| write_to(file, load))
 }
 
-fn write_to(file: &mut File, load: &Load<'_>) -> io::Result<()> {
+/// Writes the linked ELF anywhere.
+pub fn write_to(file: &mut impl io::Write, load: &Load<'_>) -> io::Result<()> {
     let regions: Vec<Region> = load.layout.regions().collect();
     let sections = sections(load);
     let mut buffer = StreamingBuffer::new(BufWriter::with_capacity(1 << 20, file));

@@ -29,7 +29,8 @@ fn read_into(path: &Path, bytes: &mut Vec<u8>) -> Result<usize, Error> {
     // What is no plain file tells its size only by being read; nor do files of /proc.
     let size = if metadata.is_file() { metadata.len() } else { 0 };
     let size = usize::try_from(size).ok().filter(|s| *s as u64 <= FILE_MAX).ok_or_else(too_large)?;
-    if bytes.len() < size {
+    if let Some(more) = size.checked_sub(bytes.len()) {
+        bytes.try_reserve(more).map_err(|_| failed(ErrorKind::OutOfMemory.into()))?;
         bytes.resize(size, 0);
     }
     let mut len = 0usize;
@@ -96,45 +97,53 @@ impl Buffers {
     /// Reads a file; its length, if it is not compressed, so that nothing came out.
     fn fill(&mut self, path: &Path) -> Result<Option<usize>, Error> {
         let len = read_into(path, &mut self.file)?;
-        let (file, out) = (self.file.get(..len).unwrap_or_default(), &mut self.out);
-        out.clear();
-        let (format, result) = match file {
-            [0x1f, 0x8b, 8, ..] => (
-                "gzip",
-                read_limited(flate2::read::MultiGzDecoder::new(file), out).map_err(|e| e.to_string()),
-            ),
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => ("xz", unxz(file, out)),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-                let decoder =
-                    zstd::stream::read::Decoder::with_buffer(file).map_err(|e| Error::read(path, e))?;
-                ("zstd", read_limited(decoder, out).map_err(|e| e.to_string()))
-            }
-            _ => return Ok(Some(len)),
-        };
-        let too_large = || String::from("more than 2 GiB come out of it");
-        let result =
-            result.and_then(|()| if out.len() as u64 > FILE_MAX { Err(too_large()) } else { Ok(()) });
-        result.map(|()| None).map_err(|why| Error::Decompress { path: path.into(), format, why })
+        let file = self.file.get(..len).unwrap_or_default();
+        self.out.clear();
+        let packed = decompress(file, &mut self.out, FILE_MAX);
+        let packed = packed.map_err(|(format, why)| Error::Decompress { path: path.into(), format, why })?;
+        Ok((!packed).then_some(len))
     }
 }
 
+/// What a decoder may need beside its output: the dictionary of an xz stream is as large as its header claims.
+/// zstd's has a limit of its own, 128 MiB.
+const DICTIONARY_MAX: u64 = 256 << 20;
+
+/// Decompresses what begins as gzip, xz or zstd does, `limit` bytes at most; false if it is none of them. The error
+/// is the format, and why.
+pub fn decompress(file: &[u8], out: &mut Vec<u8>, limit: u64) -> Result<bool, (&'static str, String)> {
+    let (format, result) = match file {
+        [0x1f, 0x8b, 8, ..] => ("gzip", read_limited(flate2::read::MultiGzDecoder::new(file), out, limit)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => ("xz", unxz(file, out, limit)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            let decoder = zstd::stream::read::Decoder::with_buffer(file);
+            let decoder = decoder.map_err(|e| e.to_string());
+            ("zstd", decoder.and_then(|decoder| read_limited(decoder, out, limit)))
+        }
+        _ => return Ok(false),
+    };
+    let too_large = || format!("more than {limit} bytes come out of it");
+    let result = result.and_then(|()| if out.len() as u64 > limit { Err(too_large()) } else { Ok(()) });
+    result.map(|()| true).map_err(|why| (format, why))
+}
+
 /// Reads up to one byte more than the limit.
-fn read_limited(decoder: impl Read, out: &mut Vec<u8>) -> std::io::Result<()> {
-    decoder.take(FILE_MAX.saturating_add(1)).read_to_end(out).map(drop)
+fn read_limited(decoder: impl Read, out: &mut Vec<u8>, limit: u64) -> Result<(), String> {
+    decoder.take(limit.saturating_add(1)).read_to_end(out).map(drop).map_err(|e| e.to_string())
 }
 
 /// Decodes one .xz stream, straight into the spare room of `out`; up to the limit and what fits beside.
-fn unxz(file: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
-    let mut stream = Stream::new_stream_decoder(u64::MAX, 0).map_err(|e| e.to_string())?;
+fn unxz(file: &[u8], out: &mut Vec<u8>, limit: u64) -> Result<(), String> {
+    let mut stream = Stream::new_stream_decoder(DICTIONARY_MAX, 0).map_err(|e| e.to_string())?;
     loop {
         if out.len() == out.capacity() {
-            out.reserve(out.len().max(GROWTH));
+            out.try_reserve(out.len().max(GROWTH)).map_err(|e| e.to_string())?;
         }
         let done = usize::try_from(stream.total_in()).unwrap_or(usize::MAX);
         let rest = file.get(done..).unwrap_or(&[]);
         match stream.process_vec(rest, out, Action::Finish) {
             Ok(Status::StreamEnd) => return Ok(()),
-            Ok(_) if out.len() as u64 > FILE_MAX => return Ok(()),
+            Ok(_) if out.len() as u64 > limit => return Ok(()),
             // Room is left, so what is missing is input.
             Ok(_) if out.len() < out.capacity() => return Err(String::from("the file ends too early")),
             Ok(_) => {}
@@ -178,5 +187,33 @@ mod tests {
         std::fs::write(&path, &content).unwrap();
         assert_eq!(read_decompressed(&path).unwrap(), content);
         assert!(read_decompressed(dir.path()).unwrap_err().to_string().contains("cannot read"));
+    }
+
+    /// A header of a few bytes may not make the decoder allocate gigabytes.
+    #[test]
+    fn an_xz_dictionary_is_bounded() {
+        let mut xz = liblzma::encode_all(&b"a module"[..], 6).unwrap();
+        // Block header at 12: size, flags, then the filter LZMA2, one byte of properties: the dictionary's size.
+        assert_eq!(xz[12..16], [2, 0, 0x21, 1]);
+        for (dictionary, fits) in [(28, true), (29, true), (30, false), (40, false)] {
+            xz[16] = dictionary;
+            let mut crc = flate2::Crc::new();
+            crc.update(&xz[12..20]);
+            xz[20..24].copy_from_slice(&crc.sum().to_le_bytes());
+            let read = decompress(&xz, &mut Vec::new(), 1 << 20);
+            assert_eq!(read.is_ok(), fits, "dictionary {dictionary}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_cut_off() {
+        let zeros = vec![0; 1 << 20];
+        let bombs = [zstd::stream::encode_all(&*zeros, 1).unwrap(), liblzma::encode_all(&*zeros, 1).unwrap()];
+        for bomb in bombs {
+            let mut out = Vec::new();
+            assert_eq!((decompress(&bomb, &mut out, 1 << 20), out.len()), (Ok(true), 1 << 20));
+            let (_, why) = decompress(&bomb, &mut Vec::new(), (1 << 20) - 1).unwrap_err();
+            assert!(why.contains("more than 1048575 bytes"), "{why}");
+        }
     }
 }

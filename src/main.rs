@@ -16,12 +16,6 @@ fn main() -> ExitCode {
             report::error(&error);
             ExitCode::from(match error {
                 kmodld::Error::Usage(_) => commands::Outcome::Usage,
-                // Whoever reads stdout has seen enough.
-                kmodld::Error::Write { ref source, .. }
-                    if source.kind() == std::io::ErrorKind::BrokenPipe =>
-                {
-                    commands::Outcome::Done
-                }
                 _ => commands::Outcome::Input,
             } as u8)
         }

@@ -1,8 +1,9 @@
 //! `link --format raw`: one file per region, and `layout.json`.
 
-use std::fs::{self, File};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use elf_layout::{Memory, Region};
 
@@ -38,21 +39,37 @@ pub fn write(dir: &Path, load: &Load<'_>, document: &Document) -> Result<(), Err
     })
 }
 
-/// Writes a file under a temporary name and renames it, so that no half-written one is left
-/// under its own.
+/// Writes a file under a temporary name and renames it, so that no half-written one is ever found under its own,
+/// and of two that are written at once one is there whole. A device or a pipe is written to as it is.
 pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
     let name = path.file_name().ok_or_else(|| Error::unusable(path, "not a file name"))?;
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(temporary);
-    let written = File::create(&temporary)
-        .and_then(|mut file| write(&mut file))
-        .and_then(|()| fs::rename(&temporary, path));
+    if fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        let written = OpenOptions::new().write(true).open(path).and_then(|mut file| write(&mut file));
+        return written.map_err(|e| Error::write(path, e));
+    }
+    let (temporary, mut file) = temporary(path, name).map_err(|e| Error::write(path, e))?;
+    let written = write(&mut file).and_then(|()| fs::rename(&temporary, path));
     written.map_err(|e| {
         let _ = fs::remove_file(&temporary);
         Error::write(path, e)
     })
+}
+
+/// A new file beside `path`: never one that is there already, nor what a link of somebody else leads to.
+fn temporary(path: &Path, name: &OsStr) -> io::Result<(PathBuf, File)> {
+    const TRIES: u32 = 100;
+    let mut tries = 0u32..TRIES;
+    loop {
+        let mut temporary = OsString::from(".");
+        temporary.push(name);
+        temporary.push(format!(".{}.{}.tmp", std::process::id(), tries.next().unwrap_or(TRIES)));
+        let temporary = path.with_file_name(temporary);
+        match OpenOptions::new().write(true).create_new(true).open(&temporary) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !tries.is_empty() => {}
+            Err(e) => return Err(e),
+            Ok(file) => return Ok((temporary, file)),
+        }
+    }
 }
 
 /// Zero pages become holes: a module may have hundreds of megabytes of `.bss`.

@@ -21,7 +21,7 @@ fn colour(severity: &str) -> Style {
     }
 }
 
-/// Prints to stdout. That nobody reads it any more is not worth a message.
+/// Prints to stdout.
 pub fn print(text: &str) -> Result<(), Error> {
     print_bytes(harmless(text).as_bytes())
 }
@@ -39,8 +39,11 @@ fn harmless(text: &str) -> Cow<'_, str> {
 /// Prints bytes to stdout: names of the kernel need not be UTF-8.
 pub fn print_bytes(bytes: &[u8]) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
-    let written = out.write_all(bytes).and_then(|()| out.flush());
-    written.map_err(|e| Error::write(Path::new("stdout"), e))
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        // Whoever reads stdout has seen enough. Files are written all the same, and the exit code tells the rest.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|e| Error::write(Path::new("stdout"), e)),
+    }
 }
 
 /// Prints one JSON document on a line.
@@ -88,9 +91,6 @@ impl Progress {
 
 /// An error on stderr.
 pub fn error(error: &Error) {
-    if matches!(error, Error::Write { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe) {
-        return;
-    }
     say("error", &error.to_string());
 }
 

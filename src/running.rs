@@ -6,8 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use elf_layout::elf::EM_X86_64;
 use finalize::{MEMORY, Member, Part, RunningKernel, TYPES};
 use kernel_image::{Btf, KernelImage};
+use serde::Deserialize;
 use symres::kallsyms::KernelSymbols;
 use symres::{Export, Kernel};
+
+use crate::input::hex_bytes;
 
 /// A piece of kernel memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +21,29 @@ pub struct Piece {
     pub bytes: Vec<u8>,
 }
 
+/// An element of the file of `--memory`.
+#[derive(Deserialize)]
+struct PieceText {
+    addr: String,
+    bytes: String,
+}
+
 impl Piece {
+    /// Reads a JSON array of `{"addr": "0x...", "bytes": "hex"}`; the error says what is wrong with it.
+    pub fn parse_all(text: &[u8]) -> Result<Vec<Piece>, String> {
+        let pieces: Vec<PieceText> = serde_json::from_slice(text)
+            .map_err(|e| format!("not an array of {{\"addr\", \"bytes\"}}: {e}"))?;
+        let piece = |(n, piece): (usize, &PieceText)| {
+            let digits = piece.addr.strip_prefix("0x").unwrap_or(&piece.addr);
+            let address = u64::from_str_radix(digits, 16)
+                .map_err(|_| format!("piece {n}: addr is no hexadecimal number"))?;
+            let bytes = hex_bytes(&piece.bytes)
+                .ok_or_else(|| format!("piece {n}: bytes are not pairs of hexadecimal digits"))?;
+            Ok(Piece { address, bytes })
+        };
+        pieces.iter().enumerate().map(piece).collect()
+    }
+
     fn read(&self, address: u64, out: &mut [u8]) -> bool {
         let from = address.checked_sub(self.address).and_then(|at| usize::try_from(at).ok());
         let bytes = from.and_then(|from| self.bytes.get(from..)?.get(..out.len()));

@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use kmodld::input::{hex_bytes, read_decompressed};
+use kmodld::input::read_decompressed;
 use kmodld::kernel_source::KernelSource;
 use kmodld::load::{Args, open};
 use kmodld::running::Piece;
 use kmodld::{Error, Loader, Stage};
 use reloc::Cpu;
 use reloc::aarch64::has_erratum_843419;
-use serde::Deserialize;
 use symres::{BootParams, Init, LoadFlags, Taints};
 
 use crate::cli::{Kernel, Live};
@@ -59,27 +58,10 @@ pub fn prepare(
     Ok(Some(loader))
 }
 
-/// An element of the file of `--memory`.
-#[derive(Deserialize)]
-struct PieceText {
-    addr: String,
-    bytes: String,
-}
-
 /// Pieces of the running kernel's memory.
 fn read_memory(path: &Path) -> Result<Vec<Piece>, Error> {
     let text = read_decompressed(path)?;
-    let pieces: Vec<PieceText> = serde_json::from_slice(&text)
-        .map_err(|e| Error::unusable(path, format!("not an array of {{\"addr\", \"bytes\"}}: {e}")))?;
-    let piece = |(n, piece): (usize, &PieceText)| {
-        let bad = |what| Error::unusable(path, format!("piece {n}: {what}"));
-        let digits = piece.addr.strip_prefix("0x").unwrap_or(&piece.addr);
-        let address = u64::from_str_radix(digits, 16).map_err(|_| bad("addr is no hexadecimal number"))?;
-        let bytes =
-            hex_bytes(&piece.bytes).ok_or_else(|| bad("bytes are not pairs of hexadecimal digits"))?;
-        Ok(Piece { address, bytes })
-    };
-    pieces.iter().enumerate().map(piece).collect()
+    Piece::parse_all(&text).map_err(|what| Error::unusable(path, what))
 }
 
 /// What of the CPUs changes the bytes of a module.

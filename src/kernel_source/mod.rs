@@ -140,12 +140,16 @@ impl Description {
         if path.is_dir() {
             return tree::read(path);
         }
-        let bytes = crate::input::read(path)?;
-        if Records::is_spec(&bytes) {
-            let records = Records::parse(&bytes).map_err(|e| Error::unusable(path, e.to_string()))?;
+        Description::of_file(path, &crate::input::read(path)?)
+    }
+
+    /// What the bytes of an image or a SPEC tell; `path` is for messages.
+    pub fn of_file(path: &Path, bytes: &[u8]) -> Result<Self, Error> {
+        if Records::is_spec(bytes) {
+            let records = Records::parse(bytes).map_err(|e| Error::unusable(path, e.to_string()))?;
             return Description::from_records(path, &records);
         }
-        image::read(path, &bytes)
+        image::read(path, bytes)
     }
 
     fn add(&mut self, what: &'static str, path: &Path, how: &str) {

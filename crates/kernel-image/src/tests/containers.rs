@@ -1,5 +1,6 @@
 //! Every container and compression (IMG-1 to 7), and how a broken one is reported.
 
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use std::io::Write;
@@ -103,6 +104,15 @@ fn zboot(payload: &[u8]) -> Vec<u8> {
     out.resize(64, 0);
     out.extend_from_slice(payload);
     out
+}
+
+/// The same bytes in containers of every kind.
+pub(super) fn of_every_kind(data: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut all: Vec<(String, Vec<u8>)> =
+        ALL.iter().map(|kind| (alloc::format!("{kind:?}").to_lowercase(), pack(*kind, data))).collect();
+    all.push((String::from("bzimage"), bzimage(&pack(Compression::Xz, data), data.len())));
+    all.push((String::from("zboot"), zboot(&gzip(data))));
+    all
 }
 
 #[test]

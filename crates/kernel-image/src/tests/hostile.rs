@@ -168,3 +168,20 @@ fn endless_lookalikes() {
     bytes.extend_from_slice(&built.bytes[tokens..]);
     ask_everything(&bytes);
 }
+
+/// The seeds of the fuzz targets `kernel`, `image` and `btf`, so that they need not build kernels.
+#[test]
+#[ignore = "writes files: KMODLD_SEEDS names the folder fuzz/seeds"]
+fn write_seeds() {
+    let folder = std::path::PathBuf::from(std::env::var_os("KMODLD_SEEDS").unwrap());
+    for (n, plan) in plans().iter().enumerate() {
+        let packed = containers::gzip(&build(plan).bytes);
+        std::fs::write(folder.join(std::format!("images/{n}.gz")), packed).unwrap();
+    }
+    // A container need not hold more than what tells that it is a kernel.
+    let small = &build(&plans()[0]).bytes[..6000];
+    for (name, file) in containers::of_every_kind(small) {
+        std::fs::write(folder.join("containers").join(name), file).unwrap();
+    }
+    std::fs::write(folder.join("btf"), super::facts::btf_blob()).unwrap();
+}

@@ -1,0 +1,104 @@
+//! What must hold for every load, whatever the module.
+
+use elf_layout::finding::FINDINGS_MAX;
+use elf_layout::{Findings, Memory, Severity};
+use kmodld::Load;
+use kmodld::check::Verdict;
+use kmodld::load::Opened;
+
+/// A kernel's module area is no larger.
+pub const REGION_MAX: u64 = 2 << 30;
+/// No single text of a finding is longer, in bytes.
+const TEXT_MAX: usize = 16 << 10;
+
+/// Findings are bounded, and agree on whether and where the kernel stops.
+pub fn findings(said: &Findings) {
+    assert!(said.iter().count() <= FINDINGS_MAX, "more than {FINDINGS_MAX} findings are kept");
+    let (mut stops, mut refusals) = (0, 0);
+    for finding in said.iter() {
+        let texts = [finding.explanation.len(), finding.hint.as_ref().map_or(0, String::len)];
+        let longest = texts.into_iter().chain(finding.dmesg.iter().map(String::len)).max();
+        assert!(longest < Some(TEXT_MAX), "{}: a text of {longest:?} bytes", finding.code);
+        assert!(finding.dmesg.len() < 100, "{}: {} lines in the log", finding.code, finding.dmesg.len());
+        refusals += usize::from(finding.severity.refuses());
+        if finding.stops_here {
+            stops += 1;
+            assert_eq!(
+                finding.errno,
+                said.errno(),
+                "{}: its errno is what the system call returns",
+                finding.code
+            );
+            let crash = finding.severity == Severity::Oops;
+            assert!(crash || finding.errno.is_some(), "{}: stops the kernel for no reason", finding.code);
+            assert!(finding.severity.refuses(), "{}: only what refuses stops the kernel", finding.code);
+        }
+    }
+    assert_eq!(stops, usize::from(said.refused()), "one finding is where the kernel stops");
+    if said.suppressed() == 0 {
+        assert_eq!(said.refused(), refusals != 0, "what refuses is the end of a stage");
+    }
+    assert!(said.refused() || said.errno().is_none(), "an errno without a refusal");
+}
+
+/// A file that is no module was refused.
+pub fn opened(opened: &Opened<'_>) {
+    findings(&opened.said);
+    assert!(opened.module.is_some() || opened.said.refused(), "no module, and no reason");
+}
+
+/// Every section lies in a region of its generation, every region in memory.
+pub fn load(load: &Load<'_>) {
+    for region in load.layout.regions() {
+        let (size, allocated) = (load.layout.sizes.get(region), load.layout.allocated(region));
+        assert!(size <= allocated, "{}: {size:#x} bytes in {allocated:#x}", region.name());
+        assert!(allocated <= REGION_MAX + load.layout.page_size, "{}: {allocated:#x} bytes", region.name());
+        assert_eq!(load.image.region(region).len() as u64, allocated, "{}: its memory", region.name());
+        assert!(
+            load.layout.generation.regions().contains(&region),
+            "{}: of another generation",
+            region.name()
+        );
+    }
+    for (index, section) in load.info.sechdrs.iter().enumerate() {
+        let Some(place) = load.layout.place(index) else { continue };
+        let end = u128::from(place.offset) + u128::from(section.sh_size);
+        let size = load.layout.sizes.get(place.region);
+        assert!(
+            end <= u128::from(size),
+            "section {index} ends at {end:#x} of {size:#x} in {}",
+            place.region.name()
+        );
+        assert_eq!(load.placement.address(place), section.sh_addr, "section {index}: its address");
+    }
+    let symbols = load.info.file.symbols().len();
+    assert_eq!(load.resolution.values.len(), symbols, "a value for each symbol");
+    for patch in &load.record.patches {
+        let end = u128::from(patch.place.offset) + u128::from(patch.len);
+        let size = load.layout.allocated(patch.place.region);
+        assert!(end <= u128::from(size), "a patch by {} ends at {end:#x} of {size:#x}", patch.step.name());
+    }
+    for state in &load.record.runtime {
+        let end = u128::from(state.place.offset) + u128::from(state.len);
+        let size = load.layout.allocated(state.place.region);
+        assert!(end <= u128::from(size), "run-time state ({}) ends at {end:#x} of {size:#x}", state.what);
+    }
+}
+
+/// The word, the errno and the findings of a verdict tell the same.
+pub fn verdict(verdict: &Verdict) {
+    let stops = verdict.findings.iter().filter(|f| f.stops_here).count();
+    match (verdict.verdict, verdict.errno) {
+        ("loads", None) => assert_eq!(stops, 0, "it loads, but a finding stops it"),
+        ("refused", Some(errno)) => {
+            let at = verdict.findings.iter().find(|f| f.stops_here).and_then(|f| f.errno);
+            assert_eq!((stops, at), (1, Some(errno)), "what refuses it");
+        }
+        ("oops", None) => {
+            let at = verdict.findings.iter().find(|f| f.stops_here).map(|f| f.severity);
+            assert_eq!((stops, at), (1, Some("oops")), "what crashes the kernel");
+        }
+        other => panic!("no verdict: {other:?}"),
+    }
+    assert!(verdict.dmesg.len() <= 100 * FINDINGS_MAX, "the kernel's log is endless");
+}

@@ -1,0 +1,237 @@
+//! Inputs to start from: the fixtures, and what is made of them.
+
+use std::path::{Path, PathBuf};
+
+use kernel_image::{Compression, decompress};
+use kmodld::kernel_source::KernelSource;
+use kmodld::kernel_source::spec_file::Records;
+use kmodld::running::{Piece, Types};
+use kmodld::{Args, Loader, Stage};
+use symres::{Init, LoadFlags};
+
+/// The kernels of the fixtures.
+pub const KERNELS: [&str; 4] = ["6.12-amd64", "6.12-arm64", "6.1-amd64", "6.1-arm64"];
+
+fn folder(of: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(of)
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The files of a folder, in order.
+pub fn files(of: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(of).into_iter().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|e| e.expect("a folder can be read").path()).collect();
+    files.sort();
+    files
+}
+
+/// A file of the fixtures of a kernel.
+pub fn fixture(kernel: &str, file: &str) -> Vec<u8> {
+    read(&folder("../fixtures").join(kernel).join(file))
+}
+
+/// A file of this package's own seeds.
+fn own(file: &str) -> Vec<u8> {
+    read(&folder("seeds").join(file))
+}
+
+fn modules_of(kernel: &str) -> Vec<Vec<u8>> {
+    let all = files(&folder("../fixtures").join(kernel));
+    all.iter().filter(|path| path.extension().is_some_and(|e| e == "ko")).map(|path| read(path)).collect()
+}
+
+/// The modules of all fixtures.
+pub fn modules() -> Vec<Vec<u8>> {
+    KERNELS.iter().flat_map(|kernel| modules_of(kernel)).collect()
+}
+
+/// Those of 6.12 for x86_64.
+pub fn modules_6_12_amd64() -> Vec<Vec<u8>> {
+    modules_of("6.12-amd64")
+}
+
+/// Those of 6.12 for AArch64.
+pub fn modules_6_12_arm64() -> Vec<Vec<u8>> {
+    modules_of("6.12-arm64")
+}
+
+/// Those of 6.1.
+pub fn modules_6_1() -> Vec<Vec<u8>> {
+    [modules_of("6.1-amd64"), modules_of("6.1-arm64")].concat()
+}
+
+/// A fixture kernel that runs: its symbols, the layout of its types, made-up memory around its symbols, with the
+/// modules loaded that others need.
+pub fn loader(kernel: &str) -> Loader {
+    let file = |name: &str| Some(folder("../fixtures").join(kernel).join(name));
+    let source = KernelSource {
+        kernel: None,
+        symtab: file("kallsyms"),
+        symvers: file("Module.symvers"),
+        config: file("config"),
+    };
+    let (known, mut machine) =
+        source.kernel_for(&fixture(kernel, "hello.ko")).expect("the fixtures are good");
+    machine.types = Types::parse(&String::from_utf8_lossy(&own(&format!("types-{kernel}"))));
+    machine.live = memory_of(&known.symbols.iter().map(|s| s.address).collect::<Vec<_>>());
+    machine.cpu_caps = Some(vec![0x5555_3333_0f0f_ffff; 12]);
+    machine.cpus = Some(4);
+    let mut loader = Loader::new(known);
+    loader.machine = machine;
+    let args = Args { stage: Stage::Relocated, ..Args::default() };
+    // What 6.1 for arm64 does not list of its data keeps some from being loaded.
+    for module in ["exporter.ko", "ns_exporter.ko"].into_iter().filter(|_| kernel != "6.1-arm64") {
+        let file = fixture(kernel, module);
+        let opened = kmodld::load::open(&file, &loader.kernel.clone(), LoadFlags::default()).said;
+        assert!(!opened.refused(), "{kernel}/{module}: {opened:?}");
+        let kernel_now = loader.kernel.clone();
+        let opened = kmodld::load::open(&file, &kernel_now, LoadFlags::default());
+        let said = loader.insmod(&opened, &args, Init::Returns(0));
+        assert!(!said.refused(), "{kernel}/{module}: {said:?}");
+    }
+    loader
+}
+
+/// 64 bytes at each address, made of the address.
+fn memory_of(addresses: &[u64]) -> Vec<Piece> {
+    let bytes =
+        |address: u64| (0..8u64).flat_map(move |n| address.rotate_left(n as u32 * 8).to_le_bytes()).collect();
+    let of_kernel = addresses.iter().filter(|address| **address >> 63 == 1);
+    of_kernel.map(|address| Piece { address: *address, bytes: bytes(*address) }).collect()
+}
+
+/// Parameter strings, good and bad.
+pub fn parameters() -> Vec<Vec<u8>> {
+    let names = String::from_utf8_lossy(&own("parameters")).into_owned();
+    names.lines().map(|line| line.as_bytes().to_vec()).collect()
+}
+
+/// The certificate of the fixtures' key.
+pub fn certificate() -> Vec<u8> {
+    read(&folder("../fixtures/signing/kmodld-fixtures.der"))
+}
+
+/// The tail of a signed module, its message alone, and a certificate.
+pub fn signatures() -> Vec<Vec<u8>> {
+    let signed = fixture("6.12-amd64", "hello_signed.ko");
+    let (tail, _) = elf_layout::signature::module_sig_check(&signed);
+    let message = tail.pkcs7.expect("it is signed").to_vec();
+    let from = tail.module.len() - 32;
+    vec![signed[from..].to_vec(), message, certificate()]
+}
+
+/// A module in every format that modules are packed in.
+pub fn compressed() -> Vec<Vec<u8>> {
+    ["module.gz", "module.xz", "module.zst", "empty.xz"].map(own).to_vec()
+}
+
+/// Symbol tables as `/proc/kallsyms` shows them.
+pub fn kallsyms() -> Vec<Vec<u8>> {
+    let mut all: Vec<Vec<u8>> = KERNELS.map(|kernel| fixture(kernel, "kallsyms")).to_vec();
+    let mut with_modules = all[0].clone();
+    with_modules.extend_from_slice(
+        b"ffffffffc0201000 t hello_init\t[hello]\nffffffffc0202000 d v\t[hello]\nffffffffc0300000 t bpf_prog_1\t[bpf]\n",
+    );
+    all.push(with_modules);
+    all
+}
+
+/// System.maps: the same at other addresses.
+pub fn system_map() -> Vec<Vec<u8>> {
+    let text = String::from_utf8_lossy(&fixture("6.12-amd64", "kallsyms")).into_owned();
+    vec![text.replace("ffffffff8", "ffffffff9").into_bytes(), text.into_bytes()]
+}
+
+/// Module.symvers.
+pub fn symvers() -> Vec<Vec<u8>> {
+    KERNELS.map(|kernel| fixture(kernel, "Module.symvers")).to_vec()
+}
+
+/// `.config`, and words of a command line.
+pub fn config() -> Vec<Vec<u8>> {
+    let mut all = KERNELS.map(|kernel| fixture(kernel, "config")).to_vec();
+    all.push(b"module_blacklist=hello,a module.sig_enforce=1 mitigations=off nospectre_v2 quiet\n".to_vec());
+    all
+}
+
+/// Pieces of memory as JSON.
+pub fn memory() -> Vec<Vec<u8>> {
+    let symbols = loader("6.12-amd64").machine.live;
+    let piece = |piece: &Piece| {
+        let hex: String = piece.bytes.iter().map(|b| format!("{b:02x}")).collect();
+        format!("{{\"addr\": \"{:#x}\", \"bytes\": \"{hex}\"}}", piece.address)
+    };
+    let all: Vec<String> = symbols.iter().step_by(20).map(piece).collect();
+    vec![format!("[\n{}\n]\n", all.join(",\n")).into_bytes(), b"[]".to_vec()]
+}
+
+/// Records packed as a SPEC, fast and without a checksum.
+pub fn pack_spec(records: &[u8]) -> Vec<u8> {
+    let packed = zstd::bulk::compress(records, 1).expect("zstd packs anything");
+    [&b"kmodld kernel spec 1\n"[..], &packed].concat()
+}
+
+/// SPECs: records as they are packed, and a packed one.
+pub fn specs() -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for kernel in KERNELS {
+        let release = fixture(kernel, "release").trim_ascii().to_vec();
+        let machine = if kernel.ends_with("amd64") { "62" } else { "183" };
+        let exports = "0xffffffff81164550\t0x92997ed8\t_printk\tEXPORT_SYMBOL\t\n\
+                       0xffffffff811acc70\t-\tmodule_layout\tEXPORT_SYMBOL_GPL\tNS\n";
+        let records: [(&str, Vec<u8>); 12] = [
+            ("release", release.clone()),
+            ("vermagic", [&release[..], b" SMP preempt mod_unload modversions "].concat()),
+            ("machine", machine.into()),
+            ("page-size", "4096".into()),
+            ("struct-module-size", "1280".into()),
+            ("struct-module-init", "312".into()),
+            ("struct-module-exit", "1200".into()),
+            ("types", own(&format!("types-{kernel}"))),
+            ("memory", "0xffffffff81093a90 0f1f440000c3\n0xffffffff82a00000 00ff00ff\n".into()),
+            ("exports", exports.into()),
+            ("certificate-0000", certificate()),
+            ("kallsyms", fixture(kernel, "kallsyms")),
+        ];
+        let mut payload = Vec::new();
+        let mut spec = Records::default();
+        for (name, value) in records {
+            payload.extend_from_slice(format!("{name} {}\n", value.len()).as_bytes());
+            payload.extend_from_slice(&value);
+            payload.push(b'\n');
+            spec.set(name, value);
+        }
+        all.push(payload);
+        if kernel == "6.12-amd64" {
+            let mut file = Vec::new();
+            spec.write(&mut file).expect("a Vec takes all");
+            all.push(file);
+        }
+    }
+    all
+}
+
+/// Small kernel images as `crates/kernel-image` builds them, each as a gzip file.
+fn packed_images() -> Vec<Vec<u8>> {
+    files(&folder("seeds/images")).iter().map(|path| read(path)).collect()
+}
+
+/// Kernel images in containers of every kind.
+pub fn containers() -> Vec<Vec<u8>> {
+    let all: Vec<Vec<u8>> = files(&folder("seeds/containers")).iter().map(|path| read(path)).collect();
+    [all, packed_images()].concat()
+}
+
+/// Kernel images without a container.
+pub fn images() -> Vec<Vec<u8>> {
+    let unpack = |packed: &Vec<u8>| decompress(Compression::Gzip, packed, 1 << 22).expect("a good seed");
+    packed_images().iter().map(unpack).collect()
+}
+
+/// A BTF with types of every kind.
+pub fn btf() -> Vec<Vec<u8>> {
+    vec![own("btf")]
+}
