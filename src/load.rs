@@ -2,7 +2,7 @@
 
 use elf_layout::elf::{EHDR_SIZE, RELA_SIZE, SHT_RELA};
 use elf_layout::ksymtab;
-use elf_layout::layout::{PerRegion, layout_sections};
+use elf_layout::layout::{PerRegion, layout_sections, sections_inside};
 use elf_layout::place::move_module;
 use elf_layout::signature::SignatureTail;
 use elf_layout::symtab::layout_symtab;
@@ -180,6 +180,7 @@ pub fn lay_out<'d>(
     info.edit_flags();
     let mut layout = layout_sections(&info, said)?;
     layout_symtab(&mut info, &mut layout, said)?;
+    sections_inside(&info, &layout, said);
     Some(LaidOut { arch, mod_arch, info, layout })
 }
 

@@ -142,11 +142,11 @@ fn write_seeds(target: &Target, folder: &Path) {
 }
 
 fn one(target: &Target, input: &[u8], name: &str) -> bool {
-    match run::run(target, input) {
+    match run::run(target, input, 1) {
         Ok(time) => println!("{}: {name}: {} bytes, {time:?}", target.name, input.len()),
         Err(why) => println!("{}: {name}: {} bytes: {why}", target.name, input.len()),
     }
-    run::run(target, input).is_ok()
+    run::run(target, input, 1).is_ok()
 }
 
 /// Runs a target in several processes; true if nothing broke.
@@ -225,7 +225,7 @@ fn worker(target: &'static Target, options: &Options, index: u64, notes: &Path) 
         watched.store(number, Ordering::Relaxed);
         HEAP.reset_peak_usage();
         let before = HEAP.current_usage();
-        let ran = run::run(target, &input);
+        let ran = run::run(target, &input, 1);
         let memory = HEAP.peak_usage().saturating_sub(before);
         report.executions += 1;
         report.memory = report.memory.max(memory as u64);

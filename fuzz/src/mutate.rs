@@ -3,7 +3,7 @@
 
 use fastrand::Rng;
 
-use crate::elf::{EHDR, RELA, SHDR, SYMTAB, Section, number, put, sections};
+use crate::elf::{EHDR, NOBITS, RELA, SHDR, SYMTAB, Section, number, put, sections};
 
 /// No mutant is larger.
 const SIZE_MAX: usize = 1 << 20;
@@ -278,7 +278,8 @@ pub fn module(random: &mut Rng, good: &[u8], other: &[u8]) -> Vec<u8> {
             27 => graft(random, &mut file, &sections, other),
             28 => swap_headers(random, &mut file, &sections),
             29 => name(random, &mut file, &sections),
-            30 => append(random, &mut file, &sections),
+            30 if random.bool() => append(random, &mut file, &sections),
+            30 => nobits(random, &mut file, &sections),
             _ => file = bytes(random, file, other),
         }
     }
@@ -446,6 +447,16 @@ fn name(random: &mut Rng, file: &mut [u8], sections: &[Section]) {
         room[..table.len()].copy_from_slice(table);
         room[table.len()] = 0;
     }
+}
+
+/// A section, often a table, becomes one without bytes, and a large one.
+fn nobits(random: &mut Rng, file: &mut [u8], sections: &[Section]) {
+    let tables: Vec<&Section> =
+        sections.iter().filter(|s| TABLES.iter().any(|(name, _)| *name == s.name)).collect();
+    let any = of(random, sections);
+    let section = tables.get(random.usize(..tables.len() + 2)).copied().unwrap_or(any);
+    put(file, section.header + 4, 4, u64::from(NOBITS));
+    put(file, section.header + 32, 8, (1 << random.u64(8..32)) + random.u64(..9));
 }
 
 /// A section moves to the end of the file, with more or less bytes than it had: room for longer tables.

@@ -72,6 +72,7 @@ pub fn loader(kernel: &str) -> Loader {
         symtab: file("kallsyms"),
         symvers: file("Module.symvers"),
         config: file("config"),
+        keyring: Default::default(),
     };
     let (known, mut machine) =
         source.kernel_for(&fixture(kernel, "hello.ko")).expect("the fixtures are good");

@@ -6,15 +6,18 @@ use kmodld_fuzz::{TARGETS, Target, run, seeds};
 /// Inputs of each target. A test build is slow, so it gives fewer; none may be without any.
 const INPUTS: u64 = if cfg!(debug_assertions) { 2_000 } else { 20_000 };
 
+/// Tests run beside each other and with little optimisation.
+const PATIENCE: u32 = 20;
+
 /// Gives a target its seeds, then mutants.
 fn give(target: &'static Target) {
     let all = (target.seeds)();
     for (n, seed) in all.iter().enumerate() {
-        run::run(target, seed).unwrap_or_else(|why| panic!("{}: seed {n}: {why}", target.name));
+        run::run(target, seed, PATIENCE).unwrap_or_else(|why| panic!("{}: seed {n}: {why}", target.name));
     }
     for number in 0..INPUTS {
         let input = target.mutant(&all, 7, number);
-        run::run(target, &input)
+        run::run(target, &input, PATIENCE)
             .unwrap_or_else(|why| panic!("{}: input {number} of seed 7: {why}", target.name));
     }
 }
@@ -43,7 +46,7 @@ fn what_broke_a_target_once_breaks_it_no_more() {
     for target in TARGETS {
         for path in seeds::files(&run::regressions(target)) {
             let input = std::fs::read(&path).unwrap();
-            run::run(target, &input)
+            run::run(target, &input, PATIENCE)
                 .unwrap_or_else(|why| panic!("{}: {}: {why}", target.name, path.display()));
         }
     }

@@ -255,6 +255,27 @@ pub fn layout_sections(info: &LoadInfo<'_>, said: &mut Findings) -> Option<Layou
     Some(layout)
 }
 
+/// LAYOUT-14: an alignment that is no power of two can put a section at a lower offset than the one before it, and the
+/// region then ends before its sections do. The kernel does not notice, and copies beyond what it has allocated.
+pub fn sections_inside(info: &LoadInfo<'_>, layout: &Layout, said: &mut Findings) {
+    let mark = said.mark();
+    for (index, section) in info.sechdrs.iter().enumerate() {
+        let Some(place) = layout.place(index) else { continue };
+        let (end, allocated) = (place.offset.checked_add(section.sh_size), layout.allocated(place.region));
+        if end.is_none_or(|end| end > allocated) {
+            let why = format!(
+                "{:#x} bytes at {:#x} of region {}, for which the kernel allocates {allocated:#x}: it writes beyond them",
+                section.sh_size,
+                place.offset,
+                place.region.name()
+            );
+            let finding = Finding::note("LAYOUT-14", Severity::Oops, why);
+            said.push(finding.about(info.file.section_subject(index)));
+        }
+    }
+    said.end_stage_at_first(mark);
+}
+
 /// The module area is finite: a region beyond [`MODULE_AREA_MAX`] is the kernel's failed allocation.
 pub(crate) fn bounded(layout: &Layout, said: &mut Findings) -> Option<()> {
     let mark = said.mark();

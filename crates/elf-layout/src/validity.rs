@@ -300,8 +300,17 @@ impl<'d> Checks<'d, '_> {
 
     /// VAL-18, VAL-19: the section name table is not empty and ends with NUL.
     fn secstrings(&mut self, module: &ModuleFile<'d>) -> Option<&'d [u8]> {
-        let table =
-            module.sections.get(module.e_shstrndx).and_then(|s| slice(self.file, s.sh_offset, s.sh_size))?;
+        let Some(s) = module.sections.get(module.e_shstrndx) else {
+            return None;
+        };
+        let Some(table) = slice(self.file, s.sh_offset, s.sh_size) else {
+            // VAL-41: without the type check of VAL-42 a table that is NOBITS or NULL may lie anywhere.
+            if s.sh_type == SHT_NOBITS || s.sh_type == SHT_NULL {
+                let why = "the section name table lies outside the file, and is of a type of which the kernel does not check that: it reads what is not its own";
+                self.fail(Finding::note("VAL-41", Severity::Oops, why));
+            }
+            return None;
+        };
         match table.last() {
             None => {
                 self.fail(refuse("VAL-18", "empty section name table", "the section name table is empty"));

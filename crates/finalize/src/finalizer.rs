@@ -84,20 +84,27 @@ impl Finalizer<'_, '_> {
 
     /// `find_sec` or `section_objs`: the first section of that name that is in memory.
     pub fn section(&self, name: &str) -> Option<Table> {
-        self.table(self.info.find_sec(name)).filter(|t| t.index != 0)
+        self.named(self.info.find_sec(name))
     }
 
     /// The first section of that name, as architectures look for theirs without a look at flags; `None` too
     /// if that one is not in memory.
     pub fn first_section(&self, name: &str) -> Option<Table> {
-        self.table(self.info.file.find_any_sec(name)).filter(|t| t.index != 0)
+        self.named(self.info.file.find_any_sec(name))
     }
 
     /// The last section of that name, as architectures look for theirs that go over all headers.
     pub fn last_section(&self, name: &str) -> Option<Table> {
         let file = self.info.file;
         let named = |index: &usize| file.section_name(*index) == name.as_bytes();
-        self.table((0..self.info.sechdrs.len()).rev().find(named)?)
+        self.named((0..self.info.sechdrs.len()).rev().find(named)?)
+    }
+
+    /// A table that a step walks. A section without bytes in the file may claim gigabytes: no more of it is looked at
+    /// than the file has bytes.
+    fn named(&self, index: usize) -> Option<Table> {
+        let table = self.table(index).filter(|table| table.index != 0)?;
+        Some(Table { size: table.size.min(self.info.file.bytes().len() as u64), ..table })
     }
 
     /// A section without bytes in the file that is larger than the file: whoever walks it does work that the file

@@ -53,6 +53,7 @@ pub fn post_relocation(
 pub fn module_finalize(module: &mut Finalizer<'_, '_>) {
     module.note_huge_tables();
     let Some(arch) = arch::arch(module.info.file.e_machine()) else { return };
+    let mark = module.said.mark();
     arch.module_finalize(module);
     ftrace::ftrace_module_init(module, arch);
 }
@@ -67,4 +68,6 @@ pub fn prepare_coming_module(module: &mut Finalizer<'_, '_>) {
     coming::module_coming(module);
     struct_module::write_struct_module(module);
     kallsyms::symbols_of_the_temporary_copy(module);
+    // Where a step has not said so itself.
+    module.said.end_stage_at_first(mark);
 }

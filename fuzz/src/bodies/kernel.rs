@@ -36,7 +36,7 @@ fn link_on(loader: &Loader, file: &[u8]) -> String {
     let mut said: Findings = opened.said.clone();
     let load = loader.load(&opened, &Args::default(), &Place::Kernel, None, &mut said);
     invariants::findings(&said);
-    load.iter().for_each(invariants::load);
+    load.iter().for_each(|load| invariants::load(load, &said));
     format!("{:?} {:?}", said.errno(), load.map(|load| load.record.patches.len()))
 }
 

@@ -57,12 +57,10 @@ pub fn module(data: &[u8]) {
         return;
     };
     invariants::findings(&said);
-    for (index, section) in laid_out.info.sechdrs.iter().enumerate() {
-        let Some(place) = laid_out.layout.place(index) else { continue };
-        let end = u128::from(place.offset) + u128::from(section.sh_size);
-        let size = laid_out.layout.sizes.get(place.region);
-        assert!(end <= u128::from(size), "section {index} ends at {end:#x} of {size:#x}");
-        assert!(size <= invariants::REGION_MAX, "a region of {size:#x} bytes");
+    invariants::sections(&laid_out.info, &laid_out.layout, &said);
+    for region in laid_out.layout.regions() {
+        let size = laid_out.layout.sizes.get(region);
+        assert!(size <= invariants::REGION_MAX, "{}: {size:#x} bytes", region.name());
     }
 }
 
@@ -115,7 +113,7 @@ fn linked(loader: &Loader, data: &[u8]) -> String {
     let load = loader.load(&opened, &args, &place, percpu, &mut said);
     invariants::findings(&said);
     let Some(load) = load else { return format!("{said:?}") };
-    invariants::load(&load);
+    invariants::load(&load, &said);
     let document = Document::new(&load, "fuzz", &said);
     let mut out = serde_json::to_string(&document).expect("a document is JSON");
     if load.layout.regions().map(|r| load.layout.allocated(r)).sum::<u64>() <= WRITTEN_MAX {
@@ -197,7 +195,7 @@ pub fn parameters(data: &[u8]) {
                 let load = loader.load(&opened, &args, &Place::Kernel, None, &mut said);
                 invariants::findings(&said);
                 let load = load.expect("the module itself is good");
-                invariants::load(&load);
+                invariants::load(&load, &said);
                 serde_json::to_string(&Document::new(&load, "fuzz", &said)).expect("a document is JSON")
             });
         });
