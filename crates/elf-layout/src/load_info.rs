@@ -98,6 +98,12 @@ impl<'d> LoadInfo<'d> {
             .map_or(0, |(i, _)| i)
     }
 
+    /// Bytes of a section that is walked as a table. One without bytes in the file may claim gigabytes, all zero: no more
+    /// of it is looked at than the file has bytes.
+    pub fn table_size(&self, index: usize) -> u64 {
+        self.sechdrs.get(index).map_or(0, |s| s.sh_size.min(self.file.bytes().len() as u64))
+    }
+
     /// Does the section stay only until init has run (`module_init_layout_section`, LAYOUT-10)?
     pub fn is_init_section(&self, index: usize) -> bool {
         let name = self.file.section_name(index);

@@ -17,10 +17,7 @@ pub fn sort_extable(info: &LoadInfo<'_>, layout: &Layout, memory: &mut impl Memo
     let Some(place) = layout.place(index).filter(|_| index != 0) else {
         return;
     };
-    let Some(section) = info.sechdrs.get(index) else {
-        return;
-    };
-    let Some(bytes) = memory.at_mut(place, section.sh_size) else {
+    let Some(bytes) = memory.at_mut(place, info.table_size(index)) else {
         return;
     };
     sort(&mut Extable(bytes), info.config.version);

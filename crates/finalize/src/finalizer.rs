@@ -100,11 +100,10 @@ impl Finalizer<'_, '_> {
         self.named((0..self.info.sechdrs.len()).rev().find(named)?)
     }
 
-    /// A table that a step walks. A section without bytes in the file may claim gigabytes: no more of it is looked at
-    /// than the file has bytes.
+    /// A section that a step walks.
     fn named(&self, index: usize) -> Option<Table> {
         let table = self.table(index).filter(|table| table.index != 0)?;
-        Some(Table { size: table.size.min(self.info.file.bytes().len() as u64), ..table })
+        Some(Table { size: self.info.table_size(index), ..table })
     }
 
     /// A section without bytes in the file that is larger than the file: whoever walks it does work that the file
