@@ -20,7 +20,8 @@ pub fn read(path: &Path) -> Result<Vec<Vec<u8>>, Error> {
     parse(&input::read(path)?).map_err(|what| Error::unusable(path, what))
 }
 
-fn parse(bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+/// As [`read`], of a file that is read already.
+pub fn parse(bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     let certificates = if memmem::find(bytes, b"-----BEGIN ").is_some() { pem(bytes)? } else { der(bytes)? };
     for (n, certificate) in (1u32..).zip(&certificates) {
         Certificate::from_der(certificate)

@@ -203,7 +203,8 @@ fn a_full_disk_behind_files() {
         assert!(ran.stderr.contains("cannot write: File too large"), "{more:?}: {}", ran.stderr);
     }
     assert_eq!(names(dir.path()), ["old", "raw"], "no half-written file");
-    assert_eq!(names(&raw), [""; 0], "no half-written region, no layout.json");
+    // Regions that fit are there whole, layout.json that would vouch for them is not.
+    assert!(names(&raw).iter().all(|name| name.ends_with(".bin")), "{:?}", names(&raw));
     assert_eq!(common::read(&old), b"what was there before");
     // Killed in the middle of it: what is left has a name of its own.
     let ran = in_shell("ulimit -f 8 -c 0", &["-o", text(&out)]);

@@ -186,6 +186,26 @@ fn layout_14_15_and_20_offsets() {
     assert_eq!(layout.allocated(Region::Data), 0x3000, "LAYOUT-40: page aligned when allocated");
 }
 
+/// ALIGN(0x1800, 2^64 - 0xfff) wraps to 0x800: the region then ends before `.rodata` does, which is copied all the same.
+#[test]
+fn layout_14_an_alignment_that_wraps() {
+    const ALIGN: u64 = 0u64.wrapping_sub(0xfff);
+    for (size, offset, crashes) in [(0x900, 0x900, false), (0x1000, 0, false), (0x1800, 0x800, true)] {
+        let mut builder = Builder::mini("6.12.0");
+        builder.section(".rodata", ALLOC, 1).zeros(size);
+        builder.section(".rodata.1", ALLOC, ALIGN).zeros(16);
+        let (layout, said) = plan(&builder, &bare(6, 12));
+        let layout = layout.unwrap_or_else(|| panic!("no layout: {said:?}"));
+        assert_eq!(
+            place(&builder, &layout, ".rodata.1"),
+            Some((Region::Rodata, offset)),
+            "LAYOUT-14: {size:#x}"
+        );
+        let stop = common::library::stop(&said).map(|(code, errno, _)| (code, errno));
+        assert_eq!(stop, crashes.then_some(("LAYOUT-14", None)), "LAYOUT-14: {size:#x}: {said:?}");
+    }
+}
+
 #[test]
 fn layout_16_areas_of_6_1() {
     let mut builder = Builder::mini("6.1.0");

@@ -250,3 +250,20 @@ fn ver_30_extended_versions_since_6_14() {
     builder.sections.last_mut().unwrap().data(b"one\0two\0and three\0".to_vec());
     assert!(!said(&builder, 14).refused(), "VER-30: surplus names are ignored");
 }
+
+/// Before VAL-42 a section name table that claims no bytes is looked at by no check of bounds.
+#[test]
+fn val_41_a_name_table_that_nobody_checked() {
+    for ((major, minor), crashes) in [((6, 4), true), ((6, 11), true), ((6, 13), true), ((6, 12), false)] {
+        let config = KernelConfig::new(KernelVersion::new(major, minor, 0));
+        let mut elf = hello("6.12-amd64");
+        let names = elf.shstrndx();
+        elf.set(names, Sh::Type, u64::from(NOBITS));
+        let inside = library::check(&elf.bytes, &config);
+        assert_eq!(inside.refused(), !crashes, "VAL-41: {major}.{minor}: it lies in the file: {inside:?}");
+        elf.set(names, Sh::Offset, HUGE);
+        let stop = library::stop(&library::check(&elf.bytes, &config)).map(|(code, errno, _)| (code, errno));
+        let want = if crashes { ("VAL-41", None) } else { ("VAL-42", Some("ENOEXEC")) };
+        assert_eq!(stop, Some(want), "VAL-41: {major}.{minor}");
+    }
+}

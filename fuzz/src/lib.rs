@@ -116,6 +116,14 @@ pub const TARGETS: &[Target] = &[
         words: &[],
     },
     Target {
+        name: "keyring",
+        covers: "--keyring: certificates as DER and PEM, and a signature verified with them",
+        body: bodies::module::keyring,
+        seeds: seeds::keyrings,
+        kind: Kind::Blob,
+        words: &[],
+    },
+    Target {
         name: "compressed",
         covers: "modules packed as gzip, xz, zstd",
         body: bodies::kernel::compressed,

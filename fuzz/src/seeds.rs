@@ -124,6 +124,11 @@ pub fn signatures() -> Vec<Vec<u8>> {
     vec![signed[from..].to_vec(), message, certificate()]
 }
 
+/// Certificates as they come: DER, several after each other, PEM.
+pub fn keyrings() -> Vec<Vec<u8>> {
+    vec![certificate(), certificate().repeat(2), own("certificate.pem")]
+}
+
 /// A module in every format that modules are packed in.
 pub fn compressed() -> Vec<Vec<u8>> {
     ["module.gz", "module.xz", "module.zst", "empty.xz"].map(own).to_vec()

@@ -18,7 +18,7 @@ use object::read::elf::{FileHeader, SectionHeader, Sym};
 use symres::{Kernel, KernelParts, LoadFlags};
 
 /// Mutants for each kernel.
-const MUTANTS: u64 = if cfg!(debug_assertions) { 6_000 } else { 60_000 };
+const MUTANTS: u64 = if cfg!(debug_assertions) { 40_000 } else { 400_000 };
 
 /// The rule that refuses a file first, and its errno; `Ok` if none does.
 type Verdict = Result<(), (&'static str, Option<&'static str>)>;

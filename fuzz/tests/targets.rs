@@ -4,7 +4,7 @@
 use kmodld_fuzz::{TARGETS, Target, run, seeds};
 
 /// Inputs of each target. A test build is slow, so it gives fewer; none may be without any.
-const INPUTS: u64 = if cfg!(debug_assertions) { 2_000 } else { 20_000 };
+const INPUTS: u64 = if cfg!(debug_assertions) { 4_000 } else { 20_000 };
 
 /// Tests run beside each other and with little optimisation.
 const PATIENCE: u32 = 20;

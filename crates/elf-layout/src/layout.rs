@@ -255,7 +255,7 @@ pub fn layout_sections(info: &LoadInfo<'_>, said: &mut Findings) -> Option<Layou
     Some(layout)
 }
 
-/// LAYOUT-14: an alignment that is no power of two can put a section at a lower offset than the one before it, and the
+/// LAYOUT-14: an alignment near 2^64 wraps, puts a section at a lower offset than the end of the one before it, and the
 /// region then ends before its sections do. The kernel does not notice, and copies beyond what it has allocated.
 pub fn sections_inside(info: &LoadInfo<'_>, layout: &Layout, said: &mut Findings) {
     let mark = said.mark();

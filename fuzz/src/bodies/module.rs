@@ -7,7 +7,7 @@ use kmodld::document::Document;
 use kmodld::inspect::inspect;
 use kmodld::load::{lay_out, open};
 use kmodld::load_map::load_map;
-use kmodld::{Args, Loader, Place, Stage, elf_output, signer, verify};
+use kmodld::{Args, Loader, Place, Stage, elf_output, keyring, signer, verify};
 use reloc::Cpu;
 use symres::{Exit, Init, Kernel, KernelParts, LoadFlags};
 
@@ -23,6 +23,7 @@ thread_local! {
     static OLD_X86_64: Loader = seeds::loader("6.1-amd64");
     static OLD_AARCH64: Loader = seeds::loader("6.1-arm64");
     static PARAMS: Vec<u8> = seeds::fixture("6.12-amd64", "params.ko");
+    static MESSAGE: Vec<u8> = seeds::signatures().remove(1);
     static CERTIFICATE: Vec<Vec<u8>> = vec![seeds::certificate()];
 }
 
@@ -200,6 +201,15 @@ pub fn parameters(data: &[u8]) {
             });
         });
     });
+}
+
+/// A file of certificates.
+pub fn keyring(data: &[u8]) {
+    same_twice(data, || format!("{:?}", keyring::parse(data)));
+    let Ok(certificates) = keyring::parse(data) else { return };
+    let bytes: usize = certificates.iter().map(Vec::len).sum();
+    assert!(bytes <= data.len(), "{bytes} bytes of certificates in {} bytes", data.len());
+    MESSAGE.with(|message| verify::verify_pkcs7_signature(message, b"signed", &certificates));
 }
 
 /// A signature's tail, its message, its certificates.
