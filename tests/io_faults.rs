@@ -142,7 +142,7 @@ fn without_permission() {
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let module = dir.path().join("secret.ko");
     fs::copy(ko(KERNEL, "hello"), &module).unwrap();
-    fs::set_permissions(&module, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&module, fs::Permissions::from_mode(0o000)).unwrap();
     // What the other user must be able to reach: the program and the fixtures.
     let program = dir.path().join("kmodld");
     fs::copy(env!("CARGO_BIN_EXE_kmodld"), &program).unwrap();

@@ -300,9 +300,7 @@ impl<'d> Checks<'d, '_> {
 
     /// VAL-18, VAL-19: the section name table is not empty and ends with NUL.
     fn secstrings(&mut self, module: &ModuleFile<'d>) -> Option<&'d [u8]> {
-        let Some(s) = module.sections.get(module.e_shstrndx) else {
-            return None;
-        };
+        let s = module.sections.get(module.e_shstrndx)?;
         let Some(table) = slice(self.file, s.sh_offset, s.sh_size) else {
             // VAL-41: without the type check of VAL-42 a table that is NOBITS or NULL may lie anywhere.
             if s.sh_type == SHT_NOBITS || s.sh_type == SHT_NULL {

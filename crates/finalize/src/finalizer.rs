@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use elf_layout::bytes::{le16, le32, le64, printed};
-use elf_layout::elf::{SHN_UNDEF, SHT_NOBITS, Shdr, SymFields};
+use elf_layout::elf::{SHN_UNDEF, SymFields};
 use elf_layout::layout::Region;
 use elf_layout::{Findings, KernelVersion, Layout, LoadInfo, Memory, Placement, SectionPlace};
 
@@ -106,27 +106,10 @@ impl Finalizer<'_, '_> {
         Some(Table { size: self.info.table_size(index), ..table })
     }
 
-    /// A section without bytes in the file that is larger than the file: whoever walks it does work that the file
-    /// did not pay for. No compiler makes a table so.
-    fn is_huge(&self, section: &Shdr) -> bool {
-        section.sh_type == SHT_NOBITS && section.sh_size > self.info.file.bytes().len() as u64
-    }
-
-    /// Notes which tables are not walked for their size.
-    pub(crate) fn note_huge_tables(&mut self) {
-        for (index, section) in self.info.sechdrs.iter().enumerate() {
-            let name = self.info.file.section_name(index);
-            if self.is_huge(section) && !name.starts_with(b".bss") && self.layout.place(index).is_some() {
-                let what = format!("what the kernel makes of {}, zeros larger than the file", printed(name));
-                self.record.not_known(&what);
-            }
-        }
-    }
-
-    /// A section that is in memory, unless it is too large to be a table.
+    /// A section that is in memory.
     pub fn table(&self, index: usize) -> Option<Table> {
         let place = self.layout.place(index)?;
-        let section = self.info.sechdrs.get(index).filter(|s| !self.is_huge(s))?;
+        let section = self.info.sechdrs.get(index)?;
         let size = section.sh_size;
         Some(Table { index, place, address: self.placement.address(place), size })
     }

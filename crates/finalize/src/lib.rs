@@ -51,17 +51,19 @@ pub fn post_relocation(
 
 /// `module_finalize` of the architecture, and `ftrace_module_init`.
 pub fn module_finalize(module: &mut Finalizer<'_, '_>) {
-    module.note_huge_tables();
     let Some(arch) = arch::arch(module.info.file.e_machine()) else { return };
     let mark = module.said.mark();
     arch.module_finalize(module);
     ftrace::ftrace_module_init(module, arch);
+    // Where a step has not said so itself.
+    module.said.end_stage_at_first(mark);
 }
 
 /// `prepare_coming_module`: notifiers by priority, then in the order of their registration; and the members of
 /// `struct module`. Parameters are set after it ([`parse_args::parse_args`]).
 pub fn prepare_coming_module(module: &mut Finalizer<'_, '_>) {
     let Some(arch) = arch::arch(module.info.file.e_machine()) else { return };
+    let mark = module.said.mark();
     jump_label::jump_label_add_module(module, arch);
     trace_events::trace_module_notify(module);
     arch.static_calls(module);
