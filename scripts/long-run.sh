@@ -23,7 +23,7 @@ mkdir -p "$KMODLD_KERNELS"
 scripts/fetch-kernels.sh 6.1-amd64 6.12-amd64 6.1-arm64 6.12-arm64
 
 status=0
-for test in tree truth verdicts hostile; do
+for test in tree image_tree check_tree truth boots btf verdicts hostile; do
     [ -f "tests/$test.rs" ] || continue
     from=$SECONDS
     printf '\n=== %s\n' "$test"
