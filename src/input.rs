@@ -195,7 +195,7 @@ mod tests {
         let mut xz = liblzma::encode_all(&b"a module"[..], 6).unwrap();
         // Block header at 12: size, flags, then the filter LZMA2, one byte of properties: the dictionary's size.
         assert_eq!(xz[12..16], [2, 0, 0x21, 1]);
-        for (dictionary, fits) in [(28, true), (29, true), (30, false), (40, false)] {
+        for (dictionary, fits) in [(30, true), (31, true), (32, false), (40, false)] {
             xz[16] = dictionary;
             let mut crc = flate2::Crc::new();
             crc.update(&xz[12..20]);

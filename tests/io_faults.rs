@@ -207,7 +207,7 @@ fn a_full_disk_behind_files() {
     assert!(names(&raw).iter().all(|name| name.ends_with(".bin")), "{:?}", names(&raw));
     assert_eq!(common::read(&old), b"what was there before");
     // Killed in the middle of it: what is left has a name of its own.
-    let ran = in_shell("ulimit -f 8 -c 0", &["-o", text(&out)]);
+    let ran = in_shell("ulimit -c 0; ulimit -f 8", &["-o", text(&out)]);
     assert_eq!(ran.code, -1, "killed by SIGXFSZ: {}", ran.stderr);
     assert!(!out.exists() && names(dir.path()).iter().all(|name| name != "out"), "{:?}", names(dir.path()));
 }

@@ -301,6 +301,10 @@ impl<'d> Checks<'d, '_> {
     /// VAL-18, VAL-19: the section name table is not empty and ends with NUL.
     fn secstrings(&mut self, module: &ModuleFile<'d>) -> Option<&'d [u8]> {
         let s = module.sections.get(module.e_shstrndx)?;
+        if s.sh_size == 0 {
+            self.fail(refuse("VAL-18", "empty section name table", "the section name table is empty"));
+            return None;
+        }
         let Some(table) = slice(self.file, s.sh_offset, s.sh_size) else {
             // VAL-41: without the type check of VAL-42 a table that is NOBITS or NULL may lie anywhere.
             if s.sh_type == SHT_NOBITS || s.sh_type == SHT_NULL {
@@ -310,11 +314,7 @@ impl<'d> Checks<'d, '_> {
             return None;
         };
         match table.last() {
-            None => {
-                self.fail(refuse("VAL-18", "empty section name table", "the section name table is empty"));
-                None
-            }
-            Some(0) => Some(table),
+            None | Some(0) => Some(table),
             Some(_) => {
                 let line = "ELF Spec violation: section name table isn't null terminated";
                 self.fail(refuse("VAL-19", line, "the last byte of the section name table is not NUL"));
