@@ -6,7 +6,7 @@ use fastrand::Rng;
 use crate::elf::{EHDR, NOBITS, RELA, SHDR, SYMTAB, Section, number, put, sections};
 
 /// No mutant is larger.
-const SIZE_MAX: usize = 1 << 20;
+const SIZE_MAX: usize = 1 << 18;
 
 /// Numbers at which arithmetic goes wrong.
 const EDGES: [u64; 28] = [
@@ -483,6 +483,11 @@ fn copy(file: &mut [u8], from: usize, to: usize, len: usize) {
     }
 }
 
+/// So many times, or as often as fits into 16 KiB.
+fn repeated(piece: &[u8], times: usize) -> Vec<u8> {
+    piece.repeat(times.min(1 + 0x4000 / piece.len().max(1)))
+}
+
 /// Changed bytes of an unknown structure.
 pub fn blob(random: &mut Rng, good: &[u8], other: &[u8]) -> Vec<u8> {
     let mut file = good.to_vec();
@@ -519,7 +524,7 @@ fn bytes(random: &mut Rng, mut file: Vec<u8>, other: &[u8]) -> Vec<u8> {
         9 => {
             let piece = file[at..at + len].to_vec();
             let times = *of(random, &[1, 1, 2, 64]);
-            file.splice(at..at, piece.repeat(times));
+            file.splice(at..at, repeated(&piece, times));
         }
         10 => {
             let _ = file.drain(at..at + len);
@@ -570,7 +575,7 @@ pub fn text(random: &mut Rng, good: &[u8], other: &[u8], words: &[&str]) -> Vec<
                     let to = random.usize(..=text.len());
                     let to = line_at(&text, to).start;
                     let times = *of(random, &[1, 1, 1, 100]);
-                    text.splice(to..to, copy.repeat(times));
+                    text.splice(to..to, repeated(&copy, times));
                 }
             }
             10 => {

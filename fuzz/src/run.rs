@@ -10,7 +10,7 @@ use crate::Target;
 
 /// How long an input of so many bytes may take.
 pub fn time_limit(len: usize) -> Duration {
-    Duration::from_millis(100) + Duration::from_micros(20) * u32::try_from(len).unwrap_or(u32::MAX)
+    Duration::from_millis(500) + Duration::from_micros(20) * u32::try_from(len).unwrap_or(u32::MAX)
 }
 
 /// How much memory an input of so many bytes may take, in bytes.
