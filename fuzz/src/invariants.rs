@@ -22,7 +22,12 @@ pub fn findings(said: &Findings) {
         let texts = [finding.explanation.len(), finding.hint.as_ref().map_or(0, String::len)];
         let longest = texts.into_iter().chain(finding.dmesg.iter().map(String::len)).max();
         assert!(longest < Some(TEXT_MAX), "{}: a text of {longest:?} bytes", finding.code);
-        assert!(finding.dmesg.len() <= LINES_MAX, "{}: {} lines in the log", finding.code, finding.dmesg.len());
+        assert!(
+            finding.dmesg.len() <= LINES_MAX,
+            "{}: {} lines in the log",
+            finding.code,
+            finding.dmesg.len()
+        );
         refusals += usize::from(finding.severity.refuses());
         if finding.stops_here {
             stops += 1;
