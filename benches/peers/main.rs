@@ -4,8 +4,6 @@
 //!
 //! For every tree of DIR that has a Module.symvers: files are read (and decompressed) before the clock starts; every
 //! measurement is one pass over all modules on one thread; measurements alternate, and their medians are compared.
-//! `KMODLD_PEERS` may name a folder with programs `reloc-floor` and `kmod-loader-bench`: they are run on the
-//! same folder of uncompressed modules, and print the seconds of their best round as `best_s N`.
 //! Nothing here can fail for being slow. docs/performance.md says what the figures mean.
 #![allow(
     clippy::unwrap_used,
