@@ -187,11 +187,7 @@ impl<'s> Catalog<'s> {
         }
         let module = self.facts(file)?.loaded.as_ref()?;
         let same = |export: &Export| {
-            let told = kernel.not_loaded(&export.name).filter(|told| told.name == module.name);
-            told.is_some_and(|told| {
-                let found = |gplok| module.exports.find(&export.name, gplok);
-                [true, false].into_iter().all(|gplok| found(gplok) == told.exports.find(&export.name, gplok))
-            })
+            kernel.not_loaded(&export.name).is_some_and(|told| exports_alike(module, told, &export.name))
         };
         let told = module.exports.iter().next().and_then(|e| kernel.not_loaded(&e.name));
         let all = told.is_some_and(|told| told.exports.iter().count() == module.exports.iter().count());
@@ -203,7 +199,7 @@ impl<'s> Catalog<'s> {
     }
 
     /// The files that a file takes names from, if they are those that Module.symvers names, and as it says they are.
-    fn described(&mut self, index: usize, kernel: &Kernel) -> Option<Box<[usize]>> {
+    fn providers_as_described(&mut self, index: usize, kernel: &Kernel) -> Option<Box<[usize]>> {
         let files = self.facts(index)?.described.clone()?;
         files.iter().all(|file| self.exports_as_described(*file, kernel) == Some(true)).then_some(files)
     }
@@ -211,7 +207,7 @@ impl<'s> Catalog<'s> {
     /// The files that a file takes names from.
     fn providers(&mut self, index: usize, kernel: &Kernel) -> Result<&[usize], Missing> {
         if self.providers.get(index).is_some_and(Option::is_none) {
-            let described = self.described(index, kernel);
+            let described = self.providers_as_described(index, kernel);
             let facts = self.facts(index).ok_or(Missing::File(index))?;
             let mut all: Vec<usize> = described.as_deref().unwrap_or_default().into();
             let undescribed = if described.is_some() { &[][..] } else { &facts.needs };
@@ -265,7 +261,7 @@ impl<'s> Catalog<'s> {
     /// Does everything that this module needs look as Module.symvers says it does (SET-7)? `None` as long as that is not known.
     pub fn is_as_described(&mut self, index: usize, kernel: &Kernel) -> Option<bool> {
         let before = self.before(index, kernel).ok()?;
-        let described = self.described(index, kernel).is_some();
+        let described = self.providers_as_described(index, kernel).is_some();
         let facts = self.facts(index)?;
         let same = |name: &[u8]| -> Option<bool> {
             let provider = match self.provider(index, name, kernel).ok()? {
@@ -274,9 +270,7 @@ impl<'s> Catalog<'s> {
             };
             let Some(described) = kernel.not_loaded(name) else { return Some(false) };
             let loaded = self.loaded(provider)?;
-            let found = (loaded.exports.find(name, true), loaded.exports.find(name, false));
-            let told = (described.exports.find(name, true), described.exports.find(name, false));
-            Some(found == told && loaded.name == described.name && !loaded.proprietary)
+            Some(exports_alike(loaded, described, name) && !loaded.proprietary)
         };
         for name in facts.needs.iter().filter(|_| !described) {
             if !same(name)? {
@@ -306,8 +300,18 @@ pub struct Before {
 
 /// The file of the module that Module.symvers says exports `name`, if it is in the set, and not the very module that asks.
 fn described_provider(set: &Set, index: usize, name: &[u8], kernel: &Kernel) -> Option<usize> {
-    let module = kernel.not_loaded(name)?;
+    file_of(set, index, kernel.not_loaded(name)?)
+}
+
+/// The file of a module of Module.symvers, if it is in the set, and not the very module that asks.
+fn file_of(set: &Set, index: usize, module: &LoadedModule) -> Option<usize> {
     set.named(&module.name).filter(|file| *file != index)
+}
+
+/// Are these one module by name, and do both export `name` alike, or not at all?
+fn exports_alike(one: &LoadedModule, other: &LoadedModule, name: &[u8]) -> bool {
+    let alike = |gplok| one.exports.find(name, gplok) == other.exports.find(name, gplok);
+    one.name == other.name && alike(true) && alike(false)
 }
 
 /// Before anything but a module itself was read: the modules that Module.symvers says its needs come from. `None` if
@@ -321,23 +325,18 @@ pub fn described(
     let mut modules: Vec<Arc<LoadedModule>> = Vec::new();
     let mut files = Vec::new();
     for name in &facts.needs {
-        let Some(module) = kernel.not_loaded(name) else {
-            if set.len() == 1 {
-                continue;
-            }
-            return None;
-        };
-        if modules.iter().any(|m| Arc::ptr_eq(m, module)) {
+        let module = kernel.not_loaded(name);
+        if module.is_some_and(|module| modules.iter().any(|m| Arc::ptr_eq(m, module))) {
             continue;
         }
-        let Some(file) = set.named(&module.name).filter(|file| *file != index) else {
-            if set.len() == 1 {
-                continue;
+        match module.and_then(|module| Some((module, file_of(set, index, module)?))) {
+            Some((module, file)) => {
+                files.push(file);
+                modules.push(Arc::clone(module));
             }
-            return None;
-        };
-        files.push(file);
-        modules.push(Arc::clone(module));
+            None if set.len() == 1 => {}
+            None => return None,
+        }
     }
     if set.len() != 1 {
         facts.described = Some(files.into());
