@@ -89,6 +89,15 @@ fn judge(
     (verdict(file, release, opened, &said, taints), proprietary)
 }
 
+/// How it ends in a word: `good`, `refused` or `oops`.
+pub fn end(said: &Findings, good: &'static str) -> &'static str {
+    match (said.refused(), said.errno()) {
+        (false, _) => good,
+        (true, Some(_)) => "refused",
+        (true, None) => "oops",
+    }
+}
+
 fn verdict(
     file: &str,
     kernel: Option<String>,
@@ -101,11 +110,7 @@ fn verdict(
         file: file.to_owned(),
         module: name,
         kernel,
-        verdict: match (said.refused(), said.errno()) {
-            (false, _) => "loads",
-            (true, Some(_)) => "refused",
-            (true, None) => "oops",
-        },
+        verdict: end(said, "loads"),
         errno: said.errno().map(|e| e.name()),
         dmesg: said.dmesg().map(str::to_owned).collect(),
         taints,

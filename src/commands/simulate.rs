@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use elf_layout::bytes::printed;
 use elf_layout::{Errno, Findings};
+use kmodld::check::end;
 use kmodld::document::{FindingEntry, findings, text};
 use kmodld::input::read_decompressed;
 use kmodld::kernel_source::vermagic_release;
@@ -87,7 +88,7 @@ pub fn run(args: &Simulate) -> std::result::Result<Outcome, Error> {
     // The first module tells what nothing else tells of the kernel.
     let first = first.or(args.with.first());
     let release = || first.and_then(|file| vermagic_release(&read_decompressed(file).ok()?));
-    let Some(mut loader) = prepare(&args.kernel, &args.live, &args.with, release)? else {
+    let Some(mut loader) = prepare(&args.kernel.source(), &args.live, &args.with, release)? else {
         return Ok(Outcome::Refused);
     };
     let mut results: Vec<Result> = Vec::new();
@@ -97,11 +98,7 @@ pub fn run(args: &Simulate) -> std::result::Result<Outcome, Error> {
         let events = loader.kernel.history.events.get(mark..).unwrap_or_default();
         results.push(Result {
             step: text.clone(),
-            result: match (said.refused(), said.errno()) {
-                (false, _) => "done",
-                (true, Some(_)) => "refused",
-                (true, None) => "oops",
-            },
+            result: end(&said, "done"),
             errno: said.errno().map(|e| e.name()),
             dmesg: said.dmesg().map(str::to_owned).collect(),
             events: events.iter().map(EventEntry::from).collect(),
