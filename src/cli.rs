@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use elf_layout::Region;
 use kmodld::Stage;
 use kmodld::input::hex_bytes;
+use kmodld::kernel_source::KernelSource;
 
 /// Runs Linux's load_module in user space: what a kernel module looks like in
 /// memory, and whether a kernel would take it.
@@ -261,26 +262,38 @@ pub struct Kernels {
     pub keyring: Vec<PathBuf>,
 }
 
-impl Kernels {
-    /// Each of them; at least one, described or not. The error names options that do not say which kernel they mean.
-    pub fn each(&self) -> Result<Vec<Kernel>, String> {
-        let (symtab, symvers, config) = (self.symtab.clone(), self.symvers.clone(), self.config.clone());
-        if self.kernel.len() <= 1 {
-            let (kernel, keyring) = (self.kernel.first().cloned(), self.keyring.clone());
-            return Ok(vec![Kernel { kernel, symtab, symvers, config, keyring }]);
+impl Kernel {
+    /// Where its description comes from.
+    pub fn source(&self) -> KernelSource {
+        KernelSource {
+            kernel: self.kernel.clone(),
+            symtab: self.symtab.clone(),
+            symvers: self.symvers.clone(),
+            config: self.config.clone(),
+            keyring: self.keyring.clone(),
         }
-        let refining = [("--symtab", &symtab), ("--symvers", &symvers), ("--config", &config)];
+    }
+}
+
+impl Kernels {
+    /// Where the description of each comes from; at least one, described or not. The error names options that do not
+    /// say which kernel they mean.
+    pub fn sources(&self) -> Result<Vec<KernelSource>, String> {
+        if self.kernel.len() <= 1 {
+            let (symtab, symvers, config) = (self.symtab.clone(), self.symvers.clone(), self.config.clone());
+            let (kernel, keyring) = (self.kernel.first().cloned(), self.keyring.clone());
+            return Ok(vec![KernelSource { kernel, symtab, symvers, config, keyring }]);
+        }
+        let refining = [("--symtab", &self.symtab), ("--symvers", &self.symvers), ("--config", &self.config)];
         if let Some((option, _)) = refining.iter().find(|(_, file)| file.is_some()) {
             return Err(format!(
                 "{option} with several --kernel: which of them is it of? (make a SPEC of each: kmodld kernel -o)"
             ));
         }
-        let one = |kernel: &PathBuf| Kernel {
+        let one = |kernel: &PathBuf| KernelSource {
             kernel: Some(kernel.clone()),
-            symtab: None,
-            symvers: None,
-            config: None,
             keyring: self.keyring.clone(),
+            ..KernelSource::default()
         };
         Ok(self.kernel.iter().map(one).collect())
     }

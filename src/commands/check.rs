@@ -53,7 +53,7 @@ fn targets<'a>(args: &'a Check, set: &Set) -> Result<Option<Vec<Target<'a>>>, Er
     // The first module tells what nothing else tells of the kernel.
     let release = || set.files().find_map(|file| Some(vermagic_release(&read_decompressed(file).ok()?)))?;
     let mut targets = Vec::new();
-    let kernels = args.kernels.each().map_err(Error::Usage)?;
+    let kernels = args.kernels.sources().map_err(Error::Usage)?;
     for kernel in &kernels {
         let Some(loader) = prepare(kernel, &args.live, &args.with, release)? else { return Ok(None) };
         tell_without_versions(&loader);

@@ -11,7 +11,7 @@ use reloc::Cpu;
 use reloc::aarch64::has_erratum_843419;
 use symres::{BootParams, Init, LoadFlags, Taints};
 
-use crate::cli::{Kernel, Live};
+use crate::cli::Live;
 use crate::report;
 
 impl Live {
@@ -24,18 +24,11 @@ impl Live {
 /// The kernel that the options describe, with the modules of `--with` loaded. If they do not tell its
 /// release, `release` does. `None`, all said, if the kernel refuses one of `--with`.
 pub fn prepare(
-    kernel: &Kernel,
+    source: &KernelSource,
     live: &Live,
     with: &[PathBuf],
     release: impl FnOnce() -> Option<String>,
 ) -> Result<Option<Loader>, Error> {
-    let source = KernelSource {
-        kernel: kernel.kernel.clone(),
-        symtab: kernel.symtab.clone(),
-        symvers: kernel.symvers.clone(),
-        config: kernel.config.clone(),
-        keyring: kernel.keyring.clone(),
-    };
     let (mut kernel, mut machine) = source.kernel_or_release(release)?;
     if !kernel.is_described() {
         let what = "nothing describes the kernel: give its image, a SPEC or a tree (--kernel), or its /proc/kallsyms (--symtab) and Module.symvers (--symvers)";

@@ -19,7 +19,8 @@ use crate::report;
 
 pub fn run(args: &Link) -> Result<Outcome, Error> {
     let bytes = read_decompressed(&args.file)?;
-    let Some(loader) = prepare(&args.kernel, &args.live, &args.with, || vermagic_release(&bytes))? else {
+    let Some(loader) = prepare(&args.kernel.source(), &args.live, &args.with, || vermagic_release(&bytes))?
+    else {
         return Ok(Outcome::Refused);
     };
     let params = parameters(&args.params);
