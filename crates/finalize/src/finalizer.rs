@@ -6,7 +6,6 @@ use alloc::vec::Vec;
 
 use elf_layout::bytes::{le16, le32, le64, printed};
 use elf_layout::elf::{SHN_UNDEF, SymFields};
-use elf_layout::layout::Region;
 use elf_layout::{Findings, KernelVersion, Layout, LoadInfo, Memory, Placement, SectionPlace};
 
 use reloc::ModArch;
@@ -236,11 +235,6 @@ impl Finalizer<'_, '_> {
         if let Some(place) = self.place_of(address) {
             self.record.runtime.push(RuntimeState { place, len, what: what.into() });
         }
-    }
-
-    /// Regions whose code and data go away after init.
-    pub fn init_regions(&self) -> impl Iterator<Item = Region> {
-        self.layout.regions().filter(|region| region.is_init())
     }
 
     /// `bytes` of the kernel's memory.
