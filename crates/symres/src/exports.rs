@@ -24,10 +24,6 @@ pub struct Export {
 #[derive(Clone, Debug, Default)]
 pub struct ExportTable {
     exports: Vec<Export>,
-    /// The names once more, close together: lookups go from one to another.
-    names: Vec<u8>,
-    /// By export: where its name ends in that.
-    ends: Vec<u32>,
     index: NameIndex,
     /// Where its second table begins, if the kernel's binary search and the index do not find the same.
     unsorted: Option<usize>,
@@ -36,14 +32,8 @@ pub struct ExportTable {
 impl ExportTable {
     /// Indexes these exports, in whatever order they are listed; each can be found.
     pub fn new(exports: Vec<Export>) -> Self {
-        let names: Vec<u8> = exports.iter().flat_map(|e| e.name.iter().copied()).collect();
-        let end = |end: &mut usize, e: &Export| {
-            *end = end.saturating_add(e.name.len());
-            Some(u32::try_from(*end).unwrap_or(u32::MAX))
-        };
-        let ends: Vec<u32> = exports.iter().scan(0, end).collect();
-        let index = NameIndex::new(exports.len(), |p| name_at(&names, &ends, p));
-        ExportTable { exports, names, ends, index, unsorted: None }
+        let index = NameIndex::new(exports.len(), |p| name_at(&exports, p));
+        ExportTable { exports, index, unsorted: None }
     }
 
     /// Indexes the records of a module in their order: `__ksymtab`, then `__ksymtab_gpl`; all in one table
@@ -73,7 +63,7 @@ impl ExportTable {
             let mut found = self.tables().into_iter().filter_map(|table| bsearch(table, name));
             return found.find(|e| gplok || !e.gpl_only);
         }
-        let found = self.index.find(name, |p| name_at(&self.names, &self.ends, p));
+        let found = self.index.find(name, |p| name_at(&self.exports, p));
         let usable = found.filter_map(|p| self.exports.get(p as usize)).filter(|e| gplok || !e.gpl_only);
         usable.min_by_key(|e| e.gpl_only)
     }
@@ -118,10 +108,8 @@ fn bsearch<'e>(table: &'e [Export], name: &[u8]) -> Option<&'e Export> {
     None
 }
 
-fn name_at<'n>(names: &'n [u8], ends: &[u32], position: u32) -> &'n [u8] {
-    let end = |at: Option<usize>| at.and_then(|at| ends.get(at)).map_or(0, |end| *end as usize);
-    let position = position as usize;
-    names.get(end(position.checked_sub(1))..end(Some(position))).unwrap_or(&[])
+fn name_at(exports: &[Export], position: u32) -> &[u8] {
+    exports.get(position as usize).map_or(&[], |e| &e.name)
 }
 
 #[cfg(test)]
