@@ -239,7 +239,7 @@ pub fn load_module<'d>(
     }
     refuse_without_ftrace_plt(&info, said);
     let mut record = Record::default();
-    let exports = exports(&info, &resolution);
+    let exports = ksymtab::exports(file, kernel.config.version);
     // What was refused has no memory that the kernel would patch.
     let patched = args.stage >= Stage::Final && !said.refused();
     let mut module = Finalizer {
@@ -262,7 +262,7 @@ pub fn load_module<'d>(
     if patched {
         module_finalize(&mut module);
     }
-    verify_exported_symbols(kernel, file, exports.iter().map(|e| &*e.name), module.said);
+    verify_exported_symbols(kernel, file, &exports, module.said);
     warn_unsorted(kernel, &exports, module.said);
     let coming = !module.said.refused();
     if patched && coming {
@@ -350,21 +350,6 @@ fn klp_find_object_symbol(kernel: &Kernel, name: &[u8], position: u64) -> Result
     }
 }
 
-/// The exports of a module at their final addresses.
-fn exports(info: &LoadInfo<'_>, resolution: &Resolution<'_>) -> Vec<Export> {
-    let known = |symbol: &u32| !resolution.unknown.contains(symbol);
-    let value = |symbol: u32| resolution.values.get(symbol as usize).copied().filter(|_| known(&symbol));
-    let of_file = ksymtab::exports(info.file, info.config.version);
-    let exports = of_file.into_iter().map(|e| Export {
-        name: e.name.into(),
-        address: value(e.symbol).map(|v| v.wrapping_add_signed(e.addend)),
-        crc: e.crc,
-        gpl_only: e.gpl_only,
-        namespace: e.namespace.into(),
-    });
-    exports.collect()
-}
-
 impl Load<'_> {
     /// `parse_args`, and what it leaves in the record.
     fn parse_args(&mut self, running: &Running<'_>, params: &[u8], said: &mut Findings) {
@@ -402,7 +387,19 @@ impl Load<'_> {
 
     /// The exports of the module at their final addresses.
     pub fn exports(&self) -> Vec<Export> {
-        exports(&self.info, &self.resolution)
+        let (info, resolution) = (&self.info, &self.resolution);
+        let unknown = |symbol: u32| resolution.unknown.get(symbol as usize) == Some(&true);
+        let value =
+            |symbol: u32| resolution.values.get(symbol as usize).copied().filter(|_| !unknown(symbol));
+        let of_file = ksymtab::exports(info.file, info.config.version);
+        let exports = of_file.into_iter().map(|e| Export {
+            name: e.name.into(),
+            address: value(e.symbol).map(|v| v.wrapping_add_signed(e.addend)),
+            crc: e.crc,
+            gpl_only: e.gpl_only,
+            namespace: e.namespace.into(),
+        });
+        exports.collect()
     }
 
     /// Its exports as the kernel finds them.

@@ -1,6 +1,5 @@
 //! Relocations by type, in runs of one type as real sections have them.
 
-use std::collections::BTreeSet;
 use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
@@ -56,7 +55,7 @@ pub fn apply(criterion: &mut Criterion) {
                     memory,
                     address: ADDRESS,
                     values,
-                    unknown: &BTreeSet::new(),
+                    unknown: &[],
                 };
                 let records = Records::Reordered(black_box(&records));
                 arch.apply_relocate_add(&mut section, records, &mut ModArch::default(), &mut said);

@@ -71,7 +71,7 @@ fn parameters(given: &[String]) -> String {
 
 /// Memory with holes where addresses are not known would be no image of anything.
 fn addresses_known(path: &Path, load: &Load<'_>) -> Result<(), Error> {
-    let Some(first) = load.resolution.unknown.first() else { return Ok(()) };
+    let Some(first) = load.resolution.unknown.iter().position(|unknown| *unknown) else { return Ok(()) };
     let import = load.resolution.imports.iter().find(|i| i.address.is_none());
     let what = match import {
         Some(import) => format!(

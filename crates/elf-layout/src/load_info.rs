@@ -94,7 +94,7 @@ impl<'d> LoadInfo<'d> {
     pub fn find_sec(&self, name: &str) -> usize {
         let mut sections = self.sechdrs.iter().enumerate().skip(1);
         sections
-            .find(|(i, s)| s.sh_flags & SHF_ALLOC != 0 && self.file.section_name(*i) == name.as_bytes())
+            .find(|(i, s)| s.sh_flags & SHF_ALLOC != 0 && self.file.is_named(*i, name))
             .map_or(0, |(i, _)| i)
     }
 

@@ -27,6 +27,18 @@ impl<'d> Modinfo<'d> {
         self.all(tag).next()
     }
 
+    /// [`Modinfo::get`] of several tags, none with a `=` in it, in one pass.
+    pub fn get_each<const N: usize>(&self, tags: [&str; N]) -> [Option<&'d [u8]>; N] {
+        let mut values = [None; N];
+        for (tag, value) in self.entries() {
+            let same = tags.iter().zip(&mut values).find(|(wanted, _)| wanted.as_bytes() == tag);
+            if let Some((_, first @ None)) = same {
+                *first = Some(value);
+            }
+        }
+        values
+    }
+
     /// All values of `tag`, in order. The tag must be followed by `=` directly,
     /// so a tag that itself contains `=` is compared as the kernel compares it.
     pub fn all<'t>(&self, tag: &'t str) -> impl Iterator<Item = &'d [u8]> + use<'d, 't> {
@@ -62,6 +74,8 @@ mod tests {
     fn val_60_to_63_strings() {
         let info = Modinfo::new(b"license=GPL\0\0\0alias=a\0alias=b=c\0licensex=no\0junk\0x");
         assert_eq!(info.get("license"), Some(&b"GPL"[..]), "VAL-62: first match");
+        let each = info.get_each(["alias", "nothing", "license"]);
+        assert_eq!(each, [Some(&b"a"[..]), None, Some(b"GPL")], "VAL-62: first match of each");
         assert_eq!(info.get("licen"), None, "VAL-62: = must follow the tag");
         assert_eq!(info.all("alias").collect::<Vec<_>>(), [&b"a"[..], b"b=c"], "VAL-62: later values");
         assert_eq!(info.entries().count(), 4, "VAL-63: the last byte alone is not a string");

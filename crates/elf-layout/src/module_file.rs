@@ -97,17 +97,24 @@ impl<'d> ModuleFile<'d> {
 
     /// `find_sec`: the first SHF_ALLOC section of that name by the flags on disk, else 0 (OV-4).
     pub fn find_sec(&self, name: &str) -> usize {
-        self.find(|s, n| s.sh_flags & SHF_ALLOC != 0 && n == name.as_bytes())
+        self.find(|i, s| s.sh_flags & SHF_ALLOC != 0 && self.is_named(i, name))
     }
 
     /// `find_any_sec`: the first section of that name whatever its flags, else 0.
     pub fn find_any_sec(&self, name: &str) -> usize {
-        self.find(|_, n| n == name.as_bytes())
+        self.find(|i, _| self.is_named(i, name))
     }
 
-    fn find(&self, mut wanted: impl FnMut(&Shdr, &[u8]) -> bool) -> usize {
+    fn find(&self, wanted: impl Fn(usize, &Shdr) -> bool) -> usize {
         let mut sections = self.sections.iter().enumerate().skip(1);
-        sections.find(|(i, s)| wanted(s, self.section_name(*i))).map_or(0, |(i, _)| i)
+        sections.find(|(i, s)| wanted(*i, s)).map_or(0, |(i, _)| i)
+    }
+
+    /// Is this the name of section `index`? Sooner known than the name itself.
+    pub fn is_named(&self, index: usize, name: &str) -> bool {
+        let offset = self.sections.get(index).map_or(0, |s| s.sh_name);
+        let tail = self.secstrings.get(offset as usize..).unwrap_or(&[]);
+        tail.strip_prefix(name.as_bytes()).is_some_and(|rest| matches!(rest, [0, ..] | []))
     }
 
     /// The symbol table. Index 0 is the null symbol.

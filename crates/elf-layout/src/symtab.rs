@@ -53,11 +53,12 @@ pub fn layout_symtab(info: &mut LoadInfo<'_>, layout: &mut Layout, said: &mut Fi
     // (2) core: symbols, their names, their type letters. Livepatch modules keep all: their symbols
     // are resolved later.
     let livepatch = info.file.modinfo().get("livepatch").is_some();
-    let core_symbols: Vec<u32> = (0u32..)
-        .zip(info.file.symbols())
-        .filter(|(i, s)| *i == 0 || livepatch || is_core_symbol(info, layout, s))
-        .map(|(i, _)| i)
-        .collect();
+    let core: Vec<bool> =
+        (0..info.sechdrs.len()).map(|index| has_core_symbols(info, layout, index)).collect();
+    let is_core = |s: &Sym| s.name_offset() != 0 && core.get(usize::from(s.shndx())) == Some(&true);
+    let mut core_symbols = Vec::with_capacity(info.file.symbols().len());
+    let symbols = (0u32..).zip(info.file.symbols());
+    core_symbols.extend(symbols.filter(|(i, s)| *i == 0 || livepatch || is_core(s)).map(|(i, _)| i));
     let align = info.sechdrs.get(sym).map_or(1, |s| s.sh_addralign);
     let symoffs = align_up(layout.sizes.get(core_region), align);
     let stroffs = symoffs.saturating_add(SYM_SIZE.saturating_mul(core_symbols.len() as u64));
@@ -106,10 +107,9 @@ fn put_in_init(info: &mut LoadInfo<'_>, layout: &mut Layout, index: usize, regio
     }
 }
 
-/// `is_core_symbol` (LAYOUT-31, LAYOUT-32).
-fn is_core_symbol(info: &LoadInfo<'_>, layout: &Layout, symbol: &Sym) -> bool {
-    let index = usize::from(symbol.shndx());
-    if symbol.shndx() == SHN_UNDEF || index >= info.sechdrs.len() || symbol.name_offset() == 0 {
+/// `is_core_symbol` of all symbols of a section that have a name (LAYOUT-31, LAYOUT-32).
+fn has_core_symbols(info: &LoadInfo<'_>, layout: &Layout, index: usize) -> bool {
+    if index == usize::from(SHN_UNDEF) {
         return false;
     }
     let all = info.config.keeps_data_symbols();

@@ -1,6 +1,5 @@
 //! `apply_relocations`: the driver that all architectures share (spec 04 §4.1).
 
-use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 
@@ -15,8 +14,8 @@ use crate::{Architecture, ModArch, Records, RelaSection};
 pub struct Symbols<'s> {
     /// `st_value` of every symbol, by index.
     pub values: &'s mut [u64],
-    /// Symbols whose value nobody knows: their relocations are left out.
-    pub unknown: &'s BTreeSet<u32>,
+    /// By index: is this a symbol whose value nobody knows? Its relocations are left out.
+    pub unknown: &'s [bool],
     /// Livepatch sections for the kernel itself resolve their symbols by kallsyms.
     pub kallsyms: KallsymsLookup<'s>,
 }
@@ -121,8 +120,8 @@ impl RelaSection<'_> {
             said.push(self.out_of_bounds(entry, rela));
             return None;
         };
-        let known = self.unknown.is_empty() || !self.unknown.contains(&rela.r_sym());
-        known.then(|| value.wrapping_add_signed(rela.r_addend))
+        let unknown = self.unknown.get(rela.r_sym() as usize) == Some(&true);
+        (!unknown).then(|| value.wrapping_add_signed(rela.r_addend))
     }
 
     /// The record as the subject of a finding.

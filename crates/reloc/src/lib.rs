@@ -16,7 +16,6 @@ pub mod mod_arch;
 pub mod x86_64;
 
 use alloc::borrow::Cow;
-use alloc::collections::BTreeSet;
 
 use elf_layout::elf::{LE, Rela, Rela64};
 use elf_layout::place::Windows;
@@ -53,8 +52,8 @@ pub struct RelaSection<'a> {
     pub address: u64,
     /// `st_value` of every symbol.
     pub values: &'a [u64],
-    /// Symbols whose value nobody knows: their relocations are left out.
-    pub unknown: &'a BTreeSet<u32>,
+    /// By index: is this a symbol whose value nobody knows? Its relocations are left out.
+    pub unknown: &'a [bool],
 }
 
 /// A machine architecture: all that the loader leaves to it.

@@ -7,9 +7,10 @@ use alloc::vec::Vec;
 
 use elf_layout::bytes::printed;
 use elf_layout::elf::EM_X86_64;
+use elf_layout::ksymtab::ModuleExport;
 use elf_layout::{Errno, Finding, Findings, ModuleFile, Severity};
 
-use crate::exports::{Export, missed};
+use crate::exports::missed;
 use crate::hints;
 use crate::kernel::Kernel;
 use crate::license::license_is_gpl_compatible;
@@ -204,33 +205,34 @@ pub fn check_modinfo_taints(
     taints: &mut Taints,
     said: &mut Findings,
 ) {
-    let modinfo = file.modinfo();
+    let tags = ["intree", "retpoline", "staging", "livepatch", "license", "test"];
+    let [intree, retpoline, staging, livepatch, license, test] = file.modinfo().get_each(tags);
     let me = file.name_text();
     let warn = |code, why: String| Finding::note(code, Severity::Warning, why);
-    if modinfo.get("intree").is_none() {
+    if intree.is_none() {
         let mut finding = warn("LIC-2", format!("{me} is not from the kernel's own tree: taint O"));
         if !taints.kernel_has(Taint::OutOfTreeModule) {
             finding = finding.says(format!("{me}: loading out-of-tree module taints kernel."));
         }
         said.push(taints.add_taint_module(Taint::OutOfTreeModule, finding));
     }
-    let retpoline = modinfo.get("retpoline").is_some() || kernel.boot.spectre_v2_off;
+    let retpoline = retpoline.is_some() || kernel.boot.spectre_v2_off;
     if file.e_machine() == EM_X86_64 && !retpoline {
         let finding = warn("LIC-2", format!("{me} was built without retpolines"));
         let finding = finding.says("Spectre V2 : System may be vulnerable to spectre v2");
         said.push(finding.says(format!("{me}: loading module not compiled with retpoline compiler.")));
     }
-    if modinfo.get("staging").is_some() {
+    if staging.is_some() {
         let line = format!(
             "{me}: module is from the staging directory, the quality is unknown, you have been warned."
         );
         let finding = warn("LIC-2", format!("{me} is a staging driver: taint C")).says(line);
         said.push(taints.add_taint_module(Taint::Crap, finding));
     }
-    if modinfo.get("livepatch").is_some() {
+    if livepatch.is_some() {
         said.push(taints.livepatch(&me));
     }
-    let license = modinfo.get("license").unwrap_or(b"unspecified");
+    let license = license.unwrap_or(b"unspecified");
     if !license_is_gpl_compatible(license) {
         let text = printed(license);
         let mut finding = warn("LIC-2", format!("licence '{text}' is not GPL compatible: taint P"));
@@ -239,7 +241,7 @@ pub fn check_modinfo_taints(
         }
         said.push(taints.add_taint_module(Taint::ProprietaryModule, finding));
     }
-    if modinfo.get("test").is_some() {
+    if test.is_some() {
         let mut finding = warn("LIC-2", format!("{me} is a test module: taint N"));
         if !taints.kernel_has(Taint::Test) {
             finding = finding.says(format!("{me}: loading test module taints kernel."));
@@ -329,10 +331,10 @@ fn one_table_only(file: &ModuleFile<'_>, exports: bool, said: &mut Findings) {
 }
 
 /// SYM-33: exports that nobody will find, as the kernel looks for them by binary search.
-pub fn warn_unsorted(kernel: &Kernel, exports: &[Export], said: &mut Findings) {
+pub fn warn_unsorted(kernel: &Kernel, exports: &[ModuleExport<'_>], said: &mut Findings) {
     let all = || missed(exports, kernel.config.version.since(7, 1));
     let missed = all().count();
-    let names: Vec<_> = all().take(3).map(|e| printed(&e.name)).collect();
+    let names: Vec<_> = all().take(3).map(|e| printed(e.name)).collect();
     if missed != 0 {
         let why = format!(
             "its exports are not sorted by name: the kernel's binary search misses {missed} of them ({})",
@@ -344,14 +346,14 @@ pub fn warn_unsorted(kernel: &Kernel, exports: &[Export], said: &mut Findings) {
 }
 
 /// `verify_exported_symbols` (DUP-1 to DUP-4): no name may be exported twice.
-pub fn verify_exported_symbols<'e>(
+pub fn verify_exported_symbols(
     kernel: &Kernel,
     file: &ModuleFile<'_>,
-    exports: impl Iterator<Item = &'e [u8]>,
+    exports: &[ModuleExport<'_>],
     said: &mut Findings,
 ) {
     let mark = said.mark();
-    for name in exports {
+    for ModuleExport { name, .. } in exports {
         let Some((owner, _)) = kernel.find_symbol(name, true, file.name()) else { continue };
         let owner = match owner {
             crate::Owner::Vmlinux => &b"kernel"[..],

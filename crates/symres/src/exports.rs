@@ -3,6 +3,8 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use elf_layout::ksymtab::ModuleExport;
+
 use crate::names::NameIndex;
 
 /// One `struct kernel_symbol` and what stands beside it in other tables.
@@ -69,33 +71,59 @@ impl ExportTable {
     }
 }
 
+/// What orders an export table and tells its two halves apart.
+pub trait Record {
+    /// The name of the export.
+    fn name(&self) -> &[u8];
+    /// In `__ksymtab_gpl`.
+    fn gpl_only(&self) -> bool;
+}
+
+impl Record for Export {
+    fn name(&self) -> &[u8] {
+        &self.name
+    }
+    fn gpl_only(&self) -> bool {
+        self.gpl_only
+    }
+}
+
+impl Record for ModuleExport<'_> {
+    fn name(&self) -> &[u8] {
+        self.name
+    }
+    fn gpl_only(&self) -> bool {
+        self.gpl_only
+    }
+}
+
 /// The records of a module as the kernel's tables.
-fn tables(exports: &[Export], one_table: bool) -> [&[Export]; 2] {
-    let plain = exports.iter().take_while(|e| !e.gpl_only).count();
+fn tables<R: Record>(exports: &[R], one_table: bool) -> [&[R]; 2] {
+    let plain = exports.iter().take_while(|e| !e.gpl_only()).count();
     let split = if one_table { exports.len() } else { plain };
     let (first, second) = exports.split_at_checked(split).unwrap_or((exports, &[]));
     [first, second]
 }
 
-fn is_sorted(table: &[Export]) -> bool {
-    table.is_sorted_by(|a, b| a.name < b.name)
+fn is_sorted<R: Record>(table: &[R]) -> bool {
+    table.is_sorted_by(|a, b| a.name() < b.name())
 }
 
 /// The records of a module, in their order, that the kernel's binary search does not come to (SYM-33).
-pub fn missed(exports: &[Export], one_table: bool) -> impl Iterator<Item = &Export> {
+pub fn missed<R: Record>(exports: &[R], one_table: bool) -> impl Iterator<Item = &R> {
     let tables = tables(exports, one_table);
     let all = if tables.iter().all(|t| is_sorted(t)) { &[] } else { exports };
-    all.iter().filter(move |e| !tables.iter().any(|t| bsearch(t, &e.name).is_some()))
+    all.iter().filter(move |e| !tables.iter().any(|t| bsearch(t, e.name()).is_some()))
 }
 
 /// The kernel's `bsearch` over one table (SYM-33, SYM-34): which of several records of a name it
 /// finds, and which it misses in a table that is not sorted, follows from its order of probes.
-fn bsearch<'e>(table: &'e [Export], name: &[u8]) -> Option<&'e Export> {
+fn bsearch<'e, R: Record>(table: &'e [R], name: &[u8]) -> Option<&'e R> {
     let (mut base, mut num) = (0usize, table.len());
     while num > 0 {
         let pivot = base.saturating_add(num >> 1);
         let probe = table.get(pivot)?;
-        match name.cmp(&probe.name) {
+        match name.cmp(probe.name()) {
             core::cmp::Ordering::Equal => return Some(probe),
             core::cmp::Ordering::Greater => {
                 base = pivot.saturating_add(1);

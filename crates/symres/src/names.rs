@@ -65,8 +65,8 @@ impl NameIndex {
         let known = name.len() <= self.longest && !self.table.is_empty();
         let hash = if known { hash_name(&self.state, name) } else { 0 };
         let entry = if known { self.table.find(hash, |entry| name_of(entry.0) == name) } else { None };
-        let first = entry.map_or(NONE, |(first, _)| *first);
-        Positions { next: &self.next, at: first }
+        let (first, last) = entry.copied().unwrap_or((NONE, NONE));
+        Positions { next: &self.next, at: first, last }
     }
 }
 
@@ -75,6 +75,7 @@ impl NameIndex {
 pub struct Positions<'i> {
     next: &'i [u32],
     at: u32,
+    last: u32,
 }
 
 impl Iterator for Positions<'_> {
@@ -82,8 +83,12 @@ impl Iterator for Positions<'_> {
 
     fn next(&mut self) -> Option<u32> {
         let at = self.at;
-        // NONE is no position, and has no next one.
-        self.at = *self.next.get(at as usize)?;
+        if at == NONE {
+            return None;
+        }
+        // Most names are there once: then the chain is not looked at.
+        let next = || self.next.get(at as usize).copied().unwrap_or(NONE);
+        self.at = if at == self.last { NONE } else { next() };
         Some(at)
     }
 }

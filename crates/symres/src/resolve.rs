@@ -43,30 +43,42 @@ struct Versions<'a> {
     extended: bool,
     /// Has it any table?
     present: bool,
-    records: Vec<Modversion<'a>>,
-    index: NameIndex,
+    file: &'a ModuleFile<'a>,
+    /// Its records by name, once more than one was asked for.
+    indexed: Option<(Vec<Modversion<'a>>, NameIndex)>,
+    asked: bool,
 }
 
 impl<'a> Versions<'a> {
     fn of(file: &'a ModuleFile<'a>) -> Self {
         let index = file.index();
         let extended = index.vers_ext_crc != 0;
-        let records: Vec<Modversion<'a>> = if extended {
-            let names = file.section_bytes(index.vers_ext_name);
-            modversions_ext(file.section_bytes(index.vers_ext_crc), names).collect()
-        } else if index.vers != 0 {
-            modversions(file.section_bytes(index.vers)).collect()
-        } else {
-            Vec::new()
-        };
-        let names = NameIndex::new(records.len(), |p| name_at(&records, p));
-        Versions { extended, present: extended || index.vers != 0, records, index: names }
+        Versions { extended, present: extended || index.vers != 0, file, indexed: None, asked: false }
+    }
+
+    fn records(&self) -> impl Iterator<Item = Modversion<'a>> + use<'a> {
+        let (file, index) = (self.file, self.file.index());
+        let bytes = |of, section| if of { file.section_bytes(section) } else { &[] };
+        let plain = bytes(!self.extended && self.present, index.vers);
+        let crcs = bytes(self.extended, index.vers_ext_crc);
+        let names = bytes(self.extended, index.vers_ext_name);
+        modversions(plain).chain(modversions_ext(crcs, names))
     }
 
     /// VER-4: the first record of that name.
-    fn expected(&self, name: &[u8]) -> Option<u64> {
-        let first = self.index.find(name, |p| name_at(&self.records, p)).next()?;
-        self.records.get(first as usize).map(|r| r.crc)
+    fn expected(&mut self, name: &[u8]) -> Option<u64> {
+        // Who asks once, for module_layout, which comes first, needs no index.
+        if !core::mem::replace(&mut self.asked, true) {
+            return self.records().find(|r| r.name == name).map(|r| r.crc);
+        }
+        if self.indexed.is_none() {
+            let records: Vec<Modversion<'a>> = self.records().collect();
+            let index = NameIndex::new(records.len(), |p| name_at(&records, p));
+            self.indexed = Some((records, index));
+        }
+        let (records, index) = self.indexed.as_ref()?;
+        let first = index.find(name, |p| name_at(records, p)).next()?;
+        records.get(first as usize).map(|r| r.crc)
     }
 }
 
@@ -196,13 +208,16 @@ impl<'a> Resolver<'a> {
         let Some(crc) = crc.filter(|_| config.modversions) else {
             return Ok(());
         };
-        let (me, symbol) = (self.file.name_text(), printed(name));
         if !self.versions.present {
-            return self.try_to_force_load(&symbol, subject, said);
+            return self.try_to_force_load(&printed(name), subject, said);
         }
-        match self.versions.expected(name) {
-            // VER-5: all 64 bits count.
-            Some(expected) if expected == u64::from(crc) => Ok(()),
+        // VER-5: all 64 bits count.
+        let expected = self.versions.expected(name);
+        if expected == Some(u64::from(crc)) {
+            return Ok(());
+        }
+        let (me, symbol) = (self.file.name_text(), printed(name));
+        match expected {
             Some(expected) => {
                 let line = format!("{me}: disagrees about version of symbol {symbol}");
                 let exporter = match owner {

@@ -1,6 +1,5 @@
 //! `simplify_symbols`: every symbol of a module gets its value (spec 03 §3.1).
 
-use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -38,9 +37,9 @@ pub struct Resolution<'k> {
     pub values: Vec<u64>,
     /// What was taken from elsewhere, in symbol order.
     pub imports: Vec<Import<'k>>,
-    /// Symbols whose value nothing tells: exports without an address, per-cpu symbols where the per-cpu area is
-    /// not known, and what was refused.
-    pub unknown: BTreeSet<u32>,
+    /// By index: is this a symbol whose value nothing tells? Exports without an address, per-cpu symbols where the
+    /// per-cpu area is not known, and what was refused.
+    pub unknown: Vec<bool>,
     /// Modules that this one depends on, in the order in which the edges are made: by the symbols it
     /// takes (DEP-1, DEP-2), never by modinfo `depends=` (DEP-4).
     pub depends: Vec<&'k [u8]>,
@@ -63,12 +62,15 @@ pub fn simplify_symbols<'k>(
     let mark = said.mark();
     let file = info.file;
     let mut resolver = Resolver::new(kernel, file, taints);
-    let mut out = Resolution { values: Vec::with_capacity(file.symbols().len()), ..Resolution::default() };
+    let count = file.symbols().len();
+    let (values, unknown) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let mut out = Resolution { values, unknown, ..Resolution::default() };
     for (i, symbol) in file.symbols().iter().enumerate() {
         let name = || file.symbol_name(symbol);
         let subject =
             || Subject::Symbol { index: u32::try_from(i).unwrap_or(u32::MAX), name: printed(name()).into() };
         let mut value = symbol.value();
+        let mut is_unknown = false;
         match symbol.shndx() {
             // Index 0 is never touched.
             _ if i == 0 => {}
@@ -80,10 +82,10 @@ pub fn simplify_symbols<'k>(
             }
             SHN_ABS | SHN_LIVEPATCH => {}
             SHN_UNDEF => {
-                if let Some(address) =
-                    resolve(info, &mut resolver, &mut out, i, symbol.bind(), subject, &ignores, said)
-                {
-                    value = address;
+                match resolve(info, &mut resolver, &mut out, i, symbol.bind(), subject, &ignores, said) {
+                    Value::Is(address) => value = address,
+                    Value::AsInFile => {}
+                    Value::Unknown => is_unknown = true,
                 }
             }
             shndx if usize::from(shndx) >= info.sechdrs.len() => {
@@ -95,9 +97,7 @@ pub fn simplify_symbols<'k>(
             }
             shndx if usize::from(shndx) == file.index().pcpu => match placement.percpu {
                 Some(base) => value = value.wrapping_add(base),
-                None => {
-                    out.unknown.insert(u32::try_from(i).unwrap_or(u32::MAX));
-                }
+                None => is_unknown = true,
             },
             shndx => {
                 let base = info.sechdrs.get(usize::from(shndx)).map_or(0, |s| s.sh_addr);
@@ -105,6 +105,7 @@ pub fn simplify_symbols<'k>(
             }
         }
         out.values.push(value);
+        out.unknown.push(is_unknown);
     }
     out.using_gplonly_symbols = resolver.using_gplonly_symbols();
     out.taints = resolver.taints();
@@ -112,7 +113,15 @@ pub fn simplify_symbols<'k>(
     out
 }
 
-/// One undefined symbol (SYM-4, SYM-5, SYM-5b). The value stays as it is with `None`.
+/// What becomes of the value of an undefined symbol.
+enum Value {
+    Is(u64),
+    /// It stays (SYM-5).
+    AsInFile,
+    Unknown,
+}
+
+/// One undefined symbol (SYM-4, SYM-5, SYM-5b).
 #[allow(clippy::too_many_arguments, reason = "one symbol of the loop above")]
 fn resolve<'a>(
     info: &LoadInfo<'a>,
@@ -123,13 +132,12 @@ fn resolve<'a>(
     subject: impl Fn() -> Subject,
     ignores: &impl Fn(&[u8]) -> bool,
     said: &mut Findings,
-) -> Option<u64> {
-    let symbol = u32::try_from(index).ok()?;
+) -> Value {
     let name = info.file.symbols().get(index).map_or(&b""[..], |s| info.file.symbol_name(s));
     match resolver.resolve_symbol(name, &subject, said) {
         Ok((owner, export)) => {
             out.imports.push(Import {
-                symbol,
+                symbol: u32::try_from(index).unwrap_or(u32::MAX),
                 name,
                 address: export.address,
                 owner: owner.name(),
@@ -142,18 +150,14 @@ fn resolve<'a>(
             {
                 out.depends.push(owner);
             }
-            if export.address.is_none() {
-                out.unknown.insert(symbol);
-            }
-            export.address
+            export.address.map_or(Value::Unknown, Value::Is)
         }
         // SYM-5: only "not found" is forgiven to weak symbols.
-        Err(Unresolved::NotFound) if bind == STB_WEAK || ignores(name) => None,
+        Err(Unresolved::NotFound) if bind == STB_WEAK || ignores(name) => Value::AsInFile,
         Err(why) => {
             // What a relocation would make of a value that is missing says nothing about the module.
-            out.unknown.insert(symbol);
             said.push(resolver.unknown_symbol(name, why, subject()));
-            None
+            Value::Unknown
         }
     }
 }

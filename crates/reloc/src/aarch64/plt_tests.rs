@@ -1,6 +1,6 @@
 //! Linkage tables, from their size to their bytes in memory.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -408,7 +408,7 @@ fn load(
         values[symbol as usize] = info.sechdrs[section].sh_addr;
     }
     let nothing = |_: &[u8], _| Err(Default::default());
-    let mut symbols = Symbols { values: &mut values, unknown: &BTreeSet::new(), kallsyms: &nothing };
+    let mut symbols = Symbols { values: &mut values, unknown: &[], kallsyms: &nothing };
     apply_relocations(&Aarch64, &mut arch, &info, &layout, &mut symbols, &mut image, &mut said);
     let contents: Vec<Vec<u8>> = (0..info.sechdrs.len())
         .map(|i| layout.place(i).and_then(|p| image.at(p, info.sechdrs[i].sh_size)).unwrap_or(&[]).to_vec())
@@ -532,7 +532,7 @@ fn overlapping_tables_are_not_applied() {
     assert_eq!((info.reordered(RELA_TEXT), arch.core.plt_max_entries), (None, 0));
     let layout = layout_sections(&info, &mut said).unwrap();
     let nothing = |_: &[u8], _| Err(Default::default());
-    let mut symbols = Symbols { values: &mut [], unknown: &BTreeSet::new(), kallsyms: &nothing };
+    let mut symbols = Symbols { values: &mut [], unknown: &[], kallsyms: &nothing };
     let mut image = Image(BTreeMap::new());
     apply_relocations(&Aarch64, &mut arch, &info, &layout, &mut symbols, &mut image, &mut said);
     assert_eq!(said.iter().map(|f| f.code).collect::<Vec<_>>(), ["RELOC-GEN-10"]);
