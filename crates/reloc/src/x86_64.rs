@@ -94,6 +94,9 @@ fn apply_all(section: &mut RelaSection<'_>, records: impl Iterator<Item = Rela>,
     for (entry, rela) in records.enumerate() {
         let Some(value) = section.value(entry, &rela, said) else { continue };
         let place = section.address.wrapping_add(rela.r_offset);
+        if apply_usual(section.memory, rela.r_offset, rela.r_type(), value, place) {
+            continue;
+        }
         match apply_one(section.memory, rela.r_offset, rela.r_type(), value, place, order) {
             Ok(None) => {}
             Ok(Some(cut)) => said.push(truncated(section, entry, &rela, cut)),
@@ -101,6 +104,28 @@ fn apply_all(section: &mut RelaSection<'_>, records: impl Iterator<Item = Rela>,
             Err(refusal) => said.push(refused(section, entry, &rela, refusal, order)),
         }
     }
+}
+
+/// One record as nearly all are: stores what [`apply_one`] would if that has nothing to say about it; else nothing, and is false.
+#[inline]
+fn apply_usual(memory: &mut [u8], offset: u64, r_type: u32, value: u64, place: u64) -> bool {
+    if r_type == R_X86_64_64 {
+        let target = slice_mut(memory, offset, 8).filter(|target| *target == [0; 8]);
+        return target.map(|target| target.copy_from_slice(&value.to_le_bytes())).is_some();
+    }
+    // The bits of P that are subtracted, and what makes of the values that fit those below 2^32.
+    let (minus, bias) = match r_type {
+        R_X86_64_PC32 | R_X86_64_PLT32 => (u64::MAX, 1 << 31),
+        R_X86_64_32S => (0, 1 << 31),
+        R_X86_64_32 => (0, 0),
+        _ => return false,
+    };
+    let stored = value.wrapping_sub(place & minus);
+    if stored.wrapping_add(bias) > u64::from(u32::MAX) {
+        return false;
+    }
+    let target = slice_mut(memory, offset, 4).filter(|target| *target == [0; 4]);
+    target.map(|target| target.copy_from_slice(&(stored as u32).to_le_bytes())).is_some()
 }
 
 /// One record: `value` is S + A, `place` is P. Exactly the bytes to be written must be zero (X86REL-2),
@@ -211,7 +236,17 @@ mod tests {
     ) -> (Result<Option<i64>, Refusal>, [u8; 8]) {
         let mut memory = [0xaa; 24];
         memory[8..16].copy_from_slice(&before);
+        let mut usual = memory;
         let result = apply_one(&mut memory, 8, r_type, value, PLACE, order);
+        let is_usual = ![R_X86_64_NONE, R_X86_64_PC64].contains(&r_type);
+        let nothing_said = result == Ok(None) && is_usual;
+        assert_eq!(
+            apply_usual(&mut usual, 8, r_type, value, PLACE),
+            nothing_said,
+            "type {r_type} value {value:#x}"
+        );
+        assert!(usual == memory || !nothing_said, "type {r_type} value {value:#x}: {usual:x?}");
+        assert!(nothing_said || usual[8..16] == before, "type {r_type} value {value:#x} wrote");
         assert_eq!(
             (&memory[..8], &memory[16..]),
             (&[0xaa; 8][..], &[0xaa; 8][..]),
