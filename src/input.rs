@@ -2,79 +2,68 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::ops::Deref;
 use std::path::Path;
 
 use liblzma::stream::{Action, Status, Stream};
+use memmap2::MmapMut;
 
 use crate::error::Error;
+use crate::image::map_anon;
 
 /// The kernel takes no module file larger than INT_MAX (VAL-4).
 const FILE_MAX: u64 = i32::MAX as u64;
 
-/// Reads a file whole. Mapping it instead would hand a SIGBUS to whoever truncates it meanwhile.
-pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    let len = read_into(path, &mut bytes)?;
-    bytes.truncate(len);
-    Ok(bytes)
+/// The bytes of a file, or what came out of a compressed one.
+#[derive(Debug)]
+pub struct Bytes(Buffers, Where);
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.0.content(self.1)
+    }
 }
 
-/// Reads a file to the beginning of `bytes` and tells how long it is. What lies behind stays: memory that was written
-/// to before need not be zeroed again.
-fn read_into(path: &Path, bytes: &mut Vec<u8>) -> Result<usize, Error> {
-    let failed = |e| Error::read(path, e);
-    let mut file = File::open(path).map_err(failed)?;
-    let too_large = || Error::unusable(path, "larger than 2 GiB, the kernel's limit for a module file");
-    let metadata = file.metadata().map_err(failed)?;
-    // What is no plain file tells its size only by being read; nor do files of /proc.
-    let size = if metadata.is_file() { metadata.len() } else { 0 };
-    let size = usize::try_from(size).ok().filter(|s| *s as u64 <= FILE_MAX).ok_or_else(too_large)?;
-    if let Some(more) = size.checked_sub(bytes.len()) {
-        bytes.try_reserve(more).map_err(|_| failed(ErrorKind::OutOfMemory.into()))?;
-        bytes.resize(size, 0);
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        self
     }
-    let mut len = 0usize;
-    while let Some(room) = bytes.get_mut(len..size).filter(|room| !room.is_empty()) {
-        match file.read(room) {
-            Ok(0) => return Ok(len),
-            Ok(read) => len = len.saturating_add(read),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(failed(error)),
-        }
-    }
-    let mut more = [0u8];
-    if file.read(&mut more).map_err(failed)? == 0 {
-        return Ok(len);
-    }
-    bytes.truncate(len);
-    bytes.extend(more);
-    let left = FILE_MAX.saturating_sub(len as u64);
-    (&mut file).take(left).read_to_end(bytes).map_err(failed)?;
-    if bytes.len() as u64 > FILE_MAX { Err(too_large()) } else { Ok(bytes.len()) }
+}
+
+/// Reads a file whole. Mapping it instead would hand a SIGBUS to whoever truncates it meanwhile.
+pub fn read(path: &Path) -> Result<Bytes, Error> {
+    let mut buffers = Buffers::default();
+    let content = buffers.read(path)?;
+    Ok(Bytes(buffers, content))
 }
 
 /// Reads a file, and decompresses it if it begins as gzip, xz or zstd does.
-pub fn read_decompressed(path: &Path) -> Result<Vec<u8>, Error> {
+pub fn read_decompressed(path: &Path) -> Result<Bytes, Error> {
     let mut buffers = Buffers::default();
-    Ok(match buffers.fill(path)? {
-        Some(len) => {
-            buffers.file.truncate(len);
-            buffers.file
-        }
-        None => buffers.out,
-    })
+    let content = buffers.fill(path)?;
+    Ok(Bytes(buffers, content))
 }
 
 /// Memory that one file after another is read into.
 #[derive(Debug, Default)]
 pub struct Buffers {
-    /// The file as it is; what is behind its end is of files before.
-    file: Vec<u8>,
-    /// What comes out of a compressed one.
+    /// Large enough for the file; what is behind its end is of files before.
+    file: Option<MmapMut>,
+    /// What tells its size only by being read, and what comes out of a compressed file.
     out: Vec<u8>,
 }
 
-/// Buffers that grew beyond this many bytes are given back before the next file.
+/// Where the content of a file is.
+#[derive(Clone, Copy, Debug)]
+enum Where {
+    /// So many bytes at the beginning of `file`.
+    File(usize),
+    Out,
+}
+
+/// Memory that grew beyond this many bytes is given back before the next file.
 const KEPT_MAX: usize = 16 << 20;
 /// Room for decompressed bytes grows by at least this many.
 const GROWTH: usize = 1 << 18;
@@ -82,26 +71,74 @@ const GROWTH: usize = 1 << 18;
 impl Buffers {
     /// As [`read_decompressed`], into memory that is used again.
     pub fn read_decompressed(&mut self, path: &Path) -> Result<&[u8], Error> {
-        for buffer in [&mut self.file, &mut self.out] {
-            if buffer.capacity() > KEPT_MAX {
-                buffer.truncate(KEPT_MAX);
-                buffer.shrink_to_fit();
-            }
+        self.file = self.file.take().filter(|map| map.len() <= KEPT_MAX);
+        if self.out.capacity() > KEPT_MAX {
+            self.out = Vec::new();
         }
-        Ok(match self.fill(path)? {
-            Some(len) => self.file.get(..len).unwrap_or_default(),
-            None => &self.out,
-        })
+        let content = self.fill(path)?;
+        Ok(self.content(content))
     }
 
-    /// Reads a file; its length, if it is not compressed, so that nothing came out.
-    fn fill(&mut self, path: &Path) -> Result<Option<usize>, Error> {
-        let len = read_into(path, &mut self.file)?;
-        let file = self.file.get(..len).unwrap_or_default();
+    fn content(&self, content: Where) -> &[u8] {
+        match content {
+            Where::File(len) => self.file.as_deref().and_then(|file| file.get(..len)).unwrap_or_default(),
+            Where::Out => &self.out,
+        }
+    }
+
+    fn fill(&mut self, path: &Path) -> Result<Where, Error> {
+        let content = self.read(path)?;
+        let piped = if matches!(content, Where::Out) { std::mem::take(&mut self.out) } else { Vec::new() };
         self.out.clear();
+        let file = match content {
+            Where::File(len) => self.file.as_deref().and_then(|file| file.get(..len)).unwrap_or_default(),
+            Where::Out => &piped,
+        };
         let packed = decompress(file, &mut self.out, FILE_MAX);
         let packed = packed.map_err(|(format, why)| Error::Decompress { path: path.into(), format, why })?;
-        Ok((!packed).then_some(len))
+        match content {
+            _ if packed => Ok(Where::Out),
+            Where::Out => {
+                self.out = piped;
+                Ok(Where::Out)
+            }
+            Where::File(_) => Ok(content),
+        }
+    }
+
+    fn read(&mut self, path: &Path) -> Result<Where, Error> {
+        let failed = |e| Error::read(path, e);
+        let mut file = File::open(path).map_err(failed)?;
+        let too_large = || Error::unusable(path, "larger than 2 GiB, the kernel's limit for a module file");
+        let metadata = file.metadata().map_err(failed)?;
+        // What is no plain file tells its size only by being read; nor do files of /proc.
+        let size = if metadata.is_file() { metadata.len() } else { 0 };
+        let size = usize::try_from(size).ok().filter(|s| *s as u64 <= FILE_MAX).ok_or_else(too_large)?;
+        let room = self.file.take().filter(|map| map.len() > size);
+        // One byte more than the file has, to see that it ends there.
+        let mut room = match room {
+            Some(room) => room,
+            None => map_anon(size.saturating_add(1)).map_err(failed)?,
+        };
+        let mut len = 0usize;
+        while let Some(rest) = room.get_mut(len..=size).filter(|rest| !rest.is_empty()) {
+            match file.read(rest) {
+                Ok(0) => break,
+                Ok(read) => len = len.saturating_add(read),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        if len <= size {
+            self.file = Some(room);
+            return Ok(Where::File(len));
+        }
+        self.out.clear();
+        self.out.extend(room.get(..len).unwrap_or_default());
+        self.file = Some(room);
+        let left = FILE_MAX.saturating_add(1).saturating_sub(len as u64);
+        (&mut file).take(left).read_to_end(&mut self.out).map_err(failed)?;
+        if self.out.len() as u64 > FILE_MAX { Err(too_large()) } else { Ok(Where::Out) }
     }
 }
 
@@ -179,13 +216,13 @@ mod tests {
             [("gzip", gzip.finish().unwrap()), ("xz", xz.finish().unwrap()), ("zstd", zstd)]
         {
             std::fs::write(&path, &packed).unwrap();
-            assert_eq!(read_decompressed(&path).unwrap(), content, "DEC-7: {format}");
+            assert_eq!(*read_decompressed(&path).unwrap(), content, "DEC-7: {format}");
             std::fs::write(&path, &packed[..packed.len() / 2]).unwrap();
             let error = read_decompressed(&path).unwrap_err().to_string();
             assert!(error.contains(format) && error.contains("module.ko"), "truncated {format}: {error}");
         }
         std::fs::write(&path, &content).unwrap();
-        assert_eq!(read_decompressed(&path).unwrap(), content);
+        assert_eq!(*read_decompressed(&path).unwrap(), content);
         assert!(read_decompressed(dir.path()).unwrap_err().to_string().contains("cannot read"));
     }
 

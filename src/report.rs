@@ -111,10 +111,12 @@ pub fn note(text: &str) {
 
 /// Findings on stderr, each with what the kernel would log.
 pub fn findings(file: &str, findings: &[FindingEntry]) {
-    let mut err = anstream::stderr().lock();
+    // In one piece: there may be thousands, and every write to stderr is a system call.
+    let mut all = Vec::new();
     for f in findings {
-        let _ = write_finding(&mut err, file, f);
+        let _ = write_finding(&mut all, file, f);
     }
+    let _ = anstream::stderr().lock().write_all(&all);
 }
 
 /// One finding on stderr, without what the kernel would log.

@@ -20,7 +20,7 @@ impl Module {
     pub fn read(path: &Path) -> Module {
         let file = path.file_name().unwrap().to_string_lossy();
         let name = file.split(".ko").next().unwrap_or_default().to_owned();
-        Module { name, bytes: read_decompressed(path).unwrap() }
+        Module { name, bytes: read_decompressed(path).unwrap().to_vec() }
     }
 
     /// The file after its ELF checks.
@@ -51,7 +51,7 @@ impl Fixtures {
 
 fn kernel_of_fixtures(folder: &Path) -> Kernel {
     let text = |name: &str| read(&folder.join(name)).unwrap();
-    let release = String::from_utf8(text("release")).unwrap().trim().to_owned();
+    let release = String::from_utf8(text("release").to_vec()).unwrap().trim().to_owned();
     kernel(&release, &text("config"), &text("kallsyms"), &text("Module.symvers"))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, FileType};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -27,9 +27,10 @@ impl Set {
     pub fn collect(paths: &[PathBuf], mut complain: impl FnMut(Error)) -> Set {
         let mut set = Set::default();
         let mut seen = HashSet::new();
+        let mut is_new = |file: &PathBuf| paths.len() == 1 || seen.insert(file.clone());
         for path in paths {
             if !path.is_dir() {
-                set.files.extend(seen.insert(path.clone()).then(|| path.clone()));
+                set.files.extend(is_new(path).then(|| path.clone()));
                 continue;
             }
             set.has_directory = true;
@@ -39,8 +40,7 @@ impl Set {
                 let what = "no modules in this directory (.ko, .ko.gz, .ko.xz, .ko.zst)";
                 complain(Error::unusable(path, what));
             }
-            found.sort();
-            set.files.extend(found.into_iter().filter(|file| seen.insert(file.clone())));
+            set.files.extend(found.into_iter().filter(&mut is_new));
         }
         for (index, file) in set.files.iter().enumerate() {
             set.by_name.entry(name_of(file)).or_default().push(index);
@@ -103,44 +103,52 @@ fn is_update(file: &Path) -> bool {
     file.components().any(|part| part.as_os_str() == "updates")
 }
 
-/// Finds module files below a directory. Links to files are followed (weak-updates are such), links to directories
-/// are not: `build` and `source` lead out of the tree, others may lead in circles.
+/// Finds module files below a directory, sorted by path. Links to files are followed (weak-updates are such), links to
+/// directories are not: `build` and `source` lead out of the tree, others may lead in circles.
 fn walk(top: &Path, found: &mut Vec<PathBuf>, complain: &mut impl FnMut(Error)) {
-    let mut pending = vec![top.to_owned()];
-    while let Some(directory) = pending.pop() {
-        let entries = match fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            Err(source) => {
-                complain(Error::read(&directory, source));
-                continue;
-            }
+    // Directories that were begun, each with what it has left, the next entry last.
+    let mut pending = vec![list(top, complain)];
+    while let Some(entries) = pending.last_mut() {
+        let Some((path, kind)) = entries.pop() else {
+            pending.pop();
+            continue;
         };
-        for entry in entries {
-            let (path, kind) = match entry.and_then(|entry| Ok((entry.path(), entry.file_type()?))) {
-                Ok(found) => found,
-                Err(source) => {
-                    complain(Error::read(&directory, source));
-                    continue;
-                }
-            };
-            let name = path.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
-            let is_module = ENDINGS.iter().any(|ending| name.ends_with(ending.as_bytes()));
-            if kind.is_dir() {
-                pending.push(path);
-            } else if is_module && kind.is_file() {
-                found.push(path);
-            } else if is_module {
-                match fs::metadata(&path) {
-                    Ok(metadata) if metadata.is_file() => found.push(path),
-                    // A link to a directory.
-                    Ok(metadata) if metadata.is_dir() => {}
-                    // Reading a pipe or a device might never end.
-                    Ok(_) => complain(Error::unusable(&path, "neither a file nor a directory")),
-                    Err(source) => complain(Error::read(&path, source)),
-                }
+        let name = path.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
+        let is_module = ENDINGS.iter().any(|ending| name.ends_with(ending.as_bytes()));
+        if kind.is_dir() {
+            pending.push(list(&path, complain));
+        } else if is_module && kind.is_file() {
+            found.push(path);
+        } else if is_module {
+            match fs::metadata(&path) {
+                Ok(metadata) if metadata.is_file() => found.push(path),
+                // A link to a directory.
+                Ok(metadata) if metadata.is_dir() => {}
+                // Reading a pipe or a device might never end.
+                Ok(_) => complain(Error::unusable(&path, "neither a file nor a directory")),
+                Err(source) => complain(Error::read(&path, source)),
             }
         }
     }
+}
+
+/// The entries of a directory, sorted by name, the last one first.
+fn list(directory: &Path, complain: &mut impl FnMut(Error)) -> Vec<(PathBuf, FileType)> {
+    let mut list = Vec::new();
+    match fs::read_dir(directory) {
+        Ok(entries) => {
+            for entry in entries {
+                match entry.and_then(|entry| Ok((entry.path(), entry.file_type()?))) {
+                    Ok(entry) => list.push(entry),
+                    Err(source) => complain(Error::read(directory, source)),
+                }
+            }
+        }
+        Err(source) => complain(Error::read(directory, source)),
+    }
+    // Paths of one directory have the order of their bytes.
+    list.sort_unstable_by(|(a, _), (b, _)| b.as_os_str().cmp(a.as_os_str()));
+    list
 }
 
 #[cfg(test)]
@@ -149,6 +157,33 @@ mod tests {
 
     fn set(names: &[&str]) -> Set {
         Set::collect(&names.iter().map(PathBuf::from).collect::<Vec<_>>(), |e| panic!("{e}"))
+    }
+
+    #[test]
+    fn files_of_directories_are_sorted_by_path() {
+        let top = tempfile::tempdir().unwrap();
+        let names = [
+            "b.ko",
+            "b/a.ko",
+            "b-c/z.ko",
+            "b.d/x.ko.xz",
+            "a/b/c.ko",
+            "a/b.ko",
+            "a/a/a/a.ko",
+            "c.ko",
+            "b/skip.txt",
+        ];
+        for name in names {
+            let path = top.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let found = Set::collect(&[top.path().to_owned()], |e| panic!("{e}")).files;
+        let mut sorted = found.clone();
+        sorted.sort();
+        assert_eq!((found.len(), &found), (8, &sorted), "SET-1");
+        let twice = [top.path().to_owned(), top.path().join("b.ko"), top.path().join("a")];
+        assert_eq!(Set::collect(&twice, |e| panic!("{e}")).files, found, "SET-1: each once");
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! `kmodld check`
 
+use std::sync::OnceLock;
+use std::thread;
+
 use kmodld::check::Verdict;
 use kmodld::check::run::{Event, Target, run as run_set};
 use kmodld::check::set::Set;
@@ -19,15 +22,20 @@ use crate::report::{self, Progress};
 const FINDINGS_SHOWN: usize = 10;
 
 pub fn run(args: &Check) -> Result<Outcome, Error> {
-    let mut outcome = Outcome::Done;
-    let set = Set::collect(&args.paths, |error| {
-        report::error(&error);
-        outcome = Outcome::Input;
+    // The files are looked for while the kernel is read; by the thread that asks for them first.
+    let found = OnceLock::new();
+    let find = || found.get_or_init(|| collect(args));
+    let targets = thread::scope(|scope| {
+        let _ = thread::Builder::new().spawn_scoped(scope, find);
+        targets(args, || &find().0)
     });
+    let (set, errors) = found.into_inner().unwrap_or_else(|| collect(args));
+    errors.iter().for_each(report::error);
     if set.is_empty() {
         return Ok(Outcome::Input);
     }
-    let Some(targets) = targets(args, &set)? else { return Ok(Outcome::Refused) };
+    let outcome = if errors.is_empty() { Outcome::Done } else { Outcome::Input };
+    let Some(targets) = targets? else { return Ok(Outcome::Refused) };
     let part = args.shard.map_or(0..set.len(), |shard| set.part(shard.part, shard.of));
     let threads = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, usize::from);
     let names = targets.iter().map(name).collect();
@@ -48,10 +56,17 @@ pub fn run(args: &Check) -> Result<Outcome, Error> {
     printer.end()
 }
 
+/// The files to check, and what of the arguments cannot be read.
+fn collect(args: &Check) -> (Set, Vec<Error>) {
+    let mut errors = Vec::new();
+    let set = Set::collect(&args.paths, |error| errors.push(error));
+    (set, errors)
+}
+
 /// The kernels that the options describe. `None`, all said, if one refuses a module of `--with`.
-fn targets<'a>(args: &'a Check, set: &Set) -> Result<Option<Vec<Target<'a>>>, Error> {
+fn targets<'a, 's>(args: &'a Check, set: impl Fn() -> &'s Set) -> Result<Option<Vec<Target<'a>>>, Error> {
     // The first module tells what nothing else tells of the kernel.
-    let release = || set.files().find_map(|file| Some(vermagic_release(&read_decompressed(file).ok()?)))?;
+    let release = || set().files().find_map(|file| Some(vermagic_release(&read_decompressed(file).ok()?)))?;
     let mut targets = Vec::new();
     let kernels = args.kernels.sources().map_err(Error::Usage)?;
     for kernel in &kernels {

@@ -1,7 +1,10 @@
 //! `kmodld link`
 
 use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
 use std::path::Path;
+use std::sync::OnceLock;
+use std::thread;
 
 use elf_layout::Findings;
 use finalize::Step;
@@ -18,11 +21,18 @@ use crate::cli::{Format, Link};
 use crate::report;
 
 pub fn run(args: &Link) -> Result<Outcome, Error> {
-    let bytes = read_decompressed(&args.file)?;
-    let Some(loader) = prepare(&args.kernel.source(), &args.live, &args.with, || vermagic_release(&bytes))?
-    else {
-        return Ok(Outcome::Refused);
-    };
+    // The module is read while the kernel is; by the thread that asks for it first.
+    let file = OnceLock::new();
+    let read = || file.get_or_init(|| read_decompressed(&args.file));
+    let loader = thread::scope(|scope| {
+        let _ = thread::Builder::new().spawn_scoped(scope, read);
+        let release = || vermagic_release(read().as_ref().ok()?);
+        prepare(&args.kernel.source(), &args.live, &args.with, release)
+    });
+    let bytes = file.into_inner().unwrap_or_else(|| read_decompressed(&args.file))?;
+    let Some(loader) = loader? else { return Ok(Outcome::Refused) };
+    // What ends with the process is given back sooner in one piece.
+    let (bytes, loader) = (ManuallyDrop::new(bytes), ManuallyDrop::new(loader));
     let params = parameters(&args.params);
     let how = Args {
         flags: args.live.flags(),

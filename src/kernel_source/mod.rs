@@ -157,7 +157,7 @@ impl Description {
     }
 
     fn add_config(&mut self, path: &Path) -> Result<(), Error> {
-        self.config = Some(read_decompressed(path)?);
+        self.config = Some(read_decompressed(path)?.to_vec());
         self.add("configuration", path, "read as text");
         Ok(())
     }

@@ -57,6 +57,11 @@ impl ExportTable {
         self.exports.iter()
     }
 
+    /// The export at a position of [`ExportTable::iter`].
+    pub(crate) fn at(&self, position: usize) -> Option<&Export> {
+        self.exports.get(position)
+    }
+
     /// Looks `name` up in `__ksymtab`, then, for GPL-compatible modules, in
     /// `__ksymtab_gpl` (SYM-30, SYM-31).
     pub fn find(&self, name: &[u8], gplok: bool) -> Option<&Export> {

@@ -7,14 +7,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use elf_layout::KernelConfig;
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
 
 use crate::btf::BaseBtf;
 use crate::early::BootParams;
 use crate::exports::{Export, ExportTable};
 use crate::kallsyms::{KernelSymbol, KernelSymbols};
 use crate::lifecycle::{History, ModuleState};
+use crate::names::NameIndex;
 use crate::symvers::SymversEntry;
 use crate::taint::Taints;
 
@@ -133,8 +132,7 @@ pub struct Kernel {
     exports: Arc<ExportTable>,
     /// Oldest first.
     modules: Vec<Arc<LoadedModule>>,
-    /// By exported name: the modules of Module.symvers that are not loaded.
-    unloaded: Arc<HashMap<Box<[u8]>, Arc<LoadedModule>, RandomState>>,
+    unloaded: Arc<Unloaded>,
     /// Are the exports known, or only symbols (KSYM-2)?
     knows_exports: bool,
     addresses: bool,
@@ -159,23 +157,27 @@ impl Kernel {
         let from_image = parts.exports.is_some();
         let loaded: Vec<&[u8]> = symbols.modules().collect();
         let is_loaded: BTreeSet<&[u8]> = loaded.iter().copied().collect();
-        for entry in parts.symvers.into_iter().flatten() {
-            let module = entry.module();
-            if module.is_none() && from_image {
-                continue;
-            }
-            let export = Export {
+        let mut entries = parts.symvers.into_iter().flatten().peekable();
+        while let Some(first) = entries.next() {
+            // modpost writes what one module exports line after line.
+            let (module, owner) = (first.module(), first.owner.clone());
+            let export = |entry: SymversEntry| Export {
                 address: symbols.exported_address(&entry.name, module.as_deref()),
                 name: entry.name,
                 crc: Some(entry.crc),
                 gpl_only: entry.gpl_only,
                 namespace: entry.namespace,
             };
+            let mut exports = Vec::from([export(first)]);
+            while let Some(entry) = entries.next_if(|e| e.owner == owner) {
+                exports.push(export(entry));
+            }
             match module {
+                None if from_image => {}
                 Some(name) if !is_loaded.contains(&*name) => {
-                    of_unloaded.entry(name).or_default().push(export)
+                    of_unloaded.entry(name).or_default().append(&mut exports)
                 }
-                module => of_owner.entry(module).or_default().push(export),
+                module => of_owner.entry(module).or_default().append(&mut exports),
             }
         }
         if let Some(exports) = parts.exports {
@@ -199,11 +201,8 @@ impl Kernel {
         };
         let mut exports_of = |name: &[u8]| of_owner.remove(&Some(name.to_vec())).unwrap_or_default();
         let modules = loaded.iter().rev().map(|name| module(name, exports_of(name), true)).collect();
-        let mut unloaded = HashMap::with_hasher(RandomState::default());
-        for (name, exports) in of_unloaded {
-            let module = module(&name, exports, false);
-            unloaded.extend(module.exports.iter().map(|e| (e.name.clone(), Arc::clone(&module))));
-        }
+        let unloaded = of_unloaded.into_iter().map(|(name, exports)| module(&name, exports, false));
+        let unloaded = Unloaded::new(unloaded.collect());
         let (release, vermagic, machine) = (parts.release, parts.vermagic, parts.machine);
         Kernel {
             release,
@@ -285,15 +284,49 @@ impl Kernel {
         Some(NotLoaded { module: &module.name, gpl_only: export.gpl_only, namespace: &export.namespace })
     }
 
-    /// The modules of Module.symvers that are not loaded, one for each symbol that they export.
+    /// The modules of Module.symvers that are not loaded.
     pub fn modules_not_loaded(&self) -> impl Iterator<Item = &LoadedModule> {
-        self.unloaded.values().map(|module| &**module)
+        self.unloaded.modules.iter().map(|module| &**module)
     }
 
     /// That module as Module.symvers describes it; the last one if several export `name`.
     pub fn not_loaded(&self, name: &[u8]) -> Option<&Arc<LoadedModule>> {
-        self.unloaded.get(name)
+        self.unloaded.exporter(name)
     }
+}
+
+/// The modules of Module.symvers that are not loaded, by what they export.
+#[derive(Debug, Default)]
+struct Unloaded {
+    modules: Vec<Arc<LoadedModule>>,
+    /// All exports: position of the module, and in its table.
+    exports: Vec<(u32, u32)>,
+    index: NameIndex,
+}
+
+impl Unloaded {
+    fn new(modules: Vec<Arc<LoadedModule>>) -> Self {
+        let mut exports = Vec::new();
+        for (at, module) in (0..).zip(&modules) {
+            exports.extend((0..).zip(module.exports.iter()).map(|(n, _)| (at, n)));
+        }
+        let index = NameIndex::new(exports.len(), |p| name_at(&modules, &exports, p));
+        Unloaded { modules, exports, index }
+    }
+
+    /// The last module that exports `name`.
+    fn exporter(&self, name: &[u8]) -> Option<&Arc<LoadedModule>> {
+        let last = self.index.find_last(name, |p| name_at(&self.modules, &self.exports, p))?;
+        let (module, _) = self.exports.get(last as usize)?;
+        self.modules.get(*module as usize)
+    }
+}
+
+fn name_at<'m>(modules: &'m [Arc<LoadedModule>], exports: &[(u32, u32)], position: u32) -> &'m [u8] {
+    let export = exports
+        .get(position as usize)
+        .and_then(|(module, n)| modules.get(*module as usize)?.exports.at(*n as usize));
+    export.map_or(&[], |e| &e.name)
 }
 
 /// Exports without a Module.symvers: symbols that have a `__ksymtab_` label. Without

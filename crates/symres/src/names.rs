@@ -61,12 +61,22 @@ impl NameIndex {
 
     /// All positions whose name is `name`, in order.
     pub fn find<'i, 'n>(&'i self, name: &[u8], name_of: impl Fn(u32) -> &'n [u8]) -> Positions<'i> {
-        // A name longer than any in the table is not hashed: hostile files hold huge ones.
-        let known = name.len() <= self.longest && !self.table.is_empty();
-        let hash = if known { hash_name(&self.state, name) } else { 0 };
-        let entry = if known { self.table.find(hash, |entry| name_of(entry.0) == name) } else { None };
-        let (first, last) = entry.copied().unwrap_or((NONE, NONE));
+        let (first, last) = self.ends(name, name_of).unwrap_or((NONE, NONE));
         Positions { next: &self.next, at: first, last }
+    }
+
+    /// The last position whose name is `name`.
+    pub fn find_last<'n>(&self, name: &[u8], name_of: impl Fn(u32) -> &'n [u8]) -> Option<u32> {
+        self.ends(name, name_of).map(|(_, last)| last)
+    }
+
+    fn ends<'n>(&self, name: &[u8], name_of: impl Fn(u32) -> &'n [u8]) -> Option<(u32, u32)> {
+        // A name longer than any in the table is not hashed: hostile files hold huge ones.
+        if name.len() > self.longest || self.table.is_empty() {
+            return None;
+        }
+        let hash = hash_name(&self.state, name);
+        self.table.find(hash, |entry| name_of(entry.0) == name).copied()
     }
 }
 
@@ -112,6 +122,7 @@ mod tests {
         assert_eq!(found(b"a"), [0, 2, 4]);
         assert_eq!(found(b"b"), [1, 5]);
         assert_eq!(found(b""), [3]);
+        assert_eq!(index.find_last(b"b", name_of), Some(5));
         assert_eq!(found(b"c"), []);
         assert_eq!(found(b"longer than any"), []);
         assert_eq!(NameIndex::default().find(b"a", name_of).count(), 0);

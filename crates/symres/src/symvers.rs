@@ -1,6 +1,7 @@
 //! Module.symvers: the exports of a kernel build with their CRCs (spec 09 §9.1).
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::Error;
@@ -13,7 +14,7 @@ pub struct SymversEntry {
     /// CRC, 0 where the build has none.
     pub crc: u32,
     /// Path of the owning module without `.ko`, or `vmlinux`.
-    pub owner: Box<[u8]>,
+    pub owner: Arc<[u8]>,
     /// Exported to GPL-compatible modules only.
     pub gpl_only: bool,
     /// Namespace, empty if none.
@@ -32,22 +33,26 @@ impl SymversEntry {
 /// third (5.4 and 5.5), or absent (before); the field that begins with
 /// `EXPORT_` tells which.
 pub fn parse_symvers(text: &[u8]) -> Result<Vec<SymversEntry>, Error> {
-    let mut entries = Vec::new();
+    let mut entries: Vec<SymversEntry> = Vec::new();
     for (line, text) in (1usize..).zip(text.split(|b| *b == b'\n')) {
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         if text.is_empty() {
             continue;
         }
         let bad = |what| Error::SymversLine { line, what };
-        let fields: Vec<&[u8]> = text.split(|b| *b == b'\t').collect();
-        let (owner, export, namespace) = match fields.as_slice() {
-            [_, _, owner, export] => (owner, export, &b""[..]),
-            [_, _, owner, export, namespace] if export.starts_with(b"EXPORT_") => (owner, export, *namespace),
-            [_, _, namespace, owner, export] => (owner, export, *namespace),
+        let mut fields = text.split(|b| *b == b'\t').fuse();
+        let fields = [(); 6].map(|()| fields.next());
+        let (crc, name, owner, export, namespace) = match fields {
+            [Some(crc), Some(name), Some(owner), Some(export), None, _] => {
+                (crc, name, owner, export, &b""[..])
+            }
+            [Some(crc), Some(name), Some(third), Some(fourth), Some(fifth), None] => {
+                let is_last = fourth.starts_with(b"EXPORT_");
+                let (owner, export, namespace) =
+                    if is_last { (third, fourth, fifth) } else { (fourth, fifth, third) };
+                (crc, name, owner, export, namespace)
+            }
             _ => return Err(bad("not 4 or 5 fields")),
-        };
-        let [crc, name, ..] = fields.as_slice() else {
-            return Err(bad("not 4 or 5 fields"));
         };
         if name.is_empty() {
             return Err(bad("no symbol name"));
@@ -57,10 +62,13 @@ pub fn parse_symvers(text: &[u8]) -> Result<Vec<SymversEntry>, Error> {
         }
         let crc = crc.strip_prefix(b"0x").and_then(|hex| core::str::from_utf8(hex).ok());
         let crc = crc.and_then(|hex| u32::from_str_radix(hex, 16).ok()).ok_or(bad("no CRC"))?;
+        // modpost writes what one module exports line after line.
+        let same = entries.last().filter(|last| *last.owner == *owner);
+        let owner = same.map_or_else(|| Arc::from(owner), |last| Arc::clone(&last.owner));
         entries.push(SymversEntry {
-            name: Box::from(*name),
+            name: Box::from(name),
             crc,
-            owner: Box::from(*owner),
+            owner,
             gpl_only: memchr::memmem::find(export, b"_GPL").is_some(),
             namespace: Box::from(namespace),
         });
