@@ -26,13 +26,27 @@ pub fn print(text: &str) -> Result<(), Error> {
     print_bytes(harmless(text).as_bytes())
 }
 
-/// Names come from hostile files: what would drive a terminal is shown as its escape.
+/// Names come from hostile files: what would drive a terminal, or turn what it shows around, is shown as its escape.
 fn harmless(text: &str) -> Cow<'_, str> {
-    let drives = |c: char| c.is_control() && c != '\n' && c != '\t';
-    if !text.contains(drives) {
+    escaped(text, |c| drives(c) && c != '\n' && c != '\t')
+}
+
+/// A name or message in a text, on one line: what has line ends in it could add lines that nobody has written.
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    escaped(text, drives)
+}
+
+/// Control characters; the ends of lines that are none; what sets the direction of text.
+fn drives(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn escaped(text: &str, is_bad: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&is_bad) {
         return Cow::Borrowed(text);
     }
-    let shown = |c: char| if drives(c) { c.escape_default().to_string() } else { c.to_string() };
+    let shown = |c: char| if is_bad(c) { c.escape_default().to_string() } else { c.to_string() };
     Cow::Owned(text.chars().map(shown).collect())
 }
 
@@ -96,7 +110,7 @@ pub fn error(error: &Error) {
 
 fn say(severity: &str, text: &str) {
     let style = colour(severity);
-    let _ = writeln!(anstream::stderr().lock(), "{style}{severity}{style:#}: {}", harmless(text));
+    let _ = writeln!(anstream::stderr().lock(), "{style}{severity}{style:#}: {}", one_line(text));
 }
 
 /// A warning on stderr.
@@ -123,11 +137,11 @@ pub fn findings(file: &str, findings: &[FindingEntry]) {
 pub fn reason(what: &str, f: &FindingEntry) {
     let errno = f.errno.map_or(String::new(), |e| format!(" ({e})"));
     let style = colour(f.severity);
-    let text = harmless(&f.explanation).into_owned();
+    let text = one_line(&f.explanation);
     let mut err = anstream::stderr().lock();
-    let _ = writeln!(err, "{style}{}[{}]{style:#}: {}: {text}{errno}", f.severity, f.code, harmless(what));
+    let _ = writeln!(err, "{style}{}[{}]{style:#}: {}: {text}{errno}", f.severity, f.code, one_line(what));
     if let Some(hint) = &f.hint {
-        let _ = writeln!(err, "    {BOLD}hint{BOLD:#}: {}", harmless(hint));
+        let _ = writeln!(err, "    {BOLD}hint{BOLD:#}: {}", one_line(hint));
     }
 }
 
@@ -135,12 +149,12 @@ fn write_finding(err: &mut impl Write, file: &str, f: &FindingEntry) -> std::io:
     let style = colour(f.severity);
     let errno = f.errno.map_or(String::new(), |e| format!(" ({e})"));
     let text = format!("{file}: {}: {}{errno}", f.subject, f.explanation);
-    writeln!(err, "{style}{}[{}]{style:#}: {}", f.severity, f.code, harmless(&text))?;
+    writeln!(err, "{style}{}[{}]{style:#}: {}", f.severity, f.code, one_line(&text))?;
     for line in f.dmesg.iter().flat_map(|lines| lines.lines()) {
-        writeln!(err, "    kernel: {}", harmless(line))?;
+        writeln!(err, "    kernel: {}", one_line(line))?;
     }
     if let Some(hint) = &f.hint {
-        writeln!(err, "    {BOLD}hint{BOLD:#}: {}", harmless(hint))?;
+        writeln!(err, "    {BOLD}hint{BOLD:#}: {}", one_line(hint))?;
     }
     if f.stops_here {
         writeln!(err, "    the kernel stops here")?;
@@ -187,7 +201,13 @@ pub fn write_sections<'s>(
     for s in sections {
         let offset = s.offset.map_or(String::from("-"), |o| format!("{o:#x}"));
         let (addr, region) = (s.addr.as_deref().unwrap_or("-"), s.region.unwrap_or("-"));
-        writeln!(out, "  {:>5}  {addr:<18} {region:<14} {offset:>8} {:>9}  {}", s.index, s.size, s.name)?;
+        writeln!(
+            out,
+            "  {:>5}  {addr:<18} {region:<14} {offset:>8} {:>9}  {}",
+            s.index,
+            s.size,
+            one_line(&s.name)
+        )?;
     }
     Ok(())
 }

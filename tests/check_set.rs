@@ -205,9 +205,21 @@ fn set_1_walking() {
     assert_eq!(files(&ran), want, "the others are checked all the same");
     let ran = check(&[&text(&empty), "--symvers", &text(&folder.path("symvers"))]).exits(3);
     assert_eq!(ran.stdout, "");
-    std::os::unix::fs::symlink("nowhere", k.join("gone.ko")).unwrap();
+    for (link, to, why) in [
+        ("gone.ko", "nowhere", "gone.ko: cannot read: No such file"),
+        ("circle.ko", "circle.ko", "circle.ko: cannot read: Too many levels"),
+        // What might never end is not opened.
+        ("device.ko", "/dev/zero", "device.ko: neither a file nor a directory"),
+    ] {
+        std::os::unix::fs::symlink(to, k.join(link)).unwrap();
+        let ran = folder.check(&["--jsonl"]).exits(3);
+        assert!(ran.stderr.contains(why), "{link}: {}", ran.stderr);
+        assert_eq!(files(&ran), want, "{link}: the others are checked all the same");
+    }
+    let made = std::process::Command::new("mkfifo").arg(k.join("pipe.ko")).status().unwrap();
+    assert!(made.success());
     let ran = folder.check(&["--jsonl"]).exits(3);
-    assert!(ran.stderr.contains("gone.ko: cannot read"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("pipe.ko: neither a file nor a directory"), "{}", ran.stderr);
 }
 
 /// Module.symvers tells of `offered`, or does not, or tells something else: the files decide.

@@ -230,3 +230,36 @@ fn names_of_a_hostile_file_do_not_drive_the_terminal() {
     let ran = kmodld(&args);
     assert!(!ran.stdout.contains('\x1b') && !ran.stderr.contains('\x1b'), "{:?}", ran.stdout);
 }
+
+/// A name with line ends in it, of a file or in it, adds no line to what is said, and no name turns the text around.
+#[test]
+fn hostile_names_forge_no_lines() {
+    const FORGED: &str = "forged.ko: loads";
+    let made = Made::new();
+    let mut elf = common::Elf::new(common::read(&ko(KERNEL, "hello")));
+    elf.replace(".modinfo", b"name=hello\0", b"name=\nfor\n\0");
+    let name = format!("a\u{202e}\n{FORGED}\n.ko");
+    let path = made.file(&name, &elf.bytes);
+    let kernel = common::kernel_args(KERNEL);
+    let on_kernel = |command: &str, more: &[&str]| {
+        let words = [command, &path].into_iter().chain(more.iter().copied()).map(String::from);
+        words.chain(kernel.iter().cloned()).collect::<Vec<_>>()
+    };
+    let missing = format!("{path}{FORGED}");
+    for args in [
+        vec![String::from("inspect"), path.clone()],
+        on_kernel("link", &[]),
+        on_kernel("check", &[]),
+        on_kernel("check", &[&missing]),
+        on_kernel("check", &["--params", "x=\x1b[2J\nforged.ko: loads"]),
+    ] {
+        let ran = kmodld(&args);
+        let lines = || ran.stdout.lines().chain(ran.stderr.lines());
+        assert!(lines().any(|line| line.contains(r"a\u{202e}\nforged.ko: loads\n.ko")), "{args:?}: {ran:?}");
+        assert!(!lines().any(|line| line.starts_with("for")), "{args:?}: {ran:?}");
+        assert!(!lines().any(|line| line.contains(['\u{202e}', '\x1b'])), "{args:?}: {ran:?}");
+    }
+    // JSON tells the name as it is.
+    let ran = kmodld(on_kernel("check", &["--jsonl"]));
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap()["file"], *path);
+}

@@ -16,7 +16,7 @@ use super::Outcome;
 use super::kernel_args::{cpu, prepare};
 use super::summary::Summary;
 use crate::cli::Check;
-use crate::report::{self, Progress};
+use crate::report::{self, Progress, one_line};
 
 /// Findings shown of each module of a directory.
 const FINDINGS_SHOWN: usize = 10;
@@ -154,7 +154,8 @@ impl<'a> Printer<'a> {
             return report::print("[");
         }
         if self.is_text() && self.kernels.len() > 1 {
-            let numbered = (1..).zip(&self.kernels).map(|(n, kernel)| format!("kernel {n}: {kernel}\n"));
+            let numbered =
+                (1..).zip(&self.kernels).map(|(n, kernel)| format!("kernel {n}: {}\n", one_line(kernel)));
             let numbers: String = (1..).zip(&self.kernels).map(|(n, _)| format!("{n:<13}")).collect();
             return report::print(&format!("{}{numbers}module\n", numbered.collect::<String>()));
         }
@@ -208,7 +209,7 @@ impl<'a> Printer<'a> {
             return Ok(());
         }
         self.show_findings(v);
-        report::print(&format!("{}: {}\n", v.file, in_words(v)))
+        report::print(&format!("{}: {}\n", one_line(&v.file), in_words(v)))
     }
 
     fn show_findings(&self, v: &Verdict) {
@@ -234,7 +235,7 @@ impl<'a> Printer<'a> {
         }
         let cell = |v: &Verdict| format!("{:<13}", v.errno.unwrap_or(v.verdict));
         let cells: String = verdicts.iter().map(cell).collect();
-        report::print(&format!("{cells}{}\n", verdicts.first().map_or("", |v| &v.file)))
+        report::print(&format!("{cells}{}\n", one_line(verdicts.first().map_or("", |v| &v.file))))
     }
 
     fn end(self) -> Result<Outcome, Error> {
@@ -244,7 +245,7 @@ impl<'a> Printer<'a> {
             report::print("]\n")?;
         } else if self.is_text() && self.several_modules {
             for (kernel, summary) in self.kernels.iter().zip(&self.summaries) {
-                report::print(&summary.text(kernel, self.unreadable))?;
+                report::print(&summary.text(&one_line(kernel), self.unreadable))?;
             }
         }
         Ok(self.outcome)

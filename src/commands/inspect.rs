@@ -8,7 +8,7 @@ use kmodld::inspect::{Inspection, inspect};
 
 use super::Outcome;
 use crate::cli::Inspect;
-use crate::report;
+use crate::report::{self, one_line};
 
 pub fn run(args: &Inspect) -> Result<Outcome, Error> {
     let mut outcome = Outcome::Done;
@@ -47,36 +47,36 @@ fn tables(i: &Inspection) -> String {
 }
 
 fn write_tables(out: &mut String, i: &Inspection) -> std::fmt::Result {
-    let release = i.release.as_deref().unwrap_or("unknown release");
+    let release = one_line(i.release.as_deref().unwrap_or("unknown release"));
     writeln!(
         out,
         "{}: module {} for {release} ({}), {} bytes",
-        i.file,
-        i.module,
+        one_line(&i.file),
+        one_line(&i.module),
         i.arch.unwrap_or("unknown architecture"),
         i.size
     )?;
     match &i.signature {
         None => writeln!(out, "not signed")?,
         Some(s) => {
-            let text = |field: &Option<String>| field.clone().unwrap_or_else(|| String::from("?"));
-            let (signer, hash) = (text(&s.signer), text(&s.sig_hashalgo));
-            writeln!(out, "signed by \"{signer}\", {hash}, key {}", text(&s.sig_key))?;
+            let [signer, hash, key] = [&s.signer, &s.sig_hashalgo, &s.sig_key]
+                .map(|field| one_line(field.as_deref().unwrap_or("?")));
+            writeln!(out, "signed by \"{signer}\", {hash}, key {key}")?;
         }
     }
     writeln!(out, "\nmodinfo")?;
     for (tag, value) in &i.modinfo {
-        writeln!(out, "  {:<14} {value}", format!("{tag}:"))?;
+        writeln!(out, "  {:<14} {}", format!("{}:", one_line(tag)), one_line(value))?;
     }
     if !i.parameters.is_empty() {
         writeln!(out, "\nparameters\n  {:<24} {:<16} {:<5} default", "name", "type", "perm")?;
         for p in &i.parameters {
-            let default = p.default.as_deref().unwrap_or("(set by the module's own code)");
+            let default = one_line(p.default.as_deref().unwrap_or("(set by the module's own code)"));
             writeln!(
                 out,
                 "  {:<24} {:<16} {:<5} {default}",
-                p.name,
-                p.kind,
+                one_line(&p.name),
+                one_line(&p.kind),
                 p.perm.as_deref().unwrap_or("-")
             )?;
         }
@@ -85,20 +85,27 @@ fn write_tables(out: &mut String, i: &Inspection) -> std::fmt::Result {
         writeln!(out, "\nimports\n  {:<10}  name", "CRC")?;
         for import in &i.imports {
             let weak = if import.weak { "  (weak)" } else { "" };
-            writeln!(out, "  {:<10}  {}{weak}", import.crc.as_deref().unwrap_or("-"), import.name)?;
+            writeln!(
+                out,
+                "  {:<10}  {}{weak}",
+                import.crc.as_deref().unwrap_or("-"),
+                one_line(&import.name)
+            )?;
         }
     }
     if !i.exports.is_empty() {
         writeln!(out, "\nexports\n  {:<10}  licence  name", "CRC")?;
         for export in &i.exports {
             let licence = if export.gpl_only { "GPL" } else { "any" };
-            let namespace =
-                export.namespace.as_ref().map_or(String::new(), |ns| format!("  (namespace {ns})"));
+            let namespace = export
+                .namespace
+                .as_ref()
+                .map_or(String::new(), |ns| format!("  (namespace {})", one_line(ns)));
             writeln!(
                 out,
                 "  {:<10}  {licence:<7}  {}{namespace}",
                 export.crc.as_deref().unwrap_or("-"),
-                export.name
+                one_line(&export.name)
             )?;
         }
     }

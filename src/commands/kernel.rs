@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Outcome;
 use crate::cli::KernelCommand;
-use crate::report;
+use crate::report::{self, one_line};
 
 pub fn run(args: &KernelCommand) -> Result<Outcome, Error> {
     let kernel = Description::read(&args.path)?;
@@ -65,7 +65,7 @@ fn table(kernel: &Description) -> String {
 }
 
 fn write_table(out: &mut String, kernel: &Description) -> std::fmt::Result {
-    let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| String::from("not known"));
+    let or_unknown = |text: &Option<String>| one_line(text.as_deref().unwrap_or("not known")).into_owned();
     writeln!(out, "release           {}", or_unknown(&kernel.release))?;
     writeln!(out, "architecture      {}", arch(kernel).unwrap_or("not known"))?;
     writeln!(out, "vermagic          {}", or_unknown(&kernel.vermagic))?;
@@ -81,5 +81,5 @@ fn write_table(out: &mut String, kernel: &Description) -> std::fmt::Result {
         None => writeln!(out, "struct module     not known")?,
     }
     writeln!(out, "\nfound")?;
-    kernel.found.iter().try_for_each(|f| writeln!(out, "  {:<16}{}", f.what, f.how))
+    kernel.found.iter().try_for_each(|f| writeln!(out, "  {:<16}{}", f.what, one_line(&f.how)))
 }

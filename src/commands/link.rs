@@ -18,7 +18,7 @@ use kmodld::{Error, Load, Loader, Place, Stage, elf_output, raw_output};
 use super::Outcome;
 use super::kernel_args::{cpu, prepare};
 use crate::cli::{Format, Link};
-use crate::report;
+use crate::report::{self, one_line};
 
 pub fn run(args: &Link) -> Result<Outcome, Error> {
     // The module is read while the kernel is; by the thread that asks for it first.
@@ -146,7 +146,10 @@ fn finish(args: &Link, loader: &Loader, load: &Load<'_>, said: &Findings) -> Res
 fn summary(args: &Link, load: &Load<'_>, document: &Document) -> String {
     let mut out = format!(
         "module {} for {} ({}), stage {}\n\nregions\n",
-        document.module, document.release, document.arch, document.stage
+        one_line(&document.module),
+        one_line(&document.release),
+        document.arch,
+        document.stage
     );
     // Writing to a String does not fail.
     let _ = report::write_regions(&mut out, &document.regions);
@@ -156,15 +159,16 @@ fn summary(args: &Link, load: &Load<'_>, document: &Document) -> String {
     let depends =
         if document.depends.is_empty() { String::from("no module") } else { document.depends.join(", ") };
     out.push_str(&format!(
-        "\n{} relocations applied, {} symbols imported, depends on {depends}\n",
+        "\n{} relocations applied, {} symbols imported, depends on {}\n",
         load.relocations(),
-        document.imports.len()
+        document.imports.len(),
+        one_line(&depends)
     ));
     if load.stage == Stage::Final {
         out.push_str(&changes(load));
     }
     if let Some(output) = &args.output {
-        out.push_str(&format!("written to {}\n", output.display()));
+        out.push_str(&format!("written to {}\n", one_line(&output.display().to_string())));
     }
     out
 }

@@ -17,7 +17,7 @@ use symres::{Exit, Init, Kernel, LoadFlags};
 use super::Outcome;
 use super::kernel_args::{cpu, prepare};
 use crate::cli::Simulate;
-use crate::report;
+use crate::report::{self, one_line};
 
 /// One step, read.
 #[derive(Debug, PartialEq, Eq)]
@@ -188,7 +188,8 @@ fn show(result: &Result) -> std::result::Result<(), Error> {
         (_, Some(errno)) => format!("{}: {errno}\n", result.step),
         _ => format!("{}: never returns\n", result.step),
     };
-    result.dmesg.iter().for_each(|line| out.push_str(&format!("    kernel: {line}\n")));
+    let lines = result.dmesg.iter().flat_map(|message| message.lines());
+    lines.for_each(|line| out.push_str(&format!("    kernel: {line}\n")));
     report::print(&out)?;
     if result.result != "done" {
         let quiet = |f: &FindingEntry| f.severity == "error" || f.severity == "oops";
@@ -221,7 +222,7 @@ fn events_text(kernel: &Kernel) -> String {
     for event in &kernel.history.events {
         let (module, entry) = (printed(&event.module), EventEntry::from(event));
         let value = entry.value.map_or(String::new(), |value| format!(" {value}"));
-        out.push_str(&format!("{module}: {}{value}\n", entry.event));
+        out.push_str(&format!("{}: {}{value}\n", one_line(&module), entry.event));
     }
     out.push_str("notifiers, in the order of their calls:");
     for notifier in kernel.notifiers() {

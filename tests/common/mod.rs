@@ -9,7 +9,6 @@
 pub mod elf;
 pub mod library;
 pub mod model;
-pub mod mutants;
 pub mod trees;
 
 use std::path::{Path, PathBuf};

@@ -45,6 +45,17 @@ pub fn cstr(bytes: &[u8], at: u64) -> Option<&[u8]> {
     }
 }
 
+/// More bytes than this of a name nobody looks at. The names of a hostile table may overlap: were each measured
+/// to its end, they would take time and memory by the square of the file's size. The kernel's own are shorter than 512
+/// bytes (KSYM_NAME_LEN).
+pub const NAME_MAX: usize = 4096;
+
+/// The name at byte offset `at` of a string table: as [`cstr`], but cut after [`NAME_MAX`] bytes.
+pub fn name(bytes: &[u8], at: u64) -> Option<&[u8]> {
+    let tail = bytes.get(usize::try_from(at).ok()?..)?;
+    cstr(tail.get(..NAME_MAX).unwrap_or(tail), 0)
+}
+
 /// What a kernel log line keeps of a `%s` argument (LOG_LINE_MAX leaves less than 1 KiB).
 const PRINTED_MAX: usize = 960;
 
@@ -92,5 +103,9 @@ mod tests {
         assert_eq!(cstr(b"ab\0c", 1), Some(&b"b"[..]));
         assert_eq!(cstr(b"ab\0c", 3), Some(&b"c"[..]));
         assert_eq!(cstr(b"ab", 3), None);
+        let long = [b'a'; NAME_MAX + 2];
+        assert_eq!(name(&long, 0).map(<[u8]>::len), Some(NAME_MAX));
+        assert_eq!(name(&long, 3).map(<[u8]>::len), Some(NAME_MAX - 1));
+        assert_eq!((name(b"ab\0c", 1), name(b"ab", 3)), (Some(&b"b"[..]), None));
     }
 }

@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use crate::bytes::{cstr, le32};
+use crate::bytes::{le32, name};
 use crate::elf::{SHN_ABS, SymFields};
 use crate::module_file::ModuleFile;
 use crate::pointers::{Pointers, Target};
@@ -99,7 +99,7 @@ impl Form {
         at: u64,
     ) -> Option<&'d [u8]> {
         match pointers.target(table, at)? {
-            Target::Section { section, offset } => cstr(file.section_bytes(section), offset),
+            Target::Section { section, offset } => name(file.section_bytes(section), offset),
             _ => None,
         }
     }

@@ -4,7 +4,7 @@ use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::bytes::{cstr, printed, slice};
+use crate::bytes::{self, cstr, printed, slice};
 use crate::elf::{self, Rela64, SHF_ALLOC, SHT_NOBITS, Shdr, Sym, SymFields};
 use crate::finding::Subject;
 use crate::modinfo::Modinfo;
@@ -81,10 +81,10 @@ impl<'d> ModuleFile<'d> {
         &self.index
     }
 
-    /// Name of section `index`, empty if it has none.
+    /// Name of section `index`, empty if it has none; cut after [`bytes::NAME_MAX`] bytes.
     pub fn section_name(&self, index: usize) -> &'d [u8] {
         let offset = self.sections.get(index).map_or(0, |s| s.sh_name);
-        cstr(self.secstrings, u64::from(offset)).unwrap_or(&[])
+        bytes::name(self.secstrings, u64::from(offset)).unwrap_or(&[])
     }
 
     /// File bytes of section `index`; empty for NOBITS and for what is not inside the file.
@@ -127,8 +127,14 @@ impl<'d> ModuleFile<'d> {
         self.strtab
     }
 
-    /// A symbol's name, empty if it has none or its offset lies outside the string table.
+    /// A symbol's name, empty if it has none or its offset lies outside the string table; cut after
+    /// [`bytes::NAME_MAX`] bytes.
     pub fn symbol_name(&self, symbol: &Sym) -> &'d [u8] {
+        bytes::name(self.strtab, u64::from(symbol.name_offset())).unwrap_or(&[])
+    }
+
+    /// A symbol's name to its end, however far that is: for those who bound what all of them take together.
+    pub fn whole_symbol_name(&self, symbol: &Sym) -> &'d [u8] {
         cstr(self.strtab, u64::from(symbol.name_offset())).unwrap_or(&[])
     }
 

@@ -1,11 +1,13 @@
 //! Module parameters: the `__param` table, and the values that the variables
 //! have before any is set (spec 07 §7.1), read from the file.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::Cell;
 
-use crate::bytes::{array, cstr, le16, le32, printed};
+use crate::bytes::{self, array, cstr, le16, le32, printed};
 use crate::module_file::ModuleFile;
 use crate::pointers::{Pointers, Target};
 
@@ -141,13 +143,39 @@ impl<'d> ParamTable<'d> {
 
 /// All parameters of a module, in table order.
 pub fn params<'d>(file: &'d ModuleFile<'d>) -> Vec<Param<'d>> {
-    let reader = Reader { file, table: ParamTable::new(file, file.find_sec("__param")) };
+    let modinfo_of = |tag| {
+        let mut values = BTreeMap::new();
+        for value in file.modinfo().all(tag) {
+            if let Some((name, value)) =
+                value.iter().position(|b| *b == b':').and_then(|at| value.split_at_checked(at))
+            {
+                values.entry(name).or_insert(value.get(1..).unwrap_or(&[]));
+            }
+        }
+        values
+    };
+    let reader = Reader {
+        file,
+        table: ParamTable::new(file, file.find_sec("__param")),
+        types: modinfo_of("parmtype"),
+        descriptions: modinfo_of("parm"),
+        room: Cell::new(file.bytes().len().saturating_add(ROOM)),
+    };
     (0..reader.table.len()).filter_map(|n| reader.param(n)).collect()
 }
+
+/// Room for texts, in bytes, beside what the file is long.
+const ROOM: usize = 1 << 16;
 
 struct Reader<'d> {
     file: &'d ModuleFile<'d>,
     table: ParamTable<'d>,
+    /// By parameter: `parmtype=NAME:VALUE` of modinfo, the first one.
+    types: BTreeMap<&'d [u8], &'d [u8]>,
+    /// The same of `parm=`.
+    descriptions: BTreeMap<&'d [u8], &'d [u8]>,
+    /// Bytes that texts may still take. Parameters of a hostile file all have the same array, or the same name.
+    room: Cell<usize>,
 }
 
 impl<'d> Reader<'d> {
@@ -156,7 +184,7 @@ impl<'d> Reader<'d> {
         let record = self.file.section_bytes(section);
         let name = self.string(self.table.name(n)?)?;
         let arg = self.table.place(section, self.table.at(n, field::ARG));
-        let parmtype = self.modinfo_of("parmtype", name);
+        let parmtype = self.types.get(name);
         let (kind, default) = match self.table.ops(n) {
             Ops::Array => self.array(arg),
             Ops::Named("string") => (String::from("string"), arg.and_then(|at| self.kparam_string(at))),
@@ -169,7 +197,7 @@ impl<'d> Reader<'d> {
             perm: le16(record, self.table.at(n, field::PERM)).unwrap_or(0),
             flags: array::<1>(record, self.table.at(n, field::FLAGS)).map_or(0, |[flags]| flags),
             default,
-            description: self.modinfo_of("parm", name),
+            description: self.descriptions.get(name).copied().filter(|text| self.has_room(text.len())),
         })
     }
 
@@ -210,7 +238,8 @@ impl<'d> Reader<'d> {
         let left = self.file.sections().get(section)?.sh_size.saturating_sub(at);
         let len = u64::from(maxlen).min(left).min(u64::from(ELEMENTS_MAX));
         let bytes = self.table.pointers.initial_bytes(section, at, usize::try_from(len).ok()?)?;
-        Some(printed(cstr(&bytes, 0)?).into())
+        let text = printed(cstr(&bytes, 0)?);
+        self.has_room(text.len()).then(|| text.into())
     }
 
     /// A value as the type's `get` prints it, without its newline (spec 07 §7.4).
@@ -222,7 +251,7 @@ impl<'d> Reader<'d> {
             Some(u64::from_le_bytes(wide))
         };
         let bool = |yes: bool| String::from(if yes { "Y" } else { "N" });
-        Some(match kind {
+        let text = match kind {
             "byte" => format!("{}", int(1)?),
             "short" => format!("{}", int(2)? as i16),
             "ushort" => format!("{}", int(2)?),
@@ -240,16 +269,19 @@ impl<'d> Reader<'d> {
                 None => String::from("(null)"),
             },
             _ => return None,
-        })
+        };
+        self.has_room(text.len()).then_some(text)
+    }
+
+    /// Takes room for a text; false if there is none.
+    fn has_room(&self, len: usize) -> bool {
+        // With what stands between two of them.
+        let left = self.room.get().checked_sub(len.saturating_add(1));
+        self.room.set(left.unwrap_or(0));
+        left.is_some()
     }
 
     fn string(&self, (section, offset): Place) -> Option<&'d [u8]> {
-        cstr(self.file.section_bytes(section), offset)
-    }
-
-    /// `TAG=NAME:VALUE` of modinfo.
-    fn modinfo_of(&self, tag: &'static str, name: &[u8]) -> Option<&'d [u8]> {
-        let mut values = self.file.modinfo().all(tag);
-        values.find_map(|value| value.strip_prefix(name)?.strip_prefix(b":"))
+        bytes::name(self.file.section_bytes(section), offset)
     }
 }

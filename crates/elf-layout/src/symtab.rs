@@ -65,7 +65,7 @@ pub fn layout_symtab(info: &mut LoadInfo<'_>, layout: &mut Layout, said: &mut Fi
     let mut core_typeoffs = stroffs;
     for &index in &core_symbols {
         let symbol = info.file.symbols().get(index as usize);
-        let len = symbol.map_or(0, |s| info.file.symbol_name(s).len()) as u64;
+        let len = symbol.map_or(0, |s| info.file.whole_symbol_name(s).len()) as u64;
         core_typeoffs = core_typeoffs.saturating_add(len).saturating_add(1);
         // Names may overlap, so their sum is not bounded by the file.
         if core_typeoffs > crate::layout::MODULE_AREA_MAX {

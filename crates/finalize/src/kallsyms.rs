@@ -47,7 +47,7 @@ pub fn add_kallsyms(
         let Some(symbol) = file.symbols().get(*index as usize) else {
             continue;
         };
-        let name = file.symbol_name(symbol);
+        let name = file.whole_symbol_name(symbol);
         // FIN-5: the copy stops where the string area ends, which the layout made large enough.
         let name_end = name_at.saturating_add(name.len() as u64);
         if name_end >= plan.core_typeoffs {
