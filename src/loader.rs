@@ -81,7 +81,7 @@ impl Loader {
     #[must_use]
     pub fn with_modules(&self, modules: impl IntoIterator<Item = Arc<LoadedModule>>) -> Loader {
         let mut kernel = self.kernel.clone();
-        modules.into_iter().for_each(|module| kernel.insert_module(module));
+        kernel.insert_modules(modules);
         let (area, percpu, last_listed) = (self.area.clone(), self.percpu.clone(), self.last_listed);
         Loader { kernel, machine: Machine::default(), area, percpu, last_listed, held: BTreeMap::new() }
     }

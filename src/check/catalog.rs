@@ -1,12 +1,14 @@
 //! What the modules of a set give each other, on one kernel: who exports what, whom each needs, and which of them
 //! would be loaded before it (SET-2 to SET-4).
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use elf_layout::ModuleFile;
 use elf_layout::elf::{SHN_UNDEF, SymFields};
-use elf_layout::ksymtab;
+use elf_layout::ksymtab::{self, ModuleExport};
+use foldhash::fast::RandomState;
 use symres::{Export, ExportTable, Kernel, LoadedModule};
 
 use super::set::Set;
@@ -21,8 +23,10 @@ pub struct Facts {
     pub name: Box<[u8]>,
     /// Its exports, if it has any, as the module that is loaded before others.
     pub loaded: Option<Arc<LoadedModule>>,
+    /// Does it export exactly what Module.symvers says, and nothing that it says of another?
+    as_described: bool,
     /// Names that it takes and that neither the kernel nor the modules loaded at the start export.
-    pub needs: Box<[Box<[u8]>]>,
+    needs: Names,
     /// The files that Module.symvers says all those come from, if it does.
     described: Option<Box<[usize]>>,
     /// modinfo `depends=`
@@ -39,34 +43,28 @@ impl Facts {
             room = left.unwrap_or(room);
             left.is_some()
         };
-        let mut exports = Vec::new();
-        for export in ksymtab::exports(file, kernel.config.version) {
-            if fits(export.name) && fits(export.namespace) {
-                exports.push(Export {
-                    name: export.name.into(),
-                    address: None,
-                    crc: export.crc,
-                    gpl_only: export.gpl_only,
-                    namespace: export.namespace.into(),
-                });
-            }
-        }
-        let has_exports = !exports.is_empty();
-        let mut needs = Vec::new();
-        let mut seen = HashSet::new();
+        let exports = ksymtab::exports(file, kernel.config.version);
+        let described = described_exporter(file.name(), &exports, kernel);
+        let loaded = described.cloned().or_else(|| {
+            let exports = exports.iter().filter(|e| fits(e.name) && fits(e.namespace)).map(export_of);
+            let exports = Some(exports.collect::<Vec<_>>()).filter(|exports| !exports.is_empty())?;
+            let exports = ExportTable::new(exports);
+            Some(Arc::new(LoadedModule { exports, ..LoadedModule::named(file.name()) }))
+        });
+        let mut needs = Names::default();
+        let mut seen = HashSet::with_hasher(RandomState::default());
         for symbol in file.symbols().iter().skip(1).filter(|s| s.shndx() == SHN_UNDEF) {
             let name = file.symbol_name(symbol);
             let foreign = !name.is_empty() && kernel.find_symbol(name, true, file.name()).is_none();
             if foreign && seen.insert(name) && fits(name) {
-                needs.push(Box::from(name));
+                needs.push(name);
             }
         }
-        let loaded =
-            || LoadedModule { exports: ExportTable::new(exports), ..LoadedModule::named(file.name()) };
         Facts {
             name: file.name().into(),
-            loaded: has_exports.then(loaded).map(Arc::new),
-            needs: needs.into(),
+            as_described: described.is_some(),
+            loaded,
+            needs,
             described: None,
             depends: file.modinfo().get("depends").unwrap_or_default().into(),
         }
@@ -80,6 +78,57 @@ impl Facts {
         let same = |a: &u8, b: &u8| a == b || (*a == b'-' && *b == b'_');
         let names = self.depends.split(|b| *b == b',');
         names.into_iter().any(|n| n.len() == module.len() && n.iter().zip(module).all(|(a, b)| same(a, b)))
+    }
+}
+
+fn export_of(export: &ModuleExport<'_>) -> Export {
+    Export {
+        name: export.name.into(),
+        address: None,
+        crc: export.crc,
+        gpl_only: export.gpl_only,
+        namespace: export.namespace.into(),
+    }
+}
+
+/// The module of Module.symvers that has just these exports, and that nobody exports one of in its place.
+fn described_exporter<'k>(
+    name: &[u8],
+    exports: &[ModuleExport<'_>],
+    kernel: &'k Kernel,
+) -> Option<&'k Arc<LoadedModule>> {
+    let told = kernel.not_loaded(exports.first()?.name).filter(|told| *told.name == *name)?;
+    // In the order of the tables; so no name is there twice.
+    let in_order = |a: &ModuleExport<'_>, b: &ModuleExport<'_>| (a.gpl_only, a.name) < (b.gpl_only, b.name);
+    let same = |e: &ModuleExport<'_>| {
+        let is_told = |t: &Export| {
+            (t.address, t.crc, t.gpl_only, &*t.namespace) == (None, e.crc, e.gpl_only, e.namespace)
+        };
+        kernel.not_loaded(e.name).is_some_and(|exporter| Arc::ptr_eq(exporter, told))
+            && told.exports.find(e.name, true).is_some_and(is_told)
+    };
+    let all =
+        told.exports.len() == exports.len() && exports.is_sorted_by(in_order) && exports.iter().all(same);
+    all.then_some(told)
+}
+
+/// Names one after the other in one piece of memory.
+#[derive(Debug, Default)]
+struct Names {
+    text: Vec<u8>,
+    lengths: Vec<u16>,
+}
+
+impl Names {
+    /// Adds a name, which is shorter than [`NAME_MAX`].
+    fn push(&mut self, name: &[u8]) {
+        self.text.extend_from_slice(name);
+        self.lengths.push(u16::try_from(name.len()).unwrap_or(u16::MAX));
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.text.as_slice();
+        self.lengths.iter().map_while(move |len| rest.split_off(..usize::from(*len)))
     }
 }
 
@@ -107,12 +156,12 @@ pub struct Catalog<'s> {
     set: &'s Set,
     facts: Vec<Option<Facts>>,
     unread: usize,
-    /// By name: the files that export it, in no order.
-    exporters: HashMap<Box<[u8]>, Vec<usize>>,
+    /// By name: the files that export it, once all were read and somebody asks.
+    exporters: OnceCell<HashMap<Box<[u8]>, Vec<usize>, RandomState>>,
     /// By file: the files it takes names from, once known.
     providers: Vec<Option<Box<[usize]>>>,
-    /// By file: does it export exactly what Module.symvers says? Once that is known.
-    as_described: Vec<Option<bool>>,
+    /// What was asked last is asked again soon: a file, and what is loaded before it.
+    last: Option<(usize, Arc<Before>)>,
 }
 
 impl<'s> Catalog<'s> {
@@ -121,16 +170,12 @@ impl<'s> Catalog<'s> {
         let (mut facts, mut providers) = (Vec::new(), Vec::new());
         facts.resize_with(set.len(), || None);
         providers.resize_with(set.len(), || None);
-        let as_described = vec![None; set.len()];
-        Catalog { set, facts, unread: set.len(), exporters: HashMap::new(), providers, as_described }
+        Catalog { set, facts, unread: set.len(), exporters: OnceCell::new(), providers, last: None }
     }
 
     /// Takes over what a file says; what it said before stays, should it have changed since.
     pub fn insert(&mut self, index: usize, facts: Facts) {
         let Some(slot) = self.facts.get_mut(index).filter(|slot| slot.is_none()) else { return };
-        for export in facts.loaded.iter().flat_map(|module| module.exports.iter()) {
-            self.exporters.entry(export.name.clone()).or_default().push(index);
-        }
         *slot = Some(facts);
         self.unread = self.unread.saturating_sub(1);
     }
@@ -142,12 +187,10 @@ impl<'s> Catalog<'s> {
 
     /// A module turned out to be proprietary: who uses its symbols inherits that (LIC-5).
     pub fn set_proprietary(&mut self, index: usize) {
-        let Some(module) = self.facts.get_mut(index).and_then(|f| f.as_mut()?.loaded.as_mut()) else {
-            return;
-        };
-        *module = Arc::new(LoadedModule { proprietary: true, ..LoadedModule::clone(module) });
-        if let Some(known) = self.as_described.get_mut(index) {
-            *known = Some(false);
+        let Some(Some(facts)) = self.facts.get_mut(index) else { return };
+        facts.as_described = false;
+        if let Some(module) = &mut facts.loaded {
+            *module = Arc::new(LoadedModule { proprietary: true, ..LoadedModule::clone(module) });
         }
     }
 
@@ -170,7 +213,7 @@ impl<'s> Catalog<'s> {
         }
         let facts = self.facts(index);
         let own_name = facts.map(|f| &f.name);
-        let candidates = self.exporters.get(name).into_iter().flatten().copied();
+        let candidates = self.exporters().get(name).into_iter().flatten().copied();
         let others = candidates.filter(|c| *c != index && self.facts(*c).map(|f| &f.name) != own_name);
         let rank = |candidate: &usize| {
             let module = self.facts(*candidate).map_or(&[][..], |f| &f.name);
@@ -180,38 +223,35 @@ impl<'s> Catalog<'s> {
         Ok(others.min_by_key(rank).map_or(Provider::Nobody, Provider::File))
     }
 
-    /// Does a file export exactly what Module.symvers says of its module, and nothing that it says of another?
-    fn exports_as_described(&mut self, file: usize, kernel: &Kernel) -> Option<bool> {
-        if let Some(known) = self.as_described.get(file).copied().flatten() {
-            return Some(known);
-        }
-        let module = self.facts(file)?.loaded.as_ref()?;
-        let same = |export: &Export| {
-            kernel.not_loaded(&export.name).is_some_and(|told| exports_alike(module, told, &export.name))
-        };
-        let told = module.exports.iter().next().and_then(|e| kernel.not_loaded(&e.name));
-        let all = told.is_some_and(|told| told.exports.iter().count() == module.exports.iter().count());
-        let known = all && !module.proprietary && module.exports.iter().all(same);
-        if let Some(slot) = self.as_described.get_mut(file) {
-            *slot = Some(known);
-        }
-        Some(known)
+    fn exporters(&self) -> &HashMap<Box<[u8]>, Vec<usize>, RandomState> {
+        self.exporters.get_or_init(|| {
+            let mut exporters: HashMap<Box<[u8]>, Vec<usize>, RandomState> = HashMap::default();
+            for index in 0..self.facts.len() {
+                for export in self.loaded(index).iter().flat_map(|module| module.exports.iter()) {
+                    exporters.entry(export.name.clone()).or_default().push(index);
+                }
+            }
+            exporters
+        })
+    }
+
+    fn exports_as_described(&self, file: &usize) -> bool {
+        self.facts(*file).is_some_and(|facts| facts.as_described)
     }
 
     /// The files that a file takes names from, if they are those that Module.symvers names, and as it says they are.
-    fn providers_as_described(&mut self, index: usize, kernel: &Kernel) -> Option<Box<[usize]>> {
-        let files = self.facts(index)?.described.clone()?;
-        files.iter().all(|file| self.exports_as_described(*file, kernel) == Some(true)).then_some(files)
+    fn providers_as_described(&self, index: usize) -> Option<&[usize]> {
+        let files = self.facts(index)?.described.as_deref()?;
+        files.iter().all(|file| self.exports_as_described(file)).then_some(files)
     }
 
     /// The files that a file takes names from.
     fn providers(&mut self, index: usize, kernel: &Kernel) -> Result<&[usize], Missing> {
         if self.providers.get(index).is_some_and(Option::is_none) {
-            let described = self.providers_as_described(index, kernel);
+            let described = self.providers_as_described(index);
             let facts = self.facts(index).ok_or(Missing::File(index))?;
-            let mut all: Vec<usize> = described.as_deref().unwrap_or_default().into();
-            let undescribed = if described.is_some() { &[][..] } else { &facts.needs };
-            for name in undescribed {
+            let mut all: Vec<usize> = described.unwrap_or_default().into();
+            for name in facts.needs.iter().filter(|_| described.is_none()) {
                 if let Provider::File(file) = self.provider(index, name, kernel)?
                     && !all.contains(&file)
                 {
@@ -227,7 +267,16 @@ impl<'s> Catalog<'s> {
 
     /// The modules that are loaded before a module: all that it needs, directly or not, each after those that it
     /// needs itself. Without those that need it in turn (SET-3), which are told apart.
-    pub fn before(&mut self, index: usize, kernel: &Kernel) -> Result<Before, Missing> {
+    pub fn before(&mut self, index: usize, kernel: &Kernel) -> Result<Arc<Before>, Missing> {
+        if let Some((_, before)) = self.last.as_ref().filter(|(last, _)| *last == index) {
+            return Ok(Arc::clone(before));
+        }
+        let before = Arc::new(self.find_before(index, kernel)?);
+        self.last = Some((index, Arc::clone(&before)));
+        Ok(before)
+    }
+
+    fn find_before(&mut self, index: usize, kernel: &Kernel) -> Result<Before, Missing> {
         let mut order = Vec::new();
         let mut edges = Vec::new();
         let mut seen = HashSet::from([index]);
@@ -261,7 +310,7 @@ impl<'s> Catalog<'s> {
     /// Does everything that this module needs look as Module.symvers says it does (SET-7)? `None` as long as that is not known.
     pub fn is_as_described(&mut self, index: usize, kernel: &Kernel) -> Option<bool> {
         let before = self.before(index, kernel).ok()?;
-        let described = self.providers_as_described(index, kernel).is_some();
+        let described = self.providers_as_described(index).is_some();
         let facts = self.facts(index)?;
         let same = |name: &[u8]| -> Option<bool> {
             let provider = match self.provider(index, name, kernel).ok()? {
@@ -277,15 +326,20 @@ impl<'s> Catalog<'s> {
                 return Some(false);
             }
         }
-        // SET-4: what the module exports itself may be there already.
-        let own = facts.loaded.iter().flat_map(|module| module.exports.iter());
-        let is_there = |name: &[u8]| {
-            before
-                .order
-                .iter()
-                .any(|file| self.exporters.get(name).is_some_and(|exporters| exporters.contains(file)))
-        };
-        Some(before.circle.is_empty() && !own.into_iter().any(|e| is_there(&e.name)))
+        Some(before.circle.is_empty() && !self.is_exported_before(facts, &before))
+    }
+
+    /// SET-4: is something that the module exports itself there already?
+    fn is_exported_before(&self, facts: &Facts, before: &Before) -> bool {
+        // Of a name Module.symvers tells one exporter.
+        let Some(module) = &facts.loaded else { return false };
+        if facts.as_described && before.order.iter().all(|file| self.exports_as_described(file)) {
+            return false;
+        }
+        let others = before.order.iter().filter_map(|file| self.loaded(*file));
+        let theirs = others.flat_map(|other| other.exports.iter()).map(|export| &*export.name);
+        let theirs: HashSet<&[u8], RandomState> = theirs.collect();
+        module.exports.iter().any(|export| theirs.contains(&*export.name))
     }
 }
 
@@ -324,7 +378,7 @@ pub fn described(
 ) -> Option<Vec<Arc<LoadedModule>>> {
     let mut modules: Vec<Arc<LoadedModule>> = Vec::new();
     let mut files = Vec::new();
-    for name in &facts.needs {
+    for name in facts.needs.iter() {
         let module = kernel.not_loaded(name);
         if module.is_some_and(|module| modules.iter().any(|m| Arc::ptr_eq(m, module))) {
             continue;

@@ -109,7 +109,7 @@ impl View<'_> {
             return true;
         }
         let Ok(before) = self.catalog.before(index, self.kernel) else { return false };
-        before.order.into_iter().chain([index]).all(|file| self.settle_one(file))
+        before.order.iter().copied().chain([index]).all(|file| self.settle_one(file))
     }
 
     /// The same of a module whose providers are settled.
@@ -139,15 +139,16 @@ impl View<'_> {
 
     /// What is to be said about the modules that are loaded before this one (SET-3, SET-5).
     fn notes(&mut self, index: usize) -> Vec<Finding> {
-        let Ok(Before { order, circle }) = self.catalog.before(index, self.kernel) else { return Vec::new() };
+        let Ok(before) = self.catalog.before(index, self.kernel) else { return Vec::new() };
+        let Before { order, circle } = &*before;
         let names = |files: &mut dyn Iterator<Item = usize>| {
             let name =
                 |file| self.catalog.facts(file).map(|f| printed(&f.name).into_owned()).unwrap_or_default();
             files.map(name).collect::<Vec<_>>().join(", ")
         };
         let refused = |file: &usize| self.cell(*file).and_then(|c| c.outcome).is_some_and(|o| o.refused);
-        let refused = names(&mut order.into_iter().filter(refused));
-        let circle = names(&mut circle.into_iter());
+        let refused = names(&mut order.iter().copied().filter(refused));
+        let circle = names(&mut circle.iter().copied());
         let mut notes = Vec::new();
         if !circle.is_empty() {
             let why = format!("it needs {circle}, which in turn need it: modprobe can load none of them");
@@ -184,6 +185,9 @@ struct State<'s> {
     finished: bool,
     /// Nobody listens any more.
     stopped: bool,
+    /// How many threads wait for something to change, and is the one that tells waiting? Waking nobody costs a system call.
+    waiting: usize,
+    listening: bool,
 }
 
 impl State<'_> {
@@ -271,6 +275,8 @@ pub fn run(
         progress: (0, part.len()),
         finished: false,
         stopped: false,
+        waiting: 0,
+        listening: false,
     };
     let run = Run {
         set,
@@ -286,8 +292,9 @@ pub fn run(
         let passes = thread::Builder::new().spawn_scoped(scope, || run.passes());
         let passes = passes.map_err(|e| Error::Usage(format!("cannot start a thread: {e}")))?;
         let told = run.tell(tell);
-        run.lock().stopped = true;
-        run.changed.notify_all();
+        let mut state = run.lock();
+        state.stopped = true;
+        run.unlock(state);
         // Threads do not panic.
         let _ = passes.join();
         told
@@ -322,8 +329,24 @@ impl<'a> Run<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'g>(&self, state: MutexGuard<'g, State<'a>>) -> MutexGuard<'g, State<'a>> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    fn wait<'g>(&self, mut state: MutexGuard<'g, State<'a>>) -> MutexGuard<'g, State<'a>> {
+        state.waiting = state.waiting.saturating_add(1);
+        let mut state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        state.waiting = state.waiting.saturating_sub(1);
+        state
+    }
+
+    /// Something that others may wait for has changed.
+    fn unlock(&self, state: MutexGuard<'_, State<'a>>) {
+        let (waiting, listening) =
+            (state.waiting != 0, state.listening && (state.has_batch() || state.finished));
+        drop(state);
+        if waiting {
+            self.changed.notify_all();
+        }
+        if listening {
+            self.to_tell.notify_all();
+        }
     }
 
     /// Hands events over until all is done.
@@ -331,8 +354,10 @@ impl<'a> Run<'a> {
         loop {
             let mut state = self.lock();
             if !state.has_batch() && !state.finished {
+                state.listening = true;
                 let waited = self.to_tell.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
                 state = waited.0;
+                state.listening = false;
             }
             let (done, of) = state.progress;
             let ready = std::mem::take(&mut state.ready);
@@ -341,12 +366,14 @@ impl<'a> Run<'a> {
             if ready.is_empty() && finished {
                 return Ok(());
             }
+            let mut told = 0usize;
             for (result, weight) in ready {
                 tell(Event::Checked(result))?;
-                let mut state = self.lock();
-                state.ready_bytes = state.ready_bytes.saturating_sub(weight);
+                told = told.saturating_add(weight);
             }
-            self.changed.notify_all();
+            let mut state = self.lock();
+            state.ready_bytes = state.ready_bytes.saturating_sub(told);
+            self.unlock(state);
             tell(Event::Progress(done, of))?;
         }
     }
@@ -371,7 +398,9 @@ impl<'a> Run<'a> {
                 let mut state = self.lock();
                 let is_earlier = |file: &usize| at.get(file).is_some_and(|p| Some(p) < at.get(&index));
                 let needs = state.before(target, index);
-                while !state.stopped && needs.iter().any(|f| is_earlier(f) && !state.is_settled(target, *f)) {
+                while !state.stopped
+                    && needs.order.iter().any(|f| is_earlier(f) && !state.is_settled(target, *f))
+                {
                     state = self.wait(state);
                 }
                 drop(state);
@@ -388,8 +417,9 @@ impl<'a> Run<'a> {
             drop(state);
             self.exact(index, &targets, true, memory);
         });
-        self.lock().finished = true;
-        self.to_tell.notify_all();
+        let mut state = self.lock();
+        state.finished = true;
+        self.unlock(state);
     }
 
     /// Does something for every file of a list, on all threads.
@@ -403,16 +433,16 @@ impl<'a> Run<'a> {
                 let mut state = self.lock();
                 state.progress.0 = state.progress.0.saturating_add(1);
                 state.advance();
-                if state.has_batch() {
-                    self.to_tell.notify_all();
-                }
                 // Whoever does not listen fast enough holds the work up, instead of having it done twice.
-                while !state.stopped && state.ready_bytes > HELD_MAX / 2 {
-                    state = self.wait(state);
+                let is_full = |state: &State<'_>| !state.stopped && state.ready_bytes > HELD_MAX / 2;
+                let (stopped, full) = (state.stopped, is_full(&state));
+                self.unlock(state);
+                if full {
+                    let mut state = self.lock();
+                    while is_full(&state) {
+                        state = self.wait(state);
+                    }
                 }
-                let stopped = state.stopped;
-                drop(state);
-                self.changed.notify_all();
                 if stopped {
                     break;
                 }
@@ -527,7 +557,7 @@ impl<'a> Run<'a> {
                 continue;
             }
             let Ok(before) = view.catalog.before(index, view.kernel) else { continue };
-            list.extend(before.order.into_iter().filter(|f| seen.insert(*f)));
+            list.extend(before.order.iter().copied().filter(|f| seen.insert(*f)));
         }
         list.retain(|file| !view.settle(*file));
         list
@@ -552,16 +582,16 @@ impl State<'_> {
     }
 
     /// The files of the modules that are loaded before one.
-    fn before(&mut self, target: usize, index: usize) -> Vec<usize> {
+    fn before(&mut self, target: usize, index: usize) -> Arc<Before> {
         let view = self.views.get_mut(target);
-        view.and_then(|v| v.catalog.before(index, v.kernel).ok()).unwrap_or_default().order
+        view.and_then(|v| v.catalog.before(index, v.kernel).ok()).unwrap_or_default()
     }
 
     /// Those modules.
     fn loaded_before(&mut self, target: usize, index: usize) -> Vec<Arc<LoadedModule>> {
-        let files = self.before(target, index);
+        let before = self.before(target, index);
         let Some(view) = self.views.get(target) else { return Vec::new() };
-        files.into_iter().filter_map(|file| view.catalog.loaded(file).cloned()).collect()
+        before.order.iter().filter_map(|file| view.catalog.loaded(*file).cloned()).collect()
     }
 
     /// Targets on which there is no lasting verdict on a module at hand.

@@ -57,6 +57,16 @@ impl ExportTable {
         self.exports.iter()
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.exports.len()
+    }
+
+    /// None at all?
+    pub fn is_empty(&self) -> bool {
+        self.exports.is_empty()
+    }
+
     /// The export at a position of [`ExportTable::iter`].
     pub(crate) fn at(&self, position: usize) -> Option<&Export> {
         self.exports.get(position)

@@ -246,6 +246,17 @@ impl Kernel {
         self.modules.push(module);
     }
 
+    /// [`Kernel::insert_module`] of several, oldest first.
+    pub fn insert_modules(&mut self, modules: impl IntoIterator<Item = Arc<LoadedModule>>) {
+        let modules: Vec<Arc<LoadedModule>> = modules.into_iter().collect();
+        let mut names: BTreeSet<&[u8]> = self.modules.iter().map(|m| &*m.name).collect();
+        if modules.iter().all(|module| names.insert(&module.name)) {
+            self.modules.extend(modules);
+        } else {
+            modules.into_iter().for_each(|module| self.insert_module(module));
+        }
+    }
+
     /// Takes a module from the list, and its exports with it.
     pub fn remove_module(&mut self, name: &[u8]) -> Option<LoadedModule> {
         let at = self.modules.iter().position(|m| *m.name == *name)?;
