@@ -44,6 +44,7 @@ pub fn run(args: &Check) -> Result<Outcome, Error> {
     let mut progress = Progress::new();
     run_set(&set, &targets, part, threads, &mut |event| match event {
         Event::Progress(done, of) => {
+            printer.flush()?;
             progress.show(done, of);
             Ok(())
         }
@@ -53,6 +54,8 @@ pub fn run(args: &Check) -> Result<Outcome, Error> {
         }
     })?;
     progress.hide();
+    // What ends with the process is given back sooner in one piece.
+    std::mem::forget(targets);
     printer.end()
 }
 
@@ -123,6 +126,8 @@ struct Printer<'a> {
     begun: bool,
     sarif: Sarif,
     kernels: Vec<String>,
+    /// Documents that are not printed yet.
+    documents: Vec<u8>,
     summaries: Vec<Summary>,
     unreadable: usize,
 }
@@ -136,6 +141,7 @@ impl<'a> Printer<'a> {
             several_modules: set.has_directory || set.len() > 1,
             begun: false,
             sarif: Sarif::default(),
+            documents: Vec::new(),
             summaries: kernels.iter().map(|_| Summary::default()).collect(),
             kernels,
             unreadable: 0,
@@ -185,12 +191,13 @@ impl<'a> Printer<'a> {
         }
         for verdict in &verdicts {
             if self.args.jsonl {
-                report::json(verdict)?;
+                self.documents.extend_from_slice(report::json_text(verdict)?.as_bytes());
+                self.documents.push(b'\n');
             } else if self.args.json {
-                self.element(&report::json_text(verdict)?)?;
+                self.element(&report::json_text(verdict)?);
             } else {
                 for result in self.sarif.results(verdict) {
-                    self.element(&report::json_text(&result)?)?;
+                    self.element(&report::json_text(&result)?);
                 }
             }
         }
@@ -198,9 +205,15 @@ impl<'a> Printer<'a> {
     }
 
     /// The next element of an array.
-    fn element(&mut self, text: &str) -> Result<(), Error> {
-        let comma = if std::mem::replace(&mut self.begun, true) { "," } else { "" };
-        report::print_bytes(format!("{comma}{text}").as_bytes())
+    fn element(&mut self, text: &str) {
+        if std::mem::replace(&mut self.begun, true) {
+            self.documents.push(b',');
+        }
+        self.documents.extend_from_slice(text.as_bytes());
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        report::print_bytes(&std::mem::take(&mut self.documents))
     }
 
     /// The verdict on stdout, the reasons on stderr.
@@ -238,7 +251,8 @@ impl<'a> Printer<'a> {
         report::print(&format!("{cells}{}\n", one_line(verdicts.first().map_or("", |v| &v.file))))
     }
 
-    fn end(self) -> Result<Outcome, Error> {
+    fn end(mut self) -> Result<Outcome, Error> {
+        self.flush()?;
         if self.args.sarif {
             report::print_bytes(self.sarif.end().as_bytes())?;
         } else if self.args.json {

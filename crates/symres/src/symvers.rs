@@ -29,18 +29,30 @@ impl SymversEntry {
     }
 }
 
+/// The parts of a text between separators, as [`slice::split`] gives them.
+fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+    let mut from = 0usize;
+    memchr::memchr_iter(separator, text).chain([text.len()]).map(move |end| {
+        let part = text.get(from..end).unwrap_or(&[]);
+        from = end.saturating_add(1);
+        part
+    })
+}
+
 /// Reads a Module.symvers. The namespace is the last field (from 5.6) or the
 /// third (5.4 and 5.5), or absent (before); the field that begins with
 /// `EXPORT_` tells which.
 pub fn parse_symvers(text: &[u8]) -> Result<Vec<SymversEntry>, Error> {
-    let mut entries: Vec<SymversEntry> = Vec::new();
-    for (line, text) in (1usize..).zip(text.split(|b| *b == b'\n')) {
+    // No line that counts has fewer than 16 bytes.
+    let lines = memchr::memchr_iter(b'\n', text).count().min(text.len() / 16).saturating_add(1);
+    let mut entries: Vec<SymversEntry> = Vec::with_capacity(lines);
+    for (line, text) in (1usize..).zip(split(text, b'\n')) {
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         if text.is_empty() {
             continue;
         }
         let bad = |what| Error::SymversLine { line, what };
-        let mut fields = text.split(|b| *b == b'\t').fuse();
+        let mut fields = split(text, b'\t').fuse();
         let fields = [(); 6].map(|()| fields.next());
         let (crc, name, owner, export, namespace) = match fields {
             [Some(crc), Some(name), Some(owner), Some(export), None, _] => {
