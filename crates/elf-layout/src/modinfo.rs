@@ -42,7 +42,14 @@ impl<'d> Modinfo<'d> {
     /// All values of `tag`, in order. The tag must be followed by `=` directly,
     /// so a tag that itself contains `=` is compared as the kernel compares it.
     pub fn all<'t>(&self, tag: &'t str) -> impl Iterator<Item = &'d [u8]> + use<'d, 't> {
-        self.strings().filter_map(move |text| text.strip_prefix(tag.as_bytes())?.strip_prefix(b"="))
+        // The tag is searched for as such: measuring every string on the way takes twice as long.
+        let bytes = self.bytes;
+        memchr::memmem::find_iter(bytes, tag).filter_map(move |at| {
+            let begins = at.checked_sub(1).is_none_or(|before| bytes.get(before) == Some(&0));
+            let value =
+                bytes.get(at..).filter(|_| begins)?.strip_prefix(tag.as_bytes())?.strip_prefix(b"=")?;
+            cstr(value, 0)
+        })
     }
 
     /// VAL-60, VAL-61, VAL-63: the first string begins at the start, NULs are
