@@ -1,6 +1,8 @@
 //! kmodld beside the least work that linking can be, and beside other programs, on the same files in one run.
 //!
-//!     KMODLD_KERNELS=DIR cargo bench -p kmodld --bench peers [-- ROUNDS]
+//!     KMODLD_KERNELS=DIR cargo bench -p kmodld --bench peers [-- ROUNDS [FILE.svg]]
+//!
+//! With a file, cost against the size and the number of modules is drawn into it, of the last tree.
 //!
 //! For every tree of DIR that has a Module.symvers: files are read (and decompressed) before the clock starts; every
 //! measurement is one pass over all modules on one thread; measurements alternate, and their medians are compared.
@@ -16,6 +18,8 @@
 #[allow(dead_code)]
 #[path = "../pipeline/inputs.rs"]
 mod inputs;
+
+mod growth;
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -34,14 +38,39 @@ use inputs::{Module, Tree, must_load, trees};
 
 fn main() {
     let rounds = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(7);
+    let picture = std::env::args().skip(1).find(|a| a.ends_with(".svg"));
     for tree in trees() {
         let Some(kernel) = tree.kernel() else { continue };
-        measure(&tree, &Loader::new(kernel), rounds);
+        let loader = Loader::new(kernel);
+        let modules: Vec<Module> = tree.modules.iter().map(|p| Module::read(p)).collect();
+        measure(&tree, &modules, &loader, rounds);
+        if let Some(file) = &picture {
+            std::fs::write(file, growth(&tree, modules, &loader, rounds)).unwrap();
+        }
     }
 }
 
-fn measure(tree: &Tree, loader: &Loader, rounds: usize) {
-    let modules: Vec<Module> = tree.modules.iter().map(|p| Module::read(p)).collect();
+/// Cost against size and number of modules; medians.
+fn growth(tree: &Tree, mut modules: Vec<Module>, loader: &Loader, rounds: usize) -> String {
+    let mut workspace = Workspace::default();
+    let mut time = |modules: &[Module]| {
+        let mut once = || {
+            let from = Instant::now();
+            black_box(modules.iter().map(|m| load(loader, m, &mut workspace)).sum::<u64>());
+            from.elapsed().as_secs_f64()
+        };
+        median(&mut (0..rounds).map(|_| once()).collect::<Vec<f64>>())
+    };
+    let by_size: Vec<(usize, f64)> =
+        modules.iter().map(|m| (m.bytes.len(), time(std::slice::from_ref(m)))).collect();
+    // Neighbours are alike: an order that has nothing to do with what modules are.
+    modules.sort_by_cached_key(|m| m.bytes.iter().fold(0u32, |sum, b| sum.rotate_left(5) ^ u32::from(*b)));
+    let numbers = (1..=8).map(|eighths| modules.len() * eighths / 8);
+    let by_number: Vec<(usize, f64)> = numbers.map(|n| (n, time(&modules[..n]))).collect();
+    growth::svg(&format!("open and load, one thread: {}", tree.release), &by_size, &by_number)
+}
+
+fn measure(tree: &Tree, modules: &[Module], loader: &Loader, rounds: usize) {
     let opened: Vec<Opened<'_>> = modules.iter().map(|m| m.open(&loader.kernel)).collect();
     let files: Vec<&ModuleFile<'_>> = opened.iter().filter_map(|o| o.module.as_ref()).collect();
     let mut floor = Floor::default();
