@@ -73,7 +73,8 @@ pub struct Tree {
     pub release: String,
     /// The module files, in order of their paths.
     pub modules: Vec<PathBuf>,
-    root: PathBuf,
+    /// The folder that `boot` and `lib` are in.
+    pub root: PathBuf,
 }
 
 /// The trees in the folder that KMODLD_KERNELS names, or the tree that it is.

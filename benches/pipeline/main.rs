@@ -30,8 +30,10 @@ fn main() {
     stages::parse(&mut criterion);
     stages::layout(&mut criterion);
     symbols::index(&mut criterion);
+    symbols::kernel_image(&mut criterion);
     stages::resolve(&mut criterion);
     relocations::apply(&mut criterion);
+    stages::finalize(&mut criterion);
     stages::link(&mut criterion);
     trees::large_modules(&mut criterion);
     trees::sections_of_a_large_module(&mut criterion);

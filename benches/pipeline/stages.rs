@@ -7,7 +7,7 @@ use elf_layout::Findings;
 use elf_layout::place::{Memory, Placement, move_module};
 use kmodld::image::Image;
 use kmodld::load::{Args, LaidOut, lay_out};
-use kmodld::{Loader, Place};
+use kmodld::{Loader, Place, Stage};
 use reloc::Cpu;
 use symres::simplify::simplify_symbols;
 
@@ -62,6 +62,22 @@ pub fn resolve(criterion: &mut Criterion) {
                 simplify_symbols(black_box(&info), &placement, kernel, taints, ignores, &mut said)
             });
         });
+    }
+}
+
+/// What follows relocation: loads to the last stage, beside loads to the stage before it.
+pub fn finalize(criterion: &mut Criterion) {
+    let Fixtures { kernel, modules } = Fixtures::read();
+    let loader = Loader::new(kernel);
+    let mut group = criterion.benchmark_group("finalize");
+    for module in &modules {
+        let opened = module.open(&loader.kernel);
+        for stage in [Stage::Kallsyms, Stage::Final] {
+            let args = Args { stage, ..Args::default() };
+            group.bench_function(BenchmarkId::new(stage.name(), &module.name), |b| {
+                b.iter(|| loader.load(&opened, &args, &Place::Kernel, None, &mut Findings::new()).unwrap());
+            });
+        }
     }
 }
 

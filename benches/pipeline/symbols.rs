@@ -2,12 +2,13 @@
 
 use std::hint::black_box;
 
-use criterion::{BatchSize, Criterion, Throughput};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
+use kmodld::kernel_source::Description;
 use symres::kallsyms::KernelSymbols;
 use symres::symvers::parse_symvers;
 use symres::{Kernel, KernelParts};
 
-use crate::inputs::large_kernel_texts;
+use crate::inputs::{large_kernel_texts, trees};
 
 /// As many symbols as Debian's kernels have in kallsyms (94,266 and 163,205 on x86_64).
 const SYMBOLS: u64 = 100_000;
@@ -43,4 +44,22 @@ pub fn index(criterion: &mut Criterion) {
     group.bench_function("find_symbol", |b| {
         b.iter(|| names.iter().filter(|n| kernel.find_symbol(n.as_bytes(), true, b"me").is_some()).count());
     });
+}
+
+/// All that is read out of the kernel images of trees, and out of the SPECs made of them.
+pub fn kernel_image(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("kernel_image");
+    group.sample_size(10);
+    for tree in trees() {
+        let path = tree.root.join(format!("boot/vmlinuz-{}", tree.release));
+        let Ok(image) = std::fs::read(&path) else { continue };
+        let mut spec = Vec::new();
+        Description::of_file(&path, &image).unwrap().to_records().write(&mut spec).unwrap();
+        for (what, bytes) in [("image", image), ("spec", spec)] {
+            group.throughput(Throughput::Bytes(bytes.len() as u64));
+            group.bench_function(BenchmarkId::new(what, &tree.release), |b| {
+                b.iter(|| Description::of_file(&path, black_box(&bytes)).unwrap());
+            });
+        }
+    }
 }
