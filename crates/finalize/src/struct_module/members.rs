@@ -85,7 +85,7 @@ pub(super) const RUNTIME: &[(&str, &str)] = &[
 ];
 
 /// The members of `struct module` that are looked up in the kernel's BTF. [`Patch::detail`] of
-/// [`Step::StructModule`] is a position in this list.
+/// [`crate::Step::StructModule`] is a position in this list.
 ///
 /// [`Patch::detail`]: crate::Patch::detail
 pub const MEMBERS: &[&str] = &[
