@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use cms::cert::x509::Certificate;
-use der::Decode;
 use kernel_image::split_certificates;
 use memchr::memmem;
 
 use crate::error::Error;
 use crate::input;
+use crate::verify::decode;
 
 const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 const END: &[u8] = b"-----END CERTIFICATE-----";
@@ -24,7 +24,7 @@ pub fn read(path: &Path) -> Result<Vec<Vec<u8>>, Error> {
 pub fn parse(bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     let certificates = if memmem::find(bytes, b"-----BEGIN ").is_some() { pem(bytes)? } else { der(bytes)? };
     for (n, certificate) in (1u32..).zip(&certificates) {
-        Certificate::from_der(certificate)
+        decode::<Certificate>(certificate)
             .map_err(|e| format!("certificate {n} cannot be read as X.509: {e}"))?;
     }
     Ok(certificates)

@@ -9,6 +9,7 @@ use der::{Decode, Encode, Tag, Tagged};
 use serde::Serialize;
 
 use crate::hash;
+use crate::verify::decode;
 
 /// What a signature says about itself; the fields are those that `modinfo` prints.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -40,7 +41,7 @@ impl Signature {
 /// Reads a PKCS#7 message in DER; the error says where it is not one.
 pub fn read(pkcs7: &[u8]) -> Result<Signature, String> {
     let bad = |what: &str, e: der::Error| format!("{what}: {e}");
-    let content = ContentInfo::from_der(pkcs7).map_err(|e| bad("not a PKCS#7 message", e))?;
+    let content: ContentInfo = decode(pkcs7).map_err(|e| bad("not a PKCS#7 message", e))?;
     let signed: SignedData = content.content.decode_as().map_err(|e| bad("not signed data", e))?;
     let Some(info) = signed.signer_infos.0.iter().next() else {
         return Err(String::from("nobody signed it"));

@@ -37,10 +37,10 @@ pub fn verify_pkcs7_signature(
     data: &[u8],
     certificates: impl IntoIterator<Item = impl AsRef<[u8]>>,
 ) -> Verdict {
-    let signed = ContentInfo::from_der(pkcs7).and_then(|content| content.content.decode_as::<SignedData>());
+    let signed = decode::<ContentInfo>(pkcs7).and_then(|content| content.content.decode_as::<SignedData>());
     let Ok(signed) = signed else { return Verdict::Malformed };
     let trusted: Vec<Certificate> =
-        certificates.into_iter().filter_map(|der| Certificate::from_der(der.as_ref()).ok()).collect();
+        certificates.into_iter().filter_map(|der| decode(der.as_ref()).ok()).collect();
     // The kernel goes on to the next signer only where a key or an algorithm is missing.
     let mut verdict = Verdict::UnknownKey;
     for signer in signed.signer_infos.0.iter() {
@@ -93,6 +93,45 @@ fn verify_signer(signer: &SignerInfo, data: &[u8], trusted: &[Certificate]) -> V
     }
 }
 
+/// Do all lengths in it stay within what contains them? The `der` crate makes room for a string of the length that it
+/// claims before it finds that there are not so many bytes.
+pub(crate) fn lengths_fit(der: &[u8]) -> bool {
+    // Where the elements end that the next one is inside of.
+    let mut ends = vec![der.len()];
+    let mut at = 0usize;
+    loop {
+        while ends.last() == Some(&at) {
+            ends.pop();
+        }
+        let Some(end) = ends.last() else { return true };
+        let (is_constructed, header, len) = match der.get(at..*end).unwrap_or_default() {
+            [tag, len @ 0..=0x7f, ..] => (tag & 0x20 != 0, 2usize, u64::from(*len)),
+            [tag, count @ 0x81..=0x84, rest @ ..] => {
+                let count = usize::from(count & 0x7f);
+                let Some(bytes) = rest.get(..count) else { return false };
+                let len = bytes.iter().fold(0u64, |len, byte| len << 8 | u64::from(*byte));
+                (tag & 0x20 != 0, count.saturating_add(2), len)
+            }
+            _ => return false,
+        };
+        let value = at.saturating_add(header);
+        let next = value.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
+        if next > *end {
+            return false;
+        }
+        if is_constructed {
+            ends.push(next);
+        }
+        at = if is_constructed { value } else { next };
+    }
+}
+
+/// Decodes DER whose lengths fit.
+pub(crate) fn decode<'d, T: Decode<'d>>(der: &'d [u8]) -> der::Result<T> {
+    let out_of_it = der::ErrorKind::Length { tag: der::Tag::Sequence };
+    if lengths_fit(der) { T::from_der(der) } else { Err(out_of_it.into()) }
+}
+
 fn is_signer(certificate: &Certificate, signer: &SignerIdentifier) -> bool {
     let tbs = &certificate.tbs_certificate;
     match signer {
@@ -101,8 +140,33 @@ fn is_signer(certificate: &Certificate, signer: &SignerIdentifier) -> bool {
         }
         SignerIdentifier::SubjectKeyIdentifier(id) => {
             let extension = tbs.extensions.iter().flatten().find(|e| e.extn_id == SUBJECT_KEY_ID);
-            let key_id = extension.and_then(|e| OctetString::from_der(e.extn_value.as_bytes()).ok());
+            let key_id = extension.and_then(|e| decode::<OctetString>(e.extn_value.as_bytes()).ok());
             key_id.is_some_and(|k| k.as_bytes() == id.0.as_bytes())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_stay_within_what_contains_them() {
+        let certificate = include_bytes!("../fixtures/signing/kmodld-fixtures.der");
+        assert!(lengths_fit(certificate) && decode::<Certificate>(certificate).is_ok());
+        for (der, fit) in [
+            (&[0x30, 0][..], true),
+            (&[0x30, 3, 0x04, 1, 7], true),
+            (&[0x30, 3, 0x04, 2, 7], false),
+            (&[0x30, 4, 0x04, 1, 7], false),
+            (&[0x30, 0x81, 3, 0x04, 1, 7], true),
+            (&[0x30, 7, 0x0c, 0x84, 0x0f, 0xff, 0xff, 0xff, 7], false),
+            (&[0x30, 0x80, 0, 0], false),
+            (&[0x30, 0x81], false),
+            (&[0x30], false),
+            (&[0x30, 2, 0x30, 0, 0x30, 0], true),
+        ] {
+            assert_eq!(lengths_fit(der), fit, "{der:x?}");
         }
     }
 }
