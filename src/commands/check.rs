@@ -1,7 +1,6 @@
 //! `kmodld check`
 
-use std::sync::OnceLock;
-use std::thread;
+use std::mem::ManuallyDrop;
 
 use kmodld::check::Verdict;
 use kmodld::check::run::{Event, Target, run as run_set};
@@ -12,9 +11,9 @@ use kmodld::load::Args;
 use kmodld::sarif::{BEGIN, Sarif};
 use kmodld::{Error, Loader, Stage};
 
-use super::Outcome;
 use super::kernel_args::{cpu, prepare};
 use super::summary::Summary;
+use super::{Beside, Outcome};
 use crate::cli::Check;
 use crate::report::{self, Progress, one_line};
 
@@ -22,20 +21,18 @@ use crate::report::{self, Progress, one_line};
 const FINDINGS_SHOWN: usize = 10;
 
 pub fn run(args: &Check) -> Result<Outcome, Error> {
-    // The files are looked for while the kernel is read; by the thread that asks for them first.
-    let found = OnceLock::new();
-    let find = || found.get_or_init(|| collect(args));
-    let targets = thread::scope(|scope| {
-        let _ = thread::Builder::new().spawn_scoped(scope, find);
-        targets(args, || &find().0)
-    });
-    let (set, errors) = found.into_inner().unwrap_or_else(|| collect(args));
+    // The files are looked for while the kernel is read.
+    let found = Beside::new(|| collect(args));
+    let targets = found.run(|| targets(args, || &found.get().0));
+    let (set, errors) = found.into_result();
     errors.iter().for_each(report::error);
     if set.is_empty() {
         return Ok(Outcome::Input);
     }
     let outcome = if errors.is_empty() { Outcome::Done } else { Outcome::Input };
     let Some(targets) = targets? else { return Ok(Outcome::Refused) };
+    // What ends with the process is given back sooner in one piece.
+    let targets = ManuallyDrop::new(targets);
     let part = args.shard.map_or(0..set.len(), |shard| set.part(shard.part, shard.of));
     let threads = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, usize::from);
     let names = targets.iter().map(name).collect();
@@ -54,8 +51,6 @@ pub fn run(args: &Check) -> Result<Outcome, Error> {
         }
     })?;
     progress.hide();
-    // What ends with the process is given back sooner in one piece.
-    std::mem::forget(targets);
     printer.end()
 }
 

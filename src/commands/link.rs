@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
 use std::path::Path;
-use std::sync::OnceLock;
-use std::thread;
 
 use elf_layout::Findings;
 use finalize::Step;
@@ -15,21 +13,17 @@ use kmodld::load::{Args, open};
 use kmodld::load_map::load_map;
 use kmodld::{Error, Load, Loader, Place, Stage, elf_output, raw_output};
 
-use super::Outcome;
 use super::kernel_args::{cpu, prepare};
+use super::{Beside, Outcome};
 use crate::cli::{Format, Link};
 use crate::report::{self, one_line};
 
 pub fn run(args: &Link) -> Result<Outcome, Error> {
-    // The module is read while the kernel is; by the thread that asks for it first.
-    let file = OnceLock::new();
-    let read = || file.get_or_init(|| read_decompressed(&args.file));
-    let loader = thread::scope(|scope| {
-        let _ = thread::Builder::new().spawn_scoped(scope, read);
-        let release = || vermagic_release(read().as_ref().ok()?);
-        prepare(&args.kernel.source(), &args.live, &args.with, release)
-    });
-    let bytes = file.into_inner().unwrap_or_else(|| read_decompressed(&args.file))?;
+    // The module is read while the kernel is.
+    let file = Beside::new(|| read_decompressed(&args.file));
+    let release = || vermagic_release(file.get().as_ref().ok()?);
+    let loader = file.run(|| prepare(&args.kernel.source(), &args.live, &args.with, release));
+    let bytes = file.into_result()?;
     let Some(loader) = loader? else { return Ok(Outcome::Refused) };
     // What ends with the process is given back sooner in one piece.
     let (bytes, loader) = (ManuallyDrop::new(bytes), ManuallyDrop::new(loader));

@@ -9,6 +9,9 @@ mod link;
 mod simulate;
 mod summary;
 
+use std::sync::OnceLock;
+use std::thread;
+
 use kmodld::Error;
 
 use crate::cli::{Cli, Command};
@@ -25,6 +28,35 @@ pub enum Outcome {
     Usage = 2,
     /// Input that cannot be read or parsed, output that cannot be written.
     Input = 3,
+}
+
+/// Work on a thread of its own.
+struct Beside<T, W> {
+    work: W,
+    result: OnceLock<T>,
+}
+
+impl<T: Send + Sync, W: Fn() -> T + Sync> Beside<T, W> {
+    fn new(work: W) -> Self {
+        Beside { work, result: OnceLock::new() }
+    }
+
+    /// Its result; done by who asks first, should no other thread have begun.
+    fn get(&self) -> &T {
+        self.result.get_or_init(&self.work)
+    }
+
+    /// Does it while something else goes on.
+    fn run<R>(&self, meanwhile: impl FnOnce() -> R) -> R {
+        thread::scope(|scope| {
+            let _ = thread::Builder::new().spawn_scoped(scope, || self.get());
+            meanwhile()
+        })
+    }
+
+    fn into_result(self) -> T {
+        self.result.into_inner().unwrap_or_else(self.work)
+    }
 }
 
 /// Runs the command.
