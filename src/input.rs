@@ -51,7 +51,9 @@ pub fn read_decompressed(path: &Path) -> Result<Bytes, Error> {
 pub struct Buffers {
     /// Large enough for the file; what is behind its end is of files before.
     file: Option<MmapMut>,
-    /// What tells its size only by being read, and what comes out of a compressed file.
+    /// What tells its size only by being read.
+    piped: Vec<u8>,
+    /// What comes out of a compressed file.
     out: Vec<u8>,
 }
 
@@ -60,6 +62,7 @@ pub struct Buffers {
 enum Where {
     /// So many bytes at the beginning of `file`.
     File(usize),
+    Piped,
     Out,
 }
 
@@ -72,8 +75,10 @@ impl Buffers {
     /// As [`read_decompressed`], into memory that is used again.
     pub fn read_decompressed(&mut self, path: &Path) -> Result<&[u8], Error> {
         self.file = self.file.take().filter(|map| map.len() <= KEPT_MAX);
-        if self.out.capacity() > KEPT_MAX {
-            self.out = Vec::new();
+        for buffer in [&mut self.piped, &mut self.out] {
+            if buffer.capacity() > KEPT_MAX {
+                *buffer = Vec::new();
+            }
         }
         let content = self.fill(path)?;
         Ok(self.content(content))
@@ -82,28 +87,19 @@ impl Buffers {
     fn content(&self, content: Where) -> &[u8] {
         match content {
             Where::File(len) => self.file.as_deref().and_then(|file| file.get(..len)).unwrap_or_default(),
+            Where::Piped => &self.piped,
             Where::Out => &self.out,
         }
     }
 
     fn fill(&mut self, path: &Path) -> Result<Where, Error> {
-        let content = self.read(path)?;
-        let piped = if matches!(content, Where::Out) { std::mem::take(&mut self.out) } else { Vec::new() };
-        self.out.clear();
-        let file = match content {
-            Where::File(len) => self.file.as_deref().and_then(|file| file.get(..len)).unwrap_or_default(),
-            Where::Out => &piped,
-        };
-        let packed = decompress(file, &mut self.out, FILE_MAX);
+        let file = self.read(path)?;
+        let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        let packed = decompress(self.content(file), &mut out, FILE_MAX);
+        self.out = out;
         let packed = packed.map_err(|(format, why)| Error::Decompress { path: path.into(), format, why })?;
-        match content {
-            _ if packed => Ok(Where::Out),
-            Where::Out => {
-                self.out = piped;
-                Ok(Where::Out)
-            }
-            Where::File(_) => Ok(content),
-        }
+        Ok(if packed { Where::Out } else { file })
     }
 
     fn read(&mut self, path: &Path) -> Result<Where, Error> {
@@ -133,12 +129,12 @@ impl Buffers {
             self.file = Some(room);
             return Ok(Where::File(len));
         }
-        self.out.clear();
-        self.out.extend(room.get(..len).unwrap_or_default());
+        self.piped.clear();
+        self.piped.extend(room.get(..len).unwrap_or_default());
         self.file = Some(room);
         let left = FILE_MAX.saturating_add(1).saturating_sub(len as u64);
-        (&mut file).take(left).read_to_end(&mut self.out).map_err(failed)?;
-        if self.out.len() as u64 > FILE_MAX { Err(too_large()) } else { Ok(Where::Out) }
+        (&mut file).take(left).read_to_end(&mut self.piped).map_err(failed)?;
+        if self.piped.len() as u64 > FILE_MAX { Err(too_large()) } else { Ok(Where::Piped) }
     }
 }
 
