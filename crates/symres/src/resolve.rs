@@ -39,30 +39,34 @@ pub struct Resolver<'a> {
 /// The CRCs that the module brings along.
 #[derive(Debug)]
 struct Versions<'a> {
-    /// VER-31: extended tables replace `__versions` altogether.
-    extended: bool,
-    /// Has it any table?
-    present: bool,
     file: &'a ModuleFile<'a>,
+    asked: bool,
     /// Its records by name, once more than one was asked for.
     indexed: Option<(Vec<Modversion<'a>>, NameIndex)>,
-    asked: bool,
 }
 
 impl<'a> Versions<'a> {
     fn of(file: &'a ModuleFile<'a>) -> Self {
-        let index = file.index();
-        let extended = index.vers_ext_crc != 0;
-        Versions { extended, present: extended || index.vers != 0, file, indexed: None, asked: false }
+        Versions { file, asked: false, indexed: None }
+    }
+
+    /// VER-31: extended tables replace `__versions` altogether.
+    fn are_extended(&self) -> bool {
+        self.file.index().vers_ext_crc != 0
+    }
+
+    /// Has it any table?
+    fn are_present(&self) -> bool {
+        self.are_extended() || self.file.index().vers != 0
     }
 
     fn records(&self) -> impl Iterator<Item = Modversion<'a>> + use<'a> {
         let (file, index) = (self.file, self.file.index());
-        let bytes = |of, section| if of { file.section_bytes(section) } else { &[] };
-        let plain = bytes(!self.extended && self.present, index.vers);
-        let crcs = bytes(self.extended, index.vers_ext_crc);
-        let names = bytes(self.extended, index.vers_ext_name);
-        modversions(plain).chain(modversions_ext(crcs, names))
+        // Section 0 is no table, whatever it holds.
+        let bytes = |section| if section == 0 { &[] } else { file.section_bytes(section) };
+        let plain = if self.are_extended() { 0 } else { index.vers };
+        let extended = modversions_ext(bytes(index.vers_ext_crc), file.section_bytes(index.vers_ext_name));
+        modversions(bytes(plain)).chain(extended)
     }
 
     /// VER-4: the first record of that name.
@@ -208,7 +212,7 @@ impl<'a> Resolver<'a> {
         let Some(crc) = crc.filter(|_| config.modversions) else {
             return Ok(());
         };
-        if !self.versions.present {
+        if !self.versions.are_present() {
             return self.try_to_force_load(&printed(name), subject, said);
         }
         // VER-5: all 64 bits count.
@@ -232,18 +236,19 @@ impl<'a> Resolver<'a> {
                 Err(Errno::EINVAL)
             }
             None => {
-                let kind = if self.versions.extended { "extended symbol version" } else { "symbol version" };
+                let kind =
+                    if self.versions.are_extended() { "extended symbol version" } else { "symbol version" };
                 let line = format!("{me}: no {kind} for {symbol}");
                 let why = format!("{me} has CRCs, but none for {symbol}");
                 let hint = "modpost found none when the module was built: give it the exporter's Module.symvers (KBUILD_EXTRA_SYMBOLS) and build again";
                 // OV-DEB: Debian refuses, upstream accepts.
-                if config.flavour == Flavour::Debian && !self.versions.extended {
+                if config.flavour == Flavour::Debian && !self.versions.are_extended() {
                     let finding = Finding::error("VER-7", Errno::EINVAL, why).says(line).about(subject());
                     said.push(finding.hint(hint));
                     return Err(Errno::EINVAL);
                 }
                 let mut finding = Finding::note("VER-7", Severity::Warning, why).about(subject()).hint(hint);
-                if self.taints.first_without_version(self.versions.extended) {
+                if self.taints.first_without_version(self.versions.are_extended()) {
                     finding = finding.says(line);
                 }
                 said.push(finding);
