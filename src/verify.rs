@@ -95,7 +95,7 @@ fn verify_signer(signer: &SignerInfo, data: &[u8], trusted: &[Certificate]) -> V
 
 /// Do all lengths in it stay within what contains them? The `der` crate makes room for a string of the length that it
 /// claims before it finds that there are not so many bytes.
-pub(crate) fn lengths_fit(der: &[u8]) -> bool {
+fn lengths_fit(der: &[u8]) -> bool {
     // Where the elements end that the next one is inside of.
     let mut ends = vec![der.len()];
     let mut at = 0usize;
