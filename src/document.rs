@@ -220,14 +220,14 @@ impl From<&Finding> for FindingEntry {
     }
 }
 
-impl From<&Export> for ExportEntry {
-    fn from(e: &Export) -> Self {
+impl From<Export<'_>> for ExportEntry {
+    fn from(e: Export<'_>) -> Self {
         ExportEntry {
-            name: text(&e.name),
+            name: text(e.name),
             addr: e.address.map(address),
             crc: e.crc.map(crc),
             gpl_only: e.gpl_only,
-            namespace: some_text(&e.namespace),
+            namespace: some_text(e.namespace),
         }
     }
 }
@@ -332,7 +332,7 @@ impl Document {
             regions: regions(&load.layout, &load.placement),
             sections: sections(&load.info, &load.layout, &load.placement),
             imports: imports.collect(),
-            exports: load.exports().iter().map(ExportEntry::from).collect(),
+            exports: load.exports().map(ExportEntry::from).collect(),
             depends: load.resolution.depends.iter().map(|d| text(d)).collect(),
             percpu: PercpuEntry {
                 addr: load.placement.percpu.map(address),

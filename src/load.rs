@@ -386,25 +386,24 @@ impl Load<'_> {
     }
 
     /// The exports of the module at their final addresses.
-    pub fn exports(&self) -> Vec<Export> {
+    pub fn exports(&self) -> impl Iterator<Item = Export<'_>> {
         let (info, resolution) = (&self.info, &self.resolution);
         let unknown = |symbol: u32| resolution.unknown.get(symbol as usize) == Some(&true);
         let value =
-            |symbol: u32| resolution.values.get(symbol as usize).copied().filter(|_| !unknown(symbol));
+            move |symbol: u32| resolution.values.get(symbol as usize).copied().filter(|_| !unknown(symbol));
         let of_file = ksymtab::exports(info.file, info.config.version);
-        let exports = of_file.into_iter().map(|e| Export {
-            name: e.name.into(),
+        of_file.into_iter().map(move |e| Export {
+            name: e.name,
             address: value(e.symbol).map(|v| v.wrapping_add_signed(e.addend)),
             crc: e.crc,
             gpl_only: e.gpl_only,
-            namespace: e.namespace.into(),
-        });
-        exports.collect()
+            namespace: e.namespace,
+        })
     }
 
     /// Its exports as the kernel finds them.
     pub(crate) fn export_table(&self) -> ExportTable {
-        ExportTable::of_records(self.exports(), self.info.config.version.since(7, 1))
+        ExportTable::of_records(self.exports().collect(), self.info.config.version.since(7, 1))
     }
 
     /// The linkage tables, of code that stays and of code that goes after init.

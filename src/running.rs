@@ -8,7 +8,7 @@ use finalize::{MEMORY, Member, Part, RunningKernel, TYPES};
 use kernel_image::{Btf, KernelImage};
 use serde::Deserialize;
 use symres::kallsyms::KernelSymbols;
-use symres::{Export, Kernel};
+use symres::{Exports, Kernel};
 
 use crate::input::hex_bytes;
 
@@ -137,7 +137,7 @@ impl LinkMemory {
     }
 
     /// What [`MEMORY`] lists: the pieces that a SPEC keeps of an image, joined where they touch.
-    pub fn pieces(&self, symbols: &KernelSymbols, exports: &[Export]) -> BTreeMap<u64, Vec<u8>> {
+    pub fn pieces(&self, symbols: &KernelSymbols, exports: &Exports) -> BTreeMap<u64, Vec<u8>> {
         let image = match self {
             LinkMemory::Unknown => return BTreeMap::new(),
             LinkMemory::Pieces(pieces) => return pieces.clone(),
@@ -164,7 +164,7 @@ impl LinkMemory {
 }
 
 /// Start and end of all that belongs to a part.
-fn part_of(part: Part, symbols: &KernelSymbols, exports: &[Export]) -> Vec<(u64, u64)> {
+fn part_of(part: Part, symbols: &KernelSymbols, exports: &Exports) -> Vec<(u64, u64)> {
     /// No table that is read is larger.
     const LONGEST: u64 = 1 << 20;
     let sized = |at: u64, len: u64| (at, at.saturating_add(len));

@@ -17,7 +17,7 @@ use common::library;
 use elf_layout::{Finding, KernelConfig, KernelVersion};
 use kmodld::Loader;
 use symres::kallsyms::KernelSymbols;
-use symres::symvers::parse_symvers;
+use symres::symvers::Symvers;
 use symres::{Export, ExportTable, Kernel, KernelParts, LoadedModule};
 
 const KALLSYMS: &str = "ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000200 T gpl\n\
@@ -29,13 +29,13 @@ const SYMVERS: &str = "0x000000aa\tplain\tvmlinux\tEXPORT_SYMBOL\t\n0x000000bb\t
 
 fn loaded(name: &str, symbol: &str, gpl_only: bool, namespace: &str, proprietary: bool) -> LoadedModule {
     let export = Export {
-        name: symbol.as_bytes().into(),
+        name: symbol.as_bytes(),
         address: Some(0xffff_ffff_c100_0000),
         crc: Some(1),
         gpl_only,
-        namespace: namespace.as_bytes().into(),
+        namespace: namespace.as_bytes(),
     };
-    let exports = ExportTable::new(vec![export]);
+    let exports = ExportTable::new([export].into_iter().collect());
     LoadedModule { exports, proprietary, ..LoadedModule::named(name.as_bytes()) }
 }
 
@@ -44,7 +44,7 @@ fn kernel(minor: u16) -> Kernel {
     let parts = KernelParts {
         release: format!("6.{minor}.0"),
         symbols: Some(KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap()),
-        symvers: Some(parse_symvers(SYMVERS.as_bytes()).unwrap()),
+        symvers: Some(Symvers::parse(SYMVERS.as_bytes()).unwrap()),
         ..KernelParts::default()
     };
     Kernel::new(config, parts)
@@ -187,9 +187,8 @@ fn ver_6_and_ns_2_tell_who_exports() {
     let mut other = loaded("other", "shared", false, "", false);
     let f = found(kernel(12), vec![other.clone()], &gpl, &["shared", "gone"], "SYM-5");
     assert!(f.explanation.contains("gone"), "the CRC is right: {f:?}");
-    let mut exports: Vec<Export> = other.exports.iter().cloned().collect();
-    exports[0].crc = Some(2);
-    other.exports = ExportTable::new(exports);
+    let exports = other.exports.iter().map(|export| Export { crc: Some(2), ..export });
+    other.exports = ExportTable::new(exports.collect());
     let f = found(kernel(12), vec![other], &gpl, &["shared"], "VER-6");
     assert!(
         f.explanation.ends_with("CRC 0x00000001; module other exports it with 0x00000002"),

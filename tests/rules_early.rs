@@ -17,7 +17,7 @@ use common::library;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
 use kmodld::{Args, Loader, Place};
 use symres::kallsyms::KernelSymbols;
-use symres::symvers::parse_symvers;
+use symres::symvers::Symvers;
 use symres::{Export, ExportTable, Kernel, KernelParts, LoadFlags, LoadedModule, ModuleState, Taint, Taints};
 
 const KALLSYMS: &str = "ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000200 T gpl\n\
@@ -40,7 +40,7 @@ fn loader_of(config: KernelConfig, symvers: &str) -> Loader {
         release: "6.12.0".into(),
         vermagic: Some(OURS.into()),
         symbols: Some(KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap()),
-        symvers: Some(parse_symvers(symvers.as_bytes()).unwrap()),
+        symvers: Some(Symvers::parse(symvers.as_bytes()).unwrap()),
         ..KernelParts::default()
     };
     Loader::new(Kernel::new(config, parts))
@@ -250,14 +250,14 @@ fn sym_39_exports_as_before_7_1() {
 }
 
 fn loaded(name: &str, listed: bool, exports: &[(&str, &str)]) -> LoadedModule {
-    let export = |(symbol, namespace): &(&str, &str)| Export {
-        name: symbol.as_bytes().into(),
+    let exports = exports.iter().map(|(symbol, namespace)| Export {
+        name: symbol.as_bytes(),
         address: Some(0xffff_ffff_c000_0000),
         crc: None,
         gpl_only: false,
-        namespace: namespace.as_bytes().into(),
-    };
-    let exports = ExportTable::new(exports.iter().map(export).collect());
+        namespace: namespace.as_bytes(),
+    });
+    let exports = ExportTable::new(exports.collect());
     LoadedModule { exports, listed, ..LoadedModule::named(name.as_bytes()) }
 }
 

@@ -17,7 +17,7 @@ use elf_layout::{Findings, KernelConfig, KernelVersion, Memory};
 use kmodld::load::Args;
 use kmodld::{Loader, Place, Stage};
 use symres::kallsyms::KernelSymbols;
-use symres::symvers::parse_symvers;
+use symres::symvers::Symvers;
 use symres::{Kernel, KernelParts};
 
 const ABS64: u32 = 1;
@@ -39,7 +39,7 @@ fn config(minor: u16) -> KernelConfig {
 fn loader(config: KernelConfig) -> Loader {
     let parts = KernelParts {
         symbols: Some(KernelSymbols::parse(ARM64_KERNEL.as_bytes()).unwrap()),
-        symvers: Some(parse_symvers(ARM64_EXPORTS.as_bytes()).unwrap()),
+        symvers: Some(Symvers::parse(ARM64_EXPORTS.as_bytes()).unwrap()),
         ..KernelParts::default()
     };
     Loader::new(Kernel::new(config, parts))

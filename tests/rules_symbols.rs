@@ -16,7 +16,7 @@ use common::library;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
 use kmodld::Loader;
 use symres::kallsyms::KernelSymbols;
-use symres::symvers::parse_symvers;
+use symres::symvers::Symvers;
 use symres::{Export, ExportTable, Kernel, KernelParts, LoadedModule};
 
 const KALLSYMS: &str = "0000000000000000 A __per_cpu_start\n0000000000030010 A __per_cpu_end\n\
@@ -31,7 +31,7 @@ fn loader(major: u16, minor: u16) -> Loader {
     let config = KernelConfig { module_sig: false, ..KernelConfig::new(KernelVersion::new(major, minor, 0)) };
     let parts = KernelParts {
         symbols: Some(KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap()),
-        symvers: Some(parse_symvers(SYMVERS.as_bytes()).unwrap()),
+        symvers: Some(Symvers::parse(SYMVERS.as_bytes()).unwrap()),
         ..KernelParts::default()
     };
     Loader::new(Kernel::new(config, parts))
@@ -57,15 +57,10 @@ fn importing(name: &str, wrong: &[&str], imports: &[&str]) -> Builder {
 }
 
 fn owner(name: &str, crc: Option<u32>, gpl_only: bool, proprietary: bool) -> LoadedModule {
-    let export = Export {
-        name: b"shared"[..].into(),
-        address: Some(0xffff_ffff_c100_0000),
-        crc,
-        gpl_only,
-        namespace: Box::default(),
-    };
+    let export =
+        Export { name: b"shared", address: Some(0xffff_ffff_c100_0000), crc, gpl_only, namespace: b"" };
     LoadedModule {
-        exports: ExportTable::new(vec![export]),
+        exports: ExportTable::new([export].into_iter().collect()),
         proprietary,
         ..LoadedModule::named(name.as_bytes())
     }
@@ -285,8 +280,8 @@ fn exports(loader: &Loader, b: &Builder) -> Exported {
     let mut said = opened.said.clone();
     let load = library::load(loader, &opened, &mut said).expect("a load");
     assert!(!said.refused(), "exporter: {said:?}");
-    let all = load.exports().into_iter();
-    let all = all.map(|e| (String::from_utf8_lossy(&e.name).into_owned(), e.address, e.crc, e.gpl_only));
+    let all = load.exports();
+    let all = all.map(|e| (String::from_utf8_lossy(e.name).into_owned(), e.address, e.crc, e.gpl_only));
     (all.collect(), load.info.sechdrs[usize::from(b.index(".text"))].sh_addr)
 }
 

@@ -16,7 +16,7 @@ use common::library;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
 use kmodld::Loader;
 use symres::kallsyms::KernelSymbols;
-use symres::symvers::parse_symvers;
+use symres::symvers::Symvers;
 use symres::{Export, ExportTable, Kernel, KernelParts, LoadedModule};
 
 const KALLSYMS: &str = "0000000000000000 A __per_cpu_start\n0000000000030000 A __per_cpu_end\n\
@@ -36,7 +36,7 @@ fn loader(config: KernelConfig) -> Loader {
     let parts = KernelParts {
         release: "6.12.0".into(),
         symbols: Some(KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap()),
-        symvers: Some(parse_symvers(SYMVERS.as_bytes()).unwrap()),
+        symvers: Some(Symvers::parse(SYMVERS.as_bytes()).unwrap()),
         ..KernelParts::default()
     };
     Loader::new(Kernel::new(config, parts))
@@ -44,15 +44,10 @@ fn loader(config: KernelConfig) -> Loader {
 
 /// A module of another owner that exports one symbol with CRC 0xff.
 fn exporter(name: &str, symbol: &str, address: u64, gpl_only: bool, proprietary: bool) -> LoadedModule {
-    let export = Export {
-        name: symbol.as_bytes().into(),
-        address: Some(address),
-        crc: Some(0xff),
-        gpl_only,
-        namespace: Box::default(),
-    };
+    let export =
+        Export { name: symbol.as_bytes(), address: Some(address), crc: Some(0xff), gpl_only, namespace: b"" };
     LoadedModule {
-        exports: ExportTable::new(vec![export]),
+        exports: ExportTable::new([export].into_iter().collect()),
         proprietary,
         ..LoadedModule::named(name.as_bytes())
     }
@@ -341,9 +336,9 @@ fn ns_3_module_namespaces_since_6_16() {
     ] {
         let config = KernelConfig { version: KernelVersion::new(6, minor, 0), ..config() };
         let mut module = exporter("owner", "shared", 0x1000, true, false);
-        let mut export = module.exports.iter().next().unwrap().clone();
-        export.namespace = namespace.as_bytes().into();
-        module.exports = ExportTable::new(vec![export]);
+        let mut export = module.exports.iter().next().unwrap();
+        export.namespace = namespace.as_bytes();
+        module.exports = ExportTable::new([export].into_iter().collect());
         let mut loader = loader(config);
         loader.kernel.insert_module(module);
         let said = say(&loader, &importing(&[("shared", GLOBAL)]));

@@ -22,7 +22,7 @@ use elf_layout::KernelConfig;
 use kmodld::Loader;
 use kmodld::input::read_decompressed;
 use symres::kallsyms::KernelSymbols;
-use symres::symvers::parse_symvers;
+use symres::symvers::Symvers;
 use symres::{Kernel, KernelParts};
 
 /// No branch from here reaches an arm64 kernel (LAYOUT-52), and every ADRP does.
@@ -87,7 +87,7 @@ fn kernel(tree: &Tree) -> (Kernel, String) {
     let parts = KernelParts {
         release: tree.release.clone(),
         symbols: Some(KernelSymbols::parse(&text).unwrap()),
-        symvers: Some(parse_symvers(&symvers).unwrap()),
+        symvers: Some(Symvers::parse(&symvers).unwrap()),
         ..KernelParts::default()
     };
     (Kernel::new(config, parts), source)

@@ -17,7 +17,7 @@ use elf_layout::config::Flavour;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
 use kmodld::Loader;
 use symres::kallsyms::KernelSymbols;
-use symres::symvers::parse_symvers;
+use symres::symvers::Symvers;
 use symres::{Kernel, KernelParts};
 
 const KALLSYMS: &str = "ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000400 T module_layout\n\
@@ -36,7 +36,7 @@ fn loader(config: KernelConfig) -> Loader {
     let parts = KernelParts {
         release: "6.12.0".into(),
         symbols: Some(KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap()),
-        symvers: Some(parse_symvers(SYMVERS.as_bytes()).unwrap()),
+        symvers: Some(Symvers::parse(SYMVERS.as_bytes()).unwrap()),
         ..KernelParts::default()
     };
     Loader::new(Kernel::new(config, parts))

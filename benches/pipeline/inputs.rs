@@ -7,7 +7,7 @@ use elf_layout::{Findings, KernelConfig};
 use kmodld::input::{read, read_decompressed};
 use kmodld::load::{Opened, open};
 use symres::kallsyms::KernelSymbols;
-use symres::symvers::parse_symvers;
+use symres::symvers::Symvers;
 use symres::{Kernel, KernelParts, LoadFlags};
 
 /// A module file in memory, uncompressed.
@@ -62,7 +62,7 @@ pub fn kernel(release: &str, config: &[u8], kallsyms: &[u8], symvers: &[u8]) -> 
     let parts = KernelParts {
         release: release.to_owned(),
         symbols: Some(KernelSymbols::parse(kallsyms).unwrap()),
-        symvers: Some(parse_symvers(symvers).unwrap()),
+        symvers: Some(Symvers::parse(symvers).unwrap()),
         ..KernelParts::default()
     };
     Kernel::new(facts, parts)

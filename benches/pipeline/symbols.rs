@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use kmodld::kernel_source::Description;
 use symres::kallsyms::KernelSymbols;
-use symres::symvers::parse_symvers;
+use symres::symvers::Symvers;
 use symres::{Kernel, KernelParts};
 
 use crate::inputs::{large_kernel_texts, trees};
@@ -23,12 +23,12 @@ pub fn index(criterion: &mut Criterion) {
         b.iter(|| KernelSymbols::parse(black_box(kallsyms.as_bytes())).unwrap());
     });
     group.throughput(Throughput::Bytes(symvers.len() as u64));
-    group.bench_function("symvers", |b| b.iter(|| parse_symvers(black_box(symvers.as_bytes())).unwrap()));
+    group.bench_function("symvers", |b| b.iter(|| Symvers::parse(black_box(symvers.as_bytes())).unwrap()));
 
     let parts = KernelParts {
         release: String::from("6.12.0"),
         symbols: Some(KernelSymbols::parse(kallsyms.as_bytes()).unwrap()),
-        symvers: Some(parse_symvers(symvers.as_bytes()).unwrap()),
+        symvers: Some(Symvers::parse(symvers.as_bytes()).unwrap()),
         ..KernelParts::default()
     };
     let config = kmodld::kernel_source::newest();

@@ -9,7 +9,7 @@ use elf_layout::ModuleFile;
 use elf_layout::elf::{SHN_UNDEF, SymFields};
 use elf_layout::ksymtab::{self, ModuleExport};
 use foldhash::fast::RandomState;
-use symres::{Export, ExportTable, Kernel, LoadedModule};
+use symres::{Export, ExportTable, Exports, Kernel, LoadedModule};
 
 use super::set::Set;
 
@@ -47,7 +47,7 @@ impl Facts {
         let described = described_exporter(file.name(), &exports, kernel);
         let loaded = described.cloned().or_else(|| {
             let exports = exports.iter().filter(|e| fits(e.name) && fits(e.namespace)).map(export_of);
-            let exports = Some(exports.collect::<Vec<_>>()).filter(|exports| !exports.is_empty())?;
+            let exports = Some(exports.collect::<Exports>()).filter(|exports| !exports.is_empty())?;
             let exports = ExportTable::new(exports);
             Some(Arc::new(LoadedModule { exports, ..LoadedModule::named(file.name()) }))
         });
@@ -70,8 +70,8 @@ impl Facts {
         }
     }
 
-    fn export(&self, name: &[u8]) -> Option<&Export> {
-        self.loaded.as_ref()?.exports.find(name, true)
+    fn exports(&self, name: &[u8]) -> bool {
+        self.loaded.as_ref().is_some_and(|module| module.exports.find(name, true).is_some())
     }
 
     fn depends_on(&self, module: &[u8]) -> bool {
@@ -81,13 +81,13 @@ impl Facts {
     }
 }
 
-fn export_of(export: &ModuleExport<'_>) -> Export {
+fn export_of<'d>(export: &ModuleExport<'d>) -> Export<'d> {
     Export {
-        name: export.name.into(),
+        name: export.name,
         address: None,
         crc: export.crc,
         gpl_only: export.gpl_only,
-        namespace: export.namespace.into(),
+        namespace: export.namespace,
     }
 }
 
@@ -101,11 +101,8 @@ fn described_exporter<'k>(
     // In the order of the tables; so no name is there twice.
     let in_order = |a: &ModuleExport<'_>, b: &ModuleExport<'_>| (a.gpl_only, a.name) < (b.gpl_only, b.name);
     let same = |e: &ModuleExport<'_>| {
-        let is_told = |t: &Export| {
-            (t.address, t.crc, t.gpl_only, &*t.namespace) == (None, e.crc, e.gpl_only, e.namespace)
-        };
         kernel.not_loaded(e.name).is_some_and(|exporter| Arc::ptr_eq(exporter, told))
-            && told.exports.find(e.name, true).is_some_and(is_told)
+            && told.exports.find(e.name, true) == Some(export_of(e))
     };
     let all =
         told.exports.len() == exports.len() && exports.is_sorted_by(in_order) && exports.iter().all(same);
@@ -204,7 +201,7 @@ impl<'s> Catalog<'s> {
     fn provider(&self, index: usize, name: &[u8], kernel: &Kernel) -> Result<Provider, Missing> {
         if let Some(file) = described_provider(self.set, index, name, kernel) {
             let facts = self.facts(file).ok_or(Missing::File(file))?;
-            if facts.export(name).is_some() {
+            if facts.exports(name) {
                 return Ok(Provider::File(file));
             }
         }
@@ -228,7 +225,7 @@ impl<'s> Catalog<'s> {
             let mut exporters: HashMap<Box<[u8]>, Vec<usize>, RandomState> = HashMap::default();
             for index in 0..self.facts.len() {
                 for export in self.loaded(index).iter().flat_map(|module| module.exports.iter()) {
-                    exporters.entry(export.name.clone()).or_default().push(index);
+                    exporters.entry(export.name.into()).or_default().push(index);
                 }
             }
             exporters
@@ -337,9 +334,9 @@ impl<'s> Catalog<'s> {
             return false;
         }
         let others = before.order.iter().filter_map(|file| self.loaded(*file));
-        let theirs = others.flat_map(|other| other.exports.iter()).map(|export| &*export.name);
+        let theirs = others.flat_map(|other| other.exports.iter()).map(|export| export.name);
         let theirs: HashSet<&[u8], RandomState> = theirs.collect();
-        module.exports.iter().any(|export| theirs.contains(&*export.name))
+        module.exports.iter().any(|export| theirs.contains(export.name))
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use kmodld::kernel_source::{Description, exports_as_symvers, kallsyms_text};
 use kmodld::{Error, raw_output};
 use serde_json::json;
+use symres::Exports;
 
 use super::Outcome;
 use crate::cli::KernelCommand;
@@ -50,7 +51,7 @@ fn document(kernel: &Description) -> serde_json::Value {
             "exit": exit.map(hex),
         },
         "symbols": kernel.symbols.as_ref().map(|s| s.len()),
-        "exports": kernel.exports.as_ref().map(Vec::len),
+        "exports": kernel.exports.as_ref().map(Exports::len),
         "config": kernel.config.is_some(),
         "certificates": kernel.certificates.len(),
         "found": kernel.found.iter().map(|f| json!({ "what": f.what, "how": f.how })).collect::<Vec<_>>(),

@@ -41,14 +41,14 @@ pub fn read(path: &Path, bytes: &[u8]) -> Result<Description, Error> {
 
     let exports = image.exports().map_err(|e| bad(&e))?;
     out.note("exports", format!("{} in __ksymtab, found by {:?}", exports.len(), exports.source()));
-    let export = |e: kernel_image::Export<'_>| Export {
-        name: Box::from(e.name),
+    let all = exports.iter().map(|e| Export {
+        name: e.name,
         address: Some(e.address),
         crc: e.crc,
         gpl_only: e.gpl_only,
-        namespace: Box::from(e.namespace.unwrap_or_default()),
-    };
-    out.exports = Some(exports.iter().map(export).collect());
+        namespace: e.namespace.unwrap_or_default(),
+    });
+    out.exports = Some(all.collect());
 
     match image.btf() {
         Ok(btf) => {

@@ -15,8 +15,8 @@ use elf_layout::elf::{EM_AARCH64, EM_X86_64};
 use elf_layout::{KernelConfig, KernelVersion};
 use symres::btf::BtfType;
 use symres::kallsyms::KernelSymbols;
-use symres::symvers::{SymversEntry, parse_symvers};
-use symres::{BaseBtf, Export, Kernel, KernelParts, LoadFlags};
+use symres::symvers::Symvers;
+use symres::{BaseBtf, Export, Exports, Kernel, KernelParts, LoadFlags};
 
 use crate::error::Error;
 use crate::input::{hex_bytes, read_decompressed};
@@ -72,9 +72,9 @@ pub struct Description {
     /// Symbols of the running kernel, with its modules.
     pub live_symbols: Option<KernelSymbols>,
     /// The kernel's own exports at link addresses.
-    pub exports: Option<Vec<Export>>,
+    pub exports: Option<Exports>,
     /// Module.symvers.
-    pub symvers: Option<Vec<SymversEntry>>,
+    pub symvers: Option<Symvers>,
     /// Its memory.
     pub memory: LinkMemory,
     /// The layout of its types.
@@ -165,7 +165,7 @@ impl Description {
     fn add_symvers(&mut self, path: &Path) -> Result<(), Error> {
         let text = read_decompressed(path)?;
         let symvers =
-            parse_symvers(&text).map_err(|source| Error::Kernel { path: path.to_owned(), source })?;
+            Symvers::parse(&text).map_err(|source| Error::Kernel { path: path.to_owned(), source })?;
         self.symvers = Some(symvers);
         self.add("Module.symvers", path, "read as text");
         Ok(())
@@ -204,7 +204,7 @@ impl Description {
         if let (Some(link), Some(live)) = (&self.symbols, &self.live_symbols) {
             let slide = slide(link, live)?;
             machine.slide = slide;
-            exports.iter_mut().flatten().for_each(|e| e.address = e.address.map(|a| slid(a, slide)));
+            exports.iter_mut().for_each(|e| e.set_addresses(|e| e.address.map(|a| slid(a, slide))));
         }
         let link_or_live = self.live_symbols.as_ref().or(self.symbols.as_ref());
         let parts = KernelParts {
@@ -240,10 +240,10 @@ impl Description {
         }
         let (Some(exports), Some(symvers)) = (&self.exports, &self.symvers) else { return Ok(()) };
         let crcs: HashMap<&[u8], u32> =
-            exports.iter().filter_map(|e| Some((&*e.name, e.crc.filter(|crc| *crc != 0)?))).collect();
-        let pair = |e: &SymversEntry| Some((*crcs.get(&*e.name)?, e.crc));
-        let own = symvers.iter().filter(|e| e.module().is_none());
-        let both: Vec<(u32, u32)> = own.filter_map(pair).filter(|(_, told)| *told != 0).collect();
+            exports.iter().filter_map(|e| Some((e.name, e.crc.filter(|crc| *crc != 0)?))).collect();
+        let pair = |e: Export<'_>| Some((*crcs.get(e.name)?, e.crc.filter(|crc| *crc != 0)?));
+        let own = symvers.exporters().filter(|e| e.module().is_none()).flat_map(|e| e.positions);
+        let both: Vec<(u32, u32)> = own.filter_map(|at| pair(symvers.exports().get(at)?)).collect();
         let differ = both.iter().filter(|(found, told)| found != told).count();
         // A few may: a Module.symvers of a neighbouring build still tells which module exports what.
         if differ > both.len() / 2 {
@@ -257,7 +257,7 @@ impl Description {
 
     /// Module.symvers of a kernel without CONFIG_MODVERSIONS: every CRC is zero.
     fn has_no_crcs(&self) -> bool {
-        self.symvers.as_ref().is_some_and(|symvers| symvers.iter().all(|e| e.crc == 0))
+        self.symvers.as_ref().is_some_and(|symvers| symvers.exports().iter().all(|e| e.crc == Some(0)))
     }
 
     /// As the records of a SPEC.
@@ -311,7 +311,7 @@ impl Description {
             init_exit: number("struct-module-init").zip(number("struct-module-exit")),
             config: records.get("config").map(<[u8]>::to_vec),
             symbols: records.get("kallsyms").map(KernelSymbols::parse).transpose().map_err(bad)?,
-            symvers: records.get("symvers").map(parse_symvers).transpose().map_err(bad)?,
+            symvers: records.get("symvers").map(Symvers::parse).transpose().map_err(bad)?,
             certificates: records.all(CERTIFICATE).map(<[u8]>::to_vec).collect(),
             types: records.text("types").map(|text| Types::parse(&text)).unwrap_or_default(),
             btf: records.get("btf").map(<[u8]>::to_vec),
@@ -414,15 +414,15 @@ pub fn kallsyms_text(symbols: &KernelSymbols) -> Vec<u8> {
 }
 
 /// Lines of Module.symvers for the kernel's own exports.
-pub fn exports_as_symvers(exports: &[Export]) -> Vec<u8> {
+pub fn exports_as_symvers(exports: &Exports) -> Vec<u8> {
     let mut out = Vec::new();
-    for export in exports {
+    for export in exports.iter() {
         out.extend_from_slice(format!("{:#010x}\t", export.crc.unwrap_or(0)).as_bytes());
-        out.extend_from_slice(&export.name);
+        out.extend_from_slice(export.name);
         out.extend_from_slice(b"\tvmlinux\t");
         out.extend_from_slice(kind(export.gpl_only));
         out.push(b'\t');
-        out.extend_from_slice(&export.namespace);
+        out.extend_from_slice(export.namespace);
         out.push(b'\n');
     }
     out
@@ -433,33 +433,34 @@ fn kind(gpl_only: bool) -> &'static [u8] {
 }
 
 /// The SPEC's record `exports`: a line of Module.symvers each, after address and a tab. `-` for no CRC.
-fn exports_text(exports: &[Export]) -> Vec<u8> {
+fn exports_text(exports: &Exports) -> Vec<u8> {
     let mut out = Vec::new();
-    for export in exports {
+    for export in exports.iter() {
         let crc = export.crc.map_or(String::from("-"), |crc| format!("{crc:#010x}"));
         out.extend_from_slice(format!("{:#x}\t{crc}\t", export.address.unwrap_or(0)).as_bytes());
-        for field in [&*export.name, b"\t", kind(export.gpl_only), b"\t", &*export.namespace, b"\n"] {
+        for field in [export.name, b"\t", kind(export.gpl_only), b"\t", export.namespace, b"\n"] {
             out.extend_from_slice(field);
         }
     }
     out
 }
 
-fn parse_exports(text: &[u8]) -> Option<Vec<Export>> {
+fn parse_exports(text: &[u8]) -> Option<Exports> {
     let hex =
         |field: &[u8]| u64::from_str_radix(std::str::from_utf8(field).ok()?.strip_prefix("0x")?, 16).ok();
-    let line = |line: &[u8]| {
+    let mut exports = Exports::default();
+    for line in text.strip_suffix(b"\n").unwrap_or(text).split(|b| *b == b'\n') {
         let fields: Vec<&[u8]> = line.split(|b| *b == b'\t').collect();
         let [address, crc, name, export, namespace] = fields.as_slice() else { return None };
-        Some(Export {
-            name: Box::from(*name),
+        exports.push(Export {
+            name,
             address: Some(hex(address)?),
             crc: if *crc == b"-" { None } else { Some(u32::try_from(hex(crc)?).ok()?) },
             gpl_only: *export == kind(true),
-            namespace: Box::from(*namespace),
-        })
-    };
-    text.strip_suffix(b"\n").unwrap_or(text).split(|b| *b == b'\n').map(line).collect()
+            namespace,
+        });
+    }
+    Some(exports)
 }
 
 /// The SPEC's record `memory`: a line for each piece, its address and its bytes, all in hex.
@@ -485,15 +486,17 @@ fn parse_memory(text: &str) -> Option<BTreeMap<u64, Vec<u8>>> {
     text.lines().map(line).collect()
 }
 
-fn symvers_text(symvers: &[SymversEntry]) -> Vec<u8> {
+fn symvers_text(symvers: &Symvers) -> Vec<u8> {
     let mut out = Vec::new();
-    for entry in symvers {
-        out.extend_from_slice(format!("{:#010x}", entry.crc).as_bytes());
-        for field in [&*entry.name, &*entry.owner, kind(entry.gpl_only), &*entry.namespace] {
-            out.push(b'\t');
-            out.extend_from_slice(field);
+    for exporter in symvers.exporters() {
+        for export in exporter.positions.filter_map(|at| symvers.exports().get(at)) {
+            out.extend_from_slice(format!("{:#010x}", export.crc.unwrap_or(0)).as_bytes());
+            for field in [export.name, exporter.path, kind(export.gpl_only), export.namespace] {
+                out.push(b'\t');
+                out.extend_from_slice(field);
+            }
+            out.push(b'\n');
         }
-        out.push(b'\n');
     }
     out
 }
@@ -542,19 +545,20 @@ mod tests {
 
     #[test]
     fn a_description_survives_its_spec() {
-        let export = |name: &[u8], crc, gpl_only, namespace: &[u8]| Export {
-            name: name.into(),
+        let export = |(name, crc, gpl_only, namespace)| Export {
+            name,
             address: Some(0xffff_ffff_8100_0000),
             crc,
             gpl_only,
-            namespace: namespace.into(),
+            namespace,
         };
+        let exports = [(&b"a"[..], Some(7), true, &b"NS"[..]), (b"b", None, false, b"")];
         let description = Description {
             release: Some("6.12.0".into()),
             page_size: Some(4096),
             init_exit: Some((0x138, 0x4b0)),
             symbols: Some(symbols("ffffffff81000000 T _text\n")),
-            exports: Some(vec![export(b"a", Some(7), true, b"NS"), export(b"b", None, false, b"")]),
+            exports: Some(exports.into_iter().map(export).collect()),
             ..Description::default()
         };
         let read = Description::from_records(Path::new("x"), &description.to_records()).unwrap();

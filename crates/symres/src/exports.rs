@@ -1,17 +1,17 @@
 //! The symbols that the kernel or a module exports.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use elf_layout::ksymtab::ModuleExport;
 
 use crate::names::NameIndex;
 
 /// One `struct kernel_symbol` and what stands beside it in other tables.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Export {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Export<'t> {
     /// Its name.
-    pub name: Box<[u8]>,
+    pub name: &'t [u8],
     /// Its address; `None` if the description of the kernel does not tell it.
     pub address: Option<u64>,
     /// Its CRC; `None` if the exporter has no CRC table, or it is not known (VER-2).
@@ -19,41 +19,162 @@ pub struct Export {
     /// In `__ksymtab_gpl`: for GPL-compatible modules only, whatever the exporter's own licence (LIC-6).
     pub gpl_only: bool,
     /// Its namespace, empty if none (NS-1).
-    pub namespace: Box<[u8]>,
+    pub namespace: &'t [u8],
+}
+
+/// Exports in some order. A kernel has tens of thousands: their names share one piece of memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exports {
+    text: Vec<u8>,
+    records: Vec<Record>,
+}
+
+/// An export without its texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Record {
+    /// Where its name begins; its namespace follows.
+    at: usize,
+    /// Bytes of both. No file that names could come from has 4 GiB.
+    name: u32,
+    namespace: u32,
+    /// Zero if not known.
+    address: u64,
+    crc: u32,
+    has_address: bool,
+    has_crc: bool,
+    gpl_only: bool,
+}
+
+impl Record {
+    fn text_len(&self) -> usize {
+        (self.name as usize).saturating_add(self.namespace as usize)
+    }
+}
+
+impl Exports {
+    /// None yet; room for `count`, and for `text` bytes of names.
+    pub fn with_capacity(count: usize, text: usize) -> Self {
+        Exports { text: Vec::with_capacity(text), records: Vec::with_capacity(count) }
+    }
+
+    /// Adds one.
+    pub fn push(&mut self, export: Export<'_>) {
+        let len = |text: &[u8]| u32::try_from(text.len()).unwrap_or(u32::MAX);
+        self.records.push(Record {
+            at: self.text.len(),
+            name: len(export.name),
+            namespace: len(export.namespace),
+            address: export.address.unwrap_or(0),
+            crc: export.crc.unwrap_or(0),
+            has_address: export.address.is_some(),
+            has_crc: export.crc.is_some(),
+            gpl_only: export.gpl_only,
+        });
+        self.text.extend_from_slice(export.name);
+        self.text.extend_from_slice(export.namespace);
+    }
+
+    /// Adds those at some positions of others.
+    pub fn extend_from(&mut self, others: &Exports, positions: Range<usize>) {
+        let records = others.records.get(positions).unwrap_or(&[]);
+        let (Some(first), Some(last)) = (records.first(), records.last()) else { return };
+        // Texts have the order of their records.
+        let text = others.text.get(first.at..last.at.saturating_add(last.text_len())).unwrap_or(&[]);
+        let here = self.text.len();
+        self.text.extend_from_slice(text);
+        let moved = |r: &Record| Record { at: r.at.saturating_sub(first.at).saturating_add(here), ..*r };
+        self.records.extend(records.iter().map(moved));
+    }
+
+    /// Gives each the address that `address` tells for it.
+    pub fn set_addresses(&mut self, address: impl Fn(Export<'_>) -> Option<u64>) {
+        for record in &mut self.records {
+            let to = address(view(&self.text, record));
+            (record.address, record.has_address) = (to.unwrap_or(0), to.is_some());
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// None at all?
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The export at a position.
+    pub fn get(&self, position: usize) -> Option<Export<'_>> {
+        self.records.get(position).map(|record| view(&self.text, record))
+    }
+
+    /// The name at a position, empty behind the last.
+    pub(crate) fn name(&self, position: usize) -> &[u8] {
+        self.records
+            .get(position)
+            .map_or(&[], |r| self.text.get(r.at..).unwrap_or(&[]).get(..r.name as usize).unwrap_or(&[]))
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Export<'_>> {
+        self.records.iter().map(|record| view(&self.text, record))
+    }
+}
+
+impl<'e> Extend<Export<'e>> for Exports {
+    fn extend<I: IntoIterator<Item = Export<'e>>>(&mut self, exports: I) {
+        exports.into_iter().for_each(|export| self.push(export));
+    }
+}
+
+impl<'e> FromIterator<Export<'e>> for Exports {
+    fn from_iter<I: IntoIterator<Item = Export<'e>>>(exports: I) -> Self {
+        let mut all = Exports::default();
+        all.extend(exports);
+        all
+    }
+}
+
+fn view<'t>(text: &'t [u8], record: &Record) -> Export<'t> {
+    let texts = text.get(record.at..).unwrap_or(&[]);
+    let (name, rest) = texts.split_at_checked(record.name as usize).unwrap_or_default();
+    Export {
+        name,
+        address: record.has_address.then_some(record.address),
+        crc: record.has_crc.then_some(record.crc),
+        gpl_only: record.gpl_only,
+        namespace: rest.get(..record.namespace as usize).unwrap_or(&[]),
+    }
 }
 
 /// The exports of one owner, found by name.
 #[derive(Clone, Debug, Default)]
 pub struct ExportTable {
-    exports: Vec<Export>,
+    exports: Exports,
     index: NameIndex,
-    /// Where its second table begins, if the kernel's binary search and the index do not find the same.
-    unsorted: Option<usize>,
+    /// Its two tables, if the kernel's binary search and the index do not find the same.
+    unsorted: Option<[Range<usize>; 2]>,
 }
 
 impl ExportTable {
     /// Indexes these exports, in whatever order they are listed; each can be found.
-    pub fn new(exports: Vec<Export>) -> Self {
-        let index = NameIndex::new(exports.len(), |p| name_at(&exports, p));
+    pub fn new(exports: Exports) -> Self {
+        let index = NameIndex::new(exports.len(), |p| exports.name(p as usize));
         ExportTable { exports, index, unsorted: None }
     }
 
     /// Indexes the records of a module in their order: `__ksymtab`, then `__ksymtab_gpl`; all in one table
     /// since v7.1 (SYM-39). Where they are not sorted, what the kernel misses is missed (SYM-33).
-    pub fn of_records(exports: Vec<Export>, one_table: bool) -> Self {
-        let [first, second] = tables(&exports, one_table);
-        let unsorted = (!is_sorted(first) || !is_sorted(second)).then_some(first.len());
-        ExportTable { unsorted, ..ExportTable::new(exports) }
-    }
-
-    /// The two tables, if they have to be told apart.
-    fn tables(&self) -> [&[Export]; 2] {
-        let split = self.unsorted.and_then(|at| self.exports.split_at_checked(at));
-        split.map_or([&[], &[]], |(first, second)| [first, second])
+    pub fn of_records(exports: Exports, one_table: bool) -> Self {
+        let plain = exports.iter().take_while(|e| !e.gpl_only).count();
+        let tables = tables(exports.len(), plain, one_table);
+        let sorted = tables.iter().all(|table| is_sorted(table.clone(), |at| exports.name(at)));
+        ExportTable { unsorted: (!sorted).then_some(tables), ..ExportTable::new(exports) }
     }
 
     /// All exports.
-    pub fn iter(&self) -> impl Iterator<Item = &Export> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Export<'_>> {
         self.exports.iter()
     }
 
@@ -67,79 +188,56 @@ impl ExportTable {
         self.exports.is_empty()
     }
 
-    /// The export at a position of [`ExportTable::iter`].
-    pub(crate) fn at(&self, position: usize) -> Option<&Export> {
-        self.exports.get(position)
+    /// The name at a position of [`ExportTable::iter`].
+    pub(crate) fn name(&self, position: usize) -> &[u8] {
+        self.exports.name(position)
     }
 
     /// Looks `name` up in `__ksymtab`, then, for GPL-compatible modules, in
     /// `__ksymtab_gpl` (SYM-30, SYM-31).
-    pub fn find(&self, name: &[u8], gplok: bool) -> Option<&Export> {
-        if self.unsorted.is_some() {
+    pub fn find(&self, name: &[u8], gplok: bool) -> Option<Export<'_>> {
+        if let Some(tables) = &self.unsorted {
+            let search = |table: &Range<usize>| bsearch(table.clone(), |at| self.exports.name(at), name);
             // A GPL-only hit counts as none where one table has both (SYM-39).
-            let mut found = self.tables().into_iter().filter_map(|table| bsearch(table, name));
+            let mut found = tables.iter().filter_map(search).filter_map(|at| self.exports.get(at));
             return found.find(|e| gplok || !e.gpl_only);
         }
-        let found = self.index.find(name, |p| name_at(&self.exports, p));
+        let found = self.index.find(name, |p| self.exports.name(p as usize));
         let usable = found.filter_map(|p| self.exports.get(p as usize)).filter(|e| gplok || !e.gpl_only);
         usable.min_by_key(|e| e.gpl_only)
     }
 }
 
-/// What orders an export table and tells its two halves apart.
-pub trait Record {
-    /// The name of the export.
-    fn name(&self) -> &[u8];
-    /// In `__ksymtab_gpl`.
-    fn gpl_only(&self) -> bool;
+/// `count` records as the kernel's tables, the first `plain` of them in `__ksymtab`.
+fn tables(count: usize, plain: usize, one_table: bool) -> [Range<usize>; 2] {
+    let split = if one_table { count } else { plain };
+    [0..split, split..count]
 }
 
-impl Record for Export {
-    fn name(&self) -> &[u8] {
-        &self.name
-    }
-    fn gpl_only(&self) -> bool {
-        self.gpl_only
-    }
-}
-
-impl Record for ModuleExport<'_> {
-    fn name(&self) -> &[u8] {
-        self.name
-    }
-    fn gpl_only(&self) -> bool {
-        self.gpl_only
-    }
-}
-
-/// The records of a module as the kernel's tables.
-fn tables<R: Record>(exports: &[R], one_table: bool) -> [&[R]; 2] {
-    let plain = exports.iter().take_while(|e| !e.gpl_only()).count();
-    let split = if one_table { exports.len() } else { plain };
-    let (first, second) = exports.split_at_checked(split).unwrap_or((exports, &[]));
-    [first, second]
-}
-
-fn is_sorted<R: Record>(table: &[R]) -> bool {
-    table.is_sorted_by(|a, b| a.name() < b.name())
+fn is_sorted<'n>(table: Range<usize>, name_at: impl Fn(usize) -> &'n [u8]) -> bool {
+    table.map(name_at).is_sorted_by(|a, b| a < b)
 }
 
 /// The records of a module, in their order, that the kernel's binary search does not come to (SYM-33).
-pub fn missed<R: Record>(exports: &[R], one_table: bool) -> impl Iterator<Item = &R> {
-    let tables = tables(exports, one_table);
-    let all = if tables.iter().all(|t| is_sorted(t)) { &[] } else { exports };
-    all.iter().filter(move |e| !tables.iter().any(|t| bsearch(t, e.name()).is_some()))
+pub fn missed<'e>(
+    exports: &'e [ModuleExport<'e>],
+    one_table: bool,
+) -> impl Iterator<Item = &'e ModuleExport<'e>> {
+    let name_at = |at: usize| exports.get(at).map_or(&[][..], |e| e.name);
+    let plain = exports.iter().take_while(|e| !e.gpl_only).count();
+    let tables = tables(exports.len(), plain, one_table);
+    let all = if tables.iter().all(|table| is_sorted(table.clone(), name_at)) { &[] } else { exports };
+    all.iter().filter(move |e| !tables.iter().any(|t| bsearch(t.clone(), name_at, e.name).is_some()))
 }
 
 /// The kernel's `bsearch` over one table (SYM-33, SYM-34): which of several records of a name it
 /// finds, and which it misses in a table that is not sorted, follows from its order of probes.
-fn bsearch<'e, R: Record>(table: &'e [R], name: &[u8]) -> Option<&'e R> {
-    let (mut base, mut num) = (0usize, table.len());
+fn bsearch<'n>(table: Range<usize>, name_at: impl Fn(usize) -> &'n [u8], name: &[u8]) -> Option<usize> {
+    let (mut base, mut num) = (table.start, table.len());
     while num > 0 {
         let pivot = base.saturating_add(num >> 1);
-        let probe = table.get(pivot)?;
-        match name.cmp(probe.name()) {
-            core::cmp::Ordering::Equal => return Some(probe),
+        match name.cmp(name_at(pivot)) {
+            core::cmp::Ordering::Equal => return Some(pivot),
             core::cmp::Ordering::Greater => {
                 base = pivot.saturating_add(1);
                 num = num.saturating_sub(1);
@@ -151,26 +249,21 @@ fn bsearch<'e, R: Record>(table: &'e [R], name: &[u8]) -> Option<&'e R> {
     None
 }
 
-fn name_at(exports: &[Export], position: u32) -> &[u8] {
-    exports.get(position as usize).map_or(&[], |e| &e.name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec;
 
     #[test]
     fn sym_30_and_31_plain_before_gpl() {
-        let export = |name: &[u8], gpl_only, address| Export {
-            name: name.into(),
+        let export = |(name, gpl_only, address)| Export {
+            name,
             address: Some(address),
             crc: None,
             gpl_only,
-            namespace: Box::from(&b""[..]),
+            namespace: b"",
         };
-        let table =
-            ExportTable::new(vec![export(b"a", true, 1), export(b"a", false, 2), export(b"g", true, 3)]);
+        let all = [(&b"a"[..], true, 1), (b"a", false, 2), (b"g", true, 3)];
+        let table = ExportTable::new(all.into_iter().map(export).collect());
         let address = |name: &[u8], gplok| table.find(name, gplok).and_then(|e| e.address);
         assert_eq!(address(b"a", true), Some(2), "SYM-30: __ksymtab before __ksymtab_gpl");
         assert_eq!(address(b"g", true), Some(3));
@@ -181,14 +274,11 @@ mod tests {
     #[test]
     fn sym_33_and_34_binary_search_as_the_kernel_does_it() {
         let table = |names: &[&str], gpl: usize, one_table| {
-            let export = |(at, name): (usize, &&str)| Export {
-                name: name.as_bytes().into(),
-                address: Some(at as u64),
-                crc: None,
-                gpl_only: at >= gpl,
-                namespace: Box::from(&b""[..]),
-            };
-            ExportTable::of_records(names.iter().enumerate().map(export).collect(), one_table)
+            let exports = names.iter().enumerate().map(|(at, name)| {
+                let (name, address) = (name.as_bytes(), Some(at as u64));
+                Export { name, address, crc: None, gpl_only: at >= gpl, namespace: b"" }
+            });
+            ExportTable::of_records(exports.collect(), one_table)
         };
         let at = |t: &ExportTable, name: &str, gplok| t.find(name.as_bytes(), gplok).and_then(|e| e.address);
         // Probes of b, c, a: c first, so a is looked for before it, and missed.
@@ -197,8 +287,10 @@ mod tests {
             [at(&unsorted, "b", true), at(&unsorted, "c", true), at(&unsorted, "a", true)],
             [Some(0), Some(1), None]
         );
-        let missed: Vec<&[u8]> = missed(&unsorted.exports, false).map(|e| &*e.name).collect();
-        assert_eq!(missed, [b"a"], "SYM-33");
+        let record =
+            |name| ModuleExport { name, symbol: 1, addend: 0, crc: None, gpl_only: false, namespace: b"" };
+        let records = [&b"b"[..], b"c", b"a"].map(record);
+        assert_eq!(missed(&records, false).map(|e| e.name).collect::<Vec<_>>(), [b"a"], "SYM-33");
         // Of equal names the first probe wins: the one in the middle.
         assert_eq!(at(&table(&["a", "a", "a"], 3, false), "a", true), Some(1), "SYM-34");
         assert_eq!(at(&table(&["a", "a", "a", "a"], 4, false), "a", true), Some(2), "SYM-34");
@@ -210,7 +302,7 @@ mod tests {
             assert!(sorted.unsorted.is_none(), "SYM-33: {count} are sorted");
             let all = &sorted.exports;
             assert!(
-                names.iter().enumerate().all(|(i, n)| bsearch(all, n.as_bytes()) == all.get(i)),
+                (0..count).all(|i| bsearch(0..count, |at| all.name(at), all.name(i)) == Some(i)),
                 "{count}"
             );
         }

@@ -10,11 +10,11 @@ use elf_layout::KernelConfig;
 
 use crate::btf::BaseBtf;
 use crate::early::BootParams;
-use crate::exports::{Export, ExportTable};
+use crate::exports::{Export, ExportTable, Exports};
 use crate::kallsyms::{KernelSymbol, KernelSymbols};
 use crate::lifecycle::{History, ModuleState};
 use crate::names::NameIndex;
-use crate::symvers::SymversEntry;
+use crate::symvers::Symvers;
 use crate::taint::Taints;
 
 /// The name that a symbol's owner has in `/proc/kallsyms` terms.
@@ -92,9 +92,9 @@ pub struct KernelParts {
     /// kallsyms or System.map.
     pub symbols: Option<KernelSymbols>,
     /// The kernel's own exports with their addresses, read from its image.
-    pub exports: Option<Vec<Export>>,
+    pub exports: Option<Exports>,
     /// Module.symvers.
-    pub symvers: Option<Vec<SymversEntry>>,
+    pub symvers: Option<Symvers>,
     /// Certificates that are built into it to trust modules by, each as DER.
     pub certificates: Vec<Vec<u8>>,
     /// Those of its other keyrings.
@@ -151,34 +151,23 @@ impl Kernel {
             // KSYM-10
             config.kallsyms_all = Some(symbols.has_local_data());
         }
-        let mut of_owner: BTreeMap<Option<Vec<u8>>, Vec<Export>> = BTreeMap::new();
-        let mut of_unloaded: BTreeMap<Vec<u8>, Vec<Export>> = BTreeMap::new();
+        let mut of_owner: BTreeMap<Option<Vec<u8>>, Exports> = BTreeMap::new();
+        let mut of_unloaded: BTreeMap<Vec<u8>, Exports> = BTreeMap::new();
         let knows_exports = parts.symvers.is_some() || parts.exports.is_some();
         let from_image = parts.exports.is_some();
         let loaded: Vec<&[u8]> = symbols.modules().collect();
         let is_loaded: BTreeSet<&[u8]> = loaded.iter().copied().collect();
-        let mut entries = parts.symvers.into_iter().flatten().peekable();
-        while let Some(first) = entries.next() {
-            // modpost writes what one module exports line after line.
-            let (module, owner) = (first.module(), first.owner.clone());
-            let export = |entry: SymversEntry| Export {
-                address: symbols.exported_address(&entry.name, module.as_deref()),
-                name: entry.name,
-                crc: Some(entry.crc),
-                gpl_only: entry.gpl_only,
-                namespace: entry.namespace,
+        let symvers = parts.symvers.unwrap_or_default();
+        for exporter in symvers.exporters() {
+            let exports = match exporter.module() {
+                None if from_image => continue,
+                Some(name) if !is_loaded.contains(&*name) => of_unloaded.entry(name).or_default(),
+                module => of_owner.entry(module).or_default(),
             };
-            let mut exports = Vec::from([export(first)]);
-            while let Some(entry) = entries.next_if(|e| e.owner == owner) {
-                exports.push(export(entry));
-            }
-            match module {
-                None if from_image => {}
-                Some(name) if !is_loaded.contains(&*name) => {
-                    of_unloaded.entry(name).or_default().append(&mut exports)
-                }
-                module => of_owner.entry(module).or_default().append(&mut exports),
-            }
+            exports.extend_from(symvers.exports(), exporter.positions);
+        }
+        for (module, exports) in of_owner.iter_mut().filter(|_| has_symbols) {
+            exports.set_addresses(|export| symbols.exported_address(export.name, module.as_deref()));
         }
         if let Some(exports) = parts.exports {
             of_owner.insert(None, exports);
@@ -270,7 +259,7 @@ impl Kernel {
 
     /// `find_symbol`: the kernel's tables, then those of each module, newest
     /// first (SYM-30). `but` is the module being loaded, which is not searched (DEP-6).
-    pub fn find_symbol(&self, name: &[u8], gplok: bool, but: &[u8]) -> Option<(Owner<'_>, &Export)> {
+    pub fn find_symbol(&self, name: &[u8], gplok: bool, but: &[u8]) -> Option<(Owner<'_>, Export<'_>)> {
         if let Some(export) = self.exports.find(name, gplok) {
             return Some((Owner::Vmlinux, export));
         }
@@ -292,7 +281,7 @@ impl Kernel {
     pub fn exporter_not_loaded(&self, name: &[u8]) -> Option<NotLoaded<'_>> {
         let module = self.not_loaded(name)?;
         let export = module.exports.find(name, true)?;
-        Some(NotLoaded { module: &module.name, gpl_only: export.gpl_only, namespace: &export.namespace })
+        Some(NotLoaded { module: &module.name, gpl_only: export.gpl_only, namespace: export.namespace })
     }
 
     /// The modules of Module.symvers that are not loaded.
@@ -334,45 +323,41 @@ impl Unloaded {
 }
 
 fn name_at<'m>(modules: &'m [Arc<LoadedModule>], exports: &[(u32, u32)], position: u32) -> &'m [u8] {
-    let export = exports
-        .get(position as usize)
-        .and_then(|(module, n)| modules.get(*module as usize)?.exports.at(*n as usize));
-    export.map_or(&[], |e| &e.name)
+    let export = exports.get(position as usize);
+    let name = export.and_then(|(module, n)| Some(modules.get(*module as usize)?.exports.name(*n as usize)));
+    name.unwrap_or(&[])
 }
 
 /// Exports without a Module.symvers: symbols that have a `__ksymtab_` label. Without
 /// CONFIG_KALLSYMS_ALL there are no labels (KSYM-10); then any global symbol of the kernel and any
 /// symbol of a module counts. A module's GPL-only exports have lower-case letters (LIFE-51).
-fn exports_by_label(symbols: &KernelSymbols, own: &[KernelSymbol<'_>], owner: Option<&[u8]>) -> Vec<Export> {
+fn exports_by_label(symbols: &KernelSymbols, own: &[KernelSymbol<'_>], owner: Option<&[u8]>) -> Exports {
     let globals: BTreeSet<&[u8]> =
         own.iter().filter(|s| s.kind.is_ascii_uppercase()).map(|s| s.name).collect();
-    let export = |name: &[u8], gpl_only| Export {
-        name: Box::from(name),
+    let labels: BTreeSet<&[u8]> = own.iter().filter_map(|s| s.name.strip_prefix(b"__ksymtab_")).collect();
+    let by_label = !labels.is_empty() || symbols.has_local_data();
+    let candidates = own.iter().filter(|s| owner.is_some() || s.kind.is_ascii_uppercase());
+    let names = if by_label { labels } else { candidates.map(|s| s.name).collect() };
+    let export = |name| Export {
+        name,
         address: symbols.exported_address(name, owner),
         crc: None,
-        gpl_only,
-        namespace: Box::default(),
+        gpl_only: owner.is_some() && !globals.contains(name),
+        namespace: b"",
     };
-    let labels: BTreeSet<&[u8]> = own.iter().filter_map(|s| s.name.strip_prefix(b"__ksymtab_")).collect();
-    if !labels.is_empty() || symbols.has_local_data() {
-        let gpl_only = |name: &[u8]| owner.is_some() && !globals.contains(name);
-        return labels.into_iter().map(|name| export(name, gpl_only(name))).collect();
-    }
-    let candidates = own.iter().filter(|s| owner.is_some() || s.kind.is_ascii_uppercase());
-    let names: BTreeSet<&[u8]> = candidates.map(|s| s.name).collect();
-    names.into_iter().map(|name| export(name, owner.is_some() && !globals.contains(name))).collect()
+    names.into_iter().map(export).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::symvers::parse_symvers;
+
     use elf_layout::KernelVersion;
 
     fn kernel(symtab: &[u8], symvers: Option<&[u8]>) -> Kernel {
         let parts = KernelParts {
             symbols: Some(KernelSymbols::parse(symtab).unwrap()),
-            symvers: symvers.map(|s| parse_symvers(s).unwrap()),
+            symvers: symvers.map(|s| Symvers::parse(s).unwrap()),
             ..KernelParts::default()
         };
         Kernel::new(KernelConfig::new(KernelVersion::new(6, 12, 0)), parts)
@@ -389,7 +374,7 @@ mod tests {
         let (owner, export) = kernel.find_symbol(b"plain", true, b"me").unwrap();
         assert_eq!((owner, export.address, export.crc), (Owner::Vmlinux, Some(0x1000), Some(1)), "SYM-30");
         let (owner, export) = kernel.find_symbol(b"gpl", true, b"me").unwrap();
-        assert_eq!((owner.name(), export.address, &*export.namespace), (&b"b"[..], Some(0x2000), &b"NS"[..]));
+        assert_eq!((owner.name(), export.address, export.namespace), (&b"b"[..], Some(0x2000), &b"NS"[..]));
         assert!(kernel.find_symbol(b"gpl", false, b"me").is_none(), "SYM-31");
         assert!(kernel.find_symbol(b"gpl", true, b"b").is_none(), "DEP-6");
         assert_eq!(kernel.exporter_not_loaded(b"later").map(|n| n.module), Some(&b"c"[..]));

@@ -27,7 +27,7 @@ pub mod taint;
 
 pub use btf::BaseBtf;
 pub use early::{BootParams, LoadFlags};
-pub use exports::{Export, ExportTable};
+pub use exports::{Export, ExportTable, Exports};
 pub use kallsyms::KernelSymbols;
 pub use kernel::{Kernel, KernelParts, LoadedModule, NotLoaded, Owner};
 pub use lifecycle::{Exit, Init, ModuleState};

@@ -124,7 +124,7 @@ impl<'a> Resolver<'a> {
         name: &[u8],
         subject: impl Fn() -> Subject,
         said: &mut Findings,
-    ) -> Result<(Owner<'a>, &'a Export), Unresolved> {
+    ) -> Result<(Owner<'a>, Export<'a>), Unresolved> {
         let gplok = !self.is_proprietary();
         let found = self.kernel.find_symbol(name, gplok, self.file.name());
         let (owner, export) = found.ok_or(Unresolved::NotFound)?;
@@ -284,11 +284,11 @@ impl<'a> Resolver<'a> {
     fn verify_namespace_is_imported(
         &self,
         name: &[u8],
-        export: &Export,
+        export: Export<'_>,
         subject: &impl Fn() -> Subject,
         said: &mut Findings,
     ) -> Result<(), Errno> {
-        let namespace = &*export.namespace;
+        let namespace = export.namespace;
         if namespace.is_empty() || self.imported_namespaces.contains(&namespace) {
             return Ok(());
         }

@@ -143,7 +143,7 @@ fn resolve<'a>(
                 owner: owner.name(),
                 crc: export.crc,
                 gpl_only: export.gpl_only,
-                namespace: &export.namespace,
+                namespace: export.namespace,
             });
             if let crate::Owner::Module(owner) = owner
                 && !out.depends.contains(&owner)

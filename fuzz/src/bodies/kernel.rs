@@ -13,7 +13,7 @@ use kmodld::running::{Piece, Types};
 use kmodld::{Args, Loader, Place};
 use reloc::Cpu;
 use symres::kallsyms::KernelSymbols;
-use symres::symvers::parse_symvers;
+use symres::symvers::Symvers;
 use symres::{BootParams, Kernel, KernelParts, LoadFlags};
 
 use super::same_twice;
@@ -81,11 +81,16 @@ pub fn system_map(data: &[u8]) {
 
 /// A Module.symvers.
 pub fn symvers(data: &[u8]) {
-    let Ok(entries) = parse_symvers(data) else { return };
-    assert!(entries.len() <= data.len() / 4 + 1, "{} entries in {} bytes", entries.len(), data.len());
-    entries.iter().take(100).for_each(|entry| drop(entry.module()));
+    let Ok(symvers) = Symvers::parse(data) else { return };
+    let count = symvers.exports().len();
+    assert!(count <= data.len() / 4 + 1, "{count} entries in {} bytes", data.len());
+    let bytes: usize = symvers.exports().iter().map(|e| e.name.len() + e.namespace.len()).sum();
+    assert!(bytes <= data.len(), "{bytes} bytes of names in {}", data.len());
+    let owned: usize = symvers.exporters().map(|exporter| exporter.positions.len()).sum();
+    assert_eq!(owned, count, "each export has one owner");
+    symvers.exporters().take(100).for_each(|exporter| drop(exporter.module()));
     let parts = KernelParts {
-        symvers: Some(entries),
+        symvers: Some(symvers),
         symbols: Some(SYMBOLS.with(Clone::clone)),
         ..KernelParts::default()
     };
