@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
+use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
 use elf_layout::Findings;
 use kmodld::Error;
@@ -110,7 +111,16 @@ pub fn error(error: &Error) {
 
 fn say(severity: &str, text: &str) {
     let style = colour(severity);
-    let _ = writeln!(anstream::stderr().lock(), "{style}{severity}{style:#}: {}", one_line(text));
+    on_stderr(|err| writeln!(err, "{style}{severity}{style:#}: {}", one_line(text)));
+}
+
+/// Writes a text to stderr in one piece, with colours if it is a terminal. There may be thousands of lines, and every
+/// write to stderr is a system call; a stream that leaves out colours makes one for each piece between them.
+fn on_stderr(write: impl FnOnce(&mut AutoStream<Vec<u8>>) -> std::io::Result<()>) {
+    let stderr = std::io::stderr();
+    let mut text = AutoStream::new(Vec::new(), AutoStream::choice(&stderr));
+    // Nobody is left to tell that stderr is closed.
+    let _ = write(&mut text).and_then(|()| stderr.lock().write_all(&text.into_inner()));
 }
 
 /// A warning on stderr.
@@ -125,12 +135,7 @@ pub fn note(text: &str) {
 
 /// Findings on stderr, each with what the kernel would log.
 pub fn findings(file: &str, findings: &[FindingEntry]) {
-    // In one piece: there may be thousands, and every write to stderr is a system call.
-    let mut all = Vec::new();
-    for f in findings {
-        let _ = write_finding(&mut all, file, f);
-    }
-    let _ = anstream::stderr().lock().write_all(&all);
+    on_stderr(|err| findings.iter().try_for_each(|f| write_finding(err, file, f)));
 }
 
 /// One finding on stderr, without what the kernel would log.
@@ -138,11 +143,10 @@ pub fn reason(what: &str, f: &FindingEntry) {
     let errno = f.errno.map_or(String::new(), |e| format!(" ({e})"));
     let style = colour(f.severity);
     let text = one_line(&f.explanation);
-    let mut err = anstream::stderr().lock();
-    let _ = writeln!(err, "{style}{}[{}]{style:#}: {}: {text}{errno}", f.severity, f.code, one_line(what));
-    if let Some(hint) = &f.hint {
-        let _ = writeln!(err, "    {BOLD}hint{BOLD:#}: {}", one_line(hint));
-    }
+    on_stderr(|err| {
+        writeln!(err, "{style}{}[{}]{style:#}: {}: {text}{errno}", f.severity, f.code, one_line(what))?;
+        f.hint.iter().try_for_each(|hint| writeln!(err, "    {BOLD}hint{BOLD:#}: {}", one_line(hint)))
+    });
 }
 
 fn write_finding(err: &mut impl Write, file: &str, f: &FindingEntry) -> std::io::Result<()> {
