@@ -29,13 +29,11 @@ impl Set {
         let mut seen = HashSet::new();
         let mut is_new = |file: &PathBuf| paths.len() == 1 || seen.insert(file.clone());
         for path in paths {
-            if !path.is_dir() {
-                set.files.extend(is_new(path).then(|| path.clone()));
-                continue;
-            }
-            set.has_directory = true;
             let mut found = Vec::new();
-            walk(path, &mut found, &mut complain);
+            for file in module_files(path) {
+                file.map_or_else(&mut complain, |file| found.push(file));
+            }
+            set.has_directory |= path.is_dir();
             if found.is_empty() {
                 let what = "no modules in this directory (.ko, .ko.gz, .ko.xz, .ko.zst)";
                 complain(Error::unusable(path, what));
@@ -64,11 +62,6 @@ impl Set {
     /// A file of the set.
     pub fn file(&self, index: usize) -> &Path {
         self.files.get(index).map_or(Path::new(""), PathBuf::as_path)
-    }
-
-    /// All files.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.files.iter().map(PathBuf::as_path)
     }
 
     /// The file that modprobe would take for a module of this name (SET-2).
@@ -103,52 +96,74 @@ fn is_update(file: &Path) -> bool {
     file.components().any(|part| part.as_os_str() == "updates")
 }
 
-/// Finds module files below a directory, sorted by path. Links to files are followed (weak-updates are such), links to
-/// directories are not: `build` and `source` lead out of the tree, others may lead in circles.
-fn walk(top: &Path, found: &mut Vec<PathBuf>, complain: &mut impl FnMut(Error)) {
-    // Directories that were begun, each with what it has left, the next entry last.
-    let mut pending = vec![list(top, complain)];
-    while let Some(entries) = pending.last_mut() {
-        let Some((path, kind)) = entries.pop() else {
-            pending.pop();
-            continue;
-        };
-        let name = path.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
-        let is_module = ENDINGS.iter().any(|ending| name.ends_with(ending.as_bytes()));
-        if kind.is_dir() {
-            pending.push(list(&path, complain));
-        } else if is_module && kind.is_file() {
-            found.push(path);
-        } else if is_module {
-            match fs::metadata(&path) {
-                Ok(metadata) if metadata.is_file() => found.push(path),
-                // A link to a directory.
-                Ok(metadata) if metadata.is_dir() => {}
-                // Reading a pipe or a device might never end.
-                Ok(_) => complain(Error::unusable(&path, "neither a file nor a directory")),
-                Err(source) => complain(Error::read(&path, source)),
+/// A file by itself, or the module files below a directory, sorted by path, and what cannot be read of it. Each is
+/// looked for when it is asked for.
+pub fn module_files(path: &Path) -> impl Iterator<Item = Result<PathBuf, Error>> {
+    let is_directory = path.is_dir();
+    let below = Walk { pending: Vec::from_iter(is_directory.then(|| list(path))) };
+    below.chain((!is_directory).then(|| Ok(path.to_owned())))
+}
+
+/// The way through a directory. Links to files are followed (weak-updates are such), links to directories are not:
+/// `build` and `source` lead out of the tree, others may lead in circles.
+struct Walk {
+    /// Directories that were begun, each with what it has left, the next entry last.
+    pending: Vec<Vec<Entry>>,
+}
+
+type Entry = Result<(PathBuf, FileType), Error>;
+
+impl Iterator for Walk {
+    type Item = Result<PathBuf, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while let Some(entries) = self.pending.last_mut() {
+            let (path, kind) = match entries.pop() {
+                Some(Ok(entry)) => entry,
+                Some(Err(error)) => return Some(Err(error)),
+                None => {
+                    self.pending.pop();
+                    continue;
+                }
+            };
+            let name = path.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
+            let is_module = ENDINGS.iter().any(|ending| name.ends_with(ending.as_bytes()));
+            if kind.is_dir() {
+                self.pending.push(list(&path));
+            } else if is_module && kind.is_file() {
+                return Some(Ok(path));
+            } else if is_module {
+                match fs::metadata(&path) {
+                    Ok(metadata) if metadata.is_file() => return Some(Ok(path)),
+                    // A link to a directory.
+                    Ok(metadata) if metadata.is_dir() => {}
+                    // Reading a pipe or a device might never end.
+                    Ok(_) => return Some(Err(Error::unusable(&path, "neither a file nor a directory"))),
+                    Err(source) => return Some(Err(Error::read(&path, source))),
+                }
             }
         }
+        None
     }
 }
 
-/// The entries of a directory, sorted by name, the last one first.
-fn list(directory: &Path, complain: &mut impl FnMut(Error)) -> Vec<(PathBuf, FileType)> {
-    let mut list = Vec::new();
+/// The entries of a directory, sorted by name, the last one first; behind them what cannot be read of it.
+fn list(directory: &Path) -> Vec<Entry> {
+    let (mut list, mut errors) = (Vec::new(), Vec::new());
     match fs::read_dir(directory) {
         Ok(entries) => {
             for entry in entries {
                 match entry.and_then(|entry| Ok((entry.path(), entry.file_type()?))) {
                     Ok(entry) => list.push(entry),
-                    Err(source) => complain(Error::read(directory, source)),
+                    Err(source) => errors.push(Err(Error::read(directory, source))),
                 }
             }
         }
-        Err(source) => complain(Error::read(directory, source)),
+        Err(source) => errors.push(Err(Error::read(directory, source))),
     }
     // Paths of one directory have the order of their bytes.
     list.sort_unstable_by(|(a, _), (b, _)| b.as_os_str().cmp(a.as_os_str()));
-    list
+    list.into_iter().map(Ok).chain(errors).collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::mem::ManuallyDrop;
 
 use kmodld::check::Verdict;
 use kmodld::check::run::{Event, Target, run as run_set};
-use kmodld::check::set::Set;
+use kmodld::check::set::{Set, module_files};
 use kmodld::input::read_decompressed;
 use kmodld::kernel_source::vermagic_release;
 use kmodld::load::Args;
@@ -23,7 +23,7 @@ const FINDINGS_SHOWN: usize = 10;
 pub fn run(args: &Check) -> Result<Outcome, Error> {
     // The files are looked for while the kernel is read.
     let found = Beside::new(|| collect(args));
-    let targets = found.run(|| targets(args, || &found.get().0));
+    let targets = found.run(|| targets(args));
     let (set, errors) = found.into_result();
     errors.iter().for_each(report::error);
     if set.is_empty() {
@@ -62,9 +62,12 @@ fn collect(args: &Check) -> (Set, Vec<Error>) {
 }
 
 /// The kernels that the options describe. `None`, all said, if one refuses a module of `--with`.
-fn targets<'a, 's>(args: &'a Check, set: impl Fn() -> &'s Set) -> Result<Option<Vec<Target<'a>>>, Error> {
+fn targets(args: &Check) -> Result<Option<Vec<Target<'_>>>, Error> {
     // The first module tells what nothing else tells of the kernel.
-    let release = || set().files().find_map(|file| Some(vermagic_release(&read_decompressed(file).ok()?)))?;
+    let release = || {
+        let mut files = args.paths.iter().flat_map(|path| module_files(path)).flatten();
+        files.find_map(|file| Some(vermagic_release(&read_decompressed(&file).ok()?)))?
+    };
     let mut targets = Vec::new();
     let kernels = args.kernels.sources().map_err(Error::Usage)?;
     for kernel in &kernels {
