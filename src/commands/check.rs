@@ -4,7 +4,7 @@ use std::mem::ManuallyDrop;
 
 use kmodld::check::Verdict;
 use kmodld::check::run::{Event, Target, run as run_set};
-use kmodld::check::set::{Set, module_files};
+use kmodld::check::set::{Search, Set, module_files};
 use kmodld::input::read_decompressed;
 use kmodld::kernel_source::vermagic_release;
 use kmodld::load::Args;
@@ -21,10 +21,15 @@ use crate::report::{self, Progress, one_line};
 const FINDINGS_SHOWN: usize = 10;
 
 pub fn run(args: &Check) -> Result<Outcome, Error> {
-    // The files are looked for while the kernel is read.
-    let found = Beside::new(|| collect(args));
-    let targets = found.run(|| targets(args));
-    let (set, errors) = found.into_result();
+    // The files are looked for while the kernel is read, and after that by two threads.
+    let search = Search::new(&args.paths);
+    let targets = Beside::new(|| search.work()).run(|| {
+        let targets = targets(args);
+        search.work();
+        targets
+    });
+    let mut errors = Vec::new();
+    let set = search.into_set(|error| errors.push(error));
     errors.iter().for_each(report::error);
     if set.is_empty() {
         return Ok(Outcome::Input);
@@ -52,13 +57,6 @@ pub fn run(args: &Check) -> Result<Outcome, Error> {
     })?;
     progress.hide();
     printer.end()
-}
-
-/// The files to check, and what of the arguments cannot be read.
-fn collect(args: &Check) -> (Set, Vec<Error>) {
-    let mut errors = Vec::new();
-    let set = Set::collect(&args.paths, |error| errors.push(error));
-    (set, errors)
 }
 
 /// The kernels that the options describe. `None`, all said, if one refuses a module of `--with`.
