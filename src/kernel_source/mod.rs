@@ -204,7 +204,9 @@ impl Description {
         if let (Some(link), Some(live)) = (&self.symbols, &self.live_symbols) {
             let slide = slide(link, live)?;
             machine.slide = slide;
-            exports.iter_mut().for_each(|e| e.set_addresses(|e| e.address.map(|a| slid(a, slide))));
+            exports
+                .iter_mut()
+                .for_each(|all| all.set_addresses(0..all.len(), |e| e.address.map(|a| slid(a, slide))));
         }
         let link_or_live = self.live_symbols.as_ref().or(self.symbols.as_ref());
         let parts = KernelParts {
@@ -489,7 +491,7 @@ fn parse_memory(text: &str) -> Option<BTreeMap<u64, Vec<u8>>> {
 fn symvers_text(symvers: &Symvers) -> Vec<u8> {
     let mut out = Vec::new();
     for exporter in symvers.exporters() {
-        for export in exporter.positions.filter_map(|at| symvers.exports().get(at)) {
+        for export in symvers.exports().part(exporter.positions) {
             out.extend_from_slice(format!("{:#010x}", export.crc.unwrap_or(0)).as_bytes());
             for field in [export.name, exporter.path, kind(export.gpl_only), export.namespace] {
                 out.push(b'\t');

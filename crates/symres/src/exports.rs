@@ -1,5 +1,6 @@
 //! The symbols that the kernel or a module exports.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -45,12 +46,6 @@ struct Record {
     gpl_only: bool,
 }
 
-impl Record {
-    fn text_len(&self) -> usize {
-        (self.name as usize).saturating_add(self.namespace as usize)
-    }
-}
-
 impl Exports {
     /// None yet; room for `count`, and for `text` bytes of names.
     pub fn with_capacity(count: usize, text: usize) -> Self {
@@ -74,21 +69,9 @@ impl Exports {
         self.text.extend_from_slice(export.namespace);
     }
 
-    /// Adds those at some positions of others.
-    pub fn extend_from(&mut self, others: &Exports, positions: Range<usize>) {
-        let records = others.records.get(positions).unwrap_or(&[]);
-        let (Some(first), Some(last)) = (records.first(), records.last()) else { return };
-        // Texts have the order of their records.
-        let text = others.text.get(first.at..last.at.saturating_add(last.text_len())).unwrap_or(&[]);
-        let here = self.text.len();
-        self.text.extend_from_slice(text);
-        let moved = |r: &Record| Record { at: r.at.saturating_sub(first.at).saturating_add(here), ..*r };
-        self.records.extend(records.iter().map(moved));
-    }
-
-    /// Gives each the address that `address` tells for it.
-    pub fn set_addresses(&mut self, address: impl Fn(Export<'_>) -> Option<u64>) {
-        for record in &mut self.records {
+    /// Gives each of some the address that `address` tells for it.
+    pub fn set_addresses(&mut self, positions: Range<usize>, address: impl Fn(Export<'_>) -> Option<u64>) {
+        for record in self.records.get_mut(positions).unwrap_or(&mut []) {
             let to = address(view(&self.text, record));
             (record.address, record.has_address) = (to.unwrap_or(0), to.is_some());
         }
@@ -110,15 +93,18 @@ impl Exports {
     }
 
     /// The name at a position, empty behind the last.
-    pub(crate) fn name(&self, position: usize) -> &[u8] {
-        self.records
-            .get(position)
-            .map_or(&[], |r| self.text.get(r.at..).unwrap_or(&[]).get(..r.name as usize).unwrap_or(&[]))
+    fn name(&self, position: usize) -> &[u8] {
+        self.records.get(position).map_or(&[], |r| piece(&self.text, r.at, r.name))
     }
 
     /// All of them.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Export<'_>> {
-        self.records.iter().map(|record| view(&self.text, record))
+        self.part(0..self.len())
+    }
+
+    /// Those at some positions.
+    pub fn part(&self, positions: Range<usize>) -> impl ExactSizeIterator<Item = Export<'_>> {
+        self.records.get(positions).unwrap_or(&[]).iter().map(|record| view(&self.text, record))
     }
 }
 
@@ -136,22 +122,27 @@ impl<'e> FromIterator<Export<'e>> for Exports {
     }
 }
 
+/// Bytes of a text.
+fn piece(text: &[u8], at: usize, len: u32) -> &[u8] {
+    text.get(at..at.saturating_add(len as usize)).unwrap_or(&[])
+}
+
 fn view<'t>(text: &'t [u8], record: &Record) -> Export<'t> {
-    let texts = text.get(record.at..).unwrap_or(&[]);
-    let (name, rest) = texts.split_at_checked(record.name as usize).unwrap_or_default();
     Export {
-        name,
+        name: piece(text, record.at, record.name),
         address: record.has_address.then_some(record.address),
         crc: record.has_crc.then_some(record.crc),
         gpl_only: record.gpl_only,
-        namespace: rest.get(..record.namespace as usize).unwrap_or(&[]),
+        namespace: piece(text, record.at.saturating_add(record.name as usize), record.namespace),
     }
 }
 
-/// The exports of one owner, found by name.
+/// The exports of one owner, found by name. Copies share what is large.
 #[derive(Clone, Debug, Default)]
 pub struct ExportTable {
-    exports: Exports,
+    /// In which its own are among those of others.
+    exports: Arc<Exports>,
+    positions: Range<usize>,
     index: NameIndex,
     /// Its two tables, if the kernel's binary search and the index do not find the same.
     unsorted: Option<[Range<usize>; 2]>,
@@ -160,8 +151,15 @@ pub struct ExportTable {
 impl ExportTable {
     /// Indexes these exports, in whatever order they are listed; each can be found.
     pub fn new(exports: Exports) -> Self {
-        let index = NameIndex::new(exports.len(), |p| exports.name(p as usize));
-        ExportTable { exports, index, unsorted: None }
+        let all = 0..exports.len();
+        ExportTable::of_part(Arc::new(exports), all)
+    }
+
+    /// The same of those at some positions.
+    pub fn of_part(exports: Arc<Exports>, positions: Range<usize>) -> Self {
+        let first = positions.start;
+        let index = NameIndex::new(positions.len(), |p| exports.name(first.saturating_add(p as usize)));
+        ExportTable { exports, positions, index, unsorted: None }
     }
 
     /// Indexes the records of a module in their order: `__ksymtab`, then `__ksymtab_gpl`; all in one table
@@ -175,36 +173,38 @@ impl ExportTable {
 
     /// All exports.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Export<'_>> {
-        self.exports.iter()
+        self.exports.part(self.positions.clone())
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.exports.len()
+        self.positions.len()
     }
 
     /// None at all?
     pub fn is_empty(&self) -> bool {
-        self.exports.is_empty()
+        self.positions.is_empty()
     }
 
     /// The name at a position of [`ExportTable::iter`].
     pub(crate) fn name(&self, position: usize) -> &[u8] {
-        self.exports.name(position)
+        self.exports.name(self.positions.start.saturating_add(position))
     }
 
     /// Looks `name` up in `__ksymtab`, then, for GPL-compatible modules, in
     /// `__ksymtab_gpl` (SYM-30, SYM-31).
     pub fn find(&self, name: &[u8], gplok: bool) -> Option<Export<'_>> {
+        let usable = |position: usize| {
+            let export = self.exports.get(self.positions.start.saturating_add(position));
+            export.filter(|e| gplok || !e.gpl_only)
+        };
         if let Some(tables) = &self.unsorted {
-            let search = |table: &Range<usize>| bsearch(table.clone(), |at| self.exports.name(at), name);
+            let search = |table: &Range<usize>| bsearch(table.clone(), |at| self.name(at), name);
             // A GPL-only hit counts as none where one table has both (SYM-39).
-            let mut found = tables.iter().filter_map(search).filter_map(|at| self.exports.get(at));
-            return found.find(|e| gplok || !e.gpl_only);
+            return tables.iter().filter_map(search).find_map(usable);
         }
-        let found = self.index.find(name, |p| self.exports.name(p as usize));
-        let usable = found.filter_map(|p| self.exports.get(p as usize)).filter(|e| gplok || !e.gpl_only);
-        usable.min_by_key(|e| e.gpl_only)
+        let found = self.index.find(name, |p| self.name(p as usize));
+        found.filter_map(|p| usable(p as usize)).min_by_key(|e| e.gpl_only)
     }
 }
 
@@ -300,7 +300,7 @@ mod tests {
             let names: Vec<&str> = names.iter().take(count).map(|n| n.as_str()).collect();
             let sorted = table(&names, count / 2, false);
             assert!(sorted.unsorted.is_none(), "SYM-33: {count} are sorted");
-            let all = &sorted.exports;
+            let all = &sorted;
             assert!(
                 (0..count).all(|i| bsearch(0..count, |at| all.name(at), all.name(i)) == Some(i)),
                 "{count}"

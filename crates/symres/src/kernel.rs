@@ -5,6 +5,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use elf_layout::KernelConfig;
 
@@ -151,26 +152,33 @@ impl Kernel {
             // KSYM-10
             config.kallsyms_all = Some(symbols.has_local_data());
         }
-        let mut of_owner: BTreeMap<Option<Vec<u8>>, Exports> = BTreeMap::new();
-        let mut of_unloaded: BTreeMap<Vec<u8>, Exports> = BTreeMap::new();
         let knows_exports = parts.symvers.is_some() || parts.exports.is_some();
         let from_image = parts.exports.is_some();
         let loaded: Vec<&[u8]> = symbols.modules().collect();
         let is_loaded: BTreeSet<&[u8]> = loaded.iter().copied().collect();
+        let is_unloaded =
+            |owner: &Option<Vec<u8>>| owner.as_ref().is_some_and(|name| !is_loaded.contains(name.as_slice()));
         let symvers = parts.symvers.unwrap_or_default();
-        for exporter in symvers.exporters() {
-            let exports = match exporter.module() {
-                None if from_image => continue,
-                Some(name) if !is_loaded.contains(&*name) => of_unloaded.entry(name).or_default(),
-                module => of_owner.entry(module).or_default(),
-            };
-            exports.extend_from(symvers.exports(), exporter.positions);
+        let mut described: BTreeMap<Option<Vec<u8>>, Vec<Range<usize>>> = BTreeMap::new();
+        for exporter in symvers.exporters().filter(|e| !from_image || e.module().is_some()) {
+            described.entry(exporter.module()).or_default().push(exporter.positions);
         }
-        for (module, exports) in of_owner.iter_mut().filter(|_| has_symbols) {
-            exports.set_addresses(|export| symbols.exported_address(export.name, module.as_deref()));
+        let mut all = symvers.into_exports();
+        for (owner, parts) in described.iter().filter(|(owner, _)| has_symbols && !is_unloaded(owner)) {
+            let address = |export: Export<'_>| symbols.exported_address(export.name, owner.as_deref());
+            parts.iter().for_each(|part| all.set_addresses(part.clone(), address));
         }
+        let all = Arc::new(all);
+        let table = |parts: Vec<Range<usize>>| match parts.as_slice() {
+            // modpost writes what one module exports line after line.
+            [part] => ExportTable::of_part(Arc::clone(&all), part.clone()),
+            several => ExportTable::new(several.iter().flat_map(|part| all.part(part.clone())).collect()),
+        };
+        let tables = described.into_iter().map(|(owner, parts)| (owner, table(parts)));
+        let (of_unloaded, mut of_owner): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            tables.partition(|(owner, _)| is_unloaded(owner));
         if let Some(exports) = parts.exports {
-            of_owner.insert(None, exports);
+            of_owner.insert(None, ExportTable::new(exports));
         }
         let mut of_symtab: BTreeMap<Option<&[u8]>, Vec<KernelSymbol<'_>>> = BTreeMap::new();
         for symbol in symbols.iter() {
@@ -180,17 +188,18 @@ impl Kernel {
             // Modules that are not of this build are not in its Module.symvers.
             let known = of_owner.contains_key(&owner.map(<[u8]>::to_vec));
             if !known && (owner.is_some() || !knows_exports) {
-                of_owner.insert(owner.map(<[u8]>::to_vec), exports_by_label(&symbols, own, *owner));
+                let exports = ExportTable::new(exports_by_label(&symbols, own, *owner));
+                of_owner.insert(owner.map(<[u8]>::to_vec), exports);
             }
         }
-        let exports = Arc::new(ExportTable::new(of_owner.remove(&None).unwrap_or_default()));
+        let exports = Arc::new(of_owner.remove(&None).unwrap_or_default());
         let module = |name: &[u8], exports, listed| {
-            let exports = ExportTable::new(exports);
             Arc::new(LoadedModule { exports, listed, ..LoadedModule::named(name) })
         };
         let mut exports_of = |name: &[u8]| of_owner.remove(&Some(name.to_vec())).unwrap_or_default();
         let modules = loaded.iter().rev().map(|name| module(name, exports_of(name), true)).collect();
-        let unloaded = of_unloaded.into_iter().map(|(name, exports)| module(&name, exports, false));
+        let unloaded =
+            of_unloaded.into_iter().filter_map(|(name, exports)| Some(module(&name?, exports, false)));
         let unloaded = Unloaded::new(unloaded.collect());
         let (release, vermagic, machine) = (parts.release, parts.vermagic, parts.machine);
         Kernel {

@@ -16,15 +16,16 @@ const NONE: u32 = u32::MAX;
 pub struct NameIndex {
     /// First and last position of each name.
     table: HashTable<(u32, u32)>,
-    /// By position: the next one of the same name.
+    /// By position: the next one of the same name. Empty if no name is there twice.
     next: Vec<u32>,
+    count: usize,
     state: RandomState,
     longest: usize,
 }
 
 impl core::fmt::Debug for NameIndex {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("NameIndex").field("len", &self.next.len()).finish_non_exhaustive()
+        f.debug_struct("NameIndex").field("len", &self.count).finish_non_exhaustive()
     }
 }
 
@@ -33,7 +34,8 @@ impl NameIndex {
     pub fn new<'n>(count: usize, name_of: impl Fn(u32) -> &'n [u8]) -> Self {
         let mut index = NameIndex {
             table: HashTable::with_capacity(count),
-            next: alloc::vec![NONE; count],
+            next: Vec::new(),
+            count,
             state: RandomState::default(),
             longest: 0,
         };
@@ -48,6 +50,8 @@ impl NameIndex {
                     vacant.insert((position, position));
                 }
                 Entry::Occupied(mut occupied) => {
+                    index.next.resize(count, NONE);
+                    index.next.resize(count, NONE);
                     let (_, last) = occupied.get_mut();
                     if let Some(next) = index.next.get_mut(*last as usize) {
                         *next = position;

@@ -7,6 +7,10 @@ use core::ops::Range;
 use crate::Error;
 use crate::exports::{Export, Exports};
 
+/// No line has more.
+const FIELDS_MAX: usize = 5;
+const WRONG_COUNT: &str = "not 4 or 5 fields";
+
 /// A Module.symvers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Symvers {
@@ -32,16 +36,6 @@ impl Exporter<'_> {
     }
 }
 
-/// The parts of a text between separators, as [`slice::split`] gives them.
-fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
-    let mut from = 0usize;
-    memchr::memchr_iter(separator, text).chain([text.len()]).map(move |end| {
-        let part = text.get(from..end).unwrap_or(&[]);
-        from = end.saturating_add(1);
-        part
-    })
-}
-
 impl Symvers {
     /// Reads a Module.symvers. The namespace is the last field (from 5.6) or the
     /// third (5.4 and 5.5), or absent (before); the field that begins with
@@ -51,12 +45,27 @@ impl Symvers {
         let lines = memchr::memchr_iter(b'\n', text).count().min(text.len() / 16).saturating_add(1);
         let mut exports = Exports::with_capacity(lines, text.len() / 3);
         let mut owners: Vec<(Box<[u8]>, usize)> = Vec::new();
-        for (line, text) in (1usize..).zip(split(text, b'\n')) {
-            let text = text.strip_suffix(b"\r").unwrap_or(text);
-            if text.is_empty() {
+        let (mut line, mut from) = (0usize, 0usize);
+        let (mut fields, mut count) = ([&b""[..]; FIELDS_MAX], 0usize);
+        // One search for all separators: fields are too short for one each.
+        for at in memchr::memchr2_iter(b'\t', b'\n', text).chain([text.len()]) {
+            let field = text.get(from..at).unwrap_or(&[]);
+            from = at.saturating_add(1);
+            let ends_line = text.get(at) != Some(&b'\t');
+            if let Some(slot) = fields.get_mut(count) {
+                *slot = if ends_line { field.strip_suffix(b"\r").unwrap_or(field) } else { field };
+            }
+            count = count.saturating_add(1);
+            if !ends_line {
                 continue;
             }
-            let (owner, export) = parse_line(text).map_err(|what| Error::SymversLine { line, what })?;
+            let fields = fields.get(..core::mem::take(&mut count));
+            line = line.saturating_add(1);
+            if fields == Some(&[b""]) {
+                continue;
+            }
+            let parsed = fields.ok_or(WRONG_COUNT).and_then(parse_line);
+            let (owner, export) = parsed.map_err(|what| Error::SymversLine { line, what })?;
             exports.push(export);
             // modpost writes what one module exports line after line.
             match owners.last_mut().filter(|(last, _)| **last == *owner) {
@@ -75,6 +84,11 @@ impl Symvers {
         &self.exports
     }
 
+    /// All lines, without who exports them.
+    pub fn into_exports(self) -> Exports {
+        self.exports
+    }
+
     /// Who exports them, in their order.
     pub fn exporters(&self) -> impl Iterator<Item = Exporter<'_>> {
         let mut from = 0usize;
@@ -87,18 +101,14 @@ impl Symvers {
 }
 
 /// The owner that a line names, and what it exports.
-fn parse_line(text: &[u8]) -> Result<(&[u8], Export<'_>), &'static str> {
-    let mut fields = split(text, b'\t').fuse();
-    let fields = [(); 6].map(|()| fields.next());
-    let (crc, name, owner, export, namespace) = match fields {
-        [Some(crc), Some(name), Some(owner), Some(export), None, _] => (crc, name, owner, export, &b""[..]),
-        [Some(crc), Some(name), Some(third), Some(fourth), Some(fifth), None] => {
-            let is_last = fourth.starts_with(b"EXPORT_");
-            let (owner, export, namespace) =
-                if is_last { (third, fourth, fifth) } else { (fourth, fifth, third) };
+fn parse_line<'t>(fields: &[&'t [u8]]) -> Result<(&'t [u8], Export<'t>), &'static str> {
+    let (crc, name, owner, export, namespace) = match *fields {
+        [crc, name, owner, export] => (crc, name, owner, export, &b""[..]),
+        [crc, name, owner, export, namespace] if export.starts_with(b"EXPORT_") => {
             (crc, name, owner, export, namespace)
         }
-        _ => return Err("not 4 or 5 fields"),
+        [crc, name, namespace, owner, export] => (crc, name, owner, export, namespace),
+        _ => return Err(WRONG_COUNT),
     };
     if name.is_empty() {
         return Err("no symbol name");
@@ -108,7 +118,8 @@ fn parse_line(text: &[u8]) -> Result<(&[u8], Export<'_>), &'static str> {
     }
     let crc = crc.strip_prefix(b"0x").and_then(|hex| core::str::from_utf8(hex).ok());
     let crc = crc.and_then(|hex| u32::from_str_radix(hex, 16).ok()).ok_or("no CRC")?;
-    let gpl_only = memchr::memmem::find(export, b"_GPL").is_some();
+    let is_gpl = || memchr::memmem::find(export, b"_GPL").is_some();
+    let gpl_only = export == b"EXPORT_SYMBOL_GPL" || (export != b"EXPORT_SYMBOL" && is_gpl());
     Ok((owner, Export { name, address: None, crc: Some(crc), gpl_only, namespace }))
 }
 
