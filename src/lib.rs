@@ -30,6 +30,7 @@ pub mod running;
 pub mod sarif;
 pub mod signer;
 pub mod signing;
+pub mod threads;
 pub mod verify;
 
 pub use error::Error;

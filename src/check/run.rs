@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::input::Buffers;
 use crate::load::{Args, open};
 use crate::loader::{Loader, Workspace};
+use crate::threads;
 
 /// Results that wait for their turn take about this many bytes at most; what does not fit is judged again later.
 const HELD_MAX: usize = 48 << 20;
@@ -451,7 +452,7 @@ impl<'a> Run<'a> {
         thread::scope(|scope| {
             for _ in 1..self.threads.min(list.len()) {
                 // This thread alone gets through, too.
-                let _ = thread::Builder::new().spawn_scoped(scope, worker);
+                let _ = threads::spawn(scope, worker);
             }
             worker();
         });

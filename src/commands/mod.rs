@@ -12,7 +12,7 @@ mod summary;
 use std::sync::OnceLock;
 use std::thread;
 
-use kmodld::Error;
+use kmodld::{Error, threads};
 
 use crate::cli::{Cli, Command};
 
@@ -49,7 +49,7 @@ impl<T: Send + Sync, W: Fn() -> T + Sync> Beside<T, W> {
     /// Does it while something else goes on.
     fn run<R>(&self, meanwhile: impl FnOnce() -> R) -> R {
         thread::scope(|scope| {
-            let _ = thread::Builder::new().spawn_scoped(scope, || self.get());
+            let _ = threads::spawn(scope, || self.get());
             meanwhile()
         })
     }
