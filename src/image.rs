@@ -9,6 +9,16 @@ use elf_layout::layout::PerRegion;
 use elf_layout::{Layout, Memory, Region};
 use memmap2::MmapMut;
 
+/// Memory up to this size in bytes serves one file after the other. What is larger goes with its file: what a file claims
+/// without having it is zero by itself only once.
+pub(crate) const KEPT_MAX: usize = 32 << 20;
+
+/// [`map_anon`], in the place of memory that was too small: the system hands out again what it has zeroed, so that is
+/// done once.
+pub(crate) fn map_again(had: bool, len: usize) -> io::Result<MmapMut> {
+    map_anon(if had && len <= KEPT_MAX { KEPT_MAX } else { len })
+}
+
 /// Fresh memory, zero until it is written; at least one byte.
 pub(crate) fn map_anon(len: usize) -> io::Result<MmapMut> {
     // A large page of x86_64, and of AArch64 with pages of 4 KiB.
@@ -50,12 +60,13 @@ impl Image {
         }
         // An empty mapping is not allowed.
         let len = align_up(end.max(1) as u64, layout.page_size) as usize;
-        let map = match spare.map(|image| image.map).filter(|map| map.len() >= len) {
+        let had = spare.is_some();
+        let map = match spare.map(|image| image.map).filter(|map| (len..=KEPT_MAX).contains(&map.len())) {
             Some(mut map) => {
                 map.get_mut(..len).unwrap_or_default().fill(0);
                 map
             }
-            None => map_anon(len)?,
+            None => map_again(had, len)?,
         };
         Ok(Image { map, ranges })
     }

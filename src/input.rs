@@ -9,7 +9,7 @@ use liblzma::stream::{Action, Status, Stream};
 use memmap2::MmapMut;
 
 use crate::error::Error;
-use crate::image::map_anon;
+use crate::image::{KEPT_MAX, map_again};
 
 /// The kernel takes no module file larger than INT_MAX (VAL-4).
 const FILE_MAX: u64 = i32::MAX as u64;
@@ -66,15 +66,12 @@ enum Where {
     Out,
 }
 
-/// Memory that grew beyond this many bytes is given back before the next file.
-const KEPT_MAX: usize = 16 << 20;
 /// Room for decompressed bytes grows by at least this many.
 const GROWTH: usize = 1 << 18;
 
 impl Buffers {
     /// As [`read_decompressed`], into memory that is used again.
     pub fn read_decompressed(&mut self, path: &Path) -> Result<&[u8], Error> {
-        self.file = self.file.take().filter(|map| map.len() <= KEPT_MAX);
         for buffer in [&mut self.piped, &mut self.out] {
             if buffer.capacity() > KEPT_MAX {
                 *buffer = Vec::new();
@@ -110,14 +107,16 @@ impl Buffers {
         // What is no plain file tells its size only by being read; nor do files of /proc.
         let size = if metadata.is_file() { metadata.len() } else { 0 };
         let size = usize::try_from(size).ok().filter(|s| *s as u64 <= FILE_MAX).ok_or_else(too_large)?;
-        let room = self.file.take().filter(|map| map.len() > size);
-        // One byte more than the file has, to see that it ends there.
+        // What comes behind the size that a file had is not read, nor does the kernel (kernel_read_file).
+        let end = size.max(1);
+        let had = self.file.is_some();
+        let room = self.file.take().filter(|map| (end..=KEPT_MAX).contains(&map.len()));
         let mut room = match room {
             Some(room) => room,
-            None => map_anon(size.saturating_add(1)).map_err(failed)?,
+            None => map_again(had, end).map_err(failed)?,
         };
         let mut len = 0usize;
-        while let Some(rest) = room.get_mut(len..=size).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = room.get_mut(len..end).filter(|rest| !rest.is_empty()) {
             match file.read(rest) {
                 Ok(0) => break,
                 Ok(read) => len = len.saturating_add(read),

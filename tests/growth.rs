@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 use common::elf::{ALLOC, Builder, GLOBAL, LOCAL, NOBITS, Rela, Sh, UNDEF, WRITE};
 use common::{Elf, library};
 use elf_layout::Findings;
-use kmodld::Loader;
 use kmodld::inspect::inspect;
+use kmodld::load::Args;
+use kmodld::loader::Workspace;
+use kmodld::{Loader, Place};
 
 const KERNEL: &str = "6.12-amd64";
 const ABS64: u32 = 1;
@@ -174,5 +176,30 @@ fn four_times_the_size_costs_no_sixteen_times_as_much() {
         eprintln!("{name}: {} bytes in {before:?}, {} in {after:?}, {bytes} out", small.len(), large.len());
         assert!(after < before.max(SHORT) * 10, "{name}: {before:?} became {after:?}");
         assert!(bytes < large.len() * OUT + (1 << 20), "{name}: {bytes} bytes of {}", large.len());
+    }
+}
+
+/// What a file claims without having it is zero, and never touched: not for the first module, nor for the next.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_for_what_a_file_does_not_have_is_not_written() {
+    let resident = || {
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    };
+    let mut module = mini();
+    let bss = module.section(".bss", ALLOC | WRITE, 8);
+    (bss.kind, bss.size) = (NOBITS, 768 << 20);
+    let file = module.build();
+    let loader = Loader::new(common::kernel(KERNEL));
+    let opened = library::open_on(&loader, &file);
+    let mut workspace = Workspace::default();
+    let before = resident();
+    for nth in ["first", "second", "third"] {
+        let mut said = Findings::new();
+        let load = loader.load_in(&mut workspace, &opened, &Args::default(), &Place::Kernel, None, &mut said);
+        workspace.recycle(load.expect("LAYOUT-40: there is room for 768 MiB"));
+        let more = resident().saturating_sub(before);
+        assert!(more < 256 << 20, "{more} bytes for the {nth} load");
     }
 }
