@@ -109,7 +109,8 @@ pub fn open<'d>(file: &'d [u8], kernel: &Kernel, flags: LoadFlags) -> Opened<'d>
     let mut said = Findings::new();
     let config = &kernel.config;
     // VAL-2: the system call refuses what cannot hold an ELF header, before it looks at anything.
-    if (file.len() as u64) < EHDR_SIZE {
+    let has_header = file.len() as u64 >= EHDR_SIZE;
+    if !has_header {
         let why = format!("{} bytes are no ELF header, which has {EHDR_SIZE}", file.len());
         let mark = said.mark();
         said.push(Finding::error("VAL-2", Errno::ENOEXEC, why));
@@ -119,7 +120,7 @@ pub fn open<'d>(file: &'d [u8], kernel: &Kernel, flags: LoadFlags) -> Opened<'d>
     let all: Vec<u16> = ARCHITECTURES.iter().map(|a| a.e_machine()).collect();
     let machines = kernel.machine.map_or(all, |m| vec![m]);
     let expected = Expected { config, machines: &machines, ignore_modversions: flags.ignore_modversions };
-    let module = elf_validity(signature.module, &expected, &mut said);
+    let module = has_header.then(|| elf_validity(signature.module, &expected, &mut said)).flatten();
     Opened { signature, unsigned, module, said }
 }
 

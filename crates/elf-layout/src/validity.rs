@@ -138,23 +138,18 @@ impl<'d> Checks<'d, '_> {
         self.said.push(finding);
     }
 
-    /// VAL-2, VAL-10 to VAL-13: the ELF header.
+    /// VAL-10 to VAL-13: the ELF header.
     fn elf_validity_ehdr(&mut self) -> Option<&'d FileHeader64<LE>> {
         let len = self.file.len() as u64;
         let Some(ehdr) =
             slice(self.file, 0, EHDR_SIZE).and_then(|b| elf::records::<FileHeader64<LE>>(b).first())
         else {
-            // VAL-2: the system call refuses what has no room for a header, without a message;
-            // VAL-10 says it when a signature leaves too little.
-            self.fail(if len == 0 {
-                Finding::error("VAL-2", Errno::ENOEXEC, "the file is empty")
-            } else {
-                refuse(
-                    "VAL-10",
-                    format!("Invalid ELF header len {len}"),
-                    "the file is shorter than an ELF header of 64 bytes",
-                )
-            });
+            // So far only without its signature: before that the system call has refused it (VAL-2).
+            self.fail(refuse(
+                "VAL-10",
+                format!("Invalid ELF header len {len}"),
+                "the file is shorter than an ELF header of 64 bytes",
+            ));
             return None;
         };
         if ehdr.e_ident.magic != *b"\x7fELF" {
