@@ -61,3 +61,18 @@ fn processor() -> usize {
 
 #[cfg(not(target_os = "linux"))]
 fn leave_processor() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn every_thread_does_its_work() {
+        let done = thread::scope(|scope| {
+            let threads: Vec<_> = (0..50u64).map(|n| spawn(scope, move || n).unwrap()).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum::<u64>()
+        });
+        assert_eq!(done, 49 * 50 / 2);
+    }
+}
