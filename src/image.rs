@@ -16,7 +16,8 @@ pub(crate) const KEPT_MAX: usize = 32 << 20;
 /// [`map_anon`], in the place of memory that was too small: the system hands out again what it has zeroed, so that is
 /// done once.
 pub(crate) fn map_again(had: bool, len: usize) -> io::Result<MmapMut> {
-    map_anon(if had && len <= KEPT_MAX { KEPT_MAX } else { len })
+    // Without large pages: those that lie idle until a large module comes may be cold again by then.
+    if had && len <= KEPT_MAX { MmapMut::map_anon(KEPT_MAX) } else { map_anon(len) }
 }
 
 /// Fresh memory, zero until it is written; at least one byte.
