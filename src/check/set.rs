@@ -31,6 +31,7 @@ pub struct Set {
 pub struct Search<'a> {
     /// Each argument, and what is to be found there, in order.
     paths: Vec<(&'a Path, Vec<Place>)>,
+    has_directory: bool,
     /// How many of the directories were begun.
     begun: AtomicUsize,
 }
@@ -39,8 +40,10 @@ pub struct Search<'a> {
 #[derive(Debug)]
 struct Place {
     found: Found,
-    below: OnceLock<Vec<Result<PathBuf, Error>>>,
+    below: Below,
 }
+
+type Below = OnceLock<Vec<Result<PathBuf, Error>>>;
 
 impl From<Found> for Place {
     fn from(found: Found) -> Self {
@@ -51,15 +54,11 @@ impl From<Found> for Place {
 impl<'a> Search<'a> {
     /// Begins to look for files and, recursively, directories: as far as it takes to have some to share.
     pub fn new(paths: &'a [PathBuf]) -> Self {
-        let place = |path: &PathBuf| {
-            Place::from(if path.is_dir() {
-                Found::Directory(path.clone())
-            } else {
-                Found::File(path.clone())
-            })
-        };
-        let paths = paths.iter().map(|path| (path.as_path(), vec![place(path)])).collect();
-        let mut search = Search { paths, begun: AtomicUsize::new(0) };
+        let place = |path: &'a PathBuf| (path.as_path(), vec![Place::from(Found::named(path))]);
+        let paths = paths.iter().map(place).collect();
+        let mut search = Search { paths, has_directory: false, begun: AtomicUsize::new(0) };
+        let has_directory = search.directories().next().is_some();
+        search.has_directory = has_directory;
         while (1..SHARES).contains(&search.directories().count()) {
             for (_, places) in &mut search.paths {
                 let open = |place: Place| match place.found {
@@ -72,10 +71,10 @@ impl<'a> Search<'a> {
         search
     }
 
-    fn directories(&self) -> impl Iterator<Item = (&Path, &Place)> {
+    fn directories(&self) -> impl Iterator<Item = (&PathBuf, &Below)> {
         let places = self.paths.iter().flat_map(|(_, places)| places);
         places.filter_map(|place| match &place.found {
-            Found::Directory(path) => Some((path.as_path(), place)),
+            Found::Directory(path) => Some((path, &place.below)),
             _ => None,
         })
     }
@@ -83,8 +82,8 @@ impl<'a> Search<'a> {
     /// Looks through directories that no other thread has begun with, until there are none.
     pub fn work(&self) {
         let directories: Vec<_> = self.directories().collect();
-        while let Some((path, place)) = directories.get(self.begun.fetch_add(1, Ordering::Relaxed)) {
-            place.below.get_or_init(|| module_files(path).collect());
+        while let Some((path, files)) = directories.get(self.begun.fetch_add(1, Ordering::Relaxed)) {
+            files.get_or_init(|| below(Found::Directory(PathBuf::clone(path))).collect());
         }
     }
 
@@ -92,34 +91,26 @@ impl<'a> Search<'a> {
     /// file that is named twice counts once.
     pub fn into_set(self, mut complain: impl FnMut(Error)) -> Set {
         self.work();
-        let mut set = Set::default();
+        let mut set = Set { has_directory: self.has_directory, ..Set::default() };
         let mut seen = HashSet::new();
         let several = self.paths.len() != 1;
         for (path, places) in self.paths {
+            let files = places.into_iter().flat_map(|Place { found, below }| match found {
+                Found::File(path) => vec![Ok(path)],
+                Found::Error(error) => vec![Err(error)],
+                Found::Directory(_) => below.into_inner().unwrap_or_default(),
+            });
             let mut is_empty = true;
-            for Place { found, below } in places {
-                let files = match found {
-                    Found::File(path) => vec![Ok(path)],
-                    Found::Error(error) => vec![Err(error)],
-                    Found::Directory(_) => below.into_inner().unwrap_or_default(),
-                };
-                for file in files {
-                    match file {
-                        Ok(file) => {
-                            is_empty = false;
-                            if !several || seen.insert(file.clone()) {
-                                set.files.push(file);
-                            }
-                        }
-                        Err(error) => complain(error),
-                    }
+            for file in files.filter_map(|file| file.map_err(&mut complain).ok()) {
+                is_empty = false;
+                if !several || seen.insert(file.clone()) {
+                    set.files.push(file);
                 }
             }
             if is_empty {
                 let what = "no modules in this directory (.ko, .ko.gz, .ko.xz, .ko.zst)";
                 complain(Error::unusable(path, what));
             }
-            set.has_directory |= path.is_dir();
         }
         for (index, file) in set.files.iter().enumerate() {
             set.by_name.entry(name_of(file)).or_default().push(index);
@@ -182,7 +173,11 @@ fn is_update(file: &Path) -> bool {
 /// A file by itself, or the module files below a directory, sorted by path, and what cannot be read of it. Each is
 /// looked for when it is asked for.
 pub fn module_files(path: &Path) -> impl Iterator<Item = Result<PathBuf, Error>> {
-    let first = if path.is_dir() { Found::Directory(path.to_owned()) } else { Found::File(path.to_owned()) };
+    below(Found::named(path))
+}
+
+/// The same of what was found already.
+fn below(first: Found) -> impl Iterator<Item = Result<PathBuf, Error>> {
     // What was found and not yet looked at, the next one last.
     let mut pending = vec![first];
     std::iter::from_fn(move || {
@@ -203,6 +198,13 @@ enum Found {
     File(PathBuf),
     Directory(PathBuf),
     Error(Error),
+}
+
+impl Found {
+    /// What somebody named: a file whatever it is called, or a directory.
+    fn named(path: &Path) -> Self {
+        if path.is_dir() { Found::Directory(path.to_owned()) } else { Found::File(path.to_owned()) }
+    }
 }
 
 /// The entries of a directory that count, sorted by name, after what cannot be read of it. Links to files are followed
