@@ -13,15 +13,21 @@ use memmap2::MmapMut;
 /// without having it is zero by itself only once.
 pub(crate) const KEPT_MAX: usize = 32 << 20;
 
-/// [`map_anon`], in the place of memory that was too small: the system hands out again what it has zeroed, so that is
-/// done once.
-pub(crate) fn map_again(had: bool, len: usize) -> io::Result<MmapMut> {
+/// Memory for `len` bytes: the spare one if it is large enough and not too large, else mapped; and whether it is fresh,
+/// so that it is zero. Memory that was too small makes room for all that is kept: the system has to zero what it hands
+/// out anew.
+pub(crate) fn map_again(spare: Option<MmapMut>, len: usize) -> io::Result<(MmapMut, bool)> {
+    let had = spare.is_some();
+    if let Some(map) = spare.filter(|map| (len..=KEPT_MAX).contains(&map.len())) {
+        return Ok((map, false));
+    }
     // Without large pages: those that lie idle until a large module comes may be cold again by then.
-    if had && len <= KEPT_MAX { MmapMut::map_anon(KEPT_MAX) } else { map_anon(len) }
+    let map = if had && len <= KEPT_MAX { MmapMut::map_anon(KEPT_MAX)? } else { map_anon(len)? };
+    Ok((map, true))
 }
 
 /// Fresh memory, zero until it is written; at least one byte.
-pub(crate) fn map_anon(len: usize) -> io::Result<MmapMut> {
+fn map_anon(len: usize) -> io::Result<MmapMut> {
     // A large page of x86_64, and of AArch64 with pages of 4 KiB.
     const LARGE: usize = 2 << 20;
     let whole = if len < LARGE { len.max(1) } else { len.checked_next_multiple_of(LARGE).unwrap_or(len) };
@@ -61,14 +67,10 @@ impl Image {
         }
         // An empty mapping is not allowed.
         let len = align_up(end.max(1) as u64, layout.page_size) as usize;
-        let had = spare.is_some();
-        let map = match spare.map(|image| image.map).filter(|map| (len..=KEPT_MAX).contains(&map.len())) {
-            Some(mut map) => {
-                map.get_mut(..len).unwrap_or_default().fill(0);
-                map
-            }
-            None => map_again(had, len)?,
-        };
+        let (mut map, is_fresh) = map_again(spare.map(|image| image.map), len)?;
+        if !is_fresh {
+            map.get_mut(..len).unwrap_or_default().fill(0);
+        }
         Ok(Image { map, ranges })
     }
 

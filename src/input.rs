@@ -109,12 +109,7 @@ impl Buffers {
         let size = usize::try_from(size).ok().filter(|s| *s as u64 <= FILE_MAX).ok_or_else(too_large)?;
         // What comes behind the size that a file had is not read, nor does the kernel (kernel_read_file).
         let end = size.max(1);
-        let had = self.file.is_some();
-        let room = self.file.take().filter(|map| (end..=KEPT_MAX).contains(&map.len()));
-        let mut room = match room {
-            Some(room) => room,
-            None => map_again(had, end).map_err(failed)?,
-        };
+        let (mut room, _) = map_again(self.file.take(), end).map_err(failed)?;
         let mut len = 0usize;
         while let Some(rest) = room.get_mut(len..end).filter(|rest| !rest.is_empty()) {
             match file.read(rest) {
