@@ -394,11 +394,8 @@ impl Load<'_> {
             move |symbol: u32| resolution.values.get(symbol as usize).copied().filter(|_| !unknown(symbol));
         let of_file = ksymtab::exports(info.file, info.config.version);
         of_file.into_iter().map(move |e| Export {
-            name: e.name,
             address: value(e.symbol).map(|v| v.wrapping_add_signed(e.addend)),
-            crc: e.crc,
-            gpl_only: e.gpl_only,
-            namespace: e.namespace,
+            ..Export::from(&e)
         })
     }
 

@@ -46,7 +46,7 @@ impl Facts {
         let exports = ksymtab::exports(file, kernel.config.version);
         let described = described_exporter(file.name(), &exports, kernel);
         let loaded = described.cloned().or_else(|| {
-            let exports = exports.iter().filter(|e| fits(e.name) && fits(e.namespace)).map(export_of);
+            let exports = exports.iter().filter(|e| fits(e.name) && fits(e.namespace)).map(Export::from);
             let exports = Some(exports.collect::<Exports>()).filter(|exports| !exports.is_empty())?;
             let exports = ExportTable::new(exports);
             Some(Arc::new(LoadedModule { exports, ..LoadedModule::named(file.name()) }))
@@ -81,16 +81,6 @@ impl Facts {
     }
 }
 
-fn export_of<'d>(export: &ModuleExport<'d>) -> Export<'d> {
-    Export {
-        name: export.name,
-        address: None,
-        crc: export.crc,
-        gpl_only: export.gpl_only,
-        namespace: export.namespace,
-    }
-}
-
 /// The module of Module.symvers that has just these exports, and that nobody exports one of in its place.
 fn described_exporter<'k>(
     name: &[u8],
@@ -102,7 +92,7 @@ fn described_exporter<'k>(
     let in_order = |a: &ModuleExport<'_>, b: &ModuleExport<'_>| (a.gpl_only, a.name) < (b.gpl_only, b.name);
     let same = |e: &ModuleExport<'_>| {
         kernel.not_loaded(e.name).is_some_and(|exporter| Arc::ptr_eq(exporter, told))
-            && told.exports.find(e.name, true) == Some(export_of(e))
+            && told.exports.find(e.name, true) == Some(Export::from(e))
     };
     let all =
         told.exports.len() == exports.len() && exports.is_sorted_by(in_order) && exports.iter().all(same);

@@ -244,8 +244,9 @@ impl Description {
         let crcs: HashMap<&[u8], u32> =
             exports.iter().filter_map(|e| Some((e.name, e.crc.filter(|crc| *crc != 0)?))).collect();
         let pair = |e: Export<'_>| Some((*crcs.get(e.name)?, e.crc.filter(|crc| *crc != 0)?));
-        let own = symvers.exporters().filter(|e| e.module().is_none()).flat_map(|e| e.positions);
-        let both: Vec<(u32, u32)> = own.filter_map(|at| pair(symvers.exports().get(at)?)).collect();
+        let own = symvers.exporters().filter(|e| e.module().is_none());
+        let own = own.flat_map(|e| symvers.exports().part(e.positions));
+        let both: Vec<(u32, u32)> = own.filter_map(pair).collect();
         let differ = both.iter().filter(|(found, told)| found != told).count();
         // A few may: a Module.symvers of a neighbouring build still tells which module exports what.
         if differ > both.len() / 2 {

@@ -23,6 +23,19 @@ pub struct Export<'t> {
     pub namespace: &'t [u8],
 }
 
+/// As a module's file tells it: its address follows from where the module is placed.
+impl<'d> From<&ModuleExport<'d>> for Export<'d> {
+    fn from(export: &ModuleExport<'d>) -> Self {
+        Export {
+            name: export.name,
+            address: None,
+            crc: export.crc,
+            gpl_only: export.gpl_only,
+            namespace: export.namespace,
+        }
+    }
+}
+
 /// Exports in some order. A kernel has tens of thousands: their names share one piece of memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exports {
@@ -108,16 +121,10 @@ impl Exports {
     }
 }
 
-impl<'e> Extend<Export<'e>> for Exports {
-    fn extend<I: IntoIterator<Item = Export<'e>>>(&mut self, exports: I) {
-        exports.into_iter().for_each(|export| self.push(export));
-    }
-}
-
 impl<'e> FromIterator<Export<'e>> for Exports {
     fn from_iter<I: IntoIterator<Item = Export<'e>>>(exports: I) -> Self {
         let mut all = Exports::default();
-        all.extend(exports);
+        exports.into_iter().for_each(|export| all.push(export));
         all
     }
 }

@@ -51,7 +51,6 @@ impl NameIndex {
                 }
                 Entry::Occupied(mut occupied) => {
                     index.next.resize(count, NONE);
-                    index.next.resize(count, NONE);
                     let (_, last) = occupied.get_mut();
                     if let Some(next) = index.next.get_mut(*last as usize) {
                         *next = position;
