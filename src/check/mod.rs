@@ -6,6 +6,7 @@
 pub mod catalog;
 pub mod run;
 pub mod set;
+mod state;
 
 use elf_layout::{Finding, Findings, Severity};
 use serde::Serialize;

@@ -5,31 +5,25 @@
 //! Only modules for which that was not so are judged again, after those that they need: with a bare kernel image these
 //! are all modules that need others.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use elf_layout::bytes::printed;
-use elf_layout::{Finding, Severity};
 use symres::{Kernel, LoadedModule};
 
-use super::catalog::{Before, Catalog, Facts, Missing, described};
+use super::catalog::{Facts, described};
 use super::set::Set;
+use super::state::State;
 use super::{Verdict, judge};
-use crate::document::FindingEntry;
 use crate::error::Error;
 use crate::input::Buffers;
 use crate::load::{Args, open};
 use crate::loader::{Loader, Workspace};
 use crate::threads;
 
-/// Results that wait for their turn take about this many bytes at most; what does not fit is judged again later.
-const HELD_MAX: usize = 48 << 20;
-/// So many results are handed over at a time, to wake the thread that takes them less often.
-const BATCH: usize = 32;
 /// How often a caller is told how far the run is.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -53,201 +47,11 @@ pub enum Event {
     Progress(usize, usize),
 }
 
-/// What others have to know of a module that was judged.
-#[derive(Clone, Copy, Debug, Default)]
-struct Outcome {
-    refused: bool,
-    proprietary: bool,
-}
-
-/// One module on one kernel.
-#[derive(Debug, Default)]
-struct Cell {
-    verdict: Option<Verdict>,
-    outcome: Option<Outcome>,
-    /// The modules loaded before it were those of the files, not those of Module.symvers.
-    exact: bool,
-    /// The outcome stays.
-    settled: bool,
-}
-
-/// What is known of the set on one kernel.
-#[derive(Debug)]
-struct View<'s> {
-    kernel: &'s Kernel,
-    catalog: Catalog<'s>,
-    cells: Vec<Cell>,
-    /// Bytes of the verdicts in them.
-    held: usize,
-}
-
-impl View<'_> {
-    fn cell(&self, index: usize) -> Option<&Cell> {
-        self.cells.get(index)
-    }
-
-    /// Takes the verdict on a module out.
-    fn take(&mut self, index: usize) -> Option<Verdict> {
-        let verdict = self.cells.get_mut(index)?.verdict.take()?;
-        self.held = self.held.saturating_sub(verdict.weight());
-        Some(verdict)
-    }
-
-    /// A module was judged; the verdict is kept if it is given.
-    fn put(&mut self, index: usize, verdict: Option<Verdict>, outcome: Outcome, exact: bool) {
-        self.take(index);
-        self.held = self.held.saturating_add(verdict.as_ref().map_or(0, Verdict::weight));
-        let Some(cell) = self.cells.get_mut(index) else { return };
-        cell.verdict = verdict;
-        if !cell.settled {
-            (cell.outcome, cell.exact) = (Some(outcome), exact);
-        }
-    }
-
-    /// Does the verdict on this module stay? What Module.symvers promised and files did not keep is dropped.
-    fn settle(&mut self, index: usize) -> bool {
-        if self.cell(index).is_some_and(|c| c.settled) {
-            return true;
-        }
-        let Ok(before) = self.catalog.before(index, self.kernel) else { return false };
-        before.order.iter().copied().chain([index]).all(|file| self.settle_one(file))
-    }
-
-    /// The same of a module whose providers are settled.
-    fn settle_one(&mut self, index: usize) -> bool {
-        let Some(cell) = self.cells.get_mut(index) else { return false };
-        if cell.settled {
-            return true;
-        }
-        let Some(outcome) = cell.outcome else { return false };
-        if !cell.exact {
-            match self.catalog.is_as_described(index, self.kernel) {
-                None => return false,
-                Some(true) => {}
-                Some(false) => {
-                    cell.outcome = None;
-                    self.take(index);
-                    return false;
-                }
-            }
-        }
-        cell.settled = true;
-        if outcome.proprietary {
-            self.catalog.set_proprietary(index);
-        }
-        true
-    }
-
-    /// What is to be said about the modules that are loaded before this one (SET-3, SET-5).
-    fn notes(&mut self, index: usize) -> Vec<Finding> {
-        let Ok(before) = self.catalog.before(index, self.kernel) else { return Vec::new() };
-        let Before { order, circle } = &*before;
-        let names = |files: &mut dyn Iterator<Item = usize>| {
-            let name =
-                |file| self.catalog.facts(file).map(|f| printed(&f.name).into_owned()).unwrap_or_default();
-            files.map(name).collect::<Vec<_>>().join(", ")
-        };
-        let refused = |file: &usize| self.cell(*file).and_then(|c| c.outcome).is_some_and(|o| o.refused);
-        let refused = names(&mut order.iter().copied().filter(refused));
-        let circle = names(&mut circle.iter().copied());
-        let mut notes = Vec::new();
-        if !circle.is_empty() {
-            let why = format!("it needs {circle}, which in turn need it: modprobe can load none of them");
-            notes.push(Finding::note("SET-3", Severity::Note, why));
-        }
-        if !refused.is_empty() {
-            let why = format!("it needs modules that this kernel refuses: {refused}");
-            let hint = "the verdict is as if they were loaded; mend them first";
-            notes.push(Finding::note("SET-5", Severity::Note, why).hint(hint));
-        }
-        notes
-    }
-}
-
 /// Memory of a thread that it uses for one module after the other.
 #[derive(Debug, Default)]
 struct Memory {
     buffers: Buffers,
     workspace: Workspace,
-}
-
-/// What all threads share.
-#[derive(Debug)]
-struct State<'s> {
-    views: Vec<View<'s>>,
-    unreadable: Vec<Option<Error>>,
-    part: Range<usize>,
-    /// The next file to tell about.
-    head: usize,
-    ready: VecDeque<(Result<Vec<Verdict>, Error>, usize)>,
-    ready_bytes: usize,
-    /// Files that this pass has done, and has in all.
-    progress: (usize, usize),
-    finished: bool,
-    /// Nobody listens any more.
-    stopped: bool,
-    /// How many threads wait for something to change, and is the one that tells waiting? Waking nobody costs a system call.
-    waiting: usize,
-    listening: bool,
-}
-
-impl State<'_> {
-    /// Is there enough to hand over?
-    fn has_batch(&self) -> bool {
-        self.ready.len() >= BATCH || self.ready_bytes > HELD_MAX / 8
-    }
-
-    /// Bytes of all verdicts that were not handed over yet.
-    fn held(&self) -> usize {
-        self.views.iter().map(|v| v.held).fold(self.ready_bytes, usize::saturating_add)
-    }
-
-    /// Is there room for the verdict on a module until its turn comes, and will it come?
-    fn has_room(&self, index: usize, verdict: &Verdict) -> bool {
-        let is_wanted = self.part.contains(&index) && index >= self.head;
-        is_wanted && (index == self.head || self.held().saturating_add(verdict.weight()) <= HELD_MAX)
-    }
-
-    /// A file cannot be read: it exports nothing.
-    fn put_unreadable(&mut self, index: usize, error: Error) {
-        for view in &mut self.views {
-            view.catalog.insert(index, Facts::default());
-            if let Some(cell) = view.cells.get_mut(index) {
-                *cell = Cell { outcome: Some(Outcome::default()), exact: true, settled: true, verdict: None };
-            }
-        }
-        if let Some(slot) = self.unreadable.get_mut(index) {
-            *slot = Some(error);
-        }
-    }
-
-    /// Hands over everything whose turn has come.
-    fn advance(&mut self) {
-        while self.part.contains(&self.head) {
-            let index = self.head;
-            if let Some(error) = self.unreadable.get_mut(index).and_then(Option::take) {
-                self.ready.push_back((Err(error), 0));
-                self.head = index.saturating_add(1);
-                continue;
-            }
-            let has_verdict = |v: &View<'_>| v.cell(index).is_some_and(|c| c.verdict.is_some());
-            let is_final = self.views.iter_mut().all(|view| view.settle(index) && has_verdict(view));
-            if !is_final {
-                break;
-            }
-            let mut verdicts = Vec::new();
-            for view in &mut self.views {
-                let notes = view.notes(index);
-                let Some(mut verdict) = view.take(index) else { continue };
-                verdict.findings.extend(notes.iter().map(FindingEntry::from));
-                verdicts.push(verdict);
-            }
-            let weight = verdicts.iter().map(Verdict::weight).fold(0, usize::saturating_add);
-            self.ready_bytes = self.ready_bytes.saturating_add(weight);
-            self.ready.push_back((Ok(verdicts), weight));
-            self.head = index.saturating_add(1);
-        }
-    }
 }
 
 /// Checks the files of `part`, with the rest of the set at hand. Events come in the order of the files, whatever
@@ -259,26 +63,7 @@ pub fn run(
     threads: usize,
     tell: &mut dyn FnMut(Event) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let views = targets.iter().map(|target| {
-        let mut cells = Vec::new();
-        cells.resize_with(set.len(), Cell::default);
-        View { kernel: &target.loader.kernel, catalog: Catalog::new(set), cells, held: 0 }
-    });
-    let mut unreadable = Vec::new();
-    unreadable.resize_with(set.len(), || None);
-    let state = State {
-        views: views.collect(),
-        unreadable,
-        head: part.start,
-        part: part.clone(),
-        ready: VecDeque::new(),
-        ready_bytes: 0,
-        progress: (0, part.len()),
-        finished: false,
-        stopped: false,
-        waiting: 0,
-        listening: false,
-    };
+    let state = State::new(set, targets.iter().map(|target| &target.loader.kernel), part.clone());
     let run = Run {
         set,
         targets,
@@ -390,10 +175,10 @@ impl<'a> Run<'a> {
         let mut judges_all = true;
         while !list.is_empty() {
             self.pass(&list, |index, memory| self.first(index, judges_all, memory));
-            (list, judges_all) = self.missing();
+            (list, judges_all) = self.lock().missing();
         }
         for target in 0..self.targets.len() {
-            let list = self.unsettled_providers(target);
+            let list = self.lock().unsettled_providers(target);
             let at: HashMap<usize, usize> = list.iter().enumerate().map(|(at, file)| (*file, at)).collect();
             self.pass(&list, |index, memory| {
                 let mut state = self.lock();
@@ -411,7 +196,7 @@ impl<'a> Run<'a> {
         let list = self.lock().unfinished();
         self.pass(&list, |index, memory| {
             let mut state = self.lock();
-            while !state.stopped && state.held() > HELD_MAX && state.head != index {
+            while !state.stopped && state.has_to_wait(index) {
                 state = self.wait(state);
             }
             let targets = state.open_targets(index);
@@ -435,12 +220,11 @@ impl<'a> Run<'a> {
                 state.progress.0 = state.progress.0.saturating_add(1);
                 state.advance();
                 // Whoever does not listen fast enough holds the work up, instead of having it done twice.
-                let is_full = |state: &State<'_>| !state.stopped && state.ready_bytes > HELD_MAX / 2;
-                let (stopped, full) = (state.stopped, is_full(&state));
+                let (stopped, full) = (state.stopped, state.is_full());
                 self.unlock(state);
                 if full {
                     let mut state = self.lock();
-                    while is_full(&state) {
+                    while state.is_full() && !state.stopped {
                         state = self.wait(state);
                     }
                 }
@@ -481,8 +265,7 @@ impl<'a> Run<'a> {
                 self.judge(target, index, &opened, before, workspace)
             });
             let mut state = self.lock();
-            let Some(view) = state.views.get_mut(at) else { continue };
-            view.catalog.insert(index, facts);
+            state.insert(at, index, facts);
             if let Some(judged) = judged {
                 state.put(at, index, judged, false, false);
             }
@@ -523,87 +306,5 @@ impl<'a> Run<'a> {
             verdict.kernel.clone_from(&target.label);
         }
         (verdict, proprietary)
-    }
-
-    /// Files that have to be read before it is known what the part needs, and whether to judge them at once.
-    fn missing(&self) -> (Vec<usize>, bool) {
-        let mut state = self.lock();
-        let open: Vec<usize> = (state.head..self.part.end).collect();
-        let mut files = HashSet::new();
-        for view in &mut state.views {
-            for index in &open {
-                match view.catalog.before(*index, view.kernel) {
-                    Err(Missing::All) => {
-                        let unread = (0..self.set.len()).filter(|f| view.catalog.facts(*f).is_none());
-                        return (unread.collect(), false);
-                    }
-                    Err(Missing::File(file)) => drop(files.insert(file)),
-                    Ok(_) => {}
-                }
-            }
-        }
-        let mut files: Vec<usize> = files.into_iter().collect();
-        files.sort_unstable();
-        (files, true)
-    }
-
-    /// Modules that others need and on which there is no lasting verdict, each after those that it needs.
-    fn unsettled_providers(&self, target: usize) -> Vec<usize> {
-        let mut state = self.lock();
-        let open = state.head..self.part.end;
-        let Some(view) = state.views.get_mut(target) else { return Vec::new() };
-        let (mut list, mut seen) = (Vec::new(), HashSet::new());
-        for index in open {
-            if view.settle(index) {
-                continue;
-            }
-            let Ok(before) = view.catalog.before(index, view.kernel) else { continue };
-            list.extend(before.order.iter().copied().filter(|f| seen.insert(*f)));
-        }
-        list.retain(|file| !view.settle(*file));
-        list
-    }
-}
-
-impl State<'_> {
-    /// Keeps the verdict on a module until its turn comes: in any case, or if there is room.
-    fn put(&mut self, target: usize, index: usize, judged: (Verdict, bool), exact: bool, keep: bool) {
-        let (verdict, proprietary) = judged;
-        let outcome = Outcome { refused: !verdict.loads(), proprietary };
-        let keep = keep || self.has_room(index, &verdict);
-        let Some(view) = self.views.get_mut(target) else { return };
-        view.put(index, keep.then_some(verdict), outcome, exact);
-        if exact {
-            view.settle_one(index);
-        }
-    }
-
-    fn is_settled(&self, target: usize, index: usize) -> bool {
-        self.views.get(target).and_then(|v| v.cell(index)).is_some_and(|c| c.settled)
-    }
-
-    /// The files of the modules that are loaded before one.
-    fn before(&mut self, target: usize, index: usize) -> Arc<Before> {
-        let view = self.views.get_mut(target);
-        view.and_then(|v| v.catalog.before(index, v.kernel).ok()).unwrap_or_default()
-    }
-
-    /// Those modules.
-    fn loaded_before(&mut self, target: usize, index: usize) -> Vec<Arc<LoadedModule>> {
-        let before = self.before(target, index);
-        let Some(view) = self.views.get(target) else { return Vec::new() };
-        before.order.iter().filter_map(|file| view.catalog.loaded(*file).cloned()).collect()
-    }
-
-    /// Targets on which there is no lasting verdict on a module at hand.
-    fn open_targets(&self, index: usize) -> Vec<usize> {
-        let is_open = |v: &View<'_>| !v.cell(index).is_some_and(|c| c.settled && c.verdict.is_some());
-        self.views.iter().enumerate().filter(|(_, v)| is_open(v)).map(|(at, _)| at).collect()
-    }
-
-    /// The files of the part that are to be judged yet.
-    fn unfinished(&mut self) -> Vec<usize> {
-        self.advance();
-        (self.head..self.part.end).filter(|f| !self.open_targets(*f).is_empty()).collect()
     }
 }
