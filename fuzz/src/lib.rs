@@ -18,6 +18,7 @@ pub mod invariants;
 pub mod mutate;
 pub mod run;
 pub mod seeds;
+pub mod words;
 
 use fastrand::Rng;
 
@@ -57,7 +58,7 @@ pub const TARGETS: &[Target] = &[
         body: bodies::module::module,
         seeds: seeds::modules,
         kind: Kind::Module,
-        words: mutate::MODINFO,
+        words: words::MODINFO,
     },
     Target {
         name: "link-x86_64",
@@ -65,7 +66,7 @@ pub const TARGETS: &[Target] = &[
         body: bodies::module::link_x86_64,
         seeds: seeds::modules_6_12_amd64,
         kind: Kind::Module,
-        words: mutate::MODINFO,
+        words: words::MODINFO,
     },
     Target {
         name: "link-aarch64",
@@ -73,7 +74,7 @@ pub const TARGETS: &[Target] = &[
         body: bodies::module::link_aarch64,
         seeds: seeds::modules_6_12_arm64,
         kind: Kind::Module,
-        words: mutate::MODINFO,
+        words: words::MODINFO,
     },
     Target {
         name: "link-old",
@@ -81,7 +82,7 @@ pub const TARGETS: &[Target] = &[
         body: bodies::module::link_old,
         seeds: seeds::modules_6_1,
         kind: Kind::Module,
-        words: mutate::MODINFO,
+        words: words::MODINFO,
     },
     Target {
         name: "check",
@@ -89,7 +90,7 @@ pub const TARGETS: &[Target] = &[
         body: bodies::module::check,
         seeds: seeds::modules,
         kind: Kind::Module,
-        words: mutate::MODINFO,
+        words: words::MODINFO,
     },
     Target {
         name: "lifecycle",
@@ -97,7 +98,7 @@ pub const TARGETS: &[Target] = &[
         body: bodies::module::lifecycle,
         seeds: seeds::modules,
         kind: Kind::Module,
-        words: mutate::MODINFO,
+        words: words::MODINFO,
     },
     Target {
         name: "parameters",
@@ -105,7 +106,7 @@ pub const TARGETS: &[Target] = &[
         body: bodies::module::parameters,
         seeds: seeds::parameters,
         kind: Kind::Text,
-        words: mutate::PARAMETERS,
+        words: words::PARAMETERS,
     },
     Target {
         name: "signature",
@@ -137,7 +138,7 @@ pub const TARGETS: &[Target] = &[
         body: bodies::kernel::kallsyms,
         seeds: seeds::kallsyms,
         kind: Kind::Text,
-        words: mutate::SYMBOLS,
+        words: words::SYMBOLS,
     },
     Target {
         name: "system-map",
@@ -145,7 +146,7 @@ pub const TARGETS: &[Target] = &[
         body: bodies::kernel::system_map,
         seeds: seeds::system_map,
         kind: Kind::Text,
-        words: mutate::SYMBOLS,
+        words: words::SYMBOLS,
     },
     Target {
         name: "symvers",
@@ -153,7 +154,7 @@ pub const TARGETS: &[Target] = &[
         body: bodies::kernel::symvers,
         seeds: seeds::symvers,
         kind: Kind::Text,
-        words: mutate::SYMVERS,
+        words: words::SYMVERS,
     },
     Target {
         name: "config",
@@ -161,7 +162,7 @@ pub const TARGETS: &[Target] = &[
         body: bodies::kernel::config,
         seeds: seeds::config,
         kind: Kind::Text,
-        words: mutate::CONFIG,
+        words: words::CONFIG,
     },
     Target {
         name: "memory",
@@ -169,7 +170,7 @@ pub const TARGETS: &[Target] = &[
         body: bodies::kernel::memory,
         seeds: seeds::memory,
         kind: Kind::Text,
-        words: mutate::JSON,
+        words: words::JSON,
     },
     Target {
         name: "spec",
@@ -177,7 +178,7 @@ pub const TARGETS: &[Target] = &[
         body: bodies::kernel::spec,
         seeds: seeds::specs,
         kind: Kind::Text,
-        words: mutate::SPEC,
+        words: words::SPEC,
     },
     Target {
         name: "image",
