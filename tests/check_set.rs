@@ -412,11 +412,12 @@ fn text_names_what_is_not_clean_and_sums_up() {
     folder.put("good.ko", "good", Mini::default());
     folder.put("staging.ko", "staging", Mini { modinfo: &["staging=Y"], ..Mini::default() });
     fs::write(folder.path("k/broken.ko.xz"), b"\xfd7zXZ\0 rubbish").unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.path("k/gone.ko")).unwrap();
     let ran = folder.check(&[]).exits(3);
     let k = text(&folder.path("k"));
     let want = format!(
         "{k}/bad.ko: refused with ENOENT\n{k}/staging.ko: loads, taints C\n\
-        3 modules on 6.12.0: 2 loads, 1 refused, 0 would crash, 1 unreadable\n"
+        3 modules on 6.12.0: 2 loads, 1 refused, 0 would crash, 2 unreadable\n"
     );
     assert!(ran.stdout.starts_with(&want), "{}", ran.stdout);
     for line in ["refused with ENOENT", "error[SYM-5]", "warning[LIC-2]"] {
@@ -475,9 +476,21 @@ fn sarif() {
     assert_eq!(invocation["executionSuccessful"], false);
     let told = invocation["toolExecutionNotifications"][0]["message"]["text"].as_str().unwrap();
     assert!(told.contains("/nonexistent/x.ko"), "{told}");
-    // A set without a finding is a document as well.
+    // So is what a directory holds and nobody can read, and a set of nothing else.
     let folder = Folder::new("");
-    folder.put("good.ko", "good", Mini::default());
+    std::os::unix::fs::symlink("nowhere", folder.path("k/gone.ko")).unwrap();
+    for modules in 0..2 {
+        let document = folder.check(&["--sarif"]).exits(3).json();
+        let invocation = &document["runs"][0]["invocations"][0];
+        assert_eq!(invocation["executionSuccessful"], false, "{modules} modules beside it: {document}");
+        let told = invocation["toolExecutionNotifications"][0]["message"]["text"].as_str().unwrap();
+        assert!(told.contains("gone.ko"), "{told}");
+        let array = folder.check(&["--json"]).exits(3).json();
+        assert_eq!(array.as_array().unwrap().len(), modules);
+        folder.put("good.ko", "good", Mini::default());
+    }
+    fs::remove_file(folder.path("k/gone.ko")).unwrap();
+    // A set without a finding is a document as well.
     assert_eq!(folder.check(&["--sarif"]).exits(0).json()["runs"][0]["results"], json!([]));
     assert_eq!(folder.check(&["--json"]).exits(0).json().as_array().unwrap().len(), 1);
 }

@@ -31,17 +31,15 @@ pub fn run(args: &Check) -> Result<Outcome, Error> {
     let mut errors = Vec::new();
     let set = search.into_set(|error| errors.push(error));
     errors.iter().for_each(report::error);
-    if set.is_empty() {
-        return Ok(Outcome::Input);
-    }
-    let outcome = if errors.is_empty() { Outcome::Done } else { Outcome::Input };
-    let Some(targets) = targets? else { return Ok(Outcome::Refused) };
+    let targets = if set.is_empty() { Some(Vec::new()) } else { targets? };
+    let Some(targets) = targets else { return Ok(Outcome::Refused) };
     // What ends with the process is given back sooner in one piece.
     let targets = ManuallyDrop::new(targets);
     let part = args.shard.map_or(0..set.len(), |shard| set.part(shard.part, shard.of));
     let threads = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, usize::from);
     let names = targets.iter().map(name).collect();
-    let mut printer = Printer::new(args, &set, names, outcome);
+    let mut printer = Printer::new(args, &set, names);
+    errors.iter().for_each(|error| printer.unreadable(error));
     printer.begin()?;
     let mut progress = Progress::new();
     run_set(&set, &targets, part, threads, &mut |event| match event {
@@ -129,10 +127,10 @@ struct Printer<'a> {
 }
 
 impl<'a> Printer<'a> {
-    fn new(args: &'a Check, set: &Set, kernels: Vec<String>, outcome: Outcome) -> Self {
+    fn new(args: &'a Check, set: &Set, kernels: Vec<String>) -> Self {
         Printer {
             args,
-            outcome,
+            outcome: Outcome::Done,
             brief: set.has_directory && !args.verbose,
             several_modules: set.has_directory || set.len() > 1,
             begun: false,
@@ -164,14 +162,19 @@ impl<'a> Printer<'a> {
         Ok(())
     }
 
+    /// Something that was named or found cannot be read.
+    fn unreadable(&mut self, error: &Error) {
+        self.sarif.unreadable(&error.to_string());
+        self.unreadable = self.unreadable.saturating_add(1);
+        self.outcome = Outcome::Input;
+    }
+
     fn print(&mut self, result: Result<Vec<Verdict>, Error>) -> Result<(), Error> {
         let verdicts = match result {
             Ok(verdicts) => verdicts,
             Err(error) => {
                 report::error(&error);
-                self.sarif.unreadable(&error.to_string());
-                self.unreadable = self.unreadable.saturating_add(1);
-                self.outcome = Outcome::Input;
+                self.unreadable(&error);
                 return Ok(());
             }
         };
