@@ -19,6 +19,12 @@ pub fn file_name(region: Region) -> String {
     format!("{}.bin", region.name())
 }
 
+/// The files that may be written into the folder `dir`.
+pub fn files(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let regions = Region::ALL.into_iter().map(file_name);
+    regions.chain([LAYOUT.to_owned()]).map(|name| dir.join(name))
+}
+
 /// Writes the regions and `layout.json` into the folder `dir`, which is made
 /// if need be. `layout.json` comes last, so that where it stands all is there.
 pub fn write(dir: &Path, load: &Load<'_>, document: &Document) -> Result<(), Error> {

@@ -232,6 +232,49 @@ fn a_device_or_a_pipe_is_written_to_and_stays_one() {
     assert_eq!(output.stdout, b"\x7fELF", "-o /dev/stdout: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// What is read, or written as well, would be lost: such an output is refused before anything is done.
+#[test]
+fn outputs_take_no_place_of_an_input_or_of_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str, from: &Path| {
+        fs::copy(from, dir.path().join(name)).unwrap();
+        text(&dir.path().join(name)).to_owned()
+    };
+    let kernel = common::fixtures(KERNEL);
+    let module = put("hello.ko", &ko(KERNEL, "hello"));
+    let (symtab, symvers) =
+        (put("kallsyms", &kernel.join("kallsyms")), put("symvers", &kernel.join("Module.symvers")));
+    let before = put("exporter.ko", &ko(KERNEL, "exporter"));
+    let linked = text(&dir.path().join("linked.ko")).to_owned();
+    symlink("hello.ko", &linked).unwrap();
+    let (elf, raw) = (text(&dir.path().join("out")).to_owned(), text(&dir.path().join("raw")).to_owned());
+    let [layout, memory] = ["layout.json", "text.bin"].map(|name| format!("{raw}/{name}"));
+    let roundabout =
+        format!("{}/../{}/hello.ko", text(dir.path()), text(Path::new(dir.path().file_name().unwrap())));
+    let was = names(dir.path());
+    for (outputs, about) in [
+        (&["-o", &module][..], "hello.ko"),
+        (&["-o", &roundabout], "hello.ko"),
+        (&["--map", &module], "hello.ko"),
+        (&["-o", &symtab], "kallsyms"),
+        (&["-o", &symvers], "symvers"),
+        (&["--map", &before], "exporter.ko"),
+        (&["-o", &elf, "--map", &elf], "out"),
+        (&["-o", &raw, "--format", "raw", "--map", &layout], "layout.json"),
+        (&["-o", &raw, "--format", "raw", "--map", &memory], "text.bin"),
+    ] {
+        let inputs = ["link", &linked, "--symtab", &symtab, "--symvers", &symvers, "--with", &before];
+        let ran = common::kmodld([&inputs[..], outputs].concat()).exits(2);
+        assert!(ran.stderr.contains(about) && ran.stderr.contains("lost"), "{outputs:?}: {}", ran.stderr);
+        assert_eq!(names(dir.path()), was, "{outputs:?}");
+    }
+    let ran = common::kmodld(["kernel", &symtab, "-o", &symtab]).exits(2);
+    assert!(ran.stderr.contains("kallsyms"), "{}", ran.stderr);
+    assert_eq!(fs::read(&module).unwrap(), fs::read(ko(KERNEL, "hello")).unwrap());
+    // A link is replaced, not followed; and a device keeps nothing.
+    link(KERNEL, "hello", &["-o", "/dev/null", "--map", "/dev/null"]).exits(0);
+}
+
 /// Who may write beside the output cannot make the program write elsewhere: it takes no name that exists.
 #[test]
 fn temporary_files_follow_no_links() {

@@ -8,10 +8,12 @@ use serde_json::json;
 use symres::Exports;
 
 use super::Outcome;
+use super::outputs::keep_apart;
 use crate::cli::KernelCommand;
 use crate::report::{self, one_line};
 
 pub fn run(args: &KernelCommand) -> Result<Outcome, Error> {
+    keep_apart(args.output.as_slice(), [args.path.as_path()])?;
     let kernel = Description::read(&args.path)?;
     if let Some(output) = &args.output {
         let records = kernel.to_records();

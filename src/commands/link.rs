@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use elf_layout::Findings;
 use finalize::Step;
@@ -14,15 +14,19 @@ use kmodld::load_map::load_map;
 use kmodld::{Error, Load, Loader, Place, Stage, elf_output, raw_output};
 
 use super::kernel_args::{cpu, prepare};
+use super::outputs::keep_apart;
 use super::{Beside, Outcome};
 use crate::cli::{Format, Link};
 use crate::report::{self, one_line};
 
 pub fn run(args: &Link) -> Result<Outcome, Error> {
+    let source = args.kernel.source();
+    let more = args.with.iter().chain(&args.live.memory).chain([&args.file]).map(PathBuf::as_path);
+    keep_apart(&outputs(args), source.paths().chain(more))?;
     // The module is read while the kernel is.
     let file = Beside::new(|| read_decompressed(&args.file));
     let release = || vermagic_release(file.get().as_ref().ok()?);
-    let loader = file.run(|| prepare(&args.kernel.source(), &args.live, &args.with, release));
+    let loader = file.run(|| prepare(&source, &args.live, &args.with, release));
     let bytes = file.into_result()?;
     let Some(loader) = loader? else { return Ok(Outcome::Refused) };
     // What ends with the process is given back sooner in one piece.
@@ -55,6 +59,15 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
     check_place(args, &load)?;
     finish(args, &loader, &load, &said)?;
     Ok(Outcome::Done)
+}
+
+/// The files that are to be written.
+fn outputs(args: &Link) -> Vec<PathBuf> {
+    let output = args.output.iter().flat_map(|output| match args.format {
+        Format::Elf => vec![output.clone()],
+        Format::Raw => raw_output::files(output).collect(),
+    });
+    output.chain(args.map.clone()).collect()
 }
 
 /// The stage asked for, else the furthest there is.

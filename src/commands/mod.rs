@@ -6,6 +6,7 @@ mod inspect;
 mod kernel;
 mod kernel_args;
 mod link;
+mod outputs;
 mod simulate;
 mod summary;
 

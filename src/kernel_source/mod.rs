@@ -93,6 +93,12 @@ pub struct Description {
 const CERTIFICATE: &str = "certificate-";
 
 impl KernelSource {
+    /// The files and trees that are named.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        let one = [&self.kernel, &self.symtab, &self.symvers, &self.config];
+        one.into_iter().flatten().chain(&self.keyring).map(PathBuf::as_path)
+    }
+
     /// Reads all files.
     pub fn describe(&self) -> Result<Description, Error> {
         let mut description = match &self.kernel {
