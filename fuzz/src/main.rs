@@ -220,8 +220,9 @@ fn worker(target: &'static Target, options: &Options, index: u64, notes: &Path) 
             None if Instant::now() >= end => break,
             _ => {}
         }
-        let input = target.mutant(&seeds, options.seed, number);
+        // First of all: making the mutant may fail, too.
         notes.write_all_at(&number.to_le_bytes(), 0).expect("a file to write");
+        let input = target.mutant(&seeds, options.seed, number);
         watched.store(number, Ordering::Relaxed);
         HEAP.reset_peak_usage();
         let before = HEAP.current_usage();

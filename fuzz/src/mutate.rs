@@ -151,8 +151,8 @@ fn header(random: &mut Rng, file: &mut [u8], sections: &[Section]) {
         (_, 0) => number(file, of(random, sections).header + offset, width).unwrap_or(0),
         (1, 1) => *of(random, &[0, 1, 2, 3, 4, 7, 8, 9, 14]),
         (2, _) => now ^ of(random, &[1, 2, 4, 0x10, 0x200, 0x10_0000, 0x20_0000]),
-        (3..6, 1) => file.len() as u64 - random.u64(..2),
-        (4 | 5, 2) => random.u64(..file.len() as u64),
+        (3..6, 1) => (file.len() as u64).wrapping_sub(random.u64(..2)),
+        (4 | 5, 2) => random.u64(..file.len().max(1) as u64),
         (6 | 7, 1) => random.u64(..sections.len() as u64 + 2),
         (8, 1 | 2) => 1 << random.u64(..64),
         _ => value(random, now),
@@ -451,6 +451,23 @@ fn line_at(text: &[u8], at: usize) -> std::ops::Range<usize> {
 mod tests {
     use super::*;
     use crate::{Kind, TARGETS};
+
+    /// A change before may have left nothing of the file.
+    #[test]
+    fn nothing_is_changed_as_well() {
+        let module = TARGETS.iter().find(|target| target.kind == Kind::Module).unwrap();
+        let (good, other) = ((module.seeds)().remove(0), (module.seeds)().remove(1));
+        let sections = sections(&good);
+        type Step = fn(&mut Rng, &mut [u8], &[Section]);
+        let steps: [Step; 8] = [header, swap_headers, symbol, relocation, modinfo, table, name, nobits];
+        for seed in 0..2000 {
+            let mut random = Rng::with_seed(seed);
+            steps.iter().for_each(|step| step(&mut random, &mut [], &sections));
+            graft(&mut random, &mut [], &sections, &other);
+            append(&mut random, &mut Vec::new(), &sections);
+            bytes(&mut random, Vec::new(), &other);
+        }
+    }
 
     /// Mutants must differ from what they were made of, come again for the same number, and most modules must
     /// still be ones: else nothing behind the first checks is ever reached.
