@@ -10,9 +10,14 @@ use memmap2::MmapMut;
 
 use crate::error::Error;
 use crate::image::{KEPT_MAX, map_again};
+use crate::mapped::Mapped;
 
 /// The kernel takes no module file larger than INT_MAX (VAL-4).
 const FILE_MAX: u64 = i32::MAX as u64;
+
+/// Files from this size in bytes on are mapped, where nobody can change them meanwhile: a copy would need memory that is
+/// not there yet. To read smaller ones into memory that is used again costs less.
+const MAPPED_MIN: usize = 1 << 20;
 
 /// The bytes of a file, or what came out of a compressed one.
 #[derive(Debug)]
@@ -32,7 +37,7 @@ impl AsRef<[u8]> for Bytes {
     }
 }
 
-/// Reads a file whole. Mapping it instead would hand a SIGBUS to whoever truncates it meanwhile.
+/// Reads a file whole.
 pub fn read(path: &Path) -> Result<Bytes, Error> {
     let mut buffers = Buffers::default();
     let content = buffers.read(path)?;
@@ -51,6 +56,8 @@ pub fn read_decompressed(path: &Path) -> Result<Bytes, Error> {
 pub struct Buffers {
     /// Large enough for the file; what is behind its end is of files before.
     file: Option<MmapMut>,
+    /// A large file, until the next.
+    mapped: Option<Mapped>,
     /// What tells its size only by being read.
     piped: Vec<u8>,
     /// What comes out of a compressed file.
@@ -62,6 +69,7 @@ pub struct Buffers {
 enum Where {
     /// So many bytes at the beginning of `file`.
     File(usize),
+    Mapped,
     Piped,
     Out,
 }
@@ -84,6 +92,7 @@ impl Buffers {
     fn content(&self, content: Where) -> &[u8] {
         match content {
             Where::File(len) => self.file.as_deref().and_then(|file| file.get(..len)).unwrap_or_default(),
+            Where::Mapped => self.mapped.as_deref().unwrap_or_default(),
             Where::Piped => &self.piped,
             Where::Out => &self.out,
         }
@@ -107,6 +116,17 @@ impl Buffers {
         // What is no plain file tells its size only by being read; nor do files of /proc.
         let size = if metadata.is_file() { metadata.len() } else { 0 };
         let size = usize::try_from(size).ok().filter(|s| *s as u64 <= FILE_MAX).ok_or_else(too_large)?;
+        self.mapped = None;
+        if size >= MAPPED_MIN {
+            match Mapped::new(file) {
+                Ok(mapped) if mapped.len() as u64 > FILE_MAX => return Err(too_large()),
+                Ok(mapped) => {
+                    self.mapped = Some(mapped);
+                    return Ok(Where::Mapped);
+                }
+                Err(unmapped) => file = unmapped,
+            }
+        }
         // What comes behind the size that a file had is not read, nor does the kernel (kernel_read_file).
         let end = size.max(1);
         let (mut room, _) = map_again(self.file.take(), end).map_err(failed)?;

@@ -25,6 +25,7 @@ pub mod keyring;
 pub mod load;
 pub mod load_map;
 pub mod loader;
+mod mapped;
 pub mod raw_output;
 pub mod running;
 pub mod sarif;

@@ -322,30 +322,88 @@ fn two_writers_of_one_file() {
     assert_eq!(names(dir.path()), ["both", "hello", "params"], "no temporary file is left");
 }
 
-/// Files are read, not mapped: one that shrinks meanwhile is a damaged module, not a crash.
+/// A module that shrinks while it is read is a damaged module, not a crash. Nor is a large one, which is mapped only while
+/// nobody writes to it.
 #[test]
 fn a_module_that_changes_while_it_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let module = dir.path().join("changing.ko");
-    let good = common::read(&ko(KERNEL, "params"));
-    fs::write(&module, &good).unwrap();
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let file = File::options().write(true).open(&module).unwrap();
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                for len in [0, 100, good.len() as u64 / 2] {
-                    file.set_len(len).unwrap();
+    for len in [0, LARGE] {
+        let mut good = common::read(&ko(KERNEL, "params"));
+        good.resize(good.len().max(len), 0);
+        fs::write(&module, &good).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let file = File::options().write(true).open(&module).unwrap();
+                    for len in [0, 100, good.len() as u64 / 2] {
+                        file.set_len(len).unwrap();
+                    }
+                    fs::write(&module, &good).unwrap();
                 }
-                fs::write(&module, &good).unwrap();
+            });
+            for _ in 0..40 {
+                let ran = common::kmodld(["inspect", text(&module)]);
+                assert!([0, 3].contains(&ran.code) && !ran.stderr.contains("panicked"), "{ran:?}");
             }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });
-        for _ in 0..40 {
-            let ran = common::kmodld(["inspect", text(&module)]);
-            assert!([0, 3].contains(&ran.code) && !ran.stderr.contains("panicked"), "{ran:?}");
-        }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// Files of this size are mapped.
+const LARGE: usize = 3 << 20;
+
+/// Who wants to write to a large module while it is mapped waits, and what tells kmodld so does not kill it.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_large_module_is_as_it_was_while_others_wait_to_write() {
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::time::Duration;
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let mut large = common::read(&ko(KERNEL, "hello"));
+    large.resize(LARGE, 0);
+    fs::write(path("large.ko"), &large).unwrap();
+    let link_to = |out: &str, symvers: &Path| {
+        let fixture = |name: &str| common::fixtures(KERNEL).join(name);
+        let mut program = common::program();
+        program.arg("link").arg(path("large.ko")).arg("-o").arg(path(out));
+        program.arg("--symtab").arg(fixture("kallsyms")).arg("--config").arg(fixture("config"));
+        program.arg("--symvers").arg(symvers).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let symvers = common::fixtures(KERNEL).join("Module.symvers");
+    ran(&link_to("alone", &symvers).wait_with_output().unwrap()).exits(0);
+    // This one has the module, and waits for what its kernel exports.
+    assert!(Command::new("mkfifo").arg(path("symvers")).status().unwrap().success());
+    let child = link_to("out", &path("symvers"));
+    let pid = child.id().to_string();
+    let has_lease = || {
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|lock| lock.contains("LEASE") && lock.split_whitespace().any(|word| word == pid))
+    };
+    let is_leased = (0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        has_lease()
     });
+    if !is_leased {
+        let system = Command::new("stat").args(["-f", "-c", "%T"]).arg(dir.path()).output().unwrap();
+        let system = String::from_utf8_lossy(&system.stdout).trim().to_owned();
+        assert!(!["ext2/ext3", "xfs", "btrfs", "tmpfs"].contains(&&*system), "no lease on {system}");
+        eprintln!("skipped: a_large_module_is_as_it_was_while_others_wait_to_write: {system} has no leases");
+    } else {
+        let now = File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path("large.ko"));
+        assert_eq!(now.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    }
+    let module = path("large.ko");
+    let truncates = std::thread::spawn(move || File::create(module));
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(truncates.is_finished(), !is_leased, "truncated while it is mapped");
+    fs::write(path("symvers"), common::read(&symvers)).unwrap();
+    ran(&child.wait_with_output().unwrap()).exits(0);
+    assert_eq!(common::read(&path("out")), common::read(&path("alone")));
+    assert!(truncates.join().unwrap().is_ok());
 }
 
 /// A pipe is a file like any other, and so is what never ends but for the limit.

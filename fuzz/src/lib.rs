@@ -3,6 +3,7 @@
 //! A [`Target`] is a parser with what must hold for every input, whatever its bytes: its body panics
 //! otherwise. The same bodies run under the driver of this package (`cargo run -p kmodld-fuzz`), under
 //! libFuzzer (`fuzz/libfuzzer`) and in plain `cargo test`. `docs/robustness.md` tells what that shows.
+#![forbid(unsafe_code)]
 #![allow(
     clippy::panic,
     clippy::unwrap_used,

@@ -16,6 +16,7 @@
 //! The crate does no I/O, prints nothing, keeps no state and treats every byte
 //! of its input as hostile.
 #![no_std]
+#![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 extern crate alloc;

@@ -3,6 +3,7 @@
 //! [`module_finalize()`] and [`prepare_coming_module`] are the order of it; every step is a function of its own that says what it changed
 //! ([`Record`]). What depends on the running system comes through [`RunningKernel`].
 #![no_std]
+#![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 extern crate alloc;

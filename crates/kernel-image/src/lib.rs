@@ -22,6 +22,7 @@
 //! decompressors, and these need std; without it, [`KernelImage::open_with`]
 //! takes the caller's own.
 #![no_std]
+#![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 extern crate alloc;

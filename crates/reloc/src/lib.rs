@@ -5,6 +5,7 @@
 //! architecture is one module behind [`Architecture`], registered in
 //! [`ARCHITECTURES`].
 #![no_std]
+#![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 extern crate alloc;

@@ -7,6 +7,7 @@
 //! - [`simplify::simplify_symbols`] gives every symbol of a module its value;
 //!   [`resolve`] holds the rules for one undefined symbol.
 #![no_std]
+#![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 extern crate alloc;
