@@ -3,6 +3,9 @@
 
 use std::io;
 use std::ops::Range;
+use std::slice::ChunksMut;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use elf_layout::bytes::align_up;
 use elf_layout::layout::PerRegion;
@@ -40,6 +43,64 @@ fn map_anon(len: usize) -> io::Result<MmapMut> {
     Ok(map)
 }
 
+/// Memory for an image, that of one which is no longer needed for example.
+#[derive(Debug)]
+pub struct Spare {
+    map: MmapMut,
+    is_zero: bool,
+}
+
+impl Spare {
+    /// Memory as large as any that is used again. Nothing of it is there yet.
+    pub(crate) fn fresh() -> Option<Self> {
+        // Of small pages: where large ones are cold, each takes milliseconds.
+        Some(Spare { map: MmapMut::map_anon(KEPT_MAX).ok()?, is_zero: true })
+    }
+}
+
+impl From<Image> for Spare {
+    fn from(image: Image) -> Self {
+        Spare { map: image.map, is_zero: false }
+    }
+}
+
+/// Memory that is brought in before it is needed, so that whoever fills it has no page faults. Threads share that, each
+/// as soon as it has nothing else to do.
+#[derive(Debug)]
+pub struct Touching<'m> {
+    pieces: Mutex<ChunksMut<'m, u8>>,
+    /// How many pieces are wanted.
+    left: AtomicUsize,
+}
+
+impl<'m> Touching<'m> {
+    /// Bytes of a piece.
+    const PIECE: usize = 128 << 10;
+
+    pub(crate) fn new(spare: Option<&'m mut Spare>) -> Self {
+        let memory = spare.map(|spare| &mut *spare.map).unwrap_or_default();
+        Touching { pieces: Mutex::new(memory.chunks_mut(Self::PIECE)), left: AtomicUsize::new(0) }
+    }
+
+    /// So many bytes will be needed.
+    pub fn want(&self, len: usize) {
+        self.left.store(len.div_ceil(Self::PIECE), Ordering::Relaxed);
+    }
+
+    /// Touches what is wanted and nobody else touches.
+    pub fn touch(&self) {
+        /// The smallest page there is.
+        const PAGE: usize = 4096;
+        let take =
+            || self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        while take().is_ok() {
+            let piece = self.pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
+            // Not by MADV_POPULATE_WRITE: threads that map other memory would wait for it.
+            piece.into_iter().flatten().step_by(PAGE).for_each(|byte| *byte = 0);
+        }
+    }
+}
+
 /// Regions as bytes. Each is as large as the kernel allocates it (LAYOUT-40).
 #[derive(Debug)]
 pub struct Image {
@@ -54,9 +115,9 @@ impl Image {
         Image::reusing(None, layout)
     }
 
-    /// As [`Image::new`], in the memory of an image that is no longer needed, if it is large enough: memory
-    /// that the system has to hand out anew costs more than zeroing what is there.
-    pub fn reusing(spare: Option<Image>, layout: &Layout) -> io::Result<Self> {
+    /// As [`Image::new`], in memory that is there already, if it is large enough: memory that the system has to hand out
+    /// anew costs more than zeroing what is there.
+    pub fn reusing(spare: Option<Spare>, layout: &Layout) -> io::Result<Self> {
         let mut ranges = PerRegion::default();
         let mut end = 0usize;
         for region in layout.regions() {
@@ -67,8 +128,9 @@ impl Image {
         }
         // An empty mapping is not allowed.
         let len = align_up(end.max(1) as u64, layout.page_size) as usize;
-        let (mut map, is_fresh) = map_again(spare.map(|image| image.map), len)?;
-        if !is_fresh {
+        let (spare, is_zero) = spare.map(|spare| (spare.map, spare.is_zero)).unzip();
+        let (mut map, is_fresh) = map_again(spare, len)?;
+        if !is_fresh && is_zero == Some(false) {
             map.get_mut(..len).unwrap_or_default().fill(0);
         }
         Ok(Image { map, ranges })

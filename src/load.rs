@@ -1,6 +1,6 @@
 //! The kernel's `load_module` on one page. What outlives one load is in [`crate::loader`].
 
-use elf_layout::elf::{EHDR_SIZE, RELA_SIZE, SHT_RELA};
+use elf_layout::elf::{EHDR_SIZE, RELA_SIZE, SHF_ALLOC, SHT_RELA};
 use elf_layout::ksymtab;
 use elf_layout::layout::{PerRegion, layout_sections, sections_inside};
 use elf_layout::place::move_module;
@@ -27,6 +27,7 @@ use symres::simplify::{simplify_symbols, write_symtab};
 use symres::{Export, ExportTable, Kernel, LoadFlags, Resolution, Taints};
 
 use crate::image::Image;
+use crate::kernel_source::unknown;
 use crate::loader::Workspace;
 use crate::running::Running;
 use crate::signing::{Unsigned, module_signature};
@@ -122,6 +123,18 @@ pub fn open<'d>(file: &'d [u8], kernel: &Kernel, flags: LoadFlags) -> Opened<'d>
     let expected = Expected { config, machines: &machines, ignore_modversions: flags.ignore_modversions };
     let module = has_header.then(|| elf_validity(signature.module, &expected, &mut said)).flatten();
     Opened { signature, unsigned, module, said }
+}
+
+/// About how many bytes of memory a module will fill: those that its file has for it.
+pub fn moved_bytes(file: &[u8]) -> usize {
+    let opened = open(file, &unknown(), LoadFlags::default());
+    let moved = opened.module.iter().flat_map(|module| {
+        let tables = [module.index().sym, module.index().str];
+        let sections = module.sections().iter().enumerate();
+        sections.filter(move |(i, s)| s.sh_flags & SHF_ALLOC != 0 || tables.contains(i))
+    });
+    let size = moved.fold(0u64, |sum, (_, section)| sum.saturating_add(section.sh_size));
+    usize::try_from(size).unwrap_or(usize::MAX).min(file.len())
 }
 
 /// A module in memory, as far as its load went.
@@ -315,7 +328,7 @@ fn allocate(
 ) -> Option<(Placement, Image)> {
     let mark = said.mark();
     let placement = place(arch, info, layout);
-    let image = Image::reusing(workspace.image.take(), layout);
+    let image = Image::reusing(workspace.spare.take(), layout);
     match (placement, image) {
         (Some(placement), Ok(image)) => Some((placement, image)),
         (None, _) => {

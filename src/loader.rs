@@ -12,7 +12,7 @@ use elf_layout::{Findings, Generation, Layout, LoadInfo, Memory, Placement, Regi
 use reloc::Architecture;
 use symres::{Exit, Init, Kernel, LoadedModule, Taint, Taints};
 
-use crate::image::Image;
+use crate::image::{Spare, Touching};
 use crate::load::{Args, Load, Opened, load_module};
 use crate::running::{Machine, Running};
 
@@ -31,13 +31,23 @@ pub enum Place {
 /// Memory that one load leaves to the next, for who loads many modules one after the other.
 #[derive(Debug, Default)]
 pub struct Workspace {
-    pub(crate) image: Option<Image>,
+    pub(crate) spare: Option<Spare>,
 }
 
 impl Workspace {
     /// Takes the memory of a load that is no longer needed.
     pub fn recycle(&mut self, load: Load<'_>) {
-        self.image = Some(load.image);
+        self.spare = Some(load.image.into());
+    }
+
+    /// With memory for a first load, none of it there yet.
+    pub fn fresh() -> Self {
+        Workspace { spare: Spare::fresh() }
+    }
+
+    /// Lets threads bring that memory in.
+    pub fn touching(&mut self) -> Touching<'_> {
+        Touching::new(self.spare.as_mut())
     }
 }
 

@@ -27,7 +27,7 @@ use std::time::Instant;
 use elf_layout::elf::{SHF_ALLOC, SHT_NOBITS, SHT_RELA, SHT_SYMTAB, SymFields};
 use elf_layout::place::move_module;
 use elf_layout::{Findings, ModuleFile, Placement};
-use kmodld::image::Image;
+use kmodld::image::{Image, Spare};
 use kmodld::load::{Args, LaidOut, Opened, lay_out};
 use kmodld::{Loader, Place, Stage, Workspace};
 use reloc::{Cpu, Symbols, apply_relocations};
@@ -128,7 +128,7 @@ impl<'d> Ready<'d> {
     /// Zeroed memory, `move_module` and `apply_relocations` with all checks. Returns the number of relocations.
     fn copy_and_apply(&mut self, image: &mut Option<Image>) -> u64 {
         let LaidOut { arch, mod_arch, info, layout } = &mut self.laid_out;
-        let memory = Image::reusing(image.take(), layout).unwrap();
+        let memory = Image::reusing(image.take().map(Spare::from), layout).unwrap();
         let memory = image.insert(memory);
         move_module(info, layout, &self.placement, memory);
         let Resolution { values, unknown, .. } = &mut self.resolution;

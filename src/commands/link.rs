@@ -9,9 +9,9 @@ use finalize::Step;
 use kmodld::document::Document;
 use kmodld::input::read_decompressed;
 use kmodld::kernel_source::vermagic_release;
-use kmodld::load::{Args, open};
+use kmodld::load::{Args, moved_bytes, open};
 use kmodld::load_map::load_map;
-use kmodld::{Error, Load, Loader, Place, Stage, elf_output, raw_output};
+use kmodld::{Error, Load, Loader, Place, Stage, Workspace, elf_output, raw_output};
 
 use super::kernel_args::{cpu, prepare};
 use super::outputs::keep_apart;
@@ -23,10 +23,20 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
     let source = args.kernel.source();
     let more = args.with.iter().chain(&args.live.memory).chain([&args.file]).map(PathBuf::as_path);
     keep_apart(&outputs(args), source.paths().chain(more))?;
-    // The module is read while the kernel is.
+    // While the kernel is read, the module is, and gets its memory.
     let file = Beside::new(|| read_decompressed(&args.file));
+    let mut workspace = Workspace::fresh();
+    let touching = workspace.touching();
+    let memory = Beside::new(|| {
+        touching.want(file.get().as_deref().map_or(0, moved_bytes));
+        touching.touch();
+    });
     let release = || vermagic_release(file.get().as_ref().ok()?);
-    let loader = file.run(|| prepare(&source, &args.live, &args.with, release));
+    let loader = memory.run(|| {
+        let loader = prepare(&source, &args.live, &args.with, release);
+        touching.touch();
+        loader
+    });
     let bytes = file.into_result()?;
     let Some(loader) = loader? else { return Ok(Outcome::Refused) };
     // What ends with the process is given back sooner in one piece.
@@ -50,7 +60,7 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
         None if args.place.region.is_empty() => Place::Kernel,
         None => Place::Regions(args.place.region.clone()),
     };
-    let load = loader.load(&opened, &how, &place, args.place.percpu, &mut said);
+    let load = loader.load_in(&mut workspace, &opened, &how, &place, args.place.percpu, &mut said);
     let Some(load) = load.filter(|_| !said.refused()) else {
         report::refusal(&args.file, &said, args.json)?;
         return Ok(Outcome::Refused);

@@ -516,7 +516,7 @@ pub fn newest() -> KernelConfig {
 }
 
 /// A kernel of which nothing is known but the rules: the newest whose rules are exact.
-fn unknown() -> Kernel {
+pub(crate) fn unknown() -> Kernel {
     Kernel::new(newest(), KernelParts::default())
 }
 
