@@ -345,3 +345,38 @@ fn ns_3_module_namespaces_since_6_16() {
         assert_eq!(said.refused(), !allowed, "NS-3, NS-5: 6.{minor}: {namespace}");
     }
 }
+
+/// Owners share one index where no name is there twice and each has its lines together, as modpost writes them; else
+/// each has its own. What is found is the same.
+#[test]
+fn owners_of_module_symvers_in_any_order() {
+    // Owner (a module is in a folder) and name, line by line.
+    let cases: [&[(&str, &str)]; 5] = [
+        &[("vmlinux", "k"), ("d/a", "x"), ("d/a", "y"), ("d/b-b", "z")],
+        &[("d/b-b", "z"), ("vmlinux", "k"), ("d/a", "x"), ("d/a", "y")],
+        &[("d/a", "x"), ("d/b-b", "z"), ("vmlinux", "k"), ("d/a", "y")],
+        &[("d/c", "x"), ("d/c", "y"), ("d/a", "x"), ("vmlinux", "k"), ("d/b-b", "y")],
+        &[("vmlinux", "x"), ("d/a", "x"), ("d/a", "x"), ("d/b-b", "k")],
+    ];
+    for lines in cases {
+        let line = |(owner, name): &(&str, &str)| format!("0x0000000a\t{name}\t{owner}\tEXPORT_SYMBOL\t\n");
+        let text: String = lines.iter().map(line).collect();
+        let symvers = Some(Symvers::parse(text.as_bytes()).unwrap());
+        let kernel = Kernel::new(config(), KernelParts { symvers, ..KernelParts::default() });
+        let module = |owner: &str| owner.strip_prefix("d/").map(|name| name.replace('-', "_"));
+        for name in ["k", "x", "y", "z", "none"] {
+            let owners: Vec<Option<String>> =
+                lines.iter().filter(|line| line.1 == name).map(|line| module(line.0)).collect();
+            let of_kernel = kernel.find_symbol(name.as_bytes(), true, b"").is_some();
+            assert_eq!(of_kernel, owners.contains(&None), "KSYM-2: {name} in\n{text}");
+            for unloaded in kernel.modules_not_loaded() {
+                let has = unloaded.exports.find(name.as_bytes(), true).is_some();
+                let owner = Some(String::from_utf8_lossy(&unloaded.name).into_owned());
+                assert_eq!(has, owners.contains(&owner), "{name} of {owner:?} in\n{text}");
+            }
+            let told = kernel.exporter_not_loaded(name.as_bytes());
+            let told = told.map(|told| String::from_utf8_lossy(told.module).into_owned());
+            assert_eq!(told, owners.into_iter().flatten().max(), "{name} in\n{text}");
+        }
+    }
+}

@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use elf_layout::ksymtab::ModuleExport;
 
-use crate::names::NameIndex;
+use crate::names::{NameIndex, Positions};
 
 /// One `struct kernel_symbol` and what stands beside it in other tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +150,8 @@ pub struct ExportTable {
     /// In which its own are among those of others.
     exports: Arc<Exports>,
     positions: Range<usize>,
-    index: NameIndex,
+    /// By position in `exports`.
+    index: Arc<NameIndex>,
     /// Its two tables, if the kernel's binary search and the index do not find the same.
     unsorted: Option<[Range<usize>; 2]>,
 }
@@ -158,15 +159,24 @@ pub struct ExportTable {
 impl ExportTable {
     /// Indexes these exports, in whatever order they are listed; each can be found.
     pub fn new(exports: Exports) -> Self {
-        let all = 0..exports.len();
-        ExportTable::of_part(Arc::new(exports), all)
+        ExportTable::of(Arc::new(exports))
     }
 
-    /// The same of those at some positions.
-    pub fn of_part(exports: Arc<Exports>, positions: Range<usize>) -> Self {
-        let first = positions.start;
-        let index = NameIndex::new(positions.len(), |p| exports.name(first.saturating_add(p as usize)));
-        ExportTable { exports, positions, index, unsorted: None }
+    /// As [`ExportTable::new`], of exports that others have as well.
+    pub(crate) fn of(exports: Arc<Exports>) -> Self {
+        let index = NameIndex::new(exports.len(), |p| exports.name(p as usize));
+        ExportTable { positions: 0..exports.len(), exports, index: Arc::new(index), unsorted: None }
+    }
+
+    /// The table of one among several owners, who has those at some positions of this one: found by the same index.
+    /// `None` if a name is there twice: nobody is to walk through what others export under it.
+    pub(crate) fn part(&self, positions: Range<usize>) -> Option<Self> {
+        self.index.is_unique().then(|| ExportTable { positions, ..self.clone() })
+    }
+
+    /// The positions of such a part.
+    pub(crate) fn positions(&self) -> Range<usize> {
+        self.positions.clone()
     }
 
     /// Indexes the records of a module in their order: `__ksymtab`, then `__ksymtab_gpl`; all in one table
@@ -198,20 +208,48 @@ impl ExportTable {
         self.exports.name(self.positions.start.saturating_add(position))
     }
 
+    /// The last position among [`ExportTable::iter`] that has this name.
+    pub(crate) fn find_last(&self, name: &[u8]) -> Option<usize> {
+        let last = self.index.find_last(name, |p| self.exports.name(p as usize));
+        last.and_then(|p| (p as usize).checked_sub(self.positions.start)).filter(|at| *at < self.len())
+    }
+
     /// Looks `name` up in `__ksymtab`, then, for GPL-compatible modules, in
     /// `__ksymtab_gpl` (SYM-30, SYM-31).
     pub fn find(&self, name: &[u8], gplok: bool) -> Option<Export<'_>> {
-        let usable = |position: usize| {
-            let export = self.exports.get(self.positions.start.saturating_add(position));
-            export.filter(|e| gplok || !e.gpl_only)
-        };
+        self.find_next(&mut Lookup::new(name), gplok)
+    }
+
+    /// As [`ExportTable::find`], for who asks several tables after each other.
+    pub(crate) fn find_next<'t>(&'t self, lookup: &mut Lookup<'t, '_>, gplok: bool) -> Option<Export<'t>> {
+        let name = lookup.name;
+        let usable = |export: &Export<'_>| gplok || !export.gpl_only;
         if let Some(tables) = &self.unsorted {
             let search = |table: &Range<usize>| bsearch(table.clone(), |at| self.name(at), name);
             // A GPL-only hit counts as none where one table has both (SYM-39).
-            return tables.iter().filter_map(search).find_map(usable);
+            let at = |position: usize| self.exports.get(self.positions.start.saturating_add(position));
+            return tables.iter().filter_map(search).filter_map(at).find(usable);
         }
-        let found = self.index.find(name, |p| self.name(p as usize));
-        found.filter_map(|p| usable(p as usize)).min_by_key(|e| e.gpl_only)
+        let found = match &lookup.last {
+            Some((index, found)) if Arc::ptr_eq(index, &self.index) => found.clone(),
+            _ => self.index.find(name, |p| self.exports.name(p as usize)),
+        };
+        lookup.last = Some((&self.index, found.clone()));
+        let found = found.map(|p| p as usize);
+        let own = found.filter(|p| self.positions.contains(p)).filter_map(|p| self.exports.get(p));
+        own.filter(usable).min_by_key(|e| e.gpl_only)
+    }
+}
+
+/// A name that several tables are asked for: an index that they share is asked once.
+pub(crate) struct Lookup<'t, 'n> {
+    name: &'n [u8],
+    last: Option<(&'t Arc<NameIndex>, Positions<'t>)>,
+}
+
+impl<'n> Lookup<'_, 'n> {
+    pub(crate) fn new(name: &'n [u8]) -> Self {
+        Lookup { name, last: None }
     }
 }
 

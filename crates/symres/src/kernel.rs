@@ -11,10 +11,9 @@ use elf_layout::KernelConfig;
 
 use crate::btf::BaseBtf;
 use crate::early::BootParams;
-use crate::exports::{Export, ExportTable, Exports};
+use crate::exports::{Export, ExportTable, Exports, Lookup};
 use crate::kallsyms::{KernelSymbol, KernelSymbols};
 use crate::lifecycle::{History, ModuleState};
-use crate::names::NameIndex;
 use crate::symvers::Symvers;
 use crate::taint::Taints;
 
@@ -169,12 +168,20 @@ impl Kernel {
             parts.iter().for_each(|part| all.set_addresses(part.clone(), address));
         }
         let all = Arc::new(all);
-        let table = |parts: Vec<Range<usize>>| match parts.as_slice() {
-            // modpost writes what one module exports line after line.
-            [part] => ExportTable::of_part(Arc::clone(&all), part.clone()),
-            several => ExportTable::new(several.iter().flat_map(|part| all.part(part.clone())).collect()),
+        let table = ExportTable::of(Arc::clone(&all));
+        // modpost writes what one module exports line after line, and no name twice: then one index serves all owners.
+        let part = |parts: &Vec<Range<usize>>| match parts.as_slice() {
+            [part] => table.part(part.clone()),
+            _ => None,
         };
-        let tables = described.into_iter().map(|(owner, parts)| (owner, table(parts)));
+        let shared: Option<Vec<ExportTable>> = described.values().map(part).collect();
+        let own = |parts: &Vec<Range<usize>>| {
+            let exports = parts.iter().flat_map(|part| all.part(part.clone()));
+            ExportTable::new(exports.collect())
+        };
+        let is_shared = shared.is_some();
+        let tables = shared.unwrap_or_else(|| described.values().map(own).collect());
+        let tables = described.into_keys().zip(tables);
         let (of_unloaded, mut of_owner): (BTreeMap<_, _>, BTreeMap<_, _>) =
             tables.partition(|(owner, _)| is_unloaded(owner));
         if let Some(exports) = parts.exports {
@@ -200,7 +207,7 @@ impl Kernel {
         let modules = loaded.iter().rev().map(|name| module(name, exports_of(name), true)).collect();
         let unloaded =
             of_unloaded.into_iter().filter_map(|(name, exports)| Some(module(&name?, exports, false)));
-        let unloaded = Unloaded::new(unloaded.collect());
+        let unloaded = Unloaded::new(unloaded.collect(), is_shared.then_some(table));
         let (release, vermagic, machine) = (parts.release, parts.vermagic, parts.machine);
         Kernel {
             release,
@@ -269,11 +276,12 @@ impl Kernel {
     /// `find_symbol`: the kernel's tables, then those of each module, newest
     /// first (SYM-30). `but` is the module being loaded, which is not searched (DEP-6).
     pub fn find_symbol(&self, name: &[u8], gplok: bool, but: &[u8]) -> Option<(Owner<'_>, Export<'_>)> {
-        if let Some(export) = self.exports.find(name, gplok) {
+        let mut lookup = Lookup::new(name);
+        if let Some(export) = self.exports.find_next(&mut lookup, gplok) {
             return Some((Owner::Vmlinux, export));
         }
-        let others = self.modules().filter(|m| *m.name != *but);
-        others.into_iter().find_map(|m| Some((Owner::Module(&m.name), m.exports.find(name, gplok)?)))
+        let mut others = self.modules().filter(|m| *m.name != *but);
+        others.find_map(|m| Some((Owner::Module(&m.name), m.exports.find_next(&mut lookup, gplok)?)))
     }
 
     /// The loaded module of that name.
@@ -308,33 +316,35 @@ impl Kernel {
 #[derive(Debug, Default)]
 struct Unloaded {
     modules: Vec<Arc<LoadedModule>>,
-    /// All exports: position of the module, and in its table.
-    exports: Vec<(u32, u32)>,
-    index: NameIndex,
+    /// Which of all exports each has, in order.
+    parts: Vec<Range<usize>>,
+    /// Those of all modules.
+    exports: ExportTable,
 }
 
 impl Unloaded {
-    fn new(modules: Vec<Arc<LoadedModule>>) -> Self {
-        let mut exports = Vec::new();
-        for (at, module) in (0..).zip(&modules) {
-            exports.extend((0..).zip(module.exports.iter()).map(|(n, _)| (at, n)));
+    /// Of modules whose exports are parts of one table, if there is such a one.
+    fn new(mut modules: Vec<Arc<LoadedModule>>, table: Option<ExportTable>) -> Self {
+        if let Some(exports) = table {
+            modules.sort_by_key(|module| module.exports.positions().start);
+            let parts = modules.iter().map(|module| module.exports.positions()).collect();
+            return Unloaded { modules, parts, exports };
         }
-        let index = NameIndex::new(exports.len(), |p| name_at(&modules, &exports, p));
-        Unloaded { modules, exports, index }
+        let (mut exports, mut parts) = (Exports::default(), Vec::new());
+        for module in &modules {
+            let from = exports.len();
+            module.exports.iter().for_each(|export| exports.push(export));
+            parts.push(from..exports.len());
+        }
+        Unloaded { modules, parts, exports: ExportTable::new(exports) }
     }
 
     /// The last module that exports `name`.
     fn exporter(&self, name: &[u8]) -> Option<&Arc<LoadedModule>> {
-        let last = self.index.find_last(name, |p| name_at(&self.modules, &self.exports, p))?;
-        let (module, _) = self.exports.get(last as usize)?;
-        self.modules.get(*module as usize)
+        let position = self.exports.find_last(name)?;
+        let at = self.parts.partition_point(|part| part.end <= position);
+        self.modules.get(at).filter(|_| self.parts.get(at).is_some_and(|part| part.contains(&position)))
     }
-}
-
-fn name_at<'m>(modules: &'m [Arc<LoadedModule>], exports: &[(u32, u32)], position: u32) -> &'m [u8] {
-    let export = exports.get(position as usize);
-    let name = export.and_then(|(module, n)| Some(modules.get(*module as usize)?.exports.name(*n as usize)));
-    name.unwrap_or(&[])
 }
 
 /// Exports without a Module.symvers: symbols that have a `__ksymtab_` label. Without

@@ -62,6 +62,11 @@ impl NameIndex {
         index
     }
 
+    /// Is no name there twice?
+    pub fn is_unique(&self) -> bool {
+        self.next.is_empty()
+    }
+
     /// All positions whose name is `name`, in order.
     pub fn find<'i, 'n>(&'i self, name: &[u8], name_of: impl Fn(u32) -> &'n [u8]) -> Positions<'i> {
         let (first, last) = self.ends(name, name_of).unwrap_or((NONE, NONE));
