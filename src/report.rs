@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
-use anstream::AutoStream;
+use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 use elf_layout::Findings;
 use kmodld::Error;
@@ -44,7 +44,9 @@ fn drives(c: char) -> bool {
 }
 
 fn escaped(text: &str, is_bad: impl Fn(char) -> bool) -> Cow<'_, str> {
-    if !text.contains(&is_bad) {
+    // Nothing else is in nearly every text.
+    let is_printable = text.bytes().all(|b| (b' '..=b'~').contains(&b));
+    if is_printable || !text.contains(&is_bad) {
         return Cow::Borrowed(text);
     }
     let shown = |c: char| if is_bad(c) { c.escape_default().to_string() } else { c.to_string() };
@@ -110,17 +112,30 @@ pub fn error(error: &Error) {
 }
 
 fn say(severity: &str, text: &str) {
-    let style = colour(severity);
-    on_stderr(|err| writeln!(err, "{style}{severity}{style:#}: {}", one_line(text)));
+    on_stderr(|err, colours| {
+        let style = colours.of(colour(severity));
+        writeln!(err, "{style}{severity}{style:#}: {}", one_line(text))
+    });
+}
+
+/// Are there any?
+#[derive(Clone, Copy, Debug)]
+struct Colours(bool);
+
+impl Colours {
+    fn of(self, style: Style) -> Style {
+        if self.0 { style } else { Style::new() }
+    }
 }
 
 /// Writes a text to stderr in one piece, with colours if it is a terminal. There may be thousands of lines, and every
-/// write to stderr is a system call; a stream that leaves out colours makes one for each piece between them.
-fn on_stderr(write: impl FnOnce(&mut AutoStream<Vec<u8>>) -> std::io::Result<()>) {
+/// write to stderr is a system call.
+fn on_stderr(write: impl FnOnce(&mut Vec<u8>, Colours) -> std::io::Result<()>) {
     let stderr = std::io::stderr();
-    let mut text = AutoStream::new(Vec::new(), AutoStream::choice(&stderr));
+    let mut text = Vec::new();
+    let colours = Colours(AutoStream::choice(&stderr) != ColorChoice::Never);
     // Nobody is left to tell that stderr is closed.
-    let _ = write(&mut text).and_then(|()| stderr.lock().write_all(&text.into_inner()));
+    let _ = write(&mut text, colours).and_then(|()| stderr.lock().write_all(&text));
 }
 
 /// A warning on stderr.
@@ -135,22 +150,27 @@ pub fn note(text: &str) {
 
 /// Findings on stderr, each with what the kernel would log.
 pub fn findings(file: &str, findings: &[FindingEntry]) {
-    on_stderr(|err| findings.iter().try_for_each(|f| write_finding(err, file, f)));
+    on_stderr(|err, colours| findings.iter().try_for_each(|f| write_finding(err, colours, file, f)));
 }
 
 /// One finding on stderr, without what the kernel would log.
 pub fn reason(what: &str, f: &FindingEntry) {
     let errno = f.errno.map_or(String::new(), |e| format!(" ({e})"));
-    let style = colour(f.severity);
     let text = one_line(&f.explanation);
-    on_stderr(|err| {
+    on_stderr(|err, colours| {
+        let (style, bold) = (colours.of(colour(f.severity)), colours.of(BOLD));
         writeln!(err, "{style}{}[{}]{style:#}: {}: {text}{errno}", f.severity, f.code, one_line(what))?;
-        f.hint.iter().try_for_each(|hint| writeln!(err, "    {BOLD}hint{BOLD:#}: {}", one_line(hint)))
+        f.hint.iter().try_for_each(|hint| writeln!(err, "    {bold}hint{bold:#}: {}", one_line(hint)))
     });
 }
 
-fn write_finding(err: &mut impl Write, file: &str, f: &FindingEntry) -> std::io::Result<()> {
-    let style = colour(f.severity);
+fn write_finding(
+    err: &mut impl Write,
+    colours: Colours,
+    file: &str,
+    f: &FindingEntry,
+) -> std::io::Result<()> {
+    let (style, bold) = (colours.of(colour(f.severity)), colours.of(BOLD));
     let errno = f.errno.map_or(String::new(), |e| format!(" ({e})"));
     let text = format!("{file}: {}: {}{errno}", f.subject, f.explanation);
     writeln!(err, "{style}{}[{}]{style:#}: {}", f.severity, f.code, one_line(&text))?;
@@ -158,7 +178,7 @@ fn write_finding(err: &mut impl Write, file: &str, f: &FindingEntry) -> std::io:
         writeln!(err, "    kernel: {}", one_line(line))?;
     }
     if let Some(hint) = &f.hint {
-        writeln!(err, "    {BOLD}hint{BOLD:#}: {}", one_line(hint))?;
+        writeln!(err, "    {bold}hint{bold:#}: {}", one_line(hint))?;
     }
     if f.stops_here {
         writeln!(err, "    the kernel stops here")?;
