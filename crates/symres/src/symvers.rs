@@ -116,11 +116,16 @@ fn parse_line<'t>(fields: &[&'t [u8]]) -> Result<(&'t [u8], Export<'t>), &'stati
     if !export.starts_with(b"EXPORT_") {
         return Err("no EXPORT_SYMBOL field");
     }
-    let crc = crc.strip_prefix(b"0x").and_then(|hex| core::str::from_utf8(hex).ok());
-    let crc = crc.and_then(|hex| u32::from_str_radix(hex, 16).ok()).ok_or("no CRC")?;
+    let crc = crc.strip_prefix(b"0x").and_then(hex_u32).ok_or("no CRC")?;
     let is_gpl = || memchr::memmem::find(export, b"_GPL").is_some();
     let gpl_only = export == b"EXPORT_SYMBOL_GPL" || (export != b"EXPORT_SYMBOL" && is_gpl());
     Ok((owner, Export { name, address: None, crc: Some(crc), gpl_only, namespace }))
+}
+
+/// One to eight hexadecimal digits.
+fn hex_u32(digits: &[u8]) -> Option<u32> {
+    let push = |value, digit: &u8| Some(value << 4 | char::from(*digit).to_digit(16)?);
+    Some(digits).filter(|digits| (1..=8).contains(&digits.len()))?.iter().try_fold(0u32, push)
 }
 
 #[cfg(test)]
@@ -147,6 +152,9 @@ mod tests {
             (&b"0x1\ta\tvmlinux\tEXPORT_SYMBOL\t\nrubbish\n"[..], 2),
             (b"12\ta\tvmlinux\tEXPORT_SYMBOL\t\n", 1),
             (b"0x100000000\ta\tvmlinux\tEXPORT_SYMBOL\t\n", 1),
+            (b"0x\ta\tvmlinux\tEXPORT_SYMBOL\t\n", 1),
+            (b"0x+1\ta\tvmlinux\tEXPORT_SYMBOL\t\n", 1),
+            (b"0xffffffff\ta\tvmlinux\tEXPORT_SYMBOL\t\n0x0000000g\tb\tvmlinux\tEXPORT_SYMBOL\t\n", 2),
             (b"0x1\ta\tvmlinux\tSYMBOL\n", 1),
         ] {
             match Symvers::parse(text) {
