@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use elf_layout::ksymtab::ModuleExport;
 
-use crate::names::{NameIndex, Positions};
+use crate::names::NameIndex;
 
 /// One `struct kernel_symbol` and what stands beside it in other tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,21 +230,27 @@ impl ExportTable {
             let at = |position: usize| self.exports.get(self.positions.start.saturating_add(position));
             return tables.iter().filter_map(search).filter_map(at).find(usable);
         }
-        let found = match &lookup.last {
-            Some((index, found)) if Arc::ptr_eq(index, &self.index) => found.clone(),
-            _ => self.index.find(name, |p| self.exports.name(p as usize)),
+        let ends = match lookup.last {
+            Some((index, ends)) if Arc::ptr_eq(index, &self.index) => ends,
+            _ => self.index.ends(name, |p| self.exports.name(p as usize)),
         };
-        lookup.last = Some((&self.index, found.clone()));
-        let found = found.map(|p| p as usize);
-        let own = found.filter(|p| self.positions.contains(p)).filter_map(|p| self.exports.get(p));
-        own.filter(usable).min_by_key(|e| e.gpl_only)
+        lookup.last = Some((&self.index, ends));
+        let (first, last) = ends?;
+        let own = |p: u32| {
+            self.exports.get(p as usize).filter(|_| self.positions.contains(&(p as usize))).filter(usable)
+        };
+        // Nearly every name is there once.
+        if first == last {
+            return own(first);
+        }
+        self.index.between(first, last).filter_map(own).min_by_key(|e| e.gpl_only)
     }
 }
 
 /// A name that several tables are asked for: an index that they share is asked once.
 pub(crate) struct Lookup<'t, 'n> {
     name: &'n [u8],
-    last: Option<(&'t Arc<NameIndex>, Positions<'t>)>,
+    last: Option<(&'t Arc<NameIndex>, Option<(u32, u32)>)>,
 }
 
 impl<'n> Lookup<'_, 'n> {

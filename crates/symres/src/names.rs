@@ -70,6 +70,11 @@ impl NameIndex {
     /// All positions whose name is `name`, in order.
     pub fn find<'i, 'n>(&'i self, name: &[u8], name_of: impl Fn(u32) -> &'n [u8]) -> Positions<'i> {
         let (first, last) = self.ends(name, name_of).unwrap_or((NONE, NONE));
+        self.between(first, last)
+    }
+
+    /// The positions of one name, by its first and last.
+    pub fn between(&self, first: u32, last: u32) -> Positions<'_> {
         Positions { next: &self.next, at: first, last }
     }
 
@@ -78,7 +83,8 @@ impl NameIndex {
         self.ends(name, name_of).map(|(_, last)| last)
     }
 
-    fn ends<'n>(&self, name: &[u8], name_of: impl Fn(u32) -> &'n [u8]) -> Option<(u32, u32)> {
+    /// First and last position of a name.
+    pub fn ends<'n>(&self, name: &[u8], name_of: impl Fn(u32) -> &'n [u8]) -> Option<(u32, u32)> {
         // A name longer than any in the table is not hashed: hostile files hold huge ones.
         if name.len() > self.longest || self.table.is_empty() {
             return None;
