@@ -166,11 +166,11 @@ impl<'a> Run<'a> {
 
     /// All passes.
     fn passes(&self) {
-        let names = |t: &'a Target<'a>| t.loader.kernel.modules_not_loaded().map(|m| &*m.name);
-        let exporters: HashSet<&[u8]> = self.targets.iter().flat_map(names).collect();
-        let exports = |index: &usize| exporters.contains(&*super::set::name_of(self.set.file(*index)));
+        let unloaded = self.targets.iter().flat_map(|t| t.loader.kernel.modules_not_loaded());
+        let exporters: HashSet<usize> = unloaded.flat_map(|m| self.set.all_named(&m.name)).copied().collect();
         // Those that others need come first: then the rest need not wait for them.
-        let (mut list, others): (Vec<usize>, Vec<usize>) = self.part.clone().partition(exports);
+        let (mut list, others): (Vec<usize>, Vec<usize>) =
+            self.part.clone().partition(|index| exporters.contains(index));
         list.extend(others);
         let mut judges_all = true;
         while !list.is_empty() {

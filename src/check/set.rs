@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use foldhash::fast::RandomState;
+
 use crate::error::Error;
 
 /// How names of module files end.
@@ -20,7 +22,7 @@ const SHARES: usize = 64;
 pub struct Set {
     files: Vec<PathBuf>,
     /// By the name that a file's name gives its module: the files, best first (SET-2).
-    by_name: HashMap<Vec<u8>, Vec<usize>>,
+    by_name: HashMap<Vec<u8>, Vec<usize>, RandomState>,
     /// Was a directory named?
     pub has_directory: bool,
 }
@@ -140,7 +142,12 @@ impl Set {
 
     /// The file that modprobe would take for a module of this name (SET-2).
     pub fn named(&self, module: &[u8]) -> Option<usize> {
-        self.by_name.get(module)?.first().copied()
+        self.all_named(module).first().copied()
+    }
+
+    /// All files whose names give this module, best first.
+    pub fn all_named(&self, module: &[u8]) -> &[usize] {
+        self.by_name.get(module).map_or(&[], Vec::as_slice)
     }
 
     /// Is this file preferred to others (SET-2)?
@@ -159,7 +166,7 @@ impl Set {
 }
 
 /// `snd_hda_intel` of `.../snd-hda-intel.ko.xz`: the name that kbuild gave the module.
-pub fn name_of(file: &Path) -> Vec<u8> {
+fn name_of(file: &Path) -> Vec<u8> {
     let name = file.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
     let end = ENDINGS.iter().find_map(|ending| name.strip_suffix(ending.as_bytes()));
     end.unwrap_or(name).iter().map(|b| if *b == b'-' { b'_' } else { *b }).collect()
