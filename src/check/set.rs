@@ -114,6 +114,7 @@ impl<'a> Search<'a> {
                 complain(Error::unusable(path, what));
             }
         }
+        set.by_name.reserve(set.files.len());
         for (index, file) in set.files.iter().enumerate() {
             set.by_name.entry(name_of(file)).or_default().push(index);
         }

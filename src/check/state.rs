@@ -1,6 +1,6 @@
 //! What the threads of a run know of the set so far: verdicts that wait for their turn, and which of them stay.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -29,7 +29,8 @@ struct Outcome {
 /// One module on one kernel.
 #[derive(Debug, Default)]
 struct Cell {
-    verdict: Option<Verdict>,
+    /// Most are handed over at once: no room for them all.
+    verdict: Option<Box<Verdict>>,
     outcome: Option<Outcome>,
     /// The modules loaded before it were those of the files, not those of Module.symvers.
     exact: bool,
@@ -56,7 +57,7 @@ impl View<'_> {
     fn take(&mut self, index: usize) -> Option<Verdict> {
         let verdict = self.cells.get_mut(index)?.verdict.take()?;
         self.held = self.held.saturating_sub(verdict.weight());
-        Some(verdict)
+        Some(*verdict)
     }
 
     /// A module was judged; the verdict is kept if it is given.
@@ -64,7 +65,7 @@ impl View<'_> {
         self.take(index);
         self.held = self.held.saturating_add(verdict.as_ref().map_or(0, Verdict::weight));
         let Some(cell) = self.cells.get_mut(index) else { return };
-        cell.verdict = verdict;
+        cell.verdict = verdict.map(Box::new);
         if !cell.settled {
             (cell.outcome, cell.exact) = (Some(outcome), exact);
         }
@@ -134,7 +135,7 @@ impl View<'_> {
 #[derive(Debug)]
 pub struct State<'s> {
     views: Vec<View<'s>>,
-    unreadable: Vec<Option<Error>>,
+    unreadable: BTreeMap<usize, Error>,
     part: Range<usize>,
     /// The next file to tell about.
     head: usize,
@@ -158,11 +159,9 @@ impl<'s> State<'s> {
             cells.resize_with(set.len(), Cell::default);
             View { kernel, catalog: Catalog::new(set), cells, held: 0 }
         });
-        let mut unreadable = Vec::new();
-        unreadable.resize_with(set.len(), || None);
         State {
             views: views.collect(),
-            unreadable,
+            unreadable: BTreeMap::new(),
             head: part.start,
             progress: (0, part.len()),
             part,
@@ -216,16 +215,14 @@ impl<'s> State<'s> {
                 *cell = Cell { outcome: Some(Outcome::default()), exact: true, settled: true, verdict: None };
             }
         }
-        if let Some(slot) = self.unreadable.get_mut(index) {
-            *slot = Some(error);
-        }
+        self.unreadable.insert(index, error);
     }
 
     /// Hands over everything whose turn has come.
     pub fn advance(&mut self) {
         while self.part.contains(&self.head) {
             let index = self.head;
-            if let Some(error) = self.unreadable.get_mut(index).and_then(Option::take) {
+            if let Some(error) = self.unreadable.remove(&index) {
                 self.ready.push_back((Err(error), 0));
                 self.head = index.saturating_add(1);
                 continue;
