@@ -104,8 +104,12 @@ impl Buffers {
         out.clear();
         let packed = decompress(self.content(file), &mut out, FILE_MAX);
         self.out = out;
-        let packed = packed.map_err(|(format, why)| Error::Decompress { path: path.into(), format, why })?;
-        Ok(if packed { Where::Out } else { file })
+        if packed.map_err(|(format, why)| Error::Decompress { path: path.into(), format, why })? {
+            // Nobody needs to wait for what is not looked at any more.
+            self.mapped = None;
+            return Ok(Where::Out);
+        }
+        Ok(file)
     }
 
     fn read(&mut self, path: &Path) -> Result<Where, Error> {
