@@ -230,12 +230,11 @@ impl ExportTable {
             let at = |position: usize| self.exports.get(self.positions.start.saturating_add(position));
             return tables.iter().filter_map(search).filter_map(at).find(usable);
         }
-        let ends = match lookup.last {
-            Some((index, ends)) if Arc::ptr_eq(index, &self.index) => ends,
-            _ => self.index.ends(name, |p| self.exports.name(p as usize)),
-        };
-        lookup.last = Some((&self.index, ends));
-        let (first, last) = ends?;
+        if !lookup.index.is_some_and(|index| Arc::ptr_eq(index, &self.index)) {
+            lookup.index = Some(&self.index);
+            lookup.ends = self.index.ends(name, |p| self.exports.name(p as usize));
+        }
+        let (first, last) = lookup.ends?;
         let own = |p: u32| {
             self.exports.get(p as usize).filter(|_| self.positions.contains(&(p as usize))).filter(usable)
         };
@@ -250,12 +249,14 @@ impl ExportTable {
 /// A name that several tables are asked for: an index that they share is asked once.
 pub(crate) struct Lookup<'t, 'n> {
     name: &'n [u8],
-    last: Option<(&'t Arc<NameIndex>, Option<(u32, u32)>)>,
+    /// The last index that was asked, and its answer.
+    index: Option<&'t Arc<NameIndex>>,
+    ends: Option<(u32, u32)>,
 }
 
 impl<'n> Lookup<'_, 'n> {
     pub(crate) fn new(name: &'n [u8]) -> Self {
-        Lookup { name, last: None }
+        Lookup { name, index: None, ends: None }
     }
 }
 
