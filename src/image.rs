@@ -82,8 +82,9 @@ impl<'m> Touching<'m> {
         Touching { pieces: Mutex::new(memory.chunks_mut(Self::PIECE)), left: AtomicUsize::new(0) }
     }
 
-    /// So many bytes will be needed.
+    /// So many bytes will be needed. Of more than there are none will be.
     pub fn want(&self, len: usize) {
+        let len = Some(len).filter(|len| *len <= KEPT_MAX).unwrap_or(0);
         self.left.store(len.div_ceil(Self::PIECE), Ordering::Relaxed);
     }
 

@@ -32,10 +32,10 @@ impl Mapped {
         }
         // SAFETY: the bytes of a mapping must not change, nor may its pages go, while there are references to them.
         // Whoever could do that has the file open for writing, maps it so, or truncates it by name. Where a read lease is
-        // given there is nobody who has; while it is held, the kernel makes whoever comes wait (without O_NONBLOCK, or
-        // else refuses). A lease lasts as long as the open file does, which both fields keep, and for at most
-        // /proc/sys/fs/lease-break-time (45 s) after somebody came; SECURITY.md tells what follows. `Mmap` cannot be
-        // written.
+        // given there is nobody who has; while it is held, the kernel makes whoever comes wait (with O_NONBLOCK it
+        // refuses), and on these file systems all come to this kernel. A lease lasts as long as the open file does, which
+        // both fields keep, and for at most /proc/sys/fs/lease-break-time (45 s) after somebody came; SECURITY.md tells
+        // what follows. Nothing here writes to the mapping.
         let map = unsafe { Mmap::map(&file) };
         match map {
             Ok(map) if bring_in(&map).is_ok() => Ok(Mapped { map, _leased: file }),
