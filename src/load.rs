@@ -8,8 +8,8 @@ use elf_layout::signature::SignatureTail;
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{
-    Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, Memory, ModuleFile, Placement, SectionPlace,
-    Severity,
+    Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, Machine, Memory, ModuleFile, Placement,
+    SectionPlace, Severity,
 };
 use finalize::finalizer::LoadFacts;
 use finalize::parse_args::{ParamEnv, parse_args};
@@ -17,7 +17,7 @@ use finalize::{
     Finalizer, Patch, Record, RunningKernel, RuntimeState, Step, module_finalize, post_relocation,
     prepare_coming_module, refuse_without_ftrace_plt, struct_module,
 };
-use reloc::{ARCHITECTURES, Architecture, Cpu, ModArch, ModPltSec, Symbols, apply_relocations, architecture};
+use reloc::{Architecture, Cpu, MACHINES, ModArch, ModPltSec, Symbols, apply_relocations, architecture};
 use symres::btf::btf_module_notify;
 use symres::early::{
     already_loaded, check_export_symbol_versions, check_modinfo_taints, early_mod_check,
@@ -118,9 +118,9 @@ pub fn open<'d>(file: &'d [u8], kernel: &Kernel, flags: LoadFlags) -> Opened<'d>
         said.end_stage(mark);
     }
     let (signature, unsigned) = module_signature(file, kernel, flags, &mut said);
-    let all: Vec<u16> = ARCHITECTURES.iter().map(|a| a.e_machine()).collect();
-    let machines = kernel.machine.map_or(all, |m| vec![m]);
-    let expected = Expected { config, machines: &machines, ignore_modversions: flags.ignore_modversions };
+    let known = MACHINES;
+    let machine = kernel.machine.and_then(|number| Machine::find(known, number));
+    let expected = Expected { config, machine, known, ignore_modversions: flags.ignore_modversions };
     let module = has_header.then(|| elf_validity(signature.module, &expected, &mut said)).flatten();
     Opened { signature, unsigned, module, said }
 }

@@ -16,6 +16,7 @@ use crate::elf::{
     SHT_SYMTAB, SectionHeader64, Shdr, Sym, SymFields,
 };
 use crate::finding::{Errno, Finding, Findings, Severity, Subject};
+use crate::machine::Machine;
 use crate::module_file::{ModuleFile, SectionIndex};
 
 /// Name of the section that holds the module's `struct module`.
@@ -29,8 +30,10 @@ const UNNAMED: &str = "(missing .modinfo section or name field)";
 pub struct Expected<'k> {
     /// The kernel's version and configuration.
     pub config: &'k KernelConfig,
-    /// EM_* values that this kernel takes.
-    pub machines: &'k [u16],
+    /// The machine whose modules this kernel takes; `None` if that is not known, and any of those known will do.
+    pub machine: Option<&'static Machine>,
+    /// All machines known.
+    pub known: &'k [&'static Machine],
     /// finit_module flag IGNORE_MODVERSIONS (VER-33).
     pub ignore_modversions: bool,
 }
@@ -64,6 +67,7 @@ fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
     let mut module = ModuleFile {
         bytes: c.file,
         e_machine: ehdr.e_machine.get(LE).0,
+        machine: Machine::find(c.expected.known, ehdr.e_machine.get(LE).0),
         e_shstrndx,
         sections,
         secstrings: &[],
@@ -171,9 +175,11 @@ impl<'d> Checks<'d, '_> {
             ));
         }
         let machine = ehdr.e_machine.get(LE).0;
-        if !self.expected.machines.contains(&machine) {
+        let Expected { machine: of_kernel, known, .. } = self.expected;
+        let taken = of_kernel.as_ref().map_or(*known, core::slice::from_ref);
+        if Machine::find(taken, machine).is_none() {
             let line = format!("Invalid architecture in ELF header: {machine}");
-            let want = self.expected.machines;
+            let want: Vec<u16> = taken.iter().map(|machine| machine.e_machine).collect();
             self.fail(refuse("VAL-13", line, format!("e_machine is {machine}; this kernel takes {want:?}")));
         }
         Some(ehdr)

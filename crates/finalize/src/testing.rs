@@ -180,8 +180,8 @@ impl TestModule {
     /// Brings the module into memory for `test`.
     pub fn run<T>(&self, kernel: &TestKernel, test: impl FnOnce(&mut Finalizer<'_, '_>) -> T) -> T {
         let bytes = self.bytes();
-        let expected =
-            Expected { config: &self.config, machines: &[self.machine], ignore_modversions: false };
+        let known = reloc::MACHINES;
+        let expected = Expected { config: &self.config, machine: None, known, ignore_modversions: false };
         let mut said = Findings::new();
         let file = elf_validity(&bytes, &expected, &mut said).unwrap();
         let mut info = LoadInfo::rewrite_section_headers(&file, &self.config);

@@ -13,7 +13,7 @@ use alloc::format;
 use elf_layout::bytes::slice_mut;
 use elf_layout::elf::{EM_AARCH64, Rela, SymFields};
 use elf_layout::place::Windows;
-use elf_layout::{Errno, Finding, Findings, KernelConfig, KernelVersion, LoadInfo, Severity};
+use elf_layout::{Errno, Finding, Findings, KernelConfig, KernelVersion, LoadInfo, Machine, Severity};
 
 use crate::mod_arch::{Cpu, ModArch};
 use crate::{Architecture, Records, RelaSection, type_text};
@@ -25,6 +25,25 @@ pub use plts::{PLT_ENTRY_SIZE, get_plt_entry};
 /// The aarch64 architecture.
 #[derive(Debug)]
 pub struct Aarch64;
+
+/// Its facts.
+pub static MACHINE: Machine = Machine {
+    name: "aarch64",
+    e_machine: EM_AARCH64,
+    source_arch: "arm64",
+    debian_arch: "arm64",
+    vermagic_word: "aarch64",
+    text_addresses: 0xffff_0000..=0xffff_fffe,
+    page_sizes: &[
+        // Generic names since v6.9; the architecture's own before, and still.
+        ("CONFIG_ARM64_64K_PAGES", 0x1_0000),
+        ("CONFIG_PAGE_SIZE_64KB", 0x1_0000),
+        ("CONFIG_ARM64_16K_PAGES", 0x4000),
+        ("CONFIG_PAGE_SIZE_16KB", 0x4000),
+    ],
+    inline_static_calls: false,
+    asks_for_retpoline: false,
+};
 
 /// Why a record was not applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,12 +68,8 @@ enum Applied {
 }
 
 impl Architecture for Aarch64 {
-    fn name(&self) -> &'static str {
-        "aarch64"
-    }
-
-    fn e_machine(&self) -> u16 {
-        EM_AARCH64
+    fn machine(&self) -> &'static Machine {
+        &MACHINE
     }
 
     fn module_frob_arch_sections(&self, info: &mut LoadInfo<'_>, cpu: Cpu, said: &mut Findings) -> ModArch {

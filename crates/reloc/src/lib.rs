@@ -20,7 +20,7 @@ use alloc::borrow::Cow;
 
 use elf_layout::elf::{LE, Rela, Rela64};
 use elf_layout::place::Windows;
-use elf_layout::{Findings, KernelConfig, LoadInfo, ModuleFile};
+use elf_layout::{Findings, KernelConfig, LoadInfo, Machine, ModuleFile};
 
 pub use apply::{Symbols, apply_relocations};
 pub use mod_arch::{Cpu, ModArch, ModPltSec, Slot};
@@ -59,11 +59,18 @@ pub struct RelaSection<'a> {
 
 /// A machine architecture: all that the loader leaves to it.
 pub trait Architecture: Sync + core::fmt::Debug {
-    /// Its name in JSON (`uname -m`).
-    fn name(&self) -> &'static str;
+    /// Facts about it that earlier stages need: numbers, names, options.
+    fn machine(&self) -> &'static Machine;
 
-    /// EM_* of its modules.
-    fn e_machine(&self) -> u16;
+    /// Its name in JSON (`uname -m`).
+    fn name(&self) -> &'static str {
+        self.machine().name
+    }
+
+    /// `e_machine` of its modules.
+    fn e_machine(&self) -> u16 {
+        self.machine().e_machine
+    }
 
     /// Undefined symbols that it does without (SYM-5).
     fn ignores_undefined(&self, _name: &[u8]) -> bool {
@@ -97,6 +104,9 @@ pub trait Architecture: Sync + core::fmt::Debug {
 
 /// All architectures.
 pub static ARCHITECTURES: &[&dyn Architecture] = &[&x86_64::X86_64, &aarch64::Aarch64];
+
+/// Their machines, in the same order.
+pub static MACHINES: &[&Machine] = &[&x86_64::MACHINE, &aarch64::MACHINE];
 
 /// The architecture of an EM_* value.
 pub fn architecture(e_machine: u16) -> Option<&'static dyn Architecture> {

@@ -5,13 +5,26 @@ use alloc::format;
 use elf_layout::bytes::slice_mut;
 use elf_layout::elf::{EM_X86_64, Rela};
 use elf_layout::place::Windows;
-use elf_layout::{Errno, Finding, Findings, KernelConfig, Severity};
+use elf_layout::{Errno, Finding, Findings, KernelConfig, Machine, Severity};
 
 use crate::{Architecture, ModArch, Records, RelaSection, type_text};
 
 /// The x86_64 architecture.
 #[derive(Debug)]
 pub struct X86_64;
+
+/// Its facts.
+pub static MACHINE: Machine = Machine {
+    name: "x86_64",
+    e_machine: EM_X86_64,
+    source_arch: "x86",
+    debian_arch: "amd64",
+    vermagic_word: "",
+    text_addresses: 0xffff_ffff..=0xffff_ffff,
+    page_sizes: &[],
+    inline_static_calls: true,
+    asks_for_retpoline: true,
+};
 
 const R_X86_64_NONE: u32 = 0;
 const R_X86_64_64: u32 = 1;
@@ -57,12 +70,8 @@ struct Order {
 }
 
 impl Architecture for X86_64 {
-    fn name(&self) -> &'static str {
-        "x86_64"
-    }
-
-    fn e_machine(&self) -> u16 {
-        EM_X86_64
+    fn machine(&self) -> &'static Machine {
+        &MACHINE
     }
 
     fn ignores_undefined(&self, name: &[u8]) -> bool {

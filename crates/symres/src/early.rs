@@ -6,7 +6,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use elf_layout::bytes::printed;
-use elf_layout::elf::EM_X86_64;
 use elf_layout::ksymtab::ModuleExport;
 use elf_layout::{Errno, Finding, Findings, ModuleFile, Severity};
 
@@ -217,7 +216,7 @@ pub fn check_modinfo_taints(
         said.push(taints.add_taint_module(Taint::OutOfTreeModule, finding));
     }
     let retpoline = retpoline.is_some() || kernel.boot.spectre_v2_off;
-    if file.e_machine() == EM_X86_64 && !retpoline {
+    if file.machine().is_some_and(|m| m.asks_for_retpoline) && !retpoline {
         let finding = warn("LIC-2", format!("{me} was built without retpolines"));
         let finding = finding.says("Spectre V2 : System may be vulnerable to spectre v2");
         said.push(finding.says(format!("{me}: loading module not compiled with retpoline compiler.")));

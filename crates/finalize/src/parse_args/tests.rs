@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use elf_layout::elf::{EM_AARCH64, EM_X86_64, SymFields};
+use elf_layout::elf::{SymFields};
 use elf_layout::layout::{REGIONS, layout_sections};
 use elf_layout::place::move_module;
 use elf_layout::symtab::layout_symtab;
@@ -47,7 +47,8 @@ fn run_with(kernel: &str, args: &[u8], env: &ParamEnv<'_>) -> Ran {
     let version = kernel.split('-').next().unwrap();
     let config = alloc::boxed::Box::leak(alloc::boxed::Box::new(KernelConfig::of_release(version).unwrap()));
     let mut said = Findings::new();
-    let expected = Expected { config, machines: &[EM_X86_64, EM_AARCH64], ignore_modversions: false };
+    let known = reloc::MACHINES;
+    let expected = Expected { config, machine: None, known, ignore_modversions: false };
     let file = elf_validity(bytes, &expected, &mut said).unwrap();
     let file: &'static ModuleFile<'static> = alloc::boxed::Box::leak(alloc::boxed::Box::new(file));
     let mut info = LoadInfo::rewrite_section_headers(file, config);

@@ -133,7 +133,8 @@ fn config(release: &str) -> KernelConfig {
 }
 
 fn parse<'d>(bytes: &'d [u8], config: &KernelConfig) -> ModuleFile<'d> {
-    let expected = Expected { config, machines: &[EM_AARCH64], ignore_modversions: false };
+    let known = &[&super::MACHINE];
+    let expected = Expected { config, machine: None, known, ignore_modversions: false };
     elf_validity(bytes, &expected, &mut Findings::new()).unwrap()
 }
 
