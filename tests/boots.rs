@@ -19,7 +19,6 @@ use common::{hex, library};
 use elf_layout::Findings;
 use kmodld::kernel_source::KernelSource;
 use kmodld::{Args, Loader, Place, Stage};
-use reloc::Cpu;
 use serde_json::Value;
 use symres::Init;
 
@@ -65,8 +64,8 @@ fn layout_50_and_54_whole_boots() {
         };
         let mut loader =
             Loader::new(source.describe().unwrap().into_kernel(Some(release.to_owned())).unwrap().0);
-        let cpu = Cpu { erratum_843419: name.contains("843419") };
-        let args = Args { stage: Stage::Relocated, cpu, ..Args::default() };
+        loader.machine.errata.extend(name.contains("843419").then(|| "843419".to_owned()));
+        let args = Args { stage: Stage::Relocated, ..Args::default() };
         let (mut loaded, mut exact) = (0, 0);
         'modules: for (meta, file) in &captured {
             for name in &meta["loaded_before"].as_array().unwrap()[loaded..] {
@@ -87,18 +86,20 @@ fn layout_50_and_54_whole_boots() {
             let opened = library::open_on(&loader, &bytes);
             let load = loader.load(&opened, &args, &Place::Kernel, None, &mut Findings::new()).unwrap();
             let regions = meta["regions"].as_array().unwrap();
-            let mut same = regions.len() == load.layout.regions().count();
+            let mut same = regions.len() == load.module.layout.regions().count();
             for region in regions {
                 let ours = elf_layout::Region::from_name(region["name"].as_str().unwrap()).unwrap();
                 same &= load.bases().get(ours) == hex(&region["base"]);
             }
             let percpu = hex(&meta["percpu"]["addr"]);
             // The image of Debian's 6.1 for arm64 does not tell where the reserve is (KSYM-10).
-            same &= percpu == 0 || load.placement.percpu.is_none_or(|ours| ours == percpu);
+            same &= percpu == 0 || load.module.placement.percpu.is_none_or(|ours| ours == percpu);
             match same {
                 true => exact += 1,
-                false => wrong
-                    .push(format!("LAYOUT-50, LAYOUT-54: {name}: {}: {:x?}", meta["module"], load.placement)),
+                false => wrong.push(format!(
+                    "LAYOUT-50, LAYOUT-54: {name}: {}: {:x?}",
+                    meta["module"], load.module.placement
+                )),
             }
         }
         common::tell(&format!(

@@ -156,7 +156,7 @@ fn ov_3_section_0_is_never_found() {
             // An undefined symbol is in no section, whatever section 0 is called.
             let loader = Loader::new(Kernel::new(config(minor), KernelParts::default()));
             let opened = library::open_on(&loader, &elf.bytes);
-            let value = library::load(&loader, &opened, &mut Findings::new()).unwrap().resolution.values[1];
+            let value = library::load(&loader, &opened, &mut Findings::new()).unwrap().module.values[1];
             assert_eq!(value, 0x40, "OV-3: mini on 6.{minor}, section 0, {name}: an undefined symbol");
         }
     }

@@ -13,7 +13,7 @@ mod common;
 
 use common::elf::{ABS, ALLOC, Builder, EXEC, Elf, GLOBAL, LOCAL, Sh, UNDEF, WEAK, WRITE};
 use common::library;
-use elf_layout::{Findings, KernelConfig, KernelVersion, Memory, Region};
+use elf_layout::{Findings, KernelConfig, KernelVersion, Region};
 use kmodld::load::Args;
 use kmodld::{Load, Loader, Place};
 use symres::kallsyms::KernelSymbols;
@@ -83,8 +83,8 @@ fn layout_1_addresses_of_the_file_are_dropped() {
         let at = |address| {
             let (_, elf) = patterns(address);
             with_load(config(minor), &elf.bytes, |load, _| {
-                let addresses: Vec<u64> = load.info.sechdrs.iter().map(|s| s.sh_addr).collect();
-                (addresses, load.resolution.values.clone(), load.layout.sizes)
+                let addresses: Vec<u64> = load.module.info.sechdrs.iter().map(|s| s.sh_addr).collect();
+                (addresses, load.module.values.clone(), load.module.layout.sizes)
             })
         };
         let (b, _) = patterns(0);
@@ -117,14 +117,15 @@ fn layout_41_what_is_copied_where() {
             ] {
                 let index = usize::from(b.index(name));
                 let what = format!("LAYOUT-41: mini on 6.{minor}, {name}");
-                let (place, address) = (load.layout.place(index), load.info.sechdrs[index].sh_addr);
+                let (place, address) =
+                    (load.module.layout.place(index), load.module.info.sechdrs[index].sh_addr);
                 let Some(byte) = want else {
                     assert_eq!((place, address), (None, 0), "{what}: is not moved");
                     continue;
                 };
                 let place = place.unwrap_or_else(|| panic!("{what}: is moved"));
                 let bytes: Vec<u8> = (0..40).map(|i| if byte == 0 { 0 } else { byte * 32 + i }).collect();
-                assert_eq!(load.image.at(place, 40), Some(&*bytes), "{what}: its bytes");
+                assert_eq!(load.module.memory.at(place, 40), Some(&*bytes), "{what}: its bytes");
                 assert_eq!(address, load.bases().get(place.region) + place.offset, "{what}: its address");
             }
         });
@@ -180,7 +181,7 @@ fn layout_60_the_per_cpu_area() {
         let mut b = Builder::mini("6.12.0");
         b.section(".data..percpu", WA, align).zeros(size);
         let (at, said) =
-            with_load(config(12), &b.build(), |load, said| (load.placement.percpu, said.clone()));
+            with_load(config(12), &b.build(), |load, said| (load.module.placement.percpu, said.clone()));
         assert_eq!(at, want, "LAYOUT-60: mini, .data..percpu of {size} bytes aligned to {align}");
         let log = warned.then_some("mini: per-cpu alignment 8192 > 4096");
         assert_eq!(
@@ -239,8 +240,9 @@ fn fin_3_to_5_the_tables_of_kallsyms() {
     let (b, want) = letters();
     for minor in [1, 12] {
         with_load(config(minor), &b.build(), |load, _| {
-            let (plan, info) = (load.layout.symtab.as_ref().unwrap(), &load.info);
-            let (init, core) = (load.image.region(plan.init_region), load.image.region(plan.core_region));
+            let (plan, info) = (load.module.layout.symtab.as_ref().unwrap(), &load.module.info);
+            let (init, core) =
+                (load.module.memory.region(plan.init_region), load.module.memory.region(plan.core_region));
             let init_base = load.bases().get(plan.init_region);
             let word =
                 |memory: &[u8], at: u64| u64::from_le_bytes(memory[at as usize..][..8].try_into().unwrap());
@@ -253,13 +255,13 @@ fn fin_3_to_5_the_tables_of_kallsyms() {
             assert_eq!(header, fields, "FIN-3: {what}: symtab, num_symtab, strtab, typetab");
             let types = &init[plan.init_typeoffs as usize..][..want.len()];
             assert_eq!(types, want, "FIN-4: {what}: {}", types.escape_ascii());
-            let place = load.layout.place(sym).unwrap();
+            let place = load.module.layout.place(sym).unwrap();
             assert_eq!(
                 place.region,
                 if minor == 1 { Region::Init } else { Region::InitData },
                 "FIN-3: {what}"
             );
-            let table = load.image.at(place, 24 * want.len() as u64).unwrap();
+            let table = load.module.memory.at(place, 24 * want.len() as u64).unwrap();
 
             let mut name_at = 0;
             assert!(plan.core_symbols.len() > 5, "FIN-3: {what}: symbols that stay");
@@ -270,7 +272,7 @@ fn fin_3_to_5_the_tables_of_kallsyms() {
                 assert_eq!(record[4..], full[4..], "FIN-3: {what}, {name}: as in the full table");
                 assert_eq!(
                     word(record, 8),
-                    load.resolution.values[index],
+                    load.module.values[index],
                     "FIN-3: {what}, {name}: the final value"
                 );
                 assert_eq!(

@@ -233,7 +233,7 @@ fn sym_9_a_name_is_wherever_st_name_points() {
         let mut said = Findings::new();
         let load = library::load(&loader, &opened, &mut said).unwrap();
         match value {
-            Some(value) => assert_eq!(load.resolution.values[tail as usize], value, "SYM-9: mini: a tail"),
+            Some(value) => assert_eq!(load.module.values[tail as usize], value, "SYM-9: mini: a tail"),
             None => assert_eq!(
                 said.dmesg().collect::<Vec<_>>(),
                 [unknown("_plain", 2)],
@@ -282,7 +282,7 @@ fn exports(loader: &Loader, b: &Builder) -> Exported {
     assert!(!said.refused(), "exporter: {said:?}");
     let all = load.exports();
     let all = all.map(|e| (String::from_utf8_lossy(e.name).into_owned(), e.address, e.crc, e.gpl_only));
-    (all.collect(), load.info.sechdrs[usize::from(b.index(".text"))].sh_addr)
+    (all.collect(), load.module.info.sechdrs[usize::from(b.index(".text"))].sh_addr)
 }
 
 #[test]
@@ -311,7 +311,7 @@ fn sym_36_and_38_what_records_stand_for() {
     let opened = library::open_on(&loader, &bytes);
     let load = library::load(&loader, &opened, &mut Findings::new()).unwrap();
     let want = [0, text + 0x10, text + 0x18, 0x30060];
-    assert_eq!(load.resolution.values, want, "SYM-36, SYM-38: mini: what an importer gets");
+    assert_eq!(load.module.values, want, "SYM-36, SYM-38: mini: what an importer gets");
 }
 
 #[test]

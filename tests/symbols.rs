@@ -97,7 +97,7 @@ fn values(loader: &Loader, builder: &Builder) -> (Vec<u64>, Vec<String>) {
     let load = library::load(loader, &opened, &mut said).unwrap();
     assert!(!said.refused(), "{said:?}");
     let depends = load.resolution.depends.iter().map(|d| String::from_utf8_lossy(d).into_owned()).collect();
-    (load.resolution.values, depends)
+    (load.module.values, depends)
 }
 
 #[test]

@@ -11,7 +11,7 @@ use kmodld::load::Args;
 use kmodld::sarif::{BEGIN, Sarif};
 use kmodld::{Error, Loader, Stage};
 
-use super::kernel_args::{cpu, prepare};
+use super::kernel_args::prepare;
 use super::summary::Summary;
 use super::{Beside, Outcome};
 use crate::cli::Check;
@@ -71,7 +71,6 @@ fn targets(args: &Check) -> Result<Option<Vec<Target<'_>>>, Error> {
         tell_without_versions(&loader);
         let how = Args {
             flags: args.live.flags(),
-            cpu: cpu(&args.live, &loader),
             // What refuses a module comes before or does not depend on memory of later stages.
             stage: Stage::Relocated,
             params: Some(args.params.as_bytes()),

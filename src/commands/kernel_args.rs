@@ -7,8 +7,6 @@ use kmodld::kernel_source::KernelSource;
 use kmodld::load::{Args, open};
 use kmodld::running::Piece;
 use kmodld::{Error, Loader, Stage};
-use reloc::Cpu;
-use reloc::aarch64::has_erratum_843419;
 use symres::{BootParams, Init, LoadFlags, Taints};
 
 use crate::cli::Live;
@@ -18,6 +16,11 @@ impl Live {
     /// finit_module flags.
     pub fn flags(&self) -> LoadFlags {
         LoadFlags { ignore_modversions: self.force_modversion, ignore_vermagic: self.force_vermagic }
+    }
+
+    /// The errata of the CPUs that the options name.
+    fn errata(&self) -> Vec<String> {
+        self.erratum_843419.then(|| String::from("843419")).into_iter().collect()
     }
 }
 
@@ -39,10 +42,11 @@ pub fn prepare(
     machine.live = live.memory.as_deref().map(read_memory).transpose()?.unwrap_or_default();
     machine.cpu_caps = live.cpu_caps.as_ref().map(|caps| caps.0.clone());
     machine.cpus = live.cpus;
+    machine.errata = live.errata();
     machine.cmdline.clone_from(&live.cmdline);
     let mut loader = Loader::new(kernel);
     loader.machine = machine;
-    let args = Args { cpu: cpu(live, &loader), stage: Stage::Relocated, ..Args::default() };
+    let args = Args { stage: Stage::Relocated, ..Args::default() };
     for path in with {
         if !load_before(&mut loader, &args, path)? {
             return Ok(None);
@@ -55,13 +59,6 @@ pub fn prepare(
 fn read_memory(path: &Path) -> Result<Vec<Piece>, Error> {
     let text = read_decompressed(path)?;
     Piece::parse_all(&text).map_err(|what| Error::unusable(path, what))
-}
-
-/// What of the CPUs changes the bytes of a module.
-pub fn cpu(live: &Live, loader: &Loader) -> Cpu {
-    let version = loader.kernel.config.version;
-    let from_caps = live.cpu_caps.as_ref().and_then(|caps| has_erratum_843419(version, &caps.0));
-    Cpu { erratum_843419: live.erratum_843419 || from_caps.unwrap_or(false) }
 }
 
 /// A module of `--with`: it stays in the kernel. False if the kernel would refuse it.

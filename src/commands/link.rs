@@ -5,15 +5,15 @@ use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
 use elf_layout::Findings;
-use finalize::Step;
 use kmodld::document::Document;
 use kmodld::input::read_decompressed;
 use kmodld::kernel_source::vermagic_release;
 use kmodld::load::{Args, moved_bytes, open};
 use kmodld::load_map::load_map;
 use kmodld::{Error, Load, Loader, Place, Stage, Workspace, elf_output, raw_output};
+use reloc::Step;
 
-use super::kernel_args::{cpu, prepare};
+use super::kernel_args::prepare;
 use super::outputs::keep_apart;
 use super::{Beside, Outcome};
 use crate::cli::{Format, Link};
@@ -44,7 +44,6 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
     let params = parameters(&args.params);
     let how = Args {
         flags: args.live.flags(),
-        cpu: cpu(&args.live, &loader),
         stage: stage(args),
         params: (stage(args) == Stage::Final).then_some(params.as_bytes()),
         choices: false,
@@ -98,7 +97,7 @@ fn parameters(given: &[String]) -> String {
 
 /// Memory with holes where addresses are not known would be no image of anything.
 fn addresses_known(path: &Path, load: &Load<'_>) -> Result<(), Error> {
-    let Some(first) = load.resolution.unknown.iter().position(|unknown| *unknown) else { return Ok(()) };
+    let Some(first) = load.module.unknown.iter().position(|unknown| *unknown) else { return Ok(()) };
     let import = load.resolution.imports.iter().find(|i| i.address.is_none());
     let what = match import {
         Some(import) => format!(
@@ -115,12 +114,12 @@ fn addresses_known(path: &Path, load: &Load<'_>) -> Result<(), Error> {
 
 /// A region that belongs to the other generation, or an address that no region can have.
 fn check_place(args: &Link, load: &Load<'_>) -> Result<(), Error> {
-    let ours = load.layout.generation.regions();
+    let ours = load.module.layout.generation.regions();
     if let Some((region, _)) = args.place.region.iter().find(|(region, _)| !ours.contains(region)) {
         let names = ours.iter().map(|r| r.name()).collect::<Vec<_>>().join(", ");
         return Err(Error::Usage(format!("--region {}: modules of this kernel have {names}", region.name())));
     }
-    let page = load.layout.page_size;
+    let page = load.module.layout.page_size;
     let mut addresses = args.place.base.iter().chain(args.place.region.iter().map(|(_, at)| at));
     match addresses.find(|at| !at.is_multiple_of(page)) {
         Some(at) => Err(Error::Usage(format!("{at:#x} is not a multiple of the page size {page:#x}"))),

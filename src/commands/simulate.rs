@@ -15,7 +15,7 @@ use symres::lifecycle::{Event, Happening};
 use symres::{Exit, Init, Kernel, LoadFlags};
 
 use super::Outcome;
-use super::kernel_args::{cpu, prepare};
+use super::kernel_args::prepare;
 use crate::cli::Simulate;
 use crate::report::{self, one_line};
 
@@ -94,7 +94,7 @@ pub fn run(args: &Simulate) -> std::result::Result<Outcome, Error> {
     let mut results: Vec<Result> = Vec::new();
     for (step, text) in steps.iter().zip(&args.steps) {
         let mark = loader.kernel.history.events.len();
-        let (said, output) = take(step, &mut loader, args, &results)?;
+        let (said, output) = take(step, &mut loader, &results)?;
         let events = loader.kernel.history.events.get(mark..).unwrap_or_default();
         results.push(Result {
             step: text.clone(),
@@ -126,7 +126,6 @@ pub fn run(args: &Simulate) -> std::result::Result<Outcome, Error> {
 fn take(
     step: &Step,
     loader: &mut Loader,
-    args: &Simulate,
     before: &[Result],
 ) -> std::result::Result<(Findings, Option<String>), Error> {
     let nothing = Findings::new;
@@ -135,7 +134,6 @@ fn take(
             let bytes = read_decompressed(file)?;
             let how = Args {
                 flags: *flags,
-                cpu: cpu(&args.live, loader),
                 stage: Stage::Relocated,
                 params: Some(params.as_bytes()),
                 choices: false,

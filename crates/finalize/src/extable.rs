@@ -2,25 +2,22 @@
 
 use core::cmp::Ordering;
 
+use elf_layout::Module;
 use elf_layout::bytes::le32;
-use elf_layout::{Layout, LoadInfo, Memory};
 
-use crate::sort::{Table, sort};
+use reloc::sort::{Table, sort};
 
 /// Bytes of `struct exception_table_entry`: insn and fixup, both relative to
 /// themselves, and 4 bytes that belong to the architecture.
 const ENTRY: usize = 12;
 
 /// Sorts `__ex_table` in place.
-pub fn sort_extable(info: &LoadInfo<'_>, layout: &Layout, memory: &mut impl Memory) {
-    let index = info.find_sec("__ex_table");
-    let Some(place) = layout.place(index).filter(|_| index != 0) else {
-        return;
-    };
-    let Some(bytes) = memory.at_mut(place, info.table_size(index)) else {
-        return;
-    };
-    sort(&mut Extable(bytes), info.config.version);
+pub fn sort_extable(module: &mut Module<'_>) {
+    let version = module.info.config.version;
+    let Some(table) = module.section("__ex_table") else { return };
+    if let Some(bytes) = module.table_mut(&table) {
+        sort(&mut Extable(bytes), version);
+    }
 }
 
 struct Extable<'m>(&'m mut [u8]);

@@ -13,10 +13,10 @@ use alloc::vec::Vec;
 use elf_layout::bytes::cstr;
 use elf_layout::{Finding, KernelVersion, Severity};
 
-use crate::finalizer::Finalizer;
-use crate::record::Step;
-use crate::running::Member;
 use print_fmt::Format;
+use reloc::Finalizer;
+use reloc::Member;
+use reloc::Step;
 use test_printk::{Fields, test_event_printk};
 
 /// TAINT_CRAP, TAINT_OOT_MODULE, TAINT_UNSIGNED_MODULE, TAINT_TEST: what tracepoints tolerate.
@@ -333,7 +333,7 @@ impl Fields for OfEvent<'_, '_, '_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{DATA, TestKernel, TestModule, address, put, put_word, runtime};
+    use reloc::testing::{DATA, TestKernel, TestModule, address, put, put_word, runtime};
 
     const LISTS: &[(&str, u64)] = &[
         ("trace_event_call.list", 16),
@@ -345,7 +345,7 @@ mod tests {
     ];
 
     fn kernel(without: &[&str]) -> TestKernel {
-        let kernel = TestKernel::with_types(without, LISTS);
+        let kernel = TestKernel::with_types(crate::TYPES, without, LISTS);
         TestKernel { symbols: [("trace_nop_print", 0x77)].into(), ..kernel }
     }
 

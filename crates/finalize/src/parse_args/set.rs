@@ -131,9 +131,9 @@ impl From<Errno> for Fail {
 }
 
 /// Sets one parameter once.
-pub struct Setting<'r, 'd, M> {
+pub struct Setting<'r, 'd> {
     pub layout: &'r Layout,
-    pub memory: &'r mut M,
+    pub memory: &'r mut dyn Memory,
     pub table: &'r ParamTable<'d>,
     pub version: KernelVersion,
     /// Number of the record.
@@ -151,7 +151,7 @@ pub struct Setting<'r, 'd, M> {
     pub outcome: &'r mut ParamOutcome,
 }
 
-impl<M: Memory> Setting<'_, '_, M> {
+impl Setting<'_, '_> {
     fn spot(&self, (section, offset): Place) -> Option<SectionPlace> {
         let place = self.layout.place(section)?;
         Some(SectionPlace { region: place.region, offset: place.offset.checked_add(offset)? })

@@ -1,30 +1,12 @@
-//! x86_64 (spec 04 §4.2).
+//! Relocation types of x86_64 (spec 04 §4.2).
 
 use alloc::format;
 
 use elf_layout::bytes::slice_mut;
 use elf_layout::elf::{EM_X86_64, Rela};
-use elf_layout::place::Windows;
-use elf_layout::{Errno, Finding, Findings, KernelConfig, Machine, Severity};
+use elf_layout::{Errno, Finding, Findings, Severity};
 
-use crate::{Architecture, ModArch, Records, RelaSection, type_text};
-
-/// The x86_64 architecture.
-#[derive(Debug)]
-pub struct X86_64;
-
-/// Its facts.
-pub static MACHINE: Machine = Machine {
-    name: "x86_64",
-    e_machine: EM_X86_64,
-    source_arch: "x86",
-    debian_arch: "amd64",
-    vermagic_word: "",
-    text_addresses: 0xffff_ffff..=0xffff_ffff,
-    page_sizes: &[],
-    inline_static_calls: true,
-    asks_for_retpoline: true,
-};
+use crate::{Records, RelaSection, type_text};
 
 const R_X86_64_NONE: u32 = 0;
 const R_X86_64_64: u32 = 1;
@@ -33,15 +15,6 @@ const R_X86_64_PLT32: u32 = 4;
 const R_X86_64_32: u32 = 10;
 const R_X86_64_32S: u32 = 11;
 const R_X86_64_PC64: u32 = 24;
-
-/// Base of the kernel mapping (`__START_KERNEL_map`).
-const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
-/// KERNEL_IMAGE_SIZE with CONFIG_RANDOMIZE_BASE, and without.
-const KERNEL_IMAGE_SIZE: (u64, u64) = (1 << 30, 512 << 20);
-/// MODULES_END.
-const MODULES_END: u64 = 0xffff_ffff_ff00_0000;
-/// Where the first module of a boot starts in the module area: the kernel's own allocations lie below (LAYOUT-51).
-const FIRST_MODULE: u64 = 0x20_1000;
 
 /// What a type stores.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,32 +42,20 @@ struct Order {
     overflow_first: bool,
 }
 
-impl Architecture for X86_64 {
-    fn machine(&self) -> &'static Machine {
-        &MACHINE
+/// `arch/x86/kernel/module.c: apply_relocate_add`
+pub fn apply_relocate_add(section: &mut RelaSection<'_>, records: Records<'_>, said: &mut Findings) {
+    match records {
+        Records::File(records) => apply_all(section, records.iter().map(Rela::from), said),
+        Records::Reordered(records) => apply_all(section, records.iter().copied(), said),
     }
+}
 
-    fn ignores_undefined(&self, name: &[u8]) -> bool {
-        name == b"_GLOBAL_OFFSET_TABLE_"
-    }
-
-    fn apply_relocate_add(
-        &self,
-        section: &mut RelaSection<'_>,
-        records: Records<'_>,
-        _arch: &mut ModArch,
-        said: &mut Findings,
-    ) {
-        match records {
-            Records::File(records) => apply_all(section, records.iter().map(Rela::from), said),
-            Records::Reordered(records) => apply_all(section, records.iter().copied(), said),
-        }
-    }
-
-    fn module_area(&self, config: &KernelConfig, _symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
-        let image_size = if config.randomize_base { KERNEL_IMAGE_SIZE.0 } else { KERNEL_IMAGE_SIZE.1 };
-        let first = START_KERNEL_MAP.wrapping_add(image_size).wrapping_add(FIRST_MODULE);
-        Windows { direct: (first, MODULES_END), fallback: None }
+/// Bytes that a relocation writes.
+pub fn width(r_type: u32) -> u64 {
+    match r_type {
+        R_X86_64_NONE => 0,
+        R_X86_64_64 | R_X86_64_PC64 => 8,
+        _ => 4,
     }
 }
 

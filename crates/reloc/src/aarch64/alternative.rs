@@ -4,9 +4,9 @@ use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec::Vec;
 
+use super::insn;
 use elf_layout::elf::{SHN_UNDEF, SymFields};
 use elf_layout::{Finding, Severity};
-use reloc::aarch64::insn;
 
 use crate::finalizer::Finalizer;
 use crate::record::Step;
@@ -116,7 +116,7 @@ fn alt_instr(module: &Finalizer<'_, '_>, at: u64) -> Option<AltInstr> {
 /// Address of the callback that writes nops, the only one that modules can import.
 fn alt_cb_patch_nops(module: &Finalizer<'_, '_>) -> Option<u64> {
     let file = module.info.file;
-    let mut symbols = file.symbols().iter().zip(module.values).skip(1);
+    let mut symbols = file.symbols().iter().zip(&module.values).skip(1);
     let import = symbols.find(|(s, _)| s.shndx() == SHN_UNDEF && file.symbol_name(s) == b"alt_cb_patch_nops");
     import.map(|(_, value)| *value)
 }

@@ -17,7 +17,9 @@ use super::insn::text_gen_insn;
 use super::nops::NOP5;
 use super::returns::{self, Returns};
 use super::text::{CALL, JMP32, RET};
-use crate::finalizer::{Finalizer, Table};
+use elf_layout::Table;
+
+use crate::finalizer::Finalizer;
 use crate::record::Step;
 use crate::sort::{self, sort};
 
@@ -217,7 +219,7 @@ fn tramp_keys(module: &Finalizer<'_, '_>) -> Option<BTreeMap<u64, u64>> {
 fn symbol_at(module: &Finalizer<'_, '_>, address: u64) -> Option<alloc::string::String> {
     let file = module.info.file;
     let mut best: Option<(u64, &[u8])> = None;
-    for (symbol, value) in file.symbols().iter().zip(module.values).skip(1) {
+    for (symbol, value) in file.symbols().iter().zip(&module.values).skip(1) {
         let name = file.symbol_name(symbol);
         let is_mapping = name.starts_with(b".L") || name.starts_with(b"L0") || name.starts_with(b"$");
         if symbol.shndx() == SHN_UNDEF || name.is_empty() || is_mapping || *value > address {

@@ -133,6 +133,15 @@ fn sorted(ips: &[u8], orcs: &[u8], version: KernelVersion) -> Option<Vec<u64>> {
     Some(table)
 }
 
+/// The tables in `struct mod_arch_specific` (FIN-86).
+pub fn mod_arch_specific(module: &Finalizer<'_, '_>) -> Vec<(&'static str, u64)> {
+    let tables = module.last_section(".orc_unwind_ip").zip(module.last_section(".orc_unwind"));
+    let members = tables.map(|(ip, orc)| {
+        [("arch.num_orcs", ip.size / 4), ("arch.orc_unwind_ip", ip.address), ("arch.orc_unwind", orc.address)]
+    });
+    members.into_iter().flatten().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

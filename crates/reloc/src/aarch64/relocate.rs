@@ -1,49 +1,16 @@
-//! aarch64 (spec 05).
-
-mod howto;
-pub mod insn;
-#[cfg(test)]
-mod plt_tests;
-mod plts;
-#[cfg(test)]
-mod tests;
+//! Relocation types of aarch64 (spec 05).
 
 use alloc::format;
 
 use elf_layout::bytes::slice_mut;
 use elf_layout::elf::{EM_AARCH64, Rela, SymFields};
-use elf_layout::place::Windows;
-use elf_layout::{Errno, Finding, Findings, KernelConfig, KernelVersion, LoadInfo, Machine, Severity};
+use elf_layout::{Errno, Finding, Findings, Severity};
 
-use crate::mod_arch::{Cpu, ModArch};
-use crate::{Architecture, Records, RelaSection, type_text};
-use howto::{Op, Routine, howto};
-use insn::{Field, IMM_16, IMM_26, IMM_ADR, page};
-use plts::{NoSlot, Plts};
-pub use plts::{PLT_ENTRY_SIZE, get_plt_entry};
-
-/// The aarch64 architecture.
-#[derive(Debug)]
-pub struct Aarch64;
-
-/// Its facts.
-pub static MACHINE: Machine = Machine {
-    name: "aarch64",
-    e_machine: EM_AARCH64,
-    source_arch: "arm64",
-    debian_arch: "arm64",
-    vermagic_word: "aarch64",
-    text_addresses: 0xffff_0000..=0xffff_fffe,
-    page_sizes: &[
-        // Generic names since v6.9; the architecture's own before, and still.
-        ("CONFIG_ARM64_64K_PAGES", 0x1_0000),
-        ("CONFIG_PAGE_SIZE_64KB", 0x1_0000),
-        ("CONFIG_ARM64_16K_PAGES", 0x4000),
-        ("CONFIG_PAGE_SIZE_16KB", 0x4000),
-    ],
-    inline_static_calls: false,
-    asks_for_retpoline: false,
-};
+use super::howto::{Op, Routine, howto};
+use super::insn::{self, Field, IMM_16, IMM_26, IMM_ADR, page};
+use super::plts::{NoSlot, Plts};
+use crate::mod_arch::ModArch;
+use crate::{Records, RelaSection, type_text};
 
 /// Why a record was not applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,31 +34,30 @@ enum Applied {
     Unaligned,
 }
 
-impl Architecture for Aarch64 {
-    fn machine(&self) -> &'static Machine {
-        &MACHINE
+/// `arch/arm64/kernel/module.c: apply_relocate_add`
+pub fn apply_relocate_add(
+    section: &mut RelaSection<'_>,
+    records: Records<'_>,
+    arch: &mut ModArch,
+    said: &mut Findings,
+) {
+    let Some(mut plts) = Plts::of(arch, section.in_init) else { return };
+    match records {
+        Records::File(records) => apply_all(section, records.iter().map(Rela::from), &mut plts, said),
+        Records::Reordered(records) => apply_all(section, records.iter().copied(), &mut plts, said),
     }
+}
 
-    fn module_frob_arch_sections(&self, info: &mut LoadInfo<'_>, cpu: Cpu, said: &mut Findings) -> ModArch {
-        plts::module_frob_arch_sections(info, cpu, said)
-    }
-
-    fn apply_relocate_add(
-        &self,
-        section: &mut RelaSection<'_>,
-        records: Records<'_>,
-        arch: &mut ModArch,
-        said: &mut Findings,
-    ) {
-        let mut plts = Plts::of(arch, section.in_init);
-        match records {
-            Records::File(records) => apply_all(section, records.iter().map(Rela::from), &mut plts, said),
-            Records::Reordered(records) => apply_all(section, records.iter().copied(), &mut plts, said),
-        }
-    }
-
-    fn module_area(&self, config: &KernelConfig, symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
-        module_area(config.version, symbol)
+/// Bytes that a relocation writes.
+pub fn width(r_type: u32) -> u64 {
+    match r_type {
+        // R_AARCH64_NONE (two numbers)
+        0 | 256 => 0,
+        // R_AARCH64_ABS64, PREL64
+        257 | 260 => 8,
+        // R_AARCH64_ABS16, PREL16
+        259 | 262 => 2,
+        _ => 4,
     }
 }
 
@@ -304,49 +270,6 @@ fn unaligned(section: &RelaSection<'_>, entry: usize, rela: &Rela, value: u64) -
     Finding::note("A64REL-4", Severity::Warning, why).about(section.subject(entry, rela))
 }
 
-/// The number of ARM64_WORKAROUND_843419 in the kernel's capability bitmap, where known. The
-/// numbers move with every capability that a release adds.
-fn workaround_843419(version: KernelVersion) -> Option<usize> {
-    match (version.major, version.minor, version.patch) {
-        // 0: Debian's releases do not tell the patch level.
-        (6, 1, 0 | 170..) => Some(54),
-        (6, 12, 107..) => Some(70),
-        _ => None,
-    }
-}
-
-/// Does a kernel with these capabilities (`cpu_hwcaps`, since v6.2 `system_cpucaps`) work around
-/// erratum 843419? `None`: the capability's number in that version is not known.
-pub fn has_erratum_843419(version: KernelVersion, cpucaps: &[u64]) -> Option<bool> {
-    let number = workaround_843419(version)?;
-    let word = cpucaps.get(number / 64).copied().unwrap_or(0);
-    Some(word >> (number % 64) & 1 != 0)
-}
-
-/// Branches reach so far from the window of modules to the kernel.
-const SZ_128M: u64 = 128 << 20;
-const SZ_2G: u64 = 2 << 30;
-/// Start of the module area with 48 bits of virtual addresses (MODULES_VADDR).
-const MODULES_VADDR: u64 = 0xffff_8000_0000_0000;
-
-/// LAYOUT-52: modules go below the kernel image, from the lowest address from which a branch still
-/// reaches its end. No other allocation of the kernel lies there. When that is full they go where only
-/// PLTs reach: from 6.5 to 2 GiB below the end of the image, before to the vmalloc area above it, which they
-/// share with others; its lowest part is the image's.
-fn module_area(version: KernelVersion, symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
-    // Since v6.5 (3e35d303ab7d, module_init_limits) the area is 2 GiB and the whole image is to be reached;
-    // before that it is 128 MiB, and the text is.
-    let since_6_5 = version.since(6, 5);
-    let (size, reached) = if since_6_5 { (SZ_2G, "_end") } else { (SZ_128M, "_etext") };
-    // The image is mapped from _stext on.
-    let image = symbol("_stext").unwrap_or(MODULES_VADDR.wrapping_add(size));
-    let reached = symbol(reached).unwrap_or(image);
-    let near = reached.wrapping_sub(image) < SZ_128M;
-    let start = reached.wrapping_sub(if near { SZ_128M } else { SZ_2G });
-    let fallback = if since_6_5 {
-        (reached.wrapping_sub(SZ_2G), image)
-    } else {
-        (image.wrapping_add(SZ_128M), start.wrapping_add(SZ_2G))
-    };
-    Windows { direct: (start, image), fallback: near.then_some(fallback) }
-}
+#[cfg(test)]
+#[path = "relocate_tests.rs"]
+mod tests;

@@ -4,39 +4,18 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use elf_layout::bytes::{le16, le32, le64, printed};
+use core::ops::Deref;
+
+use elf_layout::bytes::printed;
 use elf_layout::elf::{SHN_UNDEF, SymFields};
-use elf_layout::{Findings, KernelVersion, Layout, LoadInfo, Memory, Placement, SectionPlace};
+use elf_layout::{Findings, KernelVersion, Module, Table};
 
-use reloc::ModArch;
-
+use crate::mod_arch::ModArch;
 use crate::record::{Choice, Patch, Record, RuntimeState, Step};
 use crate::running::RunningKernel;
 
 /// So many sites are kept with all that they may hold: that takes far more memory than an entry in a file.
 const CHOICES_MAX: usize = 1 << 18;
-
-/// A section of the module in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Table {
-    /// Its index.
-    pub index: usize,
-    /// Where it stands.
-    pub place: SectionPlace,
-    /// Address of its first byte.
-    pub address: u64,
-    /// Bytes.
-    pub size: u64,
-}
-
-impl Table {
-    /// Its records of `size` bytes each by address; what is left at the end is none.
-    pub fn records(&self, size: u64) -> impl Iterator<Item = u64> + use<> {
-        let (first, step) = (self.address, usize::try_from(size.max(1)).unwrap_or(usize::MAX));
-        let whole = self.size.checked_div(size).unwrap_or(0).saturating_mul(size);
-        (0..whole).step_by(step).map(move |at| first.wrapping_add(at))
-    }
-}
 
 /// What earlier stages of a load found, as far as `struct module` shows it.
 #[derive(Clone, Copy, Debug)]
@@ -51,18 +30,12 @@ pub struct LoadFacts<'a> {
     pub sig_ok: bool,
 }
 
-/// A relocated module on its way to init: its memory by address, the kernel around it, and what was done.
+/// A relocated module on its way to init: the module in memory, the kernel around it, and what was done. It is the module,
+/// for all that only reads.
+#[derive(Debug)]
 pub struct Finalizer<'a, 'd> {
-    /// The file and the edited section headers, with final addresses.
-    pub info: &'a LoadInfo<'d>,
-    /// The memory plan.
-    pub layout: &'a Layout,
-    /// Base addresses.
-    pub placement: &'a Placement,
-    /// Values of the symbols in the module's symbol table, in its order.
-    pub values: &'a [u64],
-    /// The memory.
-    pub memory: &'a mut dyn Memory,
+    /// The module in memory.
+    pub module: &'a mut Module<'d>,
     /// What its load came to before.
     pub load: LoadFacts<'a>,
     /// The kernel that runs.
@@ -75,85 +48,18 @@ pub struct Finalizer<'a, 'd> {
     pub choices: bool,
 }
 
+impl<'d> Deref for Finalizer<'_, 'd> {
+    type Target = Module<'d>;
+
+    fn deref(&self) -> &Module<'d> {
+        self.module
+    }
+}
+
 impl Finalizer<'_, '_> {
     /// The kernel's version.
     pub fn version(&self) -> KernelVersion {
         self.info.config.version
-    }
-
-    /// `find_sec` or `section_objs`: the first section of that name that is in memory.
-    pub fn section(&self, name: &str) -> Option<Table> {
-        self.named(self.info.find_sec(name))
-    }
-
-    /// The first section of that name, as architectures look for theirs without a look at flags; `None` too
-    /// if that one is not in memory.
-    pub fn first_section(&self, name: &str) -> Option<Table> {
-        self.named(self.info.file.find_any_sec(name))
-    }
-
-    /// The last section of that name, as architectures look for theirs that go over all headers.
-    pub fn last_section(&self, name: &str) -> Option<Table> {
-        let file = self.info.file;
-        let named = |index: &usize| file.section_name(*index) == name.as_bytes();
-        self.named((0..self.info.sechdrs.len()).rev().find(named)?)
-    }
-
-    /// A section that a step walks.
-    fn named(&self, index: usize) -> Option<Table> {
-        let table = self.table(index).filter(|table| table.index != 0)?;
-        Some(Table { size: self.info.table_size(index), ..table })
-    }
-
-    /// A section that is in memory.
-    pub fn table(&self, index: usize) -> Option<Table> {
-        let place = self.layout.place(index)?;
-        let section = self.info.sechdrs.get(index)?;
-        let size = section.sh_size;
-        Some(Table { index, place, address: self.placement.address(place), size })
-    }
-
-    /// Where an address of the module is in its memory.
-    pub fn place_of(&self, address: u64) -> Option<SectionPlace> {
-        self.layout.regions().find_map(|region| {
-            let offset = address.checked_sub(self.placement.bases.get(region))?;
-            (offset < self.layout.allocated(region)).then_some(SectionPlace { region, offset })
-        })
-    }
-
-    /// `within_module_init`
-    pub fn within_module_init(&self, address: u64) -> bool {
-        self.place_of(address).is_some_and(|place| place.region.is_init())
-    }
-
-    /// `within_module`
-    pub fn within_module(&self, address: u64) -> bool {
-        self.place_of(address).is_some()
-    }
-
-    /// `len` bytes of the module at `address`; `None` if not all of them are in one region.
-    pub fn read(&self, address: u64, len: u64) -> Option<&[u8]> {
-        self.memory.at(self.place_of(address)?, len)
-    }
-
-    /// The u16 at an address of the module.
-    pub fn u16(&self, address: u64) -> Option<u16> {
-        le16(self.read(address, 2)?, 0)
-    }
-
-    /// The u32 at an address of the module.
-    pub fn u32(&self, address: u64) -> Option<u32> {
-        le32(self.read(address, 4)?, 0)
-    }
-
-    /// The u64 at an address of the module.
-    pub fn u64(&self, address: u64) -> Option<u64> {
-        le64(self.read(address, 8)?, 0)
-    }
-
-    /// Where the self-relative s32 at an address of the module points to.
-    pub fn relative(&self, address: u64) -> Option<u64> {
-        Some(address.wrapping_add_signed(i64::from(self.u32(address)?.cast_signed())))
     }
 
     /// Puts bytes at an address of the module and notes what changed. False if they do not lie in one
@@ -161,7 +67,7 @@ impl Finalizer<'_, '_> {
     pub fn write(&mut self, address: u64, bytes: &[u8], step: Step, detail: u64) -> bool {
         let Some(place) = self.place_of(address) else { return false };
         let len = bytes.len() as u64;
-        let Some(target) = self.memory.at_mut(place, len) else { return false };
+        let Some(target) = self.module.memory.at_mut(place, len) else { return false };
         if target != bytes {
             target.copy_from_slice(bytes);
             self.record.patches.push(Patch { place, len, step, detail });
@@ -171,7 +77,7 @@ impl Finalizer<'_, '_> {
 
     /// All bytes of a table, to be changed.
     pub fn table_mut(&mut self, table: &Table) -> Option<&mut [u8]> {
-        self.memory.at_mut(table.place, table.size)
+        self.module.table_mut(table)
     }
 
     /// Notes that a step changed bytes of a table in place.
@@ -194,7 +100,7 @@ impl Finalizer<'_, '_> {
         if let Some((table, offset)) = within.find(|(table, offset)| *offset < table.size) {
             return Some(plus(file.section_name(table.index), offset));
         }
-        let imports = file.symbols().iter().zip(self.values).skip(1).filter(|(s, _)| s.shndx() == SHN_UNDEF);
+        let imports = file.symbols().iter().zip(&self.values).skip(1).filter(|(s, _)| s.shndx() == SHN_UNDEF);
         let distance = imports.map(|(symbol, value)| (address.wrapping_sub(*value), symbol));
         let (offset, symbol) = distance.min_by_key(|(distance, _)| *distance)?;
         (offset < NEAR).then(|| plus(file.symbol_name(symbol), offset))

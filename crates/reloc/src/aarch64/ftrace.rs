@@ -1,9 +1,11 @@
 //! What the function tracer finds in a module of arm64 (FIN-33, FIN-40, FIN-43, FIN-44).
 
-use elf_layout::KernelConfig;
-use reloc::aarch64::insn::{MOV_X9_LR, NOP, is_bti};
-use reloc::aarch64::{PLT_ENTRY_SIZE, get_plt_entry};
+use alloc::format;
 
+use elf_layout::{Errno, Finding, Findings, KernelConfig, LoadInfo};
+
+use super::insn::{MOV_X9_LR, NOP, is_bti};
+use super::plts::{PLT_ENTRY_SIZE, get_plt_entry};
 use crate::finalizer::Finalizer;
 use crate::record::Step;
 
@@ -19,7 +21,7 @@ pub fn callsites(config: &KernelConfig) -> &'static str {
 }
 
 /// `module_init_ftrace_plt` (FIN-33): the ways to the tracer. A module without the section is refused
-/// before ([`crate::refuse_without_ftrace_plt`]).
+/// before ([`refuse_without_ftrace_plt`]).
 pub fn module_init_ftrace_plt(module: &mut Finalizer<'_, '_>) {
     let config = module.info.config;
     // Since v5.5 (f1a54ae9af0d); before that the slot is filled when somebody traces.
@@ -84,4 +86,33 @@ fn set_nop_ops(module: &mut Finalizer<'_, '_>, literal: u64) -> bool {
 /// `mov x9, x30` over the first of two nops (FIN-43). False if there is none.
 fn save_lr(module: &mut Finalizer<'_, '_>, at: u64) -> bool {
     module.u32(at) == Some(NOP) && module.write(at, &MOV_X9_LR.to_le_bytes(), Step::FtraceSite, 0)
+}
+
+/// arm64's `module_init_ftrace_plt` wants sections to put the ways to the tracer into (FIN-30).
+pub fn refuse_without_ftrace_plt(info: &LoadInfo<'_>, said: &mut Findings) {
+    let mark = said.mark();
+    let config = info.config;
+    // Since v5.5 (bd8b21d3dd66). The second one since v6.17 (a7ed7b9d0ebb); which stable kernel before has that
+    // change does not show.
+    for (section, since) in [(".text.ftrace_trampoline", (5, 5)), (".init.text.ftrace_trampoline", (6, 17))] {
+        let wants = config.dynamic_ftrace && config.version.since(since.0, since.1);
+        if wants && info.file.find_any_sec(section) == 0 {
+            let why = format!(
+                "the module has no section {section}, which a kernel with CONFIG_DYNAMIC_FTRACE needs"
+            );
+            let finding = Finding::error("FIN-30", Errno::ENOEXEC, why);
+            said.push(finding.hint("link the module with the kernel's module.lds, as kbuild does"));
+        }
+    }
+    said.end_stage_at_first(mark);
+}
+
+/// The trampolines in `struct mod_arch_specific` (FIN-86).
+pub fn mod_arch_specific(module: &Finalizer<'_, '_>) -> impl Iterator<Item = (&'static str, u64)> {
+    let members = [
+        ("arch.ftrace_trampolines", ".text.ftrace_trampoline"),
+        ("arch.init_ftrace_trampolines", ".init.text.ftrace_trampoline"),
+    ];
+    let table = |section| module.table(module.info.file.find_any_sec(section));
+    members.into_iter().filter_map(move |(path, section)| Some((path, table(section)?.address)))
 }

@@ -1,12 +1,21 @@
 //! Every relocation type at every boundary, read back with an independent disassembler.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use yaxpeax_arch::{Decoder, U8Reader};
 use yaxpeax_arm::armv8::a64::{InstDecoder, Instruction, Opcode, Operand};
 
+use elf_layout::{KernelConfig, KernelVersion};
+
 use super::*;
+use crate::Architecture;
+use crate::Cpu;
+use crate::aarch64::area::module_area;
+use crate::aarch64::cpu::workaround_843419;
+use crate::aarch64::{Aarch64, ERRATUM_843419};
 use crate::mod_arch::ModPltSec;
+use crate::testing::TestKernel;
 
 const PLACE: u64 = 0xffff_8000_7ab3_1000;
 const CALL26: u32 = 283;
@@ -15,11 +24,11 @@ const ADRP_NC: u32 = 276;
 
 /// One record on a machine with or without the erratum, with no slots at all.
 fn run_at(r_type: u32, before: u64, value: u64, place: u64, cpu: Cpu) -> (Result<Applied, Refusal>, u64) {
-    let mut arch = ModArch { cpu, core: ModPltSec::at(PLACE + 0x8000, 0), ..ModArch::default() };
+    let mut arch = ModArch { cpu, tables: vec![ModPltSec::at(PLACE + 0x8000, 0)] };
     let mut memory = [0xaa; 24];
     // Not aligned: the kernel does not ask for it (A64REL-8).
     memory[9..17].copy_from_slice(&before.to_le_bytes());
-    let result = apply_one(&mut memory, 9, r_type, value, place, &mut Plts::of(&mut arch, false));
+    let result = apply_one(&mut memory, 9, r_type, value, place, &mut Plts::of(&mut arch, false).unwrap());
     assert_eq!(
         (&memory[..9], &memory[17..]),
         (&[0xaa; 9][..], &[0xaa; 7][..]),
@@ -208,20 +217,21 @@ fn a64rel_12_types_that_the_kernel_does_not_know() {
         assert_eq!(result == Err(Refusal::UnknownType), !known.contains(&r_type), "spec 5.4: type {r_type}");
         assert!(result != Err(Refusal::UnknownType) || after == 0x1400_0000, "type {r_type} wrote");
     }
-    let mut arch = ModArch::default();
+    let mut arch = ModArch::new(Cpu::default(), 2);
     for r_type in [0, 256] {
-        let result = apply_one(&mut [], 99, r_type, 1, PLACE, &mut Plts::of(&mut arch, false));
+        let result = apply_one(&mut [], 99, r_type, 1, PLACE, &mut Plts::of(&mut arch, false).unwrap());
         assert_eq!(result, Ok(Applied::Whole), "NONE looks at nothing, not even at its place");
     }
 }
 
 #[test]
 fn reloc_gen_11_places_outside() {
-    let mut arch = ModArch::default();
+    let mut arch = ModArch::new(Cpu::default(), 2);
     for (r_type, bytes) in [(257, 8), (258, 4), (259, 2), (264, 4), (ADRP, 4), (CALL26, 4), (286, 4)] {
         let mut memory = [0u8; 16];
         for offset in [17 - bytes, 16, u64::MAX, u64::MAX - 3] {
-            let result = apply_one(&mut memory, offset, r_type, 1, PLACE, &mut Plts::of(&mut arch, false));
+            let result =
+                apply_one(&mut memory, offset, r_type, 1, PLACE, &mut Plts::of(&mut arch, false).unwrap());
             assert_eq!(result, Err(Refusal::OutOfBounds), "RELOC-GEN-11: type {r_type} at {offset:#x}");
         }
         assert_eq!(memory, [0; 16]);
@@ -243,7 +253,7 @@ fn vectors_of_spec_5_7() {
 
 #[test]
 fn a64rel_20_to_22_erratum_843419() {
-    let hit = Cpu { erratum_843419: true };
+    let hit = ERRATUM_843419;
     let near = PLACE + 0xf_f123;
     let far = PLACE + 0x100_0123;
     for r_type in [ADRP, ADRP_NC] {
@@ -310,8 +320,20 @@ fn capability_of_erratum_843419() {
         ((6, 6, 50), [u64::MAX; 2], None),
     ] {
         let (major, minor, patch) = version;
-        let got = has_erratum_843419(KernelVersion::new(major, minor, patch), &words);
-        assert_eq!(got, want, "{version:?}");
+        let version = KernelVersion::new(major, minor, patch);
+        let has = |number: u32| words[number as usize / 64] >> (number % 64) & 1 != 0;
+        assert_eq!(workaround_843419(version).map(has), want, "{version:?}");
+        let capabilities = (0..128).map(|number| (number, has(number))).collect();
+        let kernel = TestKernel { capabilities, ..TestKernel::default() };
+        let cpu = Aarch64.cpu(&KernelConfig::new(version), &kernel);
+        assert_eq!(cpu == ERRATUM_843419, want == Some(true), "{version:?}");
     }
-    assert_eq!(has_erratum_843419(KernelVersion::new(6, 12, 117), &[]), Some(false));
+}
+
+#[test]
+fn an_erratum_is_named() {
+    let config = KernelConfig::new(KernelVersion::new(6, 6, 50));
+    let cpu =
+        |name: &str| Aarch64.cpu(&config, &TestKernel { errata: vec![name.into()], ..TestKernel::default() });
+    assert_eq!((cpu("843419"), cpu("1")), (ERRATUM_843419, Cpu::default()), "PLT-9");
 }

@@ -10,7 +10,9 @@ use super::cpu::{self, ALWAYS};
 use super::insn::{self, decode};
 use super::nops::{add_nops, optimize_nops};
 use super::text::{CALL, INT3, JMP32};
-use crate::finalizer::{Finalizer, Table};
+use elf_layout::Table;
+
+use crate::finalizer::Finalizer;
 use crate::record::Step;
 
 /// MAX_PATCH_LEN

@@ -1,5 +1,12 @@
 //! A small module in memory and a kernel around it, for tests of single steps.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "test code, which other crates see through a feature"
+)]
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -7,18 +14,19 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use elf_layout::elf::{EM_AARCH64, EM_X86_64, SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_STRTAB, SHT_SYMTAB};
-use elf_layout::layout::{Region, layout_sections};
-use elf_layout::place::move_module;
+use elf_layout::layout::layout_sections;
+use elf_layout::module::{HeapMemory, move_module};
 use elf_layout::validity::{Expected, elf_validity};
-use elf_layout::{Findings, KernelConfig, LoadInfo, Memory, Placement};
-use reloc::ModArch;
+use elf_layout::{Findings, KernelConfig, LoadInfo, Placement};
 
 use crate::finalizer::LoadFacts;
-use crate::{Finalizer, Member, Record, RunningKernel, Step, TYPES};
+use crate::{Finalizer, Member, ModArch, Record, RunningKernel, Step};
 
-/// Flags of code, of constants and of data.
+/// Flags of code.
 pub const CODE: u64 = SHF_ALLOC | SHF_EXECINSTR;
+/// Flags of constants.
 pub const RODATA: u64 = SHF_ALLOC;
+/// Flags of data.
 pub const DATA: u64 = SHF_ALLOC | SHF_WRITE;
 /// Where the module's first region goes.
 pub const BASE: u64 = 0xffff_ffff_c000_0000;
@@ -26,21 +34,33 @@ pub const BASE: u64 = 0xffff_ffff_c000_0000;
 /// What a kernel knows of itself.
 #[derive(Debug, Default)]
 pub struct TestKernel {
+    /// Its own symbols.
     pub symbols: BTreeMap<&'static str, u64>,
+    /// Pieces of its memory.
     pub memory: Vec<(u64, Vec<u8>)>,
+    /// Capabilities of its CPUs, as far as they are known.
     pub capabilities: BTreeMap<u32, bool>,
+    /// Errata of its CPUs that were named.
+    pub errata: Vec<String>,
+    /// Number of CPUs.
     pub cpus: Option<u32>,
+    /// Command line.
     pub cmdline: &'static str,
     /// Members by struct and path with a dot between them, and structs by name.
     pub types: BTreeMap<String, Member>,
+    /// What may be asked for.
+    pub listed: Types,
 }
 
+/// Structs and the paths of their members.
+pub type Types = &'static [(&'static str, &'static [&'static str])];
+
 impl TestKernel {
-    /// A kernel with all that [`TYPES`] lists but for the paths in `without`: members one after the other, of
+    /// A kernel with all that `listed` lists but for the paths in `without`: members one after the other, of
     /// 8 bytes unless `sizes` tells others.
-    pub fn with_types(without: &[&str], sizes: &[(&str, u64)]) -> Self {
+    pub fn with_types(listed: Types, without: &[&str], sizes: &[(&str, u64)]) -> Self {
         let mut types = BTreeMap::new();
-        for (of, paths) in TYPES {
+        for (of, paths) in listed {
             let mut end = 0;
             for path in paths.iter().map(|path| format!("{of}.{path}")) {
                 if without.contains(&path.as_str()) {
@@ -52,7 +72,7 @@ impl TestKernel {
             }
             types.insert((*of).into(), Member { offset: 0, size: end.max(8) });
         }
-        TestKernel { types, ..TestKernel::default() }
+        TestKernel { types, listed, ..TestKernel::default() }
     }
 
     /// Offset of a member.
@@ -82,6 +102,9 @@ impl RunningKernel for TestKernel {
     fn capability(&self, number: u32) -> Option<bool> {
         self.capabilities.get(&number).copied()
     }
+    fn errata(&self) -> &[String] {
+        &self.errata
+    }
     fn cpus(&self) -> Option<u32> {
         self.cpus
     }
@@ -89,42 +112,40 @@ impl RunningKernel for TestKernel {
         self.cmdline
     }
     fn member(&self, of: &str, path: &str) -> Option<Member> {
-        let listed = TYPES.iter().any(|(name, paths)| *name == of && paths.contains(&path));
-        assert!(listed, "{of}.{path} is in no line of TYPES");
+        let mut lists = self.listed.iter();
+        let listed =
+            self.listed.is_empty() || lists.any(|(name, paths)| *name == of && paths.contains(&path));
+        assert!(listed, "{of}.{path} is in no line of the list");
         self.types.get(&format!("{of}.{path}")).copied()
     }
     fn struct_size(&self, of: &str) -> Option<u64> {
-        assert!(TYPES.iter().any(|(name, _)| *name == of), "{of} is in no line of TYPES");
+        let listed = self.listed.is_empty() || self.listed.iter().any(|(name, _)| *name == of);
+        assert!(listed, "{of} is in no line of the list");
         Some(self.types.get(of)?.size)
-    }
-}
-
-struct Image(BTreeMap<Region, Vec<u8>>);
-
-impl Memory for Image {
-    fn region(&self, region: Region) -> &[u8] {
-        self.0.get(&region).map_or(&[], Vec::as_slice)
-    }
-    fn region_mut(&mut self, region: Region) -> &mut [u8] {
-        self.0.get_mut(&region).map_or(&mut [], Vec::as_mut_slice)
     }
 }
 
 /// A module that is to be made: its sections are empty, of `size` bytes.
 #[derive(Clone, Debug)]
 pub struct TestModule {
+    /// The kernel it is for.
     pub config: KernelConfig,
+    /// `e_machine`
     pub machine: u16,
+    /// Name, flags and size in bytes of its sections.
     pub sections: Vec<(&'static str, u64, usize)>,
+    /// Name and value of its undefined symbols.
     pub imports: Vec<(&'static str, u64)>,
 }
 
 impl TestModule {
+    /// One of arm64.
     pub fn arm64(release: &str, sections: &[(&'static str, u64, usize)]) -> Self {
         let config = KernelConfig::of_release(release).unwrap();
         TestModule { config, machine: EM_AARCH64, sections: sections.to_vec(), imports: Vec::new() }
     }
 
+    /// One of x86_64.
     pub fn x86(release: &str, sections: &[(&'static str, u64, usize)]) -> Self {
         TestModule { machine: EM_X86_64, ..TestModule::arm64(release, sections) }
     }
@@ -180,7 +201,7 @@ impl TestModule {
     /// Brings the module into memory for `test`.
     pub fn run<T>(&self, kernel: &TestKernel, test: impl FnOnce(&mut Finalizer<'_, '_>) -> T) -> T {
         let bytes = self.bytes();
-        let known = reloc::MACHINES;
+        let known = crate::MACHINES;
         let expected = Expected { config: &self.config, machine: None, known, ignore_modversions: false };
         let mut said = Findings::new();
         let file = elf_validity(&bytes, &expected, &mut said).unwrap();
@@ -188,16 +209,12 @@ impl TestModule {
         info.edit_flags();
         let layout = layout_sections(&info, &mut said).unwrap();
         let placement = Placement::consecutive(&layout, BASE);
-        let mut image = Image(layout.regions().map(|r| (r, vec![0; layout.allocated(r) as usize])).collect());
-        move_module(&mut info, &layout, &placement, &mut image);
-        let values: Vec<u64> = [0].into_iter().chain(self.imports.iter().map(|i| i.1)).collect();
+        let memory = Box::new(HeapMemory::new(&layout));
+        let mut module = move_module(info, layout, placement, memory);
+        module.values = [0].into_iter().chain(self.imports.iter().map(|i| i.1)).collect();
         let mut record = Record::default();
         test(&mut Finalizer {
-            info: &info,
-            layout: &layout,
-            placement: &placement,
-            values: &values,
-            memory: &mut image,
+            module: &mut module,
             load: LoadFacts {
                 mod_arch: &ModArch::default(),
                 taints: 0,
