@@ -8,8 +8,8 @@ use elf_layout::signature::SignatureTail;
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{
-    Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, Memory, ModuleFile, Placement, SectionPlace,
-    Severity,
+    Change, Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, Memory, ModuleFile, Placement,
+    SectionPlace, Severity,
 };
 use finalize::finalizer::LoadFacts;
 use finalize::parse_args::{ParamEnv, parse_args};
@@ -220,10 +220,10 @@ pub fn load_module<'d>(
     reached(&taints, said);
     // Since v6.4 everything that taints comes after the module is in the list
     // (module_augment_kernel_taints); before that check_modinfo does most of it.
-    let since_6_4 = kernel.config.version.since(6, 4);
+    let taints_late = kernel.config.has(Change::TaintsAfterInsertion);
     early_mod_check(kernel, file, args.flags, &mut taints, said);
     reached(&taints, said);
-    if !since_6_4 {
+    if !taints_late {
         check_modinfo_taints(kernel, file, &mut taints, said);
     }
     let LaidOut { arch, mut mod_arch, mut info, layout } = lay_out(&kernel.config, file, args.cpu, said)?;
@@ -233,7 +233,7 @@ pub fn load_module<'d>(
     already_loaded(kernel, file, said);
     reached(&taints, said);
     percpu_modalloc(&info, said);
-    if since_6_4 {
+    if taints_late {
         check_modinfo_taints(kernel, file, &mut taints, said);
     }
     let unsigned = opened.unsigned.as_ref().map(|u| (&*u.why, &*u.hint));
@@ -253,7 +253,7 @@ pub fn load_module<'d>(
     }
     refuse_without_ftrace_plt(&info, said);
     let mut record = Record::default();
-    let exports = ksymtab::exports(file, kernel.config.version);
+    let exports = ksymtab::exports(file, kernel.config.changes());
     // What was refused has no memory that the kernel would patch.
     let patched = args.stage >= Stage::Final && !said.refused();
     let mut module = Finalizer {
@@ -405,7 +405,7 @@ impl Load<'_> {
         let unknown = |symbol: u32| resolution.unknown.get(symbol as usize) == Some(&true);
         let value =
             move |symbol: u32| resolution.values.get(symbol as usize).copied().filter(|_| !unknown(symbol));
-        let of_file = ksymtab::exports(info.file, info.config.version);
+        let of_file = ksymtab::exports(info.file, info.config.changes());
         of_file.into_iter().map(move |e| Export {
             address: value(e.symbol).map(|v| v.wrapping_add_signed(e.addend)),
             ..Export::from(&e)
@@ -414,7 +414,7 @@ impl Load<'_> {
 
     /// Its exports as the kernel finds them.
     pub(crate) fn export_table(&self) -> ExportTable {
-        ExportTable::of_records(self.exports().collect(), self.info.config.version.since(7, 1))
+        ExportTable::of_records(self.exports().collect(), self.info.config.has(Change::OneExportTable))
     }
 
     /// The linkage tables, of code that stays and of code that goes after init.

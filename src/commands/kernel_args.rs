@@ -59,8 +59,8 @@ fn read_memory(path: &Path) -> Result<Vec<Piece>, Error> {
 
 /// What of the CPUs changes the bytes of a module.
 pub fn cpu(live: &Live, loader: &Loader) -> Cpu {
-    let version = loader.kernel.config.version;
-    let from_caps = live.cpu_caps.as_ref().and_then(|caps| has_erratum_843419(version, &caps.0));
+    let changes = loader.kernel.config.changes();
+    let from_caps = live.cpu_caps.as_ref().and_then(|caps| has_erratum_843419(changes, &caps.0));
     Cpu { erratum_843419: live.erratum_843419 || from_caps.unwrap_or(false) }
 }
 

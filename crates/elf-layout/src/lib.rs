@@ -11,7 +11,7 @@
 //!    (LAYOUT-40 to 55).
 //!
 //! Readers for what a module says about itself stand beside them: [`modinfo`],
-//! [`versions`], [`params`], [`ksymtab`].
+//! [`versions`], [`params`], [`ksymtab`]. What differs between kernels is a row of [`changes`].
 //!
 //! The crate does no I/O, prints nothing, keeps no state and treats every byte
 //! of its input as hostile.
@@ -22,6 +22,7 @@
 extern crate alloc;
 
 pub mod bytes;
+pub mod changes;
 pub mod config;
 pub mod elf;
 pub mod finding;
@@ -39,6 +40,7 @@ pub mod validity;
 pub mod version;
 pub mod versions;
 
+pub use changes::{Change, Changes};
 pub use config::KernelConfig;
 pub use finding::{Errno, Finding, Findings, Severity, Subject};
 pub use layout::{Layout, Region, SectionPlace};

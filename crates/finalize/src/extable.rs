@@ -20,7 +20,7 @@ pub fn sort_extable(info: &LoadInfo<'_>, layout: &Layout, memory: &mut impl Memo
     let Some(bytes) = memory.at_mut(place, info.table_size(index)) else {
         return;
     };
-    sort(&mut Extable(bytes), info.config.version);
+    sort(&mut Extable(bytes), info.config.changes());
 }
 
 struct Extable<'m>(&'m mut [u8]);
@@ -71,7 +71,7 @@ fn shift(entry: &mut [u8; ENTRY], delta: u32) {
 mod tests {
     use super::*;
     use alloc::vec::Vec;
-    use elf_layout::KernelVersion;
+    use elf_layout::{Changes, KernelVersion};
 
     /// Entries as absolute (insn, fixup, data), relative to the start of the table.
     fn entries(bytes: &[u8]) -> Vec<(i64, i64, u32)> {
@@ -97,7 +97,7 @@ mod tests {
                 bytes.extend(((fixup - at - 4) as i32).to_le_bytes());
                 bytes.extend(data.to_le_bytes());
             }
-            sort(&mut Extable(&mut bytes), version);
+            sort(&mut Extable(&mut bytes), Changes::of(version));
             assert_eq!(entries(&bytes), wanted, "FIN-1: {version:?}");
         }
     }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use elf_layout::bytes::{le16, le32, le64, printed};
 use elf_layout::elf::{SHN_UNDEF, SymFields};
-use elf_layout::{Findings, KernelVersion, Layout, LoadInfo, Memory, Placement, SectionPlace};
+use elf_layout::{Change, Changes, Findings, Layout, LoadInfo, Memory, Placement, SectionPlace};
 
 use reloc::ModArch;
 
@@ -76,9 +76,14 @@ pub struct Finalizer<'a, 'd> {
 }
 
 impl Finalizer<'_, '_> {
-    /// The kernel's version.
-    pub fn version(&self) -> KernelVersion {
-        self.info.config.version
+    /// Does the kernel have that change?
+    pub fn has(&self, change: Change) -> bool {
+        self.info.config.has(change)
+    }
+
+    /// All changes that the kernel has.
+    pub fn changes(&self) -> Changes {
+        self.info.config.changes()
     }
 
     /// `find_sec` or `section_objs`: the first section of that name that is in memory.

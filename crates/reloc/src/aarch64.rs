@@ -13,7 +13,7 @@ use alloc::format;
 use elf_layout::bytes::slice_mut;
 use elf_layout::elf::{EM_AARCH64, Rela, SymFields};
 use elf_layout::place::Windows;
-use elf_layout::{Errno, Finding, Findings, KernelConfig, KernelVersion, LoadInfo, Severity};
+use elf_layout::{Change, Changes, Errno, Finding, Findings, KernelConfig, LoadInfo, Severity};
 
 use crate::mod_arch::{Cpu, ModArch};
 use crate::{Architecture, Records, RelaSection, type_text};
@@ -76,7 +76,7 @@ impl Architecture for Aarch64 {
     }
 
     fn module_area(&self, config: &KernelConfig, symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
-        module_area(config.version, symbol)
+        module_area(config.changes(), symbol)
     }
 }
 
@@ -221,7 +221,7 @@ fn refused(section: &RelaSection<'_>, entry: usize, rela: &Rela, refusal: Refusa
     let (me, r_type) = (section.file.name_text(), rela.r_type());
     let (type_name, symbol) = (type_text(EM_AARCH64, r_type), section.symbol_text(rela));
     // Since v6.5 (e46b7103aef3) module.c has a pr_fmt.
-    let prefix = if section.config.version.since(6, 5) { "Modules: " } else { "" };
+    let prefix = if section.config.has(Change::ModulesLogPrefix) { "Modules: " } else { "" };
     let finding = match refusal {
         Refusal::OutOfBounds => return section.out_of_bounds(entry, rela),
         Refusal::UnknownType => {
@@ -291,19 +291,20 @@ fn unaligned(section: &RelaSection<'_>, entry: usize, rela: &Rela, value: u64) -
 
 /// The number of ARM64_WORKAROUND_843419 in the kernel's capability bitmap, where known. The
 /// numbers move with every capability that a release adds.
-fn workaround_843419(version: KernelVersion) -> Option<usize> {
-    match (version.major, version.minor, version.patch) {
-        // 0: Debian's releases do not tell the patch level.
-        (6, 1, 0 | 170..) => Some(54),
-        (6, 12, 107..) => Some(70),
-        _ => None,
+fn workaround_843419(changes: Changes) -> Option<usize> {
+    if changes.has(Change::Erratum843419IsCap54) {
+        Some(54)
+    } else if changes.has(Change::Erratum843419IsCap70) {
+        Some(70)
+    } else {
+        None
     }
 }
 
 /// Does a kernel with these capabilities (`cpu_hwcaps`, since v6.2 `system_cpucaps`) work around
-/// erratum 843419? `None`: the capability's number in that version is not known.
-pub fn has_erratum_843419(version: KernelVersion, cpucaps: &[u64]) -> Option<bool> {
-    let number = workaround_843419(version)?;
+/// erratum 843419? `None`: the capability's number in that kernel is not known.
+pub fn has_erratum_843419(changes: Changes, cpucaps: &[u64]) -> Option<bool> {
+    let number = workaround_843419(changes)?;
     let word = cpucaps.get(number / 64).copied().unwrap_or(0);
     Some(word >> (number % 64) & 1 != 0)
 }
@@ -318,17 +319,17 @@ const MODULES_VADDR: u64 = 0xffff_8000_0000_0000;
 /// reaches its end. No other allocation of the kernel lies there. When that is full they go where only
 /// PLTs reach: from 6.5 to 2 GiB below the end of the image, before to the vmalloc area above it, which they
 /// share with others; its lowest part is the image's.
-fn module_area(version: KernelVersion, symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
+fn module_area(changes: Changes, symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
     // Since v6.5 (3e35d303ab7d, module_init_limits) the area is 2 GiB and the whole image is to be reached;
     // before that it is 128 MiB, and the text is.
-    let since_6_5 = version.since(6, 5);
-    let (size, reached) = if since_6_5 { (SZ_2G, "_end") } else { (SZ_128M, "_etext") };
+    let wide = changes.has(Change::WideModuleArea);
+    let (size, reached) = if wide { (SZ_2G, "_end") } else { (SZ_128M, "_etext") };
     // The image is mapped from _stext on.
     let image = symbol("_stext").unwrap_or(MODULES_VADDR.wrapping_add(size));
     let reached = symbol(reached).unwrap_or(image);
     let near = reached.wrapping_sub(image) < SZ_128M;
     let start = reached.wrapping_sub(if near { SZ_128M } else { SZ_2G });
-    let fallback = if since_6_5 {
+    let fallback = if wide {
         (reached.wrapping_sub(SZ_2G), image)
     } else {
         (image.wrapping_add(SZ_128M), start.wrapping_add(SZ_2G))

@@ -1,6 +1,6 @@
 //! What the function tracer finds in a module of arm64 (FIN-33, FIN-40, FIN-43, FIN-44).
 
-use elf_layout::KernelConfig;
+use elf_layout::{Change, KernelConfig};
 use reloc::aarch64::insn::{MOV_X9_LR, NOP, is_bti};
 use reloc::aarch64::{PLT_ENTRY_SIZE, get_plt_entry};
 
@@ -23,16 +23,16 @@ pub fn callsites(config: &KernelConfig) -> &'static str {
 pub fn module_init_ftrace_plt(module: &mut Finalizer<'_, '_>) {
     let config = module.info.config;
     // Since v5.5 (f1a54ae9af0d); before that the slot is filled when somebody traces.
-    if !config.dynamic_ftrace || !config.version.since(5, 5) {
+    if !config.dynamic_ftrace || !config.has(Change::FtracePltAtLoad) {
         return;
     }
     init_plt(module, ".text.ftrace_trampoline", 0, "ftrace_caller");
     // Up to v6.2 (26299b3f6ba2).
-    if config.dynamic_ftrace_with_regs && !config.version.since(6, 2) {
+    if config.dynamic_ftrace_with_regs && !config.has(Change::FtraceWithArgs) {
         init_plt(module, ".text.ftrace_trampoline", 1, "ftrace_regs_caller");
     }
     // a7ed7b9d0ebb; modules for kernels without it have no such section (PLT-13).
-    if config.version.since(6, 6) {
+    if config.has(Change::InitFtracePlt) {
         init_plt(module, ".init.text.ftrace_trampoline", 0, "ftrace_caller");
     }
 }

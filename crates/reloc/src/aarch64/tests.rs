@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 use yaxpeax_arch::{Decoder, U8Reader};
 use yaxpeax_arm::armv8::a64::{InstDecoder, Instruction, Opcode, Operand};
 
+use elf_layout::KernelVersion;
+
 use super::*;
 use crate::mod_arch::ModPltSec;
 
@@ -278,7 +280,7 @@ fn a64rel_20_to_22_erratum_843419() {
 #[test]
 fn layout_52_module_area() {
     let of = |minor, symbols: &[(&str, u64)]| {
-        module_area(KernelVersion::new(6, minor, 0), &|name| {
+        module_area(Changes::of(KernelVersion::new(6, minor, 0)), &|name| {
             symbols.iter().find(|s| s.0 == name).map(|s| s.1)
         })
     };
@@ -310,8 +312,8 @@ fn capability_of_erratum_843419() {
         ((6, 6, 50), [u64::MAX; 2], None),
     ] {
         let (major, minor, patch) = version;
-        let got = has_erratum_843419(KernelVersion::new(major, minor, patch), &words);
+        let got = has_erratum_843419(Changes::of(KernelVersion::new(major, minor, patch)), &words);
         assert_eq!(got, want, "{version:?}");
     }
-    assert_eq!(has_erratum_843419(KernelVersion::new(6, 12, 117), &[]), Some(false));
+    assert_eq!(has_erratum_843419(Changes::of(KernelVersion::new(6, 12, 117)), &[]), Some(false));
 }
