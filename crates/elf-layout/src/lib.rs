@@ -24,6 +24,7 @@ extern crate alloc;
 pub mod bytes;
 pub mod changes;
 pub mod config;
+pub mod coverage;
 pub mod elf;
 pub mod finding;
 pub mod ksymtab;
@@ -42,6 +43,7 @@ pub mod versions;
 
 pub use changes::{Change, Changes};
 pub use config::KernelConfig;
+pub use coverage::Coverage;
 pub use finding::{Errno, Finding, Findings, Severity, Subject};
 pub use layout::{Layout, Region, SectionPlace};
 pub use load_info::LoadInfo;
