@@ -185,5 +185,5 @@ fn offered(module: &ModuleFile<'_>, config: &KernelConfig) -> Vec<OfferedEntry> 
         gpl_only: e.gpl_only,
         namespace: some_text(e.namespace),
     };
-    ksymtab::exports(module, config.version).into_iter().map(entry).collect()
+    ksymtab::exports(module, config.changes()).into_iter().map(entry).collect()
 }

@@ -8,7 +8,7 @@ use elf_layout::signature::SignatureTail;
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{
-    Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, Machine, Module, ModuleFile, Placement,
+    Change, Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, Machine, Module, ModuleFile, Placement,
     Severity,
 };
 use finalize::parse_args::{ParamEnv, parse_args};
@@ -207,10 +207,10 @@ pub fn load_module<'d>(
     reached(&taints, said);
     // Since v6.4 everything that taints comes after the module is in the list
     // (module_augment_kernel_taints); before that check_modinfo does most of it.
-    let since_6_4 = kernel.config.version.since(6, 4);
+    let taints_late = kernel.config.has(Change::TaintsAfterInsertion);
     early_mod_check(kernel, file, args.flags, &mut taints, said);
     reached(&taints, said);
-    if !since_6_4 {
+    if !taints_late {
         check_modinfo_taints(kernel, file, &mut taints, said);
     }
     let arch = architecture(file.e_machine())?;
@@ -222,7 +222,7 @@ pub fn load_module<'d>(
     already_loaded(kernel, file, said);
     reached(&taints, said);
     percpu_modalloc(&module.info, said);
-    if since_6_4 {
+    if taints_late {
         check_modinfo_taints(kernel, file, &mut taints, said);
     }
     let unsigned = opened.unsigned.as_ref().map(|u| (&*u.why, &*u.hint));
@@ -240,7 +240,7 @@ pub fn load_module<'d>(
     }
     refuse_in_module_finalize(&module.info, arch, said);
     let mut record = Record::default();
-    let exports = ksymtab::exports(file, kernel.config.version);
+    let exports = ksymtab::exports(file, kernel.config.changes());
     // What was refused has no memory that the kernel would patch.
     let patched = args.stage >= Stage::Final && !said.refused();
     let mut patching = Finalizer {
@@ -372,7 +372,7 @@ impl Load<'_> {
         let Module { info, values, unknown, .. } = &self.module;
         let is_unknown = |symbol: u32| unknown.get(symbol as usize) == Some(&true);
         let value = move |symbol: u32| values.get(symbol as usize).copied().filter(|_| !is_unknown(symbol));
-        let of_file = ksymtab::exports(info.file, info.config.version);
+        let of_file = ksymtab::exports(info.file, info.config.changes());
         of_file.into_iter().map(move |e| Export {
             address: value(e.symbol).map(|v| v.wrapping_add_signed(e.addend)),
             ..Export::from(&e)
@@ -381,7 +381,7 @@ impl Load<'_> {
 
     /// Its exports as the kernel finds them.
     pub(crate) fn export_table(&self) -> ExportTable {
-        ExportTable::of_records(self.exports().collect(), self.module.info.config.version.since(7, 1))
+        ExportTable::of_records(self.exports().collect(), self.module.info.config.has(Change::OneExportTable))
     }
 
     /// The linkage tables, of code that stays and of code that goes after init.

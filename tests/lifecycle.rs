@@ -445,10 +445,8 @@ fn module(name: &str, has_init: bool, has_exit: bool) -> LoadedModule {
 }
 
 fn kernel(major: u16, minor: u16, tracking: bool) -> Kernel {
-    let config = KernelConfig {
-        module_unload_taint_tracking: tracking,
-        ..KernelConfig::new(KernelVersion::new(major, minor, 0))
-    };
+    let config = KernelConfig::new(KernelVersion::new(major, minor, 0))
+        .with(|c| c.module_unload_taint_tracking = tracking);
     Kernel::new(config, KernelParts::default())
 }
 

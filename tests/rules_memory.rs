@@ -25,12 +25,11 @@ const BASE: u64 = 0xffff_ffff_c010_0000;
 
 fn config(minor: u16) -> KernelConfig {
     let version = KernelVersion::new(6, minor, 0);
-    KernelConfig {
-        module_sig: false,
-        modversions: false,
-        kallsyms_all: Some(true),
-        ..KernelConfig::new(version)
-    }
+    KernelConfig::new(version).with(|c| {
+        c.module_sig = false;
+        c.modversions = false;
+        c.kallsyms_all = Some(true);
+    })
 }
 
 /// A kernel whose per-cpu areas of modules begin at 0x30010.
@@ -159,7 +158,7 @@ fn layout_35_flags_count_as_they_are_by_then() {
                 let section = b.index(section);
                 b.symbol(name, GLOBAL, 0, section, 0);
             }
-            let config = KernelConfig { kallsyms_all: Some(!code_only), ..config(minor) };
+            let config = config(minor).with(|c| c.kallsyms_all = Some(!code_only));
             let (layout, said) = library::lay_out(&b.build(), &config);
             let plan = layout.unwrap_or_else(|| panic!("{said:?}")).symtab.unwrap();
             let kept = plan.core_symbols.iter().skip(1).map(|i| &*b.symbols[*i as usize].name);

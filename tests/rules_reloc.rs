@@ -33,7 +33,10 @@ const ARM64_EXPORTS: &str = "0x00000000\tfirst\tvmlinux\tEXPORT_SYMBOL\t\n0x0000
 
 fn config(minor: u16) -> KernelConfig {
     let version = KernelVersion::new(6, minor, 0);
-    KernelConfig { module_sig: false, modversions: false, ..KernelConfig::new(version) }
+    KernelConfig::new(version).with(|c| {
+        c.module_sig = false;
+        c.modversions = false;
+    })
 }
 
 fn loader(config: KernelConfig) -> Loader {
@@ -301,7 +304,7 @@ fn fin_30_a_section_for_the_way_to_the_tracer() {
             b.machine = machine;
             b.symbols.truncate(1);
             b.sections.iter_mut().find(|s| s.name == ".text.ftrace_trampoline").unwrap().name = name.into();
-            let config = KernelConfig { dynamic_ftrace: ftrace, ..config(12) };
+            let config = config(12).with(|c| c.dynamic_ftrace = ftrace);
             let (said, _) = link(config, &b, BASE, &[]);
             let found = stop(&said).map(|s| (s.0, s.1, s.2));
             let want = errno.map(|e| ("FIN-30", Some(e), vec![]));

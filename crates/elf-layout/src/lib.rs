@@ -12,7 +12,7 @@
 //!    (LAYOUT-40 to 43).
 //!
 //! Readers for what a module says about itself stand beside them: [`modinfo`],
-//! [`versions`], [`params`], [`ksymtab`].
+//! [`versions`], [`params`], [`ksymtab`]. What differs between kernels is a row of [`changes`].
 //!
 //! The crate does no I/O, prints nothing, keeps no state and treats every byte
 //! of its input as hostile.
@@ -23,7 +23,9 @@
 extern crate alloc;
 
 pub mod bytes;
+pub mod changes;
 pub mod config;
+pub mod coverage;
 pub mod elf;
 pub mod finding;
 pub mod ksymtab;
@@ -42,7 +44,9 @@ pub mod validity;
 pub mod version;
 pub mod versions;
 
+pub use changes::{Change, Changes};
 pub use config::KernelConfig;
+pub use coverage::Coverage;
 pub use finding::{Errno, Finding, Findings, Severity, Subject};
 pub use layout::{Layout, Region, SectionPlace};
 pub use load_info::LoadInfo;

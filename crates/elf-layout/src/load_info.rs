@@ -6,6 +6,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::bytes::printed;
+use crate::changes::Change;
 use crate::config::KernelConfig;
 use crate::elf::{Rela, SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE, Shdr};
 use crate::finding::{Errno, Finding, Findings};
@@ -69,7 +70,7 @@ impl<'d> LoadInfo<'d> {
         clear_flag(&mut self.sechdrs, self.file.index().pcpu, SHF_ALLOC);
         // Since v6.16 (60b57b9cb002) every section of these names, and static call sites with
         // inline static calls; before that the first ALLOC one of each name.
-        if self.config.version.since(6, 16) {
+        if self.config.has(Change::RoAfterInitByName) {
             let static_calls = self.file.machine().is_some_and(|m| m.inline_static_calls);
             for (i, s) in self.sechdrs.iter_mut().enumerate().skip(1) {
                 let name = self.file.section_name(i);

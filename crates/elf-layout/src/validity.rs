@@ -10,6 +10,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::bytes::{cstr, printed, slice};
+use crate::changes::Change;
 use crate::config::KernelConfig;
 use crate::elf::{
     self, EHDR_SIZE, ET_REL, FileHeader64, LE, SHDR_SIZE, SHF_ALLOC, SHT_NOBITS, SHT_NULL, SHT_STRTAB,
@@ -60,7 +61,8 @@ struct Checks<'d, 'c> {
 fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
     // Since v6.4 (elf_validity_cache_copy): section bounds before names, uniqueness of single
     // sections; before that elf_validity_check and setup_load_info.
-    let since_6_4 = c.expected.config.version.since(6, 4);
+    let config = c.expected.config;
+    let cache_copy = config.has(Change::ElfValidityCacheCopy);
     let ehdr = c.elf_validity_ehdr()?;
     let e_shstrndx = usize::from(ehdr.e_shstrndx.get(LE).0);
     let sections = c.section_headers(ehdr)?;
@@ -76,7 +78,7 @@ fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
         strtab: &[],
         name: &[],
     };
-    if since_6_4 {
+    if cache_copy {
         c.section_0(&module);
         for (i, s) in c.sections_with_bytes(&module) {
             c.section_in_file(i, s);
@@ -105,7 +107,7 @@ fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
     if !c.expected.ignore_modversions {
         module.index.vers = module.find_sec("__versions");
         // Since v6.14 (extended modversions).
-        if c.expected.config.version.since(6, 14) {
+        if config.has(Change::ExtendedModversions) {
             module.index.vers_ext_crc = module.find_sec("__version_ext_crcs");
             module.index.vers_ext_name = module.find_sec("__version_ext_names");
             c.extended_versions(&module);
@@ -117,7 +119,7 @@ fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
     module.symbols = elf::records::<Sym>(module.section_bytes(module.index.sym));
     module.strtab = module.section_bytes(module.index.str);
     // Since v6.13 (d979e3dffa93), last of all.
-    if c.expected.config.version.since(6, 13) {
+    if config.has(Change::SymbolStringsChecked) {
         c.symbol_strings(&module);
     }
     module.name = module_name(&module).unwrap_or_else(|| {
@@ -204,7 +206,7 @@ impl<'d> Checks<'d, '_> {
             self.fail(refuse("VAL-15", "Invalid ELF section header overflow", why));
             return None;
         };
-        if count == 0 && self.expected.config.version.since(6, 4) {
+        if count == 0 && self.expected.config.has(Change::ElfValidityCacheCopy) {
             self.fail(Finding::error("VAL-41", Errno::ENOEXEC, "the file has no section headers"));
             return None;
         }
@@ -295,8 +297,7 @@ impl<'d> Checks<'d, '_> {
     }
 
     fn checks_strtab_type(&self) -> bool {
-        let version = self.expected.config.version;
-        version.since(7, 3) || (version.major, version.minor) == (6, 12)
+        self.expected.config.has(Change::StringTableTypeChecked)
     }
 
     /// VAL-18, VAL-19: the section name table is not empty and ends with NUL.

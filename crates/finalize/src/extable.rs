@@ -13,10 +13,10 @@ const ENTRY: usize = 12;
 
 /// Sorts `__ex_table` in place.
 pub fn sort_extable(module: &mut Module<'_>) {
-    let version = module.info.config.version;
+    let changes = module.info.config.changes();
     let Some(table) = module.section("__ex_table") else { return };
     if let Some(bytes) = module.table_mut(&table) {
-        sort(&mut Extable(bytes), version);
+        sort(&mut Extable(bytes), changes);
     }
 }
 
@@ -68,7 +68,7 @@ fn shift(entry: &mut [u8; ENTRY], delta: u32) {
 mod tests {
     use super::*;
     use alloc::vec::Vec;
-    use elf_layout::KernelVersion;
+    use elf_layout::{Changes, KernelVersion};
 
     /// Entries as absolute (insn, fixup, data), relative to the start of the table.
     fn entries(bytes: &[u8]) -> Vec<(i64, i64, u32)> {
@@ -94,7 +94,7 @@ mod tests {
                 bytes.extend(((fixup - at - 4) as i32).to_le_bytes());
                 bytes.extend(data.to_le_bytes());
             }
-            sort(&mut Extable(&mut bytes), version);
+            sort(&mut Extable(&mut bytes), Changes::of(version));
             assert_eq!(entries(&bytes), wanted, "FIN-1: {version:?}");
         }
     }

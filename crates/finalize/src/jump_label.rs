@@ -59,7 +59,7 @@ pub fn jump_label_add_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architec
 fn jump_label_sort_entries(module: &mut Finalizer<'_, '_>, table: &Table) -> Vec<Entry> {
     let Some(bytes) = module.read(table.address, table.size) else { return Vec::new() };
     let mut bytes = bytes.to_vec();
-    sort(&mut JumpTable { bytes: &mut bytes, address: table.address }, module.version());
+    sort(&mut JumpTable { bytes: &mut bytes, address: table.address }, module.changes());
     let mut entries = Vec::new();
     for (raw, at) in bytes.as_chunks_mut::<ENTRY>().0.iter_mut().zip(table.records(ENTRY as u64)) {
         let entry = Entry::of(raw, at);
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
     use alloc::string::String;
     use alloc::vec;
-    use elf_layout::KernelVersion;
+    use elf_layout::{Changes, KernelVersion};
     use reloc::aarch64::Aarch64;
     use reloc::aarch64::insn::{NOP, branch};
     use reloc::testing::*;
@@ -316,6 +316,6 @@ mod tests {
         }
         sort::Table::swap(&mut table, 3, 0);
         assert_eq!(bytes, raw, "FIN-50: and back");
-        sort(&mut JumpTable { bytes: &mut bytes, address: at }, KernelVersion::new(6, 12, 0));
+        sort(&mut JumpTable { bytes: &mut bytes, address: at }, Changes::of(KernelVersion::new(6, 12, 0)));
     }
 }

@@ -155,7 +155,7 @@ struct Parser<'r, 'd> {
 impl<'d> Parser<'_, 'd> {
     fn warn(&mut self, code: &'static str, why: impl Into<Cow<'static, str>>, parts: &[&[u8]]) {
         let mut finding = Finding::note(code, Severity::Warning, why);
-        finding.dmesg = printk(self.info.config.version, parts);
+        finding.dmesg = printk(self.info.config.changes(), parts);
         self.said.push(finding);
     }
 
@@ -228,7 +228,7 @@ impl<'d> Parser<'_, 'd> {
             layout: self.layout,
             memory: &mut *self.memory,
             table: self.table,
-            version: self.info.config.version,
+            changes: self.info.config.changes(),
             record,
             name,
             lines: Vec::new(),
@@ -263,7 +263,7 @@ impl<'d> Parser<'_, 'd> {
             Errno::ENOSPC => b"' too large for parameter `",
             _ => b"' invalid for parameter `",
         };
-        lines.extend(printk(self.info.config.version, &[module, b": `", val, quoted, token.param, b"'"]));
+        lines.extend(printk(self.info.config.changes(), &[module, b": `", val, quoted, token.param, b"'"]));
         let (param, val) = (printed(token.param), printed(val));
         let why = match refusal {
             _ if code == "PARAM-17" => format!("parameter {param} needs a value: {}", set.takes()),
@@ -286,7 +286,7 @@ impl<'d> Parser<'_, 'd> {
         let Token { mut param, val } = token;
         if param == b"async_probe" {
             // PARAM-30
-            let value = val.and_then(|v| kstrtobool(v, self.info.config.version).ok());
+            let value = val.and_then(|v| kstrtobool(v, self.info.config.changes()).ok());
             self.outcome.async_probe = Some(value.unwrap_or(true));
             return;
         }

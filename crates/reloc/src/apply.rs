@@ -5,7 +5,7 @@ use alloc::string::String;
 
 use elf_layout::bytes::printed;
 use elf_layout::elf::{Rela, SHF_ALLOC, SHF_RELA_LIVEPATCH, SHT_REL, SHT_RELA};
-use elf_layout::{Errno, Finding, Findings, LoadInfo, Module, Severity, Subject};
+use elf_layout::{Change, Errno, Finding, Findings, LoadInfo, Module, Severity, Subject};
 
 use crate::livepatch::{KallsymsLookup, klp_apply_section_relocs};
 use crate::{Architecture, ModArch, Records, RelaSection};
@@ -86,7 +86,7 @@ fn rel_unsupported(info: &LoadInfo<'_>, index: usize) -> Finding {
 /// RELOC-GEN-4: the per-cpu template is copied unrelocated before 6.16 (570db4b39f53).
 fn warn_percpu(info: &LoadInfo<'_>, index: usize, target: usize, said: &mut Findings) {
     let pcpu = info.file.index().pcpu;
-    if info.config.version.since(6, 16)
+    if info.config.has(Change::PercpuRelocated)
         || pcpu == 0
         || target != pcpu
         || info.file.relocations(index).is_empty()

@@ -8,7 +8,7 @@ use core::ops::Deref;
 
 use elf_layout::bytes::printed;
 use elf_layout::elf::{SHN_UNDEF, SymFields};
-use elf_layout::{Findings, KernelVersion, Module, Table};
+use elf_layout::{Change, Changes, Findings, Module, Table};
 
 use crate::mod_arch::ModArch;
 use crate::record::{Choice, Patch, Record, RuntimeState, Step};
@@ -57,9 +57,14 @@ impl<'d> Deref for Finalizer<'_, 'd> {
 }
 
 impl Finalizer<'_, '_> {
-    /// The kernel's version.
-    pub fn version(&self) -> KernelVersion {
-        self.info.config.version
+    /// Does the kernel have that change?
+    pub fn has(&self, change: Change) -> bool {
+        self.info.config.has(change)
+    }
+
+    /// All changes that the kernel has.
+    pub fn changes(&self) -> Changes {
+        self.info.config.changes()
     }
 
     /// Puts bytes at an address of the module and notes what changed. False if they do not lie in one

@@ -3,7 +3,7 @@
 
 use core::cmp::Ordering;
 
-use elf_layout::KernelVersion;
+use elf_layout::{Change, Changes};
 
 /// What is sorted: elements are compared and swapped by position.
 pub trait Table {
@@ -19,11 +19,11 @@ pub trait Table {
     fn swap(&mut self, a: usize, b: usize);
 }
 
-/// `sort()` of a kernel of that version.
-pub fn sort(table: &mut impl Table, version: KernelVersion) {
+/// `sort()` of a kernel with these changes.
+pub fn sort(table: &mut impl Table, changes: Changes) {
     // Since v6.10 two elements are extracted per step and equal children go right; before that
     // one, and left.
-    if version.since(6, 10) { sort_two(table) } else { sort_one(table) }
+    if changes.has(Change::SortTakesTwo) { sort_two(table) } else { sort_one(table) }
 }
 
 /// Up to 6.9.
@@ -96,6 +96,7 @@ fn sift_down(table: &mut impl Table, a: usize, n: usize, left: impl Fn(Ordering)
 mod tests {
     use super::*;
     use alloc::vec::Vec;
+    use elf_layout::KernelVersion;
 
     #[derive(Clone)]
     struct Keyed(Vec<(u32, u32)>);
@@ -124,7 +125,7 @@ mod tests {
                 .collect();
             for version in [KernelVersion::new(6, 1, 0), KernelVersion::new(6, 12, 0)] {
                 let mut table = Keyed(keys.clone());
-                sort(&mut table, version);
+                sort(&mut table, Changes::of(version));
                 assert!(table.0.is_sorted_by_key(|k| k.0), "FIN-9: {len} elements, {version:?}");
                 let mut all = table.0.clone();
                 all.sort_by_key(|k| k.1);
@@ -148,7 +149,7 @@ mod tests {
         ];
         for (version, keys, want) in cases {
             let mut table = Keyed(keys.iter().copied().zip(0..).collect());
-            sort(&mut table, version);
+            sort(&mut table, Changes::of(version));
             let order: Vec<u32> = table.0.iter().map(|k| k.1).collect();
             assert_eq!(order, want, "FIN-9: {version:?}, keys {keys:?}");
         }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::insn;
 use elf_layout::elf::{SHN_UNDEF, SymFields};
-use elf_layout::{Finding, Severity};
+use elf_layout::{Change, Finding, Severity};
 
 use crate::finalizer::Finalizer;
 use crate::record::Step;
@@ -97,7 +97,7 @@ fn cpus_have_cap(module: &mut Finalizer<'_, '_>, number: u16) -> Option<bool> {
 /// Since v6.1 (4c0bd995d73e) callbacks have a capability and a bit that tells them; before, they are entries
 /// without a replacement, and always called.
 fn has_cb_bit(module: &Finalizer<'_, '_>) -> bool {
-    module.version().since(6, 1)
+    module.has(Change::AltCallbackBit)
 }
 
 fn alt_instr(module: &Finalizer<'_, '_>, at: u64) -> Option<AltInstr> {

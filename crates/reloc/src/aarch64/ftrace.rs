@@ -2,7 +2,7 @@
 
 use alloc::format;
 
-use elf_layout::{Errno, Finding, Findings, KernelConfig, LoadInfo};
+use elf_layout::{Change, Errno, Finding, Findings, KernelConfig, LoadInfo};
 
 use super::insn::{MOV_X9_LR, NOP, is_bti};
 use super::plts::{PLT_ENTRY_SIZE, get_plt_entry};
@@ -25,16 +25,16 @@ pub fn callsites(config: &KernelConfig) -> &'static str {
 pub fn module_init_ftrace_plt(module: &mut Finalizer<'_, '_>) {
     let config = module.info.config;
     // Since v5.5 (f1a54ae9af0d); before that the slot is filled when somebody traces.
-    if !config.dynamic_ftrace || !config.version.since(5, 5) {
+    if !config.dynamic_ftrace || !config.has(Change::FtracePltAtLoad) {
         return;
     }
     init_plt(module, ".text.ftrace_trampoline", 0, "ftrace_caller");
     // Up to v6.2 (26299b3f6ba2).
-    if config.dynamic_ftrace_with_regs && !config.version.since(6, 2) {
+    if config.dynamic_ftrace_with_regs && !config.has(Change::FtraceWithArgs) {
         init_plt(module, ".text.ftrace_trampoline", 1, "ftrace_regs_caller");
     }
     // a7ed7b9d0ebb; modules for kernels without it have no such section (PLT-13).
-    if config.version.since(6, 6) {
+    if config.has(Change::InitFtracePlt) {
         init_plt(module, ".init.text.ftrace_trampoline", 0, "ftrace_caller");
     }
 }
@@ -94,8 +94,11 @@ pub fn refuse_without_ftrace_plt(info: &LoadInfo<'_>, said: &mut Findings) {
     let config = info.config;
     // Since v5.5 (bd8b21d3dd66). The second one since v6.17 (a7ed7b9d0ebb); which stable kernel before has that
     // change does not show.
-    for (section, since) in [(".text.ftrace_trampoline", (5, 5)), (".init.text.ftrace_trampoline", (6, 17))] {
-        let wants = config.dynamic_ftrace && config.version.since(since.0, since.1);
+    for (section, change) in [
+        (".text.ftrace_trampoline", Change::FtracePltRequired),
+        (".init.text.ftrace_trampoline", Change::InitFtracePltRequired),
+    ] {
+        let wants = config.dynamic_ftrace && config.has(change);
         if wants && info.file.find_any_sec(section) == 0 {
             let why = format!(
                 "the module has no section {section}, which a kernel with CONFIG_DYNAMIC_FTRACE needs"

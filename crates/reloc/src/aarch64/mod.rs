@@ -57,12 +57,12 @@ impl Architecture for Aarch64 {
     }
 
     fn module_area(&self, config: &KernelConfig, symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
-        area::module_area(config.version, symbol)
+        area::module_area(config.changes(), symbol)
     }
 
     fn cpu(&self, config: &KernelConfig, kernel: &dyn RunningKernel) -> Cpu {
         let given = kernel.errata().iter().any(|erratum| erratum == "843419");
-        let number = cpu::workaround_843419(config.version);
+        let number = cpu::workaround_843419(config.changes());
         let has = given || number.and_then(|number| kernel.capability(number)) == Some(true);
         if has { ERRATUM_843419 } else { Cpu::default() }
     }

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use elf_layout::elf::{Rela, SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, SHT_RELA, SHT_SYMTAB, Shdr, SymFields};
-use elf_layout::{Errno, Finding, Findings, LoadInfo, ModuleFile};
+use elf_layout::{Change, Errno, Finding, Findings, LoadInfo, ModuleFile};
 use object::elf;
 
 use super::ERRATUM_843419;
@@ -81,9 +81,9 @@ pub fn module_frob_arch_sections(info: &mut LoadInfo<'_>, cpu: Cpu, said: &mut F
         let slots = table.plt_max_entries.saturating_add(1);
         fill_in(info, index, PLT_SECTION_ALIGN, slots);
     }
-    // PLT-13: from v5.5 (f1a54ae9af0d) to v6.2 (26299b3f6ba2) ftrace with regs had a trampoline of its own.
-    let version = info.config.version;
-    let ftrace_plts = if version.since(5, 5) && !version.since(6, 2) { 2 } else { 1 };
+    // PLT-13: from v5.5 to v6.2 (ftrace with args) ftrace with regs had a trampoline of its own.
+    let with_regs = info.config.has(Change::FtraceWithRegs) && !info.config.has(Change::FtraceWithArgs);
+    let ftrace_plts = if with_regs { 2 } else { 1 };
     for index in [found.tramp, found.init_tramp] {
         fill_in(info, index, PLT_ENTRY_ALIGN, ftrace_plts);
     }
@@ -93,7 +93,7 @@ pub fn module_frob_arch_sections(info: &mut LoadInfo<'_>, cpu: Cpu, said: &mut F
 /// PLT-1: the last of each name.
 fn find(info: &LoadInfo<'_>) -> Found {
     // a7ed7b9d0ebb; linker scripts without it make no such section.
-    let init_tramp = info.config.version.since(6, 6);
+    let init_tramp = info.config.has(Change::InitFtracePlt);
     let mut found = Found::default();
     for (i, section) in info.sechdrs.iter().enumerate() {
         match info.file.section_name(i) {
@@ -127,12 +127,11 @@ fn count_section(info: &mut LoadInfo<'_>, index: usize, arch: &mut ModArch) {
     if info.sechdrs.get(target).is_none_or(|t| t.sh_flags & SHF_EXECINSTR == 0) {
         return;
     }
-    let version = info.config.version;
     let mut table: Vec<Rela> = info.file.relocations(index).iter().map(Rela::from).collect();
     // Since v6.5 (ea3752ba96c0) PLTs are not optional; before that branches need them only with RANDOMIZE_BASE.
-    let branches = version.since(6, 5) || info.config.randomize_base;
+    let branches = info.config.has(Change::PltsMandatory) || info.config.randomize_base;
     // Since v5.9 (d4e0340919fb) only the branches in front are sorted; before that all (PLT-7).
-    let sorted = if !version.since(5, 9) {
+    let sorted = if !info.config.has(Change::BranchRelasPartitioned) {
         table.len()
     } else if branches {
         partition_branch_plt_relas(info.file, &mut table, target)

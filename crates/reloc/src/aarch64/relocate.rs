@@ -4,7 +4,7 @@ use alloc::format;
 
 use elf_layout::bytes::slice_mut;
 use elf_layout::elf::{EM_AARCH64, Rela, SymFields};
-use elf_layout::{Errno, Finding, Findings, Severity};
+use elf_layout::{Change, Errno, Finding, Findings, Severity};
 
 use super::howto::{Op, Routine, howto};
 use super::insn::{self, Field, IMM_16, IMM_26, IMM_ADR, page};
@@ -202,7 +202,7 @@ fn refused(section: &RelaSection<'_>, entry: usize, rela: &Rela, refusal: Refusa
     let (me, r_type) = (section.file.name_text(), rela.r_type());
     let (type_name, symbol) = (type_text(EM_AARCH64, r_type), section.symbol_text(rela));
     // Since v6.5 (e46b7103aef3) module.c has a pr_fmt.
-    let prefix = if section.config.version.since(6, 5) { "Modules: " } else { "" };
+    let prefix = if section.config.has(Change::ModulesLogPrefix) { "Modules: " } else { "" };
     let finding = match refusal {
         Refusal::OutOfBounds => return section.out_of_bounds(entry, rela),
         Refusal::UnknownType => {

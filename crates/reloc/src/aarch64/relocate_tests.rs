@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use yaxpeax_arch::{Decoder, U8Reader};
 use yaxpeax_arm::armv8::a64::{InstDecoder, Instruction, Opcode, Operand};
 
-use elf_layout::{KernelConfig, KernelVersion};
+use elf_layout::{Changes, KernelConfig, KernelVersion};
 
 use super::*;
 use crate::Architecture;
@@ -288,7 +288,7 @@ fn a64rel_20_to_22_erratum_843419() {
 #[test]
 fn layout_52_module_area() {
     let of = |minor, symbols: &[(&str, u64)]| {
-        module_area(KernelVersion::new(6, minor, 0), &|name| {
+        module_area(Changes::of(KernelVersion::new(6, minor, 0)), &|name| {
             symbols.iter().find(|s| s.0 == name).map(|s| s.1)
         })
     };
@@ -322,7 +322,7 @@ fn capability_of_erratum_843419() {
         let (major, minor, patch) = version;
         let version = KernelVersion::new(major, minor, patch);
         let has = |number: u32| words[number as usize / 64] >> (number % 64) & 1 != 0;
-        assert_eq!(workaround_843419(version).map(has), want, "{version:?}");
+        assert_eq!(workaround_843419(Changes::of(version)).map(has), want, "{version:?}");
         let capabilities = (0..128).map(|number| (number, has(number))).collect();
         let kernel = TestKernel { capabilities, ..TestKernel::default() };
         let cpu = Aarch64.cpu(&KernelConfig::new(version), &kernel);

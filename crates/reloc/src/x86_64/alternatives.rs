@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use elf_layout::elf::{Rela, SHT_RELA};
-use elf_layout::{Finding, KernelVersion, Severity};
+use elf_layout::{Change, Changes, Finding, Severity};
 
 use super::cpu::{self, ALWAYS};
 use super::insn::{self, decode};
@@ -57,10 +57,9 @@ impl Form {
             Some(14) => Some(Form::Flags),
             _ => None,
         };
-        let version = module.version();
-        measured.unwrap_or(if version.since(6, 3) {
+        measured.unwrap_or(if module.has(Change::AltInstrFlags) {
             Form::Flags
-        } else if version.since(5, 13) {
+        } else if module.has(Change::AltInstrWithoutPadlen) {
             Form::Inverted
         } else {
             Form::Padded
@@ -166,7 +165,8 @@ pub fn apply_alternatives(module: &mut Finalizer<'_, '_>) {
     let mut site_of_choices = None;
     for at in table.records(form.size()) {
         let Some(entry) = AltInstr::read(module, form, at) else { continue };
-        if entry.instrlen > MAX_PATCH_LEN || entry.cpuid >= FEATURES && !module.version().since(6, 13) {
+        if entry.instrlen > MAX_PATCH_LEN || entry.cpuid >= FEATURES && !module.has(Change::MoreFeatureWords)
+        {
             bug(module, &entry);
             return;
         }
@@ -177,7 +177,7 @@ pub fn apply_alternatives(module: &mut Finalizer<'_, '_>) {
             site_of_choices = Some(entry.instr);
             note_choices(module, form, &table, &entry);
         }
-        let has = cpu::boot_cpu_has(module.kernel, module.version(), entry.cpuid);
+        let has = cpu::boot_cpu_has(module.kernel, module.changes(), entry.cpuid);
         let made = match has {
             None => Err(entry.feature()),
             Some(has) if has == entry.not => leave(module, form, &entry),
@@ -207,7 +207,7 @@ pub fn sites(module: &Finalizer<'_, '_>) -> Vec<u64> {
 
 /// FIN-20: entries of one site have the longest one's length, since v6.11 (d2a793dae4fe).
 fn equalise_lengths(module: &mut Finalizer<'_, '_>, table: &Table, form: Form) {
-    if !module.version().since(6, 11) {
+    if !module.has(Change::AltLengthsEqualised) {
         return;
     }
     // The kernel compares each entry with all that follow it. Two passes over a run give the same: forth,
@@ -240,14 +240,14 @@ fn leave(
 ) -> Result<Option<Vec<u8>>, alloc::string::String> {
     let Some(code) = module.read(entry.instr, u64::from(entry.instrlen)) else { return Ok(None) };
     let mut code = code.to_vec();
-    tidy(&mut code, form, entry.padlen, module.version());
+    tidy(&mut code, form, entry.padlen, module.changes());
     Ok(Some(code))
 }
 
 /// `optimize_nops` of the form's time.
-fn tidy(code: &mut [u8], form: Form, padlen: u8, version: KernelVersion) {
+fn tidy(code: &mut [u8], form: Form, padlen: u8, changes: Changes) {
     if form != Form::Padded {
-        optimize_nops(code, version);
+        optimize_nops(code, changes);
         return;
     }
     let pad = usize::from(padlen);
@@ -279,11 +279,11 @@ fn replace(
     }
     let long = usize::from(entry.instrlen).max(buf.len());
     let moved = entry.replacement.wrapping_sub(entry.instr);
-    if module.version().since(6, 5) {
+    if module.has(Change::AlternativesRelocated) {
         // Since v6.5 (270a69c4485d) all branches and RIP-relative operands move along.
         buf.resize(long, 0x90);
         apply_relocation(&mut buf, moved, u64::from(entry.replacementlen));
-        optimize_nops(&mut buf, module.version());
+        optimize_nops(&mut buf, module.changes());
         return Ok(Some(buf));
     }
     if let [CALL, a, b, c, d] = buf[..] {
@@ -298,7 +298,7 @@ fn replace(
         buf.get_mut(used..).into_iter().for_each(add_nops);
     } else {
         let site = usize::from(entry.instrlen);
-        buf.get_mut(..site).into_iter().for_each(|site| optimize_nops(site, module.version()));
+        buf.get_mut(..site).into_iter().for_each(|site| optimize_nops(site, module.changes()));
     }
     Ok(Some(buf))
 }
@@ -421,8 +421,8 @@ fn combined(
         let has = number.is_none_or(|n| set >> n & 1 != 0);
         let site = usize::from(entry.instrlen);
         if has == entry.not {
-            let version = module.version();
-            code.get_mut(..site).into_iter().for_each(|code| tidy(code, form, entry.padlen, version));
+            let changes = module.changes();
+            code.get_mut(..site).into_iter().for_each(|code| tidy(code, form, entry.padlen, changes));
         } else if let Ok(Some(bytes)) = replace(module, form, entry, Some(&code)) {
             for (to, from) in code.iter_mut().zip(bytes) {
                 *to = from;

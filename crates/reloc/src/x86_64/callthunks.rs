@@ -4,6 +4,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use elf_layout::Change;
 use elf_layout::layout::Region;
 
 use super::alternatives;
@@ -101,7 +102,7 @@ impl CallThunks {
         let mut code = self.template.clone();
         let moved = self.template_at.wrapping_sub(pad);
         alternatives::apply_relocation(&mut code, moved, self.template.len() as u64);
-        optimize_nops(&mut code, module.version());
+        optimize_nops(&mut code, module.changes());
         code
     }
 
@@ -200,7 +201,7 @@ pub fn callthunks_patch_module_calls(module: &mut Finalizer<'_, '_>, others: imp
 impl Finalizer<'_, '_> {
     /// The code that stays: MOD_TEXT since 6.4, before that the text of `core_layout`.
     pub(super) fn text_range(&self) -> Option<Range<u64>> {
-        let split = self.version().since(6, 4);
+        let split = self.has(Change::ModMemType);
         let region = if split { Region::Text } else { Region::Core };
         let base = self.placement.bases.get(region);
         let size = if split { self.layout.allocated(region) } else { self.layout.marks[0].text_size };

@@ -1,6 +1,6 @@
 //! What of the CPU and of the kernel's mitigations decides how code is patched.
 
-use elf_layout::KernelVersion;
+use elf_layout::{Change, Changes};
 
 use crate::running::RunningKernel;
 
@@ -34,28 +34,25 @@ impl Feature {
         }
     }
 
-    /// Its number (word * 32 + bit) in arch/x86/include/asm/cpufeatures.h of a kernel of that version;
+    /// Its number (word * 32 + bit) in arch/x86/include/asm/cpufeatures.h of a kernel with these changes;
     /// `None` where that kernel has no such feature.
-    pub fn number(self, version: KernelVersion) -> Option<u32> {
+    pub fn number(self, changes: Changes) -> Option<u32> {
         const fn at(word: u32, bit: u32) -> u32 {
             word.saturating_mul(32).saturating_add(bit)
         }
         // Since v5.19 (a883d624aed4) in word 11, and with the same change in 5.15.54 and 5.10.133; before
         // that in word 7.
-        let stable = (version.major, version.minor);
-        let word_11 = version.since(5, 19)
-            || (stable == (5, 15) && version.patch >= 54)
-            || (stable == (5, 10) && version.patch >= 133);
+        let word_11 = changes.has(Change::RetpolineInWord11);
         match self {
             Feature::Retpoline => Some(at(if word_11 { 11 } else { 7 }, 12)),
             Feature::RetpolineLfence => Some(at(if word_11 { 11 } else { 7 }, 13)),
             // a149180fbcf3 came together with that move.
             Feature::Rethunk => word_11.then_some(at(11, 14)),
             // Since v6.2 (80e4c1cd42ff).
-            Feature::CallDepth => version.since(6, 2).then_some(at(11, 19)),
+            Feature::CallDepth => changes.has(Change::CallDepthTracking).then_some(at(11, 19)),
             // Since v6.15 (8754e67ad4ac), and backported; every tree gave it the next free bit of word 21.
-            Feature::IndirectThunkIts if version.since(6, 13) => Some(at(21, 10)),
-            Feature::IndirectThunkIts if version.since(6, 12) => Some(at(21, 6)),
+            Feature::IndirectThunkIts if changes.has(Change::ItsInBit10) => Some(at(21, 10)),
+            Feature::IndirectThunkIts if changes.has(Change::ItsInBit6) => Some(at(21, 6)),
             Feature::IndirectThunkIts => Some(at(21, 5)),
         }
     }
@@ -78,8 +75,8 @@ pub fn lacks(kernel: &dyn RunningKernel, name: &str) -> bool {
 }
 
 /// `cpu_feature_enabled`
-pub fn enabled(kernel: &dyn RunningKernel, version: KernelVersion, feature: Feature) -> Option<bool> {
-    let Some(number) = feature.number(version) else { return Some(false) };
+pub fn enabled(kernel: &dyn RunningKernel, changes: Changes, feature: Feature) -> Option<bool> {
+    let Some(number) = feature.number(changes) else { return Some(false) };
     if lacks(kernel, feature.witness()) {
         return Some(false);
     }
@@ -87,7 +84,7 @@ pub fn enabled(kernel: &dyn RunningKernel, version: KernelVersion, feature: Feat
 }
 
 /// `boot_cpu_has` of a number that a module names.
-pub fn boot_cpu_has(kernel: &dyn RunningKernel, version: KernelVersion, number: u16) -> Option<bool> {
+pub fn boot_cpu_has(kernel: &dyn RunningKernel, changes: Changes, number: u16) -> Option<bool> {
     if number == ALWAYS {
         return Some(true);
     }
@@ -98,7 +95,7 @@ pub fn boot_cpu_has(kernel: &dyn RunningKernel, version: KernelVersion, number: 
         Feature::CallDepth,
         Feature::IndirectThunkIts,
     ];
-    let feature = named.into_iter().find(|f| f.number(version) == Some(u32::from(number)));
+    let feature = named.into_iter().find(|f| f.number(changes) == Some(u32::from(number)));
     let by_name = || by_cmdline(kernel.cmdline(), feature?);
     kernel.capability(u32::from(number)).or_else(by_name)
 }
@@ -176,6 +173,8 @@ pub fn uniproc_patched(kernel: &dyn RunningKernel) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use elf_layout::KernelVersion;
+
     use super::*;
     use crate::testing::TestKernel;
 
@@ -197,7 +196,7 @@ mod tests {
             (Feature::IndirectThunkIts, v(6, 16, 0), Some(21 * 32 + 10)),
         ];
         for (feature, version, number) in cases {
-            assert_eq!(feature.number(version), number, "FIN-21: {feature:?} of {version:?}");
+            assert_eq!(feature.number(Changes::of(version)), number, "FIN-21: {feature:?} of {version:?}");
         }
     }
 
@@ -233,18 +232,18 @@ mod tests {
 
     #[test]
     fn fin_21_what_the_kernel_is_built_without_is_off() {
-        let version = KernelVersion::new(6, 12, 0);
+        let changes = Changes::of(KernelVersion::new(6, 12, 0));
         let mut kernel = TestKernel::default();
-        assert_eq!(enabled(&kernel, version, Feature::Rethunk), None);
+        assert_eq!(enabled(&kernel, changes, Feature::Rethunk), None);
         kernel.symbols.insert("_text", 0xffff_ffff_8100_0000);
-        assert_eq!(enabled(&kernel, version, Feature::Rethunk), Some(false), "FIN-21: no such option");
+        assert_eq!(enabled(&kernel, changes, Feature::Rethunk), Some(false), "FIN-21: no such option");
         kernel.symbols.insert("x86_return_thunk", 0xffff_ffff_8200_0000);
-        assert_eq!(enabled(&kernel, version, Feature::Rethunk), None);
+        assert_eq!(enabled(&kernel, changes, Feature::Rethunk), None);
         kernel.capabilities.insert(11 * 32 + 14, true);
-        assert_eq!(enabled(&kernel, version, Feature::Rethunk), Some(true));
-        assert_eq!(boot_cpu_has(&kernel, version, 11 * 32 + 14), Some(true));
-        assert_eq!(boot_cpu_has(&kernel, version, ALWAYS), Some(true));
-        assert_eq!(boot_cpu_has(&kernel, version, 1), None);
+        assert_eq!(enabled(&kernel, changes, Feature::Rethunk), Some(true));
+        assert_eq!(boot_cpu_has(&kernel, changes, 11 * 32 + 14), Some(true));
+        assert_eq!(boot_cpu_has(&kernel, changes, ALWAYS), Some(true));
+        assert_eq!(boot_cpu_has(&kernel, changes, 1), None);
     }
 
     #[test]

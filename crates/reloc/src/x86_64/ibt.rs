@@ -1,7 +1,7 @@
 //! `apply_seal_endbr` (`apply_ibt_endbr` before 6.3): functions that nobody calls indirectly lose their
 //! landing pad (FIN-74).
 
-use elf_layout::{Finding, KernelVersion, Severity};
+use elf_layout::{Change, Changes, Finding, Severity};
 
 use super::cpu::lacks;
 use super::text::ENTRY;
@@ -14,9 +14,9 @@ const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 const ENDBR32: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfb];
 
 /// `gen_endbr_poison`: a nop of four bytes that nothing else is made of.
-const fn poison(version: KernelVersion) -> [u8; 4] {
+const fn poison(changes: Changes) -> [u8; 4] {
     // Since v6.18 (85a2d4a890dc) NOPL (-42(%rax)).
-    if version.since(6, 18) { [0x0f, 0x1f, 0x40, 0xd6] } else { [0x66, 0x0f, 0x1f, 0x00] }
+    if changes.has(Change::EndbrPoisonNopl) { [0x0f, 0x1f, 0x40, 0xd6] } else { [0x66, 0x0f, 0x1f, 0x00] }
 }
 
 /// `apply_seal_endbr` for the module's list.
@@ -26,7 +26,7 @@ pub fn apply_seal_endbr(module: &mut Finalizer<'_, '_>) {
     if lacks(module.kernel, "ibt_selftest") {
         return;
     }
-    let poison = poison(module.version());
+    let poison = poison(module.changes());
     let mut warned = false;
     for entry in table.records(ENTRY) {
         let Some(address) = module.relative(entry) else { continue };
@@ -42,6 +42,8 @@ pub fn apply_seal_endbr(module: &mut Finalizer<'_, '_>) {
 
 #[cfg(test)]
 mod tests {
+    use elf_layout::KernelVersion;
+
     use super::super::insn::decode;
     use super::*;
 
@@ -52,7 +54,7 @@ mod tests {
             (KernelVersion::new(6, 17, 0), [0x66, 0x0f, 0x1f, 0x00]),
             (KernelVersion::new(6, 18, 0), [0x0f, 0x1f, 0x40, 0xd6]),
         ] {
-            assert_eq!(poison(version), want, "FIN-74: {version:?}");
+            assert_eq!(poison(Changes::of(version)), want, "FIN-74: {version:?}");
             assert!(decode(&want).is_some_and(|insn| insn.length == 4 && insn.is_nop()));
         }
     }

@@ -1,7 +1,7 @@
 //! Instructions that do nothing (spec 06, 6.2: `x86_nops`), and how runs of them are made few (FIN-24).
 
 use super::insn::{Insn, decode};
-use elf_layout::KernelVersion;
+use elf_layout::{Change, Changes};
 
 /// ASM_NOP_MAX since v6.5.
 const MAX: usize = 11;
@@ -63,9 +63,9 @@ fn add_nop(buf: &mut [u8]) {
 }
 
 /// `optimize_nops`. `buf` is what is patched; decoding goes on behind it in `rest`, as the old one does.
-pub fn optimize_nops(buf: &mut [u8], version: KernelVersion) {
+pub fn optimize_nops(buf: &mut [u8], changes: Changes) {
     // Since v6.5 (6c480f222128) runs of nops of any length become one; before that runs of single bytes.
-    if version.since(6, 5) { optimize_any(buf) } else { optimize_single_bytes(buf) }
+    if changes.has(Change::NopsOfAnyLength) { optimize_any(buf) } else { optimize_single_bytes(buf) }
 }
 
 fn insn_at(buf: &[u8], at: usize) -> Option<Insn> {
@@ -111,13 +111,14 @@ fn optimize_any(buf: &mut [u8]) {
 mod tests {
     use super::*;
     use alloc::vec::Vec;
+    use elf_layout::KernelVersion;
 
     const OLD: KernelVersion = KernelVersion::new(6, 1, 0);
     const NEW: KernelVersion = KernelVersion::new(6, 12, 0);
 
     fn optimized(bytes: &[u8], version: KernelVersion) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
-        optimize_nops(&mut bytes, version);
+        optimize_nops(&mut bytes, Changes::of(version));
         bytes
     }
 

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::cmp::Ordering;
 
 use elf_layout::bytes::{le16, le32, slice};
-use elf_layout::{Finding, KernelVersion, Severity};
+use elf_layout::{Change, Changes, Finding, Severity};
 
 use crate::finalizer::Finalizer;
 use crate::record::Step;
@@ -17,11 +17,11 @@ const NUMBER_BITS: u32 = 29;
 const ADDRESS_SHIFT: u32 = NUMBER_BITS + 1;
 
 /// Is the entry with these flags the terminator of a gap, which goes first among equals?
-fn is_undefined(flags: u16, version: KernelVersion) -> bool {
+fn is_undefined(flags: u16, changes: Changes) -> bool {
     // Since v6.4 (fb799447ae29) a type of its own; before that no stack register and not the end of the stack.
-    if version.since(6, 4) {
+    if changes.has(Change::OrcUndefinedType) {
         flags >> 8 & 7 == 0
-    } else if version.since(6, 3) {
+    } else if changes.has(Change::OrcSignalBeforeEnd) {
         // v6.3 (ffb1b4a41016) put the signal bit before the end bit.
         flags & 0xf == 0 && flags >> 11 & 1 == 0
     } else {
@@ -63,7 +63,7 @@ impl sort::Table for Orc<'_> {
 pub fn unwind_module_init(module: &mut Finalizer<'_, '_>) {
     let tables = module.last_section(".orc_unwind_ip").zip(module.last_section(".orc_unwind"));
     let Some((ip_table, orc_table)) = tables else { return };
-    let version = module.version();
+    let changes = module.changes();
     let (Some(ips), Some(orcs)) =
         (module.read(ip_table.address, ip_table.size), module.read(orc_table.address, orc_table.size))
     else {
@@ -75,7 +75,7 @@ pub fn unwind_module_init(module: &mut Finalizer<'_, '_>) {
         module.said.push(Finding::note("FIN-76", Severity::Warning, why));
         return;
     }
-    let Some(sorted) = sorted(ips, orcs, version) else { return };
+    let Some(sorted) = sorted(ips, orcs, changes) else { return };
     let (mut new_ips, mut new_orcs) = (Vec::new(), Vec::new());
     if new_ips.try_reserve_exact(ips.len()).is_err() || new_orcs.try_reserve_exact(orcs.len()).is_err() {
         return;
@@ -100,13 +100,13 @@ pub fn unwind_module_init(module: &mut Finalizer<'_, '_>) {
 
 /// The entries' keys in the order that the kernel's sort gives them; `None` if they are in it already, or too
 /// many.
-fn sorted(ips: &[u8], orcs: &[u8], version: KernelVersion) -> Option<Vec<u64>> {
+fn sorted(ips: &[u8], orcs: &[u8], changes: Changes) -> Option<Vec<u64>> {
     let count = ips.len() / 4;
     let keys = || {
         ips.chunks_exact(4).zip(orcs.chunks_exact(ORC)).enumerate().map(|(n, (ip, orc))| {
             let ip = i64::from(le32(ip, 0).unwrap_or(0).cast_signed());
             let flags = le16(orc, 4).unwrap_or(0);
-            key(ip.wrapping_add((n as i64).wrapping_mul(4)), is_undefined(flags, version), n)
+            key(ip.wrapping_add((n as i64).wrapping_mul(4)), is_undefined(flags, changes), n)
         })
     };
     if count >= 1 << NUMBER_BITS {
@@ -128,7 +128,7 @@ fn sorted(ips: &[u8], orcs: &[u8], version: KernelVersion) -> Option<Vec<u64>> {
     if ambiguous {
         table.clear();
         table.extend(keys());
-        sort(&mut Orc(&mut table), version);
+        sort(&mut Orc(&mut table), changes);
     }
     Some(table)
 }
@@ -144,6 +144,8 @@ pub fn mod_arch_specific(module: &Finalizer<'_, '_>) -> Vec<(&'static str, u64)>
 
 #[cfg(test)]
 mod tests {
+    use elf_layout::KernelVersion;
+
     use super::*;
 
     const OLD: KernelVersion = KernelVersion::new(6, 1, 0);
@@ -165,7 +167,7 @@ mod tests {
             (NEW, 0x0800, true),
         ];
         for (version, flags, want) in cases {
-            assert_eq!(is_undefined(flags, version), want, "FIN-76: {version:?} {flags:#x}");
+            assert_eq!(is_undefined(flags, Changes::of(version)), want, "FIN-76: {version:?} {flags:#x}");
         }
     }
 
@@ -186,11 +188,11 @@ mod tests {
         let plain = 0x0105;
         let in_order = tables(&[(-40, 1, plain), (-30, 2, 0), (-30, 3, plain), (0, 4, plain)]);
         for version in [OLD, NEW] {
-            assert_eq!(sorted(&in_order.0, &in_order.1, version), None, "FIN-76: nothing to do");
+            assert_eq!(sorted(&in_order.0, &in_order.1, Changes::of(version)), None, "FIN-76: nothing to do");
         }
         let order = |entries: &[(i32, i16, u16)], version| -> Vec<i16> {
             let (ips, orcs) = tables(entries);
-            let keys = sorted(&ips, &orcs, version).unwrap();
+            let keys = sorted(&ips, &orcs, Changes::of(version)).unwrap();
             keys.iter().map(|key| entries[number(*key)].1).collect()
         };
         for version in [OLD, NEW] {

@@ -4,7 +4,7 @@ use alloc::format;
 
 use elf_layout::bytes::slice_mut;
 use elf_layout::elf::{EM_X86_64, Rela};
-use elf_layout::{Errno, Finding, Findings, Severity};
+use elf_layout::{Change, Errno, Finding, Findings, Severity};
 
 use crate::{Records, RelaSection, type_text};
 
@@ -60,7 +60,7 @@ pub fn width(r_type: u32) -> u64 {
 }
 
 fn apply_all(section: &mut RelaSection<'_>, records: impl Iterator<Item = Rela>, said: &mut Findings) {
-    let order = Order { overflow_first: section.config.version.since(6, 3) };
+    let order = Order { overflow_first: section.config.has(Change::OverflowCheckedFirst) };
     for (entry, rela) in records.enumerate() {
         let Some(value) = section.value(entry, &rela, said) else { continue };
         let place = section.address.wrapping_add(rela.r_offset);

@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use elf_layout::{Finding, KernelVersion, Severity};
+use elf_layout::{Changes, Finding, Severity};
 
 use super::cpu::Feature;
 use super::insn::{Insn, text_gen_insn};
@@ -71,13 +71,13 @@ pub fn apply_retpolines(module: &mut Finalizer<'_, '_>) {
         }
         let target = insn.target(address);
         module.may_be(address, insn.length, Step::Retpoline, target, |module| {
-            let bytes = |mode| patch_retpoline(address, &insn, register, mode, module.version());
+            let bytes = |mode| patch_retpoline(address, &insn, register, mode, module.changes());
             let plain = Mode { thunks: false, lfence: false, tracking: None, its: None };
             let modes = [plain, Mode { lfence: true, ..plain }, Mode { thunks: true, tracking, ..plain }];
             modes.into_iter().filter_map(|mode| bytes(mode).map(|(bytes, _)| bytes)).collect()
         });
         let Some((bytes, its)) =
-            mode.and_then(|mode| patch_retpoline(address, &insn, register, mode, module.version()))
+            mode.and_then(|mode| patch_retpoline(address, &insn, register, mode, module.changes()))
         else {
             continue;
         };
@@ -112,7 +112,7 @@ fn patch_retpoline(
     insn: &Insn,
     register: u8,
     mode: Mode,
-    version: KernelVersion,
+    changes: Changes,
 ) -> Option<(Vec<u8>, bool)> {
     let thunk_of = |array: u64| array.wrapping_add(u64::from(register).wrapping_mul(THUNK.cast_unsigned()));
     if mode.thunks {
@@ -148,7 +148,7 @@ fn patch_retpoline(
         return None;
     }
     bytes.resize(insn.length, 0x90);
-    optimize_nops(&mut bytes, version);
+    optimize_nops(&mut bytes, changes);
     Some((bytes, false))
 }
 
@@ -171,6 +171,8 @@ fn emit_trampoline(address: u64, insn: &Insn, call: u64, jump: u64) -> Option<Ve
 #[cfg(test)]
 mod tests {
     use super::super::insn::decode;
+    use elf_layout::KernelVersion;
+
     use super::*;
 
     const AT: u64 = 0xffff_ffff_c020_1000;
@@ -195,8 +197,8 @@ mod tests {
 
     #[test]
     fn fin_70_bytes() {
-        let old = KernelVersion::new(6, 1, 0);
-        let new = KernelVersion::new(6, 12, 0);
+        let old = Changes::of(KernelVersion::new(6, 1, 0));
+        let new = Changes::of(KernelVersion::new(6, 12, 0));
         let lfence = Mode { lfence: true, ..PLAIN };
         type Case<'a> = (&'a [u8], u8, u8, Mode, Option<&'a [u8]>);
         let cases: &[Case<'_>] = &[
@@ -213,9 +215,9 @@ mod tests {
             (&[], CALL, 3, Mode { thunks: true, ..PLAIN }, None),
         ];
         for (prefix, op, register, mode, want) in cases {
-            for version in [old, new] {
+            for changes in [old, new] {
                 let insn = site(prefix, *op, *register, AT);
-                let got = patch_retpoline(AT, &insn, *register, *mode, version).map(|(bytes, _)| bytes);
+                let got = patch_retpoline(AT, &insn, *register, *mode, changes).map(|(bytes, _)| bytes);
                 assert_eq!(got.as_deref(), *want, "FIN-70: {prefix:02x?} {op:#x} r{register} {mode:?}");
             }
         }
@@ -223,11 +225,11 @@ mod tests {
 
     #[test]
     fn fin_71_other_thunks() {
-        let version = KernelVersion::new(6, 12, 0);
+        let changes = Changes::of(KernelVersion::new(6, 12, 0));
         let (calls, jumps, its) = (ARRAY + 0x1000, ARRAY + 0x2000, ARRAY + 0x3000);
         let tracking = Mode { thunks: true, tracking: Some((calls, jumps)), ..PLAIN };
         let tracked =
-            |prefix: &[u8], op| patch_retpoline(AT, &site(prefix, op, 2, AT), 2, tracking, version).unwrap();
+            |prefix: &[u8], op| patch_retpoline(AT, &site(prefix, op, 2, AT), 2, tracking, changes).unwrap();
         assert_eq!(tracked(&[], CALL), (text_gen_insn(CALL, AT, calls + 64).to_vec(), false), "FIN-71");
         assert_eq!(tracked(&[], JMP32), (text_gen_insn(JMP32, AT, jumps + 64).to_vec(), false));
         let jcc = [&[0x0f][..], &text_gen_insn(0x85, AT + 1, jumps + 64)].concat();
@@ -239,7 +241,7 @@ mod tests {
         {
             let at = AT + offset;
             let insn = site(&[], CALL, register, at);
-            let (bytes, is_its) = patch_retpoline(at, &insn, register, with_its, version).unwrap();
+            let (bytes, is_its) = patch_retpoline(at, &insn, register, with_its, changes).unwrap();
             assert_eq!(is_its, thunk, "FIN-71: at {offset:#x}");
             let want = text_gen_insn(CALL, at, its + 32 * u64::from(register)).to_vec();
             assert_eq!(bytes == want, thunk, "FIN-71: at {offset:#x}");

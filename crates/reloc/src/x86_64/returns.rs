@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use elf_layout::{Finding, Severity};
+use elf_layout::{Change, Finding, Severity};
 
 use super::cpu::Feature;
 use super::insn::text_gen_insn;
@@ -53,7 +53,9 @@ impl Returns {
             return None;
         };
         // Since v6.2 (770ae1b70952) every mitigation sets one of its own; the first value is that of an image.
-        if module.version().since(6, 2) && module.kernel.symbol("__x86_return_thunk") == Some(thunk) {
+        if module.has(Change::ReturnThunkPerMitigation)
+            && module.kernel.symbol("__x86_return_thunk") == Some(thunk)
+        {
             module.record.not_known(name);
             return None;
         }

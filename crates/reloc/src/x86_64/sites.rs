@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use elf_layout::Change;
+
 use super::insn::text_gen_insn;
 use super::nops::{NOP2, NOP5};
 use super::text::{CALL, JMP32};
@@ -25,7 +27,7 @@ pub fn ftrace_init_nop(module: &mut Finalizer<'_, '_>, site: u64) -> bool {
 /// `__jump_label_patch` (FIN-53): a jump to `target` or a nop, as long as the instruction at `code`.
 pub fn jump_label_insn(module: &Finalizer<'_, '_>, code: u64, target: u64, jump: bool) -> Option<Vec<u8>> {
     // Since v5.14 (ab3257042c26) the instruction tells its size (FIN-54); before that all have five bytes.
-    let size = if module.version().since(5, 14) { module.insn(code)?.length } else { 5 };
+    let size = if module.has(Change::ShortJumpLabels) { module.insn(code)?.length } else { 5 };
     let distance = target.wrapping_sub(code.wrapping_add(2)) as u8;
     match (size, jump) {
         (2, false) => Some(NOP2.to_vec()),

@@ -1,5 +1,7 @@
 //! `alternatives_smp_module_add`: with one CPU, lock prefixes become segment prefixes (FIN-75).
 
+use elf_layout::Change;
+
 use super::cpu::uniproc_patched;
 use super::text::ENTRY;
 use crate::finalizer::Finalizer;
@@ -14,7 +16,7 @@ const DS: u8 = 0x3e;
 pub fn alternatives_smp_module_add(module: &mut Finalizer<'_, '_>) {
     let Some(table) = module.last_section(".smp_locks") else { return };
     // Since v6.4 (ac3b43283923) the whole of MOD_TEXT, before that the section .text.
-    let text = if module.version().since(6, 4) {
+    let text = if module.has(Change::ModMemType) {
         module.text_range()
     } else {
         module.last_section(".text").map(|text| text.address..text.address.wrapping_add(text.size))

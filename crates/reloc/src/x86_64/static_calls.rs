@@ -10,7 +10,7 @@ use core::ops::Range;
 use elf_layout::bytes::printed;
 use elf_layout::elf::{SHN_UNDEF, SymFields};
 use elf_layout::layout::Region;
-use elf_layout::{Errno, Finding, Severity};
+use elf_layout::{Change, Errno, Finding, Severity};
 
 use super::callthunks::CallThunks;
 use super::insn::text_gen_insn;
@@ -83,7 +83,7 @@ struct Kernel {
 /// `static_call_module_notify`, when a module is coming.
 pub fn static_call_add_module(module: &mut Finalizer<'_, '_>) {
     // Before v5.10 there are no static calls.
-    if !module.version().since(5, 10) {
+    if !module.has(Change::StaticCalls) {
         return;
     }
     let Some(table) = module.section(".static_call_sites").filter(|t| t.size >= SITE) else { return };
@@ -92,8 +92,8 @@ pub fn static_call_add_module(module: &mut Finalizer<'_, '_>) {
     if !fixed {
         return;
     }
-    let version = module.version();
-    sort(&mut sites, version);
+    let changes = module.changes();
+    sort(&mut sites, changes);
     for site in &mut sites.0 {
         if module.within_module_init(site.address) {
             site.key |= INIT;
@@ -252,7 +252,7 @@ impl Kernel {
         // Since v6.2 (770ae1b70952) what x86_return_thunk points to, before that the thunk itself.
         let conditional_return = match returns {
             Some(Returns::Plain) => module.kernel.symbol("__static_call_return"),
-            Some(Returns::Thunk { thunk, .. }) if module.version().since(6, 2) => Some(thunk),
+            Some(Returns::Thunk { thunk, .. }) if module.has(Change::ReturnThunkPerMitigation) => Some(thunk),
             Some(Returns::Thunk { .. }) => module.kernel.symbol("__x86_return_thunk"),
             None => None,
         };
@@ -423,7 +423,7 @@ mod tests {
     fn fin_60_sorted_by_key_without_flags() {
         let site = |address, key| Site { address, key };
         let mut sites = Sites(alloc::vec![site(1, 0x103), site(2, 0x21), site(3, 0x22), site(4, 0x20)]);
-        sort(&mut sites, elf_layout::KernelVersion::new(6, 12, 0));
+        sort(&mut sites, elf_layout::Changes::of(elf_layout::KernelVersion::new(6, 12, 0)));
         assert_eq!(sites.0[3], site(1, 0x103), "FIN-61");
         assert!(sites.0[..3].iter().all(|s| s.key & !FLAGS == 0x20), "FIN-61: flags do not order");
     }

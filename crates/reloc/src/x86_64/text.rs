@@ -33,7 +33,7 @@ impl Finalizer<'_, '_> {
 
     /// `cpu_feature_enabled`; what is not known is noted.
     pub(super) fn cpu_feature(&mut self, feature: Feature) -> Option<bool> {
-        let known = cpu::enabled(self.kernel, self.version(), feature);
+        let known = cpu::enabled(self.kernel, self.changes(), feature);
         if known.is_none() {
             self.record.not_known(feature.name());
         }
