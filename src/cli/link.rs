@@ -14,10 +14,10 @@ use kmodld::load_map::load_map;
 use kmodld::{Error, Load, Loader, Place, Stage, Workspace, elf_output, raw_output};
 
 use super::kernel_args::{cpu, prepare};
+use super::options::{Format, Link};
 use super::outputs::keep_apart;
+use super::report::{self, one_line};
 use super::{Beside, Outcome};
-use crate::cli::{Format, Link};
-use crate::report::{self, one_line};
 
 pub fn run(args: &Link) -> Result<Outcome, Error> {
     let source = args.kernel.source();

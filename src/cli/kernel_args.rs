@@ -11,8 +11,8 @@ use reloc::Cpu;
 use reloc::aarch64::has_erratum_843419;
 use symres::{BootParams, Init, LoadFlags, Taints};
 
-use crate::cli::Live;
-use crate::report;
+use super::options::Live;
+use super::report;
 
 impl Live {
     /// finit_module flags.
