@@ -17,6 +17,7 @@ use finalize::{
     Finalizer, Patch, Record, RunningKernel, RuntimeState, Step, module_finalize, post_relocation,
     prepare_coming_module, refuse_without_ftrace_plt, struct_module,
 };
+use module_signature::{Unsigned, module_signature};
 use reloc::{ARCHITECTURES, Architecture, Cpu, ModArch, ModPltSec, Symbols, apply_relocations, architecture};
 use symres::btf::btf_module_notify;
 use symres::early::{
@@ -30,7 +31,6 @@ use crate::image::Image;
 use crate::kernel_source::unknown;
 use crate::loader::Workspace;
 use crate::running::Running;
-use crate::signing::{Unsigned, module_signature};
 
 /// How far a load goes. Named after the points at which real kernels were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
