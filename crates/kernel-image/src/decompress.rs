@@ -8,26 +8,31 @@ use alloc::vec::Vec;
 
 use crate::Compression;
 use crate::DecompressError as Error;
-use crate::bytes::{size32, slice};
-use crate::lzop;
+use crate::bytes::size32;
+#[cfg(feature = "bzip2-lz4-lzo")]
+use crate::{lz4, lzop};
 
 /// The least a growing output grows.
 const STEP: usize = 1 << 20;
 /// What a decoder may need beyond its output: an xz or zstd dictionary.
 const DICTIONARY: u64 = 256 << 20;
-/// Largest block of the legacy lz4 frame.
-const LZ4_BLOCK: usize = 8 << 20;
 
 /// Unpacks `packed`; refuses to give more than `limit` bytes.
 pub fn decompress(compression: Compression, packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
     match compression {
         Compression::Gzip => gzip(packed, limit),
-        Compression::Bzip2 => bzip2(packed, limit),
         Compression::Xz | Compression::Lzma => lzma(compression, packed, limit),
         Compression::Zstd => zstd(packed, limit),
-        Compression::Lz4 => lz4(packed, limit),
-        Compression::Lz4Frame => lz4_frame(packed, limit),
+        #[cfg(feature = "bzip2-lz4-lzo")]
+        Compression::Bzip2 => bzip2(packed, limit),
+        #[cfg(feature = "bzip2-lz4-lzo")]
+        Compression::Lz4 => lz4::legacy(packed, limit),
+        #[cfg(feature = "bzip2-lz4-lzo")]
+        Compression::Lz4Frame => lz4::frame(packed, limit),
+        #[cfg(feature = "bzip2-lz4-lzo")]
         Compression::Lzo => lzop::decompress(packed, limit),
+        #[cfg(not(feature = "bzip2-lz4-lzo"))]
+        _ => Err(Error::Unsupported),
     }
 }
 
@@ -90,6 +95,7 @@ fn gzip(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
     })
 }
 
+#[cfg(feature = "bzip2-lz4-lzo")]
 fn bzip2(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
     let mut decoder = bzip2::Decompress::new(false);
     run(packed, limit, |rest, out| {
@@ -144,54 +150,4 @@ fn zstd_at_once(packed: &[u8], limit: usize) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(claimed);
     zstd::bulk::Decompressor::new().ok()?.decompress_to_buffer(packed.get(..len)?, &mut out).ok()?;
     Some(out)
-}
-
-/// The legacy frame: after the magic, blocks behind their compressed sizes,
-/// each unpacking to 8 MiB but the last, until the file ends, or four bytes
-/// before that: the appended uncompressed size (IMG-2).
-fn lz4(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
-    let mut out = Vec::new();
-    let mut block = Vec::new();
-    let mut at = 4usize;
-    while let Some(len) = size32(packed, at) {
-        let start = at.saturating_add(4);
-        if start == packed.len() {
-            break;
-        }
-        if len == 0x184c_2102 {
-            at = start;
-            continue;
-        }
-        let truncated = Error::Truncated { have: packed.len(), unpacked: out.len() };
-        let data = slice(packed, start, len).ok_or(truncated)?;
-        // An lz4 sequence gives at most some 255 bytes per byte.
-        let room = len.saturating_mul(256).saturating_add(64).min(LZ4_BLOCK);
-        block.resize(room.max(block.len()), 0);
-        let unpacked = lz4_flex::block::decompress_into(data, &mut block)
-            .map_err(|e| damaged(out.len(), e.to_string()))?;
-        out.extend_from_slice(block.get(..unpacked).unwrap_or(&[]));
-        if out.len() > limit {
-            return Err(Error::TooLarge { limit });
-        }
-        at = start.saturating_add(len);
-    }
-    if out.is_empty() {
-        return Err(Error::Truncated { have: packed.len(), unpacked: 0 });
-    }
-    Ok(out)
-}
-
-fn lz4_frame(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
-    use std::io::{ErrorKind, Read};
-    let mut out = Vec::new();
-    let decoder = lz4_flex::frame::FrameDecoder::new(packed);
-    let read = decoder.take((limit as u64).saturating_add(1)).read_to_end(&mut out);
-    match read {
-        _ if out.len() > limit => Err(Error::TooLarge { limit }),
-        Ok(_) => Ok(out),
-        Err(e) if e.kind() == ErrorKind::UnexpectedEof => {
-            Err(Error::Truncated { have: packed.len(), unpacked: out.len() })
-        }
-        Err(e) => Err(damaged(out.len(), e.to_string())),
-    }
 }
