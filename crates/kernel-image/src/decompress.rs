@@ -6,6 +6,8 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use liblzma::stream::{Action, Status, Stream};
+
 use crate::Compression;
 use crate::DecompressError as Error;
 use crate::bytes::size32;
@@ -44,15 +46,28 @@ struct Step {
     end: bool,
 }
 
-/// Steps until the stream is over. Each step gets the rest of the input and an
-/// output with room, and appends to it.
+/// Steps until the stream is over, into room of its own.
 fn run<E: ToString>(
     packed: &[u8],
     limit: usize,
-    mut step: impl FnMut(&[u8], &mut Vec<u8>) -> Result<Step, E>,
+    step: impl FnMut(&[u8], &mut Vec<u8>) -> Result<Step, E>,
 ) -> Result<Vec<u8>, Error> {
     let most = limit.saturating_add(1);
     let mut out = Vec::with_capacity(packed.len().saturating_mul(6).min(most));
+    run_into(packed, &mut out, limit, STEP, step)?;
+    Ok(out)
+}
+
+/// Steps until the stream is over. Each step gets the rest of the input and an output with room, which grows by
+/// `least` bytes or more, and appends to it.
+fn run_into<E: ToString>(
+    packed: &[u8],
+    out: &mut Vec<u8>,
+    limit: usize,
+    least: usize,
+    mut step: impl FnMut(&[u8], &mut Vec<u8>) -> Result<Step, E>,
+) -> Result<(), Error> {
+    let most = limit.saturating_add(1);
     let mut rest = packed;
     loop {
         let before = out.len();
@@ -60,11 +75,12 @@ fn run<E: ToString>(
             return Err(Error::TooLarge { limit });
         }
         if before == out.capacity() {
-            out.reserve_exact(before.max(STEP).min(most.saturating_sub(before)));
+            let more = before.max(least).min(most.saturating_sub(before));
+            out.try_reserve_exact(more).map_err(|e| damaged(before, e.to_string()))?;
         }
-        let did = step(rest, &mut out).map_err(|e| damaged(before, e.to_string()))?;
+        let did = step(rest, out).map_err(|e| damaged(before, e.to_string()))?;
         if did.end && out.len() <= limit {
-            return Ok(out);
+            return Ok(());
         }
         if did.taken == 0 && out.len() == before {
             return Err(match rest.len() {
@@ -107,21 +123,26 @@ fn bzip2(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
 }
 
 fn lzma(compression: Compression, packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
-    use liblzma::stream::{Action, Status, Stream};
     let memory = DICTIONARY.max(limit as u64);
     let decoder = match compression {
         Compression::Lzma => Stream::new_lzma_decoder(memory),
         _ => Stream::new_stream_decoder(memory, 0),
     };
     let mut decoder = decoder.map_err(|e| damaged(0, e.to_string()))?;
-    run(packed, limit, |rest, out| {
-        let before = decoder.total_in();
-        let status = decoder.process_vec(rest, out, Action::Run)?;
-        Ok::<_, liblzma::stream::Error>(Step {
-            taken: taken(decoder.total_in(), before),
-            end: status == Status::StreamEnd,
-        })
-    })
+    run(packed, limit, |rest, out| lzma_step(&mut decoder, rest, out))
+}
+
+/// One xz stream into `out`, whose room grows by `least` bytes or more; a dictionary of at most [`DICTIONARY`].
+pub(crate) fn xz_into(packed: &[u8], out: &mut Vec<u8>, limit: usize, least: usize) -> Result<(), Error> {
+    let decoder = Stream::new_stream_decoder(DICTIONARY, 0);
+    let mut decoder = decoder.map_err(|e| damaged(0, e.to_string()))?;
+    run_into(packed, out, limit, least, |rest, out| lzma_step(&mut decoder, rest, out))
+}
+
+fn lzma_step(decoder: &mut Stream, rest: &[u8], out: &mut Vec<u8>) -> Result<Step, liblzma::stream::Error> {
+    let before = decoder.total_in();
+    let status = decoder.process_vec(rest, out, Action::Run)?;
+    Ok(Step { taken: taken(decoder.total_in(), before), end: status == Status::StreamEnd })
 }
 
 fn zstd(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {

@@ -40,6 +40,8 @@ mod elf;
 mod error;
 mod exports;
 mod facts;
+#[cfg(feature = "decompress")]
+mod file;
 mod image;
 mod kallsyms;
 #[cfg(feature = "bzip2-lz4-lzo")]
@@ -58,5 +60,7 @@ pub use container::{Compression, Container, Decompressor};
 pub use decompress::decompress;
 pub use error::{DecompressError, Error};
 pub use exports::{Export, ExportSource, Exports};
+#[cfg(feature = "decompress")]
+pub use file::{FileError, decompress_file};
 pub use image::{Arch, Format, KernelImage};
 pub use kallsyms::{Kallsyms, KallsymsLayout, KernelSymbol};
