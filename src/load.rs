@@ -15,6 +15,7 @@ use finalize::parse_args::{ParamEnv, parse_args};
 use finalize::{
     module_finalize, post_relocation, prepare_coming_module, refuse_in_module_finalize, struct_module,
 };
+use module_signature::{Unsigned, module_signature};
 use reloc::{
     Architecture, Cpu, Finalizer, LoadFacts, MACHINES, ModArch, ModPltSec, Patch, Record, RunningKernel,
     RuntimeState, Step, apply_relocations, architecture,
@@ -31,7 +32,6 @@ use crate::image::Image;
 use crate::kernel_source::unknown;
 use crate::loader::Workspace;
 use crate::running::Running;
-use crate::signing::{Unsigned, module_signature};
 
 /// How far a load goes. Named after the points at which real kernels were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -20,7 +20,8 @@
 //!
 //! The crate is `no_std`. The feature `decompress`, on by default, brings
 //! decompressors, and these need std; without it, [`KernelImage::open_with`]
-//! takes the caller's own.
+//! takes the caller's own. Those for bzip2, lz4 and lzo have a feature of their
+//! own, `bzip2-lz4-lzo`, on by default too.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
@@ -39,12 +40,16 @@ mod elf;
 mod error;
 mod exports;
 mod facts;
+#[cfg(feature = "decompress")]
+mod file;
 mod image;
 mod kallsyms;
-#[cfg(feature = "decompress")]
+#[cfg(feature = "bzip2-lz4-lzo")]
+mod lz4;
+#[cfg(feature = "bzip2-lz4-lzo")]
 mod lzop;
 mod memory;
-#[cfg(feature = "decompress")]
+#[cfg(feature = "bzip2-lz4-lzo")]
 #[cfg(test)]
 mod tests;
 
@@ -55,5 +60,7 @@ pub use container::{Compression, Container, Decompressor};
 pub use decompress::decompress;
 pub use error::{DecompressError, Error};
 pub use exports::{Export, ExportSource, Exports};
+#[cfg(feature = "decompress")]
+pub use file::{FileError, decompress_file};
 pub use image::{Arch, Format, KernelImage};
 pub use kallsyms::{Kallsyms, KallsymsLayout, KernelSymbol};

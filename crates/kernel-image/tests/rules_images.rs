@@ -1,5 +1,5 @@
 //! Images of kernels, as far as only the public interface shows them (spec 09).
-#![cfg(feature = "decompress")]
+#![cfg(feature = "bzip2-lz4-lzo")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -7,7 +7,8 @@ use kmodld::document::Document;
 use kmodld::inspect::inspect;
 use kmodld::load::{lay_out, open};
 use kmodld::load_map::load_map;
-use kmodld::{Args, Loader, Place, Stage, elf_output, keyring, signer, verify};
+use kmodld::{Args, Loader, Place, Stage, elf_output};
+use module_signature::{keyring, signer, verify_pkcs7_signature};
 use reloc::Cpu;
 use symres::{Exit, Init, Kernel, KernelParts, LoadFlags};
 
@@ -214,7 +215,7 @@ pub fn keyring(data: &[u8]) {
     let Ok(certificates) = keyring::parse(data) else { return };
     let bytes: usize = certificates.iter().map(Vec::len).sum();
     assert!(bytes <= data.len(), "{bytes} bytes of certificates in {} bytes", data.len());
-    MESSAGE.with(|message| verify::verify_pkcs7_signature(message, b"signed", &certificates));
+    MESSAGE.with(|message| verify_pkcs7_signature(message, b"signed", &certificates));
 }
 
 /// A signature's tail, its message, its certificates.
@@ -228,10 +229,8 @@ pub fn signature(data: &[u8]) {
     let message = tail.pkcs7.unwrap_or(data);
     same_twice(data, || format!("{:?}", signer::read(message)));
     CERTIFICATE.with(|certificates| {
-        same_twice(data, || {
-            format!("{:?}", verify::verify_pkcs7_signature(message, b"signed", certificates))
-        });
+        same_twice(data, || format!("{:?}", verify_pkcs7_signature(message, b"signed", certificates)));
     });
     let hostile = vec![data.to_vec()];
-    let _ = verify::verify_pkcs7_signature(message, b"signed", &hostile);
+    let _ = verify_pkcs7_signature(message, b"signed", &hostile);
 }

@@ -1,6 +1,10 @@
 //! Verifying a module's signature against certificates, as the kernel does with
 //! its keyring (SIG-8).
 
+use alloc::string::ToString;
+use alloc::vec;
+use alloc::vec::Vec;
+
 use cms::cert::x509::Certificate;
 use cms::content_info::ContentInfo;
 use cms::signed_data::{SignedData, SignerIdentifier, SignerInfo};
@@ -9,28 +13,15 @@ use der::{Decode, Encode};
 use p256::ecdsa::signature::hazmat::PrehashVerifier;
 use rsa::pkcs8::DecodePublicKey;
 
+use crate::Verdict;
 use crate::hash::Hash;
-
-/// What the kernel makes of a signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// A certificate's key made it for these bytes.
-    Good,
-    /// None of the certificates is the signer's (ENOKEY).
-    UnknownKey,
-    /// An algorithm that is not supported (ENOPKG).
-    Unsupported,
-    /// Not for these bytes (EKEYREJECTED).
-    Rejected,
-    /// Not a PKCS#7 message (EBADMSG).
-    Malformed,
-}
 
 const RSA_ENCRYPTION: &str = "1.2.840.113549.1.1.1";
 const ID_MESSAGE_DIGEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.4");
 const SUBJECT_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
 
-/// Verifies a detached PKCS#7 signature of `data`. `certificates` are DER; those
+/// Verifies a detached PKCS#7 signature of `data` (crypto/asymmetric_keys, certs/system_keyring.c:
+/// verify_pkcs7_signature). `certificates` are DER; those
 /// that cannot be read match nobody.
 pub fn verify_pkcs7_signature(
     pkcs7: &[u8],
@@ -152,7 +143,7 @@ mod tests {
 
     #[test]
     fn lengths_stay_within_what_contains_them() {
-        let certificate = include_bytes!("../fixtures/signing/kmodld-fixtures.der");
+        let certificate = include_bytes!("../../../fixtures/signing/kmodld-fixtures.der");
         assert!(lengths_fit(certificate) && decode::<Certificate>(certificate).is_ok());
         for (der, fit) in [
             (&[0x30, 0][..], true),

@@ -14,10 +14,10 @@ use kmodld::{Error, Load, Loader, Place, Stage, Workspace, elf_output, raw_outpu
 use reloc::Step;
 
 use super::kernel_args::prepare;
+use super::options::{Format, Link};
 use super::outputs::keep_apart;
+use super::report::{self, one_line};
 use super::{Beside, Outcome};
-use crate::cli::{Format, Link};
-use crate::report::{self, one_line};
 
 pub fn run(args: &Link) -> Result<Outcome, Error> {
     let source = args.kernel.source();

@@ -9,8 +9,8 @@ use kmodld::running::Piece;
 use kmodld::{Error, Loader, Stage};
 use symres::{BootParams, Init, LoadFlags, Taints};
 
-use crate::cli::Live;
-use crate::report;
+use super::options::Live;
+use super::report;
 
 impl Live {
     /// finit_module flags.

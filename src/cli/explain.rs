@@ -4,8 +4,8 @@ use kmodld::Error;
 use kmodld::explain::{all, explain, similar};
 
 use super::Outcome;
-use crate::cli::Explain;
-use crate::report;
+use super::options::Explain;
+use super::report;
 
 pub fn run(args: &Explain) -> Result<Outcome, Error> {
     let Some(code) = &args.code else {

@@ -1,4 +1,4 @@
-//! One module per command.
+//! The program: options, one module per command, and what a person reads.
 
 mod check;
 mod explain;
@@ -6,16 +6,20 @@ mod inspect;
 mod kernel;
 mod kernel_args;
 mod link;
+mod options;
 mod outputs;
+mod report;
 mod simulate;
 mod summary;
 
+use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::thread;
 
+use clap::Parser;
 use kmodld::{Error, threads};
 
-use crate::cli::{Cli, Command};
+use options::{Cli, Command};
 
 /// How a run ended: the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +64,23 @@ impl<T: Send + Sync, W: Fn() -> T + Sync> Beside<T, W> {
     }
 }
 
+/// Reads the command line, runs the command, and says what kept it from its work.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(outcome) => ExitCode::from(outcome as u8),
+        Err(error) => {
+            report::error(&error);
+            ExitCode::from(match error {
+                Error::Usage(_) => Outcome::Usage,
+                _ => Outcome::Input,
+            } as u8)
+        }
+    }
+}
+
 /// Runs the command.
-pub fn run(cli: &Cli) -> Result<Outcome, Error> {
+fn run(cli: &Cli) -> Result<Outcome, Error> {
     match &cli.command {
         Command::Inspect(args) => inspect::run(args),
         Command::Link(args) => link::run(args),

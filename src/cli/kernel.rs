@@ -8,9 +8,9 @@ use serde_json::json;
 use symres::Exports;
 
 use super::Outcome;
+use super::options::KernelCommand;
 use super::outputs::keep_apart;
-use crate::cli::KernelCommand;
-use crate::report::{self, one_line};
+use super::report::{self, one_line};
 
 pub fn run(args: &KernelCommand) -> Result<Outcome, Error> {
     keep_apart(args.output.as_slice(), [args.path.as_path()])?;

@@ -12,10 +12,10 @@ use kmodld::sarif::{BEGIN, Sarif};
 use kmodld::{Error, Loader, Stage};
 
 use super::kernel_args::prepare;
+use super::options::Check;
+use super::report::{self, Progress, one_line};
 use super::summary::Summary;
 use super::{Beside, Outcome};
-use crate::cli::Check;
-use crate::report::{self, Progress, one_line};
 
 /// Findings shown of each module of a directory.
 const FINDINGS_SHOWN: usize = 10;

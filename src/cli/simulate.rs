@@ -16,8 +16,8 @@ use symres::{Exit, Init, Kernel, LoadFlags};
 
 use super::Outcome;
 use super::kernel_args::prepare;
-use crate::cli::Simulate;
-use crate::report::{self, one_line};
+use super::options::Simulate;
+use super::report::{self, one_line};
 
 /// One step, read.
 #[derive(Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use kmodld::input::read_decompressed;
 use kmodld::inspect::{Inspection, inspect};
 
 use super::Outcome;
-use crate::cli::Inspect;
-use crate::report::{self, one_line};
+use super::options::Inspect;
+use super::report::{self, one_line};
 
 pub fn run(args: &Inspect) -> Result<Outcome, Error> {
     let mut outcome = Outcome::Done;

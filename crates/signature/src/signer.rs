@@ -1,21 +1,23 @@
 //! Facts of a module's PKCS#7 signature: who signed it, with which key and
 //! hash. Nothing is verified.
 
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
 use cms::cert::x509::name::Name;
 use cms::content_info::ContentInfo;
 use cms::signed_data::{SignedData, SignerIdentifier};
 use der::asn1::{AnyRef, ObjectIdentifier};
 use der::{Decode, Encode, Tag, Tagged};
-use serde::Serialize;
 
 use crate::hash;
 use crate::verify::decode;
 
-/// What a signature says about itself; the fields are those that `modinfo` prints.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+/// What a signature says about itself, as `modinfo` prints it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Signature {
-    /// `PKCS#7`
-    pub sig_id: &'static str,
     /// Common name of the certificate's issuer.
     pub signer: Option<String>,
     /// Serial number of the certificate, or its subject key identifier: hex pairs.
@@ -54,7 +56,6 @@ pub fn read(pkcs7: &[u8]) -> Result<Signature, String> {
     };
     let oid = info.digest_alg.oid.to_string();
     Ok(Signature {
-        sig_id: "PKCS#7",
         signer,
         sig_key: Some(key),
         sig_hashalgo: Some(hash::name(&oid).to_owned()),

@@ -1,5 +1,7 @@
 //! Hash algorithms of signatures: one table of identifiers, names, and what can be computed.
 
+use alloc::vec::Vec;
+
 use rsa::pkcs1v15::Pkcs1v15Sign;
 use sha2::Digest;
 

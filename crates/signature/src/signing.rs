@@ -1,11 +1,26 @@
 //! `module_sig_check`: what a kernel makes of a module's signature (SIG-1 to SIG-13).
 
+use alloc::format;
+use alloc::string::String;
+
 use elf_layout::signature::{SignatureTail, module_sig_check};
-use elf_layout::{Errno, Finding, Findings};
+use elf_layout::{Errno, Finding, Findings, Severity};
 use symres::{Kernel, LoadFlags};
 
-use crate::signer;
-use crate::verify::{Verdict, verify_pkcs7_signature};
+/// What the kernel makes of a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A certificate's key made it for these bytes.
+    Good,
+    /// None of the certificates is the signer's (ENOKEY).
+    UnknownKey,
+    /// An algorithm that is not supported (ENOPKG).
+    Unsupported,
+    /// Not for these bytes (EKEYREJECTED).
+    Rejected,
+    /// Not a PKCS#7 message (EBADMSG).
+    Malformed,
+}
 
 /// Why a module counts as unsigned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +33,8 @@ pub struct Unsigned {
     pub hint: String,
 }
 
-/// Cuts the signature off, and verifies it where keys are known. What comes back beside the tail is
-/// what leaves the module unsigned.
+/// Cuts the signature off, and verifies it where keys are known (kernel/module/signing.c: module_sig_check).
+/// What comes back beside the tail is what leaves the module unsigned. What refuses it is pushed to `said`.
 pub fn module_signature<'d>(
     file: &'d [u8],
     kernel: &Kernel,
@@ -36,12 +51,8 @@ pub fn module_signature<'d>(
     let mangled = flags.ignore_modversions || flags.ignore_vermagic;
     let (tail, finding) = if mangled { (untouched, None) } else { module_sig_check(file) };
     finding.into_iter().for_each(|f| said.push(f));
-    let verdict = match tail.pkcs7 {
-        None => None,
-        Some(_) if kernel.trusted().next().is_none() => Some(Verdict::Good),
-        Some(pkcs7) => Some(verify_pkcs7_signature(pkcs7, tail.module, kernel.trusted())),
-    };
-    let by = || tail.pkcs7.and_then(|pkcs7| signer::read(pkcs7).ok()).map(|s| s.words()).unwrap_or_default();
+    let verdict = tail.pkcs7.map(|pkcs7| verdict(pkcs7, tail.module, kernel));
+    let by = || tail.pkcs7.map(signer_words).unwrap_or_default();
     // SIG-10: three reasons only leave the module unsigned.
     let unsigned = match verdict {
         Some(Verdict::Good) => None,
@@ -95,6 +106,51 @@ pub fn module_signature<'d>(
     (tail, unsigned)
 }
 
+/// Why a well-formed signature counts as good without being verified, as a note; `None` if it is verified (SIG-8).
+pub fn not_verified(kernel: &Kernel) -> Option<Finding> {
+    let (why, hint) = if kernel.trusted().next().is_none() {
+        (
+            "the keys that this kernel trusts are not known: the signature counts as good",
+            "give the kernel's image or a SPEC made of it (--kernel), and the certificates of other keyrings (--keyring)",
+        )
+    } else if !cfg!(feature = "verify") {
+        (
+            "this build cannot verify signatures: the signature counts as good",
+            "build it with the feature `signature`",
+        )
+    } else {
+        return None;
+    };
+    Some(Finding::note("SIG-8", Severity::Note, why).hint(hint))
+}
+
+/// Good as well if no key is known; then [`not_verified`] says so.
+#[cfg(feature = "verify")]
+fn verdict(pkcs7: &[u8], module: &[u8], kernel: &Kernel) -> Verdict {
+    match kernel.trusted().next() {
+        None => Verdict::Good,
+        Some(_) => crate::verify_pkcs7_signature(pkcs7, module, kernel.trusted()),
+    }
+}
+
+/// Without cryptography nobody verifies; [`not_verified`] says so.
+#[cfg(not(feature = "verify"))]
+fn verdict(_: &[u8], _: &[u8], _: &Kernel) -> Verdict {
+    Verdict::Good
+}
+
+/// Who signed, in words; empty if the message does not tell.
+#[cfg(feature = "verify")]
+fn signer_words(pkcs7: &[u8]) -> String {
+    crate::signer::read(pkcs7).map(|signer| signer.words()).unwrap_or_default()
+}
+
+/// Without cryptography nobody reads the message.
+#[cfg(not(feature = "verify"))]
+fn signer_words(_: &[u8]) -> String {
+    String::new()
+}
+
 /// What makes a kernel trust a key of one's own, and this program know it.
 const ENROL: &str =
     "enrol the certificate once (mokutil --import MOK.der) and give it here with --keyring MOK.der";
@@ -116,5 +172,24 @@ fn unknown_key(kernel: &Kernel, by: &str) -> Unsigned {
         hint: format!(
             "if it is a key of your own, {ENROL}; else get the module from where this kernel is from"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use elf_layout::{KernelConfig, KernelVersion};
+    use symres::KernelParts;
+
+    #[test]
+    fn sig_8_what_is_not_verified_is_said() {
+        let mut kernel = Kernel::new(KernelConfig::new(KernelVersion::new(6, 12, 0)), KernelParts::default());
+        let note = not_verified(&kernel).unwrap();
+        assert!(note.explanation.contains("keys that this kernel trusts are not known"), "SIG-8: {note:?}");
+        kernel.certificates = vec![vec![0x30, 0]];
+        let why = not_verified(&kernel).map(|note| note.explanation.into_owned());
+        let built_out = "this build cannot verify signatures: the signature counts as good";
+        assert_eq!(why.as_deref(), (!cfg!(feature = "verify")).then_some(built_out), "SIG-8");
     }
 }
