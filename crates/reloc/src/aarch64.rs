@@ -1,6 +1,7 @@
 //! aarch64 (spec 05).
 
 mod howto;
+mod image;
 pub mod insn;
 #[cfg(test)]
 mod plt_tests;
@@ -14,6 +15,7 @@ use elf_layout::bytes::slice_mut;
 use elf_layout::elf::{EM_AARCH64, Rela, SymFields};
 use elf_layout::place::Windows;
 use elf_layout::{Errno, Finding, Findings, KernelConfig, KernelVersion, LoadInfo, Machine, Severity};
+use kernel_image::ImageArch;
 
 use crate::mod_arch::{Cpu, ModArch};
 use crate::{Architecture, Records, RelaSection, type_text};
@@ -70,6 +72,10 @@ enum Applied {
 impl Architecture for Aarch64 {
     fn machine(&self) -> &'static Machine {
         &MACHINE
+    }
+
+    fn image(&self) -> &'static dyn ImageArch {
+        &Aarch64
     }
 
     fn module_frob_arch_sections(&self, info: &mut LoadInfo<'_>, cpu: Cpu, said: &mut Findings) -> ModArch {

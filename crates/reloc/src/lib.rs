@@ -21,6 +21,7 @@ use alloc::borrow::Cow;
 use elf_layout::elf::{LE, Rela, Rela64};
 use elf_layout::place::Windows;
 use elf_layout::{Findings, KernelConfig, LoadInfo, Machine, ModuleFile};
+use kernel_image::ImageArch;
 
 pub use apply::{Symbols, apply_relocations};
 pub use mod_arch::{Cpu, ModArch, ModPltSec, Slot};
@@ -61,6 +62,9 @@ pub struct RelaSection<'a> {
 pub trait Architecture: Sync + core::fmt::Debug {
     /// Facts about it that earlier stages need: numbers, names, options.
     fn machine(&self) -> &'static Machine;
+
+    /// How images of its kernels are read.
+    fn image(&self) -> &'static dyn ImageArch;
 
     /// Its name in JSON (`uname -m`).
     fn name(&self) -> &'static str {

@@ -1,11 +1,14 @@
 //! x86_64 (spec 04 §4.2).
 
+mod image;
+
 use alloc::format;
 
 use elf_layout::bytes::slice_mut;
 use elf_layout::elf::{EM_X86_64, Rela};
 use elf_layout::place::Windows;
 use elf_layout::{Errno, Finding, Findings, KernelConfig, Machine, Severity};
+use kernel_image::ImageArch;
 
 use crate::{Architecture, ModArch, Records, RelaSection, type_text};
 
@@ -72,6 +75,10 @@ struct Order {
 impl Architecture for X86_64 {
     fn machine(&self) -> &'static Machine {
         &MACHINE
+    }
+
+    fn image(&self) -> &'static dyn ImageArch {
+        &X86_64
     }
 
     fn ignores_undefined(&self, name: &[u8]) -> bool {
