@@ -56,6 +56,7 @@ mod tests {
     use alloc::vec;
     use elf_layout::place::Windows;
     use elf_layout::{Findings, KernelConfig, Machine};
+    use kernel_image::ImageArch;
     use reloc::testing::*;
     use reloc::{ModArch, Records, RelaSection};
 
@@ -63,10 +64,13 @@ mod tests {
     #[derive(Debug)]
     struct Picky(&'static str);
 
-    impl Architecture for Picky {
+    impl ImageArch for Picky {
         fn machine(&self) -> &'static Machine {
             reloc::x86_64::X86_64.machine()
         }
+    }
+
+    impl Architecture for Picky {
         fn module_area(&self, config: &KernelConfig, symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
             reloc::x86_64::X86_64.module_area(config, symbol)
         }

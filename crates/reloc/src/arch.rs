@@ -2,10 +2,10 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::Debug;
 
 use elf_layout::place::Windows;
-use elf_layout::{Findings, KernelConfig, LoadInfo, Machine};
+use elf_layout::{Findings, KernelConfig, LoadInfo};
+use kernel_image::ImageArch;
 
 use crate::finalizer::Finalizer;
 use crate::mod_arch::{Cpu, ModArch};
@@ -14,7 +14,8 @@ use crate::{Records, RelaSection};
 
 /// A machine architecture. This is the list of what a port consists of, in tiers; each tier is of use without the next.
 ///
-/// 1. **Facts.** [`machine`](Architecture::machine): modules and kernels of it are recognised, and named in messages.
+/// 1. **Facts.** The supertrait [`ImageArch`], with [`machine`](ImageArch::machine): modules and kernel images of it are
+///    recognised, read, and named in messages.
 /// 2. **Layout.** [`module_area`](Architecture::module_area), and where the kernel has it
 ///    [`module_frob_arch_sections`](Architecture::module_frob_arch_sections) and [`cpu`](Architecture::cpu): modules get their
 ///    place and size.
@@ -27,10 +28,7 @@ use crate::{Records, RelaSection};
 ///
 /// An architecture is one directory of this crate and one line in [`ARCHITECTURES`](crate::ARCHITECTURES), or lives outside
 /// of the workspace and is handed to the loader. Methods with a body are right for an architecture that has nothing of the kind.
-pub trait Architecture: Sync + Debug {
-    /// Facts that earlier stages need: numbers, names, options.
-    fn machine(&self) -> &'static Machine;
-
+pub trait Architecture: ImageArch {
     /// Its name in JSON (`uname -m`).
     fn name(&self) -> &'static str {
         self.machine().name

@@ -5,6 +5,7 @@ mod area;
 mod cpu;
 mod ftrace;
 mod howto;
+mod image;
 pub mod insn;
 mod module_finalize;
 #[cfg(test)]
@@ -52,10 +53,6 @@ pub static MACHINE: Machine = Machine {
 pub const ERRATUM_843419: Cpu = Cpu(1);
 
 impl Architecture for Aarch64 {
-    fn machine(&self) -> &'static Machine {
-        &MACHINE
-    }
-
     fn module_area(&self, config: &KernelConfig, symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
         area::module_area(config.changes(), symbol)
     }

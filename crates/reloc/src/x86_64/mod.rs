@@ -4,6 +4,7 @@ mod alternatives;
 mod callthunks;
 mod cpu;
 mod ibt;
+mod image;
 mod insn;
 mod module_finalize;
 mod nops;
@@ -58,10 +59,6 @@ const MODULES_END: u64 = 0xffff_ffff_ff00_0000;
 const FIRST_MODULE: u64 = 0x20_1000;
 
 impl Architecture for X86_64 {
-    fn machine(&self) -> &'static Machine {
-        &MACHINE
-    }
-
     fn module_area(&self, config: &KernelConfig, _symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
         let image_size = if config.randomize_base { KERNEL_IMAGE_SIZE.0 } else { KERNEL_IMAGE_SIZE.1 };
         let first = START_KERNEL_MAP.wrapping_add(image_size).wrapping_add(FIRST_MODULE);

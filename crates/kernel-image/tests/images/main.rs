@@ -1,4 +1,13 @@
 //! A small kernel made by hand, in every layout that is read, and the tests on it.
+#![cfg(feature = "decompress")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test fails by panicking, and its numbers are small"
+)]
 
 mod certificates;
 mod containers;
@@ -7,13 +16,9 @@ mod exports;
 mod facts;
 mod hostile;
 mod kallsyms;
+mod machines;
 
-use alloc::format;
-use alloc::string::String;
-use alloc::vec;
-use alloc::vec::Vec;
-
-use crate::{KallsymsLayout, KernelImage};
+use kernel_image::{Error, ImageArch, KallsymsLayout, KernelImage};
 
 /// Where the synthetic kernels are linked.
 pub(crate) const X86_BASE: u64 = 0xffff_ffff_8100_0000;
@@ -80,8 +85,18 @@ pub(crate) struct Built {
 
 impl Built {
     pub(crate) fn open(&self) -> KernelImage<'_> {
-        KernelImage::open(&self.bytes, 1 << 24).unwrap()
+        open(&self.bytes, 1 << 24).unwrap()
     }
+}
+
+/// The architectures of the project.
+pub(crate) fn known() -> Vec<&'static dyn ImageArch> {
+    reloc::ARCHITECTURES.iter().map(|arch| *arch as &dyn ImageArch).collect()
+}
+
+/// Opens an image for any of them.
+pub(crate) fn open(file: &[u8], limit: usize) -> Result<KernelImage<'_>, Error> {
+    KernelImage::open(file, limit, &known())
 }
 
 /// The image under construction: flat, its first byte at `base`.

@@ -1,13 +1,11 @@
 //! Cut and damaged images: anything may come out but a panic, and nothing may take long.
 
-use alloc::vec::Vec;
-
-use super::{Plan, Tables, build, containers};
-use crate::{KallsymsLayout, KernelImage};
+use super::{Plan, Tables, build, containers, open};
+use kernel_image::KallsymsLayout;
 
 /// Asks everything that can be asked.
 fn ask_everything(file: &[u8]) {
-    let Ok(image) = KernelImage::open(file, 1 << 22) else { return };
+    let Ok(image) = open(file, 1 << 22) else { return };
     if let Ok(kallsyms) = image.kallsyms() {
         assert_eq!(kallsyms.iter().count(), kallsyms.len());
     }
@@ -176,7 +174,7 @@ fn write_seeds() {
     let folder = std::path::PathBuf::from(std::env::var_os("KMODLD_SEEDS").unwrap());
     for (n, plan) in plans().iter().enumerate() {
         let packed = containers::gzip(&build(plan).bytes);
-        std::fs::write(folder.join(std::format!("images/{n}.gz")), packed).unwrap();
+        std::fs::write(folder.join(format!("images/{n}.gz")), packed).unwrap();
     }
     // A container need not hold more than what tells that it is a kernel.
     let small = &build(&plans()[0]).bytes[..6000];

@@ -1,10 +1,8 @@
 //! Names, letters and addresses from every layout.
 
-use alloc::vec::Vec;
-
-use super::{Plan, build};
-use crate::{Arch, Error, KallsymsLayout, KernelImage};
+use super::{Plan, build, open};
 use KallsymsLayout::{NamesFirst, Old, OldAbsolute, PlaceRelative};
+use kernel_image::{Error, KallsymsLayout};
 
 fn check(plan: &Plan) {
     let built = build(plan);
@@ -69,17 +67,18 @@ fn an_unknown_base_is_said_to_be_a_guess() {
 #[test]
 fn facts_of_the_machine() {
     let x86 = build(&Plan::new(false, Old));
-    assert_eq!((x86.open().arch(), x86.open().page_size()), (Arch::X86_64, Some(4096)));
+    assert_eq!((x86.open().machine(), x86.open().page_size()), (&reloc::x86_64::MACHINE, Some(4096)));
     let arm64 = build(&Plan::new(true, Old));
-    assert_eq!((arm64.open().arch(), arm64.open().page_size()), (Arch::Aarch64, Some(4096)), "IMG-4");
+    let arm64_machine = &reloc::aarch64::MACHINE;
+    assert_eq!((arm64.open().machine(), arm64.open().page_size()), (arm64_machine, Some(4096)), "IMG-4");
     for (flags, size) in [(2 << 1, Some(16384)), (3 << 1, Some(65536)), (0, None)] {
         let mut bytes = arm64.bytes.clone();
         bytes[0x18] = flags;
-        assert_eq!(KernelImage::open(&bytes, 1 << 24).unwrap().page_size(), size);
+        assert_eq!(open(&bytes, 1 << 24).unwrap().page_size(), size);
     }
     let mut bytes = arm64.bytes.clone();
     bytes[0x18] |= 1;
-    assert_eq!(KernelImage::open(&bytes, 1 << 24).unwrap_err(), Error::BigEndian);
+    assert_eq!(open(&bytes, 1 << 24).unwrap_err(), Error::BigEndian);
 }
 
 #[test]
@@ -89,13 +88,13 @@ fn without_tables_one_is_told_what_is_missing() {
     while let Some(at) = memchr::memmem::find(&bytes, b"0\x001\x002\0") {
         bytes[at] = b'x';
     }
-    let image = KernelImage::open(&bytes, 1 << 24).unwrap();
+    let image = open(&bytes, 1 << 24).unwrap();
     assert!(matches!(image.kallsyms(), Err(Error::NoKallsyms(why)) if why.starts_with("no token table")));
 
     let mut bytes = built.bytes.clone();
     let name = memchr::memmem::find(&bytes, &[b'Q'; 300]).unwrap();
     bytes[name - 3] = 0x7f;
-    let image = KernelImage::open(&bytes, 1 << 24).unwrap();
+    let image = open(&bytes, 1 << 24).unwrap();
     assert!(
         matches!(image.kallsyms(), Err(Error::NoKallsyms(why)) if why.starts_with("a token table, but no names"))
     );
@@ -105,6 +104,6 @@ fn without_tables_one_is_told_what_is_missing() {
         [u32::MAX, u32::MAX, u32::MAX - 0x10, u32::MAX - 0x10].iter().flat_map(|o| o.to_le_bytes()).collect();
     let offsets = memchr::memmem::find(&bytes, &order).unwrap();
     bytes[offsets + 4..offsets + 8].copy_from_slice(&0x8000_0000u32.to_le_bytes());
-    let image = KernelImage::open(&bytes, 1 << 24).unwrap();
+    let image = open(&bytes, 1 << 24).unwrap();
     assert!(matches!(image.kallsyms(), Err(Error::DamagedKallsyms { .. })), "addresses out of order");
 }

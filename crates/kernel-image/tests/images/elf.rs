@@ -1,10 +1,7 @@
 //! A vmlinux: for arm64, and with `.symtab` for want of kallsyms.
 
-use alloc::vec;
-use alloc::vec::Vec;
-
-use super::{ARM64_BASE, Plan, X86_BASE, build};
-use crate::{Arch, Error, ExportSource, Format, KallsymsLayout, KernelImage};
+use super::{ARM64_BASE, Plan, X86_BASE, build, open};
+use kernel_image::{Error, ExportSource, Format, KallsymsLayout};
 
 #[test]
 fn img_7_vmlinux_of_arm64() {
@@ -12,7 +9,7 @@ fn img_7_vmlinux_of_arm64() {
     for sections in [false, true] {
         let built = build(&Plan { elf: true, sections, ..Plan::new(true, KallsymsLayout::NamesFirst) });
         let image = built.open();
-        assert_eq!((image.arch(), image.format()), (Arch::Aarch64, Format::Elf));
+        assert_eq!((image.machine(), image.format()), (&reloc::aarch64::MACHINE, Format::Elf));
         assert_eq!((image.page_size(), image.base()), (Some(4096), Some(ARM64_BASE)));
         assert_eq!(image.relocated_pointers(), 1, "KSYM-12");
         let (got, want) = (image.kallsyms().unwrap(), flat.open());
@@ -88,7 +85,7 @@ fn img_7_symtab_for_want_of_kallsyms() {
         ("rodata", object, 2, X86_BASE + 0x108),
         ("absolute", GLOBAL, 0xfff1, 42),
     ]);
-    let image = KernelImage::open(&bytes, 0).unwrap();
+    let image = open(&bytes, 0).unwrap();
     let kallsyms = image.kallsyms().unwrap();
     assert_eq!(kallsyms.layout(), KallsymsLayout::Symtab);
     let got: Vec<_> = kallsyms.iter().map(|s| (s.name, char::from(s.kind))).collect();
@@ -108,7 +105,7 @@ fn img_7_symtab_for_want_of_kallsyms() {
 
     let mut stripped = bytes.clone();
     stripped[0x100 + 64 * 5 + 4] = 0;
-    let image = KernelImage::open(&stripped, 0).unwrap();
+    let image = open(&stripped, 0).unwrap();
     assert!(matches!(image.kallsyms(), Err(Error::NoKallsyms(_))), "no tables and no .symtab");
-    assert!(matches!(KernelImage::open(&bytes[..0x1000], 0), Err(Error::Elf(_))), "not even sections");
+    assert!(matches!(open(&bytes[..0x1000], 0), Err(Error::Elf(_))), "not even sections");
 }

@@ -1,9 +1,7 @@
 //! Exports by section, by label and by scan.
 
-use alloc::vec::Vec;
-
-use super::{Built, Plan, Tables, build};
-use crate::{Error, ExportSource, KallsymsLayout, KernelImage};
+use super::{Built, Plan, Tables, build, open};
+use kernel_image::{Error, ExportSource, KallsymsLayout};
 
 fn check(plan: &Plan, source: ExportSource) {
     let built = build(plan);
@@ -62,7 +60,7 @@ fn another_known_name_will_do() {
     let built = build(&Plan::new(true, KallsymsLayout::Old));
     // Without MODVERSIONS module_layout is not exported.
     let bytes = with(&built, b"module_layout\0", b"module_layouu\0");
-    assert_eq!(KernelImage::open(&bytes, 1 << 24).unwrap().exports().unwrap().len(), built.exports.len());
+    assert_eq!(open(&bytes, 1 << 24).unwrap().exports().unwrap().len(), built.exports.len());
 }
 
 #[test]
@@ -71,7 +69,7 @@ fn what_is_missing_or_damaged_is_said() {
     let mut bytes = with(&built, b"module_layout\0", b"module_layouu\0");
     let kfree = memchr::memmem::find(&bytes, b"kfree\0").unwrap();
     bytes[kfree] = b'q';
-    let image = KernelImage::open(&bytes, 1 << 24).unwrap();
+    let image = open(&bytes, 1 << 24).unwrap();
     assert!(matches!(image.exports(), Err(Error::NoExports(why)) if why.starts_with("none of the symbols")));
 
     let built = build(&Plan { labels: true, ..Plan::new(true, KallsymsLayout::NamesFirst) });
@@ -80,7 +78,7 @@ fn what_is_missing_or_damaged_is_said() {
     let at = usize::try_from(table - image.base().unwrap()).unwrap();
     let mut bytes = built.bytes.clone();
     bytes[at + 3 * 12 + 7] = 0x7f;
-    let error = KernelImage::open(&bytes, 1 << 24).unwrap().exports().unwrap_err();
+    let error = open(&bytes, 1 << 24).unwrap().exports().unwrap_err();
     let what = "a name, namespace or CRC outside the image";
     assert_eq!(error, Error::DamagedExports { what, address: table, index: 3 });
 }

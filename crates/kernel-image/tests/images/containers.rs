@@ -1,12 +1,9 @@
 //! Every container and compression (IMG-1 to 7), and how a broken one is reported.
 
-use alloc::string::String;
-use alloc::vec;
-use alloc::vec::Vec;
 use std::io::Write;
 
-use super::{Plan, build};
-use crate::{Compression, Container, DecompressError, Error, Format, KallsymsLayout, KernelImage};
+use super::{Plan, build, known, open};
+use kernel_image::{Compression, Container, DecompressError, Error, Format, KallsymsLayout, KernelImage};
 
 pub(super) fn gzip(data: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -69,6 +66,7 @@ fn pack(compression: Compression, data: &[u8]) -> Vec<u8> {
             encoder.finish().unwrap()
         }
         Compression::Lzo => lzop(data),
+        other => panic!("nothing packs {other:?}"),
     }
 }
 
@@ -109,7 +107,7 @@ fn zboot(payload: &[u8]) -> Vec<u8> {
 /// The same bytes in containers of every kind.
 pub(super) fn of_every_kind(data: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut all: Vec<(String, Vec<u8>)> =
-        ALL.iter().map(|kind| (alloc::format!("{kind:?}").to_lowercase(), pack(*kind, data))).collect();
+        ALL.iter().map(|kind| (format!("{kind:?}").to_lowercase(), pack(*kind, data))).collect();
     all.push((String::from("bzimage"), bzimage(&pack(Compression::Xz, data), data.len())));
     all.push((String::from("zboot"), zboot(&gzip(data))));
     all
@@ -121,10 +119,10 @@ fn img_6_compressed_files() {
     for compression in ALL {
         let packed = pack(compression, &built.bytes);
         assert_eq!(Compression::of(&packed), Some(compression), "IMG-2");
-        let image = KernelImage::open(&packed, built.bytes.len()).unwrap();
+        let image = open(&packed, built.bytes.len()).unwrap();
         assert_eq!(image.bytes(), built.bytes, "{compression:?}");
         assert_eq!(image.containers(), [Container::Compressed(compression)]);
-        assert_eq!(image.format(), Format::Arm64Image);
+        assert_eq!((image.format(), image.format_name()), (Format::Flat, "Arm64Image"));
         assert!(image.kallsyms().is_ok());
     }
 }
@@ -134,14 +132,14 @@ fn img_1_bzimage() {
     let built = build(&Plan::new(false, KallsymsLayout::Old));
     for compression in ALL {
         let file = bzimage(&pack(compression, &built.bytes), built.bytes.len());
-        let image = KernelImage::open(&file, 1 << 24).unwrap();
+        let image = open(&file, 1 << 24).unwrap();
         assert_eq!(image.bytes(), built.bytes, "{compression:?}");
         assert_eq!(image.containers(), [Container::BzImage, Container::Compressed(compression)]);
-        assert_eq!(image.format(), Format::Elf);
+        assert_eq!((image.format(), image.format_name()), (Format::Elf, "Elf"));
     }
     let mut file = bzimage(&built.bytes, built.bytes.len());
     file[0x1f1] = 0;
-    let image = KernelImage::open(&file, 1 << 24).unwrap();
+    let image = open(&file, 1 << 24).unwrap();
     assert_eq!(image.containers(), [Container::BzImage], "not compressed, and 0 sectors mean 4");
 }
 
@@ -150,7 +148,7 @@ fn img_5_zboot() {
     let built = build(&Plan::new(true, KallsymsLayout::NamesFirst));
     for compression in ALL {
         let file = zboot(&pack(compression, &built.bytes));
-        let image = KernelImage::open(&file, 1 << 24).unwrap();
+        let image = open(&file, 1 << 24).unwrap();
         assert_eq!(image.containers(), [Container::Zboot, Container::Compressed(compression)]);
         assert!(image.exports().is_ok());
     }
@@ -160,11 +158,11 @@ fn img_5_zboot() {
 fn nested_as_deep_as_anyone_does_it() {
     let built = build(&Plan::new(false, KallsymsLayout::Old));
     let mut file = gzip(&bzimage(&pack(Compression::Zstd, &built.bytes), built.bytes.len()));
-    assert_eq!(KernelImage::open(&file, 1 << 24).unwrap().containers().len(), 3);
+    assert_eq!(open(&file, 1 << 24).unwrap().containers().len(), 3);
     for _ in 0..3 {
         file = gzip(&file);
     }
-    assert_eq!(KernelImage::open(&file, 1 << 24).unwrap_err(), Error::TooDeep(4));
+    assert_eq!(open(&file, 1 << 24).unwrap_err(), Error::TooDeep(4));
 }
 
 #[test]
@@ -174,9 +172,9 @@ fn the_limit_holds() {
         let packed = pack(compression, &built.bytes);
         let limit = built.bytes.len() - 1;
         let want = Error::Decompress { compression, reason: DecompressError::TooLarge { limit } };
-        assert_eq!(KernelImage::open(&packed, limit).unwrap_err(), want);
+        assert_eq!(open(&packed, limit).unwrap_err(), want);
         let bomb = pack(compression, &vec![0; 32 << 20]);
-        let error = KernelImage::open(&bomb, 1 << 20).unwrap_err();
+        let error = open(&bomb, 1 << 20).unwrap_err();
         assert_eq!(
             error,
             Error::Decompress { compression, reason: DecompressError::TooLarge { limit: 1 << 20 } }
@@ -190,7 +188,7 @@ fn truncated_streams() {
     for compression in ALL {
         let packed = pack(compression, &built.bytes);
         for keep in [packed.len() / 2, packed.len() / 3, 12] {
-            match KernelImage::open(&packed[..keep], 1 << 24).unwrap_err() {
+            match open(&packed[..keep], 1 << 24).unwrap_err() {
                 Error::Decompress { compression: said, .. } => assert_eq!(said, compression),
                 other => panic!("{compression:?} cut to {keep}: {other}"),
             }
@@ -202,7 +200,7 @@ fn truncated_streams() {
 fn broken_containers_are_named() {
     let built = build(&Plan::new(false, KallsymsLayout::Old));
     let whole = bzimage(&gzip(&built.bytes), built.bytes.len());
-    let open = |file: &[u8]| KernelImage::open(file, 1 << 24).unwrap_err();
+    let open = |file: &[u8]| open(file, 1 << 24).unwrap_err();
     let need = (whole.len() - b"what follows".len()) as u64;
     let have = need - 10;
     assert_eq!(open(&whole[..have as usize]), Error::Truncated { what: "bzImage", need, have });
@@ -217,15 +215,23 @@ fn broken_containers_are_named() {
     );
     let file = zboot(&gzip(&built.bytes));
     assert!(matches!(open(&file[..100]), Error::Truncated { what: "EFI zboot", .. }));
-    assert_eq!(open(b"hello"), Error::Unrecognised(*b"hello\0\0\0"));
-    assert_eq!(open(b""), Error::Unrecognised([0; 8]));
+    let unrecognised = |start| Error::Unrecognised { start, flat: vec!["arm64 Image"] };
+    assert_eq!(open(b"hello"), unrecognised(*b"hello\0\0\0"));
+    assert_eq!(open(b""), unrecognised([0; 8]));
+    assert_eq!(
+        open(b"hello").to_string(),
+        "not a kernel image: it starts with [68, 65, 6c, 6c, 6f, 00, 00, 00], \
+         which is no bzImage, ELF, arm64 Image, EFI zboot or known compression"
+    );
     let mut file = built.bytes.clone();
     file[0x12] = 3;
-    assert_eq!(open(&file), Error::Machine(3));
+    assert!(matches!(open(&file), Error::Machine { number: 3, .. }));
+    let message = open(&file).to_string();
+    assert_eq!(message, "a kernel for ELF machine 3: only x86_64 (62) and aarch64 (183) are read");
     file[4] = 1;
     assert_eq!(open(&file), Error::Elf("not 64-bit"));
     assert!(matches!(open(&built.bytes[..5000]), Error::Truncated { what: "ELF segment", .. }));
-    let message = alloc::format!("{}", open(&built.bytes[..5000]));
+    let message = format!("{}", open(&built.bytes[..5000]));
     assert!(message.starts_with("truncated ELF segment: it needs "), "{message}");
 }
 
@@ -233,8 +239,11 @@ fn broken_containers_are_named() {
 fn without_a_decompressor() {
     let built = build(&Plan::new(true, KallsymsLayout::NamesFirst));
     let mut none = |_: Compression, _: &[u8], _: usize| Err(DecompressError::Unsupported);
-    assert!(KernelImage::open_with(&built.bytes, 0, &mut none).is_ok(), "no container, no decompressor");
-    let error = KernelImage::open_with(&gzip(&built.bytes), 1 << 24, &mut none).unwrap_err();
+    assert!(
+        KernelImage::open_with(&built.bytes, 0, &known(), &mut none).is_ok(),
+        "no container, no decompressor"
+    );
+    let error = KernelImage::open_with(&gzip(&built.bytes), 1 << 24, &known(), &mut none).unwrap_err();
     let compression = Compression::Gzip;
     assert_eq!(error, Error::Decompress { compression, reason: DecompressError::Unsupported });
 }

@@ -1,14 +1,11 @@
 //! Built-in certificates, by symbol and by scan.
 
-use alloc::string::String;
-use alloc::vec::Vec;
-
 use super::{Out, Plan, Symbol, build};
-use crate::{CertificateSource, KallsymsLayout};
+use kernel_image::{CertificateSource, KallsymsLayout};
 
 /// As much of a version 3 certificate as tells it from other bytes.
 fn certificate(fill: u8) -> Vec<u8> {
-    let mut der = alloc::vec![0x30, 0x82, 1, 0, 0x30, 0x82, 0, 0x80, 0xa0, 3, 2, 1, 2, 2, 1, 5];
+    let mut der = vec![0x30, 0x82, 1, 0, 0x30, 0x82, 0, 0x80, 0xa0, 3, 2, 1, 2, 2, 1, 5];
     der.resize(4 + 256, fill);
     der
 }

@@ -1,9 +1,7 @@
 //! Strings, configuration, BTF, and memory at link addresses.
 
-use alloc::vec::Vec;
-
 use super::{ARM64_BASE, Plan, RELEASE, build};
-use crate::{Btf, Error, KallsymsLayout, KernelImage};
+use kernel_image::{Btf, Error, KallsymsLayout, KernelImage};
 
 /// A blob with, in C:
 ///
@@ -14,7 +12,7 @@ use crate::{Btf, Error, KallsymsLayout, KernelImage};
 /// enum e { MINUS = -1, TWO = 2 };
 /// ```
 pub(super) fn btf_blob() -> Vec<u8> {
-    let mut strings: Vec<u8> = alloc::vec![0];
+    let mut strings: Vec<u8> = vec![0];
     let mut string = |s: &str| {
         strings.extend_from_slice(s.as_bytes());
         strings.push(0);
@@ -36,7 +34,7 @@ pub(super) fn btf_blob() -> Vec<u8> {
         &[string("loop"), info(8, 0), 11],                 // 11: itself
     ]
     .concat();
-    let mut blob = alloc::vec![0x9f, 0xeb, 1, 0];
+    let mut blob = vec![0x9f, 0xeb, 1, 0];
     let types_len = 4 * types.len() as u32;
     for word in [24, 0, types_len, types_len, strings.len() as u32] {
         blob.extend_from_slice(&word.to_le_bytes());
@@ -68,8 +66,8 @@ fn btf_sizes_and_offsets() {
     assert_eq!(btf.enum_value("e", "MINUS"), Some(-1));
     assert_eq!(btf.enum_value("e", "TWO"), Some(2));
     assert_eq!(btf.enum_value("e", "THREE"), None);
-    assert_eq!(btf.size_of(crate::TypeId(11)), None, "a typedef of itself");
-    assert_eq!(btf.size_of(crate::TypeId(99)), None);
+    assert_eq!(btf.size_of(kernel_image::TypeId(11)), None, "a typedef of itself");
+    assert_eq!(btf.size_of(kernel_image::TypeId(99)), None);
 }
 
 #[test]
