@@ -7,9 +7,10 @@ use elf_layout::ksymtab;
 use elf_layout::params::params;
 use elf_layout::versions::{modversions, modversions_ext};
 use elf_layout::{KernelConfig, ModuleFile, Placement};
+use kernel::{Kernel, KernelParts};
 use reloc::Cpu;
 use serde::Serialize;
-use symres::{Kernel, KernelParts, LoadFlags};
+use symres::LoadFlags;
 
 use crate::document::{self, FindingEntry, RegionEntry, SectionEntry, crc, findings, some_text, text};
 use crate::kernel_source::vermagic_release;

@@ -17,6 +17,7 @@ use finalize::{
     Finalizer, Patch, Record, RunningKernel, RuntimeState, Step, module_finalize, post_relocation,
     prepare_coming_module, refuse_without_ftrace_plt, struct_module,
 };
+use kernel::{Export, ExportTable, Kernel, Taints};
 use reloc::{Architecture, Cpu, MACHINES, ModArch, ModPltSec, Symbols, apply_relocations, architecture};
 use symres::btf::btf_module_notify;
 use symres::early::{
@@ -24,7 +25,7 @@ use symres::early::{
     signature_and_name_taints, verify_exported_symbols, warn_unsorted,
 };
 use symres::simplify::{simplify_symbols, write_symtab};
-use symres::{Export, ExportTable, Kernel, LoadFlags, Resolution, Taints};
+use symres::{LoadFlags, Resolution};
 
 use crate::image::Image;
 use crate::kernel_source::unknown;

@@ -9,8 +9,8 @@ use elf_layout::elf::{Rela, SHT_RELA, SymFields};
 use elf_layout::layout::PerRegion;
 use elf_layout::place::{Holes, ModuleArea};
 use elf_layout::{Findings, Generation, Layout, LoadInfo, Memory, Placement, Region};
+use kernel::{Exit, Init, Kernel, LoadedModule, Taint, Taints};
 use reloc::Architecture;
-use symres::{Exit, Init, Kernel, LoadedModule, Taint, Taints};
 
 use crate::image::{Spare, Touching};
 use crate::load::{Args, Load, Opened, load_module};

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use elf_layout::elf::EM_X86_64;
 use finalize::{MEMORY, Member, Part, RunningKernel, TYPES};
+use kernel::kallsyms::KernelSymbols;
+use kernel::{Exports, Kernel};
 use kernel_image::{Btf, KernelImage};
 use serde::Deserialize;
-use symres::kallsyms::KernelSymbols;
-use symres::{Exports, Kernel};
 
 use crate::input::hex_bytes;
 

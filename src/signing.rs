@@ -2,7 +2,8 @@
 
 use elf_layout::signature::{SignatureTail, module_sig_check};
 use elf_layout::{Errno, Finding, Findings};
-use symres::{Kernel, LoadFlags};
+use kernel::Kernel;
+use symres::LoadFlags;
 
 use crate::signer;
 use crate::verify::{Verdict, verify_pkcs7_signature};

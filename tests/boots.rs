@@ -17,11 +17,11 @@ use std::path::PathBuf;
 use common::trees::{folder, packs, set_name, trees, unpack};
 use common::{hex, library};
 use elf_layout::Findings;
+use kernel::Init;
 use kmodld::kernel_source::KernelSource;
 use kmodld::{Args, Loader, Place, Stage};
 use reloc::Cpu;
 use serde_json::Value;
-use symres::Init;
 
 /// The addresses that real kernels gave their modules, one after the other from boot, init memory freed in between.
 #[test]

@@ -16,11 +16,12 @@ use std::path::Path;
 use common::elf::Builder;
 use common::trees::{Tree, sampled, trees};
 use elf_layout::{Findings, KernelConfig, KernelVersion};
+use kernel::BtfType;
+use kernel::{BaseBtf, Kernel, KernelParts};
 use kmodld::input::read_decompressed;
 use kmodld::kernel_source::KernelSource;
 use kmodld::{Args, Loader, Place};
-use symres::btf::{BtfType, btf_parse_module};
-use symres::{BaseBtf, Kernel, KernelParts};
+use symres::btf::btf_parse_module;
 
 /// Split BTF with one pointer: to type 1, its name at this offset (0 is right).
 fn blob(name: u8) -> Vec<u8> {
@@ -43,7 +44,7 @@ fn said(config: &KernelConfig, btf: Option<BaseBtf>, blobs: &[Vec<u8>]) -> Vec<F
         let mut said = opened.said.clone();
         let load = loader.load(&opened, &Args::default(), &Place::Kernel, None, &mut said);
         let kept = loader.keep(&load.unwrap());
-        loader.insert(kept, symres::Init::Returns(0), &mut said);
+        loader.insert(kept, kernel::Init::Returns(0), &mut said);
         all.push(said);
     }
     all

@@ -15,10 +15,10 @@ mod common;
 use common::elf::{Builder, GLOBAL, UNDEF};
 use common::library;
 use elf_layout::{Finding, KernelConfig, KernelVersion};
+use kernel::kallsyms::KernelSymbols;
+use kernel::symvers::Symvers;
+use kernel::{Export, ExportTable, Kernel, KernelParts, LoadedModule};
 use kmodld::Loader;
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{Export, ExportTable, Kernel, KernelParts, LoadedModule};
 
 const KALLSYMS: &str = "ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000200 T gpl\n\
     ffffffff81000300 t inside\nffffffff81000400 D table\nffffffff81000500 r __ksymtab_plain\n\

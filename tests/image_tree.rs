@@ -56,7 +56,7 @@ impl Pair<'_> {
                 library::load(loader, &opened, &mut said).unwrap_or_else(|| panic!("{name}: {said:?}"));
             let kept = loader.keep(&load);
             drop(load);
-            loader.insert(kept, symres::Init::Returns(0), &mut said);
+            loader.insert(kept, kernel::Init::Returns(0), &mut said);
         }
     }
 }

@@ -12,10 +12,10 @@ mod common;
 
 use common::{AMD64, KERNELS, Ran, hex, kernel_args, ko, library};
 use elf_layout::{Errno, Findings, KernelConfig, KernelVersion};
+use kernel::lifecycle::{Event, Happening};
+use kernel::{Exit, Init, Kernel, KernelParts, LoadedModule, ModuleState};
 use kmodld::Loader;
 use serde_json::{Value, json};
-use symres::lifecycle::{Event, Happening};
-use symres::{Exit, Init, Kernel, KernelParts, LoadedModule, ModuleState};
 
 const KERNEL: &str = "6.12-amd64";
 
@@ -311,7 +311,7 @@ fn life_46_the_chain_by_version_and_symbols() {
     let chain = |minor, machine, symbols: Option<&str>| -> Vec<(&'static str, i32)> {
         let parts = KernelParts {
             machine: Some(machine),
-            symbols: symbols.map(|text| symres::KernelSymbols::parse(text.as_bytes()).unwrap()),
+            symbols: symbols.map(|text| kernel::KernelSymbols::parse(text.as_bytes()).unwrap()),
             ..KernelParts::default()
         };
         let kernel = Kernel::new(KernelConfig::new(KernelVersion::new(6, minor, 0)), parts);

@@ -15,10 +15,11 @@ mod common;
 use common::elf::{ALLOC, Builder, EXEC, GLOBAL, LOCAL, Rela, UNDEF, WRITE};
 use common::library;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
+use kernel::kallsyms::KernelSymbols;
+use kernel::symvers::Symvers;
+use kernel::{Export, ExportTable, Kernel, KernelParts, LoadedModule, ModuleState, Taint, Taints};
 use kmodld::{Args, Loader, Place};
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{Export, ExportTable, Kernel, KernelParts, LoadFlags, LoadedModule, ModuleState, Taint, Taints};
+use symres::LoadFlags;
 
 const KALLSYMS: &str = "ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000200 T gpl\n\
     ffffffff81000300 T spaced\nffffffff81000400 T module_layout\n";

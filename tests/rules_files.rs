@@ -14,8 +14,9 @@ mod common;
 use common::elf::{ALLOC, Builder, Elf, SYMTAB, Sh, UNDEF, WEAK, WRITE};
 use common::library;
 use elf_layout::{Findings, KernelConfig, KernelVersion, LoadInfo};
+use kernel::{Kernel, KernelParts};
 use kmodld::Loader;
-use symres::{Kernel, KernelParts, LoadFlags};
+use symres::LoadFlags;
 
 const WA: u64 = ALLOC | WRITE;
 const EXTENDED: &str = "extended version crc+name presence does not match";

@@ -14,10 +14,10 @@ mod common;
 use common::elf::{ABS, ALLOC, Builder, EXEC, Elf, GLOBAL, LOCAL, Sh, UNDEF, WEAK, WRITE};
 use common::library;
 use elf_layout::{Findings, KernelConfig, KernelVersion, Memory, Region};
+use kernel::kallsyms::KernelSymbols;
+use kernel::{Kernel, KernelParts};
 use kmodld::load::Args;
 use kmodld::{Load, Loader, Place};
-use symres::kallsyms::KernelSymbols;
-use symres::{Kernel, KernelParts};
 
 const AX: u64 = ALLOC | EXEC;
 const WA: u64 = ALLOC | WRITE;

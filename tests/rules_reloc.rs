@@ -14,11 +14,11 @@ mod common;
 use common::elf::{ALLOC, Builder, EXEC, GLOBAL, LOCAL, REL, RELA, Rela, UNDEF, WEAK, WRITE};
 use common::library;
 use elf_layout::{Findings, KernelConfig, KernelVersion, Memory};
+use kernel::kallsyms::KernelSymbols;
+use kernel::symvers::Symvers;
+use kernel::{Kernel, KernelParts};
 use kmodld::load::Args;
 use kmodld::{Loader, Place, Stage};
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{Kernel, KernelParts};
 
 const ABS64: u32 = 1;
 const PC32: u32 = 2;

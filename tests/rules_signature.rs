@@ -15,8 +15,9 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{AMD64, library};
+use kernel::Kernel;
 use kmodld::verify::{Verdict, verify_pkcs7_signature};
-use symres::{Kernel, LoadFlags};
+use symres::LoadFlags;
 
 /// Bytes of the marker and of the info block in front of it.
 const TAIL: usize = 28 + 12;

@@ -14,10 +14,10 @@ mod common;
 use common::elf::{ALLOC, Builder, EXEC, Elf, GLOBAL, LOCAL, Rela, UNDEF, WEAK, WRITE};
 use common::library;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
+use kernel::kallsyms::KernelSymbols;
+use kernel::symvers::Symvers;
+use kernel::{Export, ExportTable, Kernel, KernelParts, LoadedModule};
 use kmodld::Loader;
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{Export, ExportTable, Kernel, KernelParts, LoadedModule};
 
 const KALLSYMS: &str = "0000000000000000 A __per_cpu_start\n0000000000030010 A __per_cpu_end\n\
     ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000200 T gpl\nffffffff81000300 T spaced\n\

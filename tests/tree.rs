@@ -19,11 +19,11 @@ use std::time::Instant;
 use common::library;
 use common::trees::{Tree, kallsyms, module_name, sampled, trees};
 use elf_layout::KernelConfig;
+use kernel::kallsyms::KernelSymbols;
+use kernel::symvers::Symvers;
+use kernel::{Kernel, KernelParts};
 use kmodld::Loader;
 use kmodld::input::read_decompressed;
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{Kernel, KernelParts};
 
 /// No branch from here reaches an arm64 kernel (LAYOUT-52), and every ADRP does.
 const FAR_FROM_THE_KERNEL: u64 = 0xffff_8000_4000_0000;

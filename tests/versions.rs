@@ -15,10 +15,10 @@ use common::elf::{ALLOC, Builder, GLOBAL, UNDEF, WEAK};
 use common::library;
 use elf_layout::config::Flavour;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
+use kernel::kallsyms::KernelSymbols;
+use kernel::symvers::Symvers;
+use kernel::{Kernel, KernelParts};
 use kmodld::Loader;
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{Kernel, KernelParts};
 
 const KALLSYMS: &str = "ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000400 T module_layout\n\
     ffffffff81000500 T zero\n";

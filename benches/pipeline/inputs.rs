@@ -4,11 +4,12 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use elf_layout::{Findings, KernelConfig};
+use kernel::kallsyms::KernelSymbols;
+use kernel::symvers::Symvers;
+use kernel::{Kernel, KernelParts};
 use kmodld::input::{read, read_decompressed};
 use kmodld::load::{Opened, open};
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{Kernel, KernelParts, LoadFlags};
+use symres::LoadFlags;
 
 /// A module file in memory, uncompressed.
 pub struct Module {

@@ -3,10 +3,10 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
+use kernel::kallsyms::KernelSymbols;
+use kernel::symvers::Symvers;
+use kernel::{Kernel, KernelParts};
 use kmodld::kernel_source::Description;
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{Kernel, KernelParts};
 
 use crate::inputs::{large_kernel_texts, trees};
 

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use kernel::Init;
 use kernel_image::{Compression, decompress};
 use kmodld::kernel_source::KernelSource;
 use kmodld::kernel_source::spec_file::Records;
 use kmodld::running::{Piece, Types};
 use kmodld::{Args, Loader, Stage};
-use symres::{Init, LoadFlags};
+use symres::LoadFlags;
 
 /// The kernels of the fixtures.
 pub const KERNELS: [&str; 4] = ["6.12-amd64", "6.12-arm64", "6.1-amd64", "6.1-arm64"];

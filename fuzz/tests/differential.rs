@@ -12,10 +12,11 @@
 
 use elf_layout::elf::{Rela, SymFields};
 use elf_layout::{KernelConfig, KernelVersion, ModuleFile};
+use kernel::{Kernel, KernelParts};
 use kmodld::load::open;
 use kmodld_fuzz::{seeds, target};
 use object::read::elf::{FileHeader, SectionHeader, Sym};
-use symres::{Kernel, KernelParts, LoadFlags};
+use symres::LoadFlags;
 
 /// Mutants for each kernel.
 const MUTANTS: u64 = if cfg!(debug_assertions) { 40_000 } else { 400_000 };

@@ -9,8 +9,8 @@ pub mod set;
 mod state;
 
 use elf_layout::{Finding, Findings, Severity};
+use kernel::Taint;
 use serde::Serialize;
-use symres::Taint;
 
 use crate::document::{FindingEntry, findings};
 use crate::load::{Args, Opened, open};

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use symres::{Kernel, LoadedModule};
+use kernel::{Kernel, LoadedModule};
 
 use super::catalog::{Facts, described};
 use super::set::Set;

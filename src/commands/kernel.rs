@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
+use kernel::Exports;
 use kmodld::kernel_source::{Description, exports_as_symvers, kallsyms_text};
 use kmodld::{Error, raw_output};
 use serde_json::json;
-use symres::Exports;
 
 use super::Outcome;
 use super::outputs::keep_apart;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use kernel::{BootParams, Init, Taints};
 use kmodld::input::read_decompressed;
 use kmodld::kernel_source::KernelSource;
 use kmodld::load::{Args, open};
@@ -9,7 +10,7 @@ use kmodld::running::Piece;
 use kmodld::{Error, Loader, Stage};
 use reloc::Cpu;
 use reloc::aarch64::has_erratum_843419;
-use symres::{BootParams, Init, LoadFlags, Taints};
+use symres::LoadFlags;
 
 use crate::cli::Live;
 use crate::report;

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use elf_layout::bytes::printed;
 use elf_layout::{Errno, Findings};
+use kernel::lifecycle::{Event, Happening};
+use kernel::{Exit, Init, Kernel};
 use kmodld::check::end;
 use kmodld::document::{FindingEntry, findings, text};
 use kmodld::input::read_decompressed;
@@ -11,8 +13,7 @@ use kmodld::kernel_source::vermagic_release;
 use kmodld::load::{Args, open};
 use kmodld::{Error, Loader, Stage};
 use serde::Serialize;
-use symres::lifecycle::{Event, Happening};
-use symres::{Exit, Init, Kernel, LoadFlags};
+use symres::LoadFlags;
 
 use super::Outcome;
 use super::kernel_args::{cpu, prepare};
@@ -112,7 +113,7 @@ pub fn run(args: &Simulate) -> std::result::Result<Outcome, Error> {
     if args.json {
         let notifiers = loader.kernel.notifiers().into_iter();
         let entry =
-            |n: symres::lifecycle::Notifier| NotifierEntry { function: n.function, priority: n.priority };
+            |n: kernel::lifecycle::Notifier| NotifierEntry { function: n.function, priority: n.priority };
         report::json(&Document {
             release: &loader.kernel.release,
             notifiers: notifiers.map(entry).collect(),

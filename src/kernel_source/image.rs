@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use elf_layout::elf::{EM_AARCH64, EM_X86_64};
+use kernel::Export;
+use kernel::kallsyms::KernelSymbols;
 use kernel_image::{Arch, KernelImage};
-use symres::Export;
-use symres::kallsyms::KernelSymbols;
 
 use super::{Description, Found};
 use crate::error::Error;

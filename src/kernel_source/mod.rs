@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 
 use elf_layout::elf::{EM_AARCH64, EM_X86_64};
 use elf_layout::{KernelConfig, KernelVersion};
-use symres::btf::BtfType;
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{BaseBtf, Export, Exports, Kernel, KernelParts, LoadFlags};
+use kernel::kallsyms::KernelSymbols;
+use kernel::symvers::Symvers;
+use kernel::{BaseBtf, Export, Exports, Kernel, KernelParts};
+use symres::LoadFlags;
 
 use crate::error::Error;
 use crate::input::{hex_bytes, read_decompressed};
@@ -343,9 +343,7 @@ impl Description {
 
 /// What of a kernel's BTF that of modules refers to; `None` if it is damaged.
 fn base_btf(blob: &[u8]) -> Option<BaseBtf> {
-    let btf = kernel_image::Btf::parse(blob).ok()?;
-    let types = btf.types().map(|(kind, size_or_type)| BtfType { kind, size_or_type });
-    Some(BaseBtf::new(btf.strings(), types))
+    kernel_image::Btf::parse(blob).ok().map(|btf| BaseBtf::of(&btf))
 }
 
 /// The architecture that the first lines of a `.config` name (`# Linux/arm64 6.1.176 Kernel Configuration`).

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use elf_layout::{Findings, KernelConfig, Layout};
+use kernel::{Init, Kernel, KernelParts};
 use kmodld::load::{Args, Opened};
 use kmodld::{Load, Loader, Place, Stage};
 use reloc::Cpu;
-use symres::{Init, Kernel, KernelParts, LoadFlags};
+use symres::LoadFlags;
 
 /// The ELF checks of a kernel of which nothing but the configuration is known.
 pub fn open<'d>(file: &'d [u8], config: &KernelConfig) -> Opened<'d> {

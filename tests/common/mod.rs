@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use elf_layout::KernelConfig;
+use kernel::Kernel;
 use kmodld::kernel_source::KernelSource;
 use serde_json::Value;
-use symres::Kernel;
 
 pub use elf::Elf;
 

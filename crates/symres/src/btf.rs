@@ -15,50 +15,9 @@ use alloc::vec::Vec;
 
 use elf_layout::bytes::printed;
 use elf_layout::{Errno, Finding, Findings, KernelConfig, ModuleFile, Severity};
+use kernel::{BaseBtf, Kernel, Taints};
 
-use crate::kernel::Kernel;
-use crate::taint::Taints;
 use metas::Check;
-
-/// What split BTF needs of its base: names, and where modifiers lead.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BaseBtf {
-    /// The string section.
-    strings: Vec<u8>,
-    /// By type number: what a modifier refers to. Number 0 is void.
-    types: Vec<BtfType>,
-}
-
-/// As much of a type as chains of modifiers need.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BtfType {
-    /// BTF_KIND_*
-    pub kind: u8,
-    /// The type that it refers to; its size, where it refers to none.
-    pub size_or_type: u32,
-}
-
-impl BtfType {
-    const VOID: BtfType = BtfType { kind: 0, size_or_type: 0 };
-
-    /// `btf_type_is_modifier`
-    fn is_modifier(self) -> bool {
-        matches!(self.kind, metas::TYPEDEF | metas::VOLATILE | metas::CONST | metas::RESTRICT)
-            || self.is_type_tag()
-    }
-
-    fn is_type_tag(self) -> bool {
-        self.kind == metas::TYPE_TAG
-    }
-}
-
-impl BaseBtf {
-    /// A base of this string section and these types, from number 1 on.
-    pub fn new(strings: &[u8], types: impl IntoIterator<Item = BtfType>) -> Self {
-        let types = core::iter::once(BtfType::VOID).chain(types).collect();
-        BaseBtf { strings: strings.to_vec(), types }
-    }
-}
 
 /// Why a kernel takes no BTF: the errno, what is wrong, and what it logs on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]

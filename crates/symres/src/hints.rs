@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 
 use elf_layout::bytes::printed;
 use elf_layout::{KernelVersion, ModuleFile};
+use kernel::{Kernel, Owner};
 
-use crate::kernel::{Kernel, Owner};
 use crate::license::license_is_gpl_compatible;
 
 /// What the kernel is called: its release, else the version of its configuration. A release that is

@@ -9,12 +9,10 @@ use elf_layout::config::Flavour;
 use elf_layout::versions::{Modversion, modversions, modversions_ext};
 use elf_layout::{Errno, Finding, Findings, KernelConfig, ModuleFile, Severity, Subject};
 
-use crate::exports::Export;
+use kernel::names::NameIndex;
+use kernel::{Export, Kernel, ModuleState, Owner, Taint, Taints};
+
 use crate::hints;
-use crate::kernel::{Kernel, Owner};
-use crate::lifecycle::ModuleState;
-use crate::names::NameIndex;
-use crate::taint::{Taint, Taints};
 
 /// How a lookup ended that found nothing usable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,9 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use elf_layout::{Findings, KernelConfig, KernelVersion};
+use kernel::kallsyms::KernelSymbols;
+use kernel::symvers::Symvers;
+use kernel::{BootParams, Kernel, KernelParts};
 use kernel_image::{Btf, KernelImage};
 use kmodld::input::decompress;
 use kmodld::kernel_source::spec_file::Records;
@@ -12,9 +15,7 @@ use kmodld::load::{lay_out, open};
 use kmodld::running::{Piece, Types};
 use kmodld::{Args, Loader, Place};
 use reloc::Cpu;
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{BootParams, Kernel, KernelParts, LoadFlags};
+use symres::LoadFlags;
 
 use super::same_twice;
 use crate::{invariants, seeds};

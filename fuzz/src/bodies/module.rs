@@ -2,6 +2,7 @@
 
 use elf_layout::signature::module_sig_check;
 use elf_layout::{Findings, KernelConfig, KernelVersion, Memory};
+use kernel::{Exit, Init, Kernel, KernelParts};
 use kmodld::check::check as check_module;
 use kmodld::document::Document;
 use kmodld::inspect::inspect;
@@ -9,7 +10,7 @@ use kmodld::load::{lay_out, open};
 use kmodld::load_map::load_map;
 use kmodld::{Args, Loader, Place, Stage, elf_output, keyring, signer, verify};
 use reloc::Cpu;
-use symres::{Exit, Init, Kernel, KernelParts, LoadFlags};
+use symres::LoadFlags;
 
 use super::{checksum, same_twice};
 use crate::{invariants, seeds};

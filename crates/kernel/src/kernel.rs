@@ -9,8 +9,8 @@ use core::ops::Range;
 
 use elf_layout::KernelConfig;
 
+use crate::boot::BootParams;
 use crate::btf::BaseBtf;
-use crate::early::BootParams;
 use crate::exports::{Export, ExportTable, Exports, Lookup};
 use crate::kallsyms::{KernelSymbol, KernelSymbols};
 use crate::lifecycle::{History, ModuleState};
