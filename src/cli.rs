@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use elf_layout::Region;
+use kernel::spec::hex_bytes;
 use kmodld::Stage;
-use kmodld::input::hex_bytes;
 use kmodld::kernel_source::KernelSource;
 
 /// Runs Linux's load_module in user space: what a kernel module looks like in

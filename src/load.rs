@@ -8,8 +8,8 @@ use elf_layout::signature::SignatureTail;
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{
-    Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, Machine, Memory, ModuleFile, Placement,
-    SectionPlace, Severity,
+    Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, Memory, ModuleFile, Placement, SectionPlace,
+    Severity,
 };
 use finalize::finalizer::LoadFacts;
 use finalize::parse_args::{ParamEnv, parse_args};
@@ -17,7 +17,7 @@ use finalize::{
     Finalizer, Patch, Record, RunningKernel, RuntimeState, Step, module_finalize, post_relocation,
     prepare_coming_module, refuse_without_ftrace_plt, struct_module,
 };
-use kernel::{Export, ExportTable, Kernel, Taints};
+use kernel::{Export, ExportTable, Kernel, Taints, newest};
 use reloc::{Architecture, Cpu, MACHINES, ModArch, ModPltSec, Symbols, apply_relocations, architecture};
 use symres::btf::btf_module_notify;
 use symres::early::{
@@ -28,7 +28,6 @@ use symres::simplify::{simplify_symbols, write_symtab};
 use symres::{LoadFlags, Resolution};
 
 use crate::image::Image;
-use crate::kernel_source::unknown;
 use crate::loader::Workspace;
 use crate::running::Running;
 use crate::signing::{Unsigned, module_signature};
@@ -119,16 +118,19 @@ pub fn open<'d>(file: &'d [u8], kernel: &Kernel, flags: LoadFlags) -> Opened<'d>
         said.end_stage(mark);
     }
     let (signature, unsigned) = module_signature(file, kernel, flags, &mut said);
-    let known = MACHINES;
-    let machine = kernel.machine.and_then(|number| Machine::find(known, number));
-    let expected = Expected { config, machine, known, ignore_modversions: flags.ignore_modversions };
+    let expected = Expected {
+        config,
+        machine: kernel.machine,
+        known: MACHINES,
+        ignore_modversions: flags.ignore_modversions,
+    };
     let module = has_header.then(|| elf_validity(signature.module, &expected, &mut said)).flatten();
     Opened { signature, unsigned, module, said }
 }
 
 /// About how many bytes of memory a module will fill: those that its file has for it.
 pub fn moved_bytes(file: &[u8]) -> usize {
-    let opened = open(file, &unknown(), LoadFlags::default());
+    let opened = open(file, &Kernel::unknown(newest()), LoadFlags::default());
     let moved = opened.module.iter().flat_map(|module| {
         let tables = [module.index().sym, module.index().str];
         let sections = module.sections().iter().enumerate();
@@ -136,6 +138,15 @@ pub fn moved_bytes(file: &[u8]) -> usize {
     });
     let size = moved.fold(0u64, |sum, (_, section)| sum.saturating_add(section.sh_size));
     usize::try_from(size).unwrap_or(usize::MAX).min(file.len())
+}
+
+/// The release that a module's vermagic begins with.
+pub fn vermagic_release(module: &[u8]) -> Option<String> {
+    // Only to learn which rules apply: the checks themselves come later.
+    let opened = open(module, &Kernel::unknown(newest()), LoadFlags::default());
+    let vermagic = opened.module.as_ref()?.modinfo().get("vermagic")?;
+    let vermagic = String::from_utf8_lossy(vermagic).into_owned();
+    Some(vermagic.split(' ').next().unwrap_or_default().to_owned())
 }
 
 /// A module in memory, as far as its load went.
@@ -211,7 +222,7 @@ pub fn load_module<'d>(
 ) -> Option<Load<'d>> {
     let kernel = running.kernel;
     let file = opened.module.as_ref()?;
-    let mut taints = kernel.taints;
+    let mut taints = kernel.state.taints;
     let mut at_stop = None;
     let mut reached = |taints: &Taints, said: &Findings| {
         if said.refused() {

@@ -63,8 +63,7 @@ fn layout_50_and_54_whole_boots() {
             config: tree.config.clone(),
             ..KernelSource::default()
         };
-        let mut loader =
-            Loader::new(source.describe().unwrap().into_kernel(Some(release.to_owned())).unwrap().0);
+        let mut loader = Loader::booted(source.describe(|| Some(release.to_owned()), "").unwrap());
         let cpu = Cpu { erratum_843419: name.contains("843419") };
         let args = Args { stage: Stage::Relocated, cpu, ..Args::default() };
         let (mut loaded, mut exact) = (0, 0);

@@ -76,10 +76,8 @@ fn kernels(tree: &Tree, image: &Path, dir: &Path) -> (Loader, Loader, String) {
     let (source, text) = kallsyms(&read_decompressed(&symvers).unwrap(), tree.machine(), &tree.release);
     let symtab = dir.join(&tree.release);
     std::fs::write(&symtab, text).unwrap();
-    let loader = |source: KernelSource| {
-        let (kernel, _) = source.describe().unwrap().into_kernel(Some(tree.release.clone())).unwrap();
-        Loader::new(kernel)
-    };
+    let loader =
+        |source: KernelSource| Loader::booted(source.describe(|| Some(tree.release.clone()), "").unwrap());
     let image = KernelSource {
         kernel: Some(image.to_owned()),
         config: tree.config.clone(),

@@ -41,7 +41,7 @@ fn main() {
     let picture = std::env::args().skip(1).find(|a| a.ends_with(".svg"));
     for tree in trees() {
         let Some(kernel) = tree.kernel() else { continue };
-        let loader = Loader::new(kernel);
+        let loader = Loader::from(kernel);
         let modules: Vec<Module> = tree.modules.iter().map(|p| Module::read(p)).collect();
         measure(&tree, &modules, &loader, rounds);
         if let Some(file) = &picture {
@@ -120,7 +120,7 @@ impl<'d> Ready<'d> {
         move_module(&mut laid_out.info, &laid_out.layout, &placement, &mut image);
         let ignores = |name: &[u8]| laid_out.arch.ignores_undefined(name);
         let resolution =
-            simplify_symbols(&laid_out.info, &placement, kernel, kernel.taints, ignores, &mut said);
+            simplify_symbols(&laid_out.info, &placement, kernel, kernel.state.taints, ignores, &mut said);
         assert!(!said.refused(), "{}", file.name_text());
         Ready { laid_out, placement, resolution }
     }

@@ -58,7 +58,7 @@ pub fn resolve(criterion: &mut Criterion) {
             b.iter(|| {
                 let mut said = Findings::new();
                 let ignores = |name: &[u8]| arch.ignores_undefined(name);
-                let (kernel, taints) = (&fixtures.kernel, fixtures.kernel.taints);
+                let (kernel, taints) = (&fixtures.kernel, fixtures.kernel.state.taints);
                 simplify_symbols(black_box(&info), &placement, kernel, taints, ignores, &mut said)
             });
         });
@@ -68,7 +68,7 @@ pub fn resolve(criterion: &mut Criterion) {
 /// What follows relocation: loads to the last stage, beside loads to the stage before it.
 pub fn finalize(criterion: &mut Criterion) {
     let Fixtures { kernel, modules } = Fixtures::read();
-    let loader = Loader::new(kernel);
+    let loader = Loader::from(kernel);
     let mut group = criterion.benchmark_group("finalize");
     for module in &modules {
         let opened = module.open(&loader.kernel);
@@ -84,7 +84,7 @@ pub fn finalize(criterion: &mut Criterion) {
 /// Everything, from the bytes of the file to its memory: `open` and `Loader::load`.
 pub fn link(criterion: &mut Criterion) {
     let Fixtures { kernel, modules } = Fixtures::read();
-    let loader = Loader::new(kernel);
+    let loader = Loader::from(kernel);
     let mut group = criterion.benchmark_group("link");
     for module in &modules {
         group.throughput(Throughput::Bytes(module.bytes.len() as u64));

@@ -89,9 +89,7 @@ pub fn run(
 
 /// A kernel that verifies no signature: enough to learn what a module exports and needs.
 fn without_certificates(kernel: &Kernel) -> Kernel {
-    let mut kernel = kernel.clone();
-    kernel.certificates = Vec::new();
-    kernel
+    Kernel::new(kernel.description.without_certificates(), kernel.state.clone())
 }
 
 /// What the threads of a run work with.

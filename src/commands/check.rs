@@ -6,8 +6,8 @@ use kmodld::check::Verdict;
 use kmodld::check::run::{Event, Target, run as run_set};
 use kmodld::check::set::{Search, Set, module_files};
 use kmodld::input::read_decompressed;
-use kmodld::kernel_source::vermagic_release;
 use kmodld::load::Args;
+use kmodld::load::vermagic_release;
 use kmodld::sarif::{BEGIN, Sarif};
 use kmodld::{Error, Loader, Stage};
 

@@ -1,12 +1,13 @@
 //! From the options that describe a kernel to a [`Loader`].
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use kernel::{BootParams, Init, Taints};
+use kernel::{Init, KernelState, Piece, Taints};
 use kmodld::input::read_decompressed;
 use kmodld::kernel_source::KernelSource;
 use kmodld::load::{Args, open};
-use kmodld::running::Piece;
+use kmodld::running::parse_pieces;
 use kmodld::{Error, Loader, Stage};
 use reloc::Cpu;
 use reloc::aarch64::has_erratum_843419;
@@ -30,19 +31,17 @@ pub fn prepare(
     with: &[PathBuf],
     release: impl FnOnce() -> Option<String>,
 ) -> Result<Option<Loader>, Error> {
-    let (mut kernel, mut machine) = source.kernel_or_release(release)?;
+    let kernel = source.describe(release, &live.cmdline)?;
     if !kernel.is_described() {
         let what = "nothing describes the kernel: give its image, a SPEC or a tree (--kernel), or its /proc/kallsyms (--symtab) and Module.symvers (--symvers)";
         return Err(Error::Usage(what.into()));
     }
-    kernel.boot = BootParams::parse(&live.cmdline);
-    kernel.taints = Taints::of_kernel(live.tainted);
-    machine.live = live.memory.as_deref().map(read_memory).transpose()?.unwrap_or_default();
-    machine.cpu_caps = live.cpu_caps.as_ref().map(|caps| caps.0.clone());
-    machine.cpus = live.cpus;
-    machine.cmdline.clone_from(&live.cmdline);
-    let mut loader = Loader::new(kernel);
-    loader.machine = machine;
+    let mut state = KernelState::booted(&kernel);
+    state.taints = Taints::of_kernel(live.tainted);
+    state.live = Arc::new(live.memory.as_deref().map(read_memory).transpose()?.unwrap_or_default());
+    state.cpu_caps = live.cpu_caps.as_ref().map(|caps| caps.0.clone());
+    state.cpus = live.cpus;
+    let mut loader = Loader::new(kernel, state);
     let args = Args { cpu: cpu(live, &loader), stage: Stage::Relocated, ..Args::default() };
     for path in with {
         if !load_before(&mut loader, &args, path)? {
@@ -55,7 +54,7 @@ pub fn prepare(
 /// Pieces of the running kernel's memory.
 fn read_memory(path: &Path) -> Result<Vec<Piece>, Error> {
     let text = read_decompressed(path)?;
-    Piece::parse_all(&text).map_err(|what| Error::unusable(path, what))
+    parse_pieces(&text).map_err(|what| Error::unusable(path, what))
 }
 
 /// What of the CPUs changes the bytes of a module.

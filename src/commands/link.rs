@@ -8,7 +8,7 @@ use elf_layout::Findings;
 use finalize::Step;
 use kmodld::document::Document;
 use kmodld::input::read_decompressed;
-use kmodld::kernel_source::vermagic_release;
+use kmodld::load::vermagic_release;
 use kmodld::load::{Args, moved_bytes, open};
 use kmodld::load_map::load_map;
 use kmodld::{Error, Load, Loader, Place, Stage, Workspace, elf_output, raw_output};

@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 
 use elf_layout::bytes::printed;
 use elf_layout::{Errno, Findings};
-use kernel::lifecycle::{Event, Happening};
-use kernel::{Exit, Init, Kernel};
+use kernel::{Event, Exit, Happening, Init, Kernel};
 use kmodld::check::end;
 use kmodld::document::{FindingEntry, findings, text};
 use kmodld::input::read_decompressed;
-use kmodld::kernel_source::vermagic_release;
+use kmodld::load::vermagic_release;
 use kmodld::load::{Args, open};
 use kmodld::{Error, Loader, Stage};
 use serde::Serialize;
@@ -94,9 +93,9 @@ pub fn run(args: &Simulate) -> std::result::Result<Outcome, Error> {
     };
     let mut results: Vec<Result> = Vec::new();
     for (step, text) in steps.iter().zip(&args.steps) {
-        let mark = loader.kernel.history.events.len();
+        let mark = loader.kernel.state.history.events.len();
         let (said, output) = take(step, &mut loader, args, &results)?;
-        let events = loader.kernel.history.events.get(mark..).unwrap_or_default();
+        let events = loader.kernel.state.history.events.get(mark..).unwrap_or_default();
         results.push(Result {
             step: text.clone(),
             result: end(&said, "done"),
@@ -112,8 +111,7 @@ pub fn run(args: &Simulate) -> std::result::Result<Outcome, Error> {
     }
     if args.json {
         let notifiers = loader.kernel.notifiers().into_iter();
-        let entry =
-            |n: kernel::lifecycle::Notifier| NotifierEntry { function: n.function, priority: n.priority };
+        let entry = |n: kernel::Notifier| NotifierEntry { function: n.function, priority: n.priority };
         report::json(&Document {
             release: &loader.kernel.release,
             notifiers: notifiers.map(entry).collect(),
@@ -220,7 +218,7 @@ impl From<&Event> for EventEntry {
 /// All events, then whom each notification goes to.
 fn events_text(kernel: &Kernel) -> String {
     let mut out = String::new();
-    for event in &kernel.history.events {
+    for event in &kernel.state.history.events {
         let (module, entry) = (printed(&event.module), EventEntry::from(event));
         let value = entry.value.map_or(String::new(), |value| format!(" {value}"));
         out.push_str(&format!("{}: {}{value}\n", one_line(&module), entry.event));

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use elf_layout::{Findings, KernelConfig, Layout};
-use kernel::{Init, Kernel, KernelParts};
+use kernel::{Init, Kernel};
 use kmodld::load::{Args, Opened};
 use kmodld::{Load, Loader, Place, Stage};
 use reloc::Cpu;
@@ -11,7 +11,7 @@ use symres::LoadFlags;
 
 /// The ELF checks of a kernel of which nothing but the configuration is known.
 pub fn open<'d>(file: &'d [u8], config: &KernelConfig) -> Opened<'d> {
-    let kernel = Kernel::new(config.clone(), KernelParts::default());
+    let kernel = Kernel::unknown(config.clone());
     kmodld::load::open(file, &kernel, LoadFlags::default())
 }
 
@@ -81,7 +81,7 @@ pub fn slots_at(loader: &Loader, file: &[u8], base: u64) -> Result<u64, String> 
 /// A loader for a kernel that has loaded these files before.
 #[track_caller]
 pub fn loader_with(kernel: Kernel, before: &[&Path]) -> Loader {
-    let mut loader = Loader::new(kernel);
+    let mut loader = Loader::from(kernel);
     for path in before {
         keep(&mut loader, &super::read(path)).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
     }

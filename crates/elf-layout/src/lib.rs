@@ -44,7 +44,7 @@ pub use config::KernelConfig;
 pub use finding::{Errno, Finding, Findings, Severity, Subject};
 pub use layout::{Layout, Region, SectionPlace};
 pub use load_info::LoadInfo;
-pub use machine::Machine;
+pub use machine::{CpuCapabilities, Machine};
 pub use module_file::ModuleFile;
 pub use place::{Memory, Placement};
 pub use version::{Generation, KernelVersion};

@@ -31,7 +31,7 @@ pub mod x86_64;
 pub use finalizer::Finalizer;
 pub use module_finalize::refuse_without_ftrace_plt;
 pub use record::{Choice, Patch, Record, RuntimeState, Step};
-pub use running::{MEMORY, Member, Part, RunningKernel, TYPES};
+pub use running::{MEMORY, RunningKernel, TYPES};
 
 use elf_layout::{Layout, LoadInfo, Memory, Placement};
 

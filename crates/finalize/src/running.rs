@@ -3,16 +3,9 @@
 use alloc::vec::Vec;
 use core::fmt::Debug;
 
-use crate::{coming, struct_module};
+use kernel::{Member, Part};
 
-/// Where a member lies in a struct of the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Bytes from the start of the struct.
-    pub offset: u64,
-    /// Bytes.
-    pub size: u64,
-}
+use crate::{coming, struct_module};
 
 /// The running kernel, as far as patching reads it. What it does not know is `None`; a step then leaves
 /// the site as it was compiled and says so ([`crate::Record::unknown`]).
@@ -90,19 +83,6 @@ impl RunningKernel for Unknown {
     }
 }
 
-/// Kernel memory that a [`RunningKernel`] without a whole image has to keep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// From one symbol up to another.
-    Between(&'static str, &'static str),
-    /// What a symbol names, up to the next one.
-    Object(&'static str),
-    /// So many bytes at each symbol whose name begins so.
-    Prefix(&'static str, u64),
-    /// So many bytes at each export that is no function.
-    ExportedData(u64),
-}
-
 /// What of the kernel's memory the steps read ([`RunningKernel::read`], [`RunningKernel::pointer`]): nothing
 /// else, so that it can be kept apart from the image.
 pub const MEMORY: &[Part] = &[
@@ -121,7 +101,7 @@ pub const MEMORY: &[Part] = &[
 
 /// The structs of which the steps need members or sizes, with the paths of those members: what a
 /// [`RunningKernel`] has to know of the kernel's BTF.
-pub const TYPES: &[(&str, &[&str])] = &[
+pub const TYPES: &kernel::types::StructPaths = &[
     ("cpuinfo_x86", &["x86_capability"]),
     ("module", struct_module::MEMBERS),
     ("module_memory", struct_module::MEMORY_MEMBERS),

@@ -9,11 +9,11 @@ use alloc::vec::Vec;
 use elf_layout::bytes::{le32, slice};
 use elf_layout::elf::{SHF_ALLOC, SHT_NOTE};
 use elf_layout::version::Generation;
+use kernel::Member;
 
 use crate::arch::arch;
 use crate::finalizer::Finalizer;
 use crate::record::Step;
-use crate::running::Member;
 use members::{ANY_OBJS, OBJS, Objs, RUNTIME, Size};
 pub use members::{LAYOUT_MEMBERS, MEMBERS, MEMORY_MEMBERS};
 

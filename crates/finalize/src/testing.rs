@@ -11,10 +11,11 @@ use elf_layout::layout::{Region, layout_sections};
 use elf_layout::place::move_module;
 use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{Findings, KernelConfig, LoadInfo, Memory, Placement};
+use kernel::Member;
 use reloc::ModArch;
 
 use crate::finalizer::LoadFacts;
-use crate::{Finalizer, Member, Record, RunningKernel, Step, TYPES};
+use crate::{Finalizer, Record, RunningKernel, Step, TYPES};
 
 /// Flags of code, of constants and of data.
 pub const CODE: u64 = SHF_ALLOC | SHF_EXECINSTR;

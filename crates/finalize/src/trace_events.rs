@@ -12,10 +12,10 @@ use alloc::vec::Vec;
 
 use elf_layout::bytes::cstr;
 use elf_layout::{Finding, KernelVersion, Severity};
+use kernel::Member;
 
 use crate::finalizer::Finalizer;
 use crate::record::Step;
-use crate::running::Member;
 use print_fmt::Format;
 use test_printk::{Fields, test_event_printk};
 

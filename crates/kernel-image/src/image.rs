@@ -30,6 +30,16 @@ pub enum Arch {
     Aarch64,
 }
 
+impl Arch {
+    /// Its `e_machine` in ELF files.
+    pub const fn e_machine(self) -> u16 {
+        match self {
+            Arch::X86_64 => 62,
+            Arch::Aarch64 => 183,
+        }
+    }
+}
+
 /// What is left when all containers are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -1,5 +1,7 @@
 //! Why a description of a kernel cannot be used.
 
+use alloc::string::String;
+
 /// Why a description of a kernel cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -29,4 +31,29 @@ pub enum Error {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// Something of a kernel image cannot be read.
+    #[error(transparent)]
+    Image(#[from] kernel_image::Error),
+    /// A record of a SPEC is malformed.
+    #[error("a damaged record \"{0}\"")]
+    Record(
+        /// Its name.
+        &'static str,
+    ),
+    /// The kernel is for a machine that nobody knows here.
+    #[error("{what} for {machine}: kmodld knows {known}")]
+    UnknownMachine {
+        /// What tells the machine.
+        what: &'static str,
+        /// Its name or number.
+        machine: String,
+        /// The names of those that are known.
+        known: String,
+    },
+    /// Two pieces of the description do not belong together.
+    #[error("{0}: they are two kernels")]
+    TwoKernels(
+        /// Which, and what differs.
+        String,
+    ),
 }

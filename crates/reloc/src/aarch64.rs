@@ -43,6 +43,7 @@ pub static MACHINE: Machine = Machine {
     ],
     inline_static_calls: false,
     asks_for_retpoline: false,
+    cpu_capabilities: None,
 };
 
 /// Why a record was not applied.

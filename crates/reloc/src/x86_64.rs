@@ -5,7 +5,7 @@ use alloc::format;
 use elf_layout::bytes::slice_mut;
 use elf_layout::elf::{EM_X86_64, Rela};
 use elf_layout::place::Windows;
-use elf_layout::{Errno, Finding, Findings, KernelConfig, Machine, Severity};
+use elf_layout::{CpuCapabilities, Errno, Finding, Findings, KernelConfig, Machine, Severity};
 
 use crate::{Architecture, ModArch, Records, RelaSection, type_text};
 
@@ -24,6 +24,11 @@ pub static MACHINE: Machine = Machine {
     page_sizes: &[],
     inline_static_calls: true,
     asks_for_retpoline: true,
+    cpu_capabilities: Some(CpuCapabilities {
+        symbol: "boot_cpu_data",
+        of: "cpuinfo_x86",
+        member: "x86_capability",
+    }),
 };
 
 const R_X86_64_NONE: u32 = 0;

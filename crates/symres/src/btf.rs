@@ -34,7 +34,7 @@ pub struct Refusal {
 pub fn btf_module_notify(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Taints, said: &mut Findings) {
     let config = &kernel.config;
     let data = file.section_bytes(file.find_any_sec(".BTF"));
-    let Some(base) = kernel.btf.as_ref().filter(|_| config.btf_modules && !data.is_empty()) else { return };
+    let Some(base) = kernel.btf.as_deref().filter(|_| config.btf_modules && !data.is_empty()) else { return };
     let mark = said.mark();
     // BTF-4: since v6.11 (d4e48e3dd450) a module may bring the part of the kernel's BTF that it needs.
     let own_base = Some(file.find_any_sec(".BTF.base")).filter(|i| *i != 0 && config.version.since(6, 11));

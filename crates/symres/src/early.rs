@@ -228,7 +228,7 @@ pub fn signature_and_name_taints(
         said.push(taints.unsigned(&me, format!("{me} {why}: taint E")).hint(hint));
     }
     // LIC-4: since v6.4 what was tainted before the whole counts, before that before this step.
-    let before = if kernel.config.version.since(6, 4) { &kernel.taints } else { &*taints };
+    let before = if kernel.config.version.since(6, 4) { &kernel.state.taints } else { &*taints };
     let was_proprietary = before.kernel_has(Taint::ProprietaryModule);
     name_taints(file, was_proprietary, taints, said);
 }

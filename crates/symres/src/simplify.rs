@@ -50,7 +50,7 @@ pub struct Resolution<'k> {
 }
 
 /// Gives every symbol its value (SYM-1 to SYM-9). `ignores` tells which undefined names the architecture does
-/// without (SYM-5: `_GLOBAL_OFFSET_TABLE_` on x86).
+/// without (SYM-5).
 pub fn simplify_symbols<'k>(
     info: &LoadInfo<'k>,
     placement: &Placement,

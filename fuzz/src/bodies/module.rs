@@ -2,7 +2,7 @@
 
 use elf_layout::signature::module_sig_check;
 use elf_layout::{Findings, KernelConfig, KernelVersion, Memory};
-use kernel::{Exit, Init, Kernel, KernelParts};
+use kernel::{Exit, Init, Kernel};
 use kmodld::check::check as check_module;
 use kmodld::document::Document;
 use kmodld::inspect::inspect;
@@ -49,7 +49,7 @@ pub fn module(data: &[u8]) {
     let (major, minor) = VERSIONS[(checksum(data) >> 16) as usize % VERSIONS.len()];
     let mut config = KernelConfig::new(KernelVersion::new(major, minor, 0));
     config.struct_module_size = Some(0x500).filter(|_| checksum(data) >> 8 & 1 == 0);
-    let kernel = Kernel::new(config.clone(), KernelParts::default());
+    let kernel = Kernel::unknown(config.clone());
     let opened = open(data, &kernel, LoadFlags::default());
     invariants::opened(&opened);
     let (Some(module), mut said) = (&opened.module, opened.said.clone()) else { return };
@@ -151,7 +151,7 @@ pub fn check(data: &[u8]) {
 pub fn lifecycle(data: &[u8]) {
     let chance = checksum(data);
     with_loader(data, |fixed| {
-        let mut loader = Loader::new(fixed.kernel.clone());
+        let mut loader = Loader::from(fixed.kernel.clone());
         let kernel = loader.kernel.clone();
         let opened = open(data, &kernel, LoadFlags::default());
         invariants::opened(&opened);
