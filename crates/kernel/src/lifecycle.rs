@@ -39,7 +39,7 @@ impl Kernel {
         self.notify(&name, ModuleState::Coming);
     }
 
-    /// `ref_module` and `add_module_usage` (LIFE-23, DEP-1, DEP-2): `user` uses `used`.
+    /// `kernel/module/main.c: ref_module` and `add_module_usage` (LIFE-23, DEP-1, DEP-2): `user` uses `used`.
     fn ref_module(&mut self, user: &[u8], used: &[u8]) {
         let unloads = self.config.module_unload;
         // DEP-3: without CONFIG_MODULE_UNLOAD there are neither counts nor edges.
@@ -53,7 +53,7 @@ impl Kernel {
         }
     }
 
-    /// `module_unload_free`: drops the references that a module holds (DEP-5).
+    /// `kernel/module/main.c: module_unload_free`: drops the references that a module holds (DEP-5).
     fn module_unload_free(&mut self, name: &[u8]) {
         let targets = self.state.module_mut(name).map(|m| core::mem::take(&mut m.target_list));
         for target in targets.into_iter().flatten() {
@@ -72,7 +72,8 @@ impl Kernel {
         self.remove(name);
     }
 
-    /// `do_init_module`: calls init and does what follows (LIFE-10 to LIFE-14). False if the module is not live then.
+    /// `kernel/module/main.c: do_init_module`: calls init and does what follows (LIFE-10 to LIFE-14). False if the
+    /// module is not live then.
     pub fn do_init_module(&mut self, name: &[u8], init: Init, said: &mut Findings) -> bool {
         let mark = said.mark();
         // LIFE-10: a module without init is live at once.
@@ -151,7 +152,8 @@ impl Kernel {
         finding.says("do_init_module: loading module anyway...")
     }
 
-    /// `delete_module` (spec 08 §8.5). `force` is O_TRUNC; O_NONBLOCK says nothing. True if the module is gone.
+    /// `kernel/module/main.c: delete_module` (spec 08 §8.5). `force` is O_TRUNC; O_NONBLOCK says nothing. True if
+    /// the module is gone.
     pub fn delete_module(&mut self, name: &[u8], force: bool, exit: Exit, said: &mut Findings) -> bool {
         let mark = said.mark();
         if let Some(refusal) = self.refuses_to_delete(name, force) {
@@ -261,7 +263,8 @@ impl Kernel {
         said
     }
 
-    /// `try_stop_module`, once it may (LIFE-30): the loader's own reference goes, unless others stay.
+    /// `kernel/module/main.c: try_stop_module`, once it may (LIFE-30): the loader's own reference goes, unless
+    /// others stay.
     fn try_stop_module(&mut self, name: &[u8]) {
         if let Some(module) = self.state.module_mut(name) {
             if module.refcnt == REF_BASE {
@@ -271,14 +274,14 @@ impl Kernel {
         }
     }
 
-    /// `free_module` (LIFE-37).
+    /// `kernel/module/main.c: free_module` (LIFE-37).
     fn free_module(&mut self, name: &[u8]) {
         self.module_unload_free(name);
         self.try_add_tainted_module(name);
         self.remove(name);
     }
 
-    /// `try_add_tainted_module` (LIFE-39).
+    /// `kernel/module/tracking.c: try_add_tainted_module` (LIFE-39).
     fn try_add_tainted_module(&mut self, name: &[u8]) {
         let taints = self.module(name).map_or(0, |m| m.taints);
         if !self.config.module_unload_taint_tracking || taints == 0 {
@@ -370,7 +373,7 @@ impl Kernel {
         text
     }
 
-    /// `print_modules`: the lines of an oops that list modules (LIFE-61).
+    /// `kernel/module/main.c: print_modules`: the lines of an oops that list modules (LIFE-61).
     pub fn print_modules(&self) -> String {
         let mut text = String::from("Modules linked in:");
         for module in self.modules().filter(|m| !m.listed) {

@@ -8,10 +8,10 @@ use alloc::vec::Vec;
 use crate::exports::ExportTable;
 use crate::taint::letters;
 
-/// `MODULE_REF_BASE`: the reference that the loader itself holds (LIFE-20).
+/// `kernel/module/main.c: MODULE_REF_BASE`: the reference that the loader itself holds (LIFE-20).
 pub(crate) const REF_BASE: i32 = 1;
 
-/// `enum module_state` (spec 08 §8.1).
+/// `include/linux/module.h: enum module_state` (spec 08 §8.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ModuleState {
     /// Its init has run.
@@ -82,7 +82,8 @@ impl LoadedModule {
         LoadedModule { name: name.into(), ..LoadedModule::default() }
     }
 
-    /// `module_refcount` (LIFE-20): 1 while it is being loaded, 0 when nobody uses it, -1 when it is going.
+    /// `kernel/module/main.c: module_refcount` (LIFE-20): 1 while it is being loaded, 0 when nobody uses it, -1
+    /// when it is going.
     pub fn refcount(&self) -> i32 {
         self.refcnt.saturating_sub(REF_BASE)
     }
@@ -107,7 +108,7 @@ impl LoadedModule {
         format!("({}{state})", letters(self.taints))
     }
 
-    /// `try_module_get` (LIFE-21, LIFE-22): takes a reference, unless the module is going.
+    /// `kernel/module/main.c: try_module_get` (LIFE-21, LIFE-22): takes a reference, unless the module is going.
     pub fn try_module_get(&mut self) -> bool {
         let gets = self.state != ModuleState::Going && self.refcnt > 0;
         if gets {
@@ -116,7 +117,8 @@ impl LoadedModule {
         gets
     }
 
-    /// `module_put` (LIFE-21): drops a reference. False, with a warning of the kernel, if there is none.
+    /// `kernel/module/main.c: module_put` (LIFE-21): drops a reference. False, with a warning of the kernel, if
+    /// there is none.
     pub fn module_put(&mut self) -> bool {
         let puts = self.refcnt > 0;
         if puts {

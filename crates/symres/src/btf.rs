@@ -30,7 +30,8 @@ pub struct Refusal {
     pub log: Vec<String>,
 }
 
-/// `btf_module_notify` for a module that is COMING (BTF-1 to BTF-4). Without the kernel's BTF nothing is said.
+/// `kernel/bpf/btf.c: btf_module_notify` for a module that is COMING (BTF-1 to BTF-4). Without the kernel's BTF
+/// nothing is said.
 pub fn btf_module_notify(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Taints, said: &mut Findings) {
     let config = &kernel.config;
     let data = file.section_bytes(file.find_any_sec(".BTF"));
@@ -86,8 +87,8 @@ fn rebuild(kernel: &Kernel, file: &ModuleFile<'_>) -> String {
 const MISMATCH: &str =
     "Kernel module BTF mismatch detected, BTF debug info may be unavailable for some modules";
 
-/// `btf_parse_module` after its allocations, or `btf_parse_base` if there is no `base`. What comes back can
-/// be the base of another.
+/// `kernel/bpf/btf.c: btf_parse_module` after its allocations, or `btf_parse_base` if there is no `base`. What
+/// comes back can be the base of another.
 fn parse(data: &[u8], base: Option<&BaseBtf>, config: &KernelConfig) -> Result<BaseBtf, Refusal> {
     let mut check = Check::new(data, base, config);
     match check.run() {

@@ -24,8 +24,8 @@ pub struct LoadFlags {
     pub ignore_vermagic: bool,
 }
 
-/// `early_mod_check`: blacklist, version of `struct module`, vermagic. Up to 6.3 these are steps of
-/// load_module in the same order.
+/// `kernel/module/main.c: early_mod_check`: blacklist, version of `struct module`, vermagic. Up to 6.3 these are
+/// steps of load_module in the same order.
 pub fn early_mod_check(
     kernel: &Kernel,
     file: &ModuleFile<'_>,
@@ -55,7 +55,8 @@ fn blacklisted(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
     }
 }
 
-/// `check_modstruct_version` (VER-10): the CRC of `module_layout`, which stands for `struct module`.
+/// `kernel/module/version.c: check_modstruct_version` (VER-10): the CRC of `module_layout`, which stands for
+/// `struct module`.
 fn check_modstruct_version(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Taints, said: &mut Findings) {
     // The kernel's own table only; a kernel that is not described in full has nothing to compare.
     let Some((owner, export)) = kernel.find_symbol(b"module_layout", true, file.name()) else { return };
@@ -128,8 +129,8 @@ fn check_vermagic(
     }
 }
 
-/// `add_unformed_module`, as far as it looks for the name. Since v6.4 that was done before (LIFE-3),
-/// and nothing else has been loaded meanwhile.
+/// `kernel/module/main.c: add_unformed_module`, as far as it looks for the name. Since v6.4 that was done before
+/// (LIFE-3), and nothing else has been loaded meanwhile.
 pub fn already_loaded(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
     let mark = said.mark();
     if !kernel.config.version.since(6, 4) {
@@ -309,7 +310,7 @@ pub fn warn_unsorted(kernel: &Kernel, exports: &[ModuleExport<'_>], said: &mut F
     }
 }
 
-/// `verify_exported_symbols` (DUP-1 to DUP-4): no name may be exported twice.
+/// `kernel/module/main.c: verify_exported_symbols` (DUP-1 to DUP-4): no name may be exported twice.
 pub fn verify_exported_symbols(
     kernel: &Kernel,
     file: &ModuleFile<'_>,

@@ -49,8 +49,8 @@ pub struct Resolution<'k> {
     pub taints: Taints,
 }
 
-/// Gives every symbol its value (SYM-1 to SYM-9). `ignores` tells which undefined names the architecture does
-/// without (SYM-5).
+/// `kernel/module/main.c: simplify_symbols`: gives every symbol its value (SYM-1 to SYM-9). `ignores` tells which
+/// undefined names the architecture does without (SYM-5).
 pub fn simplify_symbols<'k>(
     info: &LoadInfo<'k>,
     placement: &Placement,
