@@ -6,8 +6,8 @@ use std::borrow::Cow;
 use elf_layout::bytes::printed;
 use elf_layout::elf::{SHT_NULL, Shdr};
 use elf_layout::{Errno, Finding, Findings, Layout, LoadInfo, Placement, Region, Severity};
+use kernel::Export;
 use serde::{Serialize, Serializer};
-use symres::Export;
 
 use crate::address::Explainer;
 use crate::explain::fix;

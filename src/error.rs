@@ -40,7 +40,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: symres::Error,
+        source: kernel::Error,
     },
     /// A file is not what it should be.
     #[error("{}: {what}", path.display())]

@@ -7,12 +7,13 @@ use elf_layout::ksymtab;
 use elf_layout::params::params;
 use elf_layout::versions::{modversions, modversions_ext};
 use elf_layout::{KernelConfig, ModuleFile, Placement};
+use kernel::Kernel;
 use reloc::Cpu;
 use serde::Serialize;
-use symres::{Kernel, KernelParts, LoadFlags};
+use symres::LoadFlags;
 
 use crate::document::{self, FindingEntry, RegionEntry, SectionEntry, crc, findings, some_text, text};
-use crate::kernel_source::vermagic_release;
+use crate::load::vermagic_release;
 use crate::load::{LaidOut, Opened, lay_out, open};
 use crate::loader::Loader;
 
@@ -135,8 +136,8 @@ pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, Vec<FindingEntry>
     let config = release
         .as_deref()
         .and_then(|r| KernelConfig::of_release(r, reloc::MACHINES))
-        .unwrap_or_else(crate::kernel_source::newest);
-    let kernel = Kernel::new(config.clone(), KernelParts::default());
+        .unwrap_or_else(kernel::newest);
+    let kernel = Kernel::unknown(config.clone());
     let Opened { signature, module, mut said, .. } = open(bytes, &kernel, LoadFlags::default());
     let Some(module) = module else {
         return Err(findings(&said));
@@ -144,10 +145,11 @@ pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, Vec<FindingEntry>
     let mut regions = Vec::new();
     let mut sections = Vec::new();
     let mut arch = None;
-    if let Some(LaidOut { arch: architecture, info, layout, .. }) =
-        lay_out(&config, &module, Cpu::default(), &mut said)
+    if let Some(architecture) = reloc::architecture(module.e_machine())
+        && let Some(LaidOut { info, layout, .. }) =
+            lay_out(&config, &module, architecture, Cpu::default(), &mut said)
     {
-        let bases = Loader::new(kernel).place(architecture, &info, &layout).unwrap_or_default();
+        let bases = Loader::from(kernel).place(architecture, &info, &layout).unwrap_or_default();
         let placement = Placement { bases, percpu: None };
         arch = Some(architecture.name());
         regions = document::regions(&layout, &placement);

@@ -1,14 +1,13 @@
 //! What a description of a kernel tells, as `kernel --json` prints it.
 
+use elf_layout::Machine;
+use kernel::{Exports, KernelDescriptionBuilder, KernelSymbols};
 use serde::Serialize;
-use symres::Exports;
-
-use crate::kernel_source::Description;
 
 /// The facts. Fields are in the order of their names, as they are printed.
 #[derive(Debug, Serialize)]
 pub struct KernelFacts<'k> {
-    /// `x86_64` or `aarch64`.
+    /// Its architecture, as `uname -m` calls it.
     pub arch: Option<&'static str>,
     /// `Linux version ...`
     pub banner: Option<&'k str>,
@@ -16,6 +15,8 @@ pub struct KernelFacts<'k> {
     pub certificates: usize,
     /// Is its configuration known?
     pub config: bool,
+    /// How far what kmodld says of this kernel is known to be right: `exact`, `rules` or `unknown`.
+    pub coverage: &'static str,
     /// How many symbols it exports.
     pub exports: Option<usize>,
     /// What came from where.
@@ -53,26 +54,28 @@ pub struct StructModuleEntry {
 }
 
 impl<'k> KernelFacts<'k> {
-    /// The facts of a description.
-    pub fn of(kernel: &'k Description) -> Self {
+    /// What a builder was told, and the machine that it is for.
+    pub fn of(kernel: &'k KernelDescriptionBuilder, machine: Option<&'static Machine>) -> Self {
         let hex = |value: u64| format!("{value:#x}");
-        let (init, exit) = kernel.init_exit.unzip();
+        let (size, init_exit) = kernel.struct_module();
+        let (init, exit) = init_exit.unzip();
         KernelFacts {
-            arch: kernel.machine.and_then(reloc::architecture).map(|arch| arch.name()),
-            banner: kernel.banner.as_deref(),
-            certificates: kernel.certificates.len(),
-            config: kernel.config.is_some(),
-            exports: kernel.exports.as_ref().map(Exports::len),
-            found: kernel.found.iter().map(|f| FoundEntry { how: &f.how, what: f.what }).collect(),
-            page_size: kernel.page_size,
-            release: kernel.release.as_deref(),
+            arch: machine.map(|machine| machine.name),
+            banner: kernel.banner(),
+            certificates: kernel.certificates().len(),
+            config: kernel.has_config_text(),
+            coverage: kernel.coverage(reloc::MACHINES).word(),
+            exports: kernel.own_exports().map(Exports::len),
+            found: kernel.found().iter().map(|f| FoundEntry { how: &f.how, what: f.what }).collect(),
+            page_size: kernel.page_size(),
+            release: kernel.own_release(),
             struct_module: StructModuleEntry {
                 exit: exit.map(hex),
                 init: init.map(hex),
-                size: kernel.struct_module_size.map(hex),
+                size: size.map(hex),
             },
-            symbols: kernel.symbols.as_ref().map(|s| s.len()),
-            vermagic: kernel.vermagic.as_deref(),
+            symbols: kernel.link_symbols().map(KernelSymbols::len),
+            vermagic: kernel.own_vermagic(),
         }
     }
 }

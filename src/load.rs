@@ -15,10 +15,11 @@ use finalize::parse_args::{ParamEnv, parse_args};
 use finalize::{
     module_finalize, post_relocation, prepare_coming_module, refuse_in_module_finalize, struct_module,
 };
+use kernel::{Export, ExportTable, Kernel, RunningKernel, Taints, newest};
 use module_signature::{Unsigned, module_signature};
 use reloc::{
-    Architecture, Cpu, Finalizer, LoadFacts, MACHINES, ModArch, ModPltSec, Patch, Record, RunningKernel,
-    RuntimeState, Step, apply_relocations, architecture,
+    Architecture, Cpu, Finalizer, LoadFacts, MACHINES, ModArch, ModPltSec, Patch, Record, RuntimeState, Step,
+    apply_relocations,
 };
 use symres::btf::btf_module_notify;
 use symres::early::{
@@ -26,12 +27,10 @@ use symres::early::{
     signature_and_name_taints, verify_exported_symbols, warn_unsorted,
 };
 use symres::simplify::{simplify_symbols, write_symtab};
-use symres::{Export, ExportTable, Kernel, LoadFlags, Resolution, Taints};
+use symres::{LoadFlags, Resolution};
 
 use crate::image::Image;
-use crate::kernel_source::unknown;
 use crate::loader::Workspace;
-use crate::running::Running;
 
 /// How far a load goes. Named after the points at which real kernels were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,6 +99,16 @@ impl Opened<'_> {
 /// `module_sig_check` and the ELF checks, for a kernel. Without certificates a well-formed signature
 /// counts as good.
 pub fn open<'d>(file: &'d [u8], kernel: &Kernel, flags: LoadFlags) -> Opened<'d> {
+    open_for(file, kernel, flags, MACHINES)
+}
+
+/// As [`open`], where the machines `known` are those that modules may be of.
+pub fn open_for<'d>(
+    file: &'d [u8],
+    kernel: &Kernel,
+    flags: LoadFlags,
+    known: &[&'static Machine],
+) -> Opened<'d> {
     let mut said = Findings::new();
     let config = &kernel.config;
     // VAL-2: the system call refuses what cannot hold an ELF header, before it looks at anything.
@@ -111,16 +120,15 @@ pub fn open<'d>(file: &'d [u8], kernel: &Kernel, flags: LoadFlags) -> Opened<'d>
         said.end_stage(mark);
     }
     let (signature, unsigned) = module_signature(file, kernel, flags, &mut said);
-    let known = MACHINES;
-    let machine = kernel.machine.and_then(|number| Machine::find(known, number));
-    let expected = Expected { config, machine, known, ignore_modversions: flags.ignore_modversions };
+    let ignore_modversions = flags.ignore_modversions;
+    let expected = Expected { config, machine: kernel.machine, known, ignore_modversions };
     let module = has_header.then(|| elf_validity(signature.module, &expected, &mut said)).flatten();
     Opened { signature, unsigned, module, said }
 }
 
 /// About how many bytes of memory a module will fill: those that its file has for it.
 pub fn moved_bytes(file: &[u8]) -> usize {
-    let opened = open(file, &unknown(), LoadFlags::default());
+    let opened = open(file, &Kernel::unknown(newest()), LoadFlags::default());
     let moved = opened.module.iter().flat_map(|module| {
         let tables = [module.index().sym, module.index().str];
         let sections = module.sections().iter().enumerate();
@@ -128,6 +136,15 @@ pub fn moved_bytes(file: &[u8]) -> usize {
     });
     let size = moved.fold(0u64, |sum, (_, section)| sum.saturating_add(section.sh_size));
     usize::try_from(size).unwrap_or(usize::MAX).min(file.len())
+}
+
+/// The release that a module's vermagic begins with.
+pub fn vermagic_release(module: &[u8]) -> Option<String> {
+    // Only to learn which rules apply: the checks themselves come later.
+    let opened = open(module, &Kernel::unknown(newest()), LoadFlags::default());
+    let vermagic = opened.module.as_ref()?.modinfo().get("vermagic")?;
+    let vermagic = String::from_utf8_lossy(vermagic).into_owned();
+    Some(vermagic.split(' ').next().unwrap_or_default().to_owned())
 }
 
 /// A module in memory, as far as its load went.
@@ -171,10 +188,10 @@ pub struct LaidOut<'d> {
 pub fn lay_out<'d>(
     config: &'d KernelConfig,
     file: &'d ModuleFile<'d>,
+    arch: &'static dyn Architecture,
     cpu: Cpu,
     said: &mut Findings,
 ) -> Option<LaidOut<'d>> {
-    let arch = architecture(file.e_machine())?;
     let mut info = LoadInfo::rewrite_section_headers(file, config);
     let mod_arch = arch.module_frob_arch_sections(&mut info, cpu, said);
     info.module_enforce_rwx_sections(said);
@@ -185,19 +202,20 @@ pub fn lay_out<'d>(
     Some(LaidOut { arch, mod_arch, info, layout })
 }
 
-/// `load_module` after the ELF checks ([`open`]), up to `stage`. `place` chooses addresses once
+/// `kernel/module/main.c: load_module` after the ELF checks ([`open`]), up to `stage`. `arch` is the architecture of the
+/// module, if it is known. `place` chooses addresses once
 /// the layout is known. `None` if there is nothing to lay out or no room for it; `said` tells why.
 pub fn load_module<'d>(
-    running: &Running<'d>,
+    kernel: &'d Kernel,
+    arch: Option<&'static dyn Architecture>,
     opened: &'d Opened<'_>,
     args: &Args<'_>,
     place: impl FnOnce(&dyn Architecture, &LoadInfo<'_>, &Layout) -> Option<Placement>,
     workspace: &mut Workspace,
     said: &mut Findings,
 ) -> Option<Load<'d>> {
-    let kernel = running.kernel;
     let file = opened.module.as_ref()?;
-    let mut taints = kernel.taints;
+    let mut taints = kernel.state.taints;
     let mut at_stop = None;
     let mut reached = |taints: &Taints, said: &Findings| {
         if said.refused() {
@@ -213,9 +231,9 @@ pub fn load_module<'d>(
     if !taints_late {
         check_modinfo_taints(kernel, file, &mut taints, said);
     }
-    let arch = architecture(file.e_machine())?;
-    let cpu = arch.cpu(&kernel.config, running);
-    let LaidOut { arch, mut mod_arch, info, layout } = lay_out(&kernel.config, file, cpu, said)?;
+    let arch = arch?;
+    let cpu = arch.cpu(&kernel.config, kernel);
+    let LaidOut { mut mod_arch, info, layout, .. } = lay_out(&kernel.config, file, arch, cpu, said)?;
     let (placement, image) = allocate(arch, &info, &layout, place, workspace, said)?;
     // The second rewrite: every address is final from here on.
     let mut module = move_module(info, layout, placement, Box::new(image));
@@ -251,7 +269,7 @@ pub fn load_module<'d>(
             using_gplonly_symbols: resolution.using_gplonly_symbols,
             sig_ok: opened.sig_ok(),
         },
-        kernel: running,
+        kernel,
         record: &mut record,
         said,
         choices: args.choices,
@@ -270,7 +288,7 @@ pub fn load_module<'d>(
     let stage = args.stage;
     let mut load = Load { kernel, arch, mod_arch, module, resolution, stage, record, taints, coming };
     if let Some(params) = args.params {
-        load.parse_args(running, params, said);
+        load.parse_args(params, said);
     }
     Some(load)
 }
@@ -336,7 +354,7 @@ fn klp_find_object_symbol(kernel: &Kernel, name: &[u8], position: u64) -> Result
 
 impl Load<'_> {
     /// `parse_args`, and what it leaves in the record.
-    fn parse_args(&mut self, running: &Running<'_>, params: &[u8], said: &mut Findings) {
+    fn parse_args(&mut self, params: &[u8], said: &mut Findings) {
         let env = ParamEnv::default();
         let set = parse_args(&mut self.module, params, &env, said);
         let mut patch = |place, len, step, detail| {
@@ -348,7 +366,7 @@ impl Load<'_> {
         if let Some(requested) = set.async_probe {
             let path = "async_probe_requested";
             let this = self.module.table(self.module.info.file.index().module);
-            if let Some((this, member)) = this.zip(running.member("module", path)) {
+            if let Some((this, member)) = this.zip(self.kernel.member("module", path)) {
                 let at = this.address.saturating_add(member.offset);
                 if let Some(place) = self.module.write(at, &[u8::from(requested)]) {
                     patch(place, 1, Step::StructModule, struct_module::detail_of(path));

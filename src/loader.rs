@@ -1,21 +1,20 @@
-//! A kernel from load to load: its module list and its address space.
+//! Loading and removing modules: what the system calls do.
 
 use std::any::Any;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use elf_layout::bytes::align_up;
 use elf_layout::elf::SymFields;
 use elf_layout::layout::PerRegion;
-use elf_layout::place::{Holes, ModuleArea};
-use elf_layout::{Findings, Generation, Layout, LoadInfo, Placement, Region};
-use reloc::Architecture;
-use symres::{Exit, Init, Kernel, LoadedModule, Taint, Taints};
+use elf_layout::place::{ModuleArea, Windows};
+use elf_layout::{Findings, Generation, Layout, LoadInfo, Machine, ModuleFile, Placement, Region};
+use kernel::{Exit, Init, Kernel, KernelDescription, KernelState, LoadedModule, Taint, Taints};
+use reloc::{ARCHITECTURES, Architecture};
+use symres::LoadFlags;
 
 use crate::image::{Image, Spare, Touching};
-use crate::load::{Args, Load, Opened, load_module};
-use crate::running::{Machine, Running};
+use crate::load::{Args, Load, Opened, load_module, open_for};
 
 /// Where a module is to go.
 #[derive(Clone, Debug, Default)]
@@ -53,39 +52,43 @@ impl Workspace {
     }
 }
 
-/// A kernel with its modules and address space: what persists between loads.
-#[derive(Debug)]
+/// A kernel from load to load: as it is described, and as it runs with the modules that were loaded.
+#[derive(Clone, Debug)]
 pub struct Loader {
     /// The kernel, with the modules loaded so far.
     pub kernel: Kernel,
-    /// What is known of how it runs.
-    pub machine: Machine,
-    area: Option<ModuleArea>,
-    /// What is free of the modules' per-cpu reserve, if it is known where that is (LAYOUT-54).
-    percpu: Option<Holes>,
-    /// Highest symbol of the modules that the symbol table lists.
-    last_listed: Option<u64>,
-    /// What each module holds of both, by name.
-    held: BTreeMap<Box<[u8]>, Held>,
+    /// The architectures that it can load modules of.
+    architectures: &'static [&'static dyn Architecture],
 }
 
-/// The addresses that a module holds.
-#[derive(Debug)]
-struct Held {
-    /// Regions with their guard pages.
-    ranges: Vec<(Region, u64, u64)>,
-    percpu: Option<(u64, u64)>,
+impl From<Kernel> for Loader {
+    fn from(kernel: Kernel) -> Self {
+        Loader { kernel, architectures: ARCHITECTURES }
+    }
 }
 
 impl Loader {
+    /// A kernel of this description in this state.
+    pub fn new(description: impl Into<Arc<KernelDescription>>, state: KernelState) -> Self {
+        Loader::from(Kernel::new(description, state))
+    }
+
     /// A kernel just booted, with the modules that its symbol table lists.
-    pub fn new(kernel: Kernel) -> Self {
-        // LAYOUT-54
-        let percpu = kernel.symbols.address("__per_cpu_end").map(|start| Holes::new(start, u64::MAX));
-        let of_modules = kernel.symbols.iter().filter(|s| s.module.is_some());
-        let last_listed = of_modules.map(|s| s.address).max();
-        let machine = Machine::default();
-        Loader { kernel, machine, area: None, percpu, last_listed, held: BTreeMap::new() }
+    pub fn booted(description: impl Into<Arc<KernelDescription>>) -> Self {
+        Loader::from(Kernel::booted(description))
+    }
+
+    /// The same with these architectures instead of those of this project ([`reloc::ARCHITECTURES`]): any may come from
+    /// elsewhere.
+    #[must_use]
+    pub fn with_architectures(self, architectures: &'static [&'static dyn Architecture]) -> Self {
+        Loader { architectures, ..self }
+    }
+
+    /// `module_sig_check` and the ELF checks, as [`crate::load::open`], for the architectures of this loader.
+    pub fn open<'d>(&self, file: &'d [u8], flags: LoadFlags) -> Opened<'d> {
+        let machines: Vec<&'static Machine> = self.architectures.iter().map(|arch| arch.machine()).collect();
+        open_for(file, &self.kernel, flags, &machines)
     }
 
     /// The same kernel with these modules loaded as well, oldest first. Where they lie is not known: they take
@@ -93,11 +96,8 @@ impl Loader {
     #[must_use]
     pub fn with_modules(&self, modules: impl IntoIterator<Item = Arc<LoadedModule>>) -> Loader {
         let mut kernel = self.kernel.clone();
-        kernel.insert_modules(modules);
-        let (area, percpu, last_listed) = (self.area.clone(), self.percpu.clone(), self.last_listed);
-        let (errata, cpu_caps) = (self.machine.errata.clone(), self.machine.cpu_caps.clone());
-        let machine = Machine { errata, cpu_caps, ..Machine::default() };
-        Loader { kernel, machine, area, percpu, last_listed, held: BTreeMap::new() }
+        kernel.state.insert_modules(modules);
+        Loader { kernel, ..*self }
     }
 
     /// Loads a module, without adding it to the kernel. `place` and `percpu` override where it
@@ -138,8 +138,9 @@ impl Loader {
             let percpu = percpu.or_else(|| Some(self.percpu_place(info)?.0));
             Some(Placement { bases, percpu })
         };
-        let running = Running { kernel: &self.kernel, machine: &self.machine };
-        load_module(&running, opened, args, choose, workspace, said)
+        let machine = opened.module.as_ref().map(ModuleFile::e_machine);
+        let arch = self.architectures.iter().copied().find(|arch| Some(arch.e_machine()) == machine);
+        load_module(&self.kernel, arch, opened, args, choose, workspace, said)
     }
 
     /// Where the kernel would put a module next (LAYOUT-50); where it lies, if the symbol table
@@ -196,7 +197,7 @@ impl Loader {
     pub fn rmmod(&mut self, name: &[u8], force: bool, exit: Exit) -> Findings {
         let mut said = Findings::new();
         if self.kernel.delete_module(name, force, exit, &mut said) {
-            self.free(name, |_| true);
+            self.kernel.state.space.free(name);
         }
         said
     }
@@ -205,7 +206,7 @@ impl Loader {
     /// is called (LIFE-10 to LIFE-15). A load that was refused ends here (LIFE-45).
     pub fn insert(&mut self, loaded: Kept, init: Init, said: &mut Findings) {
         let Kept { module, depends, arch, layout, placement, percpu, taints, coming } = loaded;
-        self.kernel.taints = taints.after();
+        self.kernel.state.taints = taints.after();
         if !coming {
             return;
         }
@@ -214,55 +215,20 @@ impl Loader {
         if said.refused() {
             return self.kernel.coming_cleanup(&name);
         }
-        let mut area = self.area.take().unwrap_or_else(|| self.area(arch).into_owned());
-        let ranges = area.ranges(&layout, &placement.bases);
-        ranges.iter().for_each(|(_, start, end)| area.take(*start, *end));
-        self.area = Some(area);
-        if let (Some(reserve), Some((start, end))) = (&mut self.percpu, percpu) {
-            reserve.take(start, end);
-        }
-        self.held.insert(name.clone(), Held { ranges, percpu });
+        let Kernel { description, state } = &mut self.kernel;
+        let windows = || module_area(arch, description);
+        state.space.take(&name, windows, &layout, &placement.bases, percpu);
         if self.kernel.do_init_module(&name, init, said) {
-            self.free(&name, Region::is_init);
+            self.kernel.state.space.free_init(&name);
         } else if self.kernel.module(&name).is_none() {
-            self.free(&name, |_| true);
+            self.kernel.state.space.free(&name);
         }
     }
 
-    /// Frees what a module holds of the module area; with its last region its per-cpu area goes too.
-    fn free(&mut self, name: &[u8], which: impl Fn(Region) -> bool) {
-        let Some(mut held) = self.held.remove(name) else { return };
-        let (go, stay) = held.ranges.into_iter().partition(|(region, ..)| which(*region));
-        held.ranges = stay;
-        let go: Vec<(Region, u64, u64)> = go;
-        if let Some(area) = &mut self.area {
-            go.iter().for_each(|(_, start, end)| area.free(*start, *end));
-        }
-        if self.kernel.module(name).is_some() {
-            self.held.insert(name.into(), held);
-        } else if let (Some(reserve), Some((start, end))) = (&mut self.percpu, held.percpu) {
-            reserve.free(start, end);
-        }
-    }
-
-    /// The module area: the modules of the symbol table take its lower part up
-    /// to their last symbol, as their exact regions are not known.
+    /// The module area as it is now.
     fn area(&self, arch: &dyn Architecture) -> Cow<'_, ModuleArea> {
-        if let Some(area) = &self.area {
-            return Cow::Borrowed(area);
-        }
-        let config = &self.kernel.config;
-        let windows = arch.module_area(config, &|name| self.kernel.symbols.address(name));
-        let (start, end) = windows.direct;
-        let mut area = ModuleArea::new(windows, config.page_size);
-        if let Some(last) = self.last_listed.filter(|a| (start..end).contains(a)) {
-            // The page of the last symbol, one more that its end may reach into, a guard page.
-            area.take(
-                start,
-                align_up(last, config.page_size).saturating_add(config.page_size.saturating_mul(2)),
-            );
-        }
-        Cow::Owned(area)
+        let windows = || module_area(arch, &self.kernel);
+        self.kernel.state.space.area(windows, self.kernel.config.page_size)
     }
 
     /// Address and end of the module's per-cpu area: first fit by alignment (LAYOUT-54, LAYOUT-60).
@@ -272,8 +238,13 @@ impl Loader {
         // PCPU_MIN_ALLOC_SIZE
         let align = section.sh_addralign.clamp(4, self.kernel.config.page_size);
         let size = Some(align_up(section.sh_size, 4)).filter(|size| *size != 0)?;
-        self.percpu.as_ref()?.first_fit((0, u64::MAX), size, align, &[])
+        self.kernel.state.space.percpu_place(size, align)
     }
+}
+
+/// Where the kernel puts modules, if it is of this architecture.
+fn module_area(arch: &dyn Architecture, kernel: &KernelDescription) -> Windows {
+    arch.module_area(&kernel.config, &|name| kernel.symbols.address(name))
 }
 
 /// What stays of a load when the module is kept in the kernel.

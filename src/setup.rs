@@ -1,16 +1,17 @@
 //! What a run begins with: a kernel as files describe it, how it runs, and the modules that are loaded before.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use elf_layout::Findings;
-use symres::{BootParams, Init, Taints};
+use kernel::{Init, KernelState, Piece, Taints};
 
 use crate::error::Error;
 use crate::input::read_decompressed;
 use crate::kernel_source::KernelSource;
 use crate::load::{Args, Stage, open};
 use crate::loader::Loader;
-use crate::running::Piece;
+use crate::memory_file::parse_pieces;
 
 /// What only the running system knows.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +26,7 @@ pub struct RunningFacts {
     pub errata: Vec<String>,
     /// Taint mask before the first load.
     pub tainted: u64,
-    /// A file with pieces of the kernel's memory, as [`Piece::parse_all`] reads it.
+    /// A file with pieces of the kernel's memory, as [`parse_pieces`] reads it.
     pub memory: Option<PathBuf>,
 }
 
@@ -51,20 +52,18 @@ pub fn prepare(
     with: &[PathBuf],
     release: impl FnOnce() -> Option<String>,
 ) -> Result<Prepared, Error> {
-    let (mut kernel, mut machine) = source.kernel_or_release(release)?;
+    let kernel = source.describe(release, &facts.cmdline)?;
     if !kernel.is_described() {
         let what = "nothing describes the kernel: give its image, a SPEC or a tree (--kernel), or its /proc/kallsyms (--symtab) and Module.symvers (--symvers)";
         return Err(Error::Usage(what.into()));
     }
-    kernel.boot = BootParams::parse(&facts.cmdline);
-    kernel.taints = Taints::of_kernel(facts.tainted);
-    machine.live = facts.memory.as_deref().map(read_memory).transpose()?.unwrap_or_default();
-    machine.cpu_caps.clone_from(&facts.cpu_caps);
-    machine.cpus = facts.cpus;
-    machine.errata.clone_from(&facts.errata);
-    machine.cmdline.clone_from(&facts.cmdline);
-    let mut loader = Loader::new(kernel);
-    loader.machine = machine;
+    let mut state = KernelState::booted(&kernel);
+    state.taints = Taints::of_kernel(facts.tainted);
+    state.live = Arc::new(facts.memory.as_deref().map(read_memory).transpose()?.unwrap_or_default());
+    state.cpu_caps.clone_from(&facts.cpu_caps);
+    state.cpus = facts.cpus;
+    state.errata.clone_from(&facts.errata);
+    let mut loader = Loader::new(kernel, state);
     let args = Args { stage: Stage::Relocated, ..Args::default() };
     for path in with {
         let said = load_before(&mut loader, &args, path)?;
@@ -78,7 +77,7 @@ pub fn prepare(
 /// Pieces of the running kernel's memory.
 fn read_memory(path: &Path) -> Result<Vec<Piece>, Error> {
     let text = read_decompressed(path)?;
-    Piece::parse_all(&text).map_err(|what| Error::unusable(path, what))
+    parse_pieces(&text).map_err(|what| Error::unusable(path, what))
 }
 
 /// A module that stays in the kernel, if this does not refuse it.

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use elf_layout::{Errno, Findings};
+use kernel::{Event, Exit, Happening, Init, Kernel, Notifier};
 use serde::{Serialize, Serializer};
-use symres::lifecycle::{Event, Happening, Notifier};
-use symres::{Exit, Init, Kernel, LoadFlags};
+use symres::LoadFlags;
 
 use crate::check::Ending;
 use crate::document::{FindingEntry, errno_name, findings, text};
@@ -83,9 +83,9 @@ impl Simulation {
 
     /// Takes one step. Fails if a file cannot be read, or if only the symbol table tells of the module.
     pub fn take(&mut self, step: &Step) -> Result<Taken, Error> {
-        let mark = self.loader.kernel.history.events.len();
+        let mark = self.loader.kernel.state.history.events.len();
         let said = self.ask(step)?;
-        let events = self.loader.kernel.history.events.get(mark..).unwrap_or_default().to_vec();
+        let events = self.loader.kernel.state.history.events.get(mark..).unwrap_or_default().to_vec();
         let dmesg: Vec<String> = said.dmesg().map(str::to_owned).collect();
         self.dmesg.extend_from_slice(&dmesg);
         Ok(Taken { ending: Ending::of(&said), errno: said.errno(), dmesg, events, said })

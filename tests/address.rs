@@ -21,8 +21,8 @@ use reloc::Step;
 #[test]
 fn every_relocation_and_patch_explains_its_bytes() {
     for folder in KERNELS {
-        let mut loader = Loader::new(kernel(folder));
-        loader.machine.cpus = Some(1);
+        let mut loader = Loader::from(kernel(folder));
+        loader.kernel.state.cpus = Some(1);
         let bytes = common::read(&ko(folder, "hello"));
         let opened = open_on(&loader, &bytes);
         let mut said = opened.said.clone();
@@ -55,7 +55,7 @@ fn every_relocation_and_patch_explains_its_bytes() {
 
 #[test]
 fn a_function_is_named_at_its_start_and_inside() {
-    let loader = Loader::new(kernel("6.12-amd64"));
+    let loader = Loader::from(kernel("6.12-amd64"));
     let bytes = common::read(&ko("6.12-amd64", "hello"));
     let opened = open_on(&loader, &bytes);
     let mut said = opened.said.clone();

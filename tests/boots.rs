@@ -17,10 +17,10 @@ use std::path::PathBuf;
 use common::trees::{folder, packs, set_name, trees, unpack};
 use common::{hex, library};
 use elf_layout::Findings;
+use kernel::Init;
 use kmodld::kernel_source::KernelSource;
 use kmodld::{Args, Loader, Place, Stage};
 use serde_json::Value;
-use symres::Init;
 
 /// The addresses that real kernels gave their modules, one after the other from boot, init memory freed in between.
 #[test]
@@ -62,9 +62,8 @@ fn layout_50_and_54_whole_boots() {
             config: tree.config.clone(),
             ..KernelSource::default()
         };
-        let mut loader =
-            Loader::new(source.describe().unwrap().into_kernel(Some(release.to_owned())).unwrap().0);
-        loader.machine.errata.extend(name.contains("843419").then(|| "843419".to_owned()));
+        let mut loader = Loader::booted(source.describe(|| Some(release.to_owned()), "").unwrap());
+        loader.kernel.state.errata.extend(name.contains("843419").then(|| "843419".to_owned()));
         let args = Args { stage: Stage::Relocated, ..Args::default() };
         let (mut loaded, mut exact) = (0, 0);
         'modules: for (meta, file) in &captured {

@@ -16,11 +16,12 @@ use std::path::Path;
 use common::elf::Builder;
 use common::trees::{Tree, sampled, trees};
 use elf_layout::{Findings, KernelConfig, KernelVersion};
+use kernel::{BaseBtf, BtfType, Kernel, KernelDescriptionBuilder};
 use kmodld::input::read_decompressed;
 use kmodld::kernel_source::KernelSource;
 use kmodld::{Args, Loader, Place};
-use symres::btf::{BtfType, btf_parse_module};
-use symres::{BaseBtf, Kernel, KernelParts};
+use reloc::MACHINES;
+use symres::btf::btf_parse_module;
 
 /// Split BTF with one pointer: to type 1, its name at this offset (0 is right).
 fn blob(name: u8) -> Vec<u8> {
@@ -30,8 +31,8 @@ fn blob(name: u8) -> Vec<u8> {
 
 /// What a kernel says of modules with these BTFs, loaded one after the other.
 fn said(config: &KernelConfig, btf: Option<BaseBtf>, blobs: &[Vec<u8>]) -> Vec<Findings> {
-    let parts = KernelParts { btf, ..KernelParts::default() };
-    let mut loader = Loader::new(Kernel::new(config.clone(), parts));
+    let kernel = KernelDescriptionBuilder::new().config("test", config.clone()).base_btf("test", btf);
+    let mut loader = Loader::booted(kernel.build(MACHINES).unwrap());
     let mut all = Vec::new();
     for (n, blob) in blobs.iter().enumerate() {
         let name = format!("name=mini{n}");
@@ -43,7 +44,7 @@ fn said(config: &KernelConfig, btf: Option<BaseBtf>, blobs: &[Vec<u8>]) -> Vec<F
         let mut said = opened.said.clone();
         let load = loader.load(&opened, &Args::default(), &Place::Kernel, None, &mut said);
         let kept = loader.keep(&load.unwrap());
-        loader.insert(kept, symres::Init::Returns(0), &mut said);
+        loader.insert(kept, kernel::Init::Returns(0), &mut said);
         all.push(said);
     }
     all
@@ -111,7 +112,7 @@ fn btf_1_and_3_what_the_kernel_makes_of_it() {
 fn kernel_of(tree: &Tree) -> Option<Kernel> {
     let image = tree.image.clone().filter(|p| p.is_file())?;
     let source = KernelSource { kernel: Some(image), config: tree.config.clone(), ..KernelSource::default() };
-    Some(source.describe().unwrap().into_kernel(Some(tree.release.clone())).unwrap().0)
+    Some(Kernel::booted(source.describe(|| Some(tree.release.clone()), "").unwrap()))
 }
 
 /// The `.BTF` of a module file; empty if it has none.

@@ -14,7 +14,8 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{fixtures, program, read, text};
-use kmodld::kernel_source::spec_file::Records;
+use kernel::Records;
+use kmodld::kernel_source::spec_file;
 
 /// The texts that describe the kernel of 6.12 on amd64.
 const TEXTS: &str = "--symtab fixtures/6.12-amd64/kallsyms --symvers fixtures/6.12-amd64/Module.symvers --config fixtures/6.12-amd64/config";
@@ -77,7 +78,7 @@ fn made(dir: &Path) -> Vec<(&'static str, PathBuf)> {
     let pem = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/another-key.pem");
     spec.set("certificate-0000", kmodld::keyring::read(&pem).unwrap().remove(0));
     let mut bytes = Vec::new();
-    spec.write(&mut bytes).unwrap();
+    spec_file::write(&spec, &mut bytes).unwrap();
 
     let mut symvers = text(&kernel.join("Module.symvers"));
     for (symbol, owner, namespace) in [

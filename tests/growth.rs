@@ -160,7 +160,7 @@ fn four_times_the_size_costs_no_sixteen_times_as_much() {
     /// Bytes that may come out for one of the file, beside the same for all: names are cut at 4096 bytes and in texts
     /// at 960.
     const OUT: usize = 512;
-    let loader = Loader::new(common::kernel(KERNEL));
+    let loader = Loader::from(common::kernel(KERNEL));
     type Case = (&'static str, fn(usize) -> Vec<u8>);
     let cases: [Case; 6] = [
         ("section names", section_names),
@@ -191,7 +191,7 @@ fn memory_for_what_a_file_does_not_have_is_not_written() {
     let bss = module.section(".bss", ALLOC | WRITE, 8);
     (bss.kind, bss.size) = (NOBITS, 768 << 20);
     let file = module.build();
-    let loader = Loader::new(common::kernel(KERNEL));
+    let loader = Loader::from(common::kernel(KERNEL));
     let opened = library::open_on(&loader, &file);
     let mut workspace = Workspace::default();
     let before = resident();

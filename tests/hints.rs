@@ -15,10 +15,9 @@ mod common;
 use common::elf::{Builder, GLOBAL, UNDEF};
 use common::library;
 use elf_layout::{Finding, KernelConfig, KernelVersion};
+use kernel::{Export, ExportTable, Kernel, KernelDescriptionBuilder, KernelSymbols, LoadedModule, Symvers};
 use kmodld::Loader;
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{Export, ExportTable, Kernel, KernelParts, LoadedModule};
+use reloc::MACHINES;
 
 const KALLSYMS: &str = "ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000200 T gpl\n\
     ffffffff81000300 t inside\nffffffff81000400 D table\nffffffff81000500 r __ksymtab_plain\n\
@@ -41,13 +40,12 @@ fn loaded(name: &str, symbol: &str, gpl_only: bool, namespace: &str, proprietary
 
 fn kernel(minor: u16) -> Kernel {
     let config = KernelConfig::new(KernelVersion::new(6, minor, 0)).with(|c| c.module_sig = false);
-    let parts = KernelParts {
-        release: format!("6.{minor}.0"),
-        symbols: Some(KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap()),
-        symvers: Some(Symvers::parse(SYMVERS.as_bytes()).unwrap()),
-        ..KernelParts::default()
-    };
-    Kernel::new(config, parts)
+    let kernel = KernelDescriptionBuilder::new()
+        .config("test", config)
+        .release("test", &format!("6.{minor}.0"))
+        .symbols("test", KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap())
+        .symvers("test", Symvers::parse(SYMVERS.as_bytes()).unwrap());
+    Kernel::booted(kernel.build(MACHINES).unwrap())
 }
 
 /// The first finding of that code about a module with this modinfo that imports these names.
@@ -58,7 +56,7 @@ fn found(
     imports: &[&str],
     code: &str,
 ) -> Finding {
-    let mut loader = Loader::new(kernel);
+    let mut loader = Loader::from(kernel);
     others.into_iter().for_each(|m| loader.kernel.insert_module(m));
     let common =
         ["name=mini", "intree=Y", "retpoline=Y", "vermagic=6.1.0 SMP preempt mod_unload modversions "];

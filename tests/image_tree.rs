@@ -55,7 +55,7 @@ impl Pair<'_> {
                 library::load(loader, &opened, &mut said).unwrap_or_else(|| panic!("{name}: {said:?}"));
             let kept = loader.keep(&load);
             drop(load);
-            loader.insert(kept, symres::Init::Returns(0), &mut said);
+            loader.insert(kept, kernel::Init::Returns(0), &mut said);
         }
     }
 }
@@ -75,10 +75,8 @@ fn kernels(tree: &Tree, image: &Path, dir: &Path) -> (Loader, Loader, String) {
     let (source, text) = kallsyms(&read_decompressed(&symvers).unwrap(), tree.machine(), &tree.release);
     let symtab = dir.join(&tree.release);
     std::fs::write(&symtab, text).unwrap();
-    let loader = |source: KernelSource| {
-        let (kernel, _) = source.describe().unwrap().into_kernel(Some(tree.release.clone())).unwrap();
-        Loader::new(kernel)
-    };
+    let loader =
+        |source: KernelSource| Loader::booted(source.describe(|| Some(tree.release.clone()), "").unwrap());
     let image = KernelSource {
         kernel: Some(image.to_owned()),
         config: tree.config.clone(),

@@ -422,6 +422,36 @@ fn a_tree_of_several_kernels_has_to_be_named() {
 }
 
 #[test]
+fn a_kernel_of_a_machine_that_is_not_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let symvers = fixtures("6.12-amd64").join("Module.symvers");
+    let mut records = kernel::Records::default();
+    records.set("machine", "243");
+    records.set("symvers", common::read(&symvers));
+    let mut spec = Vec::new();
+    kmodld::kernel_source::spec_file::write(&records, &mut spec).unwrap();
+    std::fs::write(path("spec"), spec).unwrap();
+    std::fs::write(path("config"), "#\n# Linux/riscv 6.12.0 Kernel Configuration\n#\nCONFIG_SMP=y\n")
+        .unwrap();
+    let (spec, config, symvers) = (path("spec"), path("config"), symvers.display().to_string());
+    let hello = ko("6.12-amd64", "hello").display().to_string();
+    let number = "a kernel for ELF machine 243: kmodld knows x86_64, aarch64";
+    for (args, message) in [
+        (vec!["kernel", &spec], number),
+        (vec!["check", &hello, "--kernel", &spec], number),
+        (
+            vec!["check", &hello, "--symvers", &symvers, "--config", &config],
+            "a configuration for riscv: kmodld knows x86_64, aarch64",
+        ),
+    ] {
+        let ran = kmodld(&args).exits(3);
+        assert!(ran.stderr.contains(message), "{args:?}: {}", ran.stderr);
+        assert_eq!(ran.stdout, "", "{args:?}");
+    }
+}
+
+#[test]
 fn a_tree_with_nothing_but_module_symvers() {
     for kernel in common::KERNELS {
         let release = common::release(kernel);

@@ -12,10 +12,12 @@ mod common;
 
 use common::{AMD64, KERNELS, Ran, hex, kernel_args, ko, library};
 use elf_layout::{Errno, Findings, KernelConfig, KernelVersion};
+use kernel::{
+    Event, Exit, Happening, Init, Kernel, KernelDescriptionBuilder, KernelSymbols, LoadedModule, ModuleState,
+};
 use kmodld::Loader;
+use reloc::MACHINES;
 use serde_json::{Value, json};
-use symres::lifecycle::{Event, Happening};
-use symres::{Exit, Init, Kernel, KernelParts, LoadedModule, ModuleState};
 
 const KERNEL: &str = "6.12-amd64";
 
@@ -222,7 +224,7 @@ fn layout_50_init_memory_is_free_for_the_next_module() {
 #[test]
 fn layout_54_percpu_areas_are_used_again() {
     let at = |steps: &[&str]| -> Option<u64> {
-        let mut loader = Loader::new(common::kernel(KERNEL));
+        let mut loader = Loader::from(common::kernel(KERNEL));
         for step in steps {
             match step.strip_prefix('-') {
                 Some(name) => assert!(!loader.rmmod(name.as_bytes(), false, Exit::Returns).refused()),
@@ -309,12 +311,11 @@ fn life_45_events_of_loads_and_removals() {
 #[test]
 fn life_46_the_chain_by_version_and_symbols() {
     let chain = |minor, machine, symbols: Option<&str>| -> Vec<(&'static str, i32)> {
-        let parts = KernelParts {
-            machine: Some(machine),
-            symbols: symbols.map(|text| symres::KernelSymbols::parse(text.as_bytes()).unwrap()),
-            ..KernelParts::default()
-        };
-        let kernel = Kernel::new(KernelConfig::new(KernelVersion::new(6, minor, 0)), parts);
+        let kernel = KernelDescriptionBuilder::new()
+            .config("test", KernelConfig::new(KernelVersion::new(6, minor, 0)))
+            .e_machine("test", machine)
+            .symbols("test", symbols.map(|text| KernelSymbols::parse(text.as_bytes()).unwrap()));
+        let kernel = Kernel::booted(kernel.build(MACHINES).unwrap());
         kernel.notifiers().iter().map(|n| (n.function, n.priority)).collect()
     };
     let has = |chain: &[(&str, i32)], function| chain.iter().any(|(f, _)| *f == function);
@@ -447,7 +448,7 @@ fn module(name: &str, has_init: bool, has_exit: bool) -> LoadedModule {
 fn kernel(major: u16, minor: u16, tracking: bool) -> Kernel {
     let config = KernelConfig::new(KernelVersion::new(major, minor, 0))
         .with(|c| c.module_unload_taint_tracking = tracking);
-    Kernel::new(config, KernelParts::default())
+    Kernel::unknown(config)
 }
 
 /// Loads it, and what the kernel says.
@@ -476,7 +477,7 @@ fn life_10_and_31_init_and_exit_or_neither() {
         assert!(!said.refused(), "LIFE-10: init {has_init}, exit {has_exit}");
         assert_eq!(kernel.module(b"m").unwrap().state, ModuleState::Live, "LIFE-10");
         let called =
-            |kernel: &Kernel, what| kernel.history.events.iter().any(|e: &Event| e.happening == what);
+            |kernel: &Kernel, what| kernel.state.history.events.iter().any(|e: &Event| e.happening == what);
         assert_eq!(called(&kernel, Happening::InitCalled(Init::Returns(0))), has_init, "LIFE-10");
         let mut said = Findings::new();
         kernel.delete_module(b"m", false, Exit::Returns, &mut said);

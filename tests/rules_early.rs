@@ -15,10 +15,13 @@ mod common;
 use common::elf::{ALLOC, Builder, EXEC, GLOBAL, LOCAL, Rela, UNDEF, WRITE};
 use common::library;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
+use kernel::{
+    Export, ExportTable, KernelDescriptionBuilder, KernelSymbols, LoadedModule, ModuleState, Symvers, Taint,
+    Taints,
+};
 use kmodld::{Args, Loader, Place};
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{Export, ExportTable, Kernel, KernelParts, LoadFlags, LoadedModule, ModuleState, Taint, Taints};
+use reloc::MACHINES;
+use symres::LoadFlags;
 
 const KALLSYMS: &str = "ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000200 T gpl\n\
     ffffffff81000300 T spaced\nffffffff81000400 T module_layout\n";
@@ -36,14 +39,13 @@ fn config(major: u16, minor: u16) -> KernelConfig {
 }
 
 fn loader_of(config: KernelConfig, symvers: &str) -> Loader {
-    let parts = KernelParts {
-        release: "6.12.0".into(),
-        vermagic: Some(OURS.into()),
-        symbols: Some(KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap()),
-        symvers: Some(Symvers::parse(symvers.as_bytes()).unwrap()),
-        ..KernelParts::default()
-    };
-    Loader::new(Kernel::new(config, parts))
+    let kernel = KernelDescriptionBuilder::new()
+        .config("test", config)
+        .release("test", "6.12.0")
+        .vermagic("test", OURS)
+        .symbols("test", KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap())
+        .symvers("test", Symvers::parse(symvers.as_bytes()).unwrap());
+    Loader::booted(kernel.build(MACHINES).unwrap())
 }
 
 fn loader(config: KernelConfig) -> Loader {
@@ -337,7 +339,7 @@ fn lic_4_what_is_said_of_the_first_proprietary_module() {
         (12, 1 << Taint::OutOfTreeModule as u8, &[first, LOCKDEP, second]),
     ] {
         let mut on = loader(config(6, minor));
-        on.kernel.taints = Taints::of_kernel(before);
+        on.kernel.state.taints = Taints::of_kernel(before);
         assert_eq!(
             outcome(&on, &b, NONE),
             (None, lines(want)),

@@ -14,8 +14,9 @@ mod common;
 use common::elf::{ALLOC, Builder, Elf, SYMTAB, Sh, UNDEF, WEAK, WRITE};
 use common::library;
 use elf_layout::{Findings, KernelConfig, KernelVersion, LoadInfo};
+use kernel::Kernel;
 use kmodld::Loader;
-use symres::{Kernel, KernelParts, LoadFlags};
+use symres::LoadFlags;
 
 const WA: u64 = ALLOC | WRITE;
 const EXTENDED: &str = "extended version crc+name presence does not match";
@@ -89,7 +90,7 @@ fn val_53_extended_versions_in_the_order_of_the_checks() {
     let good = Elf::new(builder.build());
     let strings = good.section(".strtab");
     let open = |elf: &Elf, minor, flags| {
-        let kernel = Kernel::new(config(minor), KernelParts::default());
+        let kernel = Kernel::unknown(config(minor));
         let said = kmodld::load::open(&elf.bytes, &kernel, flags).said;
         library::stop(&said).map(|(code, errno, log)| (code, errno, log.join("\n")))
     };
@@ -153,7 +154,7 @@ fn ov_3_section_0_is_never_found() {
             assert_eq!(elf.name(0), name);
             assert_eq!(index(&elf), 0, "OV-3: mini on 6.{minor}, section 0, {name}: absent");
             // An undefined symbol is in no section, whatever section 0 is called.
-            let loader = Loader::new(Kernel::new(config(minor), KernelParts::default()));
+            let loader = Loader::from(Kernel::unknown(config(minor)));
             let opened = library::open_on(&loader, &elf.bytes);
             let value = library::load(&loader, &opened, &mut Findings::new()).unwrap().module.values[1];
             assert_eq!(value, 0x40, "OV-3: mini on 6.{minor}, section 0, {name}: an undefined symbol");

@@ -14,10 +14,10 @@ mod common;
 use common::elf::{ABS, ALLOC, Builder, EXEC, Elf, GLOBAL, LOCAL, Sh, UNDEF, WEAK, WRITE};
 use common::library;
 use elf_layout::{Findings, KernelConfig, KernelVersion, Region};
+use kernel::{KernelDescriptionBuilder, KernelSymbols};
 use kmodld::load::Args;
 use kmodld::{Load, Loader, Place};
-use symres::kallsyms::KernelSymbols;
-use symres::{Kernel, KernelParts};
+use reloc::MACHINES;
 
 const AX: u64 = ALLOC | EXEC;
 const WA: u64 = ALLOC | WRITE;
@@ -36,8 +36,9 @@ fn config(minor: u16) -> KernelConfig {
 fn loader(config: KernelConfig) -> Loader {
     let symbols = b"0000000000000000 A __per_cpu_start\n0000000000030010 A __per_cpu_end\n\
         ffffffff81000000 T _text\nffffffff81000010 b local_data\n";
-    let symbols = Some(KernelSymbols::parse(symbols).unwrap());
-    Loader::new(Kernel::new(config, KernelParts { symbols, ..KernelParts::default() }))
+    let symbols = KernelSymbols::parse(symbols).unwrap();
+    let kernel = KernelDescriptionBuilder::new().config("test", config).symbols("test", symbols);
+    Loader::booted(kernel.build(MACHINES).unwrap())
 }
 
 /// Loads a good module up to the last stage and shows it.

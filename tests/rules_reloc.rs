@@ -14,11 +14,10 @@ mod common;
 use common::elf::{ALLOC, Builder, EXEC, GLOBAL, LOCAL, REL, RELA, Rela, UNDEF, WEAK, WRITE};
 use common::library;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
+use kernel::{KernelDescriptionBuilder, KernelSymbols, Symvers};
 use kmodld::load::Args;
 use kmodld::{Loader, Place, Stage};
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{Kernel, KernelParts};
+use reloc::MACHINES;
 
 const ABS64: u32 = 1;
 const PC32: u32 = 2;
@@ -40,12 +39,14 @@ fn config(minor: u16) -> KernelConfig {
 }
 
 fn loader(config: KernelConfig) -> Loader {
-    let parts = KernelParts {
-        symbols: Some(KernelSymbols::parse(ARM64_KERNEL.as_bytes()).unwrap()),
-        symvers: Some(Symvers::parse(ARM64_EXPORTS.as_bytes()).unwrap()),
-        ..KernelParts::default()
-    };
-    Loader::new(Kernel::new(config, parts))
+    let kernel = KernelDescriptionBuilder::new()
+        .config("test", config)
+        .symbols("test", KernelSymbols::parse(ARM64_KERNEL.as_bytes()).unwrap())
+        .symvers("test", Symvers::parse(ARM64_EXPORTS.as_bytes()).unwrap());
+    let mut kernel = kernel.build(MACHINES).unwrap();
+    // It takes modules of any architecture.
+    kernel.machine = None;
+    Loader::booted(kernel)
 }
 
 /// What is said, and the memory and address of the sections named.

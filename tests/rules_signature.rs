@@ -13,10 +13,12 @@ mod common;
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use common::{AMD64, library};
+use kernel::Kernel;
 use module_signature::{Verdict, verify_pkcs7_signature};
-use symres::{Kernel, LoadFlags};
+use symres::LoadFlags;
 
 /// Bytes of the marker and of the info block in front of it.
 const TAIL: usize = 28 + 12;
@@ -38,7 +40,7 @@ fn parts(kernel: &str) -> (Vec<u8>, Vec<u8>) {
 
 fn with_certificates(kernel: &str, certificates: Vec<Vec<u8>>) -> Kernel {
     let mut on = common::kernel(kernel);
-    on.certificates = certificates;
+    Arc::make_mut(&mut on.description).certificates = certificates;
     on
 }
 
@@ -103,7 +105,7 @@ fn sig_8_what_a_kernel_makes_of_it() {
             (false, false),
             "SIG-8: {kernel}: ENOKEY is soft"
         );
-        on.boot.sig_enforce = true;
+        Arc::make_mut(&mut on.description).boot.sig_enforce = true;
         let said = kmodld::load::open(&file, &on, LoadFlags::default()).said;
         let line = "Loading of module with unavailable key is rejected";
         assert_eq!(said.dmesg().collect::<Vec<_>>(), [line], "SIG-8: {kernel}, hello_signed, enforced");
@@ -130,7 +132,7 @@ fn sig_1_with_versions_ignored_the_marker_is_not_looked_at() {
                 "SIG-1: {what}: the signature stays inside"
             );
             assert!(!opened.said.refused(), "SIG-1: {what}");
-            on.boot.sig_enforce = true;
+            Arc::make_mut(&mut on.description).boot.sig_enforce = true;
             let said = kmodld::load::open(&file, &on, flags).said;
             let log: Vec<&str> = said.dmesg().collect();
             let want = if plain { vec![] } else { vec!["Loading of unsigned module is rejected"] };

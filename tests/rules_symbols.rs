@@ -14,10 +14,9 @@ mod common;
 use common::elf::{ALLOC, Builder, EXEC, Elf, GLOBAL, LOCAL, Rela, UNDEF, WEAK, WRITE};
 use common::library;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
+use kernel::{Export, ExportTable, KernelDescriptionBuilder, KernelSymbols, LoadedModule, Symvers};
 use kmodld::Loader;
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{Export, ExportTable, Kernel, KernelParts, LoadedModule};
+use reloc::MACHINES;
 
 const KALLSYMS: &str = "0000000000000000 A __per_cpu_start\n0000000000030010 A __per_cpu_end\n\
     ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000200 T gpl\nffffffff81000300 T spaced\n\
@@ -29,12 +28,11 @@ const GOOD: [(&str, u64); 5] =
 
 fn loader(major: u16, minor: u16) -> Loader {
     let config = KernelConfig::new(KernelVersion::new(major, minor, 0)).with(|c| c.module_sig = false);
-    let parts = KernelParts {
-        symbols: Some(KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap()),
-        symvers: Some(Symvers::parse(SYMVERS.as_bytes()).unwrap()),
-        ..KernelParts::default()
-    };
-    Loader::new(Kernel::new(config, parts))
+    let kernel = KernelDescriptionBuilder::new()
+        .config("test", config)
+        .symbols("test", KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap())
+        .symvers("test", Symvers::parse(SYMVERS.as_bytes()).unwrap());
+    Loader::booted(kernel.build(MACHINES).unwrap())
 }
 
 /// A module with these CRCs instead of the right ones, importing these names in this order.

@@ -14,10 +14,9 @@ mod common;
 use common::elf::{ABS, ALLOC, Builder, COMMON, EXEC, GLOBAL, LOCAL, UNDEF, WEAK, WRITE};
 use common::library;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
+use kernel::{Export, ExportTable, Kernel, KernelDescriptionBuilder, KernelSymbols, LoadedModule, Symvers};
 use kmodld::Loader;
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{Export, ExportTable, Kernel, KernelParts, LoadedModule};
+use reloc::MACHINES;
 
 const KALLSYMS: &str = "0000000000000000 A __per_cpu_start\n0000000000030000 A __per_cpu_end\n\
     ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000200 T gpl\nffffffff81000300 T spaced\n\
@@ -33,13 +32,12 @@ fn config() -> KernelConfig {
 }
 
 fn loader(config: KernelConfig) -> Loader {
-    let parts = KernelParts {
-        release: "6.12.0".into(),
-        symbols: Some(KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap()),
-        symvers: Some(Symvers::parse(SYMVERS.as_bytes()).unwrap()),
-        ..KernelParts::default()
-    };
-    Loader::new(Kernel::new(config, parts))
+    let kernel = KernelDescriptionBuilder::new()
+        .config("test", config)
+        .release("test", "6.12.0")
+        .symbols("test", KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap())
+        .symvers("test", Symvers::parse(SYMVERS.as_bytes()).unwrap());
+    Loader::booted(kernel.build(MACHINES).unwrap())
 }
 
 /// A module of another owner that exports one symbol with CRC 0xff.
@@ -361,8 +359,9 @@ fn owners_of_module_symvers_in_any_order() {
     for lines in cases {
         let line = |(owner, name): &(&str, &str)| format!("0x0000000a\t{name}\t{owner}\tEXPORT_SYMBOL\t\n");
         let text: String = lines.iter().map(line).collect();
-        let symvers = Some(Symvers::parse(text.as_bytes()).unwrap());
-        let kernel = Kernel::new(config(), KernelParts { symvers, ..KernelParts::default() });
+        let kernel = KernelDescriptionBuilder::new().config("test", config());
+        let kernel = kernel.symvers("test", Symvers::parse(text.as_bytes()).unwrap());
+        let kernel = Kernel::booted(kernel.build(MACHINES).unwrap());
         let module = |owner: &str| owner.strip_prefix("d/").map(|name| name.replace('-', "_"));
         for name in ["k", "x", "y", "z", "none"] {
             let owners: Vec<Option<String>> =

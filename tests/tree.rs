@@ -19,11 +19,10 @@ use std::time::Instant;
 use common::library;
 use common::trees::{Tree, kallsyms, module_name, sampled, trees};
 use elf_layout::KernelConfig;
+use kernel::{Kernel, KernelDescriptionBuilder, KernelSymbols, Symvers};
 use kmodld::Loader;
 use kmodld::input::read_decompressed;
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{Kernel, KernelParts};
+use reloc::MACHINES;
 
 /// No branch from here reaches an arm64 kernel (LAYOUT-52), and every ADRP does.
 const FAR_FROM_THE_KERNEL: u64 = 0xffff_8000_4000_0000;
@@ -84,18 +83,17 @@ fn kernel(tree: &Tree) -> (Kernel, String) {
         config.apply(&common::read(path), reloc::MACHINES);
     }
     let (source, text) = kallsyms(&symvers, tree.machine(), &tree.release);
-    let parts = KernelParts {
-        release: tree.release.clone(),
-        symbols: Some(KernelSymbols::parse(&text).unwrap()),
-        symvers: Some(Symvers::parse(&symvers).unwrap()),
-        ..KernelParts::default()
-    };
-    (Kernel::new(config, parts), source)
+    let kernel = KernelDescriptionBuilder::new()
+        .config("test", config)
+        .release("test", &tree.release)
+        .symbols("test", KernelSymbols::parse(&text).unwrap())
+        .symvers("test", Symvers::parse(&symvers).unwrap());
+    (Kernel::booted(kernel.build(MACHINES).unwrap()), source)
 }
 
 fn run<'t>(tree: &'t Tree, kernel: Kernel, wanted: &[PathBuf]) -> Chain<'t> {
     let mut chain = Chain {
-        loader: Loader::new(kernel),
+        loader: Loader::from(kernel),
         arm64: tree.machine() == 183,
         files: tree.by_name(),
         begun: HashSet::new(),

@@ -15,10 +15,9 @@ use common::elf::{ALLOC, Builder, GLOBAL, UNDEF, WEAK};
 use common::library;
 use elf_layout::config::Flavour;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
+use kernel::{KernelDescriptionBuilder, KernelSymbols, Symvers};
 use kmodld::Loader;
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{Kernel, KernelParts};
+use reloc::MACHINES;
 
 const KALLSYMS: &str = "ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000400 T module_layout\n\
     ffffffff81000500 T zero\n";
@@ -36,13 +35,12 @@ fn config(flavour: Flavour) -> KernelConfig {
 }
 
 fn loader(config: KernelConfig) -> Loader {
-    let parts = KernelParts {
-        release: "6.12.0".into(),
-        symbols: Some(KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap()),
-        symvers: Some(Symvers::parse(SYMVERS.as_bytes()).unwrap()),
-        ..KernelParts::default()
-    };
-    Loader::new(Kernel::new(config, parts))
+    let kernel = KernelDescriptionBuilder::new()
+        .config("test", config)
+        .release("test", "6.12.0")
+        .symbols("test", KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap())
+        .symvers("test", Symvers::parse(SYMVERS.as_bytes()).unwrap());
+    Loader::booted(kernel.build(MACHINES).unwrap())
 }
 
 /// A module that imports `plain` and brings these CRCs; none at all with an empty list.

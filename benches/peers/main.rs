@@ -41,7 +41,7 @@ fn main() {
     let picture = std::env::args().skip(1).find(|a| a.ends_with(".svg"));
     for tree in trees() {
         let Some(kernel) = tree.kernel() else { continue };
-        let loader = Loader::new(kernel);
+        let loader = Loader::from(kernel);
         let modules: Vec<Module> = tree.modules.iter().map(|p| Module::read(p)).collect();
         measure(&tree, &modules, &loader, rounds);
         if let Some(file) = &picture {
@@ -113,14 +113,15 @@ struct Ready<'d> {
 impl<'d> Ready<'d> {
     fn new(loader: &'d Loader, file: &'d ModuleFile<'d>) -> Self {
         let (kernel, mut said) = (&loader.kernel, Findings::new());
-        let LaidOut { arch, mod_arch, info, layout } =
-            lay_out(&kernel.config, file, Cpu::default(), &mut said).unwrap();
+        let arch = reloc::architecture(file.e_machine()).unwrap();
+        let LaidOut { mod_arch, info, layout, .. } =
+            lay_out(&kernel.config, file, arch, Cpu::default(), &mut said).unwrap();
         let bases = loader.place(arch, &info, &layout).unwrap();
         let placement = Placement { bases, percpu: Some(1 << 16) };
         let image = Image::new(&layout).unwrap();
         let mut module = move_module(info, layout, placement, Box::new(image));
         let ignores = |name: &[u8]| arch.ignores_undefined(name);
-        simplify_symbols(&mut module, kernel, kernel.taints, ignores, &mut said);
+        simplify_symbols(&mut module, kernel, kernel.state.taints, ignores, &mut said);
         assert!(!said.refused(), "{}", file.name_text());
         // It takes memory that the one before it has left.
         module.memory = Box::new(HeapMemory::default());

@@ -4,11 +4,11 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use elf_layout::{Findings, KernelConfig};
+use kernel::{Kernel, KernelDescriptionBuilder, KernelSymbols, Symvers};
 use kmodld::input::{read, read_decompressed};
 use kmodld::load::{Opened, open};
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{Kernel, KernelParts, LoadFlags};
+use reloc::MACHINES;
+use symres::LoadFlags;
 
 /// A module file in memory, uncompressed.
 pub struct Module {
@@ -59,13 +59,12 @@ fn kernel_of_fixtures(folder: &Path) -> Kernel {
 pub fn kernel(release: &str, config: &[u8], kallsyms: &[u8], symvers: &[u8]) -> Kernel {
     let mut facts = KernelConfig::of_release(release, reloc::MACHINES).unwrap();
     facts.apply(config, reloc::MACHINES);
-    let parts = KernelParts {
-        release: release.to_owned(),
-        symbols: Some(KernelSymbols::parse(kallsyms).unwrap()),
-        symvers: Some(Symvers::parse(symvers).unwrap()),
-        ..KernelParts::default()
-    };
-    Kernel::new(facts, parts)
+    let kernel = KernelDescriptionBuilder::new()
+        .release("bench", release)
+        .config("bench", facts)
+        .symbols("bench", KernelSymbols::parse(kallsyms).unwrap())
+        .symvers("bench", Symvers::parse(symvers).unwrap());
+    Kernel::booted(kernel.build(MACHINES).unwrap())
 }
 
 /// An unpacked distribution kernel.

@@ -32,10 +32,11 @@ pub fn layout(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("layout");
     for module in &fixtures.modules {
         let file = module.open(&fixtures.kernel).module.unwrap();
+        let arch = reloc::architecture(file.e_machine()).unwrap();
         group.throughput(Throughput::Elements(file.sections().len() as u64));
         group.bench_function(BenchmarkId::from_parameter(&module.name), |b| {
             b.iter(|| {
-                lay_out(&fixtures.kernel.config, black_box(&file), Cpu::default(), &mut Findings::new())
+                lay_out(&fixtures.kernel.config, black_box(&file), arch, Cpu::default(), &mut Findings::new())
             });
         });
     }
@@ -48,8 +49,9 @@ pub fn resolve(criterion: &mut Criterion) {
     for module in &fixtures.modules {
         let file = module.open(&fixtures.kernel).module.unwrap();
         let config = &fixtures.kernel.config;
-        let laid_out = lay_out(config, &file, Cpu::default(), &mut Findings::new());
-        let LaidOut { arch, info, layout, .. } = laid_out.unwrap();
+        let arch = reloc::architecture(file.e_machine()).unwrap();
+        let laid_out = lay_out(config, &file, arch, Cpu::default(), &mut Findings::new());
+        let LaidOut { info, layout, .. } = laid_out.unwrap();
         let placement = Placement::consecutive(&layout, 0xffff_ffff_c020_1000);
         let image = Image::new(&layout).unwrap();
         let mut module_in_memory = move_module(info, layout, placement, Box::new(image));
@@ -58,7 +60,7 @@ pub fn resolve(criterion: &mut Criterion) {
             b.iter(|| {
                 let mut said = Findings::new();
                 let ignores = |name: &[u8]| arch.ignores_undefined(name);
-                let (kernel, taints) = (&fixtures.kernel, fixtures.kernel.taints);
+                let (kernel, taints) = (&fixtures.kernel, fixtures.kernel.state.taints);
                 simplify_symbols(black_box(&mut module_in_memory), kernel, taints, ignores, &mut said)
             });
         });
@@ -68,7 +70,7 @@ pub fn resolve(criterion: &mut Criterion) {
 /// What follows relocation: loads to the last stage, beside loads to the stage before it.
 pub fn finalize(criterion: &mut Criterion) {
     let Fixtures { kernel, modules } = Fixtures::read();
-    let loader = Loader::new(kernel);
+    let loader = Loader::from(kernel);
     let mut group = criterion.benchmark_group("finalize");
     for module in &modules {
         let opened = module.open(&loader.kernel);
@@ -84,7 +86,7 @@ pub fn finalize(criterion: &mut Criterion) {
 /// Everything, from the bytes of the file to its memory: `open` and `Loader::load`.
 pub fn link(criterion: &mut Criterion) {
     let Fixtures { kernel, modules } = Fixtures::read();
-    let loader = Loader::new(kernel);
+    let loader = Loader::from(kernel);
     let mut group = criterion.benchmark_group("link");
     for module in &modules {
         group.throughput(Throughput::Bytes(module.bytes.len() as u64));

@@ -3,17 +3,16 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
-use kmodld::kernel_source::Description;
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{Kernel, KernelParts};
+use kernel::{Kernel, KernelDescriptionBuilder, KernelSymbols, Symvers, newest};
+use kmodld::kernel_source::{needs, of_file, spec_file};
+use reloc::MACHINES;
 
 use crate::inputs::{large_kernel_texts, trees};
 
 /// As many symbols as Debian's kernels have in kallsyms (94,266 and 163,205 on x86_64).
 const SYMBOLS: u64 = 100_000;
 
-/// Reading the texts, and joining them: `KernelSymbols::parse`, `parse_symvers`, `Kernel::new`.
+/// Reading the texts, and joining them: `KernelSymbols::parse`, `parse_symvers`, `KernelDescriptionBuilder::build`.
 pub fn index(criterion: &mut Criterion) {
     let (kallsyms, symvers) = large_kernel_texts(SYMBOLS);
     let mut group = criterion.benchmark_group("symbol_index");
@@ -25,19 +24,21 @@ pub fn index(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(symvers.len() as u64));
     group.bench_function("symvers", |b| b.iter(|| Symvers::parse(black_box(symvers.as_bytes())).unwrap()));
 
-    let parts = KernelParts {
-        release: String::from("6.12.0"),
-        symbols: Some(KernelSymbols::parse(kallsyms.as_bytes()).unwrap()),
-        symvers: Some(Symvers::parse(symvers.as_bytes()).unwrap()),
-        ..KernelParts::default()
-    };
-    let config = kmodld::kernel_source::newest();
+    let parts = KernelDescriptionBuilder::new()
+        .release("bench", "6.12.0")
+        .config("bench", newest())
+        .symbols("bench", KernelSymbols::parse(kallsyms.as_bytes()).unwrap())
+        .symvers("bench", Symvers::parse(symvers.as_bytes()).unwrap());
     group.throughput(Throughput::Elements(SYMBOLS));
     group.bench_function("kernel", |b| {
-        b.iter_batched(|| parts.clone(), |parts| Kernel::new(config.clone(), parts), BatchSize::LargeInput);
+        b.iter_batched(
+            || parts.clone(),
+            |parts| Kernel::booted(parts.build(MACHINES).unwrap()),
+            BatchSize::LargeInput,
+        );
     });
 
-    let kernel = Kernel::new(config.clone(), parts);
+    let kernel = Kernel::booted(parts.build(MACHINES).unwrap());
     let names: Vec<String> =
         (0..SYMBOLS).step_by(40).map(|n| format!("subsystem_{}_do_{n}", n % 97)).collect();
     group.throughput(Throughput::Elements(names.len() as u64));
@@ -54,11 +55,11 @@ pub fn kernel_image(criterion: &mut Criterion) {
         let path = tree.root.join(format!("boot/vmlinuz-{}", tree.release));
         let Ok(image) = std::fs::read(&path) else { continue };
         let mut spec = Vec::new();
-        Description::of_file(&path, &image).unwrap().to_records().write(&mut spec).unwrap();
+        spec_file::write(&of_file(&path, &image).unwrap().to_records(&needs()), &mut spec).unwrap();
         for (what, bytes) in [("image", image), ("spec", spec)] {
             group.throughput(Throughput::Bytes(bytes.len() as u64));
             group.bench_function(BenchmarkId::new(what, &tree.release), |b| {
-                b.iter(|| Description::of_file(&path, black_box(&bytes)).unwrap());
+                b.iter(|| of_file(&path, black_box(&bytes)).unwrap());
             });
         }
     }

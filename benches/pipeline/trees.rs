@@ -22,7 +22,7 @@ fn linkable() -> impl Iterator<Item = (Tree, Loader)> {
             eprintln!("{}: no Module.symvers or no config: not measured", tree.release);
             return None;
         };
-        let loader = Loader::new(kernel);
+        let loader = Loader::from(kernel);
         let first = Module::read(tree.modules.first()?);
         if link(&loader, &first).is_none() {
             eprintln!("{}: modules of this architecture are not linked: not measured", tree.release);

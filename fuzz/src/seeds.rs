@@ -1,13 +1,16 @@
 //! Inputs to start from: the fixtures, and what is made of them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use kernel::{Init, KernelState, Piece, Records, Types};
 use kernel_image::{Compression, decompress};
 use kmodld::kernel_source::KernelSource;
-use kmodld::kernel_source::spec_file::Records;
-use kmodld::running::{Piece, Types};
+use kmodld::kernel_source::spec_file;
+use kmodld::load::vermagic_release;
 use kmodld::{Args, Loader, Stage};
-use symres::{Init, LoadFlags};
+use reloc::MACHINES;
+use symres::LoadFlags;
 
 /// The kernels of the fixtures.
 pub const KERNELS: [&str; 4] = ["6.12-amd64", "6.12-arm64", "6.1-amd64", "6.1-arm64"];
@@ -74,14 +77,15 @@ pub fn loader(kernel: &str) -> Loader {
         config: file("config"),
         keyring: Default::default(),
     };
-    let (known, mut machine) =
-        source.kernel_for(&fixture(kernel, "hello.ko")).expect("the fixtures are good");
-    machine.types = Types::parse(&String::from_utf8_lossy(&own(&format!("types-{kernel}"))));
-    machine.live = memory_of(&known.symbols.iter().map(|s| s.address).collect::<Vec<_>>());
-    machine.cpu_caps = Some(vec![0x5555_3333_0f0f_ffff; 12]);
-    machine.cpus = Some(4);
-    let mut loader = Loader::new(known);
-    loader.machine = machine;
+    let types = Types::parse(&String::from_utf8_lossy(&own(&format!("types-{kernel}"))));
+    let known = source.read().expect("the fixtures are good").types("seeds", types);
+    let known = known.assume_release(vermagic_release(&fixture(kernel, "hello.ko"))).build(MACHINES);
+    let known = known.expect("the fixtures are good");
+    let mut state = KernelState::booted(&known);
+    state.live = Arc::new(memory_of(&known.symbols.iter().map(|s| s.address).collect::<Vec<_>>()));
+    state.cpu_caps = Some(vec![0x5555_3333_0f0f_ffff; 12]);
+    state.cpus = Some(4);
+    let mut loader = Loader::new(known, state);
     let args = Args { stage: Stage::Relocated, ..Args::default() };
     // What 6.1 for arm64 does not list of its data keeps some from being loaded.
     for module in ["exporter.ko", "ns_exporter.ko"].into_iter().filter(|_| kernel != "6.1-arm64") {
@@ -165,7 +169,7 @@ pub fn config() -> Vec<Vec<u8>> {
 
 /// Pieces of memory as JSON.
 pub fn memory() -> Vec<Vec<u8>> {
-    let symbols = loader("6.12-amd64").machine.live;
+    let symbols = loader("6.12-amd64").kernel.state.live;
     let piece = |piece: &Piece| {
         let hex: String = piece.bytes.iter().map(|b| format!("{b:02x}")).collect();
         format!("{{\"addr\": \"{:#x}\", \"bytes\": \"{hex}\"}}", piece.address)
@@ -213,7 +217,7 @@ pub fn specs() -> Vec<Vec<u8>> {
         all.push(payload);
         if kernel == "6.12-amd64" {
             let mut file = Vec::new();
-            spec.write(&mut file).expect("a Vec takes all");
+            spec_file::write(&spec, &mut file).expect("a Vec takes all");
             all.push(file);
         }
     }

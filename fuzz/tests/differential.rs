@@ -12,10 +12,12 @@
 
 use elf_layout::elf::{Rela, SymFields};
 use elf_layout::{KernelConfig, KernelVersion, ModuleFile};
+use kernel::{Kernel, KernelDescriptionBuilder};
 use kmodld::load::open;
 use kmodld_fuzz::{seeds, target};
 use object::read::elf::{FileHeader, SectionHeader, Sym};
-use symres::{Kernel, KernelParts, LoadFlags};
+use reloc::MACHINES;
+use symres::LoadFlags;
 
 /// Mutants for each kernel.
 const MUTANTS: u64 = if cfg!(debug_assertions) { 40_000 } else { 400_000 };
@@ -298,7 +300,8 @@ fn ours(file: &[u8], kernel: &Kernel) -> Verdict {
 fn kernel(version: (u16, u16), machine: u16, struct_module: Option<u64>) -> Kernel {
     let mut config = KernelConfig::new(KernelVersion::new(version.0, version.1, 0));
     config.struct_module_size = struct_module;
-    Kernel::new(config, KernelParts { machine: Some(machine), ..KernelParts::default() })
+    let kernel = KernelDescriptionBuilder::new().config("test", config).e_machine("test", machine);
+    Kernel::booted(kernel.build(MACHINES).unwrap())
 }
 
 /// Every kernel that a fork of the checks has, on mutants of modules of its architecture.
@@ -432,7 +435,7 @@ fn as_object(module: &ModuleFile<'_>, file: &[u8]) -> Option<()> {
 fn accepted_mutants_as_goblin_and_object_read_them() {
     let target = target("module").unwrap();
     let seeds = seeds::modules();
-    let kernel = Kernel::new(KernelConfig::new(KernelVersion::new(6, 12, 0)), KernelParts::default());
+    let kernel = Kernel::unknown(KernelConfig::new(KernelVersion::new(6, 12, 0)));
     let (mut accepted, mut by_goblin, mut by_object) = (0u64, 0u64, 0u64);
     for number in 0..MUTANTS {
         let mutant = target.mutant(&seeds, 200, number);

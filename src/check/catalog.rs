@@ -9,7 +9,7 @@ use elf_layout::ModuleFile;
 use elf_layout::elf::{SHN_UNDEF, SymFields};
 use elf_layout::ksymtab::{self, ModuleExport};
 use foldhash::fast::RandomState;
-use symres::{Export, ExportTable, Exports, Kernel, LoadedModule};
+use kernel::{Export, ExportTable, Exports, Kernel, LoadedModule};
 
 use super::set::Set;
 

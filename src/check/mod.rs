@@ -10,9 +10,9 @@ mod state;
 pub mod summary;
 
 use elf_layout::{Errno, Findings, Severity};
+use kernel::Taint;
 use module_signature::not_verified;
 use serde::{Serialize, Serializer};
-use symres::Taint;
 
 use crate::document::{FindingEntry, errno_name, findings};
 use crate::load::{Args, Opened, open};

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use symres::{Kernel, LoadedModule};
+use kernel::{Kernel, LoadedModule};
 
 use super::catalog::{Facts, described};
 use super::set::Set;
@@ -101,9 +101,7 @@ pub fn run(
 
 /// A kernel that verifies no signature: enough to learn what a module exports and needs.
 fn without_certificates(kernel: &Kernel) -> Kernel {
-    let mut kernel = kernel.clone();
-    kernel.certificates = Vec::new();
-    kernel
+    Kernel::new(kernel.description.without_certificates(), kernel.state.clone())
 }
 
 /// What the threads of a run work with.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use elf_layout::bytes::printed;
 use elf_layout::{Finding, Severity};
-use symres::{Kernel, LoadedModule};
+use kernel::{Kernel, LoadedModule};
 
 use super::Verdict;
 use super::catalog::{Before, Catalog, Facts, Missing};

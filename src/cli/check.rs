@@ -8,8 +8,8 @@ use kmodld::check::set::{Search, Set, module_files};
 use kmodld::check::summary::Summary;
 use kmodld::check::{Ending, Verdict};
 use kmodld::input::read_decompressed;
-use kmodld::kernel_source::vermagic_release;
 use kmodld::load::Args;
+use kmodld::load::vermagic_release;
 use kmodld::sarif::{BEGIN, Sarif};
 use kmodld::{Error, Loader, Stage};
 

@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
+use kernel::spec::{exports_as_symvers, kallsyms_text};
 use kmodld::kernel_facts::KernelFacts;
-use kmodld::kernel_source::{Description, exports_as_symvers, kallsyms_text};
+use kmodld::kernel_source::{self, needs, spec_file};
 use kmodld::outputs::keep_apart;
 use kmodld::{Error, raw_output};
+use reloc::MACHINES;
 
 use super::Outcome;
 use super::options::KernelCommand;
@@ -13,22 +15,24 @@ use super::report::{self, one_line};
 
 pub fn run(args: &KernelCommand) -> Result<Outcome, Error> {
     keep_apart(args.output.as_slice(), [args.path.as_path()])?;
-    let kernel = Description::read(&args.path)?;
+    let kernel = kernel_source::read(&args.path)?;
+    let machine = kernel.machine_told(MACHINES);
+    let machine = machine.map_err(|source| Error::Kernel { path: args.path.clone(), source })?;
     if let Some(output) = &args.output {
-        let records = kernel.to_records();
-        raw_output::replace(output, |file| records.write(&mut std::io::BufWriter::new(file)))?;
+        let records = kernel.to_records(&needs());
+        raw_output::replace(output, |file| spec_file::write(&records, &mut std::io::BufWriter::new(file)))?;
     }
     let missing = |what: &str| Error::unusable(&args.path, format!("no {what} in it"));
     if args.kallsyms {
-        let symbols = kernel.symbols.as_ref().ok_or_else(|| missing("symbols"))?;
+        let symbols = kernel.link_symbols().ok_or_else(|| missing("symbols"))?;
         report::print_bytes(&kallsyms_text(symbols))?;
     } else if args.exports {
-        let exports = kernel.exports.as_ref().ok_or_else(|| missing("export tables"))?;
+        let exports = kernel.own_exports().ok_or_else(|| missing("export tables"))?;
         report::print_bytes(&exports_as_symvers(exports))?;
     } else if args.json {
-        report::json(&KernelFacts::of(&kernel))?;
+        report::json(&KernelFacts::of(&kernel, machine))?;
     } else {
-        report::print(&table(&KernelFacts::of(&kernel)))?;
+        report::print(&table(&KernelFacts::of(&kernel, machine)))?;
     }
     Ok(Outcome::Done)
 }
@@ -47,6 +51,7 @@ fn write_table(out: &mut String, facts: &KernelFacts<'_>) -> std::fmt::Result {
     writeln!(out, "architecture      {}", facts.arch.unwrap_or(UNKNOWN))?;
     writeln!(out, "vermagic          {}", or_unknown(facts.vermagic))?;
     writeln!(out, "banner            {}", or_unknown(facts.banner))?;
+    writeln!(out, "coverage          {}", facts.coverage)?;
     let page_size = facts.page_size.map_or(String::from(UNKNOWN), |size| size.to_string());
     writeln!(out, "page size         {page_size}")?;
     let [init, exit] = [&facts.struct_module.init, &facts.struct_module.exit]

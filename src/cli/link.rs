@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use elf_layout::Findings;
 use kmodld::document::Document;
 use kmodld::input::read_decompressed;
-use kmodld::kernel_source::vermagic_release;
+use kmodld::load::vermagic_release;
 use kmodld::load::{Args, moved_bytes, open};
 use kmodld::load_map::load_map;
 use kmodld::outputs::keep_apart;

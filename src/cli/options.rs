@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use elf_layout::Region;
+use kernel::spec::hex_bytes;
 use kmodld::Stage;
-use kmodld::input::hex_bytes;
 use kmodld::kernel_source::KernelSource;
 use kmodld::setup::RunningFacts;
 use symres::LoadFlags;

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use elf_layout::Errno;
 use elf_layout::bytes::printed;
+use kernel::{Exit, Init, Kernel};
 use kmodld::Error;
 use kmodld::check::Ending;
 use kmodld::input::read_decompressed;
-use kmodld::kernel_source::vermagic_release;
+use kmodld::load::vermagic_release;
 use kmodld::simulate::{Document, EventEntry, Simulation, Step, StepEntry};
-use symres::{Exit, Init, Kernel, LoadFlags};
+use symres::LoadFlags;
 
 use super::options::Simulate;
 use super::report::{self, one_line};
@@ -95,7 +96,7 @@ fn show(result: &StepEntry) -> Result<(), Error> {
 /// All events, then whom each notification goes to.
 fn events_text(kernel: &Kernel) -> String {
     let mut out = String::new();
-    for event in &kernel.history.events {
+    for event in &kernel.state.history.events {
         let (module, entry) = (printed(&event.module), EventEntry::from(event));
         let value = entry.value.map_or(String::new(), |value| format!(" {value}"));
         out.push_str(&format!("{}: {}{value}\n", one_line(&module), entry.event));

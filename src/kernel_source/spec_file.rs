@@ -5,8 +5,9 @@
 //! - then one zstd frame with a content checksum, in which each record is a line `NAME LENGTH`, that many
 //!   bytes, and a newline. The records are the texts that a kernel is described by anyway.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+
+use kernel::Records;
 
 /// The first line, up to the version.
 const MAGIC: &[u8] = b"kmodld kernel spec ";
@@ -32,87 +33,56 @@ pub enum Error {
     TooLarge,
 }
 
-/// The records of a SPEC by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Records(BTreeMap<String, Vec<u8>>);
+/// Does a file begin as a SPEC does?
+pub fn is_spec(bytes: &[u8]) -> bool {
+    bytes.starts_with(MAGIC)
+}
 
-impl Records {
-    /// Does a file begin as a SPEC does?
-    pub fn is_spec(bytes: &[u8]) -> bool {
-        bytes.starts_with(MAGIC)
+/// Writes a SPEC file.
+pub fn write(records: &Records, file: &mut impl Write) -> io::Result<()> {
+    file.write_all(MAGIC)?;
+    writeln!(file, "{VERSION}")?;
+    let mut zstd = zstd::stream::write::Encoder::new(file, LEVEL)?;
+    zstd.include_checksum(true)?;
+    for (name, value) in records.iter() {
+        writeln!(zstd, "{name} {}", value.len())?;
+        zstd.write_all(value)?;
+        zstd.write_all(b"\n")?;
     }
+    zstd.finish()?.flush()
+}
 
-    /// Adds a record. The name is a word.
-    pub fn set(&mut self, name: &str, value: impl Into<Vec<u8>>) {
-        self.0.insert(name.to_owned(), value.into());
+/// Reads a SPEC file. Records that this version does not know are kept and ignored.
+pub fn parse(bytes: &[u8]) -> Result<Records, Error> {
+    let damaged = |why: &str| Error::Damaged(why.to_owned());
+    let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| damaged("its first line is missing"))?;
+    let (version, packed) = line(rest).ok_or_else(|| damaged("its first line has no end"))?;
+    if version != VERSION {
+        return Err(Error::Version(version.chars().take(20).collect()));
     }
-
-    /// A record.
-    pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.0.get(name).map(Vec::as_slice)
+    let mut payload = Vec::new();
+    let decoder =
+        zstd::stream::read::Decoder::with_buffer(packed).map_err(|e| Error::Damaged(e.to_string()))?;
+    let mut decoder = decoder.single_frame();
+    let read = (&mut decoder).take(PAYLOAD_MAX.saturating_add(1)).read_to_end(&mut payload);
+    read.map_err(|e| Error::Damaged(e.to_string()))?;
+    if payload.len() as u64 > PAYLOAD_MAX {
+        return Err(Error::TooLarge);
     }
-
-    /// The records whose names begin so, in order.
-    pub fn all<'r>(&'r self, prefix: &'r str) -> impl Iterator<Item = &'r [u8]> + 'r {
-        self.0.iter().filter(move |(name, _)| name.starts_with(prefix)).map(|(_, value)| value.as_slice())
+    if !decoder.finish().is_empty() {
+        return Err(damaged("something follows its end"));
     }
-
-    /// A record as text.
-    pub fn text(&self, name: &str) -> Option<String> {
-        self.get(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    let mut records = Records::default();
+    let mut rest = payload.as_slice();
+    while !rest.is_empty() {
+        let (head, tail) = line(rest).ok_or_else(|| damaged("a record has no header line"))?;
+        let (name, len) = head.split_once(' ').ok_or_else(|| damaged("a record has no length"))?;
+        let len: usize = len.parse().map_err(|_| damaged("the length of a record is not a number"))?;
+        let (value, tail) = tail.split_at_checked(len).ok_or_else(|| damaged("a record is cut off"))?;
+        rest = tail.strip_prefix(b"\n").ok_or_else(|| damaged("a record has no end"))?;
+        records.set(name, value);
     }
-
-    /// A record as a number.
-    pub fn number(&self, name: &str) -> Option<u64> {
-        self.text(name)?.parse().ok()
-    }
-
-    /// Writes a SPEC file.
-    pub fn write(&self, file: &mut impl Write) -> io::Result<()> {
-        file.write_all(MAGIC)?;
-        writeln!(file, "{VERSION}")?;
-        let mut zstd = zstd::stream::write::Encoder::new(file, LEVEL)?;
-        zstd.include_checksum(true)?;
-        for (name, value) in &self.0 {
-            writeln!(zstd, "{name} {}", value.len())?;
-            zstd.write_all(value)?;
-            zstd.write_all(b"\n")?;
-        }
-        zstd.finish()?.flush()
-    }
-
-    /// Reads a SPEC file. Records that this version does not know are kept and ignored.
-    pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        let damaged = |why: &str| Error::Damaged(why.to_owned());
-        let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| damaged("its first line is missing"))?;
-        let (version, packed) = line(rest).ok_or_else(|| damaged("its first line has no end"))?;
-        if version != VERSION {
-            return Err(Error::Version(version.chars().take(20).collect()));
-        }
-        let mut payload = Vec::new();
-        let decoder =
-            zstd::stream::read::Decoder::with_buffer(packed).map_err(|e| Error::Damaged(e.to_string()))?;
-        let mut decoder = decoder.single_frame();
-        let read = (&mut decoder).take(PAYLOAD_MAX.saturating_add(1)).read_to_end(&mut payload);
-        read.map_err(|e| Error::Damaged(e.to_string()))?;
-        if payload.len() as u64 > PAYLOAD_MAX {
-            return Err(Error::TooLarge);
-        }
-        if !decoder.finish().is_empty() {
-            return Err(damaged("something follows its end"));
-        }
-        let mut records = Records::default();
-        let mut rest = payload.as_slice();
-        while !rest.is_empty() {
-            let (head, tail) = line(rest).ok_or_else(|| damaged("a record has no header line"))?;
-            let (name, len) = head.split_once(' ').ok_or_else(|| damaged("a record has no length"))?;
-            let len: usize = len.parse().map_err(|_| damaged("the length of a record is not a number"))?;
-            let (value, tail) = tail.split_at_checked(len).ok_or_else(|| damaged("a record is cut off"))?;
-            rest = tail.strip_prefix(b"\n").ok_or_else(|| damaged("a record has no end"))?;
-            records.set(name, value);
-        }
-        Ok(records)
-    }
+    Ok(records)
 }
 
 /// A short first line as text, and what follows it.
@@ -132,29 +102,29 @@ mod tests {
         records.set("kallsyms", b"ffffffff81000000 T _text\n".repeat(50));
         records.set("empty", "");
         let mut file = Vec::new();
-        records.write(&mut file).unwrap();
+        write(&records, &mut file).unwrap();
         (records, file)
     }
 
     #[test]
     fn a_spec_reads_back() {
         let (records, file) = spec();
-        assert!(Records::is_spec(&file));
-        assert_eq!(Records::parse(&file).unwrap(), records);
+        assert!(is_spec(&file));
+        assert_eq!(parse(&file).unwrap(), records);
     }
 
     #[test]
     fn a_damaged_spec_is_refused() {
         let (_, file) = spec();
         for len in 0..file.len() {
-            assert!(Records::parse(&file[..len]).is_err(), "cut at {len}");
+            assert!(parse(&file[..len]).is_err(), "cut at {len}");
         }
         for at in 0..file.len() {
             for bit in 0..8 {
                 let mut bytes = file.clone();
                 bytes[at] ^= 1 << bit;
                 // Some header bits of a zstd frame carry no meaning for its content.
-                match Records::parse(&bytes) {
+                match parse(&bytes) {
                     Ok(records) => assert_eq!(records, spec().0, "bit {bit} of byte {at}"),
                     Err(Error::Version(_)) => assert!(at < MAGIC.len() + 2),
                     Err(_) => {}
@@ -162,6 +132,6 @@ mod tests {
             }
         }
         let longer = [&file[..], b"x"].concat();
-        assert!(matches!(Records::parse(&longer), Err(Error::Damaged(_))));
+        assert!(matches!(parse(&longer), Err(Error::Damaged(_))));
     }
 }

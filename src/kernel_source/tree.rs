@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Description, image, read_symbols};
+use kernel::KernelDescriptionBuilder;
+
+use super::{add_config, add_symvers, image, read_symbols};
 use crate::error::Error;
 
 /// Where distributions keep what belongs to a release; `{r}` is the release, `{m}` its folder under
@@ -28,7 +30,7 @@ const SYMVERS: [&str; 5] = [
 const SYSTEM_MAPS: [&str; 3] = ["boot/System.map-{r}", "{m}/System.map", "{m}/build/System.map"];
 
 /// Reads what is there.
-pub fn read(path: &Path) -> Result<Description, Error> {
+pub fn read(path: &Path) -> Result<KernelDescriptionBuilder, Error> {
     let Tree { root, modules, release } = find(path)?;
     let existing = |candidates: &[&str]| {
         let fill =
@@ -37,27 +39,27 @@ pub fn read(path: &Path) -> Result<Description, Error> {
     };
     let mut out = match existing(&IMAGES) {
         Some(path) => image::read(&path, &crate::input::read(&path)?)?,
-        None => Description::default(),
+        None => KernelDescriptionBuilder::new(),
     };
-    out.release.get_or_insert_with(|| release.clone());
-    if let Some(path) = existing(&CONFIGS).filter(|_| out.config.is_none()) {
-        out.add_config(&path)?;
+    if out.own_release().is_none() {
+        out = out.release(&path.display().to_string(), &release);
+    }
+    if let Some(path) = existing(&CONFIGS).filter(|_| !out.has_config_text()) {
+        out = add_config(out, &path)?;
     }
     if let Some(path) = existing(&SYMVERS) {
-        out.add_symvers(&path)?;
+        out = add_symvers(out, &path)?;
     }
-    if out.symbols.is_none()
+    if out.link_symbols().is_none()
         && let Some(path) = existing(&SYSTEM_MAPS)
     {
-        match read_symbols(&path) {
-            Ok(symbols) => {
-                out.add("symbols", &path, "System.map");
-                out.symbols = Some(symbols);
-            }
+        let from = path.display().to_string();
+        out = match read_symbols(&path) {
+            Ok(symbols) => out.symbols(&from, symbols),
             // Debian ships a stub, which is no reason to refuse the rest.
-            Err(Error::Kernel { source, .. }) => out.add("no symbols", &path, &source.to_string()),
+            Err(Error::Kernel { source, .. }) => out.found_nothing("no symbols", &from, &source.to_string()),
             Err(error) => return Err(error),
-        }
+        };
     }
     if out.is_empty() {
         let what = format!(

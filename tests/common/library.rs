@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use elf_layout::{Findings, KernelConfig, Layout};
+use kernel::{Init, Kernel};
 use kmodld::load::{Args, Opened};
 use kmodld::{Load, Loader, Place, Stage};
-use reloc::Cpu;
-use symres::{Init, Kernel, KernelParts, LoadFlags};
+use reloc::{Cpu, architecture};
+use symres::LoadFlags;
 
 /// The ELF checks of a kernel of which nothing but the configuration is known.
 pub fn open<'d>(file: &'d [u8], config: &KernelConfig) -> Opened<'d> {
-    let kernel = Kernel::new(config.clone(), KernelParts::default());
+    let kernel = Kernel::unknown(config.clone());
     kmodld::load::open(file, &kernel, LoadFlags::default())
 }
 
@@ -24,7 +25,13 @@ pub fn lay_out(file: &[u8], config: &KernelConfig) -> (Option<Layout>, Findings)
     let opened = open(file, config);
     assert!(!opened.said.refused(), "the module is good: {:?}", opened.said);
     let (module, mut said) = (opened.module.expect("a module"), Findings::new());
-    let laid_out = kmodld::load::lay_out(config, &module, Cpu::default(), &mut said);
+    let laid_out = kmodld::load::lay_out(
+        config,
+        &module,
+        architecture(module.e_machine()).unwrap(),
+        Cpu::default(),
+        &mut said,
+    );
     (laid_out.map(|l| l.layout), said)
 }
 
@@ -80,7 +87,7 @@ pub fn slots_at(loader: &Loader, file: &[u8], base: u64) -> Result<u64, String> 
 /// A loader for a kernel that has loaded these files before.
 #[track_caller]
 pub fn loader_with(kernel: Kernel, before: &[&Path]) -> Loader {
-    let mut loader = Loader::new(kernel);
+    let mut loader = Loader::from(kernel);
     for path in before {
         keep(&mut loader, &super::read(path)).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
     }

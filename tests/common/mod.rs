@@ -15,9 +15,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use elf_layout::KernelConfig;
+use kernel::Kernel;
 use kmodld::kernel_source::KernelSource;
+use kmodld::load::vermagic_release;
 use serde_json::Value;
-use symres::Kernel;
 
 pub use elf::Elf;
 
@@ -179,12 +180,13 @@ pub fn kernel(folder: &str) -> Kernel {
         config: file("config"),
         ..KernelSource::default()
     };
-    source.kernel_for(&read(&ko(folder, "hello"))).unwrap().0
+    let release = || vermagic_release(&read(&ko(folder, "hello")));
+    Kernel::booted(source.describe(release, "").unwrap())
 }
 
 /// The configuration of a fixture kernel.
 pub fn config(folder: &str) -> KernelConfig {
-    kernel(folder).config
+    kernel(folder).config.clone()
 }
 
 /// A hex number of a JSON document.

@@ -50,7 +50,7 @@ pub use coverage::Coverage;
 pub use finding::{Errno, Finding, Findings, Severity, Subject};
 pub use layout::{Layout, Region, SectionPlace};
 pub use load_info::LoadInfo;
-pub use machine::Machine;
+pub use machine::{CpuCapabilities, Machine};
 pub use module::{HeapMemory, Module, Permissions, Segment, Table};
 pub use module_file::ModuleFile;
 pub use place::{Memory, Placement};

@@ -24,6 +24,19 @@ pub struct Machine {
     pub inline_static_calls: bool,
     /// `check_modinfo_retpoline` asks its modules for the tag `retpoline` (LIC-2).
     pub asks_for_retpoline: bool,
+    /// Where its kernels keep the capabilities of their CPUs as a bitmap, `None` if nowhere.
+    pub cpu_capabilities: Option<CpuCapabilities>,
+}
+
+/// A bitmap of CPU capabilities in a kernel's memory: words of 32 bits, the lowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuCapabilities {
+    /// The variable that holds it.
+    pub symbol: &'static str,
+    /// The struct that this variable is.
+    pub of: &'static str,
+    /// The bitmap in it.
+    pub member: &'static str,
 }
 
 impl Machine {
@@ -47,6 +60,7 @@ pub(crate) mod tests {
         page_sizes: &[],
         inline_static_calls: false,
         asks_for_retpoline: false,
+        cpu_capabilities: None,
     };
 
     /// Two machines of which releases and configurations tell.

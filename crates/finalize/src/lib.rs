@@ -19,7 +19,7 @@ pub mod reads;
 pub mod struct_module;
 pub mod trace_events;
 
-pub use reads::{MEMORY, TYPES};
+pub use reads::{TYPES, needs};
 
 use elf_layout::{Findings, LoadInfo, Module};
 use reloc::{Architecture, Finalizer};

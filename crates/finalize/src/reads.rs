@@ -1,13 +1,22 @@
 //! What the steps read of the running kernel, whatever its architecture: SPEC files keep it, and what the architecture
 //! adds ([`reloc::Architecture::kernel_memory`], [`reloc::Architecture::kernel_types`]).
 
-use reloc::Part;
+use kernel::types::StructPaths;
+use kernel::{Needs, Part};
+use reloc::Architecture;
 
 use crate::{coming, struct_module};
 
+/// All that the steps read of a kernel of one of these architectures.
+pub fn needs(architectures: &[&dyn Architecture]) -> Needs {
+    let types = architectures.iter().flat_map(|arch| arch.kernel_types()).chain(TYPES);
+    let memory = architectures.iter().flat_map(|arch| arch.kernel_memory()).chain(MEMORY);
+    Needs { types: types.copied().collect(), memory: memory.copied().collect() }
+}
+
 /// What of the kernel's memory the steps read ([`RunningKernel::read`], [`RunningKernel::pointer`]): nothing
 /// else, so that it can be kept apart from the image.
-pub const MEMORY: &[Part] = &[
+const MEMORY: &[Part] = &[
     // static_call_add_module: which key a trampoline belongs to (FIN-60), and its function (FIN-61).
     Part::Between("__start_static_call_tramp_key", "__stop_static_call_tramp_key"),
     Part::Prefix("__SCK__", 16),
@@ -17,7 +26,7 @@ pub const MEMORY: &[Part] = &[
 
 /// The structs of which the steps need members or sizes, with the paths of those members: what a
 /// [`RunningKernel`] has to know of the kernel's BTF.
-pub const TYPES: &[(&str, &[&str])] = &[
+pub const TYPES: &StructPaths = &[
     ("module", struct_module::MEMBERS),
     ("module_memory", struct_module::MEMORY_MEMBERS),
     ("module_layout", struct_module::LAYOUT_MEMBERS),

@@ -9,12 +9,12 @@ use alloc::vec::Vec;
 use elf_layout::bytes::{le32, slice};
 use elf_layout::elf::{SHF_ALLOC, SHT_NOTE};
 use elf_layout::version::Generation;
+use kernel::Member;
 
 use members::{ANY_OBJS, OBJS, Objs, RUNTIME, Size};
 pub use members::{LAYOUT_MEMBERS, MEMBERS, MEMORY_MEMBERS};
 use reloc::Architecture;
 use reloc::Finalizer;
-use reloc::Member;
 use reloc::Step;
 
 /// `MODULE_STATE_COMING`

@@ -9,13 +9,13 @@ mod test_printk;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::ToString;
 use alloc::vec::Vec;
+use kernel::Member;
 
 use elf_layout::bytes::cstr;
 use elf_layout::{Change, Changes, Finding, Severity};
 
 use print_fmt::Format;
 use reloc::Finalizer;
-use reloc::Member;
 use reloc::Step;
 use test_printk::{Fields, test_event_printk};
 

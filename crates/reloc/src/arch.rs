@@ -9,8 +9,9 @@ use kernel_image::ImageArch;
 
 use crate::finalizer::Finalizer;
 use crate::mod_arch::{Cpu, ModArch};
-use crate::running::{Part, RunningKernel};
 use crate::{Records, RelaSection};
+use kernel::types::StructPaths;
+use kernel::{Part, RunningKernel};
 
 /// A machine architecture. This is the list of what a port consists of, in tiers; each tier is of use without the next.
 ///
@@ -127,7 +128,7 @@ pub trait Architecture: ImageArch {
 
     /// The structs of which its steps need members or sizes, with the paths of those members
     /// ([`RunningKernel::member`], [`RunningKernel::struct_size`]).
-    fn kernel_types(&self) -> &'static [(&'static str, &'static [&'static str])] {
+    fn kernel_types(&self) -> &'static StructPaths {
         &[]
     }
 }

@@ -12,7 +12,7 @@ use elf_layout::{Change, Changes, Findings, Module, Table};
 
 use crate::mod_arch::ModArch;
 use crate::record::{Choice, Patch, Record, RuntimeState, Step};
-use crate::running::RunningKernel;
+use kernel::RunningKernel;
 
 /// So many sites are kept with all that they may hold: that takes far more memory than an entry in a file.
 const CHOICES_MAX: usize = 1 << 18;

@@ -17,7 +17,6 @@ pub mod finalizer;
 pub mod livepatch;
 pub mod mod_arch;
 pub mod record;
-pub mod running;
 pub mod sort;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -33,7 +32,6 @@ pub use arch::Architecture;
 pub use finalizer::{Finalizer, LoadFacts};
 pub use mod_arch::{Cpu, ModArch, ModPltSec, Slot};
 pub use record::{Choice, Patch, Record, RuntimeState, Step};
-pub use running::{Member, Part, RunningKernel};
 
 /// The records of a RELA section.
 #[derive(Clone, Copy, Debug)]

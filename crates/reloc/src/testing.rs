@@ -20,7 +20,8 @@ use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{Findings, KernelConfig, LoadInfo, Placement};
 
 use crate::finalizer::LoadFacts;
-use crate::{Finalizer, Member, ModArch, Record, RunningKernel, Step};
+use crate::{Finalizer, ModArch, Record, Step};
+use kernel::{Member, RunningKernel};
 
 /// Flags of code.
 pub const CODE: u64 = SHF_ALLOC | SHF_EXECINSTR;

@@ -5,7 +5,8 @@ use alloc::string::String;
 
 use elf_layout::signature::{SignatureTail, module_sig_check};
 use elf_layout::{Errno, Finding, Findings, Severity};
-use symres::{Kernel, LoadFlags};
+use kernel::Kernel;
+use symres::LoadFlags;
 
 /// What the kernel makes of a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,16 +179,16 @@ fn unknown_key(kernel: &Kernel, by: &str) -> Unsigned {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::sync::Arc;
     use alloc::vec;
     use elf_layout::{KernelConfig, KernelVersion};
-    use symres::KernelParts;
 
     #[test]
     fn sig_8_what_is_not_verified_is_said() {
-        let mut kernel = Kernel::new(KernelConfig::new(KernelVersion::new(6, 12, 0)), KernelParts::default());
+        let mut kernel = Kernel::unknown(KernelConfig::new(KernelVersion::new(6, 12, 0)));
         let note = not_verified(&kernel).unwrap();
         assert!(note.explanation.contains("keys that this kernel trusts are not known"), "SIG-8: {note:?}");
-        kernel.certificates = vec![vec![0x30, 0]];
+        Arc::make_mut(&mut kernel.description).certificates = vec![vec![0x30, 0]];
         let why = not_verified(&kernel).map(|note| note.explanation.into_owned());
         let built_out = "this build cannot verify signatures: the signature counts as good";
         assert_eq!(why.as_deref(), (!cfg!(feature = "verify")).then_some(built_out), "SIG-8");

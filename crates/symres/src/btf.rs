@@ -12,53 +12,12 @@ mod tests;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use kernel::{BaseBtf, Kernel, Taints};
 
 use elf_layout::bytes::printed;
 use elf_layout::{Change, Errno, Finding, Findings, KernelConfig, ModuleFile, Severity};
 
-use crate::kernel::Kernel;
-use crate::taint::Taints;
 use metas::Check;
-
-/// What split BTF needs of its base: names, and where modifiers lead.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BaseBtf {
-    /// The string section.
-    strings: Vec<u8>,
-    /// By type number: what a modifier refers to. Number 0 is void.
-    types: Vec<BtfType>,
-}
-
-/// As much of a type as chains of modifiers need.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BtfType {
-    /// BTF_KIND_*
-    pub kind: u8,
-    /// The type that it refers to; its size, where it refers to none.
-    pub size_or_type: u32,
-}
-
-impl BtfType {
-    const VOID: BtfType = BtfType { kind: 0, size_or_type: 0 };
-
-    /// `btf_type_is_modifier`
-    fn is_modifier(self) -> bool {
-        matches!(self.kind, metas::TYPEDEF | metas::VOLATILE | metas::CONST | metas::RESTRICT)
-            || self.is_type_tag()
-    }
-
-    fn is_type_tag(self) -> bool {
-        self.kind == metas::TYPE_TAG
-    }
-}
-
-impl BaseBtf {
-    /// A base of this string section and these types, from number 1 on.
-    pub fn new(strings: &[u8], types: impl IntoIterator<Item = BtfType>) -> Self {
-        let types = core::iter::once(BtfType::VOID).chain(types).collect();
-        BaseBtf { strings: strings.to_vec(), types }
-    }
-}
 
 /// Why a kernel takes no BTF: the errno, what is wrong, and what it logs on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,11 +30,12 @@ pub struct Refusal {
     pub log: Vec<String>,
 }
 
-/// `btf_module_notify` for a module that is COMING (BTF-1 to BTF-4). Without the kernel's BTF nothing is said.
+/// `kernel/bpf/btf.c: btf_module_notify` for a module that is COMING (BTF-1 to BTF-4). Without the kernel's BTF
+/// nothing is said.
 pub fn btf_module_notify(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Taints, said: &mut Findings) {
     let config = &kernel.config;
     let data = file.section_bytes(file.find_any_sec(".BTF"));
-    let Some(base) = kernel.btf.as_ref().filter(|_| config.btf_modules && !data.is_empty()) else { return };
+    let Some(base) = kernel.btf.as_deref().filter(|_| config.btf_modules && !data.is_empty()) else { return };
     let mark = said.mark();
     // BTF-4: since v6.11 (d4e48e3dd450) a module may bring the part of the kernel's BTF that it needs.
     let own_base = Some(file.find_any_sec(".BTF.base")).filter(|i| *i != 0 && config.has(Change::OwnBtfBase));
@@ -127,8 +87,8 @@ fn rebuild(kernel: &Kernel, file: &ModuleFile<'_>) -> String {
 const MISMATCH: &str =
     "Kernel module BTF mismatch detected, BTF debug info may be unavailable for some modules";
 
-/// `btf_parse_module` after its allocations, or `btf_parse_base` if there is no `base`. What comes back can
-/// be the base of another.
+/// `kernel/bpf/btf.c: btf_parse_module` after its allocations, or `btf_parse_base` if there is no `base`. What
+/// comes back can be the base of another.
 fn parse(data: &[u8], base: Option<&BaseBtf>, config: &KernelConfig) -> Result<BaseBtf, Refusal> {
     let mut check = Check::new(data, base, config);
     match check.run() {

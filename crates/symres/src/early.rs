@@ -4,51 +4,16 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use kernel::exports::missed;
+use kernel::{Kernel, ModuleState, Owner, Taint, Taints};
 
 use elf_layout::bytes::printed;
 use elf_layout::ksymtab::ModuleExport;
 use elf_layout::{Change, Errno, Finding, Findings, ModuleFile, Severity};
 
-use crate::exports::missed;
 use crate::hints;
-use crate::kernel::Kernel;
 use crate::license::license_is_gpl_compatible;
-use crate::lifecycle::ModuleState;
 use crate::resolve::Resolver;
-use crate::taint::{Taint, Taints};
-
-/// What the kernel's command line says about loading modules.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BootParams {
-    /// `module_blacklist=` (VAL-70).
-    pub module_blacklist: Vec<Vec<u8>>,
-    /// `module.sig_enforce` (SIG-11).
-    pub sig_enforce: bool,
-    /// Spectre v2 is not mitigated: modules without retpolines are fine.
-    pub spectre_v2_off: bool,
-}
-
-impl BootParams {
-    /// Reads a kernel command line.
-    pub fn parse(cmdline: &str) -> Self {
-        let mut boot = BootParams::default();
-        for word in cmdline.split_ascii_whitespace() {
-            let (name, value) = word.split_once('=').map_or((word, None), |(n, v)| (n, Some(v)));
-            let on = value.is_none_or(|v| matches!(v.bytes().next(), Some(b'1' | b'y' | b'Y' | b't' | b'T')));
-            match (name, value) {
-                ("module_blacklist", Some(list)) => {
-                    boot.module_blacklist = list.split(',').map(|name| name.as_bytes().to_vec()).collect();
-                }
-                ("module.sig_enforce", _) => boot.sig_enforce = on,
-                ("nospectre_v2", _) | ("spectre_v2", Some("off")) | ("mitigations", Some("off")) => {
-                    boot.spectre_v2_off = true;
-                }
-                _ => {}
-            }
-        }
-        boot
-    }
-}
 
 /// finit_module flags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,8 +24,8 @@ pub struct LoadFlags {
     pub ignore_vermagic: bool,
 }
 
-/// `early_mod_check`: blacklist, version of `struct module`, vermagic. Up to 6.3 these are steps of
-/// load_module in the same order.
+/// `kernel/module/main.c: early_mod_check`: blacklist, version of `struct module`, vermagic. Up to 6.3 these are
+/// steps of load_module in the same order.
 pub fn early_mod_check(
     kernel: &Kernel,
     file: &ModuleFile<'_>,
@@ -90,7 +55,8 @@ fn blacklisted(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
     }
 }
 
-/// `check_modstruct_version` (VER-10): the CRC of `module_layout`, which stands for `struct module`.
+/// `kernel/module/version.c: check_modstruct_version` (VER-10): the CRC of `module_layout`, which stands for
+/// `struct module`.
 fn check_modstruct_version(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Taints, said: &mut Findings) {
     // The kernel's own table only; a kernel that is not described in full has nothing to compare.
     let Some((owner, export)) = kernel.find_symbol(b"module_layout", true, file.name()) else { return };
@@ -163,8 +129,8 @@ fn check_vermagic(
     }
 }
 
-/// `add_unformed_module`, as far as it looks for the name. Since v6.4 that was done before (LIFE-3),
-/// and nothing else has been loaded meanwhile.
+/// `kernel/module/main.c: add_unformed_module`, as far as it looks for the name. Since v6.4 that was done before
+/// (LIFE-3), and nothing else has been loaded meanwhile.
 pub fn already_loaded(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
     let mark = said.mark();
     if !kernel.config.has(Change::DuplicateCheckedEarly) {
@@ -263,7 +229,8 @@ pub fn signature_and_name_taints(
         said.push(taints.unsigned(&me, format!("{me} {why}: taint E")).hint(hint));
     }
     // LIC-4: since v6.4 what was tainted before the whole counts, before that before this step.
-    let before = if kernel.config.has(Change::TaintsAfterInsertion) { &kernel.taints } else { &*taints };
+    let before =
+        if kernel.config.has(Change::TaintsAfterInsertion) { &kernel.state.taints } else { &*taints };
     let was_proprietary = before.kernel_has(Taint::ProprietaryModule);
     name_taints(file, was_proprietary, taints, said);
 }
@@ -344,7 +311,7 @@ pub fn warn_unsorted(kernel: &Kernel, exports: &[ModuleExport<'_>], said: &mut F
     }
 }
 
-/// `verify_exported_symbols` (DUP-1 to DUP-4): no name may be exported twice.
+/// `kernel/module/main.c: verify_exported_symbols` (DUP-1 to DUP-4): no name may be exported twice.
 pub fn verify_exported_symbols(
     kernel: &Kernel,
     file: &ModuleFile<'_>,
@@ -355,8 +322,8 @@ pub fn verify_exported_symbols(
     for ModuleExport { name, .. } in exports {
         let Some((owner, _)) = kernel.find_symbol(name, true, file.name()) else { continue };
         let owner = match owner {
-            crate::Owner::Vmlinux => &b"kernel"[..],
-            crate::Owner::Module(name) => name,
+            Owner::Vmlinux => &b"kernel"[..],
+            Owner::Module(name) => name,
         };
         let (me, symbol, owner) = (file.name_text(), printed(name), printed(owner));
         let line = format!("{me}: exports duplicate symbol {symbol} (owned by {owner})");
@@ -370,20 +337,4 @@ pub fn verify_exported_symbols(
         said.push(Finding::error("DUP-1", Errno::ENOEXEC, why).says(line).hint(hint));
     }
     said.end_stage_at_first(mark);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn val_70_and_sig_11_boot_parameters() {
-        let boot =
-            BootParams::parse("nokaslr module_blacklist=a,b_c module.sig_enforce=1 quiet mitigations=off");
-        assert_eq!(boot.module_blacklist, [b"a".to_vec(), b"b_c".to_vec()], "VAL-70");
-        assert!(boot.sig_enforce && boot.spectre_v2_off, "SIG-11");
-        assert!(BootParams::parse("module.sig_enforce").sig_enforce, "SIG-11: no value is true");
-        assert!(!BootParams::parse("module.sig_enforce=0").sig_enforce);
-        assert_eq!(BootParams::parse(""), BootParams::default());
-    }
 }

@@ -5,11 +5,11 @@ use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use kernel::{Kernel, Owner};
 
 use elf_layout::bytes::printed;
 use elf_layout::{Change, KernelVersion, ModuleFile};
 
-use crate::kernel::{Kernel, Owner};
 use crate::license::license_is_gpl_compatible;
 
 /// What the kernel is called: its release, else the version of its configuration. A release that is

@@ -9,12 +9,10 @@ use elf_layout::config::Flavour;
 use elf_layout::versions::{Modversion, modversions, modversions_ext};
 use elf_layout::{Change, Errno, Finding, Findings, KernelConfig, ModuleFile, Severity, Subject};
 
-use crate::exports::Export;
+use kernel::names::NameIndex;
+use kernel::{Export, Kernel, ModuleState, Owner, Taint, Taints};
+
 use crate::hints;
-use crate::kernel::{Kernel, Owner};
-use crate::lifecycle::ModuleState;
-use crate::names::NameIndex;
-use crate::taint::{Taint, Taints};
 
 /// How a lookup ended that found nothing usable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +116,7 @@ impl<'a> Resolver<'a> {
         self.using_gplonly_symbols
     }
 
-    /// `resolve_symbol` (SYM-20 to SYM-26), with the findings of the rules that say something.
+    /// `kernel/module/main.c: resolve_symbol` (SYM-20 to SYM-26), with the findings of the rules that say something.
     pub fn resolve_symbol(
         &mut self,
         name: &[u8],
@@ -199,7 +197,7 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    /// `check_version` (VER-1 to VER-9, VER-31).
+    /// `kernel/module/version.c: check_version` (VER-1 to VER-9, VER-31).
     pub fn check_version(
         &mut self,
         name: &[u8],
@@ -280,7 +278,7 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    /// `verify_namespace_is_imported` (NS-1 to NS-3).
+    /// `kernel/module/main.c: verify_namespace_is_imported` (NS-1 to NS-3).
     fn verify_namespace_is_imported(
         &self,
         name: &[u8],

@@ -7,9 +7,9 @@ use elf_layout::bytes::printed;
 use elf_layout::elf::{SHN_ABS, SHN_COMMON, SHN_LIVEPATCH, SHN_UNDEF, STB_WEAK, SYM_SIZE, SymFields};
 use elf_layout::{Errno, Finding, Findings, LoadInfo, Module, Subject};
 
-use crate::kernel::Kernel;
+use kernel::{Kernel, Owner, Taints};
+
 use crate::resolve::{Resolver, Unresolved};
-use crate::taint::Taints;
 
 /// A symbol taken from the kernel or from another module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +141,7 @@ fn resolve<'a>(
                 gpl_only: export.gpl_only,
                 namespace: export.namespace,
             });
-            if let crate::Owner::Module(owner) = owner
+            if let Owner::Module(owner) = owner
                 && !out.depends.contains(&owner)
             {
                 out.depends.push(owner);

@@ -2,18 +2,18 @@
 
 use std::cell::RefCell;
 use std::path::Path;
+use std::sync::Arc;
 
 use elf_layout::{Findings, KernelConfig, KernelVersion};
+use kernel::spec::kallsyms_text;
+use kernel::{BootParams, Kernel, KernelDescriptionBuilder, KernelSymbols, Symvers, Types, newest};
 use kernel_image::{Btf, ImageArch, KernelImage, decompress_file};
-use kmodld::kernel_source::spec_file::Records;
-use kmodld::kernel_source::{Description, kallsyms_text};
+use kmodld::kernel_source::{needs, of_file, spec_file};
 use kmodld::load::{lay_out, open};
-use kmodld::running::{Piece, Types};
+use kmodld::memory_file::parse_pieces;
 use kmodld::{Args, Loader, Place};
-use reloc::Cpu;
-use symres::kallsyms::KernelSymbols;
-use symres::symvers::Symvers;
-use symres::{BootParams, Kernel, KernelParts, LoadFlags};
+use reloc::{Cpu, MACHINES};
+use symres::LoadFlags;
 
 use super::same_twice;
 use crate::{invariants, seeds};
@@ -70,11 +70,9 @@ pub fn kallsyms(data: &[u8]) {
 pub fn system_map(data: &[u8]) {
     let Ok(symbols) = KernelSymbols::parse(data) else { return };
     let live = SYMBOLS.with(Clone::clone);
-    let description =
-        Description { symbols: Some(symbols), live_symbols: Some(live), ..Description::default() };
-    let Ok((kernel, machine)) = description.into_kernel(Some(String::from("6.12.0"))) else { return };
-    let mut loader = Loader::new(kernel);
-    loader.machine = machine;
+    let kernel = KernelDescriptionBuilder::new().symbols("fuzz", symbols).live_symbols("fuzz", live);
+    let Ok(kernel) = kernel.assume_release(Some(String::from("6.12.0"))).build(MACHINES) else { return };
+    let loader = Loader::booted(kernel);
     HELLO.with(|file| link_on(&loader, file));
 }
 
@@ -88,12 +86,11 @@ pub fn symvers(data: &[u8]) {
     let owned: usize = symvers.exporters().map(|exporter| exporter.positions.len()).sum();
     assert_eq!(owned, count, "each export has one owner");
     symvers.exporters().take(100).for_each(|exporter| drop(exporter.module()));
-    let parts = KernelParts {
-        symvers: Some(symvers),
-        symbols: Some(SYMBOLS.with(Clone::clone)),
-        ..KernelParts::default()
-    };
-    let loader = Loader::new(Kernel::new(KernelConfig::new(KernelVersion::new(6, 12, 0)), parts));
+    let kernel = KernelDescriptionBuilder::new()
+        .config("fuzz", newest())
+        .symvers("fuzz", symvers)
+        .symbols("fuzz", SYMBOLS.with(Clone::clone));
+    let loader = Loader::booted(kernel.build(MACHINES).expect("symbols of a known machine"));
     IMPORTER.with(|file| same_twice(data, || link_on(&loader, file)));
 }
 
@@ -107,12 +104,14 @@ pub fn config(data: &[u8]) {
         let text = String::from_utf8_lossy(line);
         let _ = (KernelConfig::of_release(&text, reloc::MACHINES), BootParams::parse(&text));
     }
-    let kernel = Kernel::new(config.clone(), KernelParts::default());
+    let kernel = Kernel::unknown(config.clone());
     HELLO.with(|file| {
         let opened = open(file, &kernel, LoadFlags::default());
         let mut said = opened.said.clone();
         if let Some(module) = &opened.module {
-            let _ = lay_out(&config, module, Cpu::default(), &mut said);
+            if let Some(arch) = reloc::architecture(module.e_machine()) {
+                let _ = lay_out(&config, module, arch, Cpu::default(), &mut said);
+            }
         }
         invariants::findings(&said);
     });
@@ -120,11 +119,11 @@ pub fn config(data: &[u8]) {
 
 /// `--memory`.
 pub fn memory(data: &[u8]) {
-    let Ok(pieces) = Piece::parse_all(data) else { return };
+    let Ok(pieces) = parse_pieces(data) else { return };
     let bytes: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();
     assert!(bytes <= data.len(), "{bytes} bytes of memory in {} bytes of text", data.len());
     ON_MEMORY.with_borrow_mut(|loader| {
-        loader.machine.live = pieces;
+        loader.kernel.state.live = Arc::new(pieces);
         PATCHING.with(|file| same_twice(data, || link_on(loader, file)));
     });
 }
@@ -132,15 +131,14 @@ pub fn memory(data: &[u8]) {
 /// A SPEC file. What does not begin as one is taken for the records of one, before they are packed: behind the
 /// checksum.
 pub fn spec(data: &[u8]) {
-    let packed = if Records::is_spec(data) { data.to_vec() } else { seeds::pack_spec(data) };
-    let Ok(description) = Description::of_file(Path::new("fuzz"), &packed) else { return };
-    let records = description.to_records();
+    let packed = if spec_file::is_spec(data) { data.to_vec() } else { seeds::pack_spec(data) };
+    let Ok(description) = of_file(Path::new("fuzz"), &packed) else { return };
+    let records = description.to_records(&needs());
     let mut file = Vec::new();
-    records.write(&mut file).expect("a Vec takes all");
-    assert_eq!(Records::parse(&file).ok(), Some(records), "written and read again");
-    let Ok((kernel, machine)) = description.into_kernel(None) else { return };
-    let mut loader = Loader::new(kernel);
-    loader.machine = machine;
+    spec_file::write(&records, &mut file).expect("a Vec takes all");
+    assert_eq!(spec_file::parse(&file).ok(), Some(records), "written and read again");
+    let Ok(kernel) = description.build(MACHINES) else { return };
+    let loader = Loader::booted(kernel);
     PATCHING.with(|file| same_twice(data, || link_on(&loader, file)));
 }
 
@@ -189,6 +187,6 @@ fn ask_btf(btf: &Btf<'_>) {
             btf.enum_value(name, "TWO"),
         );
     }
-    let text = Types::of(btf).to_text();
+    let text = Types::of(btf, &needs().types).to_text();
     assert_eq!(Types::parse(&text).to_text(), text, "types written and read again");
 }

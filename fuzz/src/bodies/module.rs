@@ -2,6 +2,7 @@
 
 use elf_layout::signature::module_sig_check;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
+use kernel::{Exit, Init, Kernel};
 use kmodld::check::check as check_module;
 use kmodld::document::Document;
 use kmodld::inspect::inspect;
@@ -10,7 +11,7 @@ use kmodld::load_map::load_map;
 use kmodld::{Args, Loader, Place, Stage, elf_output};
 use module_signature::{keyring, signer, verify_pkcs7_signature};
 use reloc::Cpu;
-use symres::{Exit, Init, Kernel, KernelParts, LoadFlags};
+use symres::LoadFlags;
 
 use super::{checksum, same_twice};
 use crate::{invariants, seeds};
@@ -23,7 +24,7 @@ thread_local! {
     static AARCH64: Loader = seeds::loader("6.12-arm64");
     static ERRATUM_843419: Loader = {
         let mut loader = seeds::loader("6.12-arm64");
-        loader.machine.errata.push("843419".into());
+        loader.kernel.state.errata.push("843419".into());
         loader
     };
     static OLD_X86_64: Loader = seeds::loader("6.1-amd64");
@@ -54,12 +55,13 @@ pub fn module(data: &[u8]) {
     let (major, minor) = VERSIONS[(checksum(data) >> 16) as usize % VERSIONS.len()];
     let mut config = KernelConfig::new(KernelVersion::new(major, minor, 0));
     config.struct_module_size = Some(0x500).filter(|_| checksum(data) >> 8 & 1 == 0);
-    let kernel = Kernel::new(config.clone(), KernelParts::default());
+    let kernel = Kernel::unknown(config.clone());
     let opened = open(data, &kernel, LoadFlags::default());
     invariants::opened(&opened);
     let (Some(module), mut said) = (&opened.module, opened.said.clone()) else { return };
     let cpu = Cpu(checksum(data) >> 9 & 1);
-    let Some(laid_out) = lay_out(&config, module, cpu, &mut said) else {
+    let Some(arch) = reloc::architecture(module.e_machine()) else { return };
+    let Some(laid_out) = lay_out(&config, module, arch, cpu, &mut said) else {
         invariants::findings(&said);
         return;
     };
@@ -156,7 +158,7 @@ pub fn check(data: &[u8]) {
 pub fn lifecycle(data: &[u8]) {
     let chance = checksum(data);
     with_loader(data, |fixed| {
-        let mut loader = Loader::new(fixed.kernel.clone());
+        let mut loader = Loader::from(fixed.kernel.clone());
         let kernel = loader.kernel.clone();
         let opened = open(data, &kernel, LoadFlags::default());
         invariants::opened(&opened);

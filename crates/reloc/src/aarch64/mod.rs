@@ -21,8 +21,8 @@ use elf_layout::place::Windows;
 use elf_layout::{Findings, KernelConfig, LoadInfo, Machine};
 
 use crate::finalizer::Finalizer;
-use crate::running::RunningKernel;
 use crate::{Architecture, Cpu, ModArch, Records, RelaSection};
+use kernel::RunningKernel;
 
 /// The aarch64 architecture.
 #[derive(Debug)]
@@ -45,6 +45,7 @@ pub static MACHINE: Machine = Machine {
     ],
     inline_static_calls: false,
     asks_for_retpoline: false,
+    cpu_capabilities: None,
 };
 
 /// Bit of [`Cpu`]: the capability ARM64_WORKAROUND_843419 is set (early Cortex-A53). Its name among the errata of a running

@@ -2,7 +2,7 @@
 
 use elf_layout::{Change, Changes};
 
-use crate::running::RunningKernel;
+use kernel::RunningKernel;
 
 /// Features that patching asks for by name. Those of alternatives come as numbers, out of the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,11 +25,12 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use elf_layout::place::Windows;
-use elf_layout::{Findings, KernelConfig, Machine};
+use elf_layout::{CpuCapabilities, Findings, KernelConfig, Machine};
 
 use crate::finalizer::Finalizer;
-use crate::running::Part;
 use crate::{Architecture, ModArch, Records, RelaSection};
+use kernel::Part;
+use kernel::types::StructPaths;
 
 /// The x86_64 architecture.
 #[derive(Debug)]
@@ -46,6 +47,11 @@ pub static MACHINE: Machine = Machine {
     page_sizes: &[],
     inline_static_calls: true,
     asks_for_retpoline: true,
+    cpu_capabilities: Some(CpuCapabilities {
+        symbol: "boot_cpu_data",
+        of: "cpuinfo_x86",
+        member: "x86_capability",
+    }),
 };
 
 /// Base of the kernel mapping (`__START_KERNEL_map`).
@@ -123,7 +129,7 @@ impl Architecture for X86_64 {
         ]
     }
 
-    fn kernel_types(&self) -> &'static [(&'static str, &'static [&'static str])] {
+    fn kernel_types(&self) -> &'static StructPaths {
         &[("cpuinfo_x86", &["x86_capability"])]
     }
 }

@@ -7,8 +7,9 @@ use super::insn::text_gen_insn;
 use super::nops::NOP5;
 use super::text::{CALL, JMP32};
 use super::*;
+use crate::Step;
 use crate::testing::*;
-use crate::{RunningKernel, Step};
+use kernel::RunningKernel;
 
 /// Kernel text.
 const KERNEL: u64 = 0xffff_ffff_8100_0000;

@@ -9,7 +9,7 @@ use core::ops::Range;
 
 use elf_layout::{Change, Errno, KernelConfig};
 
-use super::{BaseBtf, BtfType};
+use kernel::{BaseBtf, BtfType};
 
 pub(super) const INT: u8 = 1;
 const PTR: u8 = 2;
@@ -93,6 +93,11 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 /// One word of a record whose bytes are known to be there.
 pub(super) fn field(bytes: &[u8], index: usize) -> u32 {
     word(bytes, index.saturating_mul(4)).unwrap_or(0)
+}
+
+/// `btf_type_is_modifier`
+fn is_modifier(t: BtfType) -> bool {
+    matches!(t.kind, TYPEDEF | VOLATILE | CONST | RESTRICT | TYPE_TAG)
 }
 
 impl<'c> Check<'c> {
@@ -233,19 +238,19 @@ impl<'c> Check<'c> {
         let mut good = first.saturating_sub(1);
         for (i, one) in (first..).zip(own) {
             let mut t = *one;
-            if !t.is_modifier() {
+            if !is_modifier(t) {
                 continue;
             }
-            let (mut current, mut in_tags) = (i, t.is_type_tag());
+            let (mut current, mut in_tags) = (i, t.kind == TYPE_TAG);
             let mut chain = CHAIN_MAX;
-            while t.is_modifier() {
+            while is_modifier(t) {
                 let Some(left) = chain.checked_sub(1) else {
                     let text = "Max chain length or cycle detected";
                     self.say(text);
                     return Err(stop(Errno::ELOOP, format!("type {i}: {text}")));
                 };
                 chain = left;
-                if !t.is_type_tag() {
+                if t.kind != TYPE_TAG {
                     in_tags = false;
                 } else if !in_tags {
                     return self.refuse("Type tags don't precede modifiers");

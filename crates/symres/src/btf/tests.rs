@@ -3,6 +3,7 @@
 use alloc::vec;
 
 use elf_layout::KernelVersion;
+use kernel::BtfType;
 
 use super::*;
 

@@ -31,7 +31,7 @@ pub enum Taint {
 const LETTERS: [(u8, char); 9] =
     [(0, 'P'), (1, 'F'), (10, 'C'), (12, 'O'), (13, 'E'), (15, 'K'), (16, 'X'), (17, 'T'), (18, 'N')];
 
-/// `module_flags_taint`: the letters of a module's taints in bit order.
+/// `kernel/module/main.c: module_flags_taint`: the letters of a module's taints in bit order.
 pub fn letters(mask: u64) -> String {
     LETTERS.iter().filter(|(bit, _)| mask & (1 << bit) != 0).map(|(_, letter)| letter).collect()
 }
@@ -107,7 +107,7 @@ impl Taints {
         self.module
     }
 
-    /// `add_taint_module`: marks both. What the kernel says about its lock debugging
+    /// `kernel/module/main.c: add_taint_module`: marks both. What the kernel says about its lock debugging
     /// then goes to the end of `finding`, which is about to be said.
     #[must_use]
     pub fn add_taint_module(&mut self, taint: Taint, finding: Finding) -> Finding {
@@ -131,7 +131,7 @@ impl Taints {
         !core::mem::replace(&mut self.said_btf_mismatch, true)
     }
 
-    /// `add_taint`: marks the kernel.
+    /// `kernel/panic.c: add_taint`: marks the kernel.
     #[must_use]
     pub fn add_taint(&mut self, taint: Taint, finding: Finding) -> Finding {
         self.kernel |= taint.mask();
@@ -142,7 +142,7 @@ impl Taints {
         finding
     }
 
-    /// `try_to_force_load` (VER-40): taint F, said once per kernel.
+    /// `kernel/module/main.c: try_to_force_load` (VER-40): taint F, said once per kernel.
     pub fn force_load(&mut self, module: &str, reason: &str, why: String) -> Finding {
         let mut finding = Finding::note("VER-40", Severity::Warning, why);
         if !self.kernel_has(Taint::ForcedModule) {

@@ -10,108 +10,13 @@ use alloc::vec::Vec;
 use elf_layout::bytes::printed;
 use elf_layout::{Change, Errno, Finding, Findings, Severity};
 
-use crate::kernel::{Kernel, LoadedModule};
+use crate::history::{Event, Exit, Happening, Init, UnloadedTaint};
+use crate::kernel::Kernel;
+use crate::module::{LoadedModule, ModuleState, REF_BASE};
 use crate::taint::{Taint, letters};
 
-/// `MODULE_REF_BASE`: the reference that the loader itself holds (LIFE-20).
-const REF_BASE: i32 = 1;
 /// `MODULE_NAME_LEN`: bytes of a name with its NUL.
 const MODULE_NAME_LEN: usize = 56;
-
-/// `enum module_state` (spec 08 §8.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ModuleState {
-    /// Its init has run.
-    #[default]
-    Live,
-    /// Complete, its init still to end.
-    Coming,
-    /// It is being removed.
-    Going,
-}
-
-impl ModuleState {
-    /// The word of `/proc/modules`.
-    pub const fn proc_word(self) -> &'static str {
-        match self {
-            ModuleState::Live => "Live",
-            ModuleState::Coming => "Loading",
-            ModuleState::Going => "Unloading",
-        }
-    }
-
-    /// The name that `MODULE_STATE_` is put before.
-    pub const fn name(self) -> &'static str {
-        match self {
-            ModuleState::Live => "LIVE",
-            ModuleState::Coming => "COMING",
-            ModuleState::Going => "GOING",
-        }
-    }
-}
-
-/// How a module's init function ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Init {
-    /// It returns 0, or a positive number, which counts as success.
-    Returns(u32),
-    /// It returns an error.
-    Fails(Errno),
-    /// It never returns: the kernel kills the task that loads the module.
-    Crashes,
-}
-
-/// How a module's exit function ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// As it should.
-    Returns,
-    /// It never returns: the kernel kills the task that removes the module.
-    Crashes,
-}
-
-/// Something that others can see of a module's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Happening {
-    /// The notifier chain is called with this state (LIFE-45).
-    Notified(ModuleState),
-    /// The init function is called.
-    InitCalled(Init),
-    /// The exit function is called.
-    ExitCalled(Exit),
-    /// `do_free_init`: the memory of init is free again.
-    InitFreed,
-    /// The module's memory is free again and its name is gone from the list.
-    Freed,
-}
-
-/// One entry of [`History::events`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// The module.
-    pub module: Box<[u8]>,
-    /// What happens.
-    pub happening: Happening,
-}
-
-/// What a kernel remembers of modules beside those that it has.
-#[derive(Clone, Debug, Default)]
-pub struct History {
-    /// Everything that happened, oldest first.
-    pub events: Vec<Event>,
-    /// `last_unloaded_module`: name and flags of the last one that was removed.
-    last_unloaded: Option<(Box<[u8]>, String)>,
-    /// `unloaded_tainted_modules`, newest first (LIFE-39).
-    unloaded_tainted: Vec<UnloadedTaint>,
-}
-
-/// `struct mod_unload_taint`
-#[derive(Clone, Debug)]
-struct UnloadedTaint {
-    name: Box<[u8]>,
-    taints: u64,
-    count: u64,
-}
 
 /// A function on the kernel's module notifier chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,77 +27,6 @@ pub struct Notifier {
     pub priority: i32,
 }
 
-impl LoadedModule {
-    /// A module that is live, with nothing known of it but its name.
-    pub fn named(name: &[u8]) -> Self {
-        LoadedModule { name: name.into(), ..LoadedModule::default() }
-    }
-
-    /// `module_refcount` (LIFE-20): 1 while it is being loaded, 0 when nobody uses it, -1 when it is going.
-    pub fn refcount(&self) -> i32 {
-        self.refcnt.saturating_sub(REF_BASE)
-    }
-
-    /// Has it an init function and no exit function, so that only force removes it (LIFE-35)? Exit without init, or
-    /// neither, keeps nobody from removing it (LIFE-31).
-    fn is_permanent(&self) -> bool {
-        self.has_init && !self.has_exit
-    }
-
-    /// `module_flags`: taints and state in parentheses, as an oops lists them; in `/proc/modules` only
-    /// modules with a taint have them.
-    fn flags(&self, show_state: bool) -> String {
-        let state = match self.state {
-            ModuleState::Going if show_state => "-",
-            ModuleState::Coming if show_state => "+",
-            _ => "",
-        };
-        if self.taints == 0 && (!show_state || self.state == ModuleState::Live) {
-            return String::new();
-        }
-        format!("({}{state})", letters(self.taints))
-    }
-
-    /// `try_module_get` (LIFE-21, LIFE-22): takes a reference, unless the module is going.
-    pub fn try_module_get(&mut self) -> bool {
-        let gets = self.state != ModuleState::Going && self.refcnt > 0;
-        if gets {
-            self.refcnt = self.refcnt.saturating_add(1);
-        }
-        gets
-    }
-
-    /// `module_put` (LIFE-21): drops a reference. False, with a warning of the kernel, if there is none.
-    pub fn module_put(&mut self) -> bool {
-        let puts = self.refcnt > 0;
-        if puts {
-            self.refcnt = self.refcnt.saturating_sub(1);
-        }
-        puts
-    }
-}
-
-impl Default for LoadedModule {
-    fn default() -> Self {
-        LoadedModule {
-            name: Box::default(),
-            exports: crate::ExportTable::default(),
-            proprietary: false,
-            listed: false,
-            state: ModuleState::Live,
-            refcnt: REF_BASE,
-            source_list: Vec::new(),
-            target_list: Vec::new(),
-            has_init: false,
-            has_exit: false,
-            taints: 0,
-            base: 0,
-            size: 0,
-            init_size: 0,
-        }
-    }
-}
-
 impl Kernel {
     /// From `add_unformed_module` to `prepare_coming_module`: a module whose load has come so far
     /// enters the list, holds a reference on every module it depends on, and is announced.
@@ -200,30 +34,30 @@ impl Kernel {
         let name = module.name.clone();
         // module_unload_init (LIFE-20): one more reference until init is over.
         let refcnt = REF_BASE.saturating_add(1);
-        self.insert_module(LoadedModule { state: ModuleState::Coming, refcnt, ..module });
+        self.state.insert_module(LoadedModule { state: ModuleState::Coming, refcnt, ..module });
         depends.iter().for_each(|owner| self.ref_module(&name, owner));
         self.notify(&name, ModuleState::Coming);
     }
 
-    /// `ref_module` and `add_module_usage` (LIFE-23, DEP-1, DEP-2): `user` uses `used`.
+    /// `kernel/module/main.c: ref_module` and `add_module_usage` (LIFE-23, DEP-1, DEP-2): `user` uses `used`.
     fn ref_module(&mut self, user: &[u8], used: &[u8]) {
         let unloads = self.config.module_unload;
         // DEP-3: without CONFIG_MODULE_UNLOAD there are neither counts nor edges.
-        let Some(b) = self.module_mut(used).filter(|_| unloads) else { return };
+        let Some(b) = self.state.module_mut(used).filter(|_| unloads) else { return };
         if !b.try_module_get() {
             return;
         }
         b.source_list.insert(0, user.into());
-        if let Some(a) = self.module_mut(user) {
+        if let Some(a) = self.state.module_mut(user) {
             a.target_list.insert(0, used.into());
         }
     }
 
-    /// `module_unload_free`: drops the references that a module holds (DEP-5).
+    /// `kernel/module/main.c: module_unload_free`: drops the references that a module holds (DEP-5).
     fn module_unload_free(&mut self, name: &[u8]) {
-        let targets = self.module_mut(name).map(|m| core::mem::take(&mut m.target_list));
+        let targets = self.state.module_mut(name).map(|m| core::mem::take(&mut m.target_list));
         for target in targets.into_iter().flatten() {
-            if let Some(used) = self.module_mut(&target) {
+            if let Some(used) = self.state.module_mut(&target) {
                 used.module_put();
                 used.source_list.retain(|user| **user != *name);
             }
@@ -238,7 +72,8 @@ impl Kernel {
         self.remove(name);
     }
 
-    /// `do_init_module`: calls init and does what follows (LIFE-10 to LIFE-14). False if the module is not live then.
+    /// `kernel/module/main.c: do_init_module`: calls init and does what follows (LIFE-10 to LIFE-14). False if the
+    /// module is not live then.
     pub fn do_init_module(&mut self, name: &[u8], init: Init, said: &mut Findings) -> bool {
         let mark = said.mark();
         // LIFE-10: a module without init is live at once.
@@ -272,11 +107,11 @@ impl Kernel {
 
     /// LIFE-14: what follows a successful init.
     fn live(&mut self, name: &[u8]) {
-        if let Some(module) = self.module_mut(name) {
+        if let Some(module) = self.state.module_mut(name) {
             module.state = ModuleState::Live;
         }
         self.notify(name, ModuleState::Live);
-        if let Some(module) = self.module_mut(name) {
+        if let Some(module) = self.state.module_mut(name) {
             module.module_put();
             module.init_size = 0;
         }
@@ -285,7 +120,7 @@ impl Kernel {
 
     /// The `fail` path of do_init_module (LIFE-12): exit is not called.
     fn fail_init(&mut self, name: &[u8]) {
-        if let Some(module) = self.module_mut(name) {
+        if let Some(module) = self.state.module_mut(name) {
             module.state = ModuleState::Going;
             module.module_put();
         }
@@ -317,7 +152,8 @@ impl Kernel {
         finding.says("do_init_module: loading module anyway...")
     }
 
-    /// `delete_module` (spec 08 §8.5). `force` is O_TRUNC; O_NONBLOCK says nothing. True if the module is gone.
+    /// `kernel/module/main.c: delete_module` (spec 08 §8.5). `force` is O_TRUNC; O_NONBLOCK says nothing. True if
+    /// the module is gone.
     pub fn delete_module(&mut self, name: &[u8], force: bool, exit: Exit, said: &mut Findings) -> bool {
         let mark = said.mark();
         if let Some(refusal) = self.refuses_to_delete(name, force) {
@@ -329,7 +165,7 @@ impl Kernel {
         if self.module(name).is_some_and(|m| m.is_permanent() || m.refcnt != REF_BASE) {
             let why = format!("{} is removed by force: taint R of the kernel", printed(name));
             let finding = Finding::note("LIFE-36", Severity::Warning, why);
-            said.push(self.taints.add_taint(Taint::ForcedRmmod, finding));
+            said.push(self.state.taints.add_taint(Taint::ForcedRmmod, finding));
         }
         self.try_stop_module(name);
         let has_exit = self.module(name).is_some_and(|m| m.has_exit);
@@ -347,7 +183,7 @@ impl Kernel {
         }
         self.notify(name, ModuleState::Going);
         let flags = self.module(name).map(|m| m.flags(false)).unwrap_or_default();
-        self.history.last_unloaded = Some((name.into(), flags));
+        self.state.history.last_unloaded = Some((name.into(), flags));
         self.free_module(name);
         true
     }
@@ -418,7 +254,7 @@ impl Kernel {
     ) -> Findings {
         let mut said = Findings::new();
         let me = printed(name);
-        match self.module_mut(name).map(change) {
+        match self.state.module_mut(name).map(change) {
             None => said.push(Finding::error("LIFE-32", Errno::ENOENT, format!("no module {me} is loaded"))),
             Some(true) => {}
             Some(false) => said.push(fails(&me)),
@@ -427,9 +263,10 @@ impl Kernel {
         said
     }
 
-    /// `try_stop_module`, once it may (LIFE-30): the loader's own reference goes, unless others stay.
+    /// `kernel/module/main.c: try_stop_module`, once it may (LIFE-30): the loader's own reference goes, unless
+    /// others stay.
     fn try_stop_module(&mut self, name: &[u8]) {
-        if let Some(module) = self.module_mut(name) {
+        if let Some(module) = self.state.module_mut(name) {
             if module.refcnt == REF_BASE {
                 module.refcnt = 0;
             }
@@ -437,20 +274,20 @@ impl Kernel {
         }
     }
 
-    /// `free_module` (LIFE-37).
+    /// `kernel/module/main.c: free_module` (LIFE-37).
     fn free_module(&mut self, name: &[u8]) {
         self.module_unload_free(name);
         self.try_add_tainted_module(name);
         self.remove(name);
     }
 
-    /// `try_add_tainted_module` (LIFE-39).
+    /// `kernel/module/tracking.c: try_add_tainted_module` (LIFE-39).
     fn try_add_tainted_module(&mut self, name: &[u8]) {
         let taints = self.module(name).map_or(0, |m| m.taints);
         if !self.config.module_unload_taint_tracking || taints == 0 {
             return;
         }
-        let list = &mut self.history.unloaded_tainted;
+        let list = &mut self.state.history.unloaded_tainted;
         match list.iter_mut().find(|u| *u.name == *name && u.taints & taints != 0) {
             Some(known) => known.count = known.count.saturating_add(1),
             None => list.insert(0, UnloadedTaint { name: name.into(), taints, count: 1 }),
@@ -458,14 +295,14 @@ impl Kernel {
     }
 
     fn going(&mut self, name: &[u8]) {
-        if let Some(module) = self.module_mut(name) {
+        if let Some(module) = self.state.module_mut(name) {
             module.state = ModuleState::Going;
         }
         self.notify(name, ModuleState::Going);
     }
 
     fn remove(&mut self, name: &[u8]) {
-        self.remove_module(name);
+        self.state.remove_module(name);
         self.happens(name, Happening::Freed);
     }
 
@@ -474,7 +311,7 @@ impl Kernel {
     }
 
     fn happens(&mut self, name: &[u8], happening: Happening) {
-        self.history.events.push(Event { module: name.into(), happening });
+        self.state.history.events.push(Event { module: name.into(), happening });
     }
 
     /// The functions on the module notifier chain, in the order in which they are called, whatever the
@@ -494,7 +331,7 @@ impl Kernel {
             ("trace_module_notify", 1, true),
             ("kprobes_module_callback", 0, true),
             ("module_trace_bprintk_format_notify", 0, true),
-            ("static_call_module_notify", 0, self.machine != Some(elf_layout::elf::EM_AARCH64)),
+            ("static_call_module_notify", 0, self.machine.is_none_or(|m| m.inline_static_calls)),
             // Since v6.4 (7deabd674988) a notifier, before that calls of load_module and free_module.
             ("ddebug_module_notify", 0, config.has(Change::DynamicDebugNotifier)),
             // trace.c
@@ -540,19 +377,19 @@ impl Kernel {
         text
     }
 
-    /// `print_modules`: the lines of an oops that list modules (LIFE-61).
+    /// `kernel/module/main.c: print_modules`: the lines of an oops that list modules (LIFE-61).
     pub fn print_modules(&self) -> String {
         let mut text = String::from("Modules linked in:");
         for module in self.modules().filter(|m| !m.listed) {
             text.push_str(&format!(" {}{}", printed(&module.name), module.flags(true)));
         }
-        if !self.history.unloaded_tainted.is_empty() {
+        if !self.state.history.unloaded_tainted.is_empty() {
             text.push_str("\nUnloaded tainted modules:");
-            for gone in &self.history.unloaded_tainted {
+            for gone in &self.state.history.unloaded_tainted {
                 text.push_str(&format!(" {}({}):{}", printed(&gone.name), letters(gone.taints), gone.count));
             }
         }
-        if let Some((name, flags)) = &self.history.last_unloaded {
+        if let Some((name, flags)) = &self.state.history.last_unloaded {
             // Since v6.1 (6f1dae1d84b6) with its taints.
             let flags = if self.config.has(Change::LastUnloadedTaints) { flags.as_str() } else { "" };
             text.push_str(&format!(" [last unloaded: {}{flags}]", printed(name)));

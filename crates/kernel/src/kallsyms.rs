@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::Error;
+use crate::error::Error;
 use crate::names::NameIndex;
 
 /// Owners in brackets that are not modules.

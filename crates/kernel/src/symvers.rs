@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use crate::Error;
+use crate::error::Error;
 use crate::exports::{Export, Exports};
 
 /// No line has more.

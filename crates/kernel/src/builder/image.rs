@@ -1,0 +1,98 @@
+//! What a kernel image adds to a description.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use kernel_image::KernelImage;
+
+use super::{KernelDescriptionBuilder, Needs, set};
+use crate::error::Error;
+use crate::exports::Export;
+use crate::kallsyms::KernelSymbols;
+use crate::known::{Fact, Found, Known};
+use crate::memory::LinkMemory;
+use crate::types::Types;
+
+impl KernelDescriptionBuilder {
+    /// All that an image tells. `config` is the text of its built-in configuration, if it has one: unpacking that is
+    /// left to the caller.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Image`], if its symbols, its exports or that configuration cannot be read: without them it is of no use.
+    pub fn image(
+        mut self,
+        from: &str,
+        image: KernelImage<'_>,
+        config: Option<Result<Vec<u8>, kernel_image::Error>>,
+        needs: &Needs,
+    ) -> Result<Self, Error> {
+        let e_machine = Some(u64::from(image.machine().e_machine));
+        let told = [
+            (Fact::Release, set(&mut self.release, image.release().map(text))),
+            (Fact::Vermagic, set(&mut self.vermagic, image.vermagic().map(text))),
+            (Fact::Banner, set(&mut self.banner, image.banner().map(text))),
+            (Fact::Machine, set(&mut self.e_machine, e_machine)),
+            (Fact::PageSize, set(&mut self.page_size, image.page_size().map(u64::from))),
+        ];
+        self.note_told(told, &Known::Image);
+        let containers: Vec<String> = image.containers().iter().map(ToString::to_string).collect();
+        let shell = if containers.is_empty() { String::from("no container") } else { containers.join(", ") };
+        self.tell("image", format!("{} in {shell} ({from})", image.format_name()));
+
+        let kallsyms = image.kallsyms().map_err(Clone::clone)?;
+        let symbols = KernelSymbols::of_kernel(kallsyms.iter().map(|s| (s.address, s.kind, s.name)))?;
+        self.tell("symbols", format!("{} in kallsyms tables, {:?}", symbols.len(), kallsyms.layout()));
+        self.symbols = Some(symbols);
+        self.note(Fact::Symbols, Known::Image);
+
+        let exports = image.exports()?;
+        self.tell("exports", format!("{} in __ksymtab, found by {:?}", exports.len(), exports.source()));
+        let all = exports.iter().map(|e| Export {
+            name: e.name,
+            address: Some(e.address),
+            crc: e.crc,
+            gpl_only: e.gpl_only,
+            namespace: e.namespace.unwrap_or_default(),
+        });
+        self.exports = Some(all.collect());
+        self.note(Fact::Exports, Known::Image);
+
+        match image.btf() {
+            Ok(btf) => {
+                self.struct_module_size = btf.struct_size("module");
+                let offset = |member| btf.member("module", member).map(|m| m.offset);
+                self.init_exit = offset("init").zip(offset("exit"));
+                self.types = Types::of(&btf, &needs.types);
+                self.tell("BTF", format!("{} types", btf.len()));
+                self.btf = Some(btf.blob().to_vec());
+                for fact in [Fact::StructModule, Fact::Types, Fact::Btf] {
+                    self.note(fact, Known::Image);
+                }
+            }
+            Err(e) => self.tell("BTF", format!("none: {e}")),
+        }
+        if let Some(config) = config {
+            self.config_text = Some(config?);
+            self.note(Fact::Config, Known::Image);
+            self.tell("configuration", String::from("built in (IKCONFIG)"));
+        }
+        let certificates = image.certificates();
+        self.tell("certificates", format!("{}, found by {:?}", certificates.der.len(), certificates.source));
+        self.certificates = certificates.der.iter().map(|der| der.to_vec()).collect();
+        self.note(Fact::Certificates, Known::Image);
+        self.memory = LinkMemory::Image(Box::new(image.into_owned()));
+        self.note(Fact::Memory, Known::Image);
+        Ok(self)
+    }
+
+    fn tell(&mut self, what: &'static str, how: String) {
+        self.found.push(Found { what, how });
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end_matches('\n').to_string()
+}

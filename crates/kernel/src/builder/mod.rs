@@ -1,0 +1,487 @@
+//! From whatever tells of a kernel to its description.
+
+mod image;
+mod pieces;
+mod records;
+
+use alloc::borrow::ToOwned;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use elf_layout::Coverage;
+
+use elf_layout::{KernelConfig, Machine};
+
+use crate::boot::BootParams;
+use crate::btf::BaseBtf;
+use crate::description::{KernelDescription, newest};
+use crate::error::Error;
+use crate::exports::Exports;
+use crate::kallsyms::KernelSymbols;
+use crate::known::{Fact, Found, Known};
+use crate::memory::{LinkMemory, Part};
+use crate::symvers::Symvers;
+use crate::tables::Tables;
+use crate::types::Types;
+
+/// What later stages read of a kernel beside its symbols: what is taken out of a BTF, and kept of an image in a SPEC.
+#[derive(Clone, Debug)]
+pub struct Needs {
+    /// Structs and members.
+    pub types: Vec<(&'static str, &'static [&'static str])>,
+    /// Memory.
+    pub memory: Vec<Part>,
+}
+
+/// All that is known of a kernel so far. Every image, SPEC and text adds to it, and says where it comes from;
+/// [`KernelDescriptionBuilder::build`] joins them.
+#[derive(Clone, Debug, Default)]
+pub struct KernelDescriptionBuilder {
+    release: Option<String>,
+    /// The release to go by if nothing tells the kernel's own.
+    assumed_release: Option<String>,
+    vermagic: Option<String>,
+    banner: Option<String>,
+    e_machine: Option<u64>,
+    page_size: Option<u64>,
+    struct_module_size: Option<u64>,
+    init_exit: Option<(u64, u64)>,
+    /// Given outright; the texts do not count then.
+    config: Option<KernelConfig>,
+    config_text: Option<Vec<u8>>,
+    /// At link addresses.
+    symbols: Option<KernelSymbols>,
+    live_symbols: Option<KernelSymbols>,
+    exports: Option<Exports>,
+    symvers: Option<Symvers>,
+    memory: LinkMemory,
+    types: Types,
+    certificates: Vec<Vec<u8>>,
+    keyring: Vec<Vec<u8>>,
+    btf: Option<Vec<u8>>,
+    base_btf: Option<BaseBtf>,
+    cmdline: String,
+    found: Vec<Found>,
+    known: BTreeMap<Fact, Known>,
+}
+
+/// Adding what is at hand. `from` names the file or the option that it comes from.
+impl KernelDescriptionBuilder {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        KernelDescriptionBuilder::default()
+    }
+
+    /// Its release (`uname -r`).
+    #[must_use]
+    pub fn release(mut self, from: &str, release: &str) -> Self {
+        self.release = Some(release.to_owned());
+        self.note(Fact::Release, Known::given(from));
+        self
+    }
+
+    /// The release to go by if nothing tells the kernel's own, such as that of the module to be loaded.
+    #[must_use]
+    pub fn assume_release(mut self, release: Option<String>) -> Self {
+        self.assumed_release = release;
+        self
+    }
+
+    /// The string that vermagic is compared with.
+    #[must_use]
+    pub fn vermagic(mut self, from: &str, vermagic: &str) -> Self {
+        self.vermagic = Some(vermagic.to_owned());
+        self.note(Fact::Vermagic, Known::given(from));
+        self
+    }
+
+    /// The `e_machine` of its architecture.
+    #[must_use]
+    pub fn e_machine(mut self, from: &str, e_machine: u16) -> Self {
+        self.e_machine = Some(u64::from(e_machine));
+        self.note(Fact::Machine, Known::given(from));
+        self
+    }
+
+    /// The text of its `.config`.
+    #[must_use]
+    pub fn config_text(mut self, from: &str, text: Vec<u8>) -> Self {
+        self.config_text = Some(text);
+        self.note(Fact::Config, Known::given(from));
+        self.find("configuration", from, "read as text");
+        self
+    }
+
+    /// Its version and configuration outright: what release, vermagic and `.config` tell of them does not count.
+    #[must_use]
+    pub fn config(mut self, from: &str, config: KernelConfig) -> Self {
+        self.config = Some(config);
+        self.note(Fact::Config, Known::given(from));
+        self
+    }
+
+    /// Symbols at link addresses, such as those of System.map.
+    #[must_use]
+    pub fn symbols(mut self, from: &str, symbols: impl Into<Option<KernelSymbols>>) -> Self {
+        if let Some(symbols) = symbols.into() {
+            self.symbols = Some(symbols);
+            self.note(Fact::Symbols, Known::given(from));
+            self.find("symbols", from, "System.map");
+        }
+        self
+    }
+
+    /// Symbols of the running kernel, with its modules: `/proc/kallsyms`, or System.map of a kernel that does not move.
+    #[must_use]
+    pub fn live_symbols(mut self, from: &str, symbols: impl Into<Option<KernelSymbols>>) -> Self {
+        if let Some(symbols) = symbols.into() {
+            self.live_symbols = Some(symbols);
+            self.note(Fact::Symbols, Known::given(from));
+            self.find("symbols of the running kernel", from, "read as text");
+        }
+        self
+    }
+
+    /// Module.symvers.
+    #[must_use]
+    pub fn symvers(mut self, from: &str, symvers: impl Into<Option<Symvers>>) -> Self {
+        if let Some(symvers) = symvers.into() {
+            self.symvers = Some(symvers);
+            self.known.entry(Fact::Exports).or_insert_with(|| Known::given(from));
+            self.note(Fact::NotLoaded, Known::given(from));
+            self.find("Module.symvers", from, "read as text");
+        }
+        self
+    }
+
+    /// Certificates beside those built in, each as DER.
+    #[must_use]
+    pub fn keyring(mut self, from: &str, certificates: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        self.keyring.extend(certificates);
+        self.note(Fact::Keyring, Known::given(from));
+        self
+    }
+
+    /// The layout of its types.
+    #[must_use]
+    pub fn types(mut self, from: &str, types: Types) -> Self {
+        self.types = types;
+        self.note(Fact::Types, Known::given(from));
+        self
+    }
+
+    /// What BTF of modules refers to.
+    #[must_use]
+    pub fn base_btf(mut self, from: &str, btf: impl Into<Option<BaseBtf>>) -> Self {
+        if let Some(btf) = btf.into() {
+            self.base_btf = Some(btf);
+            self.note(Fact::Btf, Known::given(from));
+        }
+        self
+    }
+
+    /// Its command line.
+    #[must_use]
+    pub fn cmdline(mut self, from: &str, cmdline: &str) -> Self {
+        self.cmdline = cmdline.to_owned();
+        self.note(Fact::Cmdline, Known::given(from));
+        self
+    }
+
+    /// Says that something was looked at, and what came of it.
+    #[must_use]
+    pub fn found_nothing(mut self, what: &'static str, from: &str, how: &str) -> Self {
+        self.find(what, from, how);
+        self
+    }
+
+    fn find(&mut self, what: &'static str, from: &str, how: &str) {
+        self.found.push(Found { what, how: format!("{how} ({from})") });
+    }
+
+    fn note(&mut self, fact: Fact, known: Known) {
+        self.known.insert(fact, known);
+    }
+
+    /// Notes how those facts are known that were told.
+    fn note_told(&mut self, facts: impl IntoIterator<Item = (Fact, bool)>, known: &Known) {
+        let told = facts.into_iter().filter(|(_, told)| *told);
+        self.known.extend(told.map(|(fact, _)| (fact, known.clone())));
+    }
+}
+
+/// Sets what is told and leaves what is not. Was it told?
+fn set<T>(slot: &mut Option<T>, value: Option<T>) -> bool {
+    let told = value.is_some();
+    if told {
+        *slot = value;
+    }
+    told
+}
+
+/// What is there so far.
+impl KernelDescriptionBuilder {
+    /// Is there anything to load a module into?
+    pub fn is_empty(&self) -> bool {
+        self.symbols.is_none()
+            && self.live_symbols.is_none()
+            && self.exports.is_none()
+            && self.symvers.is_none()
+    }
+
+    /// What came from where, in the order in which it was found.
+    pub fn found(&self) -> &[Found] {
+        &self.found
+    }
+
+    /// The release, unless it is only assumed.
+    pub fn own_release(&self) -> Option<&str> {
+        self.release.as_deref()
+    }
+
+    /// The string that vermagic is compared with.
+    pub fn own_vermagic(&self) -> Option<&str> {
+        self.vermagic.as_deref()
+    }
+
+    /// `Linux version ...`
+    pub fn banner(&self) -> Option<&str> {
+        self.banner.as_deref()
+    }
+
+    /// PAGE_SIZE in bytes, if more than the configuration tells it.
+    pub fn page_size(&self) -> Option<u64> {
+        self.page_size
+    }
+
+    /// `sizeof(struct module)` in bytes, and the byte offsets of `init` and `exit` in it.
+    pub fn struct_module(&self) -> (Option<u64>, Option<(u64, u64)>) {
+        (self.struct_module_size, self.init_exit)
+    }
+
+    /// Symbols at link addresses.
+    pub fn link_symbols(&self) -> Option<&KernelSymbols> {
+        self.symbols.as_ref()
+    }
+
+    /// The kernel's own exports at link addresses, as its image has them.
+    pub fn own_exports(&self) -> Option<&Exports> {
+        self.exports.as_ref()
+    }
+
+    /// Is there the text of a `.config`?
+    pub fn has_config_text(&self) -> bool {
+        self.config_text.is_some()
+    }
+
+    /// The certificates that are built in, each as DER.
+    pub fn certificates(&self) -> &[Vec<u8>] {
+        &self.certificates
+    }
+
+    /// The machine that an image or a SPEC names, among those known; `None` if there is neither.
+    pub fn machine_told(&self, known: &[&'static Machine]) -> Result<Option<&'static Machine>, Error> {
+        self.e_machine.map(|number| pieces::machine_of_number(number, known)).transpose()
+    }
+}
+
+impl KernelDescriptionBuilder {
+    /// Joins everything. `known` are the machines that a kernel may be for.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::UnknownMachine`]: an image, SPEC, `.config` or symbol table is of a machine that is not among `known`.
+    /// - [`Error::TwoKernels`]: two pieces do not belong together.
+    pub fn build(mut self, known: &[&'static Machine]) -> Result<KernelDescription, Error> {
+        let machine = self.machine(known)?;
+        self.is_one_kernel()?;
+        if self.release.is_none() && self.assumed_release.is_some() {
+            self.note(Fact::Release, Known::Assumed);
+        }
+        let release = self.release.take().or(self.assumed_release.take()).unwrap_or_default();
+        let of_config = self.known.entry(Fact::Config).or_insert(Known::Assumed).clone();
+        self.known.entry(Fact::PageSize).or_insert(of_config);
+        let mut config = self.join_config(&release, known);
+        let slide = self.slide()?;
+        for fact in [Fact::Slide, Fact::Cmdline] {
+            self.known.entry(fact).or_insert(Known::Assumed);
+        }
+        let symbols = self.live_symbols.take().or(self.symbols.take());
+        if let Some(symbols) = symbols.as_ref().filter(|_| config.kallsyms_all.is_none()) {
+            // KSYM-10
+            config.kallsyms_all = Some(symbols.has_local_data());
+        }
+        let symbols = symbols.unwrap_or_default();
+        let of_blob = || kernel_image::Btf::parse(self.btf.as_deref()?).ok().map(|btf| BaseBtf::of(&btf));
+        let btf = self.base_btf.take().or_else(of_blob);
+        Ok(KernelDescription {
+            release,
+            vermagic: self.vermagic.map(String::into_bytes),
+            banner: self.banner,
+            config,
+            machine,
+            tables: Tables::join(&symbols, self.exports, self.symvers),
+            symbols: Arc::new(symbols),
+            certificates: self.certificates,
+            keyring: self.keyring,
+            btf: btf.map(Arc::new),
+            types: Arc::new(self.types),
+            memory: Arc::new(self.memory),
+            slide,
+            boot: BootParams::parse(&self.cmdline),
+            cmdline: self.cmdline,
+            found: self.found,
+            known: self.known,
+        })
+    }
+
+    /// How far what kmodld says of such a kernel is known to be right.
+    pub fn coverage(&self, known: &[&Machine]) -> Coverage {
+        let release = self.release.as_deref().or(self.assumed_release.as_deref()).unwrap_or_default();
+        Coverage::of(&self.join_config(release, known))
+    }
+
+    /// Version and configuration, by all that tells of them. The last one to tell a fact counts.
+    fn join_config(&self, release: &str, known: &[&Machine]) -> KernelConfig {
+        let mut config = match &self.config {
+            Some(config) => config.clone(),
+            None => self.config_of_texts(release, known),
+        };
+        config.page_size = self.page_size.unwrap_or(config.page_size);
+        config.struct_module_size = self.struct_module_size.or(config.struct_module_size);
+        config.struct_module_init_exit = self.init_exit.or(config.struct_module_init_exit);
+        config
+    }
+
+    fn config_of_texts(&self, release: &str, known: &[&Machine]) -> KernelConfig {
+        let mut config = KernelConfig::of_release(release, known).unwrap_or_else(newest);
+        if let Some(vermagic) = &self.vermagic {
+            config.apply_vermagic(vermagic.as_bytes());
+        }
+        if let Some(text) = &self.config_text {
+            config.apply(text, known);
+        }
+        // Module.symvers of a kernel without CONFIG_MODVERSIONS: every CRC is zero.
+        let has_no_crcs = |symvers: &Symvers| symvers.exports().iter().all(|e| e.crc == Some(0));
+        if self.vermagic.is_none()
+            && self.config_text.is_none()
+            && self.symvers.as_ref().is_some_and(has_no_crcs)
+        {
+            config.modversions = false;
+        }
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+
+    static TOY: Machine = Machine {
+        name: "toy",
+        e_machine: 0x1234,
+        source_arch: "toys",
+        debian_arch: "toy",
+        vermagic_word: "",
+        text_addresses: 0xffff_8000..=0xffff_8fff,
+        page_sizes: &[],
+        inline_static_calls: false,
+        asks_for_retpoline: false,
+        cpu_capabilities: None,
+    };
+    const KNOWN: &[&Machine] = &[&TOY];
+
+    fn symbols(text: &str) -> KernelSymbols {
+        KernelSymbols::parse(text.as_bytes()).unwrap()
+    }
+
+    fn config(arch: &str) -> Vec<u8> {
+        format!("#\n# Linux/{arch} 6.1.176 Kernel Configuration\n#\nCONFIG_SMP=y\n").into_bytes()
+    }
+
+    #[test]
+    fn a_machine_that_is_not_known_is_an_error() {
+        let builder = KernelDescriptionBuilder::new;
+        let said = |builder: KernelDescriptionBuilder| builder.build(KNOWN).unwrap_err().to_string();
+        let mut spec = crate::Records::default();
+        spec.set("machine", "243");
+        for (builder, want) in [
+            (builder().e_machine("a", 243), "a kernel for ELF machine 243: kmodld knows toy"),
+            (builder().records("a", &spec).unwrap(), "a kernel for ELF machine 243: kmodld knows toy"),
+            (builder().config_text("a", config("other")), "a configuration for other: kmodld knows toy"),
+            (
+                builder().symbols("a", symbols("ffffffff80000000 T _text\n")),
+                "a symbol table for a machine with kernel code at 0xffffffff80000000: kmodld knows toy",
+            ),
+            (
+                builder().live_symbols("a", symbols("c000000000000000 T _text\n")),
+                "a symbol table for a machine with kernel code at 0xc000000000000000: kmodld knows toy",
+            ),
+        ] {
+            assert_eq!(said(builder), want);
+        }
+    }
+
+    #[test]
+    fn the_machine_is_that_of_whatever_tells_it() {
+        let text = || symbols("ffff800000080000 T _text\n");
+        let machine = |builder: KernelDescriptionBuilder| {
+            let kernel = builder.build(KNOWN).unwrap();
+            (kernel.machine.map(|m| m.name), kernel.known(Fact::Machine).cloned())
+        };
+        let new = KernelDescriptionBuilder::new;
+        let toy = |by: &str| (Some("toy"), Some(Known::given(by)));
+        assert_eq!(machine(new().e_machine("number", 0x1234).symbols("map", text())), toy("number"));
+        assert_eq!(
+            machine(new().config_text(".config", config("toys")).symbols("map", text())),
+            toy(".config")
+        );
+        assert_eq!(machine(new().symbols("map", text())), toy("map"));
+        assert_eq!(machine(new().live_symbols("kallsyms", text())), toy("kallsyms"));
+        assert_eq!(machine(new().symbols("map", symbols("1000 T f\n"))), (None, None), "the lower half");
+        assert_eq!(machine(new().config_text("config", b"CONFIG_SMP=y\n".to_vec())), (None, None));
+    }
+
+    #[test]
+    fn how_each_fact_is_known() {
+        let kernel = KernelDescriptionBuilder::new()
+            .assume_release(Some(String::from("6.1.0")))
+            .symbols("System.map", symbols("ffff800000080000 T _text\n"))
+            .build(KNOWN)
+            .unwrap();
+        assert_eq!(kernel.release, "6.1.0");
+        for (fact, want) in [
+            (Fact::Release, Some(Known::Assumed)),
+            (Fact::Config, Some(Known::Assumed)),
+            (Fact::PageSize, Some(Known::Assumed)),
+            (Fact::Symbols, Some(Known::given("System.map"))),
+            (Fact::Slide, Some(Known::Assumed)),
+            (Fact::Cmdline, Some(Known::Assumed)),
+            (Fact::Exports, None),
+            (Fact::Btf, None),
+        ] {
+            assert_eq!(kernel.known(fact).cloned(), want, "{fact:?}");
+        }
+        assert!(kernel.is_described());
+        let kernel = KernelDescriptionBuilder::new()
+            .release("tree", "6.12.0")
+            .assume_release(Some(String::from("6.1.0")))
+            .config_text("config", config("toys"))
+            .cmdline("--cmdline", "module.sig_enforce")
+            .build(KNOWN)
+            .unwrap();
+        assert_eq!(
+            (&*kernel.release, kernel.config.version().minor),
+            ("6.12.0", 1),
+            "the configuration has the last word"
+        );
+        assert_eq!(kernel.known(Fact::Release), Some(&Known::given("tree")));
+        assert_eq!(kernel.known(Fact::PageSize), Some(&Known::given("config")));
+        assert_eq!(kernel.known(Fact::Cmdline), Some(&Known::given("--cmdline")));
+        assert!(kernel.boot.sig_enforce && !kernel.is_described());
+    }
+}

@@ -1,0 +1,181 @@
+//! Do the pieces of a description belong together: machine, slide, CRCs.
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use elf_layout::Machine;
+use hashbrown::HashMap;
+
+use super::KernelDescriptionBuilder;
+use crate::error::Error;
+use crate::exports::Export;
+use crate::kallsyms::KernelSymbols;
+use crate::known::Fact;
+
+impl KernelDescriptionBuilder {
+    /// The machine that all pieces agree on; `None` if none of them tells it.
+    pub(super) fn machine(&mut self, known: &[&'static Machine]) -> Result<Option<&'static Machine>, Error> {
+        let of_config = self.config_text.as_deref().map(|text| machine_of_config(text, known));
+        let of_config = of_config.transpose()?.flatten();
+        let of_symbols = |symbols: Option<&KernelSymbols>| {
+            symbols.map(|symbols| machine_of_symbols(symbols, known)).transpose().map(Option::flatten)
+        };
+        let of_live = of_symbols(self.live_symbols.as_ref())?;
+        let told = self.machine_told(known)?;
+        let machines =
+            [("the kernel image", told), ("the configuration", of_config), ("the symbol table", of_live)];
+        let mut told_by = machines.iter().filter_map(|(what, machine)| Some((what, (*machine)?)));
+        if let Some((first, machine)) = told_by.next()
+            && let Some((other, another)) = told_by.find(|(_, m)| *m != machine)
+        {
+            let (is, differs) = (machine.name, another.name);
+            return Err(Error::TwoKernels(format!("{first} is of {is}, {other} of {differs}")));
+        }
+        if told.is_some() {
+            return Ok(told);
+        }
+        let (machine, told_by) = match of_config {
+            Some(_) => (of_config, Fact::Config),
+            None if self.live_symbols.is_some() => (of_live, Fact::Symbols),
+            None => (of_symbols(self.symbols.as_ref())?, Fact::Symbols),
+        };
+        // By the same file or option that gave the text.
+        if let Some(by) = self.known.get(&told_by).filter(|_| machine.is_some()).cloned() {
+            self.known.insert(Fact::Machine, by);
+        }
+        Ok(machine)
+    }
+
+    /// Are Module.symvers and the image of one kernel? Their CRCs tell.
+    pub(super) fn is_one_kernel(&self) -> Result<(), Error> {
+        let (Some(exports), Some(symvers)) = (&self.exports, &self.symvers) else { return Ok(()) };
+        let crcs: HashMap<&[u8], u32, foldhash::fast::RandomState> =
+            exports.iter().filter_map(|e| Some((e.name, e.crc.filter(|crc| *crc != 0)?))).collect();
+        let pair = |e: Export<'_>| Some((*crcs.get(e.name)?, e.crc.filter(|crc| *crc != 0)?));
+        let own = symvers.exporters().filter(|e| e.module().is_none());
+        let own = own.flat_map(|e| symvers.exports().part(e.positions));
+        let both: Vec<(u32, u32)> = own.filter_map(pair).collect();
+        let differ = both.iter().filter(|(found, told)| found != told).count();
+        // A few may: a Module.symvers of a neighbouring build still tells which module exports what.
+        if differ > both.len() / 2 {
+            let both = both.len();
+            return Err(Error::TwoKernels(format!(
+                "{differ} of {both} exports have other CRCs in Module.symvers than in the kernel image"
+            )));
+        }
+        Ok(())
+    }
+
+    /// How far the kernel runs from its link addresses (KSYM-30); the exports of its image move so far.
+    pub(super) fn slide(&mut self) -> Result<u64, Error> {
+        let (Some(link), Some(live)) = (&self.symbols, &self.live_symbols) else { return Ok(0) };
+        let slide = slide(link, live)?;
+        if let Some(by) = self.known.get(&Fact::Symbols).cloned() {
+            self.known.insert(Fact::Slide, by);
+        }
+        if let Some(all) = &mut self.exports {
+            all.set_addresses(0..all.len(), |e| e.address.map(|a| slid(a, slide)));
+        }
+        Ok(slide)
+    }
+}
+
+fn unknown(what: &'static str, machine: String, known: &[&'static Machine]) -> Error {
+    let known: Vec<&str> = known.iter().map(|machine| machine.name).collect();
+    Error::UnknownMachine { what, machine, known: known.join(", ") }
+}
+
+/// The machine of an `e_machine`.
+pub(super) fn machine_of_number(number: u64, known: &[&'static Machine]) -> Result<&'static Machine, Error> {
+    let found = u16::try_from(number).ok().and_then(|number| Machine::find(known, number));
+    found.ok_or_else(|| unknown("a kernel", format!("ELF machine {number}"), known))
+}
+
+/// The machine that the first lines of a `.config` name (`# Linux/ARCH 6.1.176 Kernel Configuration`); `None`
+/// if they name none.
+fn machine_of_config(config: &[u8], known: &[&'static Machine]) -> Result<Option<&'static Machine>, Error> {
+    let head = String::from_utf8_lossy(config.get(..512.min(config.len())).unwrap_or_default()).into_owned();
+    let named = known.iter().find(|machine| head.contains(&format!("# Linux/{} ", machine.source_arch)));
+    if let Some(machine) = named {
+        return Ok(Some(machine));
+    }
+    let other = head.lines().find_map(|line| {
+        let (arch, rest) = line.strip_prefix("# Linux/")?.split_once(' ')?;
+        rest.ends_with(" Kernel Configuration").then(|| arch.to_owned())
+    });
+    other.map_or(Ok(None), |arch| Err(unknown("a configuration", arch, known)))
+}
+
+/// The machine by where the kernel's first function lies; `None` if it lies in the lower half of the address space,
+/// which tells nothing.
+fn machine_of_symbols(
+    symbols: &KernelSymbols,
+    known: &[&'static Machine],
+) -> Result<Option<&'static Machine>, Error> {
+    let text = symbols.iter().find(|s| matches!(s.kind, b'T' | b't') && s.module.is_none());
+    let Some(text) = text.map(|s| s.address) else { return Ok(None) };
+    let upper_half = u32::try_from(text >> 32).unwrap_or(u32::MAX);
+    match known.iter().find(|machine| machine.text_addresses.contains(&upper_half)) {
+        Some(machine) => Ok(Some(machine)),
+        None if text >> 63 == 1 => {
+            Err(unknown("a symbol table", format!("a machine with kernel code at {text:#x}"), known))
+        }
+        None => Ok(None),
+    }
+}
+
+/// Only addresses of the upper half move with the kernel; per-cpu offsets and constants do not (KSYM-31).
+fn slid(address: u64, slide: u64) -> u64 {
+    if address >> 63 == 1 { address.wrapping_add(slide) } else { address }
+}
+
+/// How far the running kernel lies from its link addresses (KSYM-30). Every symbol that both have
+/// once must lie that far, else they are two kernels.
+fn slide(link: &KernelSymbols, live: &KernelSymbols) -> Result<u64, Error> {
+    let mut slide = None;
+    let (mut compared, mut elsewhere) = (0u64, 0u64);
+    let text = link.iter().filter(|s| matches!(s.kind, b'T' | b't') && s.address >> 63 == 1);
+    for symbol in text {
+        let once = link.unique(symbol.name).is_some();
+        let Some(here) = live.unique(symbol.name).filter(|s| once && s.module.is_none()) else { continue };
+        let distance = here.address.wrapping_sub(symbol.address);
+        compared = compared.saturating_add(1);
+        if *slide.get_or_insert(distance) != distance {
+            elsewhere = elsewhere.saturating_add(1);
+        }
+    }
+    match slide {
+        None => Err(Error::TwoKernels("no symbol of the kernel image is in this symbol table".to_string())),
+        Some(_) if elsewhere != 0 => {
+            let what = "of the functions that the kernel image and this symbol table have in common do not lie equally far apart";
+            Err(Error::TwoKernels(format!("{elsewhere} of {compared} {what}")))
+        }
+        Some(slide) => Ok(slide),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn symbols(text: &str) -> KernelSymbols {
+        KernelSymbols::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn ksym_30_slide_and_two_kernels() {
+        let link = symbols(
+            "0000000000001000 A percpu\nffffffff81000000 T _text\nffffffff81000100 t f\nffffffff81000200 T g\n",
+        );
+        let live = symbols(
+            "0000000000001000 A percpu\nffffffff9a000000 T _text\nffffffff9a000100 t f\nffffffff9a000200 T g\n",
+        );
+        assert_eq!(slide(&link, &live), Ok(0x1900_0000), "KSYM-30");
+        assert_eq!(slid(0x1000, 0x1900_0000), 0x1000, "KSYM-31: per-cpu offsets stay");
+        let other = symbols("ffffffff9a000000 T _text\nffffffff9a000110 t f\nffffffff9a000200 T g\n");
+        assert!(slide(&link, &other).unwrap_err().to_string().contains("1 of 3"), "a mismatch is detected");
+        assert!(slide(&link, &symbols("ffffffff9a000000 T nothing\n")).is_err());
+    }
+}

@@ -1,0 +1,146 @@
+//! A description as the records of a SPEC (`docs/spec-file.md`).
+
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec;
+
+use super::{KernelDescriptionBuilder, Needs, set};
+use crate::error::Error;
+use crate::kallsyms::KernelSymbols;
+use crate::known::{Fact, Known};
+use crate::memory::LinkMemory;
+use crate::spec::{
+    Records, exports_text, kallsyms_text, memory_text, parse_exports, parse_memory, symvers_text,
+};
+use crate::symvers::Symvers;
+use crate::types::Types;
+
+/// Records that begin so hold a certificate each.
+const CERTIFICATE: &str = "certificate-";
+
+impl KernelDescriptionBuilder {
+    /// All that a SPEC tells.
+    ///
+    /// # Errors
+    ///
+    /// That of the record that is malformed.
+    pub fn records(mut self, from: &str, records: &Records) -> Result<Self, Error> {
+        let number = |name| records.number(name);
+        let page_size = number("page-size").filter(|size| size.is_power_of_two());
+        let symbols = records.get("kallsyms").map(KernelSymbols::parse).transpose()?;
+        let symvers = records.get("symvers").map(Symvers::parse).transpose()?;
+        let memory = records.text("memory");
+        let memory = memory.map(|text| parse_memory(&text).ok_or(Error::Record("memory"))).transpose()?;
+        let exports = records.get("exports");
+        let exports = exports.map(|text| parse_exports(text).ok_or(Error::Record("exports"))).transpose()?;
+        let mut told = vec![
+            (Fact::Release, set(&mut self.release, records.text("release"))),
+            (Fact::Vermagic, set(&mut self.vermagic, records.text("vermagic"))),
+            (Fact::Banner, set(&mut self.banner, records.text("banner"))),
+            (Fact::Machine, set(&mut self.e_machine, number("machine"))),
+            (Fact::PageSize, set(&mut self.page_size, page_size)),
+            (Fact::StructModule, set(&mut self.struct_module_size, number("struct-module-size"))),
+            (Fact::Config, set(&mut self.config_text, records.get("config").map(<[u8]>::to_vec))),
+            (Fact::Symbols, set(&mut self.symbols, symbols)),
+            (Fact::Exports, exports.is_some() || symvers.is_some()),
+            (Fact::NotLoaded, set(&mut self.symvers, symvers)),
+            (Fact::Btf, set(&mut self.btf, records.get("btf").map(<[u8]>::to_vec))),
+        ];
+        set(&mut self.init_exit, number("struct-module-init").zip(number("struct-module-exit")));
+        set(&mut self.exports, exports);
+        if let Some(text) = records.text("types") {
+            self.types = Types::parse(&text);
+            told.push((Fact::Types, true));
+        }
+        if let Some(pieces) = memory {
+            self.memory = LinkMemory::Pieces(pieces);
+            told.push((Fact::Memory, true));
+        }
+        let certificates = self.certificates.len();
+        self.certificates.extend(records.all(CERTIFICATE).map(<[u8]>::to_vec));
+        told.push((Fact::Certificates, self.certificates.len() != certificates));
+        self.note_told(told, &Known::given(from));
+        self.find("everything", from, "read from a SPEC");
+        Ok(self)
+    }
+
+    /// The records of a SPEC that keeps all of this, and as much of the kernel's memory as is needed.
+    pub fn to_records(&self, needs: &Needs) -> Records {
+        let mut records = Records::default();
+        let texts = [("release", &self.release), ("vermagic", &self.vermagic), ("banner", &self.banner)];
+        for (name, text) in texts {
+            text.iter().for_each(|text| records.set(name, text.as_str()));
+        }
+        let (init, exit) = self.init_exit.unzip();
+        let numbers = [
+            ("machine", self.e_machine),
+            ("page-size", self.page_size),
+            ("struct-module-size", self.struct_module_size),
+            ("struct-module-init", init),
+            ("struct-module-exit", exit),
+        ];
+        for (name, number) in numbers {
+            number.iter().for_each(|number| records.set(name, number.to_string()));
+        }
+        self.config_text.iter().for_each(|config| records.set("config", config.as_slice()));
+        self.symbols.iter().for_each(|symbols| records.set("kallsyms", kallsyms_text(symbols)));
+        self.exports.iter().for_each(|exports| records.set("exports", exports_text(exports)));
+        self.symvers.iter().for_each(|symvers| records.set("symvers", symvers_text(symvers)));
+        if !self.types.is_empty() {
+            records.set("types", self.types.to_text());
+        }
+        if let (Some(symbols), Some(exports)) = (&self.symbols, &self.exports) {
+            let pieces = self.memory.pieces(&needs.memory, symbols, exports);
+            if !pieces.is_empty() {
+                records.set("memory", memory_text(&pieces));
+            }
+        }
+        self.btf.iter().for_each(|btf| records.set("btf", btf.as_slice()));
+        for (n, der) in self.certificates.iter().enumerate() {
+            records.set(&format!("{CERTIFICATE}{n:04}"), der.as_slice());
+        }
+        records
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::exports::{Export, Exports};
+
+    const NEEDS: Needs = Needs { types: Vec::new(), memory: Vec::new() };
+
+    #[test]
+    fn a_description_survives_its_spec() {
+        let export = |(name, crc, gpl_only, namespace)| Export {
+            name,
+            address: Some(0xffff_ffff_8100_0000),
+            crc,
+            gpl_only,
+            namespace,
+        };
+        let exports = [(&b"a"[..], Some(7), true, &b"NS"[..]), (b"b", None, false, b"")];
+        let exports: Exports = exports.into_iter().map(export).collect();
+        let builder = KernelDescriptionBuilder {
+            release: Some("6.12.0".into()),
+            page_size: Some(4096),
+            init_exit: Some((0x138, 0x4b0)),
+            symbols: Some(KernelSymbols::parse(b"ffffffff81000000 T _text\n").unwrap()),
+            exports: Some(exports),
+            ..KernelDescriptionBuilder::default()
+        };
+        let records = builder.to_records(&NEEDS);
+        let read = KernelDescriptionBuilder::new().records("x", &records).unwrap();
+        assert_eq!(read.exports, builder.exports);
+        assert_eq!(
+            (read.release.as_deref(), read.page_size, read.init_exit),
+            (Some("6.12.0"), Some(4096), Some((0x138, 0x4b0)))
+        );
+        assert_eq!(read.symbols.as_ref().unwrap().address("_text"), Some(0xffff_ffff_8100_0000));
+        assert_eq!(read.to_records(&NEEDS), records);
+        assert_eq!(read.known.get(&Fact::Release), Some(&Known::given("x")));
+        assert_eq!(read.known.get(&Fact::Config), None);
+    }
+}

@@ -1,0 +1,56 @@
+//! The kernel that modules are loaded into: what is known of it, and what loading changes of it (spec 08, 09).
+//! By which rule a module is taken is left to `symres`, `reloc` and `finalize`.
+//!
+//! - [`KernelDescriptionBuilder`] joins whatever tells of a kernel, an image, a SPEC, or the texts that [`kallsyms`]
+//!   and [`symvers`] read, into a [`KernelDescription`]: facts that do not change, and how each is [`Known`].
+//! - [`KernelState`] is what does change: modules, their addresses, taints, history, live memory.
+//! - [`Kernel`] is both: what a module is loaded into. [`lifecycle`] is what happens to its module list as
+//!   modules come and go.
+#![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+
+extern crate alloc;
+
+pub mod boot;
+pub mod btf;
+pub mod builder;
+pub mod description;
+pub mod error;
+pub mod exports;
+pub mod history;
+pub mod kallsyms;
+mod kernel;
+pub mod known;
+pub mod lifecycle;
+pub mod memory;
+pub mod module;
+pub mod names;
+pub mod running;
+pub mod space;
+pub mod spec;
+pub mod state;
+pub mod symvers;
+mod tables;
+pub mod taint;
+pub mod types;
+
+pub use boot::BootParams;
+pub use btf::{BaseBtf, BtfType};
+pub use builder::{KernelDescriptionBuilder, Needs};
+pub use description::{KernelDescription, NotLoaded, newest};
+pub use error::Error;
+pub use exports::{Export, ExportTable, Exports};
+pub use history::{Event, Exit, Happening, Init};
+pub use kallsyms::{KernelSymbol, KernelSymbols};
+pub use kernel::{Kernel, Owner};
+pub use known::{Fact, Found, Known};
+pub use lifecycle::Notifier;
+pub use memory::{LinkMemory, Part, Piece};
+pub use module::{LoadedModule, ModuleState};
+pub use running::RunningKernel;
+pub use spec::Records;
+pub use state::KernelState;
+pub use symvers::Symvers;
+pub use taint::{Taint, Taints};
+pub use types::{Member, Types};

@@ -1,0 +1,186 @@
+//! What patching reads of a kernel: symbols, memory, capabilities, types. What is not known is `None`.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Debug;
+
+use crate::kernel::Kernel;
+use crate::memory::{LinkMemory, Piece};
+use crate::types::Member;
+
+/// The running kernel, as far as patching reads it. What it does not know is `None`; a step then leaves
+/// the site as it was compiled and says so (`Record::unknown`).
+pub trait RunningKernel: Debug + Sync {
+    /// Address of the kernel's own symbol of that name; `None` too if several have it.
+    fn symbol(&self, name: &str) -> Option<u64>;
+
+    /// Addresses of the kernel's own symbols whose names begin so, in any order; names may share one.
+    fn symbols_with(&self, prefix: &str) -> Vec<u64>;
+
+    /// Fills `out` with the kernel's memory at `address`; false if not every byte of it is known. Pointers
+    /// that come from a kernel image are those before KASLR: read them with [`RunningKernel::pointer`].
+    fn read(&self, address: u64, out: &mut [u8]) -> bool;
+
+    /// The pointer at `address`.
+    fn pointer(&self, address: u64) -> Option<u64>;
+
+    /// Has the system the capability of that number? The architecture gives the number its meaning: a bit of
+    /// `boot_cpu_data`, or a line of cpucaps.
+    fn capability(&self, number: u32) -> Option<bool>;
+
+    /// The errata of its CPUs that somebody named.
+    fn errata(&self) -> &[String] {
+        &[]
+    }
+
+    /// Number of CPUs found at boot.
+    fn cpus(&self) -> Option<u32>;
+
+    /// The kernel's command line.
+    fn cmdline(&self) -> &str;
+
+    /// A member of a struct by the kernel's BTF, dots between the names of `path`. Only what is
+    /// listed can be asked for (`Architecture::kernel_types`), so that it can be kept apart from the BTF.
+    fn member(&self, of: &str, path: &str) -> Option<Member>;
+
+    /// `sizeof` a struct by the kernel's BTF; it is listed likewise.
+    fn struct_size(&self, of: &str) -> Option<u64>;
+}
+
+/// A kernel of which nothing is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unknown;
+
+impl RunningKernel for Unknown {
+    fn symbol(&self, _: &str) -> Option<u64> {
+        None
+    }
+
+    fn symbols_with(&self, _: &str) -> Vec<u64> {
+        Vec::new()
+    }
+
+    fn read(&self, _: u64, _: &mut [u8]) -> bool {
+        false
+    }
+
+    fn pointer(&self, _: u64) -> Option<u64> {
+        None
+    }
+
+    fn capability(&self, _: u32) -> Option<bool> {
+        None
+    }
+
+    fn cpus(&self) -> Option<u32> {
+        None
+    }
+
+    fn cmdline(&self) -> &str {
+        ""
+    }
+
+    fn member(&self, _: &str, _: &str) -> Option<Member> {
+        None
+    }
+
+    fn struct_size(&self, _: &str) -> Option<u64> {
+        None
+    }
+}
+
+/// Kernel memory that a [`RunningKernel`] without a whole image has to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// From one symbol up to another.
+    Between(&'static str, &'static str),
+    /// What a symbol names, up to the next one.
+    Object(&'static str),
+    /// So many bytes at each symbol whose name begins so.
+    Prefix(&'static str, u64),
+    /// So many bytes at each export that is no function.
+    ExportedData(u64),
+}
+
+impl RunningKernel for Kernel {
+    fn symbol(&self, name: &str) -> Option<u64> {
+        self.symbols.address(name)
+    }
+
+    fn symbols_with(&self, prefix: &str) -> Vec<u64> {
+        let own = self.symbols.iter().filter(|s| s.module.is_none());
+        own.filter(|s| s.name.starts_with(prefix.as_bytes())).map(|s| s.address).collect()
+    }
+
+    fn read(&self, address: u64, out: &mut [u8]) -> bool {
+        Piece::read_any(&self.state.live, address, out) || self.read_initial(address, out)
+    }
+
+    fn pointer(&self, address: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        if Piece::read_any(&self.state.live, address, &mut bytes) {
+            return Some(u64::from_le_bytes(bytes));
+        }
+        let known = self.read_initial(address, &mut bytes);
+        let value = u64::from_le_bytes(bytes);
+        // Only addresses of the kernel move with it; constants do not.
+        known.then(|| if value >> 63 == 1 { value.wrapping_add(self.slide) } else { value })
+    }
+
+    fn capability(&self, number: u32) -> Option<bool> {
+        if let Some(caps) = &self.state.cpu_caps {
+            let word = caps.get((number / 64) as usize).copied().unwrap_or(0);
+            return Some(word >> (number % 64) & 1 != 0);
+        }
+        self.own_capability(number)
+    }
+
+    fn errata(&self) -> &[String] {
+        &self.state.errata
+    }
+
+    fn cpus(&self) -> Option<u32> {
+        self.state.cpus
+    }
+
+    fn cmdline(&self) -> &str {
+        &self.cmdline
+    }
+
+    fn member(&self, of: &str, path: &str) -> Option<Member> {
+        self.types.member(of, path)
+    }
+
+    fn struct_size(&self, of: &str) -> Option<u64> {
+        self.types.struct_size(of)
+    }
+}
+
+impl Kernel {
+    /// A bit of the kernel's own bitmap, which only a running kernel fills.
+    fn own_capability(&self, number: u32) -> Option<bool> {
+        let bitmap = self.machine?.cpu_capabilities?;
+        let member = self.member(bitmap.of, bitmap.member)?;
+        let word = u64::from(number / 32).checked_mul(4).filter(|at| *at < member.size)?;
+        let address = self.symbol(bitmap.symbol)?.checked_add(member.offset)?.checked_add(word)?;
+        let mut bits = [0; 4];
+        Piece::read_any(&self.state.live, address, &mut bits)
+            .then(|| u32::from_le_bytes(bits) >> (number % 32) & 1 != 0)
+    }
+
+    /// The memory that a kernel starts with: what its image holds, and zeros where it has its `.bss`.
+    fn read_initial(&self, address: u64, out: &mut [u8]) -> bool {
+        if self.memory.read(address.wrapping_sub(self.slide), out) {
+            return true;
+        }
+        let bss = self.symbol("__bss_start").zip(self.symbol("__bss_stop"));
+        let end = address.checked_add(out.len() as u64);
+        let inside = bss.zip(end).is_some_and(|((start, stop), end)| start <= address && end <= stop);
+        // Without an image nothing tells that the symbols are of a kernel that starts so.
+        let known = inside && !matches!(*self.memory, LinkMemory::Unknown);
+        if known {
+            out.fill(0);
+        }
+        known
+    }
+}

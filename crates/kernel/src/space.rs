@@ -1,0 +1,116 @@
+//! The addresses that modules take: the module area and the per-cpu reserve (spec 02 §2.4).
+
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use elf_layout::bytes::align_up;
+use elf_layout::layout::PerRegion;
+use elf_layout::place::{Holes, ModuleArea, Windows};
+use elf_layout::{Layout, Region};
+
+use crate::kallsyms::KernelSymbols;
+
+/// What is free of a kernel's module area and of its per-cpu reserve, and who holds the rest.
+#[derive(Clone, Debug)]
+pub struct AddressSpace {
+    /// The module area; `None` before the first module, as its bounds depend on the architecture.
+    area: Option<ModuleArea>,
+    /// What is free of the modules' per-cpu reserve, if it is known where that is (LAYOUT-54).
+    percpu: Option<Holes>,
+    /// Highest symbol of the modules that the symbol table lists.
+    last_listed: Option<u64>,
+    /// What each module holds of both, by name.
+    held: BTreeMap<Box<[u8]>, Held>,
+}
+
+/// The addresses that a module holds.
+#[derive(Clone, Debug)]
+struct Held {
+    /// Regions with their guard pages.
+    ranges: Vec<(Region, u64, u64)>,
+    percpu: Option<(u64, u64)>,
+}
+
+impl AddressSpace {
+    /// That of a kernel just booted, with the modules that its symbol table lists.
+    pub fn booted(symbols: &KernelSymbols) -> Self {
+        // LAYOUT-54
+        let percpu = symbols.address("__per_cpu_end").map(|start| Holes::new(start, u64::MAX));
+        let of_modules = symbols.iter().filter(|s| s.module.is_some());
+        let last_listed = of_modules.map(|s| s.address).max();
+        AddressSpace { area: None, percpu, last_listed, held: BTreeMap::new() }
+    }
+
+    /// The module area; `windows` are its bounds, of pages of `page_size` bytes. The modules of the symbol
+    /// table take its lower part up to their last symbol, as their exact regions are not known.
+    pub fn area(&self, windows: impl FnOnce() -> Windows, page_size: u64) -> Cow<'_, ModuleArea> {
+        if let Some(area) = &self.area {
+            return Cow::Borrowed(area);
+        }
+        let windows = windows();
+        let (start, end) = windows.direct;
+        let mut area = ModuleArea::new(windows, page_size);
+        if let Some(last) = self.last_listed.filter(|a| (start..end).contains(a)) {
+            // The page of the last symbol, one more that its end may reach into, a guard page.
+            area.take(start, align_up(last, page_size).saturating_add(page_size.saturating_mul(2)));
+        }
+        Cow::Owned(area)
+    }
+
+    /// `pcpu_alloc_reserved`: address and end of a per-cpu area of so many bytes: first fit by alignment
+    /// (LAYOUT-54, LAYOUT-60). `None` if there is no room, or nothing is known of the reserve.
+    pub fn percpu_place(&self, size: u64, align: u64) -> Option<(u64, u64)> {
+        self.percpu.as_ref()?.first_fit((0, u64::MAX), size, align, &[])
+    }
+
+    /// A module gets the regions of its layout at these bases, and a per-cpu area. `windows` are the bounds of the
+    /// module area, as in [`AddressSpace::area`].
+    pub fn take(
+        &mut self,
+        name: &[u8],
+        windows: impl FnOnce() -> Windows,
+        layout: &Layout,
+        bases: &PerRegion<u64>,
+        percpu: Option<(u64, u64)>,
+    ) {
+        let area = self.area.take();
+        let mut area = area.unwrap_or_else(|| self.area(windows, layout.page_size).into_owned());
+        let ranges = area.ranges(layout, bases);
+        ranges.iter().for_each(|(_, start, end)| area.take(*start, *end));
+        self.area = Some(area);
+        if let (Some(reserve), Some((start, end))) = (&mut self.percpu, percpu) {
+            reserve.take(start, end);
+        }
+        self.held.insert(name.into(), Held { ranges, percpu });
+    }
+
+    /// Frees the memory of init that a module holds (`do_free_init`, LIFE-14).
+    pub fn free_init(&mut self, name: &[u8]) {
+        if let Some(held) = self.free_ranges(name, Region::is_init) {
+            self.held.insert(name.into(), held);
+        }
+    }
+
+    /// Frees all that a module holds of both (`free_module`, LIFE-37).
+    pub fn free(&mut self, name: &[u8]) {
+        let held = self.free_ranges(name, |_| true);
+        let percpu = held.and_then(|held| held.percpu);
+        if let (Some(reserve), Some((start, end))) = (&mut self.percpu, percpu) {
+            reserve.free(start, end);
+        }
+    }
+
+    /// Frees some regions of a module. What it holds still is given back, and no longer noted.
+    fn free_ranges(&mut self, name: &[u8], which: impl Fn(Region) -> bool) -> Option<Held> {
+        let mut held = self.held.remove(name)?;
+        let (go, stay) = held.ranges.into_iter().partition(|(region, ..)| which(*region));
+        held.ranges = stay;
+        let go: Vec<(Region, u64, u64)> = go;
+        if let Some(area) = &mut self.area {
+            go.iter().for_each(|(_, start, end)| area.free(*start, *end));
+        }
+        Some(held)
+    }
+}

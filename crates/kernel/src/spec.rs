@@ -1,0 +1,160 @@
+//! The records of a SPEC (`docs/spec-file.md`), and the texts that they hold.
+
+use alloc::borrow::ToOwned;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write;
+
+use crate::exports::{Export, Exports};
+use crate::kallsyms::KernelSymbols;
+use crate::symvers::Symvers;
+
+/// The records of a SPEC by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Records(BTreeMap<String, Vec<u8>>);
+
+impl Records {
+    /// Adds a record. The name is a word.
+    pub fn set(&mut self, name: &str, value: impl Into<Vec<u8>>) {
+        self.0.insert(name.to_owned(), value.into());
+    }
+
+    /// A record.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.0.get(name).map(Vec::as_slice)
+    }
+
+    /// All records with their names, in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+    }
+
+    /// The records whose names begin so, in order.
+    pub fn all<'r>(&'r self, prefix: &'r str) -> impl Iterator<Item = &'r [u8]> + 'r {
+        self.iter().filter(move |(name, _)| name.starts_with(prefix)).map(|(_, value)| value)
+    }
+
+    /// A record as text.
+    pub fn text(&self, name: &str) -> Option<String> {
+        self.get(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    }
+
+    /// A record as a number.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.text(name)?.parse().ok()
+    }
+}
+
+/// `/proc/kallsyms` text of the kernel's own symbols.
+pub fn kallsyms_text(symbols: &KernelSymbols) -> Vec<u8> {
+    let mut out = Vec::with_capacity(symbols.len().saturating_mul(48));
+    let mut head = String::new();
+    for symbol in symbols.iter().filter(|s| s.module.is_none()) {
+        head.clear();
+        // Writing to a String does not fail.
+        let _ = write!(head, "{:016x} {} ", symbol.address, char::from(symbol.kind));
+        out.extend_from_slice(head.as_bytes());
+        out.extend_from_slice(symbol.name);
+        out.push(b'\n');
+    }
+    out
+}
+
+/// Lines of Module.symvers for the kernel's own exports.
+pub fn exports_as_symvers(exports: &Exports) -> Vec<u8> {
+    let mut out = Vec::new();
+    for export in exports.iter() {
+        symvers_line(&mut out, &export, b"vmlinux");
+    }
+    out
+}
+
+/// A line of Module.symvers.
+fn symvers_line(out: &mut Vec<u8>, export: &Export<'_>, owner: &[u8]) {
+    out.extend_from_slice(format!("{:#010x}", export.crc.unwrap_or(0)).as_bytes());
+    for field in [export.name, owner, kind(export.gpl_only), export.namespace] {
+        out.push(b'\t');
+        out.extend_from_slice(field);
+    }
+    out.push(b'\n');
+}
+
+fn kind(gpl_only: bool) -> &'static [u8] {
+    if gpl_only { b"EXPORT_SYMBOL_GPL" } else { b"EXPORT_SYMBOL" }
+}
+
+/// The record `symvers`.
+pub(crate) fn symvers_text(symvers: &Symvers) -> Vec<u8> {
+    let mut out = Vec::new();
+    for exporter in symvers.exporters() {
+        for export in symvers.exports().part(exporter.positions) {
+            symvers_line(&mut out, &export, exporter.path);
+        }
+    }
+    out
+}
+
+/// The record `exports`: a line of Module.symvers each, after address and a tab. `-` for no CRC.
+pub(crate) fn exports_text(exports: &Exports) -> Vec<u8> {
+    let mut out = Vec::new();
+    for export in exports.iter() {
+        let crc = export.crc.map_or(String::from("-"), |crc| format!("{crc:#010x}"));
+        out.extend_from_slice(format!("{:#x}\t{crc}\t", export.address.unwrap_or(0)).as_bytes());
+        for field in [export.name, b"\t", kind(export.gpl_only), b"\t", export.namespace, b"\n"] {
+            out.extend_from_slice(field);
+        }
+    }
+    out
+}
+
+/// Reads the record `exports`.
+pub(crate) fn parse_exports(text: &[u8]) -> Option<Exports> {
+    let hex =
+        |field: &[u8]| u64::from_str_radix(core::str::from_utf8(field).ok()?.strip_prefix("0x")?, 16).ok();
+    let mut exports = Exports::default();
+    for line in text.strip_suffix(b"\n").unwrap_or(text).split(|b| *b == b'\n') {
+        let fields: Vec<&[u8]> = line.split(|b| *b == b'\t').collect();
+        let [address, crc, name, export, namespace] = fields.as_slice() else { return None };
+        exports.push(Export {
+            name,
+            address: Some(hex(address)?),
+            crc: if *crc == b"-" { None } else { Some(u32::try_from(hex(crc)?).ok()?) },
+            gpl_only: *export == kind(true),
+            namespace,
+        });
+    }
+    Some(exports)
+}
+
+/// The record `memory`: a line for each piece, its address and its bytes, all in hex.
+pub(crate) fn memory_text(pieces: &BTreeMap<u64, Vec<u8>>) -> String {
+    let mut out = String::new();
+    for (address, bytes) in pieces {
+        // Writing to a String does not fail.
+        let _ = write!(out, "{address:#x} ");
+        bytes.iter().for_each(|byte| {
+            let _ = write!(out, "{byte:02x}");
+        });
+        out.push('\n');
+    }
+    out
+}
+
+/// Reads the record `memory`.
+pub(crate) fn parse_memory(text: &str) -> Option<BTreeMap<u64, Vec<u8>>> {
+    let line = |line: &str| {
+        let (address, bytes) = line.strip_prefix("0x")?.split_once(' ')?;
+        Some((u64::from_str_radix(address, 16).ok()?, hex_bytes(bytes)?))
+    };
+    text.lines().map(line).collect()
+}
+
+/// Pairs of hexadecimal digits to bytes, after `0x` or not.
+pub fn hex_bytes(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.strip_prefix("0x").unwrap_or(text).as_bytes().chunks(2);
+    let digits = |pair: &&[u8]| pair.len() == 2 && pair.iter().all(u8::is_ascii_hexdigit);
+    let byte = |pair: &[u8]| u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok();
+    pairs.map(|pair| Some(pair).filter(digits).and_then(byte)).collect()
+}
