@@ -108,10 +108,10 @@ pub fn config(data: &[u8]) {
     HELLO.with(|file| {
         let opened = open(file, &kernel, LoadFlags::default());
         let mut said = opened.said.clone();
-        if let Some(module) = &opened.module {
-            if let Some(arch) = reloc::architecture(module.e_machine()) {
-                let _ = lay_out(&config, module, arch, Cpu::default(), &mut said);
-            }
+        if let Some(module) = &opened.module
+            && let Some(arch) = reloc::architecture(module.e_machine())
+        {
+            let _ = lay_out(&config, module, arch, Cpu::default(), &mut said);
         }
         invariants::findings(&said);
     });
