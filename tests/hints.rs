@@ -1,14 +1,6 @@
 //! What findings about symbols say of the very case, and what they advise: the reasons behind SYM-5, VER-6 and
 //! NS-2. The kernel's own words are tested elsewhere.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::needless_update,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 

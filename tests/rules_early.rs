@@ -1,14 +1,6 @@
 //! The checks before and around the layout: vermagic, the CRC of `module_layout`, forced loads, names that
 //! taint, modules and exports that are there already (specs 01, 03 and 08).
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::needless_update,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 

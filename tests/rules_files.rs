@@ -1,13 +1,5 @@
 //! Files and their ELF checks: the largest file, the order of checks, what is found by name (specs 00 and 01).
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::needless_update,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 

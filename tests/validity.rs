@@ -1,13 +1,6 @@
 //! The ELF checks one by one: a good fixture is patched so that exactly one of them fails, and two at once to see which
 //! the kernel meets first.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 

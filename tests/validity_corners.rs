@@ -1,12 +1,5 @@
 //! Corners of the ELF checks: what is not looked at, what names appear in messages, what newer kernels look at.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 

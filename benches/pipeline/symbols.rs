@@ -7,8 +7,9 @@ use kmodld::kernel_source::Description;
 use symres::kallsyms::KernelSymbols;
 use symres::symvers::Symvers;
 use symres::{Kernel, KernelParts};
+use testkit::trees::trees;
 
-use crate::inputs::{large_kernel_texts, trees};
+use crate::inputs::large_kernel_texts;
 
 /// As many symbols as Debian's kernels have in kallsyms (94,266 and 163,205 on x86_64).
 const SYMBOLS: u64 = 100_000;
@@ -50,7 +51,7 @@ pub fn index(criterion: &mut Criterion) {
 pub fn kernel_image(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("kernel_image");
     group.sample_size(10);
-    for tree in trees() {
+    for tree in trees("kernel images") {
         let path = tree.root.join(format!("boot/vmlinuz-{}", tree.release));
         let Ok(image) = std::fs::read(&path) else { continue };
         let mut spec = Vec::new();

@@ -3,7 +3,9 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Out, Plan, Symbol, build};
+use testkit::elf::Flat;
+
+use super::{Plan, Symbol, build};
 use crate::{CertificateSource, KallsymsLayout};
 
 /// As much of a version 3 certificate as tells it from other bytes.
@@ -14,7 +16,7 @@ fn certificate(fill: u8) -> Vec<u8> {
 }
 
 /// Puts the list and its size, and gives their symbols.
-pub(super) fn list(out: &mut Out) -> [Symbol; 2] {
+pub(super) fn list(out: &mut Flat) -> [Symbol; 2] {
     out.align(8);
     let start = out.here();
     let certificates = [certificate(1), certificate(2)].concat();
