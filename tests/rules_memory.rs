@@ -93,37 +93,6 @@ fn layout_1_addresses_of_the_file_are_dropped() {
 }
 
 #[test]
-fn layout_41_what_is_copied_where() {
-    let (b, elf) = patterns(0x1000);
-    for minor in [1, 12] {
-        with_load(config(minor), &elf.bytes, |load, _| {
-            for (name, want) in [
-                (".text", Some(1u8)),
-                (".init.text", Some(2)),
-                (".rodata", Some(3)),
-                (".data", Some(4)),
-                (".comment", None),
-                (".modinfo", None),
-                (".data..percpu", None),
-                (".bss", Some(0)),
-            ] {
-                let index = usize::from(b.index(name));
-                let what = format!("LAYOUT-41: mini on 6.{minor}, {name}");
-                let (place, address) = (load.layout.place(index), load.info.sechdrs[index].sh_addr);
-                let Some(byte) = want else {
-                    assert_eq!((place, address), (None, 0), "{what}: is not moved");
-                    continue;
-                };
-                let place = place.unwrap_or_else(|| panic!("{what}: is moved"));
-                let bytes: Vec<u8> = (0..40).map(|i| if byte == 0 { 0 } else { byte * 32 + i }).collect();
-                assert_eq!(load.image.at(place, 40), Some(&*bytes), "{what}: its bytes");
-                assert_eq!(address, load.bases().get(place.region) + place.offset, "{what}: its address");
-            }
-        });
-    }
-}
-
-#[test]
 fn layout_35_flags_count_as_they_are_by_then() {
     for minor in [1, 12] {
         for (machine, code_only, want) in [

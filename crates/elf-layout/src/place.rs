@@ -204,6 +204,16 @@ pub trait Memory {
     }
 }
 
+/// Bytes by region: all the memory that tests of single steps need.
+impl Memory for BTreeMap<Region, Vec<u8>> {
+    fn region(&self, region: Region) -> &[u8] {
+        self.get(&region).map_or(&[], Vec::as_slice)
+    }
+    fn region_mut(&mut self, region: Region) -> &mut [u8] {
+        self.get_mut(&region).map_or(&mut [], Vec::as_mut_slice)
+    }
+}
+
 /// `move_module` without its allocation: copies every section that has a place
 /// and file bytes (LAYOUT-41), and sets its final address: the second rewrite.
 /// The memory is zero before.
