@@ -1,16 +1,13 @@
 //! CRCs of imported symbols: matched, missing, forced (spec 03 §3.5 and §3.7).
-#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
-mod common;
-
-use common::elf::{ALLOC, Builder, GLOBAL, UNDEF, WEAK};
-use common::library;
 use elf_layout::config::Flavour;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
-use kmodld::Loader;
 use symres::kallsyms::KernelSymbols;
 use symres::symvers::Symvers;
 use symres::{Kernel, KernelParts};
+use testkit::elf::{ALLOC, Builder, GLOBAL, UNDEF, WEAK};
+
+use crate::common;
 
 const KALLSYMS: &str = "ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000400 T module_layout\n\
     ffffffff81000500 T zero\n";
@@ -24,14 +21,14 @@ fn config(flavour: Flavour) -> KernelConfig {
     KernelConfig { flavour, module_sig: false, ..KernelConfig::new(KernelVersion::new(6, 12, 0)) }
 }
 
-fn loader(config: KernelConfig) -> Loader {
+fn kernel(config: KernelConfig) -> Kernel {
     let parts = KernelParts {
         release: "6.12.0".into(),
         symbols: Some(KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap()),
         symvers: Some(Symvers::parse(SYMVERS.as_bytes()).unwrap()),
         ..KernelParts::default()
     };
-    Loader::new(Kernel::new(config, parts))
+    Kernel::new(config, parts)
 }
 
 /// A module that imports `plain` and brings these CRCs; none at all with an empty list.
@@ -45,7 +42,7 @@ fn module(crcs: &[(&str, u64)]) -> Builder {
 }
 
 fn say(config: KernelConfig, builder: &Builder) -> Findings {
-    library::say(&loader(config), &builder.build())
+    common::say(&kernel(config), builder)
 }
 
 fn outcome(said: &Findings) -> (Option<&'static str>, Vec<&str>) {
