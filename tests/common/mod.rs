@@ -1,11 +1,6 @@
 //! What the tests of the whole share: running the program, loading through the library. What needs neither is in
 //! `crates/testkit`.
-#![allow(
-    dead_code,
-    unused_imports,
-    clippy::needless_update,
-    reason = "every test program uses its own part of this; a kernel may get more to describe it"
-)]
+#![allow(dead_code, unused_imports, reason = "every test program uses its own part of this")]
 
 pub mod library;
 pub mod model;

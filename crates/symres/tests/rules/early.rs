@@ -4,7 +4,7 @@
 use elf_layout::{Findings, KernelConfig, KernelVersion};
 use symres::kallsyms::KernelSymbols;
 use symres::symvers::Symvers;
-use symres::{Export, ExportTable, Kernel, KernelParts, LoadFlags, LoadedModule, Taint, Taints};
+use symres::{Export, ExportTable, Kernel, KernelParts, LoadFlags, LoadedModule, ModuleState, Taint, Taints};
 use testkit::elf::{ALLOC, Builder, EXEC, GLOBAL, LOCAL, Rela, UNDEF};
 
 use crate::common::{self, NONE, codes, stop};
@@ -257,6 +257,47 @@ fn life_2_a_module_of_that_name_is_loaded() {
         let stop = stop(&run(&on, &bad, NONE).0).map(|s| s.0);
         assert_eq!(stop, Some("VER-23"), "LIFE-2: mini beside {name}: after vermagic");
     }
+}
+
+/// While the other goes, 5.10 waits for it.
+#[test]
+fn life_1_a_module_of_that_name_is_going() {
+    for (version, errno) in [((5, 10), "EINTR"), ((6, 1), "EBUSY"), ((6, 12), "EBUSY")] {
+        let mut on = kernel(config(version.0, version.1));
+        on.insert_module(LoadedModule { state: ModuleState::Going, ..loaded("mini", false, &[]) });
+        assert_eq!(outcome(&on, &mini(&CRCS), NONE).0, Some(errno), "LIFE-1, LIFE-2: mini, {version:?}");
+    }
+}
+
+#[test]
+fn sym_27_a_module_that_is_still_loading() {
+    let mut b = mini(&[("module_layout", 0xdd), ("shared", 0xff)]);
+    b.symbol("shared", GLOBAL, 0, UNDEF, 0);
+    let of = |state| {
+        let mut on = kernel(config(6, 12));
+        on.insert_module(LoadedModule { state, ..loaded("owner", false, &[("shared", "")]) });
+        outcome(&on, &b, NONE)
+    };
+    assert_eq!(of(ModuleState::Live), (None, vec![]), "SYM-27: live");
+    let (errno, log) = of(ModuleState::Coming);
+    assert_eq!(errno, Some("EBUSY"), "SYM-27: its init does not end");
+    let gave_up = "mini: gave up waiting for init of module owner.";
+    assert_eq!(log, lines(&[gave_up, "mini: Unknown symbol shared (err -16)"]), "SYM-27");
+    let (errno, log) = of(ModuleState::Going);
+    assert_eq!(
+        (errno, log),
+        (Some("ENOENT"), lines(&["mini: Unknown symbol shared (err -2)"])),
+        "SYM-26: going"
+    );
+}
+
+#[test]
+fn layout_31_a_livepatch_module_taints() {
+    let b = module("mini", &["license=GPL", "livepatch=Y", &format!("vermagic={OURS}")], &CRCS);
+    let (said, taints) = run(&kernel(config(6, 12)), &b, NONE);
+    assert!(taints.unwrap().module_has(Taint::Livepatch), "LAYOUT-31: taint K");
+    let log: Vec<&str> = said.dmesg().collect();
+    assert!(log.contains(&"mini: tainting kernel with TAINT_LIVEPATCH"), "LAYOUT-31: {log:?}");
 }
 
 #[test]

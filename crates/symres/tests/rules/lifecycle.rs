@@ -26,6 +26,125 @@ fn load(kernel: &mut Kernel, module: LoadedModule, init: Init) -> Findings {
     said
 }
 
+/// Loads a module that uses others, and its init succeeds.
+fn load_user(kernel: &mut Kernel, name: &str, uses: &[&str]) {
+    let depends: Vec<Box<[u8]>> = uses.iter().map(|used| Box::from(used.as_bytes())).collect();
+    kernel.prepare_coming_module(module(name, true, true), &depends);
+    assert!(kernel.do_init_module(name.as_bytes(), Init::Returns(0), &mut Findings::new()));
+}
+
+/// errno of a removal; `None` if the module is gone.
+fn remove(kernel: &mut Kernel, name: &str, force: bool) -> Option<Errno> {
+    let mut said = Findings::new();
+    let gone = kernel.delete_module(name.as_bytes(), force, Exit::Returns, &mut said);
+    assert_eq!(gone, !said.refused(), "{name}: {said:?}");
+    said.errno()
+}
+
+/// Name, references and users of every module, as `/proc/modules` lists them.
+fn listed(kernel: &Kernel) -> Vec<String> {
+    let text = kernel.proc_modules();
+    let fields = text.lines().map(|line| Vec::from_iter(line.split(' ')));
+    fields.map(|f| format!("{} {} {} {}", f[0], f[2], f[3], f[4])).collect()
+}
+
+#[test]
+fn life_20_to_23_and_33_modules_that_use_others() {
+    let mut kernel = kernel(6, 12, false);
+    load_user(&mut kernel, "exporter", &[]);
+    load_user(&mut kernel, "older", &["exporter"]);
+    load_user(&mut kernel, "newer", &["exporter"]);
+    let want = ["newer 0 - Live", "older 0 - Live", "exporter 2 newer,older, Live"];
+    assert_eq!(listed(&kernel), want, "LIFE-20, LIFE-23, LIFE-60: users, newest first, and their number");
+    for force in [false, true] {
+        let busy = Some(Errno::EWOULDBLOCK);
+        assert_eq!(remove(&mut kernel, "exporter", force), busy, "LIFE-33: used, force {force}");
+    }
+    assert_eq!(remove(&mut kernel, "older", false), None);
+    assert_eq!(listed(&kernel)[1], "exporter 1 newer, Live", "DEP-5, LIFE-37: what goes drops its reference");
+    assert_eq!(remove(&mut kernel, "newer", false), None);
+    assert_eq!(remove(&mut kernel, "exporter", false), None, "LIFE-33: nobody uses it");
+    assert_eq!(listed(&kernel), [""; 0]);
+}
+
+#[test]
+fn dep_3_without_unloading_nothing_is_counted() {
+    let config = KernelConfig { module_unload: false, ..KernelConfig::new(KernelVersion::new(6, 12, 0)) };
+    let mut kernel = Kernel::new(config, KernelParts::default());
+    load_user(&mut kernel, "exporter", &[]);
+    load_user(&mut kernel, "user", &["exporter"]);
+    assert_eq!(listed(&kernel), ["user - - Live", "exporter - - Live"], "DEP-3, LIFE-60");
+    assert_eq!(remove(&mut kernel, "user", false), Some(Errno::ENOSYS), "LIFE-38");
+}
+
+#[test]
+fn life_21_30_and_36_references() {
+    let mut kernel = kernel(6, 12, false);
+    load_user(&mut kernel, "m", &[]);
+    assert!(!kernel.get(b"m").refused());
+    assert!(!kernel.get(b"m").refused());
+    assert!(!kernel.put(b"m").refused());
+    assert_eq!(listed(&kernel), ["m 1 - Live"], "LIFE-20, LIFE-21");
+    assert_eq!(remove(&mut kernel, "m", false), Some(Errno::EWOULDBLOCK), "LIFE-30, LIFE-36");
+    assert!(!kernel.put(b"m").refused());
+    assert_eq!(kernel.put(b"m").iter().next().map(|f| f.code), None, "LIFE-21: the one of the list itself");
+    assert_eq!(kernel.put(b"m").iter().next().map(|f| f.code), Some("LIFE-21"), "LIFE-21: one too few");
+    assert_eq!(kernel.get(b"m").errno(), Some(Errno::ENODEV), "LIFE-21: no reference of such a module");
+    for (built_in, forced) in [(true, None), (false, Some(Errno::EWOULDBLOCK))] {
+        let config =
+            KernelConfig { module_force_unload: built_in, ..KernelConfig::new(KernelVersion::new(6, 12, 0)) };
+        let mut kernel = Kernel::new(config, KernelParts::default());
+        load_user(&mut kernel, "used", &[]);
+        kernel.get(b"used");
+        load(&mut kernel, module("permanent", true, false), Init::Returns(0));
+        assert_eq!(listed(&kernel)[0], "permanent 0 [permanent], Live", "LIFE-60");
+        assert_eq!(remove(&mut kernel, "permanent", false), Some(Errno::EBUSY), "LIFE-35");
+        let permanent = forced.map(|_| Errno::EBUSY);
+        assert_eq!(remove(&mut kernel, "permanent", true), permanent, "LIFE-35: force built in: {built_in}");
+        assert_eq!(remove(&mut kernel, "used", true), forced, "LIFE-36: force built in: {built_in}");
+    }
+}
+
+#[test]
+fn life_15_22_and_34_what_never_returns_stays() {
+    let mut kernel = kernel(6, 12, false);
+    let said = load(&mut kernel, module("m", true, true), Init::Crashes);
+    assert_eq!(said.iter().map(|f| f.code).collect::<Vec<_>>(), ["LIFE-15"]);
+    assert_eq!(listed(&kernel), ["m 1 - Loading"], "LIFE-15, LIFE-20: its load holds a reference");
+    assert!(!kernel.get(b"m").refused(), "LIFE-22: a module that is being loaded can be used");
+    assert_eq!(remove(&mut kernel, "m", true), Some(Errno::EBUSY), "LIFE-34: it is not live");
+
+    let mut kernel = self::kernel(6, 12, false);
+    load_user(&mut kernel, "m", &[]);
+    kernel.delete_module(b"m", false, Exit::Crashes, &mut Findings::new());
+    assert_eq!(listed(&kernel), ["m -1 - Unloading"], "LIFE-20, LIFE-37");
+    assert_eq!(kernel.get(b"m").errno(), Some(Errno::ENODEV), "LIFE-21: it is going");
+    assert_eq!(remove(&mut kernel, "m", true), Some(Errno::EBUSY), "LIFE-34: it is not live");
+}
+
+#[test]
+fn life_45_what_others_see() {
+    use Happening::{ExitCalled, Freed, InitCalled, InitFreed, Notified};
+    use ModuleState::{Coming, Going, Live};
+    let seen = |kernel: &Kernel| kernel.history.events.iter().map(|e| e.happening).collect::<Vec<_>>();
+    let mut on = kernel(6, 12, false);
+    load_user(&mut on, "m", &[]);
+    let live = [Notified(Coming), InitCalled(Init::Returns(0)), Notified(Live), InitFreed];
+    assert_eq!(seen(&on), live, "LIFE-14, LIFE-45: loaded");
+    remove(&mut on, "m", false);
+    let gone = [ExitCalled(Exit::Returns), Notified(Going), Freed];
+    assert_eq!(seen(&on)[4..], gone, "LIFE-37, LIFE-45: removed");
+    let mut on = kernel(6, 12, false);
+    let init = Init::Fails(Errno::ENODEV);
+    load(&mut on, module("m", true, true), init);
+    let failed = [Notified(Coming), InitCalled(init), Notified(Going), Freed];
+    assert_eq!(seen(&on), failed, "LIFE-12, LIFE-45: exit is not called");
+    let mut on = kernel(6, 12, false);
+    on.prepare_coming_module(module("m", true, true), &[]);
+    on.coming_cleanup(b"m");
+    assert_eq!(seen(&on), [Notified(Coming), Notified(Going), Freed], "LIFE-45: a parameter is refused");
+}
+
 #[test]
 fn life_10_and_31_init_and_exit_or_neither() {
     for (has_init, has_exit, init, removed) in [

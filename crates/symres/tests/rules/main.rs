@@ -1,7 +1,7 @@
 //! The rules of this crate, told by its public interface on modules that are assembled for the purpose.
 #![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
-#![allow(clippy::needless_update, reason = "a kernel may get more to describe it")]
 
+mod btf;
 mod common;
 mod early;
 mod lifecycle;

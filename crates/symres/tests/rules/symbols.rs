@@ -320,6 +320,15 @@ fn ns_3_module_namespaces_since_6_16() {
     }
 }
 
+#[test]
+fn ksym_1_letters_tell_local_from_global() {
+    let symbols = KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap();
+    for (name, kind) in [("hidden", b't'), ("plain", b'T'), ("__per_cpu_start", b'A')] {
+        let found = symbols.unique(name.as_bytes()).map(|s| s.kind);
+        assert_eq!(found, Some(kind), "KSYM-1: {name}");
+    }
+}
+
 /// Owners share one index where no name is there twice and each has its lines together, as modpost writes them; else
 /// each has its own. What is found is the same.
 #[test]

@@ -70,9 +70,9 @@ fn ver_4_to_6_matching_crcs() {
 fn ver_7_no_entry_for_a_symbol() {
     let missing = "mini: no symbol version for plain";
     let said = say(config(Flavour::Debian), &module(&[LAYOUT]));
-    assert_eq!(outcome(&said), (Some("EINVAL"), vec![missing, UNKNOWN]), "VER-7: Debian refuses");
+    assert_eq!(outcome(&said), (Some("EINVAL"), vec![missing, UNKNOWN]), "VER-7, OV-DEB: Debian refuses");
     let said = say(config(Flavour::Upstream), &module(&[LAYOUT]));
-    assert_eq!(outcome(&said), (None, vec![missing]), "VER-7: upstream accepts");
+    assert_eq!(outcome(&said), (None, vec![missing]), "VER-7, OV-DEB: upstream accepts");
 }
 
 /// Upstream warns once in a boot, whatever the symbol.
