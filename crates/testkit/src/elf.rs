@@ -270,3 +270,57 @@ impl Elf {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_built_is_read() {
+        for names_first in [false, true] {
+            let mut builder = Builder { names_first, ..Builder::mini("6.12.0") };
+            builder.section(".text", ALLOC | EXEC, 16).data(vec![7; 5]);
+            builder.section(".bss", ALLOC | WRITE, 8).nobits(1 << 40).at(0x1000);
+            let text = builder.index(".text");
+            let symbol = builder.symbol("start", GLOBAL, 2, text, 3);
+            let record = Rela { offset: 1, kind: 2, symbol, addend: -4 };
+            builder.relocations(".text", &[record]);
+            let elf = Elf::new(builder.build());
+            assert_eq!((elf.section(".text"), elf.name(0)), (usize::from(text), String::new()));
+            assert_eq!(elf.data(elf.section(".text")), [7; 5]);
+            assert_eq!(elf.data(elf.section(".bss")), [0; 0]);
+            assert_eq!(elf.get(elf.section(".bss"), Sh::Addr), 0x1000);
+            assert_eq!(elf.symbols()[elf.symbol("start")].value, 3);
+            assert_eq!(elf.relocations(elf.section(".rela.text")), [record]);
+            let lenient = damaged::sections(&elf.bytes);
+            assert_eq!(lenient.len(), elf.shnum());
+            let found = lenient.iter().find(|s| s.name == b".text").expect(".text");
+            assert_eq!(found.bytes, elf.range(usize::from(text)));
+        }
+    }
+
+    #[test]
+    fn damage_is_no_panic() {
+        let good = Builder::mini("6.12.0").build();
+        for len in 0..good.len() {
+            damaged::sections(&good[..len]);
+        }
+        for at in 0..64 {
+            let mut bytes = good.clone();
+            damaged::put(&mut bytes, at, 8, u64::MAX);
+            damaged::sections(&bytes);
+        }
+        assert_eq!(damaged::number(&good, usize::MAX, 8), None);
+    }
+
+    #[test]
+    fn a_vmlinux_has_its_memory_where_its_headers_say() {
+        let mut memory = Flat::new(0xffff_ffff_8100_0000);
+        let at = memory.put(b"table");
+        let address = memory.base + at as u64;
+        let elf = Elf::new(vmlinux(EM_X86_64, &memory, Some(&[("__ksymtab", address, 5)])));
+        let table = elf.section("__ksymtab");
+        assert_eq!((elf.data(table), elf.get(table, Sh::Addr)), (&b"table"[..], address));
+        assert_eq!(vmlinux(EM_X86_64, &memory, None)[0x1000..], memory.bytes);
+    }
+}

@@ -4,6 +4,7 @@
 mod btf;
 mod common;
 mod early;
+mod hints;
 mod lifecycle;
 mod resolve;
 mod symbols;
