@@ -5,10 +5,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use elf_layout::bytes::printed;
-use elf_layout::elf::{
-    EM_AARCH64, EM_X86_64, Rela, SHN_ABS, SHN_LORESERVE, SHN_UNDEF, SHT_RELA, STT_SECTION, SymFields,
-};
-use finalize::{Patch, RuntimeState, Step, struct_module};
+use elf_layout::elf::{Rela, SHN_ABS, SHN_LORESERVE, SHN_UNDEF, SHT_RELA, STT_SECTION, SymFields};
+use finalize::struct_module;
+use reloc::{Patch, RuntimeState, Step};
 
 use crate::load::Load;
 
@@ -69,7 +68,7 @@ impl<'d> Load<'d> {
     pub fn explain(&self, address: u64) -> Explanation<'_> {
         let explainer = Explainer::new(self);
         let covers = |from: u64, len: u64| address.checked_sub(from).is_some_and(|at| at < len);
-        let at = |place| self.placement.address(place);
+        let at = |place| self.module.placement.address(place);
         Explanation {
             section: explainer.section(address),
             symbol: explainer.symbol(address),
@@ -83,9 +82,9 @@ impl<'d> Load<'d> {
 impl<'l, 'd> Explainer<'l, 'd> {
     /// Indexes a load.
     pub fn new(load: &'l Load<'d>) -> Self {
-        let info = &load.info;
+        let info = &load.module.info;
         let mut sections: Vec<(u64, u64, usize)> = (0..info.sechdrs.len())
-            .filter(|index| load.layout.place(*index).is_some())
+            .filter(|index| load.module.layout.place(*index).is_some())
             .filter_map(|index| Some((info.sechdrs.get(index)?, index)))
             .filter(|(s, _)| s.sh_size != 0)
             .map(|(s, index)| (s.sh_addr, s.sh_addr.saturating_add(s.sh_size), index))
@@ -96,9 +95,9 @@ impl<'l, 'd> Explainer<'l, 'd> {
             .file
             .symbols()
             .iter()
-            .zip(&load.resolution.values)
+            .zip(&load.module.values)
             .filter(|(s, _)| kept(s.shndx()) && s.kind() != STT_SECTION)
-            .filter(|(s, _)| load.layout.place(usize::from(s.shndx())).is_some())
+            .filter(|(s, _)| load.module.layout.place(usize::from(s.shndx())).is_some())
             .map(|(s, address)| (info.file.symbol_name(s), *address))
             .filter(|(name, _)| !name.is_empty())
             .map(|(name, address)| {
@@ -115,16 +114,16 @@ impl<'l, 'd> Explainer<'l, 'd> {
     }
 
     fn index_relocations(&mut self) {
-        let info = &self.load.info;
+        let info = &self.load.module.info;
         for (index, section) in info.sechdrs.iter().enumerate().filter(|(_, s)| s.sh_type == SHT_RELA) {
             let target = section.sh_info as usize;
-            if self.load.layout.place(target).is_none() {
+            if self.load.module.layout.place(target).is_none() {
                 continue;
             }
             let start = info.sechdrs.get(target).map_or(0, |s| s.sh_addr);
             let of = |rela: &Rela| Relocation {
                 address: start.wrapping_add(rela.r_offset),
-                len: width(info.file.e_machine(), rela.r_type()),
+                len: self.load.arch.relocation_width(rela.r_type()),
                 r_type: rela.r_type(),
                 symbol: rela.r_sym(),
                 addend: rela.r_addend,
@@ -167,7 +166,7 @@ impl<'l, 'd> Explainer<'l, 'd> {
     /// The symbol at or before an address of the same section, with the distance to it: `fat_get_entry+0x4`.
     pub fn symbol(&self, address: u64) -> Option<String> {
         let section = self.section(address)?;
-        let start = self.load.info.sechdrs.get(section)?.sh_addr;
+        let start = self.load.module.info.sechdrs.get(section)?.sh_addr;
         let after = self.symbols.partition_point(|symbol| symbol.address <= address);
         let symbol = self.symbols.get(after.checked_sub(1)?).filter(|symbol| symbol.address >= start)?;
         let name = printed(symbol.name);
@@ -202,7 +201,7 @@ impl<'l, 'd> Explainer<'l, 'd> {
 
     /// `R_X86_64_PLT32 printk-0x4`
     pub fn relocation_text(&self, relocation: &Relocation) -> String {
-        let file = self.load.info.file;
+        let file = self.load.module.info.file;
         let type_ = reloc::type_text(file.e_machine(), relocation.r_type);
         let symbol = file.symbols().get(relocation.symbol as usize);
         let name = symbol.map_or(Cow::Borrowed("?"), |s| match s.kind() {
@@ -224,10 +223,7 @@ impl<'l, 'd> Explainer<'l, 'd> {
                 let member = struct_module::MEMBERS.get(usize::try_from(detail).ok()?)?;
                 Some((*member).to_owned())
             }
-            Step::Alternative if self.load.info.file.e_machine() == EM_X86_64 => {
-                Some(format!("capability {}*32+{}", detail / 32, detail % 32))
-            }
-            Step::Alternative => Some(format!("capability {detail}")),
+            Step::Alternative => Some(self.load.arch.capability_text(detail)),
             step if tells_an_address(step) && detail != 0 => Some(self.name(detail)),
             _ => None,
         }
@@ -237,21 +233,4 @@ impl<'l, 'd> Explainer<'l, 'd> {
 /// Is the detail of its patches an address?
 fn tells_an_address(step: Step) -> bool {
     !matches!(step, Step::StructModule | Step::Alternative | Step::Parameter)
-}
-
-/// Bytes that a relocation writes.
-fn width(e_machine: u16, r_type: u32) -> u64 {
-    match (e_machine, r_type) {
-        // R_X86_64_NONE
-        (EM_X86_64, 0) => 0,
-        // R_X86_64_64, PC64
-        (EM_X86_64, 1 | 24) => 8,
-        // R_AARCH64_NONE (two numbers)
-        (EM_AARCH64, 0 | 256) => 0,
-        // R_AARCH64_ABS64, PREL64
-        (EM_AARCH64, 257 | 260) => 8,
-        // R_AARCH64_ABS16, PREL16
-        (EM_AARCH64, 259 | 262) => 2,
-        _ => 4,
-    }
 }

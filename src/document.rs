@@ -275,7 +275,7 @@ fn plts(load: &Load<'_>) -> Vec<PltEntry> {
     let used = load.plts().filter(|table| !table.slots.is_empty());
     let slot = |s: &reloc::Slot| SlotEntry { addr: address(s.address), target: address(s.target) };
     let entry = |table: &reloc::ModPltSec| PltEntry {
-        section: text(load.info.file.section_name(table.plt_shndx)),
+        section: text(load.module.info.file.section_name(table.plt_shndx)),
         max_entries: table.plt_max_entries,
         num_entries: table.plt_num_entries,
         slots: table.slots.iter().map(slot).collect(),
@@ -289,8 +289,8 @@ fn patches(load: &Load<'_>) -> Vec<PatchEntry> {
         return Vec::new();
     }
     let explainer = Explainer::new(load);
-    let entry = |patch: &finalize::Patch| {
-        let at = load.placement.address(patch.place);
+    let entry = |patch: &reloc::Patch| {
+        let at = load.module.placement.address(patch.place);
         PatchEntry {
             addr: address(at),
             size: patch.len,
@@ -304,8 +304,8 @@ fn patches(load: &Load<'_>) -> Vec<PatchEntry> {
 
 /// Bytes that only the running kernel knows.
 fn runtime(load: &Load<'_>) -> Vec<RuntimeEntry> {
-    let entry = |state: &finalize::RuntimeState| RuntimeEntry {
-        addr: address(load.placement.address(state.place)),
+    let entry = |state: &reloc::RuntimeState| RuntimeEntry {
+        addr: address(load.module.placement.address(state.place)),
         size: state.len,
         what: state.what.clone().into_owned(),
     };
@@ -315,7 +315,7 @@ fn runtime(load: &Load<'_>) -> Vec<RuntimeEntry> {
 impl Document {
     /// Describes a load.
     pub fn new(load: &Load<'_>, release: &str, said: &Findings) -> Self {
-        let pcpu = load.info.file.index().pcpu;
+        let pcpu = load.module.info.file.index().pcpu;
         let imports = load.resolution.imports.iter().map(|i| ImportEntry {
             name: text(i.name),
             addr: i.address.map(address),
@@ -325,18 +325,18 @@ impl Document {
             namespace: some_text(i.namespace),
         });
         Document {
-            module: load.info.file.name_text().into_owned(),
+            module: load.module.info.file.name_text().into_owned(),
             arch: load.arch.name(),
             release: release.to_owned(),
             stage: load.stage.name(),
-            regions: regions(&load.layout, &load.placement),
-            sections: sections(&load.info, &load.layout, &load.placement),
+            regions: regions(&load.module.layout, &load.module.placement),
+            sections: sections(&load.module.info, &load.module.layout, &load.module.placement),
             imports: imports.collect(),
             exports: load.exports().map(ExportEntry::from).collect(),
             depends: load.resolution.depends.iter().map(|d| text(d)).collect(),
             percpu: PercpuEntry {
-                addr: load.placement.percpu.map(address),
-                size: load.info.sechdrs.get(pcpu).filter(|_| pcpu != 0).map_or(0, |s| s.sh_size),
+                addr: load.module.placement.percpu.map(address),
+                size: load.module.info.sechdrs.get(pcpu).filter(|_| pcpu != 0).map_or(0, |s| s.sh_size),
             },
             plts: plts(load),
             patches: patches(load),

@@ -15,7 +15,7 @@ use elf_layout::elf::{
     SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHN_ABS, SHN_UNDEF, SHT_NOBITS, SHT_NOTE, SHT_NULL, SHT_REL,
     SHT_RELA, STB_LOCAL, SYM_SIZE, SymFields,
 };
-use elf_layout::{Findings, Memory, Region, SectionPlace};
+use elf_layout::{Findings, SectionPlace, Segment};
 use object::elf;
 use object::endian::Endianness;
 use object::write::elf::{FileHeader, ProgramHeader, SectionHeader, Writer};
@@ -61,16 +61,17 @@ pub fn write(path: &Path, load: &Load<'_>) -> Result<(), Error> {
 
 /// Writes the linked ELF anywhere.
 pub fn write_to(file: &mut impl io::Write, load: &Load<'_>) -> io::Result<()> {
-    let regions: Vec<Region> = load.layout.regions().collect();
+    let regions: Vec<Segment> = load.module.segments().collect();
     let sections = sections(load);
     let mut buffer = StreamingBuffer::new(BufWriter::with_capacity(1 << 20, file));
     let mut writer = Writer::new(Endianness::Little, true, &mut buffer);
     writer.reserve_file_header();
     writer.reserve_program_headers(u32::try_from(regions.len()).unwrap_or(0));
-    let segments: Vec<(Region, u64)> =
-        regions.iter().map(|r| (*r, writer.reserve(load.image.region(*r).len() as u64, PAGE))).collect();
+    let bytes = |segment: &Segment| load.module.memory.region(segment.region);
+    let segments: Vec<(Segment, u64)> =
+        regions.into_iter().map(|s| (s, writer.reserve(bytes(&s).len() as u64, PAGE))).collect();
     let in_segment = |place: SectionPlace| {
-        let start = segments.iter().find(|(r, _)| *r == place.region).map_or(0, |(_, at)| *at);
+        let start = segments.iter().find(|(s, _)| s.region == place.region).map_or(0, |(_, at)| *at);
         start.wrapping_add(place.offset)
     };
     let mut placed: Vec<(u64, Option<StringId>)> = Vec::with_capacity(sections.len());
@@ -92,17 +93,17 @@ pub fn write_to(file: &mut impl io::Write, load: &Load<'_>) -> io::Result<()> {
         abi_version: 0,
         e_type: elf::ET_EXEC,
         e_machine: elf::Machine(load.arch.e_machine()),
-        e_entry: init_module(load),
+        e_entry: load.module.init().unwrap_or(0),
         e_flags: elf::FileFlags(0),
     };
     writer.write_file_header(&header).map_err(io::Error::other)?;
     writer.write_align_program_headers();
-    for (region, offset) in &segments {
-        writer.write_program_header(&program_header(load, *region, *offset));
+    for (segment, offset) in &segments {
+        writer.write_program_header(&program_header(segment, *offset));
     }
-    for (region, offset) in &segments {
+    for (segment, offset) in &segments {
         writer.pad_until(*offset);
-        writer.write(load.image.region(*region));
+        writer.write(bytes(segment));
     }
     for (section, (offset, _)) in sections.iter().zip(&placed) {
         let bytes = match &section.content {
@@ -135,17 +136,13 @@ pub fn write_to(file: &mut impl io::Write, load: &Load<'_>) -> io::Result<()> {
     buffer.flush()
 }
 
-fn program_header(load: &Load<'_>, region: Region, offset: u64) -> ProgramHeader {
-    let flags = match region {
-        Region::Text | Region::InitText => elf::PF_R | elf::PF_X,
-        Region::Rodata | Region::InitRodata => elf::PF_R,
-        Region::Core | Region::Init => elf::PF_R | elf::PF_W | elf::PF_X,
-        Region::Data | Region::RoAfterInit | Region::InitData => elf::PF_R | elf::PF_W,
-    };
-    let (base, size) = (load.bases().get(region), load.image.region(region).len() as u64);
+fn program_header(segment: &Segment, offset: u64) -> ProgramHeader {
+    let Segment { base, size, permissions, .. } = *segment;
+    let write = if permissions.write { elf::PF_W } else { elf::ProgramFlags(0) };
+    let execute = if permissions.execute { elf::PF_X } else { elf::ProgramFlags(0) };
     ProgramHeader {
         p_type: elf::PT_LOAD,
-        p_flags: flags,
+        p_flags: elf::PF_R | write | execute,
         p_offset: offset,
         p_vaddr: base,
         p_paddr: base,
@@ -155,18 +152,10 @@ fn program_header(load: &Load<'_>, region: Region, offset: u64) -> ProgramHeader
     }
 }
 
-/// The module's entry: its init function, 0 if it has none.
-fn init_module(load: &Load<'_>) -> u64 {
-    let symbols = load.info.file.symbols().iter().zip(&load.resolution.values);
-    let mut named =
-        symbols.filter(|(s, _)| s.shndx() != SHN_UNDEF && load.info.file.symbol_name(s) == b"init_module");
-    named.next().map_or(0, |(_, value)| *value)
-}
-
 /// The sections in order: those of the module under their old names and in their old order,
 /// then the kernel's symbol tables in memory, then the symbol table for tools.
 fn sections<'d>(load: &'d Load<'_>) -> Vec<Section<'d>> {
-    let info = &load.info;
+    let info = &load.module.info;
     let index = info.file.index();
     let mut out = Vec::new();
     // New index of every old section; 0 for those that are left out.
@@ -182,7 +171,7 @@ fn sections<'d>(load: &'d Load<'_>) -> Vec<Section<'d>> {
             }
             _ => old.get(..NAME_MAX).unwrap_or(old),
         };
-        let place = load.layout.place(i);
+        let place = load.module.layout.place(i);
         if place.is_none() && (i == index.sym || i == index.str) {
             continue;
         }
@@ -190,7 +179,7 @@ fn sections<'d>(load: &'d Load<'_>) -> Vec<Section<'d>> {
         let (flags, addr) = match place {
             Some(_) => (header.sh_flags & (SHF_WRITE | SHF_ALLOC | SHF_EXECINSTR), header.sh_addr),
             // In no segment, so not ALLOC either: the template is copied per CPU, elsewhere.
-            None if percpu => (SHF_WRITE, load.placement.percpu.unwrap_or(0)),
+            None if percpu => (SHF_WRITE, load.module.placement.percpu.unwrap_or(0)),
             None => (0, 0),
         };
         let content = match place {
@@ -253,10 +242,10 @@ fn alignment(align: u64) -> u64 {
 
 /// The tables that `layout_symtab` has made room for, as sections of their own.
 fn kallsyms_sections(load: &Load<'_>) -> Vec<Section<'static>> {
-    let Some(plan) = &load.layout.symtab else {
+    let Some(plan) = &load.module.layout.symtab else {
         return Vec::new();
     };
-    let end = |region, start: u64| load.layout.sizes.get(region).saturating_sub(start);
+    let end = |region, start: u64| load.module.layout.sizes.get(region).saturating_sub(start);
     let tables = [
         (&b".core_kallsyms"[..], plan.core_region, plan.symoffs),
         (b".mod_kallsyms", plan.init_region, plan.mod_kallsyms_init_off),
@@ -264,7 +253,7 @@ fn kallsyms_sections(load: &Load<'_>) -> Vec<Section<'static>> {
     let section = |(name, region, offset)| {
         let place = SectionPlace { region, offset };
         Section {
-            addr: load.placement.address(place),
+            addr: load.module.placement.address(place),
             size: end(region, offset),
             flags: SHF_ALLOC,
             align: 8,
@@ -278,7 +267,7 @@ fn kallsyms_sections(load: &Load<'_>) -> Vec<Section<'static>> {
 /// A section that the kernel does not move, with its relocations applied: their symbols are
 /// relative to sections at address 0, or final.
 fn unmoved<'d>(load: &'d Load<'_>, index: usize) -> Content<'d> {
-    let info = &load.info;
+    let info = &load.module.info;
     let bytes = info.file.section_bytes(index);
     let targets_it = |s: &elf_layout::elf::Shdr| s.sh_type == SHT_RELA && s.sh_info as usize == index;
     let tables: Vec<usize> =
@@ -296,8 +285,8 @@ fn unmoved<'d>(load: &'d Load<'_>, index: usize) -> Content<'d> {
             in_init: false,
             memory: &mut own,
             address: 0,
-            values: &load.resolution.values,
-            unknown: &load.resolution.unknown,
+            values: &load.module.values,
+            unknown: &load.module.unknown,
         };
         // The kernel does not apply these, so it has nothing to say about them.
         let mut unheard = Findings::new();
@@ -310,12 +299,12 @@ fn unmoved<'d>(load: &'d Load<'_>, index: usize) -> Content<'d> {
 /// The symbol table with final values; imports become absolute. Also the index of the first
 /// symbol that is not local.
 fn symbols(load: &Load<'_>, renumbered: &[u32]) -> (Vec<u8>, u32) {
-    let symbols = load.info.file.symbols();
+    let symbols = load.module.info.file.symbols();
     let mut table = vec![0u8; symbols.len().saturating_mul(SYM_SIZE as usize)];
     let imported: std::collections::HashSet<u32> = load.resolution.imports.iter().map(|i| i.symbol).collect();
-    let strings = load.info.file.strtab().len();
+    let strings = load.module.info.file.strtab().len();
     let mut first_global = None;
-    for (i, (symbol, value)) in (0u32..).zip(symbols.iter().zip(&load.resolution.values)).skip(1) {
+    for (i, (symbol, value)) in (0u32..).zip(symbols.iter().zip(&load.module.values)).skip(1) {
         if symbol.bind() != STB_LOCAL {
             first_global = first_global.or(Some(i));
         }

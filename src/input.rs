@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read};
 use std::ops::Deref;
 use std::path::Path;
 
-use liblzma::stream::{Action, Status, Stream};
+use kernel_image::{FileError, decompress_file};
 use memmap2::MmapMut;
 
 use crate::error::Error;
@@ -74,9 +74,6 @@ enum Where {
     Out,
 }
 
-/// Room for decompressed bytes grows by at least this many.
-const GROWTH: usize = 1 << 18;
-
 impl Buffers {
     /// As [`read_decompressed`], into memory that is used again.
     pub fn read_decompressed(&mut self, path: &Path) -> Result<&[u8], Error> {
@@ -101,10 +98,11 @@ impl Buffers {
     fn fill(&mut self, path: &Path) -> Result<Where, Error> {
         let file = self.read(path)?;
         let mut out = std::mem::take(&mut self.out);
-        out.clear();
-        let packed = decompress(self.content(file), &mut out, FILE_MAX);
+        let packed = decompress_file(self.content(file), &mut out, FILE_MAX);
         self.out = out;
-        if packed.map_err(|(format, why)| Error::Decompress { path: path.into(), format, why })? {
+        let failed =
+            |e: FileError| Error::Decompress { path: path.into(), format: e.compression.name(), why: e.why };
+        if packed.map_err(failed)? {
             // Nobody needs to wait for what is not looked at any more.
             self.mapped = None;
             return Ok(Where::Out);
@@ -156,53 +154,6 @@ impl Buffers {
     }
 }
 
-/// What a decoder may need beside its output: the dictionary of an xz stream is as large as its header claims.
-/// zstd's has a limit of its own, 128 MiB.
-const DICTIONARY_MAX: u64 = 256 << 20;
-
-/// Decompresses what begins as gzip, xz or zstd does, `limit` bytes at most; false if it is none of them. The error
-/// is the format, and why.
-pub fn decompress(file: &[u8], out: &mut Vec<u8>, limit: u64) -> Result<bool, (&'static str, String)> {
-    let (format, result) = match file {
-        [0x1f, 0x8b, 8, ..] => ("gzip", read_limited(flate2::read::MultiGzDecoder::new(file), out, limit)),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => ("xz", unxz(file, out, limit)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            let decoder = zstd::stream::read::Decoder::with_buffer(file);
-            let decoder = decoder.map_err(|e| e.to_string());
-            ("zstd", decoder.and_then(|decoder| read_limited(decoder, out, limit)))
-        }
-        _ => return Ok(false),
-    };
-    let too_large = || format!("more than {limit} bytes come out of it");
-    let result = result.and_then(|()| if out.len() as u64 > limit { Err(too_large()) } else { Ok(()) });
-    result.map(|()| true).map_err(|why| (format, why))
-}
-
-/// Reads up to one byte more than the limit.
-fn read_limited(decoder: impl Read, out: &mut Vec<u8>, limit: u64) -> Result<(), String> {
-    decoder.take(limit.saturating_add(1)).read_to_end(out).map(drop).map_err(|e| e.to_string())
-}
-
-/// Decodes one .xz stream, straight into the spare room of `out`; up to the limit and what fits beside.
-fn unxz(file: &[u8], out: &mut Vec<u8>, limit: u64) -> Result<(), String> {
-    let mut stream = Stream::new_stream_decoder(DICTIONARY_MAX, 0).map_err(|e| e.to_string())?;
-    loop {
-        if out.len() == out.capacity() {
-            out.try_reserve(out.len().max(GROWTH)).map_err(|e| e.to_string())?;
-        }
-        let done = usize::try_from(stream.total_in()).unwrap_or(usize::MAX);
-        let rest = file.get(done..).unwrap_or(&[]);
-        match stream.process_vec(rest, out, Action::Finish) {
-            Ok(Status::StreamEnd) => return Ok(()),
-            Ok(_) if out.len() as u64 > limit => return Ok(()),
-            // Room is left, so what is missing is input.
-            Ok(_) if out.len() < out.capacity() => return Err(String::from("the file ends too early")),
-            Ok(_) => {}
-            Err(error) => return Err(error.to_string()),
-        }
-    }
-}
-
 /// Pairs of hexadecimal digits to bytes.
 pub fn hex_bytes(text: &str) -> Option<Vec<u8>> {
     let pairs = text.strip_prefix("0x").unwrap_or(text).as_bytes().chunks(2);
@@ -238,33 +189,5 @@ mod tests {
         std::fs::write(&path, &content).unwrap();
         assert_eq!(*read_decompressed(&path).unwrap(), content);
         assert!(read_decompressed(dir.path()).unwrap_err().to_string().contains("cannot read"));
-    }
-
-    /// A header of a few bytes may not make the decoder allocate gigabytes.
-    #[test]
-    fn an_xz_dictionary_is_bounded() {
-        let mut xz = liblzma::encode_all(&b"a module"[..], 6).unwrap();
-        // Block header at 12: size, flags, then the filter LZMA2, one byte of properties: the dictionary's size.
-        assert_eq!(xz[12..16], [2, 0, 0x21, 1]);
-        for (dictionary, fits) in [(30, true), (31, true), (32, false), (40, false)] {
-            xz[16] = dictionary;
-            let mut crc = flate2::Crc::new();
-            crc.update(&xz[12..20]);
-            xz[20..24].copy_from_slice(&crc.sum().to_le_bytes());
-            let read = decompress(&xz, &mut Vec::new(), 1 << 20);
-            assert_eq!(read.is_ok(), fits, "dictionary {dictionary}: {read:?}");
-        }
-    }
-
-    #[test]
-    fn a_bomb_is_cut_off() {
-        let zeros = vec![0; 1 << 20];
-        let bombs = [zstd::stream::encode_all(&*zeros, 1).unwrap(), liblzma::encode_all(&*zeros, 1).unwrap()];
-        for bomb in bombs {
-            let mut out = Vec::new();
-            assert_eq!((decompress(&bomb, &mut out, 1 << 20), out.len()), (Ok(true), 1 << 20));
-            let (_, why) = decompress(&bomb, &mut Vec::new(), (1 << 20) - 1).unwrap_err();
-            assert!(why.contains("more than 1048575 bytes"), "{why}");
-        }
     }
 }

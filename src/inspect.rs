@@ -15,7 +15,6 @@ use crate::document::{self, FindingEntry, RegionEntry, SectionEntry, crc, findin
 use crate::kernel_source::vermagic_release;
 use crate::load::{LaidOut, Opened, lay_out, open};
 use crate::loader::Loader;
-use crate::signer::{self, Signature};
 
 /// Everything about one module file.
 #[derive(Debug, Serialize)]
@@ -39,7 +38,7 @@ pub struct Inspection {
     /// Exports in table order.
     pub exports: Vec<OfferedEntry>,
     /// Its signature, null if it has none.
-    pub signature: Option<Signature>,
+    pub signature: Option<SignatureEntry>,
     /// Regions where a kernel of that release would put them first.
     pub regions: Vec<RegionEntry>,
     /// All sections.
@@ -93,6 +92,42 @@ pub struct OfferedEntry {
     pub namespace: Option<String>,
 }
 
+/// What a signature says about itself; the fields are those that `modinfo` prints.
+#[derive(Debug, Serialize)]
+pub struct SignatureEntry {
+    /// `PKCS#7`
+    pub sig_id: &'static str,
+    /// Common name of the certificate's issuer.
+    pub signer: Option<String>,
+    /// Serial number of the certificate, or its subject key identifier: hex pairs.
+    pub sig_key: Option<String>,
+    /// Hash algorithm.
+    pub sig_hashalgo: Option<String>,
+    /// The signature value: hex pairs.
+    pub signature: Option<String>,
+}
+
+impl SignatureEntry {
+    /// Facts, not a verdict: what says nothing readable is a signature all the same.
+    #[cfg(feature = "signature")]
+    fn of(pkcs7: &[u8]) -> Self {
+        let signer = module_signature::signer::read(pkcs7).unwrap_or_default();
+        SignatureEntry {
+            sig_id: "PKCS#7",
+            signer: signer.signer,
+            sig_key: signer.sig_key,
+            sig_hashalgo: signer.sig_hashalgo,
+            signature: signer.signature,
+        }
+    }
+
+    /// This build reads no PKCS#7 messages.
+    #[cfg(not(feature = "signature"))]
+    fn of(_: &[u8]) -> Self {
+        SignatureEntry { sig_id: "PKCS#7", signer: None, sig_key: None, sig_hashalgo: None, signature: None }
+    }
+}
+
 /// Reads a module file; `bytes` are already decompressed. `None` if it is no module at all, then
 /// the findings say why.
 pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, Vec<FindingEntry>> {
@@ -116,12 +151,6 @@ pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, Vec<FindingEntry>
         regions = document::regions(&layout, &placement);
         sections = document::sections(&info, &layout, &placement);
     }
-    let signature = match signature.pkcs7.map(signer::read) {
-        Some(Ok(signature)) => Some(signature),
-        // Facts, not a verdict: the signature is there but says nothing readable.
-        Some(Err(_)) => Some(Signature { sig_id: "PKCS#7", ..Signature::default() }),
-        None => None,
-    };
     Ok(Inspection {
         file: file.to_owned(),
         module: module.name_text().into_owned(),
@@ -132,7 +161,7 @@ pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, Vec<FindingEntry>
         parameters: parameters(&module),
         imports: wanted(&module),
         exports: offered(&module, &config),
-        signature,
+        signature: signature.pkcs7.map(SignatureEntry::of),
         regions,
         sections,
         findings: findings(&said),
@@ -185,5 +214,5 @@ fn offered(module: &ModuleFile<'_>, config: &KernelConfig) -> Vec<OfferedEntry> 
         gpl_only: e.gpl_only,
         namespace: some_text(e.namespace),
     };
-    ksymtab::exports(module, config.version).into_iter().map(entry).collect()
+    ksymtab::exports(module, config.changes()).into_iter().map(entry).collect()
 }

@@ -3,7 +3,7 @@
 //! [`Loader`] is the way in: it takes a kernel (what is known of its
 //! symbols and exports), places modules in its address space as it would, and
 //! runs the pipeline of [`load::load_module`], whose stages live in the crates
-//! `elf-layout`, `symres` and `reloc`. The result is a [`load::Load`]: the
+//! `module-signature`, `elf-layout`, `symres`, `reloc` and `finalize`. The result is a [`load::Load`]: the
 //! module's memory at its final addresses, and [`elf_layout::Findings`] with
 //! everything the kernel would say.
 //!
@@ -16,7 +16,6 @@ pub mod document;
 pub mod elf_output;
 pub mod error;
 pub mod explain;
-pub mod hash;
 pub mod image;
 pub mod input;
 pub mod inspect;
@@ -29,10 +28,7 @@ mod mapped;
 pub mod raw_output;
 pub mod running;
 pub mod sarif;
-pub mod signer;
-pub mod signing;
 pub mod threads;
-pub mod verify;
 
 pub use error::Error;
 pub use load::{Args, Load, Stage, load_module};

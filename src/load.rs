@@ -3,21 +3,23 @@
 use elf_layout::elf::{EHDR_SIZE, RELA_SIZE, SHF_ALLOC, SHT_RELA};
 use elf_layout::ksymtab;
 use elf_layout::layout::{PerRegion, layout_sections, sections_inside};
-use elf_layout::place::move_module;
+use elf_layout::module::move_module;
 use elf_layout::signature::SignatureTail;
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{
-    Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, Memory, ModuleFile, Placement, SectionPlace,
+    Change, Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, Machine, Module, ModuleFile, Placement,
     Severity,
 };
-use finalize::finalizer::LoadFacts;
 use finalize::parse_args::{ParamEnv, parse_args};
 use finalize::{
-    Finalizer, Patch, Record, RunningKernel, RuntimeState, Step, module_finalize, post_relocation,
-    prepare_coming_module, refuse_without_ftrace_plt, struct_module,
+    module_finalize, post_relocation, prepare_coming_module, refuse_in_module_finalize, struct_module,
 };
-use reloc::{ARCHITECTURES, Architecture, Cpu, ModArch, ModPltSec, Symbols, apply_relocations, architecture};
+use module_signature::{Unsigned, module_signature};
+use reloc::{
+    Architecture, Cpu, Finalizer, LoadFacts, MACHINES, ModArch, ModPltSec, Patch, Record, RunningKernel,
+    RuntimeState, Step, apply_relocations, architecture,
+};
 use symres::btf::btf_module_notify;
 use symres::early::{
     already_loaded, check_export_symbol_versions, check_modinfo_taints, early_mod_check,
@@ -30,7 +32,6 @@ use crate::image::Image;
 use crate::kernel_source::unknown;
 use crate::loader::Workspace;
 use crate::running::Running;
-use crate::signing::{Unsigned, module_signature};
 
 /// How far a load goes. Named after the points at which real kernels were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,8 +63,6 @@ impl Stage {
 pub struct Args<'a> {
     /// finit_module flags.
     pub flags: LoadFlags,
-    /// What of the CPUs changes the bytes.
-    pub cpu: Cpu,
     /// How far to go.
     pub stage: Stage,
     /// Parameters to set once all else is done, whatever the stage; `None` sets none.
@@ -74,13 +73,7 @@ pub struct Args<'a> {
 
 impl Default for Args<'_> {
     fn default() -> Self {
-        Args {
-            params: None,
-            choices: false,
-            flags: LoadFlags::default(),
-            cpu: Cpu::default(),
-            stage: Stage::LAST,
-        }
+        Args { params: None, choices: false, flags: LoadFlags::default(), stage: Stage::LAST }
     }
 }
 
@@ -118,9 +111,9 @@ pub fn open<'d>(file: &'d [u8], kernel: &Kernel, flags: LoadFlags) -> Opened<'d>
         said.end_stage(mark);
     }
     let (signature, unsigned) = module_signature(file, kernel, flags, &mut said);
-    let all: Vec<u16> = ARCHITECTURES.iter().map(|a| a.e_machine()).collect();
-    let machines = kernel.machine.map_or(all, |m| vec![m]);
-    let expected = Expected { config, machines: &machines, ignore_modversions: flags.ignore_modversions };
+    let known = MACHINES;
+    let machine = kernel.machine.and_then(|number| Machine::find(known, number));
+    let expected = Expected { config, machine, known, ignore_modversions: flags.ignore_modversions };
     let module = has_header.then(|| elf_validity(signature.module, &expected, &mut said)).flatten();
     Opened { signature, unsigned, module, said }
 }
@@ -146,15 +139,9 @@ pub struct Load<'d> {
     pub arch: &'static dyn Architecture,
     /// What the architecture keeps of it: its linkage tables.
     pub mod_arch: ModArch,
-    /// The file and the edited section headers; `sh_addr` is final.
-    pub info: LoadInfo<'d>,
-    /// The memory plan.
-    pub layout: Layout,
-    /// Base addresses.
-    pub placement: Placement,
-    /// The memory itself.
-    pub image: Image,
-    /// Symbol values and imports.
+    /// The module in memory.
+    pub module: Module<'d>,
+    /// Imports and dependencies.
     pub resolution: Resolution<'d>,
     /// The stage that the memory shows.
     pub stage: Stage,
@@ -220,20 +207,22 @@ pub fn load_module<'d>(
     reached(&taints, said);
     // Since v6.4 everything that taints comes after the module is in the list
     // (module_augment_kernel_taints); before that check_modinfo does most of it.
-    let since_6_4 = kernel.config.version.since(6, 4);
+    let taints_late = kernel.config.has(Change::TaintsAfterInsertion);
     early_mod_check(kernel, file, args.flags, &mut taints, said);
     reached(&taints, said);
-    if !since_6_4 {
+    if !taints_late {
         check_modinfo_taints(kernel, file, &mut taints, said);
     }
-    let LaidOut { arch, mut mod_arch, mut info, layout } = lay_out(&kernel.config, file, args.cpu, said)?;
-    let (placement, mut image) = allocate(arch, &info, &layout, place, workspace, said)?;
+    let arch = architecture(file.e_machine())?;
+    let cpu = arch.cpu(&kernel.config, running);
+    let LaidOut { arch, mut mod_arch, info, layout } = lay_out(&kernel.config, file, cpu, said)?;
+    let (placement, image) = allocate(arch, &info, &layout, place, workspace, said)?;
     // The second rewrite: every address is final from here on.
-    move_module(&mut info, &layout, &placement, &mut image);
+    let mut module = move_module(info, layout, placement, Box::new(image));
     already_loaded(kernel, file, said);
     reached(&taints, said);
-    percpu_modalloc(&info, said);
-    if since_6_4 {
+    percpu_modalloc(&module.info, said);
+    if taints_late {
         check_modinfo_taints(kernel, file, &mut taints, said);
     }
     let unsigned = opened.unsigned.as_ref().map(|u| (&*u.why, &*u.hint));
@@ -241,27 +230,21 @@ pub fn load_module<'d>(
     check_export_symbol_versions(kernel, file, &mut taints, said);
     reached(&taints, said);
     let ignores = |name: &[u8]| arch.ignores_undefined(name);
-    let mut resolution = simplify_symbols(&info, &placement, kernel, taints, ignores, said);
+    let mut resolution = simplify_symbols(&mut module, kernel, taints, ignores, said);
     let kallsyms = |name: &[u8], position| klp_find_object_symbol(kernel, name, position);
-    let mut symbols =
-        Symbols { values: &mut resolution.values, unknown: &resolution.unknown, kallsyms: &kallsyms };
-    apply_relocations(arch, &mut mod_arch, &info, &layout, &mut symbols, &mut image, said);
+    apply_relocations(arch, &mut mod_arch, &mut module, &kallsyms, said);
     // Livepatch symbols have got their values only now (RELOC-GEN-5).
-    write_symtab(&info, &layout, &resolution.values, &mut image);
+    write_symtab(&mut module);
     if args.stage >= Stage::Kallsyms {
-        post_relocation(&info, &layout, &placement, &resolution.values, &mut image);
+        post_relocation(&mut module);
     }
-    refuse_without_ftrace_plt(&info, said);
+    refuse_in_module_finalize(&module.info, arch, said);
     let mut record = Record::default();
-    let exports = ksymtab::exports(file, kernel.config.version);
+    let exports = ksymtab::exports(file, kernel.config.changes());
     // What was refused has no memory that the kernel would patch.
     let patched = args.stage >= Stage::Final && !said.refused();
-    let mut module = Finalizer {
-        info: &info,
-        layout: &layout,
-        placement: &placement,
-        values: &resolution.values,
-        memory: &mut image,
+    let mut patching = Finalizer {
+        module: &mut module,
         load: LoadFacts {
             mod_arch: &mod_arch,
             taints: resolution.taints.module_mask(),
@@ -274,31 +257,18 @@ pub fn load_module<'d>(
         choices: args.choices,
     };
     if patched {
-        module_finalize(&mut module);
+        module_finalize(&mut patching, arch);
     }
-    verify_exported_symbols(kernel, file, &exports, module.said);
-    warn_unsorted(kernel, &exports, module.said);
-    let coming = !module.said.refused();
+    verify_exported_symbols(kernel, file, &exports, patching.said);
+    warn_unsorted(kernel, &exports, patching.said);
+    let coming = !patching.said.refused();
     if patched && coming {
-        prepare_coming_module(&mut module);
+        prepare_coming_module(&mut patching, arch);
     }
     btf_module_notify(kernel, file, &mut resolution.taints, said);
     let taints = at_stop.unwrap_or(resolution.taints);
     let stage = args.stage;
-    let mut load = Load {
-        kernel,
-        arch,
-        mod_arch,
-        info,
-        layout,
-        placement,
-        image,
-        resolution,
-        stage,
-        record,
-        taints,
-        coming,
-    };
+    let mut load = Load { kernel, arch, mod_arch, module, resolution, stage, record, taints, coming };
     if let Some(params) = args.params {
         load.parse_args(running, params, said);
     }
@@ -368,7 +338,7 @@ impl Load<'_> {
     /// `parse_args`, and what it leaves in the record.
     fn parse_args(&mut self, running: &Running<'_>, params: &[u8], said: &mut Findings) {
         let env = ParamEnv::default();
-        let set = parse_args(&self.info, &self.layout, &mut self.image, params, &env, said);
+        let set = parse_args(&mut self.module, params, &env, said);
         let mut patch = |place, len, step, detail| {
             self.record.patches.push(Patch { place, len, step, detail });
         };
@@ -377,12 +347,10 @@ impl Load<'_> {
         }
         if let Some(requested) = set.async_probe {
             let path = "async_probe_requested";
-            let this = self.layout.place(self.info.file.index().module);
-            let member = running.member("module", path);
-            if let (Some(this), Some(member)) = (this, member) {
-                let place = SectionPlace { offset: this.offset.saturating_add(member.offset), ..this };
-                if let Some([byte]) = self.image.at_mut(place, 1) {
-                    *byte = u8::from(requested);
+            let this = self.module.table(self.module.info.file.index().module);
+            if let Some((this, member)) = this.zip(running.member("module", path)) {
+                let at = this.address.saturating_add(member.offset);
+                if let Some(place) = self.module.write(at, &[u8::from(requested)]) {
                     patch(place, 1, Step::StructModule, struct_module::detail_of(path));
                 }
             }
@@ -401,11 +369,10 @@ impl Load<'_> {
 
     /// The exports of the module at their final addresses.
     pub fn exports(&self) -> impl Iterator<Item = Export<'_>> {
-        let (info, resolution) = (&self.info, &self.resolution);
-        let unknown = |symbol: u32| resolution.unknown.get(symbol as usize) == Some(&true);
-        let value =
-            move |symbol: u32| resolution.values.get(symbol as usize).copied().filter(|_| !unknown(symbol));
-        let of_file = ksymtab::exports(info.file, info.config.version);
+        let Module { info, values, unknown, .. } = &self.module;
+        let is_unknown = |symbol: u32| unknown.get(symbol as usize) == Some(&true);
+        let value = move |symbol: u32| values.get(symbol as usize).copied().filter(|_| !is_unknown(symbol));
+        let of_file = ksymtab::exports(info.file, info.config.changes());
         of_file.into_iter().map(move |e| Export {
             address: value(e.symbol).map(|v| v.wrapping_add_signed(e.addend)),
             ..Export::from(&e)
@@ -414,23 +381,23 @@ impl Load<'_> {
 
     /// Its exports as the kernel finds them.
     pub(crate) fn export_table(&self) -> ExportTable {
-        ExportTable::of_records(self.exports().collect(), self.info.config.version.since(7, 1))
+        ExportTable::of_records(self.exports().collect(), self.module.info.config.has(Change::OneExportTable))
     }
 
     /// The linkage tables, of code that stays and of code that goes after init.
     pub fn plts(&self) -> impl Iterator<Item = &ModPltSec> {
-        [&self.mod_arch.core, &self.mod_arch.init].into_iter()
+        self.mod_arch.tables.iter()
     }
 
     /// How many relocations were applied.
     pub fn relocations(&self) -> u64 {
-        let sections = self.info.sechdrs.iter().filter(|s| s.sh_type == SHT_RELA);
-        let applied = sections.filter(|s| self.layout.place(s.sh_info as usize).is_some());
+        let sections = self.module.info.sechdrs.iter().filter(|s| s.sh_type == SHT_RELA);
+        let applied = sections.filter(|s| self.module.layout.place(s.sh_info as usize).is_some());
         applied.map(|s| s.sh_size.checked_div(RELA_SIZE).unwrap_or(0)).fold(0, u64::saturating_add)
     }
 
     /// Base addresses of the regions.
     pub fn bases(&self) -> &PerRegion<u64> {
-        &self.placement.bases
+        &self.module.placement.bases
     }
 }

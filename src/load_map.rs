@@ -2,11 +2,10 @@
 
 use std::fmt::Write;
 
-use elf_layout::Memory;
 use elf_layout::bytes::printed;
 use elf_layout::elf::{SHF_EXECINSTR, SHF_WRITE, SHN_ABS, SHN_UNDEF, SymFields};
 
-use finalize::Patch;
+use reloc::Patch;
 
 use crate::address::Explainer;
 use crate::load::Load;
@@ -20,7 +19,7 @@ pub fn load_map(load: &Load<'_>, release: &str) -> String {
 }
 
 fn write_map(out: &mut String, load: &Load<'_>, release: &str) -> std::fmt::Result {
-    let info = &load.info;
+    let info = &load.module.info;
     writeln!(
         out,
         "module {} ({}, {release}), stage {}",
@@ -29,16 +28,16 @@ fn write_map(out: &mut String, load: &Load<'_>, release: &str) -> std::fmt::Resu
         load.stage.name()
     )?;
     writeln!(out, "\nregions\n  {:<18}  {:>9}  name", "base", "size")?;
-    for region in load.layout.regions() {
-        let size = load.image.region(region).len();
+    for region in load.module.layout.regions() {
+        let size = load.module.memory.region(region).len();
         writeln!(out, "  {:#018x}  {size:>#9x}  {}", load.bases().get(region), region.name())?;
     }
     let mut sections: Vec<usize> =
-        (0..info.sechdrs.len()).filter(|i| load.layout.place(*i).is_some()).collect();
+        (0..info.sechdrs.len()).filter(|i| load.module.layout.place(*i).is_some()).collect();
     sections.sort_by_key(|i| info.sechdrs.get(*i).map(|s| s.sh_addr));
     writeln!(out, "\nsections\n  {:<18}  {:>9}  {:<13}  flags  index  name", "address", "size", "region")?;
     for index in sections {
-        let (Some(s), Some(place)) = (info.sechdrs.get(index), load.layout.place(index)) else {
+        let (Some(s), Some(place)) = (info.sechdrs.get(index), load.module.layout.place(index)) else {
             continue;
         };
         let flag = |bit, letter| if s.sh_flags & bit != 0 { letter } else { '-' };
@@ -52,16 +51,16 @@ fn write_map(out: &mut String, load: &Load<'_>, release: &str) -> std::fmt::Resu
             place.region.name()
         )?;
     }
-    if let Some(at) = load.placement.percpu.filter(|_| info.file.index().pcpu != 0) {
+    if let Some(at) = load.module.placement.percpu.filter(|_| info.file.index().pcpu != 0) {
         writeln!(out, "\nper-cpu area at {at:#x} of the per-cpu offset space")?;
     }
     let mut symbols: Vec<(u64, &[u8], u16)> = info
         .file
         .symbols()
         .iter()
-        .zip(&load.resolution.values)
+        .zip(&load.module.values)
         .filter(|(s, _)| !matches!(s.shndx(), SHN_UNDEF | SHN_ABS) && s.name_offset() != 0)
-        .filter(|(s, _)| load.layout.place(usize::from(s.shndx())).is_some())
+        .filter(|(s, _)| load.module.layout.place(usize::from(s.shndx())).is_some())
         .map(|(s, value)| (*value, info.file.symbol_name(s), s.shndx()))
         .collect();
     symbols.sort_unstable();
@@ -111,7 +110,7 @@ fn write_relocations(out: &mut String, explainer: &Explainer<'_, '_>) -> std::fm
 fn write_record(out: &mut String, load: &Load<'_>, explainer: &Explainer<'_, '_>) -> std::fmt::Result {
     let record = &load.record;
     let mut patches: Vec<(u64, &Patch)> =
-        record.patches.iter().map(|p| (load.placement.address(p.place), p)).collect();
+        record.patches.iter().map(|p| (load.module.placement.address(p.place), p)).collect();
     // Stable: of two at an address, the later one is below.
     patches.sort_by_key(|(at, _)| *at);
     if !patches.is_empty() {
@@ -122,7 +121,8 @@ fn write_record(out: &mut String, load: &Load<'_>, explainer: &Explainer<'_, '_>
         let symbol = whereabouts(explainer, at);
         writeln!(out, "  {at:#018x}  {:>7}  {}{detail}{symbol}", patch.len, patch.step.name())?;
     }
-    let mut runtime: Vec<_> = record.runtime.iter().map(|r| (load.placement.address(r.place), r)).collect();
+    let mut runtime: Vec<_> =
+        record.runtime.iter().map(|r| (load.module.placement.address(r.place), r)).collect();
     runtime.sort_by_key(|(at, _)| *at);
     if !runtime.is_empty() {
         writeln!(out, "\nknown to the running kernel only\n  {:<18}  {:>7}  what", "address", "bytes")?;

@@ -1,18 +1,19 @@
 //! A kernel from load to load: its module list and its address space.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use elf_layout::bytes::{align_up, array};
-use elf_layout::elf::{Rela, SHT_RELA, SymFields};
+use elf_layout::bytes::align_up;
+use elf_layout::elf::SymFields;
 use elf_layout::layout::PerRegion;
 use elf_layout::place::{Holes, ModuleArea};
-use elf_layout::{Findings, Generation, Layout, LoadInfo, Memory, Placement, Region};
+use elf_layout::{Findings, Generation, Layout, LoadInfo, Placement, Region};
 use reloc::Architecture;
 use symres::{Exit, Init, Kernel, LoadedModule, Taint, Taints};
 
-use crate::image::{Spare, Touching};
+use crate::image::{Image, Spare, Touching};
 use crate::load::{Args, Load, Opened, load_module};
 use crate::running::{Machine, Running};
 
@@ -37,7 +38,8 @@ pub struct Workspace {
 impl Workspace {
     /// Takes the memory of a load that is no longer needed.
     pub fn recycle(&mut self, load: Load<'_>) {
-        self.spare = Some(load.image.into());
+        let memory: Box<dyn Any> = load.module.memory;
+        self.spare = memory.downcast::<Image>().ok().map(|image| Spare::from(*image));
     }
 
     /// With memory for a first load, none of it there yet.
@@ -93,7 +95,9 @@ impl Loader {
         let mut kernel = self.kernel.clone();
         kernel.insert_modules(modules);
         let (area, percpu, last_listed) = (self.area.clone(), self.percpu.clone(), self.last_listed);
-        Loader { kernel, machine: Machine::default(), area, percpu, last_listed, held: BTreeMap::new() }
+        let (errata, cpu_caps) = (self.machine.errata.clone(), self.machine.cpu_caps.clone());
+        let machine = Machine { errata, cpu_caps, ..Machine::default() };
+        Loader { kernel, machine, area, percpu, last_listed, held: BTreeMap::new() }
     }
 
     /// Loads a module, without adding it to the kernel. `place` and `percpu` override where it
@@ -292,9 +296,9 @@ impl Loader {
             module: loaded_module(load),
             depends: load.resolution.depends.iter().map(|d| Box::from(*d)).collect(),
             arch: load.arch,
-            layout: load.layout.clone(),
-            placement: load.placement,
-            percpu: self.percpu_place(&load.info),
+            layout: load.module.layout.clone(),
+            placement: load.module.placement,
+            percpu: self.percpu_place(&load.module.info),
             taints: load.taints,
             coming: load.coming,
         }
@@ -303,7 +307,7 @@ impl Loader {
 
 /// The module as the kernel keeps it in its list.
 fn loaded_module(load: &Load<'_>) -> LoadedModule {
-    let (layout, bases) = (&load.layout, load.bases());
+    let (layout, bases) = (&load.module.layout, load.bases());
     // Since v6.4 (mod_mem_type) regions are as large as their pages.
     let (text, whole_pages) = match layout.generation {
         Generation::ModMemType => (Region::Text, true),
@@ -314,35 +318,15 @@ fn loaded_module(load: &Load<'_>) -> LoadedModule {
         let regions = layout.regions().filter(|r| r.is_init() == init);
         regions.map(|r| size(r) as u32).fold(0, u32::wrapping_add)
     };
-    let (init, exit) = load.info.config.struct_module_init_exit.unzip();
     LoadedModule {
         exports: load.export_table(),
         proprietary: load.taints.module_has(Taint::ProprietaryModule),
-        has_init: calls(load, init, b"init_module"),
-        has_exit: calls(load, exit, b"cleanup_module"),
+        has_init: load.module.init().is_some(),
+        has_exit: load.module.exit().is_some(),
         taints: load.taints.module_mask(),
         base: bases.get(text),
         size: sum(false),
         init_size: sum(true),
-        ..LoadedModule::named(load.info.file.name())
+        ..LoadedModule::named(load.module.info.file.name())
     }
-}
-
-/// Is a pointer of struct module set (LIFE-10)? Where its offset is not known, by the symbol that a relocation of
-/// `.gnu.linkonce.this_module` sets it to.
-fn calls(load: &Load<'_>, offset: Option<u64>, symbol: &[u8]) -> bool {
-    let file = load.info.file;
-    let this_module = file.index().module;
-    if let (Some(offset), Some(mut place)) = (offset, load.layout.place(this_module)) {
-        place.offset = place.offset.saturating_add(offset);
-        let pointer = load.image.at(place, 8).and_then(|bytes| array::<8>(bytes, 0));
-        return pointer.is_some_and(|bytes| bytes != [0; 8]);
-    }
-    let tables = file.sections().iter().enumerate();
-    let tables = tables.filter(|(_, s)| s.sh_type == SHT_RELA && s.sh_info as usize == this_module);
-    let mut relocations = tables.flat_map(|(index, _)| file.relocations(index)).map(Rela::from);
-    relocations.any(|rela| {
-        let target = file.symbols().get(rela.r_sym() as usize);
-        target.is_some_and(|target| file.symbol_name(target) == symbol)
-    })
 }

@@ -7,23 +7,7 @@
 static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 mod cli;
-mod commands;
-mod report;
 
-use std::process::ExitCode;
-
-use clap::Parser;
-
-fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
-    match commands::run(&cli) {
-        Ok(outcome) => ExitCode::from(outcome as u8),
-        Err(error) => {
-            report::error(&error);
-            ExitCode::from(match error {
-                kmodld::Error::Usage(_) => commands::Outcome::Usage,
-                _ => commands::Outcome::Input,
-            } as u8)
-        }
-    }
+fn main() -> std::process::ExitCode {
+    cli::main()
 }

@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use elf_layout::{Memory, Region};
+use elf_layout::Region;
 
 use crate::document::Document;
 use crate::error::Error;
@@ -34,9 +34,9 @@ pub fn write(dir: &Path, load: &Load<'_>, document: &Document) -> Result<(), Err
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::write(&dir.join(LAYOUT), e)),
         _ => {}
     }
-    for region in load.layout.regions() {
+    for region in load.module.layout.regions() {
         let path = dir.join(file_name(region));
-        replace(&path, |file| write_sparse(file, load.image.region(region)))?;
+        replace(&path, |file| write_sparse(file, load.module.memory.region(region)))?;
     }
     let path = dir.join(LAYOUT);
     replace(&path, |file| {

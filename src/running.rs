@@ -1,11 +1,12 @@
 //! The kernel that runs: its memory as far as an image or the running system tells it, the layout of its
-//! types, its CPUs. What of it changes the bytes of a module comes through [`finalize::RunningKernel`].
+//! types, its CPUs. What of it changes the bytes of a module comes through [`reloc::RunningKernel`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use elf_layout::elf::EM_X86_64;
-use finalize::{MEMORY, Member, Part, RunningKernel, TYPES};
+use finalize::{MEMORY, TYPES};
 use kernel_image::{Btf, KernelImage};
+use reloc::{ARCHITECTURES, Member, Part, RunningKernel};
 use serde::Deserialize;
 use symres::kallsyms::KernelSymbols;
 use symres::{Exports, Kernel};
@@ -66,7 +67,7 @@ impl Types {
     /// Looks everything up in a BTF.
     pub fn of(btf: &Btf<'_>) -> Self {
         let mut types = Types::default();
-        for (of, paths) in TYPES {
+        for (of, paths) in ARCHITECTURES.iter().flat_map(|arch| arch.kernel_types()).chain(TYPES) {
             let Some(id) = btf.find_struct(of) else { continue };
             types.sizes.extend(btf.size_of(id).map(|size| ((*of).to_owned(), size)));
             for path in *paths {
@@ -144,7 +145,11 @@ impl LinkMemory {
             LinkMemory::Image(image) => image,
         };
         let len = |start: u64, end: u64| usize::try_from(end.checked_sub(start)?).ok();
-        let parts = MEMORY.iter().flat_map(|part| part_of(*part, symbols, exports));
+        let parts = ARCHITECTURES
+            .iter()
+            .flat_map(|arch| arch.kernel_memory())
+            .chain(MEMORY)
+            .flat_map(|part| part_of(*part, symbols, exports));
         let in_image =
             |(start, end): &(u64, u64)| len(*start, *end).is_some_and(|n| image.read(*start, n).is_some());
         let mut extents: Vec<(u64, u64)> = parts.filter(in_image).collect();
@@ -208,6 +213,8 @@ pub struct Machine {
     pub live: Vec<Piece>,
     /// The capability bitmap of its CPUs, low word first.
     pub cpu_caps: Option<Vec<u64>>,
+    /// The errata of its CPUs that somebody named.
+    pub errata: Vec<String>,
     /// Number of CPUs found at boot.
     pub cpus: Option<u32>,
     /// Its command line.
@@ -282,6 +289,10 @@ impl RunningKernel for Running<'_> {
             return Some(word >> (number % 64) & 1 != 0);
         }
         (self.kernel.machine == Some(EM_X86_64)).then(|| self.boot_cpu_has(number))?
+    }
+
+    fn errata(&self) -> &[String] {
+        &self.machine.errata
     }
 
     fn cpus(&self) -> Option<u32> {

@@ -6,10 +6,10 @@ mod common;
 
 use common::library::open_on;
 use common::{KERNELS, hex, kernel, ko, link};
-use finalize::Step;
 use kmodld::address::Explainer;
 use kmodld::load::Args;
 use kmodld::{Loader, Place, Stage};
+use reloc::Step;
 
 #[test]
 fn every_relocation_and_patch_explains_its_bytes() {
@@ -33,12 +33,12 @@ fn every_relocation_and_patch_explains_its_bytes() {
             assert!(!behind.relocations.contains(relocation), "{folder}: {behind:?}");
         }
         for patch in &load.record.patches {
-            let address = load.placement.address(patch.place) + patch.len - 1;
+            let address = load.module.placement.address(patch.place) + patch.len - 1;
             let explained = load.explain(address);
             assert!(explained.patches.contains(&patch), "{folder}: {address:#x}: {explained:?}");
         }
         for state in &load.record.runtime {
-            let address = load.placement.address(state.place);
+            let address = load.module.placement.address(state.place);
             assert!(load.explain(address).runtime.contains(&state), "{folder}: {address:#x}");
         }
         let outside = load.explain(0x1000);
@@ -54,9 +54,9 @@ fn a_function_is_named_at_its_start_and_inside() {
     let mut said = opened.said.clone();
     let load = loader.load(&opened, &Args::default(), &Place::Kernel, None, &mut said).unwrap();
     let explainer = Explainer::new(&load);
-    let symbols = load.info.file.symbols().iter().zip(&load.resolution.values);
+    let symbols = load.module.info.file.symbols().iter().zip(&load.module.values);
     let (_, init) =
-        symbols.into_iter().find(|(s, _)| load.info.file.symbol_name(s) == b"init_module").unwrap();
+        symbols.into_iter().find(|(s, _)| load.module.info.file.symbol_name(s) == b"init_module").unwrap();
     // Another name of the same function may be found.
     let name = explainer.symbol(*init).unwrap();
     assert!(!name.contains('+'), "{name}");

@@ -13,7 +13,6 @@ use common::trees::trees;
 use elf_layout::Findings;
 use kmodld::kernel_source::KernelSource;
 use kmodld::{Args, Loader, Place, Stage};
-use reloc::Cpu;
 use symres::Init;
 
 /// The addresses that real kernels gave their modules, one after the other from boot, init memory freed in between.
@@ -46,8 +45,8 @@ fn layout_50_and_54_whole_boots() {
         };
         let mut loader =
             Loader::new(source.describe().unwrap().into_kernel(Some(release.to_owned())).unwrap().0);
-        let cpu = Cpu { erratum_843419: name.contains("843419") };
-        let args = Args { stage: Stage::Relocated, cpu, ..Args::default() };
+        loader.machine.errata.extend(name.contains("843419").then(|| "843419".to_owned()));
+        let args = Args { stage: Stage::Relocated, ..Args::default() };
         let (mut loaded, mut exact) = (0, 0);
         'modules: for module in &captured {
             for name in &module.loaded_before()[loaded..] {
@@ -68,18 +67,20 @@ fn layout_50_and_54_whole_boots() {
             let opened = library::open_on(&loader, &bytes);
             let load = loader.load(&opened, &args, &Place::Kernel, None, &mut Findings::new()).unwrap();
             let regions = module.regions();
-            let mut same = regions.len() == load.layout.regions().count();
+            let mut same = regions.len() == load.module.layout.regions().count();
             for (name, base) in regions {
                 let ours = elf_layout::Region::from_name(name).unwrap();
                 same &= load.bases().get(ours) == base;
             }
             let percpu = module.percpu();
             // The image of Debian's 6.1 for arm64 does not tell where the reserve is (KSYM-10).
-            same &= percpu == 0 || load.placement.percpu.is_none_or(|ours| ours == percpu);
+            same &= percpu == 0 || load.module.placement.percpu.is_none_or(|ours| ours == percpu);
             match same {
                 true => exact += 1,
-                false => wrong
-                    .push(format!("LAYOUT-50, LAYOUT-54: {name}: {}: {:x?}", module.name, load.placement)),
+                false => wrong.push(format!(
+                    "LAYOUT-50, LAYOUT-54: {name}: {}: {:x?}",
+                    module.name, load.module.placement
+                )),
             }
         }
         common::tell(&format!(

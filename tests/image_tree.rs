@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use common::captures::kallsyms;
 use common::trees::{Tree, module_name, sampled, trees};
 use common::{library, skipped, tell};
-use elf_layout::Memory;
 use kmodld::input::read_decompressed;
 use kmodld::kernel_source::KernelSource;
 use kmodld::{Loader, Place};
@@ -61,8 +60,8 @@ fn memory(loader: &Loader, bytes: &[u8]) -> Result<Vec<(u64, Vec<u8>)>, String> 
     let mut said = opened.said.clone();
     let load = loader.load(&opened, &kmodld::Args::default(), &Place::Kernel, None, &mut said);
     let load = load.filter(|_| !said.refused()).ok_or_else(|| said.dmesg().collect::<Vec<_>>().join("; "))?;
-    let region = |r| (load.bases().get(r), load.image.region(r).to_vec());
-    Ok(load.layout.regions().map(region).collect())
+    let region = |r| (load.bases().get(r), load.module.memory.region(r).to_vec());
+    Ok(load.module.layout.regions().map(region).collect())
 }
 
 fn kernels(tree: &Tree, image: &Path, dir: &Path) -> (Loader, Loader, String) {

@@ -224,7 +224,7 @@ fn layout_54_percpu_areas_are_used_again() {
         let file = common::read(&ko(KERNEL, "percpu"));
         let opened = library::open_on(&loader, &file);
         let mut said = Findings::new();
-        library::load(&loader, &opened, &mut said).unwrap().placement.percpu
+        library::load(&loader, &opened, &mut said).unwrap().module.placement.percpu
     };
     let free = at(&[]);
     assert!(free.is_some());

@@ -22,7 +22,7 @@ const LOCKDEP: &str = "Disabling lock debugging due to kernel taint";
 
 /// Without signatures, so that nothing is said about their absence.
 fn config(major: u16, minor: u16) -> KernelConfig {
-    KernelConfig { module_sig: false, ..KernelConfig::new(KernelVersion::new(major, minor, 0)) }
+    KernelConfig::new(KernelVersion::new(major, minor, 0)).with(|c| c.module_sig = false)
 }
 
 fn loader_of(config: KernelConfig, symvers: &str) -> Loader {

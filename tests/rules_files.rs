@@ -13,12 +13,11 @@ const WA: u64 = ALLOC | WRITE;
 
 fn config(minor: u16) -> KernelConfig {
     let version = KernelVersion::new(6, minor, 0);
-    KernelConfig {
-        module_sig: false,
-        modversions: false,
-        kallsyms_all: Some(true),
-        ..KernelConfig::new(version)
-    }
+    KernelConfig::new(version).with(|c| {
+        c.module_sig = false;
+        c.modversions = false;
+        c.kallsyms_all = Some(true);
+    })
 }
 
 fn hello(kernel: &str) -> Elf {
@@ -84,7 +83,7 @@ fn ov_3_undefined_symbols_are_not_in_section_0() {
         elf.set(percpu, Sh::Name, 0).set(0, Sh::Name, st_name).set(0, Sh::Flags, WA);
         let loader = Loader::new(Kernel::new(config(minor), KernelParts::default()));
         let opened = library::open_on(&loader, &elf.bytes);
-        let value = library::load(&loader, &opened, &mut Findings::new()).unwrap().resolution.values[1];
+        let value = library::load(&loader, &opened, &mut Findings::new()).unwrap().module.values[1];
         assert_eq!(value, 0x40, "OV-3: mini on 6.{minor}, section 0, .data..percpu: an undefined symbol");
     }
 }

@@ -5,7 +5,7 @@ mod common;
 
 use common::elf::{ABS, ALLOC, Builder, EXEC, Elf, GLOBAL, LOCAL, Sh, UNDEF, WEAK, WRITE};
 use common::library;
-use elf_layout::{Findings, KernelConfig, KernelVersion, Memory, Region};
+use elf_layout::{Findings, KernelConfig, KernelVersion, Region};
 use kmodld::load::Args;
 use kmodld::{Load, Loader, Place};
 use symres::kallsyms::KernelSymbols;
@@ -17,12 +17,11 @@ const BASE: u64 = 0xffff_ffff_c010_0000;
 
 fn config(minor: u16) -> KernelConfig {
     let version = KernelVersion::new(6, minor, 0);
-    KernelConfig {
-        module_sig: false,
-        modversions: false,
-        kallsyms_all: Some(true),
-        ..KernelConfig::new(version)
-    }
+    KernelConfig::new(version).with(|c| {
+        c.module_sig = false;
+        c.modversions = false;
+        c.kallsyms_all = Some(true);
+    })
 }
 
 /// A kernel whose per-cpu areas of modules begin at 0x30010.
@@ -75,8 +74,8 @@ fn layout_1_addresses_of_the_file_are_dropped() {
         let at = |address| {
             let (_, elf) = patterns(address);
             with_load(config(minor), &elf.bytes, |load, _| {
-                let addresses: Vec<u64> = load.info.sechdrs.iter().map(|s| s.sh_addr).collect();
-                (addresses, load.resolution.values.clone(), load.layout.sizes)
+                let addresses: Vec<u64> = load.module.info.sechdrs.iter().map(|s| s.sh_addr).collect();
+                (addresses, load.module.values.clone(), load.module.layout.sizes)
             })
         };
         let (b, _) = patterns(0);
@@ -119,7 +118,7 @@ fn layout_35_flags_count_as_they_are_by_then() {
                 let section = b.index(section);
                 b.symbol(name, GLOBAL, 0, section, 0);
             }
-            let config = KernelConfig { kallsyms_all: Some(!code_only), ..config(minor) };
+            let config = config(minor).with(|c| c.kallsyms_all = Some(!code_only));
             let (layout, said) = library::lay_out(&b.build(), &config);
             let plan = layout.unwrap_or_else(|| panic!("{said:?}")).symtab.unwrap();
             let kept = plan.core_symbols.iter().skip(1).map(|i| &*b.symbols[*i as usize].name);
@@ -141,7 +140,7 @@ fn layout_60_the_per_cpu_area() {
         let mut b = Builder::mini("6.12.0");
         b.section(".data..percpu", WA, align).zeros(size);
         let (at, said) =
-            with_load(config(12), &b.build(), |load, said| (load.placement.percpu, said.clone()));
+            with_load(config(12), &b.build(), |load, said| (load.module.placement.percpu, said.clone()));
         assert_eq!(at, want, "LAYOUT-60: mini, .data..percpu of {size} bytes aligned to {align}");
         let log = warned.then_some("mini: per-cpu alignment 8192 > 4096");
         assert_eq!(
@@ -200,8 +199,9 @@ fn fin_3_to_5_the_tables_of_kallsyms() {
     let (b, want) = letters();
     for minor in [1, 12] {
         with_load(config(minor), &b.build(), |load, _| {
-            let (plan, info) = (load.layout.symtab.as_ref().unwrap(), &load.info);
-            let (init, core) = (load.image.region(plan.init_region), load.image.region(plan.core_region));
+            let (plan, info) = (load.module.layout.symtab.as_ref().unwrap(), &load.module.info);
+            let (init, core) =
+                (load.module.memory.region(plan.init_region), load.module.memory.region(plan.core_region));
             let init_base = load.bases().get(plan.init_region);
             let word =
                 |memory: &[u8], at: u64| u64::from_le_bytes(memory[at as usize..][..8].try_into().unwrap());
@@ -214,13 +214,13 @@ fn fin_3_to_5_the_tables_of_kallsyms() {
             assert_eq!(header, fields, "FIN-3: {what}: symtab, num_symtab, strtab, typetab");
             let types = &init[plan.init_typeoffs as usize..][..want.len()];
             assert_eq!(types, want, "FIN-4: {what}: {}", types.escape_ascii());
-            let place = load.layout.place(sym).unwrap();
+            let place = load.module.layout.place(sym).unwrap();
             assert_eq!(
                 place.region,
                 if minor == 1 { Region::Init } else { Region::InitData },
                 "FIN-3: {what}"
             );
-            let table = load.image.at(place, 24 * want.len() as u64).unwrap();
+            let table = load.module.memory.at(place, 24 * want.len() as u64).unwrap();
 
             let mut name_at = 0;
             assert!(plan.core_symbols.len() > 5, "FIN-3: {what}: symbols that stay");
@@ -231,7 +231,7 @@ fn fin_3_to_5_the_tables_of_kallsyms() {
                 assert_eq!(record[4..], full[4..], "FIN-3: {what}, {name}: as in the full table");
                 assert_eq!(
                     word(record, 8),
-                    load.resolution.values[index],
+                    load.module.values[index],
                     "FIN-3: {what}, {name}: the final value"
                 );
                 assert_eq!(

@@ -5,7 +5,7 @@ mod common;
 
 use common::elf::{ALLOC, Builder, EXEC, GLOBAL, LOCAL, REL, RELA, Rela, UNDEF, WEAK, WRITE};
 use common::library;
-use elf_layout::{Findings, KernelConfig, KernelVersion, Memory};
+use elf_layout::{Findings, KernelConfig, KernelVersion};
 use kmodld::load::Args;
 use kmodld::{Loader, Place, Stage};
 use symres::kallsyms::KernelSymbols;
@@ -25,7 +25,10 @@ const ARM64_EXPORTS: &str = "0x00000000\tfirst\tvmlinux\tEXPORT_SYMBOL\t\n0x0000
 
 fn config(minor: u16) -> KernelConfig {
     let version = KernelVersion::new(6, minor, 0);
-    KernelConfig { module_sig: false, modversions: false, ..KernelConfig::new(version) }
+    KernelConfig::new(version).with(|c| {
+        c.module_sig = false;
+        c.modversions = false;
+    })
 }
 
 fn loader(config: KernelConfig) -> Loader {
@@ -47,9 +50,9 @@ fn link(config: KernelConfig, b: &Builder, base: u64, sections: &[&str]) -> Outc
     let args = Args { stage: Stage::Relocated, ..Args::default() };
     let load = loader.load(&opened, &args, &Place::Base(base), Some(0x30000), &mut said).expect("a load");
     let found = sections.iter().map(|name| {
-        let section = &load.info.sechdrs[usize::from(b.index(name))];
-        let place = load.layout.place(usize::from(b.index(name)));
-        let bytes = place.and_then(|p| load.image.at(p, section.sh_size)).unwrap_or(&[]);
+        let section = &load.module.info.sechdrs[usize::from(b.index(name))];
+        let place = load.module.layout.place(usize::from(b.index(name)));
+        let bytes = place.and_then(|p| load.module.memory.at(p, section.sh_size)).unwrap_or(&[]);
         (bytes.to_vec(), section.sh_addr)
     });
     let found = found.collect();
@@ -265,15 +268,15 @@ fn plt_14_the_sorted_tables_are_applied() {
     let load = loader.load(&opened, &Args::default(), &Place::Base(ARM64_BASE), None, &mut said).unwrap();
     assert!(!said.refused(), "PLT-14: mini: {said:?}");
     let table = b.sections.len();
-    let order: Vec<u32> = load.info.reordered(table).unwrap().iter().map(|r| r.r_sym()).collect();
+    let order: Vec<u32> = load.module.info.reordered(table).unwrap().iter().map(|r| r.r_sym()).collect();
     assert_eq!(order, [1, 2, 3], "PLT-14: mini, .rela.text in the temporary copy");
-    let targets: Vec<u64> = load.mod_arch.core.slots.iter().map(|s| s.target & 0xfff).collect();
+    let targets: Vec<u64> = load.mod_arch.tables[0].slots.iter().map(|s| s.target & 0xfff).collect();
     assert_eq!(targets, [0x100, 0x200, 0x300], "PLT-14: mini, .plt: slots in the sorted order");
-    let place = load.layout.place(usize::from(b.index(".text"))).unwrap();
-    let text = load.image.at(place, 12).unwrap();
+    let place = load.module.layout.place(usize::from(b.index(".text"))).unwrap();
+    let text = load.module.memory.at(place, 12).unwrap();
     let branch = |n: usize| u32::from_le_bytes(text[4 * n..4 * n + 4].try_into().unwrap()) & 0x03ff_ffff;
-    let plt = load.info.sechdrs[usize::from(b.index(".plt"))].sh_addr;
-    let at = load.info.sechdrs[usize::from(b.index(".text"))].sh_addr;
+    let plt = load.module.info.sechdrs[usize::from(b.index(".plt"))].sh_addr;
+    let at = load.module.info.sechdrs[usize::from(b.index(".text"))].sh_addr;
     for (n, slot) in [(0, 1u64), (1, 0), (2, 2)] {
         let want = (plt + 12 * slot).wrapping_sub(at + 4 * n as u64) >> 2 & 0x03ff_ffff;
         assert_eq!(u64::from(branch(n)), want, "PLT-14: mini, .text+{:#x} goes to slot {slot}", 4 * n);
@@ -293,7 +296,7 @@ fn fin_30_a_section_for_the_way_to_the_tracer() {
             b.machine = machine;
             b.symbols.truncate(1);
             b.sections.iter_mut().find(|s| s.name == ".text.ftrace_trampoline").unwrap().name = name.into();
-            let config = KernelConfig { dynamic_ftrace: ftrace, ..config(12) };
+            let config = config(12).with(|c| c.dynamic_ftrace = ftrace);
             let (said, _) = link(config, &b, BASE, &[]);
             let found = stop(&said).map(|s| (s.0, s.1, s.2));
             let want = errno.map(|e| ("FIN-30", Some(e), vec![]));

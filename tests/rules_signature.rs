@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{AMD64, library};
-use kmodld::verify::{Verdict, verify_pkcs7_signature};
+use module_signature::{Verdict, verify_pkcs7_signature};
 use symres::{Kernel, LoadFlags};
 
 /// Bytes of the marker and of the info block in front of it.

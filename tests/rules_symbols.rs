@@ -20,7 +20,7 @@ const GOOD: [(&str, u64); 5] =
     [("module_layout", 0xdd), ("plain", 0xaa), ("gpl", 0xbb), ("spaced", 0xcc), ("shared", 0xff)];
 
 fn loader(major: u16, minor: u16) -> Loader {
-    let config = KernelConfig { module_sig: false, ..KernelConfig::new(KernelVersion::new(major, minor, 0)) };
+    let config = KernelConfig::new(KernelVersion::new(major, minor, 0)).with(|c| c.module_sig = false);
     let parts = KernelParts {
         symbols: Some(KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap()),
         symvers: Some(Symvers::parse(SYMVERS.as_bytes()).unwrap()),
@@ -98,7 +98,7 @@ fn exports(loader: &Loader, b: &Builder) -> Exported {
     assert!(!said.refused(), "exporter: {said:?}");
     let all = load.exports();
     let all = all.map(|e| (String::from_utf8_lossy(e.name).into_owned(), e.address, e.crc, e.gpl_only));
-    (all.collect(), load.info.sechdrs[usize::from(b.index(".text"))].sh_addr)
+    (all.collect(), load.module.info.sechdrs[usize::from(b.index(".text"))].sh_addr)
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn sym_36_and_38_what_records_stand_for() {
     let opened = library::open_on(&loader, &bytes);
     let load = library::load(&loader, &opened, &mut Findings::new()).unwrap();
     let want = [0, text + 0x10, text + 0x18, 0x30060];
-    assert_eq!(load.resolution.values, want, "SYM-36, SYM-38: mini: what an importer gets");
+    assert_eq!(load.module.values, want, "SYM-36, SYM-38: mini: what an importer gets");
 }
 
 #[test]

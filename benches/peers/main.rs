@@ -15,17 +15,17 @@ mod inputs;
 
 mod growth;
 
+use std::any::Any;
 use std::hint::black_box;
 use std::time::Instant;
 
 use elf_layout::elf::{SHF_ALLOC, SHT_NOBITS, SHT_RELA, SHT_SYMTAB, SymFields};
-use elf_layout::place::move_module;
-use elf_layout::{Findings, ModuleFile, Placement};
+use elf_layout::module::move_module;
+use elf_layout::{Findings, HeapMemory, Module as InMemory, ModuleFile, Placement};
 use kmodld::image::{Image, Spare};
 use kmodld::load::{Args, LaidOut, Opened, lay_out};
 use kmodld::{Loader, Place, Stage, Workspace};
-use reloc::{Cpu, Symbols, apply_relocations};
-use symres::Resolution;
+use reloc::{Architecture, Cpu, ModArch, apply_relocations};
 use symres::simplify::simplify_symbols;
 use testkit::trees::{Tree, trees};
 
@@ -98,38 +98,40 @@ fn measure(tree: &Tree, modules: &[Module], loader: &Loader, rounds: usize) {
     }
 }
 
-/// A module of which all is known but its memory.
+/// A module of which all is known, and which is loaded again and again.
 struct Ready<'d> {
-    laid_out: LaidOut<'d>,
-    placement: Placement,
-    resolution: Resolution<'d>,
+    arch: &'static dyn Architecture,
+    mod_arch: ModArch,
+    module: InMemory<'d>,
 }
 
 impl<'d> Ready<'d> {
     fn new(loader: &'d Loader, file: &'d ModuleFile<'d>) -> Self {
         let (kernel, mut said) = (&loader.kernel, Findings::new());
-        let mut laid_out = lay_out(&kernel.config, file, Cpu::default(), &mut said).unwrap();
-        let bases = loader.place(laid_out.arch, &laid_out.info, &laid_out.layout).unwrap();
+        let LaidOut { arch, mod_arch, info, layout } =
+            lay_out(&kernel.config, file, Cpu::default(), &mut said).unwrap();
+        let bases = loader.place(arch, &info, &layout).unwrap();
         let placement = Placement { bases, percpu: Some(1 << 16) };
-        let mut image = Image::new(&laid_out.layout).unwrap();
-        move_module(&mut laid_out.info, &laid_out.layout, &placement, &mut image);
-        let ignores = |name: &[u8]| laid_out.arch.ignores_undefined(name);
-        let resolution =
-            simplify_symbols(&laid_out.info, &placement, kernel, kernel.taints, ignores, &mut said);
+        let image = Image::new(&layout).unwrap();
+        let mut module = move_module(info, layout, placement, Box::new(image));
+        let ignores = |name: &[u8]| arch.ignores_undefined(name);
+        simplify_symbols(&mut module, kernel, kernel.taints, ignores, &mut said);
         assert!(!said.refused(), "{}", file.name_text());
-        Ready { laid_out, placement, resolution }
+        // It takes memory that the one before it has left.
+        module.memory = Box::new(HeapMemory::default());
+        Ready { arch, mod_arch, module }
     }
 
     /// Zeroed memory, `move_module` and `apply_relocations` with all checks. Returns the number of relocations.
     fn copy_and_apply(&mut self, image: &mut Option<Image>) -> u64 {
-        let LaidOut { arch, mod_arch, info, layout } = &mut self.laid_out;
-        let memory = Image::reusing(image.take().map(Spare::from), layout).unwrap();
-        let memory = image.insert(memory);
-        move_module(info, layout, &self.placement, memory);
-        let Resolution { values, unknown, .. } = &mut self.resolution;
-        let mut symbols = Symbols { values, unknown, kallsyms: &|_, _| Err(String::new()) };
+        let Ready { arch, mod_arch, module } = self;
+        let memory = Image::reusing(image.take().map(Spare::from), &module.layout).unwrap();
+        let nothing = module.move_again(Box::new(memory));
         let mut said = Findings::new();
-        apply_relocations(*arch, mod_arch, info, layout, &mut symbols, memory, &mut said);
+        apply_relocations(*arch, mod_arch, module, &|_, _| Err(String::new()), &mut said);
+        let memory = std::mem::replace(&mut module.memory, nothing);
+        *image = Some(*(memory as Box<dyn Any>).downcast().unwrap());
+        let info = &module.info;
         assert!(!said.refused(), "{}", info.file.name_text());
         let tables = (0..info.sechdrs.len()).filter(|i| info.sechdrs[*i].sh_type == SHT_RELA);
         tables.map(|i| info.file.relocations(i).len() as u64).sum()

@@ -4,7 +4,8 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use elf_layout::Findings;
-use elf_layout::place::{Memory, Placement, move_module};
+use elf_layout::module::move_module;
+use elf_layout::place::Placement;
 use kmodld::image::Image;
 use kmodld::load::{Args, LaidOut, lay_out};
 use kmodld::{Loader, Place, Stage};
@@ -48,18 +49,17 @@ pub fn resolve(criterion: &mut Criterion) {
         let file = module.open(&fixtures.kernel).module.unwrap();
         let config = &fixtures.kernel.config;
         let laid_out = lay_out(config, &file, Cpu::default(), &mut Findings::new());
-        let LaidOut { arch, mut info, layout, .. } = laid_out.unwrap();
+        let LaidOut { arch, info, layout, .. } = laid_out.unwrap();
         let placement = Placement::consecutive(&layout, 0xffff_ffff_c020_1000);
-        let mut image = Image::new(&layout).unwrap();
-        move_module(&mut info, &layout, &placement, &mut image);
-        black_box(image.region(elf_layout::Region::Text));
+        let image = Image::new(&layout).unwrap();
+        let mut module_in_memory = move_module(info, layout, placement, Box::new(image));
         group.throughput(Throughput::Elements(file.symbols().len() as u64));
         group.bench_function(BenchmarkId::from_parameter(&module.name), |b| {
             b.iter(|| {
                 let mut said = Findings::new();
                 let ignores = |name: &[u8]| arch.ignores_undefined(name);
                 let (kernel, taints) = (&fixtures.kernel, fixtures.kernel.taints);
-                simplify_symbols(black_box(&info), &placement, kernel, taints, ignores, &mut said)
+                simplify_symbols(black_box(&mut module_in_memory), kernel, taints, ignores, &mut said)
             });
         });
     }
@@ -94,7 +94,7 @@ pub fn link(criterion: &mut Criterion) {
                 let mut said = Findings::new();
                 let load = loader.load(&opened, &Args::default(), &Place::Kernel, None, &mut said);
                 must_load(&module.name, &said);
-                black_box(load.unwrap().image);
+                black_box(load.unwrap().module);
             });
         });
     }

@@ -44,7 +44,7 @@ fn link(loader: &Loader, module: &Module) -> Option<u64> {
     let mut said = Findings::new();
     let load = loader.load(&opened, &args(), &Place::Kernel, None, &mut said)?;
     must_load(&module.name, &said);
-    black_box(&load.image);
+    black_box(&load.module.memory);
     Some(load.relocations())
 }
 
@@ -70,11 +70,11 @@ pub fn sections_of_a_large_module(criterion: &mut Criterion) {
         let Some(module) = LARGE.iter().find_map(|name| module_of_tree(&tree, name)) else { continue };
         let opened = module.open(&loader.kernel);
         let load = loader.load(&opened, &args(), &Place::Kernel, None, &mut Findings::new()).unwrap();
-        let file = load.info.file;
-        let sections = load.info.sechdrs.iter().enumerate();
+        let file = load.module.info.file;
+        let sections = load.module.info.sechdrs.iter().enumerate();
         for (index, section) in sections.filter(|(_, s)| s.sh_type == SHT_RELA && s.sh_size > 24 * 1000) {
             let target = section.sh_info as usize;
-            let patched = &load.info.sechdrs[target];
+            let patched = &load.module.info.sechdrs[target];
             if patched.sh_flags & SHF_ALLOC == 0 {
                 continue;
             }
@@ -88,11 +88,11 @@ pub fn sections_of_a_large_module(criterion: &mut Criterion) {
                         config: &loader.kernel.config,
                         index,
                         target,
-                        in_init: load.info.is_init_section(target),
+                        in_init: load.module.info.is_init_section(target),
                         memory,
                         address: patched.sh_addr,
-                        values: &load.resolution.values,
-                        unknown: &load.resolution.unknown,
+                        values: &load.module.values,
+                        unknown: &load.module.unknown,
                     };
                     let records = Records::File(black_box(records));
                     let (mut arch, mut said) = (ModArch::default(), Findings::new());

@@ -1,7 +1,7 @@
 //! What must hold for every load, whatever the module.
 
 use elf_layout::finding::FINDINGS_MAX;
-use elf_layout::{Findings, Layout, LoadInfo, Memory, Severity};
+use elf_layout::{Findings, Layout, LoadInfo, Severity};
 use kmodld::Load;
 use kmodld::check::Verdict;
 use kmodld::load::Opened;
@@ -57,33 +57,42 @@ pub fn opened(opened: &Opened<'_>) {
 
 /// Every section of what is not refused lies in a region of its generation, every region in memory.
 pub fn load(load: &Load<'_>, said: &Findings) {
-    for region in load.layout.regions() {
-        let (size, allocated) = (load.layout.sizes.get(region), load.layout.allocated(region));
+    for region in load.module.layout.regions() {
+        let (size, allocated) = (load.module.layout.sizes.get(region), load.module.layout.allocated(region));
         assert!(size <= allocated, "{}: {size:#x} bytes in {allocated:#x}", region.name());
-        assert!(allocated <= REGION_MAX + load.layout.page_size, "{}: {allocated:#x} bytes", region.name());
-        assert_eq!(load.image.region(region).len() as u64, allocated, "{}: its memory", region.name());
         assert!(
-            load.layout.generation.regions().contains(&region),
+            allocated <= REGION_MAX + load.module.layout.page_size,
+            "{}: {allocated:#x} bytes",
+            region.name()
+        );
+        assert_eq!(
+            load.module.memory.region(region).len() as u64,
+            allocated,
+            "{}: its memory",
+            region.name()
+        );
+        assert!(
+            load.module.layout.generation.regions().contains(&region),
             "{}: of another generation",
             region.name()
         );
     }
-    sections(&load.info, &load.layout, said);
-    for (index, section) in load.info.sechdrs.iter().enumerate() {
-        if let Some(place) = load.layout.place(index) {
-            assert_eq!(load.placement.address(place), section.sh_addr, "section {index}: its address");
+    sections(&load.module.info, &load.module.layout, said);
+    for (index, section) in load.module.info.sechdrs.iter().enumerate() {
+        if let Some(place) = load.module.layout.place(index) {
+            assert_eq!(load.module.placement.address(place), section.sh_addr, "section {index}: its address");
         }
     }
-    let symbols = load.info.file.symbols().len();
-    assert_eq!(load.resolution.values.len(), symbols, "a value for each symbol");
+    let symbols = load.module.info.file.symbols().len();
+    assert_eq!(load.module.values.len(), symbols, "a value for each symbol");
     for patch in &load.record.patches {
         let end = u128::from(patch.place.offset) + u128::from(patch.len);
-        let size = load.layout.allocated(patch.place.region);
+        let size = load.module.layout.allocated(patch.place.region);
         assert!(end <= u128::from(size), "a patch by {} ends at {end:#x} of {size:#x}", patch.step.name());
     }
     for state in &load.record.runtime {
         let end = u128::from(state.place.offset) + u128::from(state.len);
-        let size = load.layout.allocated(state.place.region);
+        let size = load.module.layout.allocated(state.place.region);
         assert!(end <= u128::from(size), "run-time state ({}) ends at {end:#x} of {size:#x}", state.what);
     }
 }

@@ -43,7 +43,7 @@ impl Facts {
             room = left.unwrap_or(room);
             left.is_some()
         };
-        let exports = ksymtab::exports(file, kernel.config.version);
+        let exports = ksymtab::exports(file, kernel.config.changes());
         let described = described_exporter(file.name(), &exports, kernel);
         let loaded = described.cloned().or_else(|| {
             let exports = exports.iter().filter(|e| fits(e.name) && fits(e.namespace)).map(Export::from);

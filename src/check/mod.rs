@@ -8,7 +8,8 @@ pub mod run;
 pub mod set;
 mod state;
 
-use elf_layout::{Finding, Findings, Severity};
+use elf_layout::{Findings, Severity};
+use module_signature::not_verified;
 use serde::Serialize;
 use symres::Taint;
 
@@ -77,11 +78,8 @@ fn judge(
     workspace: &mut Workspace,
 ) -> (Verdict, bool) {
     let mut said = opened.said.clone();
-    if opened.signature.pkcs7.is_some() && loader.kernel.trusted().next().is_none() {
-        let why = "the keys that this kernel trusts are not known: the signature counts as good";
-        let hint = "give the kernel's image or a SPEC made of it (--kernel), and the certificates of other keyrings (--keyring)";
-        said.push(Finding::note("SIG-8", Severity::Note, why).hint(hint));
-    }
+    let note = opened.signature.pkcs7.and_then(|_| not_verified(&loader.kernel));
+    note.into_iter().for_each(|note| said.push(note));
     let load = loader.load_in(workspace, opened, args, &Place::Kernel, None, &mut said);
     let proprietary = load.as_ref().is_some_and(|l| l.resolution.taints.module_has(Taint::ProprietaryModule));
     let taints = load.as_ref().map(|l| l.taints.module_letters()).unwrap_or_default();

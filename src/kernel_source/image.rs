@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use elf_layout::elf::{EM_AARCH64, EM_X86_64};
-use kernel_image::{Arch, KernelImage};
+use kernel_image::{ImageArch, KernelImage};
 use symres::Export;
 use symres::kallsyms::KernelSymbols;
 
@@ -17,21 +16,20 @@ pub fn read(path: &Path, bytes: &[u8]) -> Result<Description, Error> {
         return Err(Error::unusable(path, "not a kernel image: the file is empty"));
     }
     let bad = |e: &kernel_image::Error| Error::unusable(path, e.to_string());
-    let image = KernelImage::open(bytes, KernelImage::DEFAULT_LIMIT).map_err(|e| bad(&e))?;
+    let known: Vec<&dyn ImageArch> =
+        reloc::ARCHITECTURES.iter().map(|arch| *arch as &dyn ImageArch).collect();
+    let image = KernelImage::open(bytes, KernelImage::DEFAULT_LIMIT, &known).map_err(|e| bad(&e))?;
     let mut out = Description {
         release: image.release().map(text),
         vermagic: image.vermagic().map(text),
         banner: image.banner().map(text),
-        machine: Some(match image.arch() {
-            Arch::X86_64 => EM_X86_64,
-            _ => EM_AARCH64,
-        }),
+        machine: Some(image.machine().e_machine),
         page_size: image.page_size().map(u64::from),
         ..Description::default()
     };
     let containers: Vec<String> = image.containers().iter().map(ToString::to_string).collect();
     let shell = if containers.is_empty() { String::from("no container") } else { containers.join(", ") };
-    out.note("image", format!("{:?} in {shell} ({})", image.format(), path.display()));
+    out.note("image", format!("{} in {shell} ({})", image.format_name(), path.display()));
 
     let kallsyms = image.kallsyms().map_err(bad)?;
     let symbols = KernelSymbols::of_kernel(kallsyms.iter().map(|s| (s.address, s.kind, s.name)))

@@ -512,7 +512,7 @@ fn symvers_text(symvers: &Symvers) -> Vec<u8> {
 
 /// For a module that tells no version: the newest whose rules are exact.
 pub fn newest() -> KernelConfig {
-    KernelConfig::new(KernelVersion::new(6, 12, 0))
+    KernelConfig::assumed(KernelVersion::new(6, 12, 0))
 }
 
 /// A kernel of which nothing is known but the rules: the newest whose rules are exact.

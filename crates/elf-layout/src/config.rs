@@ -1,6 +1,7 @@
 //! What of a kernel's version and configuration steers the loader.
 
-use crate::version::KernelVersion;
+use crate::changes::{Change, Changes};
+use crate::version::{Generation, KernelVersion};
 
 /// Whose kernel it is, where distributions differ from upstream (OV-DEB).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +26,12 @@ impl Flavour {
 /// of most distributions; [`KernelConfig::apply`] reads a `.config`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelConfig {
-    /// The version that every fork of behaviour asks.
-    pub version: KernelVersion,
+    /// The version; what forks behaviour is in `changes`.
+    version: KernelVersion,
+    /// Is the version only assumed?
+    assumed: bool,
+    /// What every fork of behaviour asks.
+    changes: Changes,
     /// Upstream or Debian.
     pub flavour: Flavour,
     /// CONFIG_KALLSYMS: symbol tables are moved into module memory.
@@ -84,8 +89,11 @@ impl KernelConfig {
 
     /// What a distribution kernel of this version is built with.
     pub fn new(version: KernelVersion) -> Self {
+        let changes = Changes::of(version);
         KernelConfig {
             version,
+            assumed: false,
+            changes,
             flavour: Flavour::Upstream,
             kallsyms: true,
             kallsyms_all: None,
@@ -103,15 +111,67 @@ impl KernelConfig {
             dynamic_ftrace: true,
             // arm64's, as no other architecture asks: since v5.5 (3b23e4991fb6); instead since v6.2
             // (26299b3f6ba2); CALL_OPS since v6.3 (baaf553d3bc3), not with kCFI.
-            dynamic_ftrace_with_regs: version.since(5, 5) && !version.since(6, 2),
-            dynamic_ftrace_with_args: version.since(6, 2),
-            dynamic_ftrace_with_call_ops: version.since(6, 3),
+            dynamic_ftrace_with_regs: changes.has(Change::FtraceWithRegs)
+                && !changes.has(Change::FtraceWithArgs),
+            dynamic_ftrace_with_args: changes.has(Change::FtraceWithArgs),
+            dynamic_ftrace_with_call_ops: changes.has(Change::FtraceCallOps),
             btf_modules: true,
             allow_btf_mismatch: true,
             page_size: 4096,
             struct_module_size: None,
             struct_module_init_exit: None,
         }
+    }
+
+    /// The same for a kernel whose version nobody tells: `version` is the one whose rules are taken.
+    pub fn assumed(version: KernelVersion) -> Self {
+        KernelConfig { assumed: true, ..KernelConfig::new(version) }
+    }
+
+    /// This one after `edit`.
+    #[must_use]
+    pub fn with(mut self, edit: impl FnOnce(&mut Self)) -> Self {
+        edit(&mut self);
+        self
+    }
+
+    /// The kernel's version. It is for people to read: what forks behaviour asks [`KernelConfig::has`].
+    pub fn version(&self) -> KernelVersion {
+        self.version
+    }
+
+    /// Is the version that of the kernel, and not one that was taken for want of it ([`KernelConfig::assumed`])?
+    pub fn is_version_known(&self) -> bool {
+        !self.assumed
+    }
+
+    /// Takes over a version and the changes that it has. Those that were measured stay, and so do the options.
+    pub fn set_version(&mut self, version: KernelVersion) {
+        self.version = version;
+        self.assumed = false;
+        self.changes = self.changes.at(version);
+    }
+
+    /// Does the kernel have that change?
+    pub fn has(&self, change: Change) -> bool {
+        self.changes.has(change)
+    }
+
+    /// All changes that the kernel has.
+    pub fn changes(&self) -> Changes {
+        self.changes
+    }
+
+    /// Takes over that an image or a file shows `change`, or shows that it is missing. This beats the version,
+    /// also one that comes later.
+    pub fn measured(&mut self, change: Change, has: bool) {
+        self.changes = self.changes.with(change, has);
+    }
+
+    /// How the kernel divides a module's memory.
+    pub fn generation(&self) -> Generation {
+        // Since v6.4 (mod_mem_type); before that core_layout and init_layout.
+        if self.has(Change::ModMemType) { Generation::ModMemType } else { Generation::CoreInit }
     }
 
     /// CONFIG_KALLSYMS_ALL, taken as set where nothing tells.
@@ -128,7 +188,7 @@ impl KernelConfig {
     }
 
     /// Takes over what the text of a kernel `.config` says. Options that it
-    /// does not mention are off, as in Kconfig.
+    /// does not mention are off, as in Kconfig. Its head names the version.
     pub fn apply(&mut self, config: &[u8]) {
         let lines = || config.split(|&b| b == b'\n');
         let value = |name: &str| {
@@ -138,7 +198,7 @@ impl KernelConfig {
         };
         let is_set = |name: &str| value(name) == Some(b"y");
         if let Some(version) = lines().take(8).find_map(version_comment) {
-            self.version = version;
+            self.set_version(version);
         }
         self.kallsyms = is_set("CONFIG_KALLSYMS");
         self.kallsyms_all = Some(is_set("CONFIG_KALLSYMS_ALL"));
@@ -204,7 +264,7 @@ mod tests {
             b"#\n# Automatically generated file; DO NOT EDIT.\n# Linux/arm64 6.1.176 Kernel Configuration\n#\n\
               CONFIG_KALLSYMS=y\n# CONFIG_KALLSYMS_ALL is not set\nCONFIG_SMP=y\nCONFIG_ARM64_16K_PAGES=y\n",
         );
-        assert_eq!(config.version, KernelVersion::new(6, 1, 176));
+        assert_eq!(config.version(), KernelVersion::new(6, 1, 176));
         assert_eq!(config.kallsyms_all, Some(false));
         assert!(config.kallsyms && config.smp && !config.modversions);
         assert_eq!(config.page_size, 0x4000);
@@ -260,5 +320,34 @@ mod tests {
                 assert_eq!(set, of == word, "VER-20: {word} alone: {of}");
             }
         }
+    }
+
+    #[test]
+    fn a_config_text_sets_the_changes_but_not_those_that_were_measured() {
+        let text = b"# Linux/x86 6.1.176 Kernel Configuration\n";
+        let mut config = KernelConfig::assumed(KernelVersion::new(7, 1, 0));
+        assert!(config.has(Change::ModMemType) && config.has(Change::OneExportTable));
+        config.measured(Change::OneExportTable, true);
+        config.measured(Change::LastUnloadedTaints, false);
+        assert!(!config.is_version_known());
+        config.apply(text);
+        assert!(config.is_version_known());
+        assert!(!config.has(Change::ModMemType), "6.1 has no mod_mem_type");
+        assert!(config.has(Change::FtraceWithRegs), "6.1 has it");
+        assert!(config.has(Change::OneExportTable), "measured");
+        assert!(!config.has(Change::LastUnloadedTaints), "measured");
+        assert_eq!(config.changes().with(Change::OneExportTable, false), {
+            let own = Changes::of(KernelVersion::new(6, 1, 176));
+            own.with(Change::LastUnloadedTaints, false).with(Change::OneExportTable, false)
+        });
+    }
+
+    #[test]
+    fn layout_18_generation_changes_with_6_4() {
+        let generation = |major, minor| KernelConfig::new(KernelVersion::new(major, minor, 13)).generation();
+        assert_eq!(generation(6, 3), Generation::CoreInit);
+        assert_eq!(generation(6, 4), Generation::ModMemType);
+        assert_eq!(generation(5, 10), Generation::CoreInit);
+        assert_eq!(generation(7, 0), Generation::ModMemType);
     }
 }

@@ -4,10 +4,10 @@
 use alloc::vec::Vec;
 
 use crate::bytes::{le32, name};
+use crate::changes::{Change, Changes};
 use crate::elf::{SHN_ABS, SymFields};
 use crate::module_file::ModuleFile;
 use crate::pointers::{Pointers, Target};
-use crate::version::KernelVersion;
 
 /// One exported symbol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,20 +27,20 @@ pub struct ModuleExport<'d> {
 }
 
 /// All exports of a module in table order: `__ksymtab`, then `__ksymtab_gpl`.
-/// `version` is that of the kernel it was built for. Records without a name or
+/// `changes` are those of the kernel it was built for. Records without a name or
 /// a value are left out.
-pub fn exports<'d>(file: &'d ModuleFile<'d>, version: KernelVersion) -> Vec<ModuleExport<'d>> {
+pub fn exports<'d>(file: &'d ModuleFile<'d>, changes: Changes) -> Vec<ModuleExport<'d>> {
     let pointers = Pointers::new(file);
     let mut all = Vec::new();
     // Since v7.1 one table with a flag byte per record (SYM-39); before that two tables.
-    let merged = version.since(7, 1);
+    let merged = changes.has(Change::OneExportTable);
     let flags = if merged { file.section_bytes(file.find_sec("__kflagstab")) } else { &[] };
     for (table, crcs, gpl) in [("__ksymtab", "__kcrctab", false), ("__ksymtab_gpl", "__kcrctab_gpl", true)] {
         let (table, crcs) = (file.find_sec(table), file.find_sec(crcs));
         if table == 0 || (gpl && merged) {
             continue;
         }
-        let form = Form::of(&pointers, table, version);
+        let form = Form::of(&pointers, table, changes);
         // By the bytes in the file: a NOBITS table has no records, however large it says it is.
         let count = (file.section_bytes(table).len() as u64).checked_div(form.record).unwrap_or(0);
         for n in 0..count {
@@ -80,9 +80,9 @@ struct Form {
 
 impl Form {
     /// Place-relative if the second relocation is 4 bytes in; with a namespace field from 5.4.
-    fn of(pointers: &Pointers<'_>, table: usize, version: KernelVersion) -> Self {
+    fn of(pointers: &Pointers<'_>, table: usize, changes: Changes) -> Self {
         let field = if pointers.symbol(table, 4).is_some() { 4u64 } else { 8 };
-        let fields = if version.since(5, 4) { 3 } else { 2 };
+        let fields = if changes.has(Change::SymbolNamespaces) { 3 } else { 2 };
         Form { field, record: field.wrapping_mul(fields) }
     }
 

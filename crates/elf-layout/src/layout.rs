@@ -210,7 +210,7 @@ const PASSES: [(u64, u64); 5] = [
 /// would be larger than any module area.
 pub fn layout_sections(info: &LoadInfo<'_>, said: &mut Findings) -> Option<Layout> {
     let mark = said.mark();
-    let generation = info.config.version.generation();
+    let generation = info.config.generation();
     let mut layout = Layout {
         generation,
         page_size: info.config.page_size,

@@ -7,11 +7,12 @@
 //! 2. [`validity::elf_validity`]: the ELF checks; the result is a [`ModuleFile`] (VAL).
 //! 3. [`LoadInfo`]: the editable HDR view, the first rewrite and the flag edits (LAYOUT-1 to 8).
 //! 4. [`layout::layout_sections`] and [`symtab::layout_symtab`]: the [`Layout`] (LAYOUT-10 to 37).
-//! 5. [`place`]: region bases, default placement, `move_module` and the second rewrite
-//!    (LAYOUT-40 to 55).
+//! 5. [`place`]: region bases, default placement (LAYOUT-50 to 55).
+//! 6. [`module::move_module`]: the second rewrite; the result is a [`Module`], the module in memory
+//!    (LAYOUT-40 to 43).
 //!
 //! Readers for what a module says about itself stand beside them: [`modinfo`],
-//! [`versions`], [`params`], [`ksymtab`].
+//! [`versions`], [`params`], [`ksymtab`]. What differs between kernels is a row of [`changes`].
 //!
 //! The crate does no I/O, prints nothing, keeps no state and treats every byte
 //! of its input as hostile.
@@ -22,13 +23,17 @@
 extern crate alloc;
 
 pub mod bytes;
+pub mod changes;
 pub mod config;
+pub mod coverage;
 pub mod elf;
 pub mod finding;
 pub mod ksymtab;
 pub mod layout;
 pub mod load_info;
+pub mod machine;
 pub mod modinfo;
+pub mod module;
 pub mod module_file;
 pub mod params;
 pub mod place;
@@ -39,10 +44,14 @@ pub mod validity;
 pub mod version;
 pub mod versions;
 
+pub use changes::{Change, Changes};
 pub use config::KernelConfig;
+pub use coverage::Coverage;
 pub use finding::{Errno, Finding, Findings, Severity, Subject};
 pub use layout::{Layout, Region, SectionPlace};
 pub use load_info::LoadInfo;
+pub use machine::Machine;
+pub use module::{HeapMemory, Module, Permissions, Segment, Table};
 pub use module_file::ModuleFile;
 pub use place::{Memory, Placement};
 pub use version::{Generation, KernelVersion};

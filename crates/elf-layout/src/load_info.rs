@@ -6,6 +6,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::bytes::printed;
+use crate::changes::Change;
 use crate::config::KernelConfig;
 use crate::elf::{Rela, SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE, Shdr};
 use crate::finding::{Errno, Finding, Findings};
@@ -68,14 +69,14 @@ impl<'d> LoadInfo<'d> {
     pub fn edit_flags(&mut self) {
         clear_flag(&mut self.sechdrs, self.file.index().pcpu, SHF_ALLOC);
         // Since v6.16 (60b57b9cb002) every section of these names, and static call sites with
-        // inline static calls (x86); before that the first ALLOC one of each name.
-        if self.config.version.since(6, 16) {
-            let x86 = self.file.e_machine() == crate::elf::EM_X86_64;
+        // inline static calls; before that the first ALLOC one of each name.
+        if self.config.has(Change::RoAfterInitByName) {
+            let static_calls = self.file.machine().is_some_and(|m| m.inline_static_calls);
             for (i, s) in self.sechdrs.iter_mut().enumerate().skip(1) {
                 let name = self.file.section_name(i);
                 if name == b".data..ro_after_init"
                     || name == b"__jump_table"
-                    || (x86 && name == b".static_call_sites")
+                    || (static_calls && name == b".static_call_sites")
                 {
                     s.sh_flags |= SHF_RO_AFTER_INIT;
                 }

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use crate::bytes::{self, cstr, printed, slice};
 use crate::elf::{self, Rela64, SHF_ALLOC, SHT_NOBITS, Shdr, Sym, SymFields};
 use crate::finding::Subject;
+use crate::machine::Machine;
 use crate::modinfo::Modinfo;
 
 /// Section indices that the loader looks up once (`info->index`); 0 is "absent" (OV-3).
@@ -36,6 +37,7 @@ pub struct SectionIndex {
 pub struct ModuleFile<'d> {
     pub(crate) bytes: &'d [u8],
     pub(crate) e_machine: u16,
+    pub(crate) machine: Option<&'static Machine>,
     pub(crate) e_shstrndx: usize,
     pub(crate) sections: Vec<Shdr>,
     pub(crate) secstrings: &'d [u8],
@@ -54,6 +56,11 @@ impl<'d> ModuleFile<'d> {
     /// EM_* of the ELF header.
     pub fn e_machine(&self) -> u16 {
         self.e_machine
+    }
+
+    /// The machine of that number; `None` if it is none of those that were known to the checks.
+    pub fn machine(&self) -> Option<&'static Machine> {
+        self.machine
     }
 
     /// Index of the section name table.

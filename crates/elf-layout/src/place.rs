@@ -1,12 +1,12 @@
-//! Where regions go: placement, `move_module` and the second rewrite.
+//! Where regions go: placement and the module area.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::any::Any;
+use core::fmt::Debug;
 
 use crate::bytes::{align_up, slice_mut};
-use crate::elf::{SHF_ALLOC, SHT_NOBITS};
 use crate::layout::{Layout, PerRegion, Region, SectionPlace};
-use crate::load_info::LoadInfo;
 
 /// Base addresses of a module's regions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -186,8 +186,8 @@ impl ModuleArea {
     }
 }
 
-/// The memory of a module's regions, as far as the stages of this workspace need it.
-pub trait Memory {
+/// The memory of a module's regions. Whoever hands it out takes it back as [`Any`].
+pub trait Memory: Any + Debug + Send + Sync {
     /// All bytes of a region; empty if it has none.
     fn region(&self, region: Region) -> &[u8];
     /// All bytes of a region, to be changed.
@@ -201,40 +201,6 @@ pub trait Memory {
     /// `len` bytes of a place, to be changed.
     fn at_mut(&mut self, place: SectionPlace, len: u64) -> Option<&mut [u8]> {
         slice_mut(self.region_mut(place.region), place.offset, len)
-    }
-}
-
-/// Bytes by region: all the memory that tests of single steps need.
-impl Memory for BTreeMap<Region, Vec<u8>> {
-    fn region(&self, region: Region) -> &[u8] {
-        self.get(&region).map_or(&[], Vec::as_slice)
-    }
-    fn region_mut(&mut self, region: Region) -> &mut [u8] {
-        self.get_mut(&region).map_or(&mut [], Vec::as_mut_slice)
-    }
-}
-
-/// `move_module` without its allocation: copies every section that has a place
-/// and file bytes (LAYOUT-41), and sets its final address: the second rewrite.
-/// The memory is zero before.
-pub fn move_module(
-    info: &mut LoadInfo<'_>,
-    layout: &Layout,
-    placement: &Placement,
-    memory: &mut impl Memory,
-) {
-    for (i, section) in info.sechdrs.iter_mut().enumerate() {
-        let Some(place) = layout.place(i).filter(|_| section.sh_flags & SHF_ALLOC != 0) else {
-            continue;
-        };
-        section.sh_addr = placement.address(place);
-        if section.sh_type == SHT_NOBITS {
-            continue;
-        }
-        let bytes = info.file.section_bytes(i);
-        if let Some(target) = memory.at_mut(place, bytes.len() as u64) {
-            target.copy_from_slice(bytes);
-        }
     }
 }
 

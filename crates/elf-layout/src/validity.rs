@@ -10,12 +10,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::bytes::{cstr, printed, slice};
+use crate::changes::Change;
 use crate::config::KernelConfig;
 use crate::elf::{
     self, EHDR_SIZE, ET_REL, FileHeader64, LE, SHDR_SIZE, SHF_ALLOC, SHT_NOBITS, SHT_NULL, SHT_STRTAB,
     SHT_SYMTAB, SectionHeader64, Shdr, Sym, SymFields,
 };
 use crate::finding::{Errno, Finding, Findings, Severity, Subject};
+use crate::machine::Machine;
 use crate::module_file::{ModuleFile, SectionIndex};
 
 /// Name of the section that holds the module's `struct module`.
@@ -29,8 +31,10 @@ const UNNAMED: &str = "(missing .modinfo section or name field)";
 pub struct Expected<'k> {
     /// The kernel's version and configuration.
     pub config: &'k KernelConfig,
-    /// EM_* values that this kernel takes.
-    pub machines: &'k [u16],
+    /// The machine whose modules this kernel takes; `None` if that is not known, and any of those known will do.
+    pub machine: Option<&'static Machine>,
+    /// All machines known.
+    pub known: &'k [&'static Machine],
     /// finit_module flag IGNORE_MODVERSIONS (VER-33).
     pub ignore_modversions: bool,
 }
@@ -57,13 +61,15 @@ struct Checks<'d, 'c> {
 fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
     // Since v6.4 (elf_validity_cache_copy): section bounds before names, uniqueness of single
     // sections; before that elf_validity_check and setup_load_info.
-    let since_6_4 = c.expected.config.version.since(6, 4);
+    let config = c.expected.config;
+    let cache_copy = config.has(Change::ElfValidityCacheCopy);
     let ehdr = c.elf_validity_ehdr()?;
     let e_shstrndx = usize::from(ehdr.e_shstrndx.get(LE).0);
     let sections = c.section_headers(ehdr)?;
     let mut module = ModuleFile {
         bytes: c.file,
         e_machine: ehdr.e_machine.get(LE).0,
+        machine: Machine::find(c.expected.known, ehdr.e_machine.get(LE).0),
         e_shstrndx,
         sections,
         secstrings: &[],
@@ -72,7 +78,7 @@ fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
         strtab: &[],
         name: &[],
     };
-    if since_6_4 {
+    if cache_copy {
         c.section_0(&module);
         for (i, s) in c.sections_with_bytes(&module) {
             c.section_in_file(i, s);
@@ -101,7 +107,7 @@ fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
     if !c.expected.ignore_modversions {
         module.index.vers = module.find_sec("__versions");
         // Since v6.14 (extended modversions).
-        if c.expected.config.version.since(6, 14) {
+        if config.has(Change::ExtendedModversions) {
             module.index.vers_ext_crc = module.find_sec("__version_ext_crcs");
             module.index.vers_ext_name = module.find_sec("__version_ext_names");
             c.extended_versions(&module);
@@ -113,7 +119,7 @@ fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
     module.symbols = elf::records::<Sym>(module.section_bytes(module.index.sym));
     module.strtab = module.section_bytes(module.index.str);
     // Since v6.13 (d979e3dffa93), last of all.
-    if c.expected.config.version.since(6, 13) {
+    if config.has(Change::SymbolStringsChecked) {
         c.symbol_strings(&module);
     }
     module.name = module_name(&module).unwrap_or_else(|| {
@@ -171,9 +177,11 @@ impl<'d> Checks<'d, '_> {
             ));
         }
         let machine = ehdr.e_machine.get(LE).0;
-        if !self.expected.machines.contains(&machine) {
+        let Expected { machine: of_kernel, known, .. } = self.expected;
+        let taken = of_kernel.as_ref().map_or(*known, core::slice::from_ref);
+        if Machine::find(taken, machine).is_none() {
             let line = format!("Invalid architecture in ELF header: {machine}");
-            let want = self.expected.machines;
+            let want: Vec<u16> = taken.iter().map(|machine| machine.e_machine).collect();
             self.fail(refuse("VAL-13", line, format!("e_machine is {machine}; this kernel takes {want:?}")));
         }
         Some(ehdr)
@@ -198,7 +206,7 @@ impl<'d> Checks<'d, '_> {
             self.fail(refuse("VAL-15", "Invalid ELF section header overflow", why));
             return None;
         };
-        if count == 0 && self.expected.config.version.since(6, 4) {
+        if count == 0 && self.expected.config.has(Change::ElfValidityCacheCopy) {
             self.fail(Finding::error("VAL-41", Errno::ENOEXEC, "the file has no section headers"));
             return None;
         }
@@ -289,8 +297,7 @@ impl<'d> Checks<'d, '_> {
     }
 
     fn checks_strtab_type(&self) -> bool {
-        let version = self.expected.config.version;
-        version.since(7, 3) || (version.major, version.minor) == (6, 12)
+        self.expected.config.has(Change::StringTableTypeChecked)
     }
 
     /// VAL-18, VAL-19: the section name table is not empty and ends with NUL.

@@ -1,5 +1,7 @@
-//! Kernel versions, and what changed with them. Every fork of behaviour in the
-//! loader asks one value of this module, so that it stands in one place.
+//! Kernel versions, as numbers. What changed with which of them is in [`crate::changes`]: a fork of behaviour
+//! asks for a change, never for a version.
+
+use core::fmt;
 
 use crate::layout::Region;
 
@@ -35,15 +37,16 @@ impl KernelVersion {
         })
     }
 
-    /// Is this `major.minor` or later?
-    pub const fn since(self, major: u16, minor: u16) -> bool {
-        self.major > major || (self.major == major && self.minor >= minor)
+    /// Are both of one series, such as 6.12?
+    pub const fn same_series(self, other: Self) -> bool {
+        self.major == other.major && self.minor == other.minor
     }
+}
 
-    /// How this kernel divides a module's memory.
-    pub const fn generation(self) -> Generation {
-        // Since v6.4 (mod_mem_type, ac3b43283923); before that core_layout/init_layout.
-        if self.since(6, 4) { Generation::ModMemType } else { Generation::CoreInit }
+impl fmt::Display for KernelVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let KernelVersion { major, minor, patch } = self;
+        write!(f, "{major}.{minor}.{patch}")
     }
 }
 
@@ -96,10 +99,9 @@ mod tests {
     }
 
     #[test]
-    fn layout_18_generation_changes_with_6_4() {
-        assert_eq!(KernelVersion::new(6, 3, 13).generation(), Generation::CoreInit);
-        assert_eq!(KernelVersion::new(6, 4, 0).generation(), Generation::ModMemType);
-        assert_eq!(KernelVersion::new(5, 10, 0).generation(), Generation::CoreInit);
-        assert_eq!(KernelVersion::new(7, 0, 0).generation(), Generation::ModMemType);
+    fn series_are_major_and_minor() {
+        let v = KernelVersion::new;
+        assert!(v(6, 12, 0).same_series(v(6, 12, 117)));
+        assert!(!v(6, 12, 0).same_series(v(6, 1, 0)) && !v(6, 12, 0).same_series(v(5, 12, 0)));
     }
 }

@@ -3,8 +3,8 @@
 
 use elf_layout::bytes::cstr;
 
-use crate::finalizer::Finalizer;
-use crate::record::Step;
+use reloc::Finalizer;
+use reloc::Step;
 
 /// Members of `struct srcu_struct` that are set when its module comes.
 pub const SRCU_MEMBERS: &[&str] = &[
@@ -145,7 +145,7 @@ fn module_trace_bprintk_format_notify(module: &mut Finalizer<'_, '_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{DATA, TestKernel, TestModule, address, put, put_word, runtime};
+    use reloc::testing::{DATA, TestKernel, TestModule, address, put, put_word, runtime};
 
     const LISTS: &[(&str, u64)] = &[
         ("srcu_struct.srcu_cb_mutex.wait_list", 16),
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn fin_83_srcu_since_6_4_is_one_pointer() {
-        let kernel = TestKernel::with_types(&[], LISTS);
+        let kernel = TestKernel::with_types(crate::TYPES, &[], LISTS);
         TestModule::x86("6.12.0", &[("___srcu_struct_ptrs", DATA, 8), (".data", DATA, 256)]).run(
             &kernel,
             |m| {
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn fin_83_srcu_before_6_4_is_initialised() {
-        let mut kernel = TestKernel::with_types(&["srcu_struct.srcu_sup"], LISTS);
+        let mut kernel = TestKernel::with_types(crate::TYPES, &["srcu_struct.srcu_sup"], LISTS);
         kernel.symbols = [("process_srcu", 0x11), ("delayed_work_timer_fn", 0x22)].into();
         TestModule::x86("6.1.0", &[("___srcu_struct_ptrs", DATA, 8), (".data", DATA, 256)]).run(
             &kernel,
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn fin_84_only_classes_of_this_module_are_listed() {
-        let kernel = TestKernel::with_types(&[], LISTS);
+        let kernel = TestKernel::with_types(crate::TYPES, &[], LISTS);
         let size = kernel.types["ddebug_class_map"].size;
         let sections =
             [("__dyndbg", DATA, 8), ("__dyndbg_classes", DATA, 2 * size as usize), (".data", DATA, 64)];

@@ -2,25 +2,22 @@
 
 use core::cmp::Ordering;
 
+use elf_layout::Module;
 use elf_layout::bytes::le32;
-use elf_layout::{Layout, LoadInfo, Memory};
 
-use crate::sort::{Table, sort};
+use reloc::sort::{Table, sort};
 
 /// Bytes of `struct exception_table_entry`: insn and fixup, both relative to
 /// themselves, and 4 bytes that belong to the architecture.
 const ENTRY: usize = 12;
 
 /// Sorts `__ex_table` in place.
-pub fn sort_extable(info: &LoadInfo<'_>, layout: &Layout, memory: &mut impl Memory) {
-    let index = info.find_sec("__ex_table");
-    let Some(place) = layout.place(index).filter(|_| index != 0) else {
-        return;
-    };
-    let Some(bytes) = memory.at_mut(place, info.table_size(index)) else {
-        return;
-    };
-    sort(&mut Extable(bytes), info.config.version);
+pub fn sort_extable(module: &mut Module<'_>) {
+    let changes = module.info.config.changes();
+    let Some(table) = module.section("__ex_table") else { return };
+    if let Some(bytes) = module.table_mut(&table) {
+        sort(&mut Extable(bytes), changes);
+    }
 }
 
 struct Extable<'m>(&'m mut [u8]);
@@ -71,7 +68,7 @@ fn shift(entry: &mut [u8; ENTRY], delta: u32) {
 mod tests {
     use super::*;
     use alloc::vec::Vec;
-    use elf_layout::KernelVersion;
+    use elf_layout::{Changes, KernelVersion};
 
     /// Entries as absolute (insn, fixup, data), relative to the start of the table.
     fn entries(bytes: &[u8]) -> Vec<(i64, i64, u32)> {
@@ -97,7 +94,7 @@ mod tests {
                 bytes.extend(((fixup - at - 4) as i32).to_le_bytes());
                 bytes.extend(data.to_le_bytes());
             }
-            sort(&mut Extable(&mut bytes), version);
+            sort(&mut Extable(&mut bytes), Changes::of(version));
             assert_eq!(entries(&bytes), wanted, "FIN-1: {version:?}");
         }
     }

@@ -5,13 +5,14 @@ use alloc::vec::Vec;
 
 use elf_layout::{Finding, Severity};
 
-use crate::arch::FinalizeArch;
-use crate::finalizer::{Finalizer, Table};
-use crate::record::Step;
+use elf_layout::Table;
+use reloc::Architecture;
+use reloc::Finalizer;
+use reloc::Step;
 
 /// Sorts the list of sites (FIN-41) and makes each a nop that the tracer can turn into a call.
 /// Without CONFIG_DYNAMIC_FTRACE nobody looks at the list (FIN-45).
-pub fn ftrace_module_init(module: &mut Finalizer<'_, '_>, arch: &dyn FinalizeArch) {
+pub fn ftrace_module_init(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) {
     let config = module.info.config;
     let section = arch.ftrace_callsites(config);
     let Some(table) = module.section(section).filter(|_| config.dynamic_ftrace) else { return };
@@ -52,25 +53,44 @@ fn ftrace_bug(module: &mut Finalizer<'_, '_>, section: &str, site: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::*;
     use alloc::vec;
-    use elf_layout::KernelConfig;
+    use elf_layout::place::Windows;
+    use elf_layout::{Findings, KernelConfig, Machine};
+    use kernel_image::ImageArch;
+    use reloc::testing::*;
+    use reloc::{ModArch, Records, RelaSection};
 
     /// Sites at odd addresses are no good to it.
+    #[derive(Debug)]
     struct Picky(&'static str);
 
-    impl FinalizeArch for Picky {
-        fn module_finalize(&self, _: &mut Finalizer<'_, '_>) {}
+    impl ImageArch for Picky {
+        fn machine(&self) -> &'static Machine {
+            reloc::x86_64::X86_64.machine()
+        }
+    }
+
+    impl Architecture for Picky {
+        fn module_area(&self, config: &KernelConfig, symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
+            reloc::x86_64::X86_64.module_area(config, symbol)
+        }
+        fn apply_relocate_add(
+            &self,
+            _: &mut RelaSection<'_>,
+            _: Records<'_>,
+            _: &mut ModArch,
+            _: &mut Findings,
+        ) {
+        }
+        fn relocation_width(&self, _: u32) -> u64 {
+            0
+        }
         fn ftrace_callsites(&self, _: &KernelConfig) -> &'static str {
             self.0
         }
         fn ftrace_init_nop(&self, module: &mut Finalizer<'_, '_>, site: u64) -> bool {
             site.is_multiple_of(2) && module.write(site, &[0xee], Step::FtraceSite, 0)
         }
-        fn jump_label_insn(&self, _: &Finalizer<'_, '_>, _: u64, _: u64, _: bool) -> Option<Vec<u8>> {
-            None
-        }
-        fn static_calls(&self, _: &mut Finalizer<'_, '_>) {}
     }
 
     const LIST: &str = "__mcount_loc";

@@ -6,10 +6,11 @@ use core::cmp::Ordering;
 
 use elf_layout::bytes::{le32, le64};
 
-use crate::arch::FinalizeArch;
-use crate::finalizer::{Finalizer, Table};
-use crate::record::Step;
-use crate::sort::{self, sort};
+use elf_layout::Table;
+use reloc::Architecture;
+use reloc::Finalizer;
+use reloc::Step;
+use reloc::sort::{self, sort};
 
 /// Bytes of `struct jump_entry`: code and target (s32) and key (s64), each relative to itself.
 const ENTRY: usize = 16;
@@ -40,7 +41,7 @@ struct Entry {
 }
 
 /// `jump_label_add_module`
-pub fn jump_label_add_module(module: &mut Finalizer<'_, '_>, arch: &dyn FinalizeArch) {
+pub fn jump_label_add_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) {
     let Some(table) = module.section("__jump_table") else { return };
     let entries = jump_label_sort_entries(module, &table);
     for run in entries.chunk_by(|a, b| a.key == b.key) {
@@ -58,7 +59,7 @@ pub fn jump_label_add_module(module: &mut Finalizer<'_, '_>, arch: &dyn Finalize
 fn jump_label_sort_entries(module: &mut Finalizer<'_, '_>, table: &Table) -> Vec<Entry> {
     let Some(bytes) = module.read(table.address, table.size) else { return Vec::new() };
     let mut bytes = bytes.to_vec();
-    sort(&mut JumpTable { bytes: &mut bytes, address: table.address }, module.version());
+    sort(&mut JumpTable { bytes: &mut bytes, address: table.address }, module.changes());
     let mut entries = Vec::new();
     for (raw, at) in bytes.as_chunks_mut::<ENTRY>().0.iter_mut().zip(table.records(ENTRY as u64)) {
         let entry = Entry::of(raw, at);
@@ -83,7 +84,7 @@ fn static_key_set_entries(module: &mut Finalizer<'_, '_>, first: &Entry) {
 
 /// Sites of a key of the kernel or of another module: patched only if the key has left its initial state
 /// (FIN-52). What links them to the key is the kernel's memory.
-fn update_of_foreign_key(module: &mut Finalizer<'_, '_>, arch: &dyn FinalizeArch, key: u64, run: &[Entry]) {
+fn update_of_foreign_key(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture, key: u64, run: &[Entry]) {
     let state = key_state(module, key);
     if state.is_none() && module.record.has_room() {
         let name = module.name_of(key).unwrap_or_else(|| format!("at {key:#x}"));
@@ -176,12 +177,12 @@ fn shift(raw: &mut [u8; ENTRY], delta: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aarch64::Aarch64;
-    use crate::testing::*;
     use alloc::string::String;
     use alloc::vec;
-    use elf_layout::KernelVersion;
+    use elf_layout::{Changes, KernelVersion};
+    use reloc::aarch64::Aarch64;
     use reloc::aarch64::insn::{NOP, branch};
+    use reloc::testing::*;
 
     /// Entries as relocation leaves them: code, target, key, branch.
     fn put_table(m: &mut Finalizer<'_, '_>, at: u64, entries: &[(u64, u64, u64, bool)]) {
@@ -315,6 +316,6 @@ mod tests {
         }
         sort::Table::swap(&mut table, 3, 0);
         assert_eq!(bytes, raw, "FIN-50: and back");
-        sort(&mut JumpTable { bytes: &mut bytes, address: at }, KernelVersion::new(6, 12, 0));
+        sort(&mut JumpTable { bytes: &mut bytes, address: at }, Changes::of(KernelVersion::new(6, 12, 0)));
     }
 }

@@ -7,20 +7,16 @@ use elf_layout::elf::{
     SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHN_ABS, SHN_LORESERVE, SHN_UNDEF, SHT_NOBITS, STB_WEAK, STT_OBJECT,
     SYM_SIZE, Sym, SymFields,
 };
-use elf_layout::{Layout, LoadInfo, Memory, Placement, SectionPlace};
+use elf_layout::{LoadInfo, Module, SectionPlace};
 
-use crate::finalizer::Finalizer;
+use reloc::Finalizer;
 
 /// Fills the tables that `layout_symtab` made room for: `struct mod_kallsyms`
 /// and type letters of all symbols in init memory, and the core symbols with
 /// names of their own in core memory.
-pub fn add_kallsyms(
-    info: &LoadInfo<'_>,
-    layout: &Layout,
-    placement: &Placement,
-    values: &[u64],
-    memory: &mut impl Memory,
-) {
+pub fn add_kallsyms(module: &mut Module<'_>) {
+    let Module { info, layout, placement, values, memory, .. } = module;
+    let info = &*info;
     let Some(plan) = &layout.symtab else { return };
     let file = info.file;
     let address = |index: usize| info.sechdrs.get(index).map_or(0, |s| s.sh_addr);

@@ -1,7 +1,7 @@
 //! `lib/kstrtox.c`: numbers and truth values from strings, as parameters are
 //! given (spec 07 §7.4). The base is always 0: the string itself tells it.
 
-use elf_layout::{Errno, KernelVersion};
+use elf_layout::{Change, Changes, Errno};
 
 /// `_parse_integer` and `_kstrtoull`: digits, one newline, nothing else. Too many digits are
 /// ERANGE even where something wrong follows them.
@@ -61,9 +61,10 @@ pub fn kstrto_signed<T: TryFrom<i64>>(text: &[u8]) -> Result<T, Errno> {
 }
 
 /// `kstrtobool`: looks at the first character only, of `on` and `off` at two.
-pub fn kstrtobool(text: &[u8], version: KernelVersion) -> Result<bool, Errno> {
+pub fn kstrtobool(text: &[u8], changes: Changes) -> Result<bool, Errno> {
     // Since v5.19 (0d6ea3ac94ca) true and false; since v6.16 (ae5b3500856f) enabled and disabled.
-    let (true_false, enabled_disabled) = (version.since(5, 19), version.since(6, 16));
+    let (true_false, enabled_disabled) =
+        (changes.has(Change::BoolTakesTrue), changes.has(Change::BoolTakesEnabled));
     match text {
         [b'y' | b'Y' | b'1', ..] => Ok(true),
         [b'n' | b'N' | b'0', ..] => Ok(false),
@@ -82,6 +83,7 @@ mod tests {
     use super::*;
     use alloc::format;
     use alloc::vec::Vec;
+    use elf_layout::KernelVersion;
 
     const EINVAL: Errno = Errno::EINVAL;
     const ERANGE: Errno = Errno::ERANGE;
@@ -192,7 +194,7 @@ mod tests {
 
     #[test]
     fn param_44_truth_values() {
-        let now = KernelVersion::new(6, 12, 0);
+        let now = Changes::of(KernelVersion::new(6, 12, 0));
         for (texts, want) in [
             (
                 &["y", "Y", "yes", "Yo", "1", "1abc", "10", "t", "T", "true", "tail", "on", "oN", "Only"][..],
@@ -209,7 +211,7 @@ mod tests {
             }
         }
         let first_of = |version: KernelVersion| {
-            let known = |c: &u8| kstrtobool(&[*c], version).is_ok();
+            let known = |c: &u8| kstrtobool(&[*c], Changes::of(version)).is_ok();
             (0u8..=255).filter(known).map(char::from).collect::<Vec<_>>()
         };
         let first =

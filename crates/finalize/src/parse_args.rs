@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use elf_layout::bytes::{cstr, printed};
 use elf_layout::finding::FINDINGS_MAX;
 use elf_layout::params::{ParamTable, field};
-use elf_layout::{Errno, Finding, Findings, Layout, LoadInfo, Memory, SectionPlace, Severity};
+use elf_layout::{Errno, Finding, Findings, Layout, LoadInfo, Memory, Module, SectionPlace, Severity};
 
 use crate::kstrto::kstrtobool;
 use log::printk;
@@ -98,15 +98,15 @@ pub struct ParamOutcome {
 }
 
 /// `parse_args` as load_module calls it, with `mod->args` in `args` (up to its first NUL).
-pub fn parse_args<M: Memory>(
-    info: &LoadInfo<'_>,
-    layout: &Layout,
-    memory: &mut M,
+pub fn parse_args(
+    module: &mut Module<'_>,
     args: &[u8],
     env: &ParamEnv<'_>,
     said: &mut Findings,
 ) -> ParamOutcome {
     let mark = said.mark();
+    let Module { info, layout, memory, .. } = module;
+    let (info, memory) = (&*info, &mut **memory);
     let mut rest = skip_spaces(cstr(args, 0).unwrap_or(&[]));
     if rest.is_empty() {
         return ParamOutcome::default();
@@ -142,20 +142,20 @@ pub fn parse_args<M: Memory>(
 /// The kernel would crash.
 struct Crashed;
 
-struct Parser<'r, 'd, M> {
+struct Parser<'r, 'd> {
     info: &'r LoadInfo<'d>,
     layout: &'r Layout,
-    memory: &'r mut M,
+    memory: &'r mut dyn Memory,
     table: &'r ParamTable<'d>,
     env: &'r ParamEnv<'r>,
     outcome: ParamOutcome,
     said: Said<'r>,
 }
 
-impl<'d, M: Memory> Parser<'_, 'd, M> {
+impl<'d> Parser<'_, 'd> {
     fn warn(&mut self, code: &'static str, why: impl Into<Cow<'static, str>>, parts: &[&[u8]]) {
         let mut finding = Finding::note(code, Severity::Warning, why);
-        finding.dmesg = printk(self.info.config.version, parts);
+        finding.dmesg = printk(self.info.config.changes(), parts);
         self.said.push(finding);
     }
 
@@ -223,12 +223,12 @@ impl<'d, M: Memory> Parser<'_, 'd, M> {
         }
     }
 
-    fn setting(&mut self, record: u64, name: &'d [u8]) -> Setting<'_, 'd, M> {
+    fn setting(&mut self, record: u64, name: &'d [u8]) -> Setting<'_, 'd> {
         Setting {
             layout: self.layout,
             memory: &mut *self.memory,
             table: self.table,
-            version: self.info.config.version,
+            changes: self.info.config.changes(),
             record,
             name,
             lines: Vec::new(),
@@ -263,7 +263,7 @@ impl<'d, M: Memory> Parser<'_, 'd, M> {
             Errno::ENOSPC => b"' too large for parameter `",
             _ => b"' invalid for parameter `",
         };
-        lines.extend(printk(self.info.config.version, &[module, b": `", val, quoted, token.param, b"'"]));
+        lines.extend(printk(self.info.config.changes(), &[module, b": `", val, quoted, token.param, b"'"]));
         let (param, val) = (printed(token.param), printed(val));
         let why = match refusal {
             _ if code == "PARAM-17" => format!("parameter {param} needs a value: {}", set.takes()),
@@ -286,7 +286,7 @@ impl<'d, M: Memory> Parser<'_, 'd, M> {
         let Token { mut param, val } = token;
         if param == b"async_probe" {
             // PARAM-30
-            let value = val.and_then(|v| kstrtobool(v, self.info.config.version).ok());
+            let value = val.and_then(|v| kstrtobool(v, self.info.config.changes()).ok());
             self.outcome.async_probe = Some(value.unwrap_or(true));
             return;
         }

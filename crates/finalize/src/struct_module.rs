@@ -10,12 +10,12 @@ use elf_layout::bytes::{le32, slice};
 use elf_layout::elf::{SHF_ALLOC, SHT_NOTE};
 use elf_layout::version::Generation;
 
-use crate::arch::arch;
-use crate::finalizer::Finalizer;
-use crate::record::Step;
-use crate::running::Member;
 use members::{ANY_OBJS, OBJS, Objs, RUNTIME, Size};
 pub use members::{LAYOUT_MEMBERS, MEMBERS, MEMORY_MEMBERS};
+use reloc::Architecture;
+use reloc::Finalizer;
+use reloc::Member;
+use reloc::Step;
 
 /// `MODULE_STATE_COMING`
 const COMING: u64 = 1;
@@ -28,7 +28,7 @@ pub fn detail_of(path: &str) -> u64 {
 }
 
 /// Writes them as they are when init is about to run (FIN-86).
-pub fn write_struct_module(module: &mut Finalizer<'_, '_>) {
+pub fn write_struct_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) {
     let Some(table) = module.table(module.info.file.index().module) else { return };
     if module.kernel.struct_size("module").is_none() {
         module.record.not_known("the layout of struct module, which the BTF of a kernel image tells");
@@ -36,9 +36,11 @@ pub fn write_struct_module(module: &mut Finalizer<'_, '_>) {
         return;
     }
     let mut this = This { module, base: table.address };
-    this.sections();
+    this.sections(arch);
     this.memory();
-    this.arch();
+    for (path, value) in arch.mod_arch_specific(this.module) {
+        this.put(path, value);
+    }
     this.kallsyms();
     this.state();
     for (path, what) in RUNTIME {
@@ -88,7 +90,7 @@ impl This<'_, '_, '_> {
     }
 
     /// `find_module_sections`, `module_bug_finalize`, `module_cfi_finalize`.
-    fn sections(&mut self) {
+    fn sections(&mut self, arch: &dyn Architecture) {
         for objs in OBJS {
             let index = objs.2.iter().map(|name| self.module.info.find_sec(name)).find(|index| *index != 0);
             self.objs(objs, index.unwrap_or(0));
@@ -101,10 +103,8 @@ impl This<'_, '_, '_> {
         let traps = self.module.table(self.module.info.file.find_any_sec("__kcfi_traps"));
         self.put("kcfi_traps_end", traps.map_or(0, |t| t.address.wrapping_add(t.size)));
         // FIN-40
-        if let Some(arch) = arch(self.module.info.file.e_machine()) {
-            let index = self.module.info.find_sec(arch.ftrace_callsites(self.module.info.config));
-            self.objs(&("ftrace_callsites", Some("num_ftrace_callsites"), &[], Size::Bytes(8)), index);
-        }
+        let index = self.module.info.find_sec(arch.ftrace_callsites(self.module.info.config));
+        self.objs(&("ftrace_callsites", Some("num_ftrace_callsites"), &[], Size::Bytes(8)), index);
     }
 
     fn objs(&mut self, (pointer, count, _, size): &Objs, index: usize) {
@@ -193,38 +193,6 @@ impl This<'_, '_, '_> {
         }
     }
 
-    /// `struct mod_arch_specific`: the ORC tables on x86 (`unwind_module_init`), the linkage tables on arm64.
-    fn arch(&mut self) {
-        let tables = ["num_orcs", "orc_unwind_ip", "orc_unwind"];
-        let ip = self.module.last_section(".orc_unwind_ip");
-        if let (Some(ip), Some(orc)) = (ip, self.module.last_section(".orc_unwind")) {
-            for (path, value) in tables.iter().zip([ip.size / 4, ip.address, orc.address]) {
-                self.put(&alloc::format!("arch.{path}"), value);
-            }
-        }
-        let load = self.module.load;
-        let (core, init) = (&load.mod_arch.core, &load.mod_arch.init);
-        for (path, value) in [
-            ("arch.core.plt_shndx", core.plt_shndx as u64),
-            ("arch.core.plt_num_entries", core.plt_num_entries),
-            ("arch.core.plt_max_entries", core.plt_max_entries),
-            ("arch.init.plt_shndx", init.plt_shndx as u64),
-            ("arch.init.plt_num_entries", init.plt_num_entries),
-            ("arch.init.plt_max_entries", init.plt_max_entries),
-        ] {
-            self.put(path, value);
-        }
-        let file = self.module.info.file;
-        for (path, section) in [
-            ("arch.ftrace_trampolines", ".text.ftrace_trampoline"),
-            ("arch.init_ftrace_trampolines", ".init.text.ftrace_trampoline"),
-        ] {
-            if let Some(table) = self.module.table(file.find_any_sec(section)) {
-                self.put(path, table.address);
-            }
-        }
-    }
-
     /// `add_kallsyms` (FIN-3)
     fn kallsyms(&mut self) {
         let Some(plan) = &self.module.layout.symtab else { return };
@@ -295,7 +263,7 @@ impl This<'_, '_, '_> {
     /// `init_build_id` (FIN-6): of the first note section that has one.
     fn build_id(&mut self) {
         let Some(member) = self.member("build_id") else { return };
-        let info = self.module.info;
+        let info = &self.module.info;
         let notes = info.sechdrs.iter().enumerate();
         let mut notes = notes
             .filter(|(_, s)| s.sh_type == SHT_NOTE && s.sh_flags & SHF_ALLOC != 0 && s.sh_size != 0)
@@ -329,7 +297,8 @@ fn gnu_build_id(notes: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{CODE, DATA, RODATA, TestKernel, TestModule, address, runtime};
+    use reloc::testing::{CODE, DATA, RODATA, TestKernel, TestModule, address, runtime};
+    use reloc::x86_64::X86_64;
 
     const THIS: &str = ".gnu.linkonce.this_module";
     const SIZES: &[(&str, u64)] = &[
@@ -361,11 +330,11 @@ mod tests {
 
     #[test]
     fn fin_86_members_since_6_4() {
-        let kernel = TestKernel::with_types(&[], SIZES);
+        let kernel = TestKernel::with_types(crate::TYPES, &[], SIZES);
         TestModule::x86("6.12.0", SECTIONS).run(&kernel, |m| {
             m.load.taints = 0x3000;
             m.load.sig_ok = true;
-            write_struct_module(m);
+            write_struct_module(m, &X86_64);
             let this = address(m, THIS);
             for (path, want) in [
                 ("state", 1),
@@ -402,9 +371,9 @@ mod tests {
 
     #[test]
     fn fin_86_layouts_up_to_6_3() {
-        let kernel = TestKernel::with_types(&["module.mem"], SIZES);
+        let kernel = TestKernel::with_types(crate::TYPES, &["module.mem"], SIZES);
         TestModule::x86("6.1.0", SECTIONS).run(&kernel, |m| {
-            write_struct_module(m);
+            write_struct_module(m, &X86_64);
             let this = address(m, THIS);
             let core = this + kernel.offset("module.core_layout");
             let words: Vec<u64> = (0..6).map(|n| m.u64(core + 8 * n).unwrap()).collect();
@@ -418,7 +387,7 @@ mod tests {
     #[test]
     fn fin_86_without_types_nothing_is_predicted() {
         TestModule::x86("6.12.0", SECTIONS).run(&TestKernel::default(), |m| {
-            write_struct_module(m);
+            write_struct_module(m, &X86_64);
             assert_eq!(runtime(m), [(address(m, THIS), 4096)], "FIN-86");
             assert_eq!(m.record.unknown.len(), 1, "FIN-86");
         });

@@ -11,12 +11,12 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use elf_layout::bytes::cstr;
-use elf_layout::{Finding, KernelVersion, Severity};
+use elf_layout::{Change, Changes, Finding, Severity};
 
-use crate::finalizer::Finalizer;
-use crate::record::Step;
-use crate::running::Member;
 use print_fmt::Format;
+use reloc::Finalizer;
+use reloc::Member;
+use reloc::Step;
 use test_printk::{Fields, test_event_printk};
 
 /// TAINT_CRAP, TAINT_OOT_MODULE, TAINT_UNSIGNED_MODULE, TAINT_TEST: what tracepoints tolerate.
@@ -31,9 +31,9 @@ const NEEDS_TEST: u8 = 1 << 1;
 const WORK_MAX: u64 = 1 << 31;
 
 /// `trace_module_has_bad_taint` (FIN-80)
-pub fn trace_module_has_bad_taint(taints: u64, version: KernelVersion) -> bool {
+pub fn trace_module_has_bad_taint(taints: u64, changes: Changes) -> bool {
     // Livepatches may have trace events in 6.12's stable series and later.
-    let livepatch = if version.since(6, 12) { LIVEPATCH } else { 0 };
+    let livepatch = if changes.has(Change::LivepatchTraceEvents) { LIVEPATCH } else { 0 };
     taints & !(GOOD_TAINTS | livepatch) != 0
 }
 
@@ -45,7 +45,7 @@ pub fn trace_module_notify(module: &mut Finalizer<'_, '_>) {
     if kernel.struct_size("module").is_some() && kernel.member("module", "trace_events").is_none() {
         return;
     }
-    if trace_module_has_bad_taint(module.load.taints, module.version()) {
+    if trace_module_has_bad_taint(module.load.taints, module.changes()) {
         let why = "the module has a taint for which the kernel creates no trace events";
         let name = module.info.file.name_text();
         let line = alloc::format!("{name}: module has bad taint, not creating trace events");
@@ -333,7 +333,7 @@ impl Fields for OfEvent<'_, '_, '_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{DATA, TestKernel, TestModule, address, put, put_word, runtime};
+    use reloc::testing::{DATA, TestKernel, TestModule, address, put, put_word, runtime};
 
     const LISTS: &[(&str, u64)] = &[
         ("trace_event_call.list", 16),
@@ -345,7 +345,7 @@ mod tests {
     ];
 
     fn kernel(without: &[&str]) -> TestKernel {
-        let kernel = TestKernel::with_types(without, LISTS);
+        let kernel = TestKernel::with_types(crate::TYPES, without, LISTS);
         TestKernel { symbols: [("trace_nop_print", 0x77)].into(), ..kernel }
     }
 
@@ -443,7 +443,8 @@ mod tests {
 
     #[test]
     fn fin_80_bad_taints() {
-        let (old, new) = (KernelVersion::parse("6.1.0").unwrap(), KernelVersion::parse("6.12.0").unwrap());
+        let of = |release| Changes::of(elf_layout::KernelVersion::parse(release).unwrap());
+        let (old, new) = (of("6.1.0"), of("6.12.0"));
         // P, F, C, O, E, K, N
         for (bit, bad) in
             [(0, true), (1, true), (10, false), (12, false), (13, false), (15, true), (18, false)]

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use kernel_image::{Exports, KernelImage};
+use kernel_image::{Exports, ImageArch, KernelImage};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,7 +26,9 @@ fn main() -> ExitCode {
 fn run(path: &str, what: &str) -> Result<(), Box<dyn std::error::Error>> {
     let file = std::fs::read(path)?;
     let start = Instant::now();
-    let image = KernelImage::open(&file, KernelImage::DEFAULT_LIMIT)?;
+    let known: Vec<&dyn ImageArch> =
+        reloc::ARCHITECTURES.iter().map(|arch| *arch as &dyn ImageArch).collect();
+    let image = KernelImage::open(&file, KernelImage::DEFAULT_LIMIT, &known)?;
     let opened = start.elapsed();
     let mut out = BufWriter::new(io::stdout().lock());
     match what {
@@ -69,8 +71,8 @@ fn exports(exports: &Exports<'_>, out: &mut impl Write) -> io::Result<()> {
 
 fn facts(image: &KernelImage<'_>, out: &mut impl Write) -> io::Result<()> {
     let text = |bytes: Option<&[u8]>| bytes.map(|b| String::from_utf8_lossy(b).into_owned());
-    writeln!(out, "format        {:?} in {:?}", image.format(), image.containers())?;
-    writeln!(out, "arch          {:?}, pages of {:?}", image.arch(), image.page_size())?;
+    writeln!(out, "format        {} in {:?}", image.format_name(), image.containers())?;
+    writeln!(out, "arch          {}, pages of {:?}", image.machine().name, image.page_size())?;
     writeln!(out, "release       {:?}", text(image.release()))?;
     writeln!(out, "banner        {:?}", text(image.banner()))?;
     writeln!(out, "vermagic      {:?}", text(image.vermagic()))?;

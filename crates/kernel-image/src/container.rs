@@ -4,8 +4,9 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::bytes::{array, le16, size32, slice};
-use crate::{DecompressError, Error};
+use crate::arch::of_flat_image;
+use crate::bytes::{le16, size32, slice};
+use crate::{DecompressError, Error, ImageArch};
 
 /// How a payload is compressed (IMG-2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,7 +70,7 @@ impl fmt::Display for Compression {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Container {
-    /// x86's bzImage (IMG-1).
+    /// A bzImage (IMG-1).
     BzImage,
     /// An EFI zboot application (IMG-5).
     Zboot,
@@ -101,16 +102,17 @@ pub(crate) struct Unwrapped<'d> {
     pub(crate) containers: Vec<Container>,
 }
 
-/// Opens containers until an ELF or an arm64 Image is left.
+/// Opens containers until an ELF or a flat image of an architecture in `known` is left.
 pub(crate) fn unwrap<'d>(
     file: &'d [u8],
     limit: usize,
+    known: &[&'static dyn ImageArch],
     decompress: &mut Decompressor<'_>,
 ) -> Result<Unwrapped<'d>, Error> {
     let mut data = Cow::Borrowed(file);
     let mut containers = Vec::new();
     loop {
-        if is_elf(&data) || is_arm64_image(&data) {
+        if is_kernel(&data, known) {
             return Ok(Unwrapped { data, containers });
         }
         if containers.len() >= DEPTH {
@@ -118,14 +120,15 @@ pub(crate) fn unwrap<'d>(
         }
         let (payload, compression) = if is_bzimage(&data) {
             containers.push(Container::BzImage);
-            compressed("bzImage", bzimage_payload(&data)?)?
+            compressed("bzImage", bzimage_payload(&data)?, known)?
         } else if is_zboot(&data) {
             containers.push(Container::Zboot);
-            compressed("EFI zboot", zboot_payload(&data)?)?
+            compressed("EFI zboot", zboot_payload(&data)?, known)?
         } else if let Some(compression) = Compression::of(&data) {
             (&*data, Some(compression))
         } else {
-            return Err(Error::Unrecognised(first_bytes(&data)));
+            let flat = known.iter().filter_map(|arch| Some(arch.flat_format()?.title)).collect();
+            return Err(Error::Unrecognised { start: first_bytes(&data), flat });
         };
         data = match compression {
             Some(compression) => {
@@ -142,9 +145,9 @@ pub(crate) fn is_elf(data: &[u8]) -> bool {
     data.starts_with(b"\x7fELF")
 }
 
-/// IMG-4.
-pub(crate) fn is_arm64_image(data: &[u8]) -> bool {
-    slice(data, 0x38, 4) == Some(b"ARMd")
+/// No container, but a kernel.
+fn is_kernel(data: &[u8], known: &[&'static dyn ImageArch]) -> bool {
+    is_elf(data) || of_flat_image(known, data).is_some()
 }
 
 fn is_bzimage(data: &[u8]) -> bool {
@@ -163,14 +166,15 @@ fn first_bytes(data: &[u8]) -> [u8; 8] {
     first
 }
 
-/// Where a payload lies and what it is made of; an ELF may lie there uncompressed.
+/// Where a payload lies and what it is made of; a kernel may lie there uncompressed.
 fn compressed<'d>(
     what: &'static str,
     (at, payload): (usize, &'d [u8]),
+    known: &[&'static dyn ImageArch],
 ) -> Result<(&'d [u8], Option<Compression>), Error> {
     match Compression::of(payload) {
         Some(compression) => Ok((payload, Some(compression))),
-        None if is_elf(payload) || is_arm64_image(payload) => Ok((payload, None)),
+        None if is_kernel(payload, known) => Ok((payload, None)),
         None => Err(Error::UnknownPayload { what, at: at as u64, magic: first_bytes(payload) }),
     }
 }
@@ -202,33 +206,4 @@ fn zboot_payload(data: &[u8]) -> Result<(usize, &[u8]), Error> {
         return Err(cut(16));
     };
     slice(data, at, len).map(|payload| (at, payload)).ok_or(cut(at.saturating_add(len)))
-}
-
-/// The header of an arm64 Image (IMG-4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Arm64Header {
-    pub(crate) text_offset: u64,
-    pub(crate) flags: u64,
-}
-
-impl Arm64Header {
-    pub(crate) fn parse(data: &[u8]) -> Option<Arm64Header> {
-        let word = |at| array(data, at).map(u64::from_le_bytes);
-        is_arm64_image(data).then_some(())?;
-        Some(Arm64Header { text_offset: word(8)?, flags: word(0x18)? })
-    }
-
-    pub(crate) fn big_endian(&self) -> bool {
-        self.flags & 1 != 0
-    }
-
-    /// Page size, if the header says it (bits 1 and 2 of the flags).
-    pub(crate) fn page_size(&self) -> Option<u32> {
-        match (self.flags >> 1) & 3 {
-            1 => Some(0x1000),
-            2 => Some(0x4000),
-            3 => Some(0x1_0000),
-            _ => None,
-        }
-    }
 }

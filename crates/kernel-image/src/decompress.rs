@@ -6,28 +6,35 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use liblzma::stream::{Action, Status, Stream};
+
 use crate::Compression;
 use crate::DecompressError as Error;
-use crate::bytes::{size32, slice};
-use crate::lzop;
+use crate::bytes::size32;
+#[cfg(feature = "bzip2-lz4-lzo")]
+use crate::{lz4, lzop};
 
 /// The least a growing output grows.
 const STEP: usize = 1 << 20;
 /// What a decoder may need beyond its output: an xz or zstd dictionary.
 const DICTIONARY: u64 = 256 << 20;
-/// Largest block of the legacy lz4 frame.
-const LZ4_BLOCK: usize = 8 << 20;
 
 /// Unpacks `packed`; refuses to give more than `limit` bytes.
 pub fn decompress(compression: Compression, packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
     match compression {
         Compression::Gzip => gzip(packed, limit),
-        Compression::Bzip2 => bzip2(packed, limit),
         Compression::Xz | Compression::Lzma => lzma(compression, packed, limit),
         Compression::Zstd => zstd(packed, limit),
-        Compression::Lz4 => lz4(packed, limit),
-        Compression::Lz4Frame => lz4_frame(packed, limit),
+        #[cfg(feature = "bzip2-lz4-lzo")]
+        Compression::Bzip2 => bzip2(packed, limit),
+        #[cfg(feature = "bzip2-lz4-lzo")]
+        Compression::Lz4 => lz4::legacy(packed, limit),
+        #[cfg(feature = "bzip2-lz4-lzo")]
+        Compression::Lz4Frame => lz4::frame(packed, limit),
+        #[cfg(feature = "bzip2-lz4-lzo")]
         Compression::Lzo => lzop::decompress(packed, limit),
+        #[cfg(not(feature = "bzip2-lz4-lzo"))]
+        _ => Err(Error::Unsupported),
     }
 }
 
@@ -39,15 +46,28 @@ struct Step {
     end: bool,
 }
 
-/// Steps until the stream is over. Each step gets the rest of the input and an
-/// output with room, and appends to it.
+/// Steps until the stream is over, into room of its own.
 fn run<E: ToString>(
     packed: &[u8],
     limit: usize,
-    mut step: impl FnMut(&[u8], &mut Vec<u8>) -> Result<Step, E>,
+    step: impl FnMut(&[u8], &mut Vec<u8>) -> Result<Step, E>,
 ) -> Result<Vec<u8>, Error> {
     let most = limit.saturating_add(1);
     let mut out = Vec::with_capacity(packed.len().saturating_mul(6).min(most));
+    run_into(packed, &mut out, limit, STEP, step)?;
+    Ok(out)
+}
+
+/// Steps until the stream is over. Each step gets the rest of the input and an output with room, which grows by
+/// `least` bytes or more, and appends to it.
+fn run_into<E: ToString>(
+    packed: &[u8],
+    out: &mut Vec<u8>,
+    limit: usize,
+    least: usize,
+    mut step: impl FnMut(&[u8], &mut Vec<u8>) -> Result<Step, E>,
+) -> Result<(), Error> {
+    let most = limit.saturating_add(1);
     let mut rest = packed;
     loop {
         let before = out.len();
@@ -55,11 +75,12 @@ fn run<E: ToString>(
             return Err(Error::TooLarge { limit });
         }
         if before == out.capacity() {
-            out.reserve_exact(before.max(STEP).min(most.saturating_sub(before)));
+            let more = before.max(least).min(most.saturating_sub(before));
+            out.try_reserve_exact(more).map_err(|e| damaged(before, e.to_string()))?;
         }
-        let did = step(rest, &mut out).map_err(|e| damaged(before, e.to_string()))?;
+        let did = step(rest, out).map_err(|e| damaged(before, e.to_string()))?;
         if did.end && out.len() <= limit {
-            return Ok(out);
+            return Ok(());
         }
         if did.taken == 0 && out.len() == before {
             return Err(match rest.len() {
@@ -90,6 +111,7 @@ fn gzip(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
     })
 }
 
+#[cfg(feature = "bzip2-lz4-lzo")]
 fn bzip2(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
     let mut decoder = bzip2::Decompress::new(false);
     run(packed, limit, |rest, out| {
@@ -101,21 +123,26 @@ fn bzip2(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
 }
 
 fn lzma(compression: Compression, packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
-    use liblzma::stream::{Action, Status, Stream};
     let memory = DICTIONARY.max(limit as u64);
     let decoder = match compression {
         Compression::Lzma => Stream::new_lzma_decoder(memory),
         _ => Stream::new_stream_decoder(memory, 0),
     };
     let mut decoder = decoder.map_err(|e| damaged(0, e.to_string()))?;
-    run(packed, limit, |rest, out| {
-        let before = decoder.total_in();
-        let status = decoder.process_vec(rest, out, Action::Run)?;
-        Ok::<_, liblzma::stream::Error>(Step {
-            taken: taken(decoder.total_in(), before),
-            end: status == Status::StreamEnd,
-        })
-    })
+    run(packed, limit, |rest, out| lzma_step(&mut decoder, rest, out))
+}
+
+/// One xz stream into `out`, whose room grows by `least` bytes or more; a dictionary of at most [`DICTIONARY`].
+pub(crate) fn xz_into(packed: &[u8], out: &mut Vec<u8>, limit: usize, least: usize) -> Result<(), Error> {
+    let decoder = Stream::new_stream_decoder(DICTIONARY, 0);
+    let mut decoder = decoder.map_err(|e| damaged(0, e.to_string()))?;
+    run_into(packed, out, limit, least, |rest, out| lzma_step(&mut decoder, rest, out))
+}
+
+fn lzma_step(decoder: &mut Stream, rest: &[u8], out: &mut Vec<u8>) -> Result<Step, liblzma::stream::Error> {
+    let before = decoder.total_in();
+    let status = decoder.process_vec(rest, out, Action::Run)?;
+    Ok(Step { taken: taken(decoder.total_in(), before), end: status == Status::StreamEnd })
 }
 
 fn zstd(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
@@ -144,54 +171,4 @@ fn zstd_at_once(packed: &[u8], limit: usize) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(claimed);
     zstd::bulk::Decompressor::new().ok()?.decompress_to_buffer(packed.get(..len)?, &mut out).ok()?;
     Some(out)
-}
-
-/// The legacy frame: after the magic, blocks behind their compressed sizes,
-/// each unpacking to 8 MiB but the last, until the file ends, or four bytes
-/// before that: the appended uncompressed size (IMG-2).
-fn lz4(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
-    let mut out = Vec::new();
-    let mut block = Vec::new();
-    let mut at = 4usize;
-    while let Some(len) = size32(packed, at) {
-        let start = at.saturating_add(4);
-        if start == packed.len() {
-            break;
-        }
-        if len == 0x184c_2102 {
-            at = start;
-            continue;
-        }
-        let truncated = Error::Truncated { have: packed.len(), unpacked: out.len() };
-        let data = slice(packed, start, len).ok_or(truncated)?;
-        // An lz4 sequence gives at most some 255 bytes per byte.
-        let room = len.saturating_mul(256).saturating_add(64).min(LZ4_BLOCK);
-        block.resize(room.max(block.len()), 0);
-        let unpacked = lz4_flex::block::decompress_into(data, &mut block)
-            .map_err(|e| damaged(out.len(), e.to_string()))?;
-        out.extend_from_slice(block.get(..unpacked).unwrap_or(&[]));
-        if out.len() > limit {
-            return Err(Error::TooLarge { limit });
-        }
-        at = start.saturating_add(len);
-    }
-    if out.is_empty() {
-        return Err(Error::Truncated { have: packed.len(), unpacked: 0 });
-    }
-    Ok(out)
-}
-
-fn lz4_frame(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
-    use std::io::{ErrorKind, Read};
-    let mut out = Vec::new();
-    let decoder = lz4_flex::frame::FrameDecoder::new(packed);
-    let read = decoder.take((limit as u64).saturating_add(1)).read_to_end(&mut out);
-    match read {
-        _ if out.len() > limit => Err(Error::TooLarge { limit }),
-        Ok(_) => Ok(out),
-        Err(e) if e.kind() == ErrorKind::UnexpectedEof => {
-            Err(Error::Truncated { have: packed.len(), unpacked: out.len() })
-        }
-        Err(e) => Err(damaged(out.len(), e.to_string())),
-    }
 }

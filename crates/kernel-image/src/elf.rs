@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::bytes::{cstr, le16, le32, le64, size32, size64, slice};
 use crate::memory::Extent;
-use crate::{Arch, Error};
+use crate::{Error, ImageArch};
 
 const PT_LOAD: u32 = 1;
 const SHT_NOBITS: u32 = 8;
@@ -41,7 +41,6 @@ impl Section {
 /// A vmlinux.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Elf {
-    pub(crate) arch: Option<Arch>,
     pub(crate) extents: Vec<Extent>,
     sections: Vec<Section>,
 }
@@ -54,7 +53,11 @@ pub(crate) struct ElfSymbol<'d> {
 }
 
 impl Elf {
-    pub(crate) fn parse(data: &[u8]) -> Result<Elf, Error> {
+    /// Reads the headers, and tells for which of the architectures in `known` it is.
+    pub(crate) fn parse(
+        data: &[u8],
+        known: &[&'static dyn ImageArch],
+    ) -> Result<(Elf, &'static dyn ImageArch), Error> {
         let cut = |what, need: usize| Error::Truncated { what, need: need as u64, have: data.len() as u64 };
         if data.get(4) != Some(&2) {
             return Err(Error::Elf("not 64-bit"));
@@ -65,15 +68,13 @@ impl Elf {
         let header = slice(data, 0, 64).ok_or(cut("ELF header", 64))?;
         let half = |at| le16(header, at).unwrap_or(0);
         let word = |at| size64(header, at).unwrap_or(0);
-        let arch = match half(0x12) {
-            62 => Arch::X86_64,
-            183 => Arch::Aarch64,
-            other => return Err(Error::Machine(other)),
-        };
+        let number = half(0x12);
+        let arch = known.iter().copied().find(|arch| arch.machine().e_machine == number);
+        let arch = arch.ok_or_else(|| Error::unknown_machine(number, known))?;
         if !matches!(half(0x10), 2 | 3) {
             return Err(Error::Elf("neither ET_EXEC nor ET_DYN: not a linked kernel"));
         }
-        let mut elf = Elf { arch: Some(arch), ..Elf::default() };
+        let mut elf = Elf::default();
         elf.read_segments(data, word(0x20), usize::from(half(0x38)), usize::from(half(0x36)))?;
         elf.read_sections(
             data,
@@ -92,7 +93,7 @@ impl Elf {
         if elf.extents.is_empty() {
             return Err(Error::Elf("neither loadable segments nor allocated sections"));
         }
-        Ok(elf)
+        Ok((elf, arch))
     }
 
     fn read_segments(&mut self, data: &[u8], at: usize, count: usize, entry: usize) -> Result<(), Error> {

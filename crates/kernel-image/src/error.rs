@@ -1,21 +1,28 @@
 //! What can be wrong with a kernel image, said so that one sees what and where.
 
+use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
-use crate::Compression;
+use elf_layout::Machine;
+
+use crate::{Compression, ImageArch};
 
 /// Why an image, or something in it, could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No container, no ELF, no Image.
+    /// No container, no ELF, no flat image of a known architecture.
     #[error(
-        "not a kernel image: it starts with {0:02x?}, which is no bzImage, ELF, arm64 Image, EFI zboot or known compression"
+        "not a kernel image: it starts with {start:02x?}, which is no bzImage, ELF, {}EFI zboot or known compression",
+        each_and_comma(flat)
     )]
-    Unrecognised(
+    Unrecognised {
         /// The first bytes of the input.
-        [u8; 8],
-    ),
+        start: [u8; 8],
+        /// The flat images of the known architectures.
+        flat: Vec<&'static str>,
+    },
     /// The file ends before what its headers promise.
     #[error("truncated {what}: it needs {need} bytes, there are {have}")]
     Truncated {
@@ -62,13 +69,15 @@ pub enum Error {
         /// What is wrong.
         &'static str,
     ),
-    /// Neither x86_64 nor aarch64.
-    #[error("a kernel for ELF machine {0}: only x86_64 (62) and aarch64 (183) are read")]
-    Machine(
+    /// An ELF for a machine that is none of the known ones.
+    #[error("a kernel for ELF machine {number}: {}", which_are_read(known))]
+    Machine {
         /// `e_machine`.
-        u16,
-    ),
-    /// A big-endian arm64 kernel.
+        number: u16,
+        /// The known machines.
+        known: Vec<&'static Machine>,
+    },
+    /// A big-endian kernel.
     #[error("a big-endian kernel: only little-endian ones are read")]
     BigEndian,
     /// The kallsyms tables are not there or cannot be told.
@@ -112,6 +121,31 @@ pub enum Error {
         /// Where.
         at: u64,
     },
+}
+
+impl Error {
+    /// [`Error::Machine`], when the architectures in `known` are all.
+    pub(crate) fn unknown_machine(number: u16, known: &[&'static dyn ImageArch]) -> Error {
+        Error::Machine { number, known: known.iter().map(|arch| arch.machine()).collect() }
+    }
+}
+
+/// `A, B, `: parts of an enumeration that goes on.
+fn each_and_comma(names: &[&str]) -> String {
+    names.iter().flat_map(|name| [*name, ", "]).collect()
+}
+
+/// `only A (1), B (2) and C (3) are read`.
+fn which_are_read(known: &[&Machine]) -> String {
+    let text = |machine: &&Machine| format!("{} ({})", machine.name, machine.e_machine);
+    match known {
+        [] => String::from("no machine is known"),
+        [one] => format!("only {} is read", text(one)),
+        [others @ .., last] => {
+            let others: Vec<String> = others.iter().map(text).collect();
+            format!("only {} and {} are read", others.join(", "), text(last))
+        }
+    }
 }
 
 /// Why a decompressor gave up.

@@ -29,17 +29,18 @@ pub(crate) fn release_of(banner: &[u8]) -> Option<&[u8]> {
 }
 
 /// The vermagic: the string that begins with the release and a blank, and goes
-/// on with nothing but what VERMAGIC_STRING is made of.
-pub(crate) fn vermagic<'d>(data: &'d [u8], release: &[u8]) -> Option<&'d [u8]> {
+/// on with nothing but what VERMAGIC_STRING is made of. `machine_word` is MODULE_ARCH_VERMAGIC.
+pub(crate) fn vermagic<'d>(data: &'d [u8], release: &[u8], machine_word: &str) -> Option<&'d [u8]> {
+    let known = |word: &[u8]| word.is_empty() || word == machine_word.as_bytes() || is_vermagic_word(word);
     memmem::find_iter(data, release).take(PLACES).find_map(|at| {
         let text = cstr(data.get(at..)?, MAX)?;
         let words = text.get(release.len()..)?.strip_prefix(b" ")?;
-        words.split(|b| *b == b' ').all(|word| word.is_empty() || is_vermagic_word(word)).then_some(text)
+        words.split(|b| *b == b' ').all(known).then_some(text)
     })
 }
 
 fn is_vermagic_word(word: &[u8]) -> bool {
-    const WORDS: [&[u8]; 6] = [b"SMP", b"preempt", b"preempt_rt", b"mod_unload", b"modversions", b"aarch64"];
+    const WORDS: [&[u8]; 5] = [b"SMP", b"preempt", b"preempt_rt", b"mod_unload", b"modversions"];
     WORDS.contains(&word) || word.starts_with(b"RANDSTRUCT")
 }
 

@@ -3,32 +3,18 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
+use elf_layout::Machine;
+
+use crate::arch::{FlatFormat, FlatHeader, ImageArch, of_flat_image};
 use crate::btf::Btf;
 use crate::bytes::{le64, slice};
 use crate::certificates::{self, Certificates};
-use crate::container::{self, Arm64Header, Container, Decompressor, Unwrapped};
+use crate::container::{self, Container, Decompressor, Unwrapped};
 use crate::elf::Elf;
 use crate::exports::Exports;
 use crate::kallsyms::{Kallsyms, KallsymsLayout};
 use crate::memory::{Extent, KERNEL_HALF, Memory, Rela};
 use crate::{Error, facts};
-
-/// KIMAGE_VADDR is aligned to the size of the modules' region, 128 MiB at least.
-const ARM64_BASE_ALIGN: u64 = 128 << 20;
-/// The kernel is mapped in blocks of 2 MiB.
-const ARM64_BLOCK: u64 = 2 << 20;
-/// KIMAGE_VADDR with 48-bit addresses since 6.5.
-const ARM64_BASE: u64 = 0xffff_8000_8000_0000;
-
-/// The machine that a kernel is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Arch {
-    /// x86_64.
-    X86_64,
-    /// arm64.
-    Aarch64,
-}
 
 /// What is left when all containers are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,8 +22,8 @@ pub enum Arch {
 pub enum Format {
     /// A vmlinux (IMG-3, IMG-7).
     Elf,
-    /// arm64's flat Image (IMG-4).
-    Arm64Image,
+    /// The flat image of its architecture ([`ImageArch::flat_format`]).
+    Flat,
 }
 
 /// A kernel image, unpacked, and what can be read from it.
@@ -47,9 +33,11 @@ pub enum Format {
 pub struct KernelImage<'d> {
     data: Cow<'d, [u8]>,
     containers: Vec<Container>,
-    arch: Arch,
+    arch: &'static dyn ImageArch,
+    /// `None` for a flat image.
     elf: Option<Elf>,
-    header: Option<Arm64Header>,
+    /// That of a flat image, or that which a vmlinux has at its start as well.
+    header: Option<FlatHeader>,
     memory: Memory,
     base_is_a_guess: bool,
     kallsyms: Result<Kallsyms, Error>,
@@ -59,63 +47,84 @@ impl<'d> KernelImage<'d> {
     /// What a kernel unpacks to at most, unless the caller says otherwise.
     pub const DEFAULT_LIMIT: usize = 1 << 30;
 
-    /// Opens an image in any container; nothing may unpack to more than `limit` bytes.
+    /// Opens an image, for an architecture in `known`, in any container; nothing may unpack to more than `limit`
+    /// bytes.
     #[cfg(feature = "decompress")]
-    pub fn open(file: &'d [u8], limit: usize) -> Result<Self, Error> {
-        Self::open_with(file, limit, &mut crate::decompress)
+    pub fn open(file: &'d [u8], limit: usize, known: &[&'static dyn ImageArch]) -> Result<Self, Error> {
+        Self::open_with(file, limit, known, &mut crate::decompress)
     }
 
     /// As [`KernelImage::open`], with the caller's own decompressor.
-    pub fn open_with(file: &'d [u8], limit: usize, decompress: &mut Decompressor<'_>) -> Result<Self, Error> {
-        let Unwrapped { data, containers } = container::unwrap(file, limit, decompress)?;
-        let mut image = KernelImage {
+    pub fn open_with(
+        file: &'d [u8],
+        limit: usize,
+        known: &[&'static dyn ImageArch],
+        decompress: &mut Decompressor<'_>,
+    ) -> Result<Self, Error> {
+        let Unwrapped { data, containers } = container::unwrap(file, limit, known, decompress)?;
+        match of_flat_image(known, &data).filter(|_| !container::is_elf(&data)) {
+            Some((arch, format, header)) => Self::flat(data, containers, arch, format, header),
+            None => Self::vmlinux(data, containers, known),
+        }
+    }
+
+    fn new(data: Cow<'d, [u8]>, containers: Vec<Container>, arch: &'static dyn ImageArch) -> Self {
+        KernelImage {
+            data,
             containers,
-            arch: Arch::Aarch64,
+            arch,
             elf: None,
             header: None,
             memory: Memory::default(),
             base_is_a_guess: false,
             kallsyms: Err(Error::NoKallsyms("not looked for")),
-            data,
-        };
-        if container::is_elf(&image.data) {
-            image.open_elf()?;
-        } else {
-            image.open_flat()?;
         }
+    }
+
+    fn vmlinux(
+        data: Cow<'d, [u8]>,
+        containers: Vec<Container>,
+        known: &[&'static dyn ImageArch],
+    ) -> Result<Self, Error> {
+        let (mut elf, arch) = Elf::parse(&data, known)?;
+        let mut image = Self::new(data, containers, arch);
+        image.memory.extents = core::mem::take(&mut elf.extents);
+        image.find_relocations();
+        let first = image.memory.extents.iter().find(|extent| extent.address >= KERNEL_HALF);
+        image.header = first
+            .zip(arch.flat_format())
+            .and_then(|(e, format)| (format.header)(slice(&image.data, e.offset, e.len)?));
+        image.kallsyms = Kallsyms::read(&image.data, &image.memory)
+            .or_else(|e| Kallsyms::from_symtab(&image.data, &elf).ok_or(e));
+        image.elf = Some(elf);
         Ok(image)
     }
 
-    fn open_elf(&mut self) -> Result<(), Error> {
-        let mut elf = Elf::parse(&self.data)?;
-        self.arch = elf.arch.unwrap_or(Arch::X86_64);
-        self.memory.extents = core::mem::take(&mut elf.extents);
-        if self.arch == Arch::Aarch64 {
-            self.memory.rela = Rela::find(&self.data);
-            let first = self.memory.extents.iter().find(|extent| extent.address >= KERNEL_HALF);
-            self.header = first.and_then(|e| Arm64Header::parse(slice(&self.data, e.offset, e.len)?));
-        }
-        self.kallsyms = Kallsyms::read(&self.data, &self.memory)
-            .or_else(|e| Kallsyms::from_symtab(&self.data, &elf).ok_or(e));
-        self.elf = Some(elf);
-        Ok(())
-    }
-
-    fn open_flat(&mut self) -> Result<(), Error> {
-        let header = Arm64Header::parse(&self.data);
-        let cut = Error::Truncated { what: "arm64 Image header", need: 64, have: self.data.len() as u64 };
-        let header = header.ok_or(cut)?;
-        if header.big_endian() {
+    fn flat(
+        data: Cow<'d, [u8]>,
+        containers: Vec<Container>,
+        arch: &'static dyn ImageArch,
+        format: &FlatFormat,
+        header: FlatHeader,
+    ) -> Result<Self, Error> {
+        if header.big_endian {
             return Err(Error::BigEndian);
         }
-        self.memory.rela = Rela::find(&self.data);
-        let base = self.flat_base(&header);
-        self.base_is_a_guess = base.is_none();
-        self.place_flat(base.unwrap_or(ARM64_BASE));
-        self.kallsyms = Kallsyms::read(&self.data, &self.memory);
-        self.header = Some(header);
-        self.take_base_from_kallsyms(&header);
-        Ok(())
+        let mut image = Self::new(data, containers, arch);
+        image.find_relocations();
+        let base = image.flat_base(format, &header);
+        image.base_is_a_guess = base.is_none();
+        image.place_flat(base.unwrap_or(format.usual_base));
+        image.kallsyms = Kallsyms::read(&image.data, &image.memory);
+        image.header = Some(header);
+        image.take_base_from_kallsyms(format, &header);
+        Ok(image)
+    }
+
+    fn find_relocations(&mut self) {
+        if let Some(r_type) = self.arch.relative_relocation() {
+            self.memory.rela = Rela::find(&self.data, r_type);
+        }
     }
 
     fn place_flat(&mut self, address: u64) {
@@ -123,24 +132,23 @@ impl<'d> KernelImage<'d> {
     }
 
     /// `_text`, from where relocations apply, or from where words of the file point to.
-    fn flat_base(&self, header: &Arm64Header) -> Option<u64> {
+    fn flat_base(&self, format: &FlatFormat, header: &FlatHeader) -> Option<u64> {
         let somewhere = match self.memory.rela.lowest(&self.data) {
             Some(lowest) => lowest,
-            None => self.most_pointed_to()?,
+            None => self.most_pointed_to(format.region_align)?,
         };
-        // Before 5.8 `_text` lies text_offset behind an aligned address.
-        Some((somewhere & !ARM64_BASE_ALIGN.wrapping_sub(1)).wrapping_add(header.text_offset % ARM64_BLOCK))
+        Some(text_behind(somewhere, format.region_align, format, header))
     }
 
-    /// The 128 MiB of the upper half that most words of the file point into, if clearly most do.
-    fn most_pointed_to(&self) -> Option<u64> {
+    /// The region of `size` bytes in the upper half that most words of the file point into, if clearly most do.
+    fn most_pointed_to(&self, size: u64) -> Option<u64> {
         const ENOUGH: usize = 64;
-        let block = |word: &[u8]| Some(le64(word, 0)? & !ARM64_BASE_ALIGN.wrapping_sub(1));
+        let block = |word: &[u8]| Some(le64(word, 0)? & !size.wrapping_sub(1));
         let blocks = || {
             self.data
                 .chunks_exact(8)
                 .filter_map(block)
-                .filter(|b| (KERNEL_HALF..0_u64.wrapping_sub(ARM64_BASE_ALIGN)).contains(b))
+                .filter(|b| (KERNEL_HALF..0_u64.wrapping_sub(size)).contains(b))
         };
         let (mut candidate, mut votes) = (0, 0usize);
         for block in blocks() {
@@ -154,13 +162,12 @@ impl<'d> KernelImage<'d> {
     }
 
     /// The kallsyms know better: `_text` itself, or the relative base (KSYM-11).
-    fn take_base_from_kallsyms(&mut self, header: &Arm64Header) {
+    fn take_base_from_kallsyms(&mut self, format: &FlatFormat, header: &FlatHeader) {
         let Ok(kallsyms) = &self.kallsyms else { return };
         if kallsyms.layout() == KallsymsLayout::PlaceRelative {
             return; // its addresses follow from ours
         }
-        let from_relative =
-            |base: u64| (base & !ARM64_BLOCK.wrapping_sub(1)).wrapping_add(header.text_offset % ARM64_BLOCK);
+        let from_relative = |base: u64| text_behind(base, format.block, format, header);
         let base = kallsyms.address("_text").or_else(|| kallsyms.relative_base().map(from_relative));
         if let Some(base) = base {
             self.base_is_a_guess = false;
@@ -174,13 +181,21 @@ impl<'d> KernelImage<'d> {
     }
 
     /// The machine it is for.
-    pub fn arch(&self) -> Arch {
-        self.arch
+    pub fn machine(&self) -> &'static Machine {
+        self.arch.machine()
     }
 
     /// What it is inside its containers.
     pub fn format(&self) -> Format {
-        if self.elf.is_some() { Format::Elf } else { Format::Arm64Image }
+        if self.elf.is_some() { Format::Elf } else { Format::Flat }
+    }
+
+    /// The name of [`KernelImage::format`] in one word: `Elf`, or what the architecture calls its flat image.
+    pub fn format_name(&self) -> &'static str {
+        match (&self.elf, self.arch.flat_format()) {
+            (None, Some(format)) => format.name,
+            _ => "Elf",
+        }
     }
 
     /// The containers it was in, outermost first.
@@ -198,14 +213,14 @@ impl<'d> KernelImage<'d> {
         self.memory.extents.iter().map(|extent| extent.address).filter(|a| *a >= KERNEL_HALF).min()
     }
 
-    /// Nothing in a flat Image told where it is linked, so that its addresses
+    /// Nothing in a flat image told where it is linked, so that its addresses
     /// are right only relative to each other.
     pub fn base_is_a_guess(&self) -> bool {
         self.base_is_a_guess
     }
 
-    /// `len` bytes at a link address, as the file has them: pointers in an
-    /// arm64 kernel may be zero there ([`KernelImage::read_relocated`]).
+    /// `len` bytes at a link address, as the file has them: pointers
+    /// that relocation fills in may be zero there ([`KernelImage::read_relocated`]).
     /// `None` beyond what the file holds, as in `.bss`.
     pub fn read(&self, address: u64, len: usize) -> Option<&[u8]> {
         self.memory.read(&self.data, address, len)
@@ -238,7 +253,7 @@ impl<'d> KernelImage<'d> {
         crate::bytes::cstr(slice(&self.data, offset, left)?, left)
     }
 
-    /// Number of pointers that only relocation fills in (arm64, KSYM-12).
+    /// Number of pointers that only relocation fills in (KSYM-12).
     pub fn relocated_pointers(&self) -> usize {
         self.memory.rela.len()
     }
@@ -265,15 +280,12 @@ impl<'d> KernelImage<'d> {
 
     /// The vermagic that modules must have.
     pub fn vermagic(&self) -> Option<&[u8]> {
-        facts::vermagic(&self.data, self.release()?)
+        facts::vermagic(&self.data, self.release()?, self.machine().vermagic_word)
     }
 
     /// Size of a page, if the image tells it.
     pub fn page_size(&self) -> Option<u32> {
-        match self.arch {
-            Arch::X86_64 => Some(0x1000),
-            Arch::Aarch64 => self.header.and_then(|header| header.page_size()),
-        }
+        self.arch.page_size(self.header.as_ref())
     }
 
     /// Its BTF.
@@ -304,4 +316,11 @@ impl<'d> KernelImage<'d> {
     pub fn certificates(&self) -> Certificates<'_> {
         certificates::find(&self.data, &self.memory, self.kallsyms.as_ref().ok())
     }
+}
+
+/// `_text` of a kernel with the address `somewhere` in its region or block, which begins at a multiple of `align`:
+/// it lies text_offset behind.
+fn text_behind(somewhere: u64, align: u64, format: &FlatFormat, header: &FlatHeader) -> u64 {
+    let offset = header.text_offset & format.block.wrapping_sub(1);
+    (somewhere & !align.wrapping_sub(1)).wrapping_add(offset)
 }

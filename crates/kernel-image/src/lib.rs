@@ -1,9 +1,10 @@
 //! Linux kernel images, as they lie in `/boot`: opened in whatever container,
 //! and read for what a module loader must know about a kernel.
 //!
-//! [`KernelImage::open`] takes bzImage, arm64 Image, EFI zboot, a vmlinux with
-//! or without symbols and section headers, and any of these compressed, told by
-//! magic ([`Container`]). What it finds, rule numbers being those of
+//! [`KernelImage::open`] takes bzImage, EFI zboot, an architecture's flat image,
+//! a vmlinux with or without symbols and section headers, and any of these
+//! compressed, told by magic ([`Container`]). The architectures that it knows
+//! are the caller's ([`ImageArch`]). What it finds, rule numbers being those of
 //! `docs/spec/`:
 //!
 //! - [`Kallsyms`]: all symbols with address and type letter, from any layout
@@ -12,23 +13,24 @@
 //!   (IMG-20 to 31);
 //! - [`Btf`]: sizes and member offsets of the kernel's structs;
 //! - release, vermagic, page size, built-in configuration, certificates;
-//! - the kernel's memory at link addresses, with the pointers that an arm64
-//!   Image leaves to relocation ([`KernelImage::read_u64`]).
+//! - the kernel's memory at link addresses, with the pointers that an image may
+//!   leave to relocation ([`KernelImage::read_u64`]).
 //!
 //! Every byte of an image counts as hostile: no panic, no allocation by a
 //! claimed size, and searches with a bounded number of steps.
 //!
 //! The crate is `no_std`. The feature `decompress`, on by default, brings
 //! decompressors, and these need std; without it, [`KernelImage::open_with`]
-//! takes the caller's own.
+//! takes the caller's own. Those for bzip2, lz4 and lzo have a feature of their
+//! own, `bzip2-lz4-lzo`, on by default too.
 #![no_std]
 #![forbid(unsafe_code)]
-#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 extern crate alloc;
 #[cfg(feature = "decompress")]
 extern crate std;
 
+mod arch;
 mod btf;
 mod bytes;
 mod certificates;
@@ -39,15 +41,17 @@ mod elf;
 mod error;
 mod exports;
 mod facts;
+#[cfg(feature = "decompress")]
+mod file;
 mod image;
 mod kallsyms;
-#[cfg(feature = "decompress")]
+#[cfg(feature = "bzip2-lz4-lzo")]
+mod lz4;
+#[cfg(feature = "bzip2-lz4-lzo")]
 mod lzop;
 mod memory;
-#[cfg(feature = "decompress")]
-#[cfg(test)]
-mod tests;
 
+pub use arch::{FlatFormat, FlatHeader, ImageArch};
 pub use btf::{Btf, Member, TypeId};
 pub use certificates::{CertificateSource, Certificates, split_certificates};
 pub use container::{Compression, Container, Decompressor};
@@ -55,5 +59,7 @@ pub use container::{Compression, Container, Decompressor};
 pub use decompress::decompress;
 pub use error::{DecompressError, Error};
 pub use exports::{Export, ExportSource, Exports};
-pub use image::{Arch, Format, KernelImage};
+#[cfg(feature = "decompress")]
+pub use file::{FileError, decompress_file};
+pub use image::{Format, KernelImage};
 pub use kallsyms::{Kallsyms, KallsymsLayout, KernelSymbol};

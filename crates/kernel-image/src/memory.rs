@@ -72,31 +72,34 @@ impl Memory {
     }
 }
 
-/// The table of `R_AARCH64_RELATIVE` records in an arm64 kernel (KSYM-12).
+/// The table of records of an architecture's relative relocation (KSYM-12).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rela {
+    /// `r_info` of each record: the type, and no symbol.
+    info: u64,
     at: usize,
     count: usize,
     /// Record numbers in order of address, if the table itself is not.
     order: Option<Vec<u32>>,
 }
 
-const RELATIVE: u64 = 0x403;
 const RECORD: usize = 24;
 
 impl Rela {
-    /// Finds the longest run of such records.
-    pub(crate) fn find(data: &[u8]) -> Rela {
-        let mut best = Rela::default();
+    /// Finds the longest run of records of type `r_type`.
+    pub(crate) fn find(data: &[u8], r_type: u32) -> Rela {
+        let info = u64::from(r_type);
+        let mut best = Rela { info, ..Rela::default() };
         let mut from = 0usize;
-        let finder = memmem::Finder::new(&[0x03, 0x04, 0, 0, 0, 0, 0, 0]);
+        let needle = info.to_le_bytes();
+        let finder = memmem::Finder::new(&needle);
         while let Some(hit) = data.get(from..).and_then(|rest| finder.find(rest)) {
             let info_at = from.saturating_add(hit);
             from = info_at.saturating_add(1);
             let Some(at) = info_at.checked_sub(8).filter(|at| at % 8 == 0) else {
                 continue;
             };
-            let run = Rela { at, count: 0, order: None };
+            let run = Rela { info, at, count: 0, order: None };
             let count = (0..).take_while(|i| run.record(data, *i).is_some()).count();
             if count > best.count {
                 best = Rela { count, ..run };
@@ -122,7 +125,7 @@ impl Rela {
         let at = self.at.checked_add(index.checked_mul(RECORD)?)?;
         let record = slice(data, at, RECORD)?;
         let address = le64(record, 0)?;
-        (address >= KERNEL_HALF && le64(record, 8)? == RELATIVE).then_some((address, le64(record, 16)?))
+        (address >= KERNEL_HALF && le64(record, 8)? == self.info).then_some((address, le64(record, 16)?))
     }
 
     fn addresses<'a>(&'a self, data: &'a [u8]) -> impl Iterator<Item = u64> + 'a {

@@ -5,33 +5,24 @@ use alloc::string::String;
 
 use elf_layout::bytes::printed;
 use elf_layout::elf::{Rela, SHF_ALLOC, SHF_RELA_LIVEPATCH, SHT_REL, SHT_RELA};
-use elf_layout::{Errno, Finding, Findings, Layout, LoadInfo, Memory, Severity, Subject};
+use elf_layout::{Change, Errno, Finding, Findings, LoadInfo, Module, Severity, Subject};
 
 use crate::livepatch::{KallsymsLookup, klp_apply_section_relocs};
 use crate::{Architecture, ModArch, Records, RelaSection};
 
-/// The symbols that relocations refer to.
-pub struct Symbols<'s> {
-    /// `st_value` of every symbol, by index.
-    pub values: &'s mut [u64],
-    /// By index: is this a symbol whose value nobody knows? Its relocations are left out.
-    pub unknown: &'s [bool],
-    /// Livepatch sections for the kernel itself resolve their symbols by kallsyms.
-    pub kallsyms: KallsymsLookup<'s>,
-}
-
 /// Applies every relocation section whose target is in memory, in index order
 /// (RELOC-GEN-1 to RELOC-GEN-10). A place has its final address (RELOC-GEN-12), a symbol that weakly found
 /// nothing its value in the file (RELOC-GEN-13), and NOBITS targets are zero and writable (RELOC-GEN-14). `mod_arch` comes from `module_frob_arch_sections`.
+/// Symbols of livepatch sections for the kernel itself get their values here, by `kallsyms`.
 pub fn apply_relocations(
     arch: &dyn Architecture,
     mod_arch: &mut ModArch,
-    info: &LoadInfo<'_>,
-    layout: &Layout,
-    symbols: &mut Symbols<'_>,
-    memory: &mut impl Memory,
+    module: &mut Module<'_>,
+    kallsyms: KallsymsLookup<'_>,
     said: &mut Findings,
 ) {
+    let Module { info, layout, values, unknown, memory, .. } = module;
+    let (info, memory) = (&*info, &mut **memory);
     let mark = said.mark();
     if tables_overlap(info) {
         let why = "its relocation tables overlap: they have more records than the file has room for, and are not applied";
@@ -48,7 +39,7 @@ pub fn apply_relocations(
             continue;
         };
         if section.sh_flags & SHF_RELA_LIVEPATCH != 0
-            && !klp_apply_section_relocs(info, index, symbols.values, symbols.kallsyms, said)
+            && !klp_apply_section_relocs(info, index, values, kallsyms, said)
         {
             continue;
         }
@@ -64,8 +55,8 @@ pub fn apply_relocations(
                     in_init: place.is_some_and(|p| p.region.is_init()),
                     memory: place.and_then(|p| memory.at_mut(p, patched.sh_size)).unwrap_or(&mut []),
                     address: patched.sh_addr,
-                    values: symbols.values,
-                    unknown: symbols.unknown,
+                    values,
+                    unknown,
                 };
                 let in_file = || Records::File(info.file.relocations(index));
                 let records = info.reordered(index).map_or_else(in_file, Records::Reordered);
@@ -95,7 +86,7 @@ fn rel_unsupported(info: &LoadInfo<'_>, index: usize) -> Finding {
 /// RELOC-GEN-4: the per-cpu template is copied unrelocated before 6.16 (570db4b39f53).
 fn warn_percpu(info: &LoadInfo<'_>, index: usize, target: usize, said: &mut Findings) {
     let pcpu = info.file.index().pcpu;
-    if info.config.version.since(6, 16)
+    if info.config.has(Change::PercpuRelocated)
         || pcpu == 0
         || target != pcpu
         || info.file.relocations(index).is_empty()

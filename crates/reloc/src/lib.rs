@@ -12,18 +12,28 @@ extern crate alloc;
 
 pub mod aarch64;
 pub mod apply;
+pub mod arch;
+pub mod finalizer;
 pub mod livepatch;
 pub mod mod_arch;
+pub mod record;
+pub mod running;
+pub mod sort;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod x86_64;
 
 use alloc::borrow::Cow;
 
 use elf_layout::elf::{LE, Rela, Rela64};
-use elf_layout::place::Windows;
-use elf_layout::{Findings, KernelConfig, LoadInfo, ModuleFile};
+use elf_layout::{KernelConfig, Machine, ModuleFile};
 
-pub use apply::{Symbols, apply_relocations};
+pub use apply::apply_relocations;
+pub use arch::Architecture;
+pub use finalizer::{Finalizer, LoadFacts};
 pub use mod_arch::{Cpu, ModArch, ModPltSec, Slot};
+pub use record::{Choice, Patch, Record, RuntimeState, Step};
+pub use running::{Member, Part, RunningKernel};
 
 /// The records of a RELA section.
 #[derive(Clone, Copy, Debug)]
@@ -57,46 +67,11 @@ pub struct RelaSection<'a> {
     pub unknown: &'a [bool],
 }
 
-/// A machine architecture: all that the loader leaves to it.
-pub trait Architecture: Sync + core::fmt::Debug {
-    /// Its name in JSON (`uname -m`).
-    fn name(&self) -> &'static str;
-
-    /// EM_* of its modules.
-    fn e_machine(&self) -> u16;
-
-    /// Undefined symbols that it does without (SYM-5).
-    fn ignores_undefined(&self, _name: &[u8]) -> bool {
-        false
-    }
-
-    /// `module_frob_arch_sections` (LAYOUT-3): sizes of sections that the loader fills, order of relocations.
-    fn module_frob_arch_sections(
-        &self,
-        _info: &mut LoadInfo<'_>,
-        _cpu: Cpu,
-        _said: &mut Findings,
-    ) -> ModArch {
-        ModArch::default()
-    }
-
-    /// `apply_relocate_add`: the records of one RELA section, in this order.
-    /// The kernel stops at the first failure; this goes on to tell all.
-    fn apply_relocate_add(
-        &self,
-        section: &mut RelaSection<'_>,
-        records: Records<'_>,
-        arch: &mut ModArch,
-        said: &mut Findings,
-    );
-
-    /// Where a kernel of this version puts its modules when nothing is randomised, from its first
-    /// free page on (LAYOUT-50 to LAYOUT-52). `symbol` gives addresses of the kernel's symbols, where known.
-    fn module_area(&self, config: &KernelConfig, symbol: &dyn Fn(&str) -> Option<u64>) -> Windows;
-}
-
 /// All architectures.
 pub static ARCHITECTURES: &[&dyn Architecture] = &[&x86_64::X86_64, &aarch64::Aarch64];
+
+/// Their machines, in the same order.
+pub static MACHINES: &[&Machine] = &[&x86_64::MACHINE, &aarch64::MACHINE];
 
 /// The architecture of an EM_* value.
 pub fn architecture(e_machine: u16) -> Option<&'static dyn Architecture> {

@@ -1,27 +1,24 @@
 //! What an architecture keeps of a module from one step of the load to the
 //! next: the kernel's `struct mod_arch_specific`.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use elf_layout::bytes::{slice, slice_mut};
 use elf_layout::{Layout, LoadInfo, Memory};
 
-/// What of the running machine's CPUs changes the bytes of a module.
+/// What of the running machine's CPUs changes layout and relocation: bits that the architecture gives their meaning
+/// ([`crate::Architecture::cpu`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cpu {
-    /// aarch64: the capability ARM64_WORKAROUND_843419 is set (early Cortex-A53).
-    pub erratum_843419: bool,
-}
+pub struct Cpu(pub u64);
 
 /// `struct mod_arch_specific`. An architecture without linkage tables leaves it as it is by default.
 #[derive(Clone, Debug, Default)]
 pub struct ModArch {
     /// The machine that the module was laid out for.
     pub cpu: Cpu,
-    /// Table for code that stays.
-    pub core: ModPltSec,
-    /// Table for code that goes after init.
-    pub init: ModPltSec,
+    /// Its linkage tables. Which is for what the architecture knows.
+    pub tables: Vec<ModPltSec>,
 }
 
 /// `struct mod_plt_sec`: one linkage table, whose slots appear while relocations are applied.
@@ -51,14 +48,14 @@ pub struct Slot {
 }
 
 impl ModArch {
-    /// The table for a place in init memory or outside it.
-    pub fn table(&mut self, in_init: bool) -> &mut ModPltSec {
-        if in_init { &mut self.init } else { &mut self.core }
+    /// With so many linkage tables, all empty.
+    pub fn new(cpu: Cpu, tables: usize) -> Self {
+        ModArch { cpu, tables: vec![ModPltSec::default(); tables] }
     }
 
     /// Takes over where the tables have got to: the sections have moved.
     pub(crate) fn locate(&mut self, info: &LoadInfo<'_>) {
-        for table in [&mut self.core, &mut self.init] {
+        for table in &mut self.tables {
             if let Some(section) = info.sechdrs.get(table.plt_shndx).filter(|_| table.plt_shndx != 0) {
                 table.address = section.sh_addr;
             }
@@ -66,8 +63,8 @@ impl ModArch {
     }
 
     /// Writes what is new in the tables into memory.
-    pub(crate) fn flush(&mut self, layout: &Layout, memory: &mut impl Memory) {
-        for table in [&mut self.core, &mut self.init] {
+    pub(crate) fn flush(&mut self, layout: &Layout, memory: &mut dyn Memory) {
+        for table in &mut self.tables {
             let Some(news) = table.contents.get(table.flushed..).filter(|news| !news.is_empty()) else {
                 continue;
             };

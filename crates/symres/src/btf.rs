@@ -14,7 +14,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use elf_layout::bytes::printed;
-use elf_layout::{Errno, Finding, Findings, KernelConfig, ModuleFile, Severity};
+use elf_layout::{Change, Errno, Finding, Findings, KernelConfig, ModuleFile, Severity};
 
 use crate::kernel::Kernel;
 use crate::taint::Taints;
@@ -78,7 +78,7 @@ pub fn btf_module_notify(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Ta
     let Some(base) = kernel.btf.as_ref().filter(|_| config.btf_modules && !data.is_empty()) else { return };
     let mark = said.mark();
     // BTF-4: since v6.11 (d4e48e3dd450) a module may bring the part of the kernel's BTF that it needs.
-    let own_base = Some(file.find_any_sec(".BTF.base")).filter(|i| *i != 0 && config.version.since(6, 11));
+    let own_base = Some(file.find_any_sec(".BTF.base")).filter(|i| *i != 0 && config.has(Change::OwnBtfBase));
     let parsed = match own_base {
         Some(index) => parse(file.section_bytes(index), None, config)
             .and_then(|own| parse(data, Some(&own), config))
@@ -108,7 +108,7 @@ fn mismatch(kernel: &Kernel, file: &ModuleFile<'_>, refusal: Refusal, taints: &m
         let why = format!("{fit}; it is loaded without (CONFIG_MODULE_ALLOW_BTF_MISMATCH)");
         let hint = format!("nothing but BPF programs and bpftool misses it; {}", rebuild(kernel, file));
         // Since v6.3 (9cb61e50bf6b) this is said once per boot.
-        let last = if !config.version.since(6, 3) {
+        let last = if !config.has(Change::BtfMismatchToldOnce) {
             Some(line)
         } else {
             taints.first_btf_mismatch().then(|| MISMATCH.to_string())

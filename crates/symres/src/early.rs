@@ -6,9 +6,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use elf_layout::bytes::printed;
-use elf_layout::elf::EM_X86_64;
 use elf_layout::ksymtab::ModuleExport;
-use elf_layout::{Errno, Finding, Findings, ModuleFile, Severity};
+use elf_layout::{Change, Errno, Finding, Findings, ModuleFile, Severity};
 
 use crate::exports::missed;
 use crate::hints;
@@ -74,7 +73,7 @@ pub fn early_mod_check(
     check_modstruct_version(kernel, file, taints, said);
     check_vermagic(kernel, file, flags, taints, said);
     // LIFE-3: since v6.4 here too, before anything is allocated.
-    if kernel.config.version.since(6, 4) {
+    if kernel.config.has(Change::DuplicateCheckedEarly) {
         module_patient_check_exists(kernel, file, said);
     }
     said.end_stage_at_first(mark);
@@ -168,7 +167,7 @@ fn check_vermagic(
 /// and nothing else has been loaded meanwhile.
 pub fn already_loaded(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
     let mark = said.mark();
-    if !kernel.config.version.since(6, 4) {
+    if !kernel.config.has(Change::DuplicateCheckedEarly) {
         module_patient_check_exists(kernel, file, said);
     }
     said.end_stage(mark);
@@ -185,7 +184,7 @@ fn module_patient_check_exists(kernel: &Kernel, file: &ModuleFile<'_>, said: &mu
                 .hint(format!("unload the other one first: rmmod {me}"))
         }
         // Before v6.1 the load waits for the other to be gone.
-        ModuleState::Going if kernel.config.version.since(6, 1) => {
+        ModuleState::Going if kernel.config.has(Change::DuplicateOfGoingIsBusy) => {
             Finding::error("LIFE-2", Errno::EBUSY, format!("a module {me} is being removed"))
         }
         ModuleState::Going | ModuleState::Coming => {
@@ -217,7 +216,7 @@ pub fn check_modinfo_taints(
         said.push(taints.add_taint_module(Taint::OutOfTreeModule, finding));
     }
     let retpoline = retpoline.is_some() || kernel.boot.spectre_v2_off;
-    if file.e_machine() == EM_X86_64 && !retpoline {
+    if file.machine().is_some_and(|m| m.asks_for_retpoline) && !retpoline {
         let finding = warn("LIC-2", format!("{me} was built without retpolines"));
         let finding = finding.says("Spectre V2 : System may be vulnerable to spectre v2");
         said.push(finding.says(format!("{me}: loading module not compiled with retpoline compiler.")));
@@ -264,7 +263,7 @@ pub fn signature_and_name_taints(
         said.push(taints.unsigned(&me, format!("{me} {why}: taint E")).hint(hint));
     }
     // LIC-4: since v6.4 what was tainted before the whole counts, before that before this step.
-    let before = if kernel.config.version.since(6, 4) { &kernel.taints } else { &*taints };
+    let before = if kernel.config.has(Change::TaintsAfterInsertion) { &kernel.taints } else { &*taints };
     let was_proprietary = before.kernel_has(Taint::ProprietaryModule);
     name_taints(file, was_proprietary, taints, said);
 }
@@ -293,12 +292,12 @@ pub fn check_export_symbol_versions(
     let mark = said.mark();
     let records = |name| file.sections().get(file.find_sec(name)).map_or(0, |s| s.sh_size / 12);
     let me = file.name_text();
-    if kernel.config.version.since(7, 1) {
+    if kernel.config.has(Change::OneExportTable) {
         one_table_only(file, records("__ksymtab") != 0, said);
     }
     let lacks = |table, crcs| records(table) != 0 && file.find_sec(crcs) == 0;
     let without = lacks("__ksymtab", "__kcrctab")
-        || (!kernel.config.version.since(7, 1) && lacks("__ksymtab_gpl", "__kcrctab_gpl"));
+        || (!kernel.config.has(Change::OneExportTable) && lacks("__ksymtab_gpl", "__kcrctab_gpl"));
     if kernel.config.modversions && without {
         if kernel.config.module_force_load {
             let why = format!("{me} exports symbols without CRCs: it is forced in, taint F");
@@ -332,7 +331,7 @@ fn one_table_only(file: &ModuleFile<'_>, exports: bool, said: &mut Findings) {
 
 /// SYM-33: exports that nobody will find, as the kernel looks for them by binary search.
 pub fn warn_unsorted(kernel: &Kernel, exports: &[ModuleExport<'_>], said: &mut Findings) {
-    let all = || missed(exports, kernel.config.version.since(7, 1));
+    let all = || missed(exports, kernel.config.has(Change::OneExportTable));
     let missed = all().count();
     let names: Vec<_> = all().take(3).map(|e| printed(e.name)).collect();
     if missed != 0 {

@@ -7,7 +7,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use elf_layout::bytes::printed;
-use elf_layout::{KernelVersion, ModuleFile};
+use elf_layout::{Change, KernelVersion, ModuleFile};
 
 use crate::kernel::{Kernel, Owner};
 use crate::license::license_is_gpl_compatible;
@@ -18,16 +18,14 @@ pub fn kernel_name(kernel: &Kernel) -> String {
     match own_release(kernel) {
         Some(release) => release.to_string(),
         None => {
-            let KernelVersion { major, minor, patch } = kernel.config.version;
-            format!("Linux {major}.{minor}.{patch}")
+            format!("Linux {}", kernel.config.version())
         }
     }
 }
 
 fn own_release(kernel: &Kernel) -> Option<&str> {
-    let series = |v: KernelVersion| (v.major, v.minor);
     let version = KernelVersion::parse(&kernel.release)?;
-    (series(version) == series(kernel.config.version)).then_some(&*kernel.release)
+    version.same_series(kernel.config.version()).then_some(&*kernel.release)
 }
 
 /// What to do with a module that was built for another kernel.
@@ -191,7 +189,7 @@ fn gpl_only(file: &ModuleFile<'_>) -> String {
 /// NS-6: the way a source imports a namespace.
 pub fn import_ns(kernel: &Kernel, namespace: &str) -> String {
     // Since v6.13 (cdd30ebb1b9f) it is a string.
-    let quote = if kernel.config.version.since(6, 13) { "\"" } else { "" };
+    let quote = if kernel.config.has(Change::ImportNsTakesString) { "\"" } else { "" };
     format!("MODULE_IMPORT_NS({quote}{namespace}{quote})")
 }
 

@@ -8,7 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use elf_layout::bytes::printed;
-use elf_layout::{Errno, Finding, Findings, Severity};
+use elf_layout::{Change, Errno, Finding, Findings, Severity};
 
 use crate::kernel::{Kernel, LoadedModule};
 use crate::taint::{Taint, letters};
@@ -297,7 +297,7 @@ impl Kernel {
         let why = format!("the init function of {} returns -{errno}", printed(name));
         // Since v7.1 (743f8cae549a): EEXIST is left to the loader itself.
         let errno = match errno {
-            Errno::EEXIST if self.config.version.since(7, 1) => Errno::EBUSY,
+            Errno::EEXIST if self.config.has(Change::InitExistIsBusy) => Errno::EBUSY,
             errno => errno,
         };
         Finding::error("LIFE-12", errno, why)
@@ -310,7 +310,7 @@ impl Kernel {
         let finding = Finding::note("LIFE-13", Severity::Warning, why);
         let suspicious = format!("init suspiciously returned {value}, it should follow 0/-E convention");
         // Since v7.1 (663385f9155f): one line, and no stack dump.
-        if self.config.version.since(7, 1) {
+        if self.config.has(Change::SuspiciousInitInOneLine) {
             return finding.says(format!("{me}: {suspicious}"));
         }
         let finding = finding.says(format!("do_init_module: '{me}'->{suspicious}"));
@@ -480,11 +480,15 @@ impl Kernel {
     /// The functions on the module notifier chain, in the order in which they are called, whatever the
     /// state (LIFE-46). Where the symbol table has some of them, those that it lacks are not built in.
     pub fn notifiers(&self) -> Vec<Notifier> {
-        let version = self.config.version;
+        let config = &self.config;
         // By priority, then by registration: early, core, fs, device and late initcalls.
         let all = [
             // Before v6.1 its priority was 1.
-            ("trace_kprobe_module_callback", if version.since(6, 1) { 2 } else { 1 }, true),
+            (
+                "trace_kprobe_module_callback",
+                if config.has(Change::KprobeEventsNotifiedFirst) { 2 } else { 1 },
+                true,
+            ),
             ("jump_label_module_notify", 1, true),
             // trace_events.c
             ("trace_module_notify", 1, true),
@@ -492,7 +496,7 @@ impl Kernel {
             ("module_trace_bprintk_format_notify", 0, true),
             ("static_call_module_notify", 0, self.machine != Some(elf_layout::elf::EM_AARCH64)),
             // Since v6.4 (7deabd674988) a notifier, before that calls of load_module and free_module.
-            ("ddebug_module_notify", 0, version.since(6, 4)),
+            ("ddebug_module_notify", 0, config.has(Change::DynamicDebugNotifier)),
             // trace.c
             ("trace_module_notify", 0, true),
             ("bpf_event_notify", 0, true),
@@ -550,7 +554,7 @@ impl Kernel {
         }
         if let Some((name, flags)) = &self.history.last_unloaded {
             // Since v6.1 (6f1dae1d84b6) with its taints.
-            let flags = if self.config.version.since(6, 1) { flags.as_str() } else { "" };
+            let flags = if self.config.has(Change::LastUnloadedTaints) { flags.as_str() } else { "" };
             text.push_str(&format!(" [last unloaded: {}{flags}]", printed(name)));
         }
         text.push('\n');

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use elf_layout::bytes::printed;
 use elf_layout::config::Flavour;
 use elf_layout::versions::{Modversion, modversions, modversions_ext};
-use elf_layout::{Errno, Finding, Findings, KernelConfig, ModuleFile, Severity, Subject};
+use elf_layout::{Change, Errno, Finding, Findings, KernelConfig, ModuleFile, Severity, Subject};
 
 use crate::exports::Export;
 use crate::hints;
@@ -293,7 +293,7 @@ impl<'a> Resolver<'a> {
             return Ok(());
         }
         // Since v6.16 (707f853d7fa3; before that such a namespace is one like any other, NS-5): a namespace can name the modules that may use it.
-        if self.kernel.config.version.since(6, 16)
+        if self.kernel.config.has(Change::ModuleNamespaces)
             && let Some(list) = namespace.strip_prefix(b"module:")
             && list.split(|b| *b == b',').any(|pattern| module_matches(self.file.name(), pattern))
         {
@@ -304,7 +304,7 @@ impl<'a> Resolver<'a> {
             format!("{me}: module uses symbol ({symbol}) from namespace {ns}, but does not import it.");
         let why = format!("{symbol} is exported in namespace {ns}, which {me} does not import");
         let hint = match namespace.strip_prefix(b"module:") {
-            Some(list) if self.kernel.config.version.since(6, 16) => {
+            Some(list) if self.kernel.config.has(Change::ModuleNamespaces) => {
                 format!("only these modules may use it, and no import helps: {}", printed(list))
             }
             _ => {

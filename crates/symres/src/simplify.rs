@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use elf_layout::bytes::printed;
 use elf_layout::elf::{SHN_ABS, SHN_COMMON, SHN_LIVEPATCH, SHN_UNDEF, STB_WEAK, SYM_SIZE, SymFields};
-use elf_layout::{Errno, Finding, Findings, Layout, LoadInfo, Memory, Placement, Subject};
+use elf_layout::{Errno, Finding, Findings, LoadInfo, Module, Subject};
 
 use crate::kernel::Kernel;
 use crate::resolve::{Resolver, Unresolved};
@@ -33,13 +33,8 @@ pub struct Import<'k> {
 /// The outcome of `simplify_symbols`.
 #[derive(Clone, Debug, Default)]
 pub struct Resolution<'k> {
-    /// `st_value` of every symbol, by index.
-    pub values: Vec<u64>,
     /// What was taken from elsewhere, in symbol order.
     pub imports: Vec<Import<'k>>,
-    /// By index: is this a symbol whose value nothing tells? Exports without an address, per-cpu symbols where the
-    /// per-cpu area is not known, and what was refused.
-    pub unknown: Vec<bool>,
     /// Modules that this one depends on, in the order in which the edges are made: by the symbols it
     /// takes (DEP-1, DEP-2), never by modinfo `depends=` (DEP-4).
     pub depends: Vec<&'k [u8]>,
@@ -49,22 +44,22 @@ pub struct Resolution<'k> {
     pub taints: Taints,
 }
 
-/// Gives every symbol its value (SYM-1 to SYM-9). `ignores` tells which undefined names the architecture does
+/// `kernel/module/main.c: simplify_symbols`: gives every symbol of a module its value (SYM-1 to SYM-9). `ignores` tells which undefined names the architecture does
 /// without (SYM-5: `_GLOBAL_OFFSET_TABLE_` on x86).
 pub fn simplify_symbols<'k>(
-    info: &LoadInfo<'k>,
-    placement: &Placement,
+    module: &mut Module<'k>,
     kernel: &'k Kernel,
     taints: Taints,
     ignores: impl Fn(&[u8]) -> bool,
     said: &mut Findings,
 ) -> Resolution<'k> {
     let mark = said.mark();
+    let info = &module.info;
     let file = info.file;
     let mut resolver = Resolver::new(kernel, file, taints);
     let count = file.symbols().len();
-    let (values, unknown) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    let mut out = Resolution { values, unknown, ..Resolution::default() };
+    let (mut values, mut unknown) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let mut out = Resolution::default();
     for (i, symbol) in file.symbols().iter().enumerate() {
         let name = || file.symbol_name(symbol);
         let subject =
@@ -95,7 +90,7 @@ pub fn simplify_symbols<'k>(
                 let why = format!("st_shndx {shndx:#x} of {text} names no section");
                 said.push(Finding::error("SYM-6", Errno::ENOEXEC, why).says(line).about(subject()));
             }
-            shndx if usize::from(shndx) == file.index().pcpu => match placement.percpu {
+            shndx if usize::from(shndx) == file.index().pcpu => match module.placement.percpu {
                 Some(base) => value = value.wrapping_add(base),
                 None => is_unknown = true,
             },
@@ -104,9 +99,10 @@ pub fn simplify_symbols<'k>(
                 value = value.wrapping_add(base);
             }
         }
-        out.values.push(value);
-        out.unknown.push(is_unknown);
+        values.push(value);
+        unknown.push(is_unknown);
     }
+    (module.values, module.unknown) = (values, unknown);
     out.using_gplonly_symbols = resolver.using_gplonly_symbols();
     out.taints = resolver.taints();
     said.end_stage(mark);
@@ -163,7 +159,8 @@ fn resolve<'a>(
 }
 
 /// Writes the values into the moved symbol table, which is where the kernel keeps them (LAYOUT-30).
-pub fn write_symtab(info: &LoadInfo<'_>, layout: &Layout, values: &[u64], memory: &mut impl Memory) {
+pub fn write_symtab(module: &mut Module<'_>) {
+    let Module { info, layout, values, memory, .. } = module;
     let sym = info.file.index().sym;
     let Some(place) = layout.place(sym).filter(|_| sym != 0) else {
         return;
@@ -173,7 +170,7 @@ pub fn write_symtab(info: &LoadInfo<'_>, layout: &Layout, values: &[u64], memory
         return;
     };
     let records = table.chunks_exact_mut(SYM_SIZE as usize);
-    for (record, value) in records.zip(values) {
+    for (record, value) in records.zip(values.iter()) {
         if let Some(st_value) = record.get_mut(8..16) {
             st_value.copy_from_slice(&value.to_le_bytes());
         }

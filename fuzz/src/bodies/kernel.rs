@@ -4,8 +4,7 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use elf_layout::{Findings, KernelConfig, KernelVersion};
-use kernel_image::{Btf, KernelImage};
-use kmodld::input::decompress;
+use kernel_image::{Btf, ImageArch, KernelImage, decompress_file};
 use kmodld::kernel_source::spec_file::Records;
 use kmodld::kernel_source::{Description, kallsyms_text};
 use kmodld::load::{lay_out, open};
@@ -43,7 +42,7 @@ fn link_on(loader: &Loader, file: &[u8]) -> String {
 /// A packed module.
 pub fn compressed(data: &[u8]) {
     let mut out = Vec::new();
-    if decompress(data, &mut out, LIMIT as u64).is_ok() {
+    if decompress_file(data, &mut out, LIMIT as u64).is_ok() {
         assert!(out.len() <= LIMIT, "{} bytes come out", out.len());
     }
 }
@@ -147,7 +146,9 @@ pub fn spec(data: &[u8]) {
 
 /// A kernel image: everything that can be asked.
 pub fn image(data: &[u8]) {
-    let Ok(image) = KernelImage::open(data, LIMIT) else { return };
+    let known: Vec<&dyn ImageArch> =
+        reloc::ARCHITECTURES.iter().map(|arch| *arch as &dyn ImageArch).collect();
+    let Ok(image) = KernelImage::open(data, LIMIT, &known) else { return };
     assert!(image.bytes().len() <= LIMIT.max(data.len()), "{} bytes come out", image.bytes().len());
     if let Ok(kallsyms) = image.kallsyms() {
         assert_eq!(kallsyms.iter().count(), kallsyms.len());

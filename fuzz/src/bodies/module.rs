@@ -1,13 +1,14 @@
 //! Modules: inspected, checked, linked, loaded and unloaded.
 
 use elf_layout::signature::module_sig_check;
-use elf_layout::{Findings, KernelConfig, KernelVersion, Memory};
+use elf_layout::{Findings, KernelConfig, KernelVersion};
 use kmodld::check::check as check_module;
 use kmodld::document::Document;
 use kmodld::inspect::inspect;
 use kmodld::load::{lay_out, open};
 use kmodld::load_map::load_map;
-use kmodld::{Args, Loader, Place, Stage, elf_output, keyring, signer, verify};
+use kmodld::{Args, Loader, Place, Stage, elf_output};
+use module_signature::{keyring, signer, verify_pkcs7_signature};
 use reloc::Cpu;
 use symres::{Exit, Init, Kernel, KernelParts, LoadFlags};
 
@@ -20,6 +21,11 @@ const WRITTEN_MAX: u64 = 1 << 22;
 thread_local! {
     static X86_64: Loader = seeds::loader("6.12-amd64");
     static AARCH64: Loader = seeds::loader("6.12-arm64");
+    static ERRATUM_843419: Loader = {
+        let mut loader = seeds::loader("6.12-arm64");
+        loader.machine.errata.push("843419".into());
+        loader
+    };
     static OLD_X86_64: Loader = seeds::loader("6.1-amd64");
     static OLD_AARCH64: Loader = seeds::loader("6.1-arm64");
     static PARAMS: Vec<u8> = seeds::fixture("6.12-amd64", "params.ko");
@@ -52,7 +58,7 @@ pub fn module(data: &[u8]) {
     let opened = open(data, &kernel, LoadFlags::default());
     invariants::opened(&opened);
     let (Some(module), mut said) = (&opened.module, opened.said.clone()) else { return };
-    let cpu = Cpu { erratum_843419: checksum(data) >> 9 & 1 == 0 };
+    let cpu = Cpu(checksum(data) >> 9 & 1);
     let Some(laid_out) = lay_out(&config, module, cpu, &mut said) else {
         invariants::findings(&said);
         return;
@@ -72,7 +78,8 @@ pub fn link_x86_64(data: &[u8]) {
 
 /// `link` on a 6.12 kernel for AArch64.
 pub fn link_aarch64(data: &[u8]) {
-    AARCH64.with(|loader| link(loader, data));
+    let loader = if checksum(data) >> 45 & 1 == 0 { &ERRATUM_843419 } else { &AARCH64 };
+    loader.with(|loader| link(loader, data));
 }
 
 /// `link` on a 6.1 kernel.
@@ -98,7 +105,6 @@ fn linked(loader: &Loader, data: &[u8]) -> String {
     let args = Args {
         stage,
         choices: chance >> 44 & 1 == 0,
-        cpu: Cpu { erratum_843419: chance >> 45 & 1 == 0 },
         params: (stage == Stage::Final).then_some(b"value=1 dyndbg=+p async_probe"),
         flags: LoadFlags::default(),
     };
@@ -117,16 +123,16 @@ fn linked(loader: &Loader, data: &[u8]) -> String {
     invariants::load(&load, &said);
     let document = Document::new(&load, "fuzz", &said);
     let mut out = serde_json::to_string(&document).expect("a document is JSON");
-    if load.layout.regions().map(|r| load.layout.allocated(r)).sum::<u64>() <= WRITTEN_MAX {
+    if load.module.layout.regions().map(|r| load.module.layout.allocated(r)).sum::<u64>() <= WRITTEN_MAX {
         let mut elf = Vec::new();
         elf_output::write_to(&mut elf, &load).expect("a Vec takes all");
         out.push_str(&format!(" {:x}", checksum(&elf)));
-        for region in load.layout.regions() {
-            out.push_str(&format!(" {:x}", checksum(load.image.region(region))));
+        for region in load.module.layout.regions() {
+            out.push_str(&format!(" {:x}", checksum(load.module.memory.region(region))));
         }
     }
     out.push_str(&load_map(&load, "fuzz"));
-    let address = load.layout.regions().next().map_or(0, |region| load.bases().get(region));
+    let address = load.module.layout.regions().next().map_or(0, |region| load.bases().get(region));
     out.push_str(&format!("{:?}", load.explain(address.wrapping_add(chance & 0xfff))));
     out
 }
@@ -209,7 +215,7 @@ pub fn keyring(data: &[u8]) {
     let Ok(certificates) = keyring::parse(data) else { return };
     let bytes: usize = certificates.iter().map(Vec::len).sum();
     assert!(bytes <= data.len(), "{bytes} bytes of certificates in {} bytes", data.len());
-    MESSAGE.with(|message| verify::verify_pkcs7_signature(message, b"signed", &certificates));
+    MESSAGE.with(|message| verify_pkcs7_signature(message, b"signed", &certificates));
 }
 
 /// A signature's tail, its message, its certificates.
@@ -223,10 +229,8 @@ pub fn signature(data: &[u8]) {
     let message = tail.pkcs7.unwrap_or(data);
     same_twice(data, || format!("{:?}", signer::read(message)));
     CERTIFICATE.with(|certificates| {
-        same_twice(data, || {
-            format!("{:?}", verify::verify_pkcs7_signature(message, b"signed", certificates))
-        });
+        same_twice(data, || format!("{:?}", verify_pkcs7_signature(message, b"signed", certificates)));
     });
     let hostile = vec![data.to_vec()];
-    let _ = verify::verify_pkcs7_signature(message, b"signed", &hostile);
+    let _ = verify_pkcs7_signature(message, b"signed", &hostile);
 }

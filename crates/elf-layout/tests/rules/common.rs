@@ -1,14 +1,12 @@
 //! The first half of `load_module`, as far as this crate does it.
 
-use std::collections::BTreeMap;
-
-use elf_layout::elf::{EM_AARCH64, EM_X86_64};
 use elf_layout::layout::{layout_sections, sections_inside};
-use elf_layout::place::move_module;
+use elf_layout::module::move_module;
 use elf_layout::signature::module_sig_check;
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
-use elf_layout::{Findings, KernelConfig, Layout, LoadInfo, ModuleFile, Placement, Region};
+use elf_layout::{Findings, HeapMemory, KernelConfig, Layout, LoadInfo, Memory, ModuleFile, Placement};
+use reloc::MACHINES;
 use testkit::elf::Elf;
 use testkit::fixtures;
 
@@ -30,7 +28,7 @@ pub fn open_with<'d>(file: &'d [u8], config: &KernelConfig, ignore_modversions: 
     let mark = said.mark();
     bad.into_iter().for_each(|finding| said.push(finding));
     said.end_stage(mark);
-    let expected = Expected { config, machines: &[EM_X86_64, EM_AARCH64], ignore_modversions };
+    let expected = Expected { config, machine: None, known: MACHINES, ignore_modversions };
     let module = elf_validity(signature.module, &expected, &mut said);
     Opened { module, said }
 }
@@ -45,7 +43,7 @@ pub fn check(file: &[u8], config: &KernelConfig) -> Findings {
 pub fn with_layout<R>(
     file: &[u8],
     config: &KernelConfig,
-    show: impl FnOnce(&mut LoadInfo<'_>, Option<Layout>, &Findings) -> R,
+    show: impl FnOnce(LoadInfo<'_>, Option<Layout>, &Findings) -> R,
 ) -> R {
     let opened = open(file, config);
     assert!(!opened.said.refused(), "the module is good: {:?}", opened.said);
@@ -59,7 +57,7 @@ pub fn with_layout<R>(
         sections_inside(&info, layout, &mut said);
         Some(())
     });
-    show(&mut info, layout.filter(|_| planned.is_some()), &said)
+    show(info, layout.filter(|_| planned.is_some()), &said)
 }
 
 /// The memory plan of a module that passes the ELF checks, and what is said on the way.
@@ -73,7 +71,7 @@ pub struct Moved {
     pub placement: Placement,
     /// `sh_addr` of every section.
     pub addresses: Vec<u64>,
-    pub memory: BTreeMap<Region, Vec<u8>>,
+    pub memory: Box<dyn Memory>,
 }
 
 /// Moves a good module to this address, one region behind the other.
@@ -82,11 +80,10 @@ pub fn move_to(base: u64, file: &[u8], config: &KernelConfig) -> Moved {
     with_layout(file, config, |info, layout, said| {
         let layout = layout.unwrap_or_else(|| panic!("no layout: {said:?}"));
         let placement = Placement::consecutive(&layout, base);
-        let zeroed = |region| (region, vec![0; layout.allocated(region) as usize]);
-        let mut memory = layout.regions().map(zeroed).collect();
-        move_module(info, &layout, &placement, &mut memory);
-        let addresses = info.sechdrs.iter().map(|s| s.sh_addr).collect();
-        Moved { layout, placement, addresses, memory }
+        let memory = Box::new(HeapMemory::new(&layout));
+        let module = move_module(info, layout, placement, memory);
+        let addresses = module.info.sechdrs.iter().map(|s| s.sh_addr).collect();
+        Moved { layout: module.layout, placement: module.placement, addresses, memory: module.memory }
     })
 }
 

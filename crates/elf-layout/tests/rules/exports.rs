@@ -44,10 +44,13 @@ fn exporter(flags: Option<&[u8]>) -> Builder {
 type Export = (String, u64, Option<u32>, bool, String);
 
 fn exports(b: &Builder, version: (u16, u16)) -> Vec<Export> {
-    let (file, config) = (b.build(), config("6.12-amd64"));
+    let (file, config) = (
+        b.build(),
+        config("6.12-amd64").with(|c| c.set_version(KernelVersion::new(version.0, version.1, 0))),
+    );
     let module = open(&file, &config).module.unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let all = ksymtab::exports(&module, KernelVersion::new(version.0, version.1, 0));
+    let all = ksymtab::exports(&module, config.changes());
     all.iter()
         .map(|e| {
             let value = module.symbols()[e.symbol as usize].value().wrapping_add_signed(e.addend);

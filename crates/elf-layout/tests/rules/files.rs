@@ -11,12 +11,11 @@ const EXTENDED: &str = "extended version crc+name presence does not match";
 
 fn config(minor: u16) -> KernelConfig {
     let version = KernelVersion::new(6, minor, 0);
-    KernelConfig {
-        module_sig: false,
-        modversions: false,
-        kallsyms_all: Some(true),
-        ..KernelConfig::new(version)
-    }
+    KernelConfig::new(version).with(|c| {
+        c.module_sig = false;
+        c.modversions = false;
+        c.kallsyms_all = Some(true);
+    })
 }
 
 #[test]

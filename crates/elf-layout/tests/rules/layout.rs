@@ -17,7 +17,7 @@ fn config(major: u16, minor: u16) -> KernelConfig {
 
 /// Without kallsyms nothing but the sections takes memory.
 fn bare(major: u16, minor: u16) -> KernelConfig {
-    KernelConfig { kallsyms: false, ..config(major, minor) }
+    config(major, minor).with(|c| c.kallsyms = false)
 }
 
 /// The plan of a module, and what the kernel says while making it.
@@ -39,8 +39,8 @@ fn place(builder: &Builder, layout: &Layout, name: &str) -> Option<(Region, u64)
 #[test]
 fn layout_10_to_13_which_region_a_section_goes_to() {
     use Region::*;
-    let no_unload = |c: KernelConfig| KernelConfig { module_unload: false, ..c };
-    let loose = |c: KernelConfig| KernelConfig { strict_module_rwx: false, ..c };
+    let no_unload = |c: KernelConfig| c.with(|c| c.module_unload = false);
+    let loose = |c: KernelConfig| c.with(|c| c.strict_module_rwx = false);
     let plain = |c: KernelConfig| c;
     type Change = fn(KernelConfig) -> KernelConfig;
     // (rule, name, flags, configuration, region since 6.4, is it init)
@@ -119,7 +119,7 @@ fn layout_4_writable_and_executable() {
             let line =
                 format!("mini: section {name} (index {}) has invalid WRITE|EXEC flags", builder.index(name));
             assert_eq!(lines, [line], "LAYOUT-4: {version:?}");
-            let loose = KernelConfig { strict_module_rwx: false, ..bare(version.0, version.1) };
+            let loose = bare(version.0, version.1).with(|c| c.strict_module_rwx = false);
             assert!(!plan(&builder, &loose).1.refused(), "LAYOUT-4: only with STRICT_MODULE_RWX");
         }
     }
@@ -142,7 +142,7 @@ fn layout_2_and_5_what_is_read_but_not_moved() {
             assert_eq!(place(&builder, &layout, name), None, "{rule}: {version:?}: {name}");
         }
     }
-    let uniprocessor = KernelConfig { smp: false, ..bare(6, 12) };
+    let uniprocessor = bare(6, 12).with(|c| c.smp = false);
     let found = place(&builder, &layout(&builder, &uniprocessor), ".data..percpu").map(|p| p.0);
     assert_eq!(found, Some(Region::Data), "LAYOUT-62: ordinary data without SMP");
 }
@@ -219,7 +219,7 @@ fn layout_16_areas_of_6_1() {
         (".init.rodata", 0x1000, 0x40),
         (".init.data", 0x2000, 0x90),
     ];
-    let loose = KernelConfig { strict_module_rwx: false, ..bare(6, 1) };
+    let loose = bare(6, 1).with(|c| c.strict_module_rwx = false);
     let (strict, loose) = (layout(&builder, &bare(6, 1)), layout(&builder, &loose));
     for (name, with, without) in cases {
         assert_eq!(place(&builder, &strict, name).unwrap().1, with, "LAYOUT-16: {name}, strict");

@@ -1,7 +1,7 @@
 //! The first and the second rewrite of section headers, and what is copied where (spec 02).
 
 use elf_layout::elf::Rela;
-use elf_layout::{KernelConfig, KernelVersion, Memory};
+use elf_layout::{KernelConfig, KernelVersion};
 use testkit::elf::{ALLOC, Builder, EXEC, Elf, GLOBAL, Sh, WRITE};
 
 use crate::common::{lay_out, move_to, with_layout};
@@ -12,12 +12,11 @@ const BASE: u64 = 0xffff_ffff_c010_0000;
 
 fn config(minor: u16) -> KernelConfig {
     let version = KernelVersion::new(6, minor, 0);
-    KernelConfig {
-        module_sig: false,
-        modversions: false,
-        kallsyms_all: Some(true),
-        ..KernelConfig::new(version)
-    }
+    KernelConfig::new(version).with(|c| {
+        c.module_sig = false;
+        c.modversions = false;
+        c.kallsyms_all = Some(true);
+    })
 }
 
 /// A module of sections with bytes of their own; `address` is what its headers claim.
@@ -109,7 +108,7 @@ fn layout_35_flags_count_as_they_are_by_then() {
                 let section = b.index(section);
                 b.symbol(name, GLOBAL, 0, section, 0);
             }
-            let config = KernelConfig { kallsyms_all: Some(!code_only), ..config(minor) };
+            let config = config(minor).with(|c| c.kallsyms_all = Some(!code_only));
             let (layout, said) = lay_out(&b.build(), &config);
             let plan = layout.unwrap_or_else(|| panic!("{said:?}")).symtab.unwrap();
             let kept = plan.core_symbols.iter().skip(1).map(|i| &*b.symbols[*i as usize].name);
@@ -122,7 +121,7 @@ fn layout_35_flags_count_as_they_are_by_then() {
 #[test]
 fn plt_14_a_reordered_table_is_kept_beside_the_files() {
     let (b, elf) = patterns(0);
-    with_layout(&elf.bytes, &config(12), |info, _, _| {
+    with_layout(&elf.bytes, &config(12), |mut info, _, _| {
         let text = usize::from(b.index(".text"));
         assert!(info.reordered(text).is_none(), "PLT-14: the file's own");
         let record = Rela { r_offset: 8, r_info: 1 << 32 | 283, r_addend: -4 };

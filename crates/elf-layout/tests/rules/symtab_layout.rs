@@ -13,7 +13,7 @@ const NOTYPE: u8 = 0;
 const SECTION: u8 = 3;
 
 fn config((major, minor): (u16, u16), all: bool) -> KernelConfig {
-    KernelConfig { kallsyms_all: Some(all), ..KernelConfig::new(KernelVersion::new(major, minor, 0)) }
+    KernelConfig::new(KernelVersion::new(major, minor, 0)).with(|c| c.kallsyms_all = Some(all))
 }
 
 fn layout(builder: &Builder, config: &KernelConfig) -> Layout {
@@ -95,7 +95,7 @@ fn layout_31_livepatch_modules_keep_all() {
 fn layout_36_without_kallsyms_nothing_is_moved() {
     let builder = with_symbols(&[]);
     for version in [OLD, NEW] {
-        let config = KernelConfig { kallsyms: false, ..config(version, true) };
+        let config = config(version, true).with(|c| c.kallsyms = false);
         let layout = layout(&builder, &config);
         assert!(layout.symtab.is_none(), "LAYOUT-36: {version:?}");
         let symtab = builder.sections.len() + 1;

@@ -3,16 +3,16 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use elf_layout::KernelVersion;
+use elf_layout::{Change, Changes};
 
 /// Bytes of a level in front of a message, which count for its length.
 const LEVEL: usize = 2;
 
 /// One `printk` as lines of the log: cut at the size of a record, and split at newlines.
-pub fn printk(version: KernelVersion, parts: &[&[u8]]) -> Vec<String> {
+pub fn printk(changes: Changes, parts: &[&[u8]]) -> Vec<String> {
     // Since v6.3 (PRINTKRB_RECORD_MAX) 1024 bytes, before that (LOG_LINE_MAX, without
     // CONFIG_PRINTK_CALLER) 32 fewer; the last one is a NUL.
-    let record: usize = if version.since(6, 3) { 1024 } else { 992 };
+    let record: usize = if changes.has(Change::LongerLogRecords) { 1024 } else { 992 };
     let room = record.saturating_sub(LEVEL).saturating_sub(1);
     let mut text = Vec::new();
     for part in parts {

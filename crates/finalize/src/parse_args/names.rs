@@ -107,7 +107,6 @@ mod tests {
     use super::*;
     use alloc::format;
     use alloc::vec::Vec;
-    use elf_layout::elf::EM_X86_64;
     use elf_layout::validity::{Expected, elf_validity};
     use elf_layout::{Findings, KernelConfig, KernelVersion};
 
@@ -156,7 +155,8 @@ mod tests {
     fn with_names<T>(strings: &[u8], names: &[u64], then: impl FnOnce(&Names<'_>) -> T) -> T {
         let bytes = module(strings, names);
         let config = KernelConfig::new(KernelVersion::new(6, 1, 0));
-        let expected = Expected { config: &config, machines: &[EM_X86_64], ignore_modversions: false };
+        let expected =
+            Expected { config: &config, machine: None, known: reloc::MACHINES, ignore_modversions: false };
         let file = elf_validity(&bytes, &expected, &mut Findings::new()).unwrap();
         assert_eq!(file.section_name(1), b"__param");
         let table = ParamTable::new(&file, 1);

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use elf_layout::params::{Ops, ParamTable, Place};
 use elf_layout::pointers::Target;
-use elf_layout::{Errno, KernelVersion, Layout, Memory, SectionPlace};
+use elf_layout::{Changes, Errno, Layout, Memory, SectionPlace};
 
 use super::log::printk;
 use super::{ParamOutcome, RuntimePointer, Written};
@@ -131,11 +131,11 @@ impl From<Errno> for Fail {
 }
 
 /// Sets one parameter once.
-pub struct Setting<'r, 'd, M> {
+pub struct Setting<'r, 'd> {
     pub layout: &'r Layout,
-    pub memory: &'r mut M,
+    pub memory: &'r mut dyn Memory,
     pub table: &'r ParamTable<'d>,
-    pub version: KernelVersion,
+    pub changes: Changes,
     /// Number of the record.
     pub record: u64,
     /// `kp->name`
@@ -151,7 +151,7 @@ pub struct Setting<'r, 'd, M> {
     pub outcome: &'r mut ParamOutcome,
 }
 
-impl<M: Memory> Setting<'_, '_, M> {
+impl Setting<'_, '_> {
     fn spot(&self, (section, offset): Place) -> Option<SectionPlace> {
         let place = self.layout.place(section)?;
         Some(SectionPlace { region: place.region, offset: place.offset.checked_add(offset)? })
@@ -212,7 +212,7 @@ impl<M: Memory> Setting<'_, '_, M> {
     /// Runs `set(val, kp)` with `kp->arg` at `arg`.
     pub fn set(&mut self, set: Setter, val: Option<&[u8]>, arg: Variable) -> Result<(), Fail> {
         let given = || val.ok_or(Fail::Crash("its set operation reads a value, but none is given"));
-        let truth = |version| kstrtobool(val.unwrap_or(b"1"), version);
+        let truth = |changes| kstrtobool(val.unwrap_or(b"1"), changes);
         match set {
             Setter::Byte => self.store(arg, &kstrto_unsigned::<u8>(given()?)?.to_le_bytes()),
             Setter::Short => self.store(arg, &kstrto_signed::<i16>(given()?)?.to_le_bytes()),
@@ -221,10 +221,10 @@ impl<M: Memory> Setting<'_, '_, M> {
             Setter::Uint => self.store(arg, &kstrto_unsigned::<u32>(given()?)?.to_le_bytes()),
             Setter::Long => self.store(arg, &kstrtoll(given()?)?.to_le_bytes()),
             Setter::Ulong => self.store(arg, &kstrtoull(given()?)?.to_le_bytes()),
-            Setter::Bool => self.store(arg, &[u8::from(truth(self.version)?)]),
-            Setter::Invbool => self.store(arg, &[u8::from(!truth(self.version)?)]),
-            Setter::Bint => self.store(arg, &u32::from(truth(self.version)?).to_le_bytes()),
-            Setter::BoolEnableOnly => self.set_bool_enable_only(truth(self.version), arg),
+            Setter::Bool => self.store(arg, &[u8::from(truth(self.changes)?)]),
+            Setter::Invbool => self.store(arg, &[u8::from(!truth(self.changes)?)]),
+            Setter::Bint => self.store(arg, &u32::from(truth(self.changes)?).to_le_bytes()),
+            Setter::BoolEnableOnly => self.set_bool_enable_only(truth(self.changes), arg),
             Setter::Charp => self.set_charp(given()?, arg),
             Setter::String => self.set_copystring(given()?, arg),
             Setter::Array => self.set_array(given()?, arg),
@@ -392,6 +392,6 @@ impl<M: Memory> Setting<'_, '_, M> {
     fn print(&mut self, parts: &[&[u8]]) {
         let mut line = alloc::vec![self.name];
         line.extend(parts);
-        self.lines.extend(printk(self.version, &line));
+        self.lines.extend(printk(self.changes, &line));
     }
 }

@@ -3,40 +3,30 @@
 
 extern crate std;
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::any::Any;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use elf_layout::elf::{EM_AARCH64, EM_X86_64, SymFields};
-use elf_layout::layout::{REGIONS, layout_sections};
-use elf_layout::place::move_module;
+use elf_layout::elf::SymFields;
+use elf_layout::layout::layout_sections;
+use elf_layout::module::{HeapMemory, move_module};
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
-use elf_layout::{KernelConfig, ModuleFile, Placement, Region};
+use elf_layout::{KernelConfig, Module, ModuleFile, Placement};
 
 use super::*;
 
 const KERNELS: [&str; 4] = ["6.1-amd64", "6.12-amd64", "6.1-arm64", "6.12-arm64"];
 
-#[derive(Clone, PartialEq)]
-struct Regions(Vec<Vec<u8>>);
-
-impl Memory for Regions {
-    fn region(&self, region: Region) -> &[u8] {
-        &self.0[region as usize]
-    }
-    fn region_mut(&mut self, region: Region) -> &mut [u8] {
-        &mut self.0[region as usize]
-    }
-}
-
 /// `params.ko` in memory, and what the kernel said of its parameters.
 struct Ran {
     file: &'static ModuleFile<'static>,
     layout: Layout,
-    before: Regions,
-    memory: Regions,
+    before: HeapMemory,
+    memory: HeapMemory,
     outcome: ParamOutcome,
     said: Findings,
 }
@@ -47,7 +37,8 @@ fn run_with(kernel: &str, args: &[u8], env: &ParamEnv<'_>) -> Ran {
     let version = kernel.split('-').next().unwrap();
     let config = alloc::boxed::Box::leak(alloc::boxed::Box::new(KernelConfig::of_release(version).unwrap()));
     let mut said = Findings::new();
-    let expected = Expected { config, machines: &[EM_X86_64, EM_AARCH64], ignore_modversions: false };
+    let known = reloc::MACHINES;
+    let expected = Expected { config, machine: None, known, ignore_modversions: false };
     let file = elf_validity(bytes, &expected, &mut said).unwrap();
     let file: &'static ModuleFile<'static> = alloc::boxed::Box::leak(alloc::boxed::Box::new(file));
     let mut info = LoadInfo::rewrite_section_headers(file, config);
@@ -55,15 +46,17 @@ fn run_with(kernel: &str, args: &[u8], env: &ParamEnv<'_>) -> Ran {
     let mut layout = layout_sections(&info, &mut said).unwrap();
     layout_symtab(&mut info, &mut layout, &mut said).unwrap();
     let placement = Placement::consecutive(&layout, 0xffff_ffff_c000_0000);
-    let mut memory = Regions(alloc::vec![Vec::new(); REGIONS]);
-    for region in layout.regions() {
-        memory.0[region as usize] = alloc::vec![0; layout.allocated(region) as usize];
-    }
-    move_module(&mut info, &layout, &placement, &mut memory);
+    let memory = Box::new(HeapMemory::new(&layout));
+    let mut module = move_module(info, layout, placement, memory);
     assert!(!said.refused(), "the fixture is sound");
-    let before = memory.clone();
-    let outcome = parse_args(&info, &layout, &mut memory, args, env, &mut said);
-    Ran { file, layout, before, memory, outcome, said }
+    let memory = |module: &Module<'_>| {
+        let memory: &dyn Any = &*module.memory;
+        memory.downcast_ref::<HeapMemory>().unwrap().clone()
+    };
+    let before = memory(&module);
+    let outcome = parse_args(&mut module, args, env, &mut said);
+    let memory = memory(&module);
+    Ran { file, layout: module.layout, before, memory, outcome, said }
 }
 
 fn run(kernel: &str, args: &str) -> Ran {

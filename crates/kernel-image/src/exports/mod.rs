@@ -23,7 +23,7 @@ const COUNT_MAX: usize = 1 << 20;
 pub struct Export<'i> {
     /// Its name.
     pub name: &'i [u8],
-    /// Its link address; a per-cpu symbol's offset on x86 up to 6.14.
+    /// Its link address; a per-cpu symbol's offset where per-cpu symbols are absolute.
     pub address: u64,
     /// Its CRC, if the kernel has MODVERSIONS (IMG-30).
     pub crc: Option<u32>,

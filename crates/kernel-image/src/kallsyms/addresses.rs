@@ -59,7 +59,7 @@ fn relative(
         return None;
     }
     let offset = |word: &[u8]| le32(word, 0).unwrap_or(0);
-    // With KALLSYMS_ABSOLUTE_PERCPU (x86 up to 6.14) all but per-cpu and absolute symbols are negative.
+    // With KALLSYMS_ABSOLUTE_PERCPU (up to 6.14) all but per-cpu and absolute symbols are negative.
     let absolute_percpu = offsets.chunks_exact(4).any(|word| offset(word).cast_signed() < 0);
     let value = |offset: u32| match u64::try_from(offset.cast_signed()) {
         Ok(value) if absolute_percpu => value,

@@ -1,28 +1,30 @@
 //! Linkage tables, from their size to their bytes in memory.
 
-use alloc::collections::BTreeMap;
+use alloc::boxed::Box;
+use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use elf_layout::elf::{SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, SHT_RELA, SHT_STRTAB, SHT_SYMTAB, Shdr};
-use elf_layout::layout::{Region, layout_sections};
-use elf_layout::place::move_module;
+use elf_layout::elf::{Rela, SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, SHT_RELA, SHT_STRTAB, SHT_SYMTAB, Shdr};
+use elf_layout::layout::layout_sections;
+use elf_layout::module::{HeapMemory, move_module};
 use elf_layout::validity::{Expected, elf_validity};
-use elf_layout::{Memory, ModuleFile, Placement};
+use elf_layout::{Errno, KernelConfig, ModuleFile, Placement};
 use yaxpeax_arch::{Decoder, U8Reader};
 use yaxpeax_arm::armv8::a64::InstDecoder;
 
 use super::insn::{BR_X16, BREAK_FAULT};
+use super::plts::{NoSlot, Plts};
 use super::*;
+use crate::apply_relocations;
 use crate::mod_arch::{ModPltSec, Slot};
-use crate::{Symbols, apply_relocations};
 
 const SHT_PROGBITS: u32 = 1;
 const CODE: u64 = SHF_ALLOC | SHF_EXECINSTR;
 const JUMP26: u32 = 282;
 const CALL26: u32 = 283;
 const ADRP: u32 = 275;
-const HIT: Cpu = Cpu { erratum_843419: true };
+const HIT: Cpu = ERRATUM_843419;
 
 /// Indices in [`Module`].
 const TEXT: usize = 1;
@@ -133,7 +135,8 @@ fn config(release: &str) -> KernelConfig {
 }
 
 fn parse<'d>(bytes: &'d [u8], config: &KernelConfig) -> ModuleFile<'d> {
-    let expected = Expected { config, machines: &[EM_AARCH64], ignore_modversions: false };
+    let known = &[&super::MACHINE];
+    let expected = Expected { config, machine: None, known, ignore_modversions: false };
     elf_validity(bytes, &expected, &mut Findings::new()).unwrap()
 }
 
@@ -161,7 +164,7 @@ fn frob(module: &Module, release: &str, cpu: Cpu) -> Frobbed {
 /// (core, init) slots counted for these relocations of .text.
 fn counted(rela_text: Vec<Rela>, release: &str, cpu: Cpu) -> (u64, u64) {
     let frobbed = frob(&Module::new(rela_text, vec![]), release, cpu);
-    (frobbed.arch.core.plt_max_entries, frobbed.arch.init.plt_max_entries)
+    (frobbed.arch.tables[0].plt_max_entries, frobbed.arch.tables[1].plt_max_entries)
 }
 
 #[test]
@@ -250,7 +253,7 @@ fn plt_8_duplicates_count_once_if_they_are_adjacent() {
     let module = Module::new(vec![call(3, 0), call(4, 0)], vec![]);
     let old = frob_with(&module, &without_kaslr, Cpu::default());
     assert_eq!(
-        (old.arch.core.plt_max_entries, old.text),
+        (old.arch.tables[0].plt_max_entries, old.text),
         (0, None),
         "PLT-4, PLT-8: only with RANDOMIZE_BASE"
     );
@@ -264,7 +267,7 @@ fn plt_9_and_10_erratum_raises_alignment_or_count() {
         let module = Module::new(vec![rela(offset, ADRP, 3, 0)], vec![]);
         let hit = frob(&module, "6.12.0", HIT);
         assert_eq!(hit.sechdrs[TEXT].sh_addralign, align, "PLT-9: {offset:#x}");
-        assert_eq!(hit.arch.core.plt_max_entries, 0, "PLT-9: {offset:#x}");
+        assert_eq!(hit.arch.tables[0].plt_max_entries, 0, "PLT-9: {offset:#x}");
         assert_eq!(frob(&module, "6.12.0", Cpu::default()).sechdrs[TEXT].sh_addralign, 16, "PLT-9");
     }
     for offset in [0xff8, 0xffc, 0x1ff8] {
@@ -292,8 +295,8 @@ const AT: u64 = 0xffff_8000_7ab3_0000;
 
 #[test]
 fn plt_20_to_23_slots() {
-    let mut arch = ModArch { core: ModPltSec::at(AT, 3), ..ModArch::default() };
-    let mut plts = Plts::of(&mut arch, false);
+    let mut arch = ModArch { tables: vec![ModPltSec::at(AT, 3)], ..ModArch::default() };
+    let mut plts = Plts::of(&mut arch, false).unwrap();
     let target = AT + 0x1234_5678;
     assert_eq!(plts.module_emit_plt_entry(target), Ok(AT), "PLT-20");
     assert_eq!(plts.module_emit_plt_entry(target), Ok(AT), "PLT-20: the last slot does");
@@ -301,7 +304,7 @@ fn plt_20_to_23_slots() {
     assert_eq!(plts.module_emit_plt_entry(target), Ok(AT + 24), "PLT-23: only the last slot is looked at");
     assert_eq!(plts.module_emit_plt_entry(target), Ok(AT + 24), "PLT-15: the spare slot holds the candidate");
     assert_eq!(plts.module_emit_plt_entry(target + 8), Err(NoSlot::Full), "PLT-20");
-    let table = &arch.core;
+    let table = &arch.tables[0];
     let words = slot(table, 0).map(text);
     assert_eq!(words, ["adrp x16, $+0x12345000", "add x16, x16, #0x678", "br x16"], "PLT-21");
     assert_eq!(slot(table, 2), slot(table, 0));
@@ -313,17 +316,17 @@ fn plt_20_to_23_slots() {
 fn plt_20_forbidden_slots_are_skipped() {
     for (cpu, want) in [(Cpu::default(), 1), (HIT, 2)] {
         let base = AT + 0xff8 - 12;
-        let mut arch = ModArch { cpu, core: ModPltSec::at(base, 4), ..ModArch::default() };
-        let mut plts = Plts::of(&mut arch, false);
+        let mut arch = ModArch { cpu, tables: vec![ModPltSec::at(base, 4)] };
+        let mut plts = Plts::of(&mut arch, false).unwrap();
         assert_eq!(plts.module_emit_plt_entry(AT + 0x1000_0000), Ok(base));
         assert_eq!(plts.module_emit_plt_entry(AT + 0x2000_0000), Ok(base + 12 * want), "PLT-20: {cpu:?}");
-        assert_eq!(arch.core.plt_num_entries, want + 1, "PLT-20: a skipped slot counts: {cpu:?}");
-        assert_eq!(slot(&arch.core, 1) == [0; 3], want == 2, "PLT-20: and stays empty: {cpu:?}");
+        assert_eq!(arch.tables[0].plt_num_entries, want + 1, "PLT-20: a skipped slot counts: {cpu:?}");
+        assert_eq!(slot(&arch.tables[0], 1) == [0; 3], want == 2, "PLT-20: and stays empty: {cpu:?}");
     }
     // PLT-22: the same target from another page is the same target.
     let base = AT + 0xff0 - 12;
-    let mut arch = ModArch { core: ModPltSec::at(base, 4), ..ModArch::default() };
-    let mut plts = Plts::of(&mut arch, false);
+    let mut arch = ModArch { tables: vec![ModPltSec::at(base, 4)], ..ModArch::default() };
+    let mut plts = Plts::of(&mut arch, false).unwrap();
     for _ in 0..3 {
         assert_eq!(plts.module_emit_plt_entry(AT + 0x1000_0000), Ok(base), "PLT-22");
     }
@@ -338,14 +341,14 @@ fn plt_20_forbidden_slots_are_skipped() {
 #[test]
 fn plt_24_veneers() {
     let base = AT + 0xff8 - 12;
-    let mut arch = ModArch { cpu: HIT, core: ModPltSec::at(base, 3), ..ModArch::default() };
-    let mut plts = Plts::of(&mut arch, false);
+    let mut arch = ModArch { cpu: HIT, tables: vec![ModPltSec::at(base, 3)] };
+    let mut plts = Plts::of(&mut arch, false).unwrap();
     let (place, target) = (AT + 0x8ff8, AT + 0x4000_0000);
     let veneer = |plts: &mut Plts<'_>| plts.module_emit_veneer_for_adrp(0x9000_0007, place, target);
     assert_eq!(veneer(&mut plts), Ok(base));
     assert_eq!(veneer(&mut plts), Ok(base + 24), "PLT-24: the forbidden slot is skipped");
     assert_eq!(veneer(&mut plts), Err(NoSlot::Full), "PLT-24");
-    let words = slot(&arch.core, 2).map(text);
+    let words = slot(&arch.tables[0], 2).map(text);
     // The slot is at page offset 0x4 of the next page, its branch 8 behind.
     assert_eq!(
         words,
@@ -357,9 +360,9 @@ fn plt_24_veneers() {
 #[test]
 fn plt_25_targets_out_of_reach() {
     let entry = |target: u64| {
-        let mut arch = ModArch { core: ModPltSec::at(AT, 9), ..ModArch::default() };
-        Plts::of(&mut arch, false).module_emit_plt_entry(target).unwrap();
-        slot(&arch.core, 0)
+        let mut arch = ModArch { tables: vec![ModPltSec::at(AT, 9)], ..ModArch::default() };
+        Plts::of(&mut arch, false).unwrap().module_emit_plt_entry(target).unwrap();
+        slot(&arch.tables[0], 0)
     };
     assert_eq!(text(entry(AT + 0xffff_f000)[0]), "adrp x16, $+0xfffff000", "PLT-25: last page");
     assert_eq!(text(entry(AT - (1 << 32))[0]), "adrp x16, $-0x100000000", "PLT-25: first page");
@@ -368,21 +371,10 @@ fn plt_25_targets_out_of_reach() {
     assert_eq!(entry(AT + (1 << 44))[0], entry(AT)[0], "PLT-25: the kernel counts pages in 32 bits");
 
     // PLT-22: the kernel decodes an ADRP that is not there.
-    let mut arch = ModArch { core: ModPltSec::at(AT + 0xff4, 9), ..ModArch::default() };
-    let mut plts = Plts::of(&mut arch, false);
+    let mut arch = ModArch { tables: vec![ModPltSec::at(AT + 0xff4, 9)], ..ModArch::default() };
+    let mut plts = Plts::of(&mut arch, false).unwrap();
     assert!(plts.module_emit_plt_entry(AT + (1 << 40)).is_ok());
     assert_eq!(plts.module_emit_plt_entry(AT + (1 << 40)), Err(NoSlot::Bug), "PLT-22");
-}
-
-struct Image(BTreeMap<Region, Vec<u8>>);
-
-impl Memory for Image {
-    fn region(&self, region: Region) -> &[u8] {
-        self.0.get(&region).map_or(&[], Vec::as_slice)
-    }
-    fn region_mut(&mut self, region: Region) -> &mut [u8] {
-        self.0.get_mut(&region).map_or(&mut [], Vec::as_mut_slice)
-    }
 }
 
 /// Loads a module whose undefined symbols all have the address `far`; the rest of the pipeline as it is.
@@ -401,19 +393,18 @@ fn load(
     let mut arch = Aarch64.module_frob_arch_sections(&mut info, cpu, &mut said);
     let layout = layout_sections(&info, &mut said).unwrap();
     let placement = Placement::consecutive(&layout, AT);
-    let mut image = Image(layout.regions().map(|r| (r, vec![0; layout.allocated(r) as usize])).collect());
-    move_module(&mut info, &layout, &placement, &mut image);
-    let mut values = vec![far; SYMBOLS as usize];
+    let memory = Box::new(HeapMemory::new(&layout));
+    let mut module = move_module(info, layout, placement, memory);
+    module.values = vec![far; SYMBOLS as usize];
     for (symbol, section) in [(IN_TEXT, TEXT), (IN_INIT, INIT_TEXT)] {
-        values[symbol as usize] = info.sechdrs[section].sh_addr;
+        module.values[symbol as usize] = module.info.sechdrs[section].sh_addr;
     }
     let nothing = |_: &[u8], _| Err(Default::default());
-    let mut symbols = Symbols { values: &mut values, unknown: &[], kallsyms: &nothing };
-    apply_relocations(&Aarch64, &mut arch, &info, &layout, &mut symbols, &mut image, &mut said);
-    let contents: Vec<Vec<u8>> = (0..info.sechdrs.len())
-        .map(|i| layout.place(i).and_then(|p| image.at(p, info.sechdrs[i].sh_size)).unwrap_or(&[]).to_vec())
-        .collect();
-    check(&info, &arch, &contents, said);
+    apply_relocations(&Aarch64, &mut arch, &mut module, &nothing, &mut said);
+    let section =
+        |i| module.table(i).and_then(|t| module.read(t.address, t.size)).unwrap_or_default().to_vec();
+    let contents: Vec<Vec<u8>> = (0..module.info.sechdrs.len()).map(section).collect();
+    check(&module.info, &arch, &contents, said);
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {
@@ -443,8 +434,8 @@ fn a64rel_30_33_and_35_calls_go_by_way_of_slots() {
             assert!(distance(TEXT, 12, PLT, 1), "A64REL-30: {release}");
             assert_eq!(text(word(&contents[TEXT], 16)), "bl $-0x10", "A64REL-30: near enough: {release}");
             assert!(distance(INIT_TEXT, 4, INIT_PLT, 0), "A64REL-35: {release}");
-            assert_eq!((arch.core.plt_num_entries, arch.init.plt_num_entries), (2, 1));
-            for (table, section) in [(&arch.core, PLT), (&arch.init, INIT_PLT)] {
+            assert_eq!((arch.tables[0].plt_num_entries, arch.tables[1].plt_num_entries), (2, 1));
+            for (table, section) in [(&arch.tables[0], PLT), (&arch.tables[1], INIT_PLT)] {
                 for n in 0..table.plt_num_entries {
                     let words = [0, 4, 8].map(|at| word(&contents[section], n as usize * 12 + at));
                     assert_eq!(words, slot(table, n), "slots reach memory: {release}");
@@ -453,12 +444,16 @@ fn a64rel_30_33_and_35_calls_go_by_way_of_slots() {
         });
     }
     load(&module, "6.12.0", Cpu::default(), AT + (1 << 20), |_, arch, contents, _| {
-        assert_eq!((arch.core.plt_num_entries, arch.init.plt_num_entries), (0, 0), "A64REL-30: direct");
+        assert_eq!(
+            (arch.tables[0].plt_num_entries, arch.tables[1].plt_num_entries),
+            (0, 0),
+            "A64REL-30: direct"
+        );
         assert!(contents[PLT].iter().all(|b| *b == 0));
     });
     // A64REL-34: a weak symbol that nobody defines.
     load(&module, "6.12.0", Cpu::default(), 0, |_, arch, _, said| {
-        assert_eq!((said.iter().count(), arch.core.slots[0].target), (0, 0), "A64REL-34");
+        assert_eq!((said.iter().count(), arch.tables[0].slots[0].target), (0, 0), "A64REL-34");
     });
 }
 
@@ -468,7 +463,7 @@ fn a64rel_22_veneer_in_place() {
     module.text[0xff8..0xffc].copy_from_slice(&0x9000_0007u32.to_le_bytes());
     load(&module, "6.12.0", HIT, AT + (1 << 30), |info, arch, contents, said| {
         assert_eq!(said.iter().count(), 0);
-        let slot = arch.core.slots[0];
+        let slot = arch.tables[0].slots[0];
         assert_eq!((slot.address, slot.target), (info.sechdrs[PLT].sh_addr, AT + (1 << 30)), "PLT-24");
         let place = info.sechdrs[TEXT].sh_addr + 0xff8;
         assert_eq!(
@@ -529,12 +524,12 @@ fn overlapping_tables_are_not_applied() {
     let mut info = LoadInfo::rewrite_section_headers(&file, &config);
     let mut said = Findings::new();
     let mut arch = Aarch64.module_frob_arch_sections(&mut info, Cpu::default(), &mut said);
-    assert_eq!((info.reordered(RELA_TEXT), arch.core.plt_max_entries), (None, 0));
+    assert_eq!((info.reordered(RELA_TEXT), arch.tables[0].plt_max_entries), (None, 0));
     let layout = layout_sections(&info, &mut said).unwrap();
     let nothing = |_: &[u8], _| Err(Default::default());
-    let mut symbols = Symbols { values: &mut [], unknown: &[], kallsyms: &nothing };
-    let mut image = Image(BTreeMap::new());
-    apply_relocations(&Aarch64, &mut arch, &info, &layout, &mut symbols, &mut image, &mut said);
+    let memory = Box::new(HeapMemory::default());
+    let mut module = move_module(info, layout, Placement::default(), memory);
+    apply_relocations(&Aarch64, &mut arch, &mut module, &nothing, &mut said);
     assert_eq!(said.iter().map(|f| f.code).collect::<Vec<_>>(), ["RELOC-GEN-10"]);
     assert!(said.refused());
 }

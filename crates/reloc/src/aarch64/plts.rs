@@ -5,9 +5,10 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use elf_layout::elf::{Rela, SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, SHT_RELA, SHT_SYMTAB, Shdr, SymFields};
-use elf_layout::{Errno, Finding, Findings, LoadInfo, ModuleFile};
+use elf_layout::{Change, Errno, Finding, Findings, LoadInfo, ModuleFile};
 use object::elf;
 
+use super::ERRATUM_843419;
 use super::insn::{self, BR_X16, is_forbidden_offset_for_adrp, page};
 use crate::apply::tables_overlap;
 use crate::mod_arch::{Cpu, ModArch, ModPltSec, Slot};
@@ -25,6 +26,19 @@ const PLT_SECTION_ALIGN: u64 = 64;
 /// 4 KiB in whole slots: one of so many stands at a forbidden offset.
 const PLT_ENTRIES_PER_PAGE: u64 = 4096 / PLT_ENTRY_SIZE;
 
+/// The linkage tables in `struct mod_arch_specific` (FIN-86).
+pub fn mod_arch_specific(arch: &ModArch) -> Vec<(&'static str, u64)> {
+    let [core, init] = arch.tables.as_slice() else { return Vec::new() };
+    Vec::from([
+        ("arch.core.plt_shndx", core.plt_shndx as u64),
+        ("arch.core.plt_num_entries", core.plt_num_entries),
+        ("arch.core.plt_max_entries", core.plt_max_entries),
+        ("arch.init.plt_shndx", init.plt_shndx as u64),
+        ("arch.init.plt_num_entries", init.plt_num_entries),
+        ("arch.init.plt_max_entries", init.plt_max_entries),
+    ])
+}
+
 /// Sections that the frob looks for by name; 0 is "absent".
 #[derive(Default)]
 struct Found {
@@ -39,7 +53,7 @@ struct Found {
 pub fn module_frob_arch_sections(info: &mut LoadInfo<'_>, cpu: Cpu, said: &mut Findings) -> ModArch {
     let mark = said.mark();
     let found = find(info);
-    let mut arch = ModArch { cpu, ..ModArch::default() };
+    let mut arch = ModArch::new(cpu, 2);
     // PLT-2
     let missing = if found.plt == 0 || found.init_plt == 0 {
         Some("PLT section(s)")
@@ -61,15 +75,15 @@ pub fn module_frob_arch_sections(info: &mut LoadInfo<'_>, cpu: Cpu, said: &mut F
             count_section(info, index, &mut arch);
         }
     }
-    for (table, index) in [(&mut arch.core, found.plt), (&mut arch.init, found.init_plt)] {
+    for (table, index) in arch.tables.iter_mut().zip([found.plt, found.init_plt]) {
         table.plt_shndx = index;
         // PLT-12, PLT-15: one slot more than counted.
         let slots = table.plt_max_entries.saturating_add(1);
         fill_in(info, index, PLT_SECTION_ALIGN, slots);
     }
-    // PLT-13: from v5.5 (f1a54ae9af0d) to v6.2 (26299b3f6ba2) ftrace with regs had a trampoline of its own.
-    let version = info.config.version;
-    let ftrace_plts = if version.since(5, 5) && !version.since(6, 2) { 2 } else { 1 };
+    // PLT-13: from v5.5 to v6.2 (ftrace with args) ftrace with regs had a trampoline of its own.
+    let with_regs = info.config.has(Change::FtraceWithRegs) && !info.config.has(Change::FtraceWithArgs);
+    let ftrace_plts = if with_regs { 2 } else { 1 };
     for index in [found.tramp, found.init_tramp] {
         fill_in(info, index, PLT_ENTRY_ALIGN, ftrace_plts);
     }
@@ -79,7 +93,7 @@ pub fn module_frob_arch_sections(info: &mut LoadInfo<'_>, cpu: Cpu, said: &mut F
 /// PLT-1: the last of each name.
 fn find(info: &LoadInfo<'_>) -> Found {
     // a7ed7b9d0ebb; linker scripts without it make no such section.
-    let init_tramp = info.config.version.since(6, 6);
+    let init_tramp = info.config.has(Change::InitFtracePlt);
     let mut found = Found::default();
     for (i, section) in info.sechdrs.iter().enumerate() {
         match info.file.section_name(i) {
@@ -113,12 +127,11 @@ fn count_section(info: &mut LoadInfo<'_>, index: usize, arch: &mut ModArch) {
     if info.sechdrs.get(target).is_none_or(|t| t.sh_flags & SHF_EXECINSTR == 0) {
         return;
     }
-    let version = info.config.version;
     let mut table: Vec<Rela> = info.file.relocations(index).iter().map(Rela::from).collect();
     // Since v6.5 (ea3752ba96c0) PLTs are not optional; before that branches need them only with RANDOMIZE_BASE.
-    let branches = version.since(6, 5) || info.config.randomize_base;
+    let branches = info.config.has(Change::PltsMandatory) || info.config.randomize_base;
     // Since v5.9 (d4e0340919fb) only the branches in front are sorted; before that all (PLT-7).
-    let sorted = if !version.since(5, 9) {
+    let sorted = if !info.config.has(Change::BranchRelasPartitioned) {
         table.len()
     } else if branches {
         partition_branch_plt_relas(info.file, &mut table, target)
@@ -128,15 +141,16 @@ fn count_section(info: &mut LoadInfo<'_>, index: usize, arch: &mut ModArch) {
     if let Some(front) = table.get_mut(..sorted) {
         front.sort_unstable_by_key(sort_key);
     }
-    let Count { plts, align } = count_plts(info.file, &table, target, branches, arch.cpu.erratum_843419);
+    let Count { plts, align } = count_plts(info.file, &table, target, branches, arch.cpu == ERRATUM_843419);
     if sorted != 0 {
         info.set_reordered(index, table);
     }
     if let Some(section) = info.sechdrs.get_mut(target) {
         section.sh_addralign = section.sh_addralign.max(align);
     }
-    let counted = arch.table(info.is_init_section(target));
-    counted.plt_max_entries = counted.plt_max_entries.saturating_add(plts);
+    if let Some(counted) = arch.tables.get_mut(usize::from(info.is_init_section(target))) {
+        counted.plt_max_entries = counted.plt_max_entries.saturating_add(plts);
+    }
 }
 
 /// `cmp_rela`: type, symbol, addend (PLT-6).
@@ -284,15 +298,15 @@ pub struct Plts<'a> {
 }
 
 impl<'a> Plts<'a> {
-    /// The table for places in init memory or outside it (A64REL-35).
-    pub fn of(arch: &'a mut ModArch, in_init: bool) -> Self {
+    /// The table for places in init memory or outside it (A64REL-35); `None` without [`module_frob_arch_sections`].
+    pub fn of(arch: &'a mut ModArch, in_init: bool) -> Option<Self> {
         let cpu = arch.cpu;
-        Plts { table: arch.table(in_init), cpu }
+        Some(Plts { table: arch.tables.get_mut(usize::from(in_init))?, cpu })
     }
 
     /// Is an ADRP at this address hit by the erratum (A64REL-20)?
     pub fn is_forbidden(&self, address: u64) -> bool {
-        self.cpu.erratum_843419 && is_forbidden_offset_for_adrp(address)
+        self.cpu == ERRATUM_843419 && is_forbidden_offset_for_adrp(address)
     }
 
     fn address_of(&self, slot: u64) -> u64 {

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use elf_layout::Errno;
+use elf_layout::{Change, Errno};
 
 use super::metas::{
     ARRAY, Check, DATASEC, DECL_TAG, ENUM, ENUM64, FLOAT, FUNC_PROTO, FWD, INT, STRUCT, Stop, Type, UNION,
@@ -65,7 +65,7 @@ impl Check<'_> {
 
     /// Since v6.3 (9cb61e50bf6b) mismatches that are permitted are logged in part only.
     pub(super) fn is_quiet(&self) -> bool {
-        self.base.is_some() && self.config.allow_btf_mismatch && self.config.version.since(6, 3)
+        self.base.is_some() && self.config.allow_btf_mismatch && self.config.has(Change::BtfMismatchToldOnce)
     }
 
     pub(super) fn why(&self, t: Type, text: &str) -> Stop {

@@ -7,7 +7,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use elf_layout::{Errno, KernelConfig};
+use elf_layout::{Change, Errno, KernelConfig};
 
 use super::{BaseBtf, BtfType};
 
@@ -296,7 +296,7 @@ impl<'c> Check<'c> {
 
     /// `btf_name_valid_section`: since v6.12 (bb6705c3f93b) all that can be printed.
     fn is_section_name(&self, offset: u32) -> bool {
-        if !self.config.version.since(6, 12) {
+        if !self.config.has(Change::BtfSectionNames) {
             return self.is_identifier(offset);
         }
         self.bounded(offset).is_some_and(|name| !name.is_empty() && name.iter().all(|c| is_print(*c)))

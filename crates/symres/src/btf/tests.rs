@@ -36,10 +36,7 @@ const YZ: u32 = 18;
 const END: u32 = 21;
 
 fn config(version: (u16, u16), allow: bool) -> KernelConfig {
-    KernelConfig {
-        allow_btf_mismatch: allow,
-        ..KernelConfig::new(KernelVersion::new(version.0, version.1, 0))
-    }
+    KernelConfig::new(KernelVersion::new(version.0, version.1, 0)).with(|c| c.allow_btf_mismatch = allow)
 }
 
 fn parsed(types: &[u32]) -> Result<(), Refusal> {

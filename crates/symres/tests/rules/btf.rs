@@ -31,13 +31,12 @@ fn said(config: &KernelConfig, btf: Option<BaseBtf>, blobs: &[Vec<u8>]) -> Vec<F
 }
 
 fn config(minor: u16, modules: bool, allow: bool) -> KernelConfig {
-    KernelConfig {
-        module_sig: false,
-        modversions: false,
-        btf_modules: modules,
-        allow_btf_mismatch: allow,
-        ..KernelConfig::new(KernelVersion::new(6, minor, 0))
-    }
+    KernelConfig::new(KernelVersion::new(6, minor, 0)).with(|c| {
+        c.module_sig = false;
+        c.modversions = false;
+        c.btf_modules = modules;
+        c.allow_btf_mismatch = allow;
+    })
 }
 
 #[test]

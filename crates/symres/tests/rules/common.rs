@@ -1,14 +1,12 @@
 //! What `load_module` does of this crate, in its order: no architecture, no memory, no signature.
 
-use std::collections::BTreeMap;
-
 use elf_layout::bytes::align_up;
-use elf_layout::elf::{EM_AARCH64, EM_X86_64};
 use elf_layout::layout::layout_sections;
-use elf_layout::place::move_module;
+use elf_layout::module::move_module;
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
-use elf_layout::{Findings, LoadInfo, Placement, ksymtab};
+use elf_layout::{Change, Findings, HeapMemory, LoadInfo, Machine, Placement, ksymtab};
+use reloc::MACHINES;
 use symres::btf::btf_module_notify;
 use symres::early::{
     already_loaded, check_export_symbol_versions, check_modinfo_taints, early_mod_check,
@@ -42,11 +40,13 @@ pub fn load(kernel: &Kernel, bytes: &[u8], flags: LoadFlags) -> (Option<Loaded>,
 
 fn load_module(kernel: &Kernel, bytes: &[u8], flags: LoadFlags, said: &mut Findings) -> Option<Loaded> {
     let config = &kernel.config;
-    let (machines, ignore_modversions) = ([EM_X86_64, EM_AARCH64], flags.ignore_modversions);
-    let file = elf_validity(bytes, &Expected { config, machines: &machines, ignore_modversions }, said)?;
-    let (mut taints, since_6_4) = (kernel.taints, config.version.since(6, 4));
+    let machine = kernel.machine.and_then(|number| Machine::find(MACHINES, number));
+    let ignore_modversions = flags.ignore_modversions;
+    let expected = Expected { config, machine, known: MACHINES, ignore_modversions };
+    let file = elf_validity(bytes, &expected, said)?;
+    let (mut taints, taints_late) = (kernel.taints, config.has(Change::TaintsAfterInsertion));
     early_mod_check(kernel, &file, flags, &mut taints, said);
-    if !since_6_4 {
+    if !taints_late {
         check_modinfo_taints(kernel, &file, &mut taints, said);
     }
     let mut info = LoadInfo::rewrite_section_headers(&file, config);
@@ -57,16 +57,17 @@ fn load_module(kernel: &Kernel, bytes: &[u8], flags: LoadFlags, said: &mut Findi
     let mut placement = Placement::consecutive(&layout, BASE);
     let align = info.sechdrs[file.index().pcpu].sh_addralign;
     placement.percpu = kernel.symbols.address("__per_cpu_end").map(|end| align_up(end, align.max(1)));
-    move_module(&mut info, &layout, &placement, &mut BTreeMap::new());
+    let memory = Box::new(HeapMemory::new(&layout));
+    let mut module = move_module(info, layout, placement, memory);
     already_loaded(kernel, &file, said);
-    if since_6_4 {
+    if taints_late {
         check_modinfo_taints(kernel, &file, &mut taints, said);
     }
     signature_and_name_taints(kernel, &file, None, &mut taints, said);
     check_export_symbol_versions(kernel, &file, &mut taints, said);
     let ignores = |name: &[u8]| name == b"_GLOBAL_OFFSET_TABLE_";
-    let mut resolution = simplify_symbols(&info, &placement, kernel, taints, ignores, said);
-    let exports = ksymtab::exports(&file, config.version);
+    let mut resolution = simplify_symbols(&mut module, kernel, taints, ignores, said);
+    let exports = ksymtab::exports(&file, config.changes());
     verify_exported_symbols(kernel, &file, &exports, said);
     warn_unsorted(kernel, &exports, said);
     btf_module_notify(kernel, &file, &mut resolution.taints, said);
@@ -74,7 +75,7 @@ fn load_module(kernel: &Kernel, bytes: &[u8], flags: LoadFlags, said: &mut Findi
         depends: resolution.depends.iter().map(|d| String::from_utf8_lossy(d).into_owned()).collect(),
         using_gplonly_symbols: resolution.using_gplonly_symbols,
         taints: resolution.taints,
-        values: resolution.values,
+        values: module.values,
     })
 }
 

@@ -21,7 +21,7 @@ const LOCKDEP: &str = "Disabling lock debugging due to kernel taint";
 
 /// Without signatures, so that nothing is said about their absence.
 fn config(major: u16, minor: u16) -> KernelConfig {
-    KernelConfig { module_sig: false, ..KernelConfig::new(KernelVersion::new(major, minor, 0)) }
+    KernelConfig::new(KernelVersion::new(major, minor, 0)).with(|c| c.module_sig = false)
 }
 
 fn kernel_of(config: KernelConfig, symvers: &str) -> Kernel {
@@ -103,7 +103,7 @@ fn ver_22_to_24_which_vermagic_is_right() {
         ("VER-24: the first one counts", &[&right, "vermagic=nonsense"], true, true, true),
         ("VER-24: the first one counts", &["vermagic=nonsense", &right], true, true, false),
     ] {
-        let on = kernel(KernelConfig { modversions, ..config(6, 12) });
+        let on = kernel(config(6, 12).with(|c| c.modversions = modversions));
         let b = module("mini", &[&["license=GPL"], vermagic].concat(), if crcs { &CRCS } else { &[] });
         let (said, _) = run(&on, &b, NONE);
         if good {
@@ -129,7 +129,7 @@ fn ver_21_no_vermagic_is_a_forced_load() {
         assert_eq!(outcome(&on, b, flags), (None, forced.clone()), "{what}: mini");
         let taints = run(&on, b, flags).1.unwrap();
         assert!(taints.module_has(Taint::ForcedModule), "{what}: mini: taint F");
-        let off = kernel(KernelConfig { module_force_load: false, ..config(6, 12) });
+        let off = kernel(config(6, 12).with(|c| c.module_force_load = false));
         assert_eq!(outcome(&off, b, flags), (Some("ENOEXEC"), vec![]), "{what}: mini: silently");
     }
 }
@@ -142,14 +142,14 @@ fn ver_10_the_crc_of_module_layout_comes_first() {
         let found = outcome(&kernel(config(6, minor)), &b, NONE);
         assert_eq!(found, (Some("ENOEXEC"), disagrees.clone()), "VER-10: mini on 6.{minor}, before vermagic");
     }
-    let off = kernel(KernelConfig { modversions: false, ..config(6, 12) });
+    let off = kernel(config(6, 12).with(|c| c.modversions = false));
     let stop = stop(&run(&off, &b, NONE).0).map(|s| s.0);
     assert_eq!(stop, Some("VER-23"), "VER-1: mini: MODVERSIONS=n does not look");
 }
 
 #[test]
 fn ver_41_a_force_that_fails() {
-    let off = KernelConfig { module_force_load: false, ..config(6, 12) };
+    let off = config(6, 12).with(|c| c.module_force_load = false);
     let mut b = mini(&[]);
     b.symbol("plain", GLOBAL, 0, UNDEF, 0);
     let found = outcome(&kernel(off.clone()), &b, NONE);
@@ -198,11 +198,11 @@ fn ver_11_exports_without_crcs() {
         if table == "__ksymtab" && version == (7, 1) {
             b.section("__kflagstab", ALLOC, 1).zeros(1);
         }
-        let on = KernelConfig { modversions, ..config(version.0, version.1) };
+        let on = config(version.0, version.1).with(|c| c.modversions = modversions);
         let found = outcome(&kernel(on.clone()), &b, NONE);
         let said_so = found.1.iter().filter(|l| forced.contains(l)).count();
         assert_eq!((found.0, said_so), (None, if accused { 2 } else { 0 }), "{what}");
-        let off = KernelConfig { module_force_load: false, ..on };
+        let off = on.with(|c| c.module_force_load = false);
         let found = outcome(&kernel(off), &b, NONE).0;
         assert_eq!(found, accused.then_some("ENOEXEC"), "{what}, MODULE_FORCE_LOAD=n");
     }

@@ -29,7 +29,7 @@ fn loaded(name: &str, symbol: &str, gpl_only: bool, namespace: &str, proprietary
 }
 
 fn kernel(minor: u16) -> Kernel {
-    let config = KernelConfig { module_sig: false, ..KernelConfig::new(KernelVersion::new(6, minor, 0)) };
+    let config = KernelConfig::new(KernelVersion::new(6, minor, 0)).with(|c| c.module_sig = false);
     let parts = KernelParts {
         release: format!("6.{minor}.0"),
         symbols: Some(KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap()),

@@ -11,10 +11,8 @@ fn module(name: &str, has_init: bool, has_exit: bool) -> LoadedModule {
 }
 
 fn kernel(major: u16, minor: u16, tracking: bool) -> Kernel {
-    let config = KernelConfig {
-        module_unload_taint_tracking: tracking,
-        ..KernelConfig::new(KernelVersion::new(major, minor, 0))
-    };
+    let config = KernelConfig::new(KernelVersion::new(major, minor, 0))
+        .with(|c| c.module_unload_taint_tracking = tracking);
     Kernel::new(config, KernelParts::default())
 }
 
@@ -69,7 +67,7 @@ fn life_20_to_23_and_33_modules_that_use_others() {
 
 #[test]
 fn dep_3_without_unloading_nothing_is_counted() {
-    let config = KernelConfig { module_unload: false, ..KernelConfig::new(KernelVersion::new(6, 12, 0)) };
+    let config = KernelConfig::new(KernelVersion::new(6, 12, 0)).with(|c| c.module_unload = false);
     let mut kernel = Kernel::new(config, KernelParts::default());
     load_user(&mut kernel, "exporter", &[]);
     load_user(&mut kernel, "user", &["exporter"]);
@@ -92,7 +90,7 @@ fn life_21_30_and_36_references() {
     assert_eq!(kernel.get(b"m").errno(), Some(Errno::ENODEV), "LIFE-21: no reference of such a module");
     for (built_in, forced) in [(true, None), (false, Some(Errno::EWOULDBLOCK))] {
         let config =
-            KernelConfig { module_force_unload: built_in, ..KernelConfig::new(KernelVersion::new(6, 12, 0)) };
+            KernelConfig::new(KernelVersion::new(6, 12, 0)).with(|c| c.module_force_unload = built_in);
         let mut kernel = Kernel::new(config, KernelParts::default());
         load_user(&mut kernel, "used", &[]);
         kernel.get(b"used");

@@ -17,7 +17,7 @@ const GOOD: [(&str, u64); 5] =
     [("module_layout", 0xdd), ("plain", 0xaa), ("gpl", 0xbb), ("spaced", 0xcc), ("shared", 0xff)];
 
 fn kernel(major: u16, minor: u16) -> Kernel {
-    let config = KernelConfig { module_sig: false, ..KernelConfig::new(KernelVersion::new(major, minor, 0)) };
+    let config = KernelConfig::new(KernelVersion::new(major, minor, 0)).with(|c| c.module_sig = false);
     let parts = KernelParts {
         symbols: Some(KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap()),
         symvers: Some(Symvers::parse(SYMVERS.as_bytes()).unwrap()),

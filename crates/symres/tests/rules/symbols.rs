@@ -18,7 +18,7 @@ const CRCS: [(&str, u64); 4] = [("module_layout", 0xdd), ("plain", 0xaa), ("gpl"
 
 /// Without signatures, so that nothing is said about their absence.
 fn config() -> KernelConfig {
-    KernelConfig { module_sig: false, ..KernelConfig::new(KernelVersion::new(6, 12, 0)) }
+    KernelConfig::new(KernelVersion::new(6, 12, 0)).with(|c| c.module_sig = false)
 }
 
 fn kernel(config: KernelConfig) -> Kernel {
@@ -295,7 +295,7 @@ fn ns_1_and_2_namespaces() {
         ("EINVAL", vec![line, unknown]),
         "SYM-5b: a weak symbol that is forbidden is refused"
     );
-    let lenient = kernel(KernelConfig { allow_missing_namespace_imports: true, ..config() });
+    let lenient = kernel(config().with(|c| c.allow_missing_namespace_imports = true));
     let said = say(&lenient, &importing_ns(&[], GLOBAL));
     assert_eq!((said.refused(), dmesg(&said)), (false, vec![line]), "NS-2: only a warning");
 }
@@ -308,7 +308,7 @@ fn ns_3_module_namespaces_since_6_16() {
         (16, "module:other", false),
         (12, "module:mini", false),
     ] {
-        let config = KernelConfig { version: KernelVersion::new(6, minor, 0), ..config() };
+        let config = config().with(|c| c.set_version(KernelVersion::new(6, minor, 0)));
         let mut module = exporter("owner", "shared", 0x1000, true, false);
         let mut export = module.exports.iter().next().unwrap();
         export.namespace = namespace.as_bytes();

@@ -18,7 +18,10 @@ const MISMATCH: &str = "mini: disagrees about version of symbol plain";
 const UNKNOWN: &str = "mini: Unknown symbol plain (err -22)";
 
 fn config(flavour: Flavour) -> KernelConfig {
-    KernelConfig { flavour, module_sig: false, ..KernelConfig::new(KernelVersion::new(6, 12, 0)) }
+    KernelConfig::new(KernelVersion::new(6, 12, 0)).with(|c| {
+        c.flavour = flavour;
+        c.module_sig = false;
+    })
 }
 
 fn kernel(config: KernelConfig) -> Kernel {
@@ -86,7 +89,7 @@ fn ver_7_upstream_warns_once() {
 
 #[test]
 fn ver_1_kernels_without_modversions_do_not_look() {
-    let off = KernelConfig { modversions: false, ..config(Flavour::Debian) };
+    let off = config(Flavour::Debian).with(|c| c.modversions = false);
     for crcs in [&[LAYOUT, ("plain", 1)][..], &[LAYOUT], &[]] {
         let mut builder = module(crcs);
         // Its vermagic must say so, too.
@@ -139,7 +142,7 @@ fn ver_3_and_40_no_crcs_at_all() {
             said.dmesg().filter(|l| l.starts_with("mini: ") && l.ends_with(": kernel tainted.")).count();
         assert_eq!(forced, 1, "VER-40: {flavour:?}: said once: {:?}", outcome(&said));
     }
-    let off = KernelConfig { module_force_load: false, ..config(Flavour::Debian) };
+    let off = config(Flavour::Debian).with(|c| c.module_force_load = false);
     let said = say(off, &builder);
     assert!(said.refused(), "VER-40: without CONFIG_MODULE_FORCE_LOAD");
     assert!(!said.dmesg().any(|l| l.contains("tainted")), "VER-40: silently: {:?}", outcome(&said));
@@ -147,7 +150,7 @@ fn ver_3_and_40_no_crcs_at_all() {
 
 #[test]
 fn ver_31_extended_versions_replace_the_others() {
-    let newer = KernelConfig { version: KernelVersion::new(6, 14, 0), ..config(Flavour::Upstream) };
+    let newer = config(Flavour::Upstream).with(|c| c.set_version(KernelVersion::new(6, 14, 0)));
     for (crc, good) in [(0xaau32, true), (0xab, false)] {
         // __versions is wrong, and does not count.
         let mut builder = module(&[LAYOUT, ("plain", 1)]);

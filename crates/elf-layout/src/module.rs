@@ -1,0 +1,274 @@
+//! The module in memory: what a module is from `move_module` on, when every address is final.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::bytes::{le16, le32, le64};
+use crate::elf::{Rela, SHF_ALLOC, SHT_NOBITS, SHT_RELA};
+use crate::layout::{Layout, Region, SectionPlace};
+use crate::load_info::LoadInfo;
+use crate::place::{Memory, Placement};
+
+/// A module in memory: the file, its edited section headers with final addresses, the memory plan, the base addresses,
+/// the values of its symbols, and its bytes. It is `struct module` and the memory that this describes, as far as they do
+/// not depend on the kernel; [`move_module`] makes it, and all later stages take it.
+#[derive(Debug)]
+pub struct Module<'d> {
+    /// The file and the edited section headers; `sh_addr` is final.
+    pub info: LoadInfo<'d>,
+    /// The memory plan.
+    pub layout: Layout,
+    /// Base addresses.
+    pub placement: Placement,
+    /// `st_value` of every symbol, by index; empty until `simplify_symbols` (SYM-1 to SYM-9).
+    pub values: Vec<u64>,
+    /// By index: is this a symbol whose value is not known? Exports without an address, per-cpu symbols where the per-cpu
+    /// area is not known, and unresolved symbols. Their relocations are left out.
+    pub unknown: Vec<bool>,
+    /// The bytes of its regions.
+    pub memory: Box<dyn Memory>,
+}
+
+/// A section of a module in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its index.
+    pub index: usize,
+    /// Where it stands.
+    pub place: SectionPlace,
+    /// Address of its first byte.
+    pub address: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+impl Table {
+    /// The addresses of its records of `size` bytes each; an incomplete one at the end is none.
+    pub fn records(&self, size: u64) -> impl Iterator<Item = u64> + use<> {
+        let (first, step) = (self.address, usize::try_from(size.max(1)).unwrap_or(usize::MAX));
+        let whole = self.size.checked_div(size).unwrap_or(0).saturating_mul(size);
+        (0..whole).step_by(step).map(move |at| first.wrapping_add(at))
+    }
+}
+
+/// What may be done with memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permissions {
+    /// It may be written to.
+    pub write: bool,
+    /// It may be executed. All of it may be read.
+    pub execute: bool,
+}
+
+impl Region {
+    /// Permissions while init runs. Up to 6.3 an area holds code and data, page by page; all of it counts as both.
+    pub const fn permissions(self) -> Permissions {
+        let write = !matches!(self, Region::Text | Region::InitText | Region::Rodata | Region::InitRodata);
+        Permissions { write, execute: self.is_executable() }
+    }
+}
+
+/// A region of a module in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Which one.
+    pub region: Region,
+    /// Address of its first byte.
+    pub base: u64,
+    /// Bytes that are allocated for it, whole pages (LAYOUT-40).
+    pub size: u64,
+    /// What may be done with it.
+    pub permissions: Permissions,
+}
+
+/// Memory from the heap: zeroed bytes for each region of a layout.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeapMemory(BTreeMap<Region, Vec<u8>>);
+
+impl HeapMemory {
+    /// As much as the kernel allocates for a layout (LAYOUT-40).
+    pub fn new(layout: &Layout) -> Self {
+        let bytes = |region| vec![0; usize::try_from(layout.allocated(region)).unwrap_or(0)];
+        HeapMemory(layout.regions().map(|region| (region, bytes(region))).collect())
+    }
+}
+
+impl Memory for HeapMemory {
+    fn region(&self, region: Region) -> &[u8] {
+        self.0.get(&region).map_or(&[], Vec::as_slice)
+    }
+
+    fn region_mut(&mut self, region: Region) -> &mut [u8] {
+        self.0.get_mut(&region).map_or(&mut [], Vec::as_mut_slice)
+    }
+}
+
+/// `kernel/module/main.c: move_module` without its allocation: copies every section that has a place and file bytes
+/// (LAYOUT-41), and sets its final address: the second rewrite. The memory is zero before.
+pub fn move_module<'d>(
+    info: LoadInfo<'d>,
+    layout: Layout,
+    placement: Placement,
+    memory: Box<dyn Memory>,
+) -> Module<'d> {
+    let mut module = Module { info, layout, placement, values: Vec::new(), unknown: Vec::new(), memory };
+    module.copy_sections();
+    module
+}
+
+impl Module<'_> {
+    fn copy_sections(&mut self) {
+        let Module { info, layout, placement, memory, .. } = self;
+        for (i, section) in info.sechdrs.iter_mut().enumerate() {
+            let Some(place) = layout.place(i).filter(|_| section.sh_flags & SHF_ALLOC != 0) else {
+                continue;
+            };
+            section.sh_addr = placement.address(place);
+            if section.sh_type == SHT_NOBITS {
+                continue;
+            }
+            let bytes = info.file.section_bytes(i);
+            if let Some(target) = memory.at_mut(place, bytes.len() as u64) {
+                target.copy_from_slice(bytes);
+            }
+        }
+    }
+
+    /// Starts again in other memory, which is zero: its sections are as they are in the file, its symbols keep their values.
+    /// Gives the memory that it had.
+    pub fn move_again(&mut self, memory: Box<dyn Memory>) -> Box<dyn Memory> {
+        let old = core::mem::replace(&mut self.memory, memory);
+        self.copy_sections();
+        old
+    }
+
+    /// Where an address of the module is in its memory; `None` if it is outside.
+    pub fn place_of(&self, address: u64) -> Option<SectionPlace> {
+        self.layout.regions().find_map(|region| {
+            let offset = address.checked_sub(self.placement.bases.get(region))?;
+            (offset < self.layout.allocated(region)).then_some(SectionPlace { region, offset })
+        })
+    }
+
+    /// `include/linux/module.h: within_module`
+    pub fn within_module(&self, address: u64) -> bool {
+        self.place_of(address).is_some()
+    }
+
+    /// `include/linux/module.h: within_module_init`
+    pub fn within_module_init(&self, address: u64) -> bool {
+        self.place_of(address).is_some_and(|place| place.region.is_init())
+    }
+
+    /// `len` bytes at an address; `None` if not all of them are in one region.
+    pub fn read(&self, address: u64, len: u64) -> Option<&[u8]> {
+        self.memory.at(self.place_of(address)?, len)
+    }
+
+    /// Writes bytes at an address. Gives where they are; `None` if not all of them are in one region, and then nothing is
+    /// written.
+    pub fn write(&mut self, address: u64, bytes: &[u8]) -> Option<SectionPlace> {
+        let place = self.place_of(address)?;
+        self.memory.at_mut(place, bytes.len() as u64)?.copy_from_slice(bytes);
+        Some(place)
+    }
+
+    /// The u16 at an address.
+    pub fn u16(&self, address: u64) -> Option<u16> {
+        le16(self.read(address, 2)?, 0)
+    }
+
+    /// The u32 at an address.
+    pub fn u32(&self, address: u64) -> Option<u32> {
+        le32(self.read(address, 4)?, 0)
+    }
+
+    /// The u64 at an address.
+    pub fn u64(&self, address: u64) -> Option<u64> {
+        le64(self.read(address, 8)?, 0)
+    }
+
+    /// Where the self-relative s32 at an address points to.
+    pub fn relative(&self, address: u64) -> Option<u64> {
+        Some(address.wrapping_add_signed(i64::from(self.u32(address)?.cast_signed())))
+    }
+
+    /// A section in memory, by index.
+    pub fn table(&self, index: usize) -> Option<Table> {
+        let place = self.layout.place(index)?;
+        let section = self.info.sechdrs.get(index)?;
+        let size = section.sh_size;
+        Some(Table { index, place, address: self.placement.address(place), size })
+    }
+
+    /// `find_sec` or `section_objs`: the first section of that name that is in memory.
+    pub fn section(&self, name: &str) -> Option<Table> {
+        self.named(self.info.find_sec(name))
+    }
+
+    /// The first section of that name, as architectures look for theirs without a look at flags; `None` too
+    /// if that one is not in memory.
+    pub fn first_section(&self, name: &str) -> Option<Table> {
+        self.named(self.info.file.find_any_sec(name))
+    }
+
+    /// The last section of that name, as architectures look for theirs that go over all headers.
+    pub fn last_section(&self, name: &str) -> Option<Table> {
+        let file = self.info.file;
+        let named = |index: &usize| file.section_name(*index) == name.as_bytes();
+        self.named((0..self.info.sechdrs.len()).rev().find(named)?)
+    }
+
+    /// A section that a step walks.
+    fn named(&self, index: usize) -> Option<Table> {
+        let table = self.table(index).filter(|table| table.index != 0)?;
+        Some(Table { size: self.info.table_size(index), ..table })
+    }
+
+    /// All bytes of a table, to be changed.
+    pub fn table_mut(&mut self, table: &Table) -> Option<&mut [u8]> {
+        self.memory.at_mut(table.place, table.size)
+    }
+
+    /// Its regions in the order of allocation.
+    pub fn segments(&self) -> impl Iterator<Item = Segment> + '_ {
+        self.layout.regions().map(|region| Segment {
+            region,
+            base: self.placement.bases.get(region),
+            size: self.layout.allocated(region),
+            permissions: region.permissions(),
+        })
+    }
+
+    /// Address of its init function (`mod->init`); `None` if it has none (LIFE-10).
+    pub fn init(&self) -> Option<u64> {
+        let offset = self.info.config.struct_module_init_exit.map(|(init, _)| init);
+        self.function(offset, b"init_module")
+    }
+
+    /// Address of its exit function (`mod->exit`); `None` if it has none.
+    pub fn exit(&self) -> Option<u64> {
+        let offset = self.info.config.struct_module_init_exit.map(|(_, exit)| exit);
+        self.function(offset, b"cleanup_module")
+    }
+
+    /// A pointer of `struct module`. Where its offset is not known, the symbol tells it to which a relocation of
+    /// `.gnu.linkonce.this_module` sets it.
+    fn function(&self, offset: Option<u64>, symbol: &[u8]) -> Option<u64> {
+        let file = self.info.file;
+        let this_module = file.index().module;
+        if let (Some(offset), Some(mut place)) = (offset, self.layout.place(this_module)) {
+            place.offset = place.offset.saturating_add(offset);
+            return le64(self.memory.at(place, 8)?, 0).filter(|pointer| *pointer != 0);
+        }
+        let tables = file.sections().iter().enumerate();
+        let tables = tables.filter(|(_, s)| s.sh_type == SHT_RELA && s.sh_info as usize == this_module);
+        let mut symbols = tables
+            .flat_map(|(index, _)| file.relocations(index))
+            .map(|rela| Rela::from(rela).r_sym() as usize);
+        let named = |index: &usize| file.symbols().get(*index).is_some_and(|s| file.symbol_name(s) == symbol);
+        self.values.get(symbols.find(named)?).copied()
+    }
+}

@@ -1,0 +1,121 @@
+//! What the function tracer finds in a module of arm64 (FIN-33, FIN-40, FIN-43, FIN-44).
+
+use alloc::format;
+
+use elf_layout::{Change, Errno, Finding, Findings, KernelConfig, LoadInfo};
+
+use super::insn::{MOV_X9_LR, NOP, is_bti};
+use super::plts::{PLT_ENTRY_SIZE, get_plt_entry};
+use crate::finalizer::Finalizer;
+use crate::record::Step;
+
+/// Are functions compiled with nops at their entry? Else they call `_mcount`, as all did before v5.5
+/// (3b23e4991fb6).
+fn patchable(config: &KernelConfig) -> bool {
+    config.dynamic_ftrace_with_regs || config.dynamic_ftrace_with_args
+}
+
+/// FTRACE_CALLSITE_SECTION (FIN-40)
+pub fn callsites(config: &KernelConfig) -> &'static str {
+    if patchable(config) { "__patchable_function_entries" } else { "__mcount_loc" }
+}
+
+/// `module_init_ftrace_plt` (FIN-33): the ways to the tracer. A module without the section is refused
+/// before ([`refuse_without_ftrace_plt`]).
+pub fn module_init_ftrace_plt(module: &mut Finalizer<'_, '_>) {
+    let config = module.info.config;
+    // Since v5.5 (f1a54ae9af0d); before that the slot is filled when somebody traces.
+    if !config.dynamic_ftrace || !config.has(Change::FtracePltAtLoad) {
+        return;
+    }
+    init_plt(module, ".text.ftrace_trampoline", 0, "ftrace_caller");
+    // Up to v6.2 (26299b3f6ba2).
+    if config.dynamic_ftrace_with_regs && !config.has(Change::FtraceWithArgs) {
+        init_plt(module, ".text.ftrace_trampoline", 1, "ftrace_regs_caller");
+    }
+    // a7ed7b9d0ebb; modules for kernels without it have no such section (PLT-13).
+    if config.has(Change::InitFtracePlt) {
+        init_plt(module, ".init.text.ftrace_trampoline", 0, "ftrace_caller");
+    }
+}
+
+/// `__init_plt`
+fn init_plt(module: &mut Finalizer<'_, '_>, section: &str, slot: u64, target: &str) {
+    let Some(table) = module.first_section(section) else { return };
+    match module.kernel.symbol(target) {
+        Some(target) => {
+            let at = table.address.wrapping_add(slot.wrapping_mul(PLT_ENTRY_SIZE));
+            module.write(at, &get_plt_entry(target, at), Step::FtracePlt, target);
+        }
+        None => module.record.not_known(target),
+    }
+}
+
+/// `ftrace_call_adjust` and `ftrace_init_nop` for one site.
+pub fn ftrace_init_nop(module: &mut Finalizer<'_, '_>, site: u64) -> bool {
+    let config = module.info.config;
+    if !patchable(config) {
+        // A call of _mcount, whatever it goes through.
+        return module.write(site, &NOP.to_le_bytes(), Step::FtraceSite, 0);
+    }
+    if !config.dynamic_ftrace_with_call_ops {
+        return save_lr(module, site);
+    }
+    // FIN-44: two nops before the function make room for a pointer.
+    if !site.is_multiple_of(8) || !set_nop_ops(module, site) {
+        return false;
+    }
+    let func = site.wrapping_add(8);
+    // Only kernels with CONFIG_ARM64_BTI_KERNEL have it in their modules, and skip it.
+    let bti = module.u32(func).is_some_and(is_bti);
+    save_lr(module, if bti { func.wrapping_add(4) } else { func })
+}
+
+/// `ftrace_rec_set_nop_ops` (FIN-46). False if the place is not in the module.
+fn set_nop_ops(module: &mut Finalizer<'_, '_>, literal: u64) -> bool {
+    const NOP_OPS: &str = "ftrace_nop_ops";
+    match module.kernel.symbol(NOP_OPS) {
+        Some(ops) => module.write(literal, &ops.to_le_bytes(), Step::FtraceSite, ops),
+        None => {
+            module.record.not_known(NOP_OPS);
+            module.read(literal, 8).is_some()
+        }
+    }
+}
+
+/// `mov x9, x30` over the first of two nops (FIN-43). False if there is none.
+fn save_lr(module: &mut Finalizer<'_, '_>, at: u64) -> bool {
+    module.u32(at) == Some(NOP) && module.write(at, &MOV_X9_LR.to_le_bytes(), Step::FtraceSite, 0)
+}
+
+/// arm64's `module_init_ftrace_plt` wants sections to put the ways to the tracer into (FIN-30).
+pub fn refuse_without_ftrace_plt(info: &LoadInfo<'_>, said: &mut Findings) {
+    let mark = said.mark();
+    let config = info.config;
+    // Since v5.5 (bd8b21d3dd66). The second one since v6.17 (a7ed7b9d0ebb); which stable kernel before has that
+    // change does not show.
+    for (section, change) in [
+        (".text.ftrace_trampoline", Change::FtracePltRequired),
+        (".init.text.ftrace_trampoline", Change::InitFtracePltRequired),
+    ] {
+        let wants = config.dynamic_ftrace && config.has(change);
+        if wants && info.file.find_any_sec(section) == 0 {
+            let why = format!(
+                "the module has no section {section}, which a kernel with CONFIG_DYNAMIC_FTRACE needs"
+            );
+            let finding = Finding::error("FIN-30", Errno::ENOEXEC, why);
+            said.push(finding.hint("link the module with the kernel's module.lds, as kbuild does"));
+        }
+    }
+    said.end_stage_at_first(mark);
+}
+
+/// The trampolines in `struct mod_arch_specific` (FIN-86).
+pub fn mod_arch_specific(module: &Finalizer<'_, '_>) -> impl Iterator<Item = (&'static str, u64)> {
+    let members = [
+        ("arch.ftrace_trampolines", ".text.ftrace_trampoline"),
+        ("arch.init_ftrace_trampolines", ".init.text.ftrace_trampoline"),
+    ];
+    let table = |section| module.table(module.info.file.find_any_sec(section));
+    members.into_iter().filter_map(move |(path, section)| Some((path, table(section)?.address)))
+}

@@ -1,0 +1,118 @@
+//! aarch64: linkage tables (spec 02 §2.5), relocation (spec 05) and what is patched after it (spec 06, 6.3).
+
+mod alternative;
+mod area;
+mod cpu;
+mod ftrace;
+mod howto;
+mod image;
+pub mod insn;
+mod module_finalize;
+#[cfg(test)]
+mod patch_tests;
+#[cfg(test)]
+mod plt_tests;
+mod plts;
+mod relocate;
+
+use alloc::vec::Vec;
+
+use elf_layout::elf::EM_AARCH64;
+use elf_layout::place::Windows;
+use elf_layout::{Findings, KernelConfig, LoadInfo, Machine};
+
+use crate::finalizer::Finalizer;
+use crate::running::RunningKernel;
+use crate::{Architecture, Cpu, ModArch, Records, RelaSection};
+
+/// The aarch64 architecture.
+#[derive(Debug)]
+pub struct Aarch64;
+
+/// Its facts.
+pub static MACHINE: Machine = Machine {
+    name: "aarch64",
+    e_machine: EM_AARCH64,
+    source_arch: "arm64",
+    debian_arch: "arm64",
+    vermagic_word: "aarch64",
+    text_addresses: 0xffff_0000..=0xffff_fffe,
+    page_sizes: &[
+        // Generic names since v6.9; the architecture's own before, and still.
+        ("CONFIG_ARM64_64K_PAGES", 0x1_0000),
+        ("CONFIG_PAGE_SIZE_64KB", 0x1_0000),
+        ("CONFIG_ARM64_16K_PAGES", 0x4000),
+        ("CONFIG_PAGE_SIZE_16KB", 0x4000),
+    ],
+    inline_static_calls: false,
+    asks_for_retpoline: false,
+};
+
+/// Bit of [`Cpu`]: the capability ARM64_WORKAROUND_843419 is set (early Cortex-A53). Its name among the errata of a running
+/// kernel is "843419".
+pub const ERRATUM_843419: Cpu = Cpu(1);
+
+impl Architecture for Aarch64 {
+    fn module_area(&self, config: &KernelConfig, symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
+        area::module_area(config.changes(), symbol)
+    }
+
+    fn cpu(&self, config: &KernelConfig, kernel: &dyn RunningKernel) -> Cpu {
+        let given = kernel.errata().iter().any(|erratum| erratum == "843419");
+        let number = cpu::workaround_843419(config.changes());
+        let has = given || number.and_then(|number| kernel.capability(number)) == Some(true);
+        if has { ERRATUM_843419 } else { Cpu::default() }
+    }
+
+    fn module_frob_arch_sections(&self, info: &mut LoadInfo<'_>, cpu: Cpu, said: &mut Findings) -> ModArch {
+        plts::module_frob_arch_sections(info, cpu, said)
+    }
+
+    fn apply_relocate_add(
+        &self,
+        section: &mut RelaSection<'_>,
+        records: Records<'_>,
+        arch: &mut ModArch,
+        said: &mut Findings,
+    ) {
+        relocate::apply_relocate_add(section, records, arch, said);
+    }
+
+    fn relocation_width(&self, r_type: u32) -> u64 {
+        relocate::width(r_type)
+    }
+
+    fn module_finalize(&self, module: &mut Finalizer<'_, '_>) {
+        module_finalize::module_finalize(module);
+    }
+
+    fn refuse_in_module_finalize(&self, info: &LoadInfo<'_>, said: &mut Findings) {
+        ftrace::refuse_without_ftrace_plt(info, said);
+    }
+
+    fn ftrace_callsites(&self, config: &KernelConfig) -> &'static str {
+        ftrace::callsites(config)
+    }
+
+    fn ftrace_init_nop(&self, module: &mut Finalizer<'_, '_>, site: u64) -> bool {
+        ftrace::ftrace_init_nop(module, site)
+    }
+
+    fn jump_label_insn(
+        &self,
+        module: &Finalizer<'_, '_>,
+        code: u64,
+        target: u64,
+        jump: bool,
+    ) -> Option<Vec<u8>> {
+        module.u32(code)?;
+        let insn = if jump { insn::branch(code, target) } else { insn::NOP };
+        Some(insn.to_le_bytes().to_vec())
+    }
+
+    fn mod_arch_specific(&self, module: &Finalizer<'_, '_>) -> Vec<(&'static str, u64)> {
+        let mut members = plts::mod_arch_specific(module.load.mod_arch);
+        members.extend(ftrace::mod_arch_specific(module));
+        members
+    }
+}

@@ -1,0 +1,133 @@
+//! What the loader leaves to a machine architecture, in one trait.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use elf_layout::place::Windows;
+use elf_layout::{Findings, KernelConfig, LoadInfo};
+use kernel_image::ImageArch;
+
+use crate::finalizer::Finalizer;
+use crate::mod_arch::{Cpu, ModArch};
+use crate::running::{Part, RunningKernel};
+use crate::{Records, RelaSection};
+
+/// A machine architecture. This is the list of what a port consists of, in tiers; each tier is of use without the next.
+///
+/// 1. **Facts.** The supertrait [`ImageArch`], with [`machine`](ImageArch::machine): modules and kernel images of it are
+///    recognised, read, and named in messages.
+/// 2. **Layout.** [`module_area`](Architecture::module_area), and where the kernel has it
+///    [`module_frob_arch_sections`](Architecture::module_frob_arch_sections) and [`cpu`](Architecture::cpu): modules get their
+///    place and size.
+/// 3. **Relocation.** [`apply_relocate_add`](Architecture::apply_relocate_add),
+///    [`ignores_undefined`](Architecture::ignores_undefined), [`relocation_width`](Architecture::relocation_width): stages
+///    `relocated` and `kallsyms`.
+/// 4. **Patching.** [`module_finalize`](Architecture::module_finalize) and all that follows it here: stage `final`.
+/// 5. **What patching reads of the kernel.** [`kernel_memory`](Architecture::kernel_memory) and
+///    [`kernel_types`](Architecture::kernel_types): SPEC files keep it.
+///
+/// An architecture is one directory of this crate and one line in [`ARCHITECTURES`](crate::ARCHITECTURES), or lives outside
+/// of the workspace and is handed to the loader. Methods with a body are right for an architecture that has nothing of the kind.
+pub trait Architecture: ImageArch {
+    /// Its name in JSON (`uname -m`).
+    fn name(&self) -> &'static str {
+        self.machine().name
+    }
+
+    /// `e_machine` of its modules.
+    fn e_machine(&self) -> u16 {
+        self.machine().e_machine
+    }
+
+    /// Where a kernel of this version puts its modules when nothing is randomised, from its first
+    /// free page on (LAYOUT-50 to LAYOUT-52). `symbol` gives addresses of the kernel's symbols, where known.
+    fn module_area(&self, config: &KernelConfig, symbol: &dyn Fn(&str) -> Option<u64>) -> Windows;
+
+    /// What of the CPUs of a running kernel changes layout and relocation.
+    fn cpu(&self, _config: &KernelConfig, _kernel: &dyn RunningKernel) -> Cpu {
+        Cpu::default()
+    }
+
+    /// `module_frob_arch_sections` (LAYOUT-3): sizes of sections that the loader fills, order of relocations.
+    fn module_frob_arch_sections(
+        &self,
+        _info: &mut LoadInfo<'_>,
+        _cpu: Cpu,
+        _said: &mut Findings,
+    ) -> ModArch {
+        ModArch::default()
+    }
+
+    /// Undefined symbols that it does without (SYM-5).
+    fn ignores_undefined(&self, _name: &[u8]) -> bool {
+        false
+    }
+
+    /// `apply_relocate_add`: the records of one RELA section, in this order.
+    /// The kernel stops at the first failure; this goes on to find all.
+    fn apply_relocate_add(
+        &self,
+        section: &mut RelaSection<'_>,
+        records: Records<'_>,
+        arch: &mut ModArch,
+        said: &mut Findings,
+    );
+
+    /// How many bytes a relocation of this type writes, or changes bits of.
+    fn relocation_width(&self, r_type: u32) -> u64;
+
+    /// `module_finalize`: what it patches itself.
+    fn module_finalize(&self, _module: &mut Finalizer<'_, '_>) {}
+
+    /// What it refuses modules for in `module_finalize`, whether they are patched here or not.
+    fn refuse_in_module_finalize(&self, _info: &LoadInfo<'_>, _said: &mut Findings) {}
+
+    /// The section that lists the sites of the function tracer (FIN-40).
+    fn ftrace_callsites(&self, _config: &KernelConfig) -> &'static str {
+        "__mcount_loc"
+    }
+
+    /// `ftrace_init_nop` and what goes before it (`ftrace_call_adjust`), for one site of the list (FIN-42 to
+    /// FIN-44). False where the kernel would warn and turn its function tracer off.
+    fn ftrace_init_nop(&self, module: &mut Finalizer<'_, '_>, _site: u64) -> bool {
+        module.record.not_known("what the function tracer puts at its sites on this architecture");
+        true
+    }
+
+    /// What `arch_jump_label_transform` puts at `code`: a jump to `target`, or a nop (FIN-53). `None` if
+    /// there is nothing that could be patched.
+    fn jump_label_insn(
+        &self,
+        _module: &Finalizer<'_, '_>,
+        _code: u64,
+        _target: u64,
+        _jump: bool,
+    ) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// `static_call_module_notify`, where the architecture has static calls (FIN-60 to FIN-63).
+    fn static_calls(&self, _module: &mut Finalizer<'_, '_>) {}
+
+    /// The members of `struct mod_arch_specific` that follow from the module, each as a path in `struct module`, and its
+    /// value (FIN-86).
+    fn mod_arch_specific(&self, _module: &Finalizer<'_, '_>) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
+    /// Words for the number of a capability, as alternatives name them.
+    fn capability_text(&self, number: u64) -> String {
+        alloc::format!("capability {number}")
+    }
+
+    /// What of the kernel's memory its steps read ([`RunningKernel::read`], [`RunningKernel::pointer`]).
+    fn kernel_memory(&self) -> &'static [Part] {
+        &[]
+    }
+
+    /// The structs of which its steps need members or sizes, with the paths of those members
+    /// ([`RunningKernel::member`], [`RunningKernel::struct_size`]).
+    fn kernel_types(&self) -> &'static [(&'static str, &'static [&'static str])] {
+        &[]
+    }
+}

@@ -1,0 +1,156 @@
+//! The module in memory as the steps after relocation see it.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use core::ops::Deref;
+
+use elf_layout::bytes::printed;
+use elf_layout::elf::{SHN_UNDEF, SymFields};
+use elf_layout::{Change, Changes, Findings, Module, Table};
+
+use crate::mod_arch::ModArch;
+use crate::record::{Choice, Patch, Record, RuntimeState, Step};
+use crate::running::RunningKernel;
+
+/// So many sites are kept with all that they may hold: that takes far more memory than an entry in a file.
+const CHOICES_MAX: usize = 1 << 18;
+
+/// What earlier stages of a load found, as far as `struct module` shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadFacts<'a> {
+    /// What the architecture keeps of the module: its linkage tables.
+    pub mod_arch: &'a ModArch,
+    /// `mod->taints`
+    pub taints: u64,
+    /// `mod->using_gplonly_symbols`
+    pub using_gplonly_symbols: bool,
+    /// `mod->sig_ok`
+    pub sig_ok: bool,
+}
+
+/// A relocated module on its way to init: the module in memory, the kernel around it, and what was done. It is the module,
+/// for all that only reads.
+#[derive(Debug)]
+pub struct Finalizer<'a, 'd> {
+    /// The module in memory.
+    pub module: &'a mut Module<'d>,
+    /// What its load came to before.
+    pub load: LoadFacts<'a>,
+    /// The kernel that runs.
+    pub kernel: &'a dyn RunningKernel,
+    /// What was done so far.
+    pub record: &'a mut Record,
+    /// What the kernel would say.
+    pub said: &'a mut Findings,
+    /// Keep [`Record::choices`]?
+    pub choices: bool,
+}
+
+impl<'d> Deref for Finalizer<'_, 'd> {
+    type Target = Module<'d>;
+
+    fn deref(&self) -> &Module<'d> {
+        self.module
+    }
+}
+
+impl Finalizer<'_, '_> {
+    /// Does the kernel have that change?
+    pub fn has(&self, change: Change) -> bool {
+        self.info.config.has(change)
+    }
+
+    /// All changes that the kernel has.
+    pub fn changes(&self) -> Changes {
+        self.info.config.changes()
+    }
+
+    /// Puts bytes at an address of the module and notes what changed. False if they do not lie in one
+    /// region; then nothing is written.
+    pub fn write(&mut self, address: u64, bytes: &[u8], step: Step, detail: u64) -> bool {
+        let Some(place) = self.place_of(address) else { return false };
+        let len = bytes.len() as u64;
+        let Some(target) = self.module.memory.at_mut(place, len) else { return false };
+        if target != bytes {
+            target.copy_from_slice(bytes);
+            self.record.patches.push(Patch { place, len, step, detail });
+        }
+        true
+    }
+
+    /// All bytes of a table, to be changed.
+    pub fn table_mut(&mut self, table: &Table) -> Option<&mut [u8]> {
+        self.module.table_mut(table)
+    }
+
+    /// Notes that a step changed bytes of a table in place.
+    pub fn changed(&mut self, table: &Table, step: Step) {
+        self.record.patches.push(Patch { place: table.place, len: table.size, step, detail: 0 });
+    }
+
+    /// Words for an address: section and offset, or outside of the module the import at it or shortly
+    /// before it. It looks at all sections and symbols.
+    pub fn name_of(&self, address: u64) -> Option<String> {
+        /// Objects that are larger are not taken for the place of an address.
+        const NEAR: u64 = 4096;
+        let plus = |name: &[u8], offset| match offset {
+            0 => printed(name).into_owned(),
+            offset => format!("{}+{offset:#x}", printed(name)),
+        };
+        let file = self.info.file;
+        let tables = (1..self.info.sechdrs.len()).filter_map(|index| self.table(index));
+        let mut within = tables.map(|table| (table, address.wrapping_sub(table.address)));
+        if let Some((table, offset)) = within.find(|(table, offset)| *offset < table.size) {
+            return Some(plus(file.section_name(table.index), offset));
+        }
+        let imports = file.symbols().iter().zip(&self.values).skip(1).filter(|(s, _)| s.shndx() == SHN_UNDEF);
+        let distance = imports.map(|(symbol, value)| (address.wrapping_sub(*value), symbol));
+        let (offset, symbol) = distance.min_by_key(|(distance, _)| *distance)?;
+        (offset < NEAR).then(|| plus(file.symbol_name(symbol), offset))
+    }
+
+    /// Notes all that a site may hold: what it holds now, and `others`.
+    pub fn choice(
+        &mut self,
+        address: u64,
+        others: impl IntoIterator<Item = Vec<u8>>,
+        step: Step,
+        detail: u64,
+    ) {
+        if !self.choices {
+            return;
+        }
+        if self.record.choices.len() >= CHOICES_MAX {
+            self.record.not_known("what the last of very many sites may hold");
+            return;
+        }
+        let others: Vec<Vec<u8>> = others.into_iter().collect();
+        let len = others.first().map_or(0, Vec::len) as u64;
+        let Some((place, now)) = self.place_of(address).zip(self.read(address, len).map(<[u8]>::to_vec))
+        else {
+            return;
+        };
+        let mut may = Vec::from([now]);
+        for other in others {
+            if !may.contains(&other) {
+                may.push(other);
+            }
+        }
+        self.record.choices.push(Choice { place, step, detail, may });
+    }
+
+    /// Notes bytes that only the running kernel knows.
+    pub fn runtime(&mut self, address: u64, len: u64, what: &'static str) {
+        if let Some(place) = self.place_of(address) {
+            self.record.runtime.push(RuntimeState { place, len, what: what.into() });
+        }
+    }
+
+    /// `bytes` of the kernel's memory.
+    pub fn of_kernel<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
+        let mut out = [0; N];
+        self.kernel.read(address, &mut out).then_some(out)
+    }
+}

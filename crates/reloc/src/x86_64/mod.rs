@@ -1,0 +1,130 @@
+//! x86_64: relocation (spec 04 §4.2) and what is patched after it (spec 06, 6.2).
+
+mod alternatives;
+mod callthunks;
+mod cpu;
+mod ibt;
+mod image;
+mod insn;
+mod module_finalize;
+mod nops;
+mod orc;
+mod paravirt;
+#[cfg(test)]
+mod patch_tests;
+mod relocate;
+mod retpolines;
+mod returns;
+mod sites;
+mod smp_locks;
+mod static_calls;
+mod text;
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use elf_layout::elf::EM_X86_64;
+use elf_layout::place::Windows;
+use elf_layout::{Findings, KernelConfig, Machine};
+
+use crate::finalizer::Finalizer;
+use crate::running::Part;
+use crate::{Architecture, ModArch, Records, RelaSection};
+
+/// The x86_64 architecture.
+#[derive(Debug)]
+pub struct X86_64;
+
+/// Its facts.
+pub static MACHINE: Machine = Machine {
+    name: "x86_64",
+    e_machine: EM_X86_64,
+    source_arch: "x86",
+    debian_arch: "amd64",
+    vermagic_word: "",
+    text_addresses: 0xffff_ffff..=0xffff_ffff,
+    page_sizes: &[],
+    inline_static_calls: true,
+    asks_for_retpoline: true,
+};
+
+/// Base of the kernel mapping (`__START_KERNEL_map`).
+const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
+/// KERNEL_IMAGE_SIZE with CONFIG_RANDOMIZE_BASE, and without.
+const KERNEL_IMAGE_SIZE: (u64, u64) = (1 << 30, 512 << 20);
+/// MODULES_END.
+const MODULES_END: u64 = 0xffff_ffff_ff00_0000;
+/// Where the first module of a boot starts in the module area: the kernel's own allocations lie below (LAYOUT-51).
+const FIRST_MODULE: u64 = 0x20_1000;
+
+impl Architecture for X86_64 {
+    fn module_area(&self, config: &KernelConfig, _symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
+        let image_size = if config.randomize_base { KERNEL_IMAGE_SIZE.0 } else { KERNEL_IMAGE_SIZE.1 };
+        let first = START_KERNEL_MAP.wrapping_add(image_size).wrapping_add(FIRST_MODULE);
+        Windows { direct: (first, MODULES_END), fallback: None }
+    }
+
+    fn ignores_undefined(&self, name: &[u8]) -> bool {
+        name == b"_GLOBAL_OFFSET_TABLE_"
+    }
+
+    fn apply_relocate_add(
+        &self,
+        section: &mut RelaSection<'_>,
+        records: Records<'_>,
+        _arch: &mut ModArch,
+        said: &mut Findings,
+    ) {
+        relocate::apply_relocate_add(section, records, said);
+    }
+
+    fn relocation_width(&self, r_type: u32) -> u64 {
+        relocate::width(r_type)
+    }
+
+    fn module_finalize(&self, module: &mut Finalizer<'_, '_>) {
+        module_finalize::module_finalize(module);
+    }
+
+    fn ftrace_init_nop(&self, module: &mut Finalizer<'_, '_>, site: u64) -> bool {
+        sites::ftrace_init_nop(module, site)
+    }
+
+    fn jump_label_insn(
+        &self,
+        module: &Finalizer<'_, '_>,
+        code: u64,
+        target: u64,
+        jump: bool,
+    ) -> Option<Vec<u8>> {
+        sites::jump_label_insn(module, code, target, jump)
+    }
+
+    fn static_calls(&self, module: &mut Finalizer<'_, '_>) {
+        static_calls::static_call_add_module(module);
+    }
+
+    fn mod_arch_specific(&self, module: &Finalizer<'_, '_>) -> Vec<(&'static str, u64)> {
+        orc::mod_arch_specific(module)
+    }
+
+    fn capability_text(&self, number: u64) -> String {
+        format!("capability {}*32+{}", number / 32, number % 32)
+    }
+
+    fn kernel_memory(&self) -> &'static [Part] {
+        &[
+            // apply_paravirt, and alternatives with ALT_FLAG_DIRECT_CALL (FIN-25).
+            Part::Object("pv_ops"),
+            // apply_returns
+            Part::Object("x86_return_thunk"),
+            // callthunks_patch_module_calls (FIN-77)
+            Part::Between("skl_call_thunk_template", "skl_call_thunk_tail"),
+        ]
+    }
+
+    fn kernel_types(&self) -> &'static [(&'static str, &'static [&'static str])] {
+        &[("cpuinfo_x86", &["x86_capability"])]
+    }
+}

@@ -1,0 +1,43 @@
+//! `arch/x86/kernel/module.c: module_finalize` (spec 06, 6.2).
+
+use alloc::vec::Vec;
+
+use elf_layout::Change;
+
+use super::{alternatives, callthunks, ibt, orc, paravirt, retpolines, returns, smp_locks};
+use crate::finalizer::Finalizer;
+
+/// Its steps in the kernel's order.
+pub fn module_finalize(module: &mut Finalizer<'_, '_>) {
+    // Since v6.8 (f7af6977621a) paravirt calls are alternatives. Before v5.13 some have code of their own
+    // in a table of the kernel, which is not modelled.
+    if module.has(Change::ParavirtCallsOnly) && !module.has(Change::ParavirtIsAlternatives) {
+        paravirt::apply_paravirt(module);
+    } else if !module.has(Change::ParavirtCallsOnly) && module.last_section(".parainstructions").is_some() {
+        module.record.not_known("paravirt patches of kernels before 5.13");
+    }
+    // CONFIG_FINEIBT has kernels built with Clang only.
+    if module.last_section(".cfi_sites").is_some() && module.kernel.symbol("cfi_mode").is_some() {
+        module.record.not_known("cfi_mode (FineIBT)");
+    }
+    retpolines::apply_retpolines(module);
+    returns::apply_returns(module);
+    // Since v6.15, and in 6.14 too, calls are counted before alternatives are applied, and sites of
+    // alternatives no longer; from v6.8 to there the sites of alternatives, before that those of paravirt.
+    let before_alternatives = module.has(Change::CallsPatchedBeforeAlternatives);
+    if before_alternatives {
+        callthunks::callthunks_patch_module_calls(module, core::iter::empty());
+    }
+    alternatives::apply_alternatives(module);
+    if !before_alternatives {
+        let others: Vec<u64> = if module.has(Change::ParavirtIsAlternatives) {
+            alternatives::sites(module)
+        } else {
+            paravirt::sites(module)
+        };
+        callthunks::callthunks_patch_module_calls(module, others.into_iter());
+    }
+    ibt::apply_seal_endbr(module);
+    smp_locks::alternatives_smp_module_add(module);
+    orc::unwind_module_init(module);
+}

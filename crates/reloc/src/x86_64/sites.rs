@@ -1,0 +1,40 @@
+//! Sites of the function tracer and of jump labels (FIN-42, FIN-53, FIN-54).
+
+use alloc::vec::Vec;
+
+use elf_layout::Change;
+
+use super::insn::text_gen_insn;
+use super::nops::{NOP2, NOP5};
+use super::text::{CALL, JMP32};
+use crate::finalizer::Finalizer;
+use crate::record::Step;
+
+/// `ftrace_make_nop` (FIN-42): the call of `__fentry__` at `site` becomes a nop. Kernels with nops from the
+/// compiler or objtool leave what is one already.
+pub fn ftrace_init_nop(module: &mut Finalizer<'_, '_>, site: u64) -> bool {
+    let Some(now) = module.bytes::<5>(site) else { return false };
+    if now == NOP5 {
+        return true;
+    }
+    let is_call = match module.kernel.symbol("__fentry__") {
+        Some(fentry) => now == text_gen_insn(CALL, site, fentry),
+        None => now[0] == CALL,
+    };
+    is_call && module.write(site, &NOP5, Step::FtraceSite, 0)
+}
+
+/// `__jump_label_patch` (FIN-53): a jump to `target` or a nop, as long as the instruction at `code`.
+pub fn jump_label_insn(module: &Finalizer<'_, '_>, code: u64, target: u64, jump: bool) -> Option<Vec<u8>> {
+    // Since v5.14 (ab3257042c26) the instruction tells its size (FIN-54); before that all have five bytes.
+    let size = if module.has(Change::ShortJumpLabels) { module.insn(code)?.length } else { 5 };
+    let distance = target.wrapping_sub(code.wrapping_add(2)) as u8;
+    match (size, jump) {
+        (2, false) => Some(NOP2.to_vec()),
+        (2, true) => Some([0xeb, distance].to_vec()),
+        (5, false) => Some(NOP5.to_vec()),
+        (5, true) => Some(text_gen_insn(JMP32, code, target).to_vec()),
+        // The kernel crashes (BUG).
+        _ => None,
+    }
+}

@@ -1,0 +1,33 @@
+//! Signatures of Linux kernel modules: who made one, whether it is good, and
+//! what a kernel makes of it (spec 01 §1.3).
+//!
+//! [`module_signature`] is the kernel's `module_sig_check` (kernel/module/signing.c):
+//! it cuts the signature off, verifies it against the certificates that a kernel
+//! trusts, and tells whether the module counts as signed.
+//!
+//! The cryptography is behind the feature `verify`, on by default. Without it
+//! signatures are cut off and their tails are checked, and a well-formed signature
+//! counts as good, as it does where no certificate is known; [`not_verified`] says so.
+//!
+//! The crate is `no_std`, does no I/O and keeps no state.
+#![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+
+extern crate alloc;
+
+#[cfg(feature = "verify")]
+mod hash;
+#[cfg(feature = "verify")]
+pub mod keyring;
+#[cfg(feature = "verify")]
+pub mod signer;
+mod signing;
+#[cfg(feature = "verify")]
+mod verify;
+
+#[cfg(feature = "verify")]
+pub use hash::Hash;
+pub use signing::{Unsigned, Verdict, module_signature, not_verified};
+#[cfg(feature = "verify")]
+pub use verify::verify_pkcs7_signature;

@@ -1,0 +1,195 @@
+//! `module_sig_check`: what a kernel makes of a module's signature (SIG-1 to SIG-13).
+
+use alloc::format;
+use alloc::string::String;
+
+use elf_layout::signature::{SignatureTail, module_sig_check};
+use elf_layout::{Errno, Finding, Findings, Severity};
+use symres::{Kernel, LoadFlags};
+
+/// What the kernel makes of a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A certificate's key made it for these bytes.
+    Good,
+    /// None of the certificates is the signer's (ENOKEY).
+    UnknownKey,
+    /// An algorithm that is not supported (ENOPKG).
+    Unsupported,
+    /// Not for these bytes (EKEYREJECTED).
+    Rejected,
+    /// Not a PKCS#7 message (EBADMSG).
+    Malformed,
+}
+
+/// Why a module counts as unsigned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsigned {
+    /// The kernel's words for it (SIG-10).
+    pub reason: &'static str,
+    /// What is wrong, as it follows the module's name.
+    pub why: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+/// Cuts the signature off, and verifies it where keys are known (kernel/module/signing.c: module_sig_check).
+/// What comes back beside the tail is what leaves the module unsigned. What refuses it is pushed to `said`.
+pub fn module_signature<'d>(
+    file: &'d [u8],
+    kernel: &Kernel,
+    flags: LoadFlags,
+    said: &mut Findings,
+) -> (SignatureTail<'d>, Option<Unsigned>) {
+    let untouched = SignatureTail { module: file, marker: false, pkcs7: None };
+    // SIG-13: without CONFIG_MODULE_SIG nothing is cut off.
+    if !kernel.config.module_sig {
+        return (untouched, None);
+    }
+    let mark = said.mark();
+    // SIG-1: a mangled module is not looked at, its signature cannot be right.
+    let mangled = flags.ignore_modversions || flags.ignore_vermagic;
+    let (tail, finding) = if mangled { (untouched, None) } else { module_sig_check(file) };
+    finding.into_iter().for_each(|f| said.push(f));
+    let verdict = tail.pkcs7.map(|pkcs7| verdict(pkcs7, tail.module, kernel));
+    let by = || tail.pkcs7.map(signer_words).unwrap_or_default();
+    // SIG-10: three reasons only leave the module unsigned.
+    let unsigned = match verdict {
+        Some(Verdict::Good) => None,
+        Some(Verdict::Rejected) => {
+            let why = format!(
+                "bad signature: it is by a key that this kernel trusts ({}), but was not made for these bytes: the module was changed after it was signed",
+                by()
+            );
+            let hint =
+                "install the module again, or sign it as it is now (scripts/sign-file, after all stripping)";
+            said.push(Finding::error("SIG-10", Errno::EKEYREJECTED, why).hint(hint));
+            None
+        }
+        Some(Verdict::Malformed) => {
+            let why = "bad signature: what is appended as one is no readable PKCS#7 message";
+            let hint = "sign the module again (scripts/sign-file), or install it again";
+            said.push(Finding::error("SIG-10", Errno::EBADMSG, why).hint(hint));
+            None
+        }
+        Some(Verdict::UnknownKey) => Some(unknown_key(kernel, &by())),
+        Some(Verdict::Unsupported) => Some(Unsigned {
+            reason: "module with unsupported crypto",
+            why: format!("is signed with an algorithm that is not supported ({})", by()),
+            hint: String::from("sign it with RSA or ECDSA and SHA-2 (scripts/sign-file sha256 ...)"),
+        }),
+        None if tail.marker => Some(Unsigned {
+            reason: "module with unsupported crypto",
+            why: String::from("has a signature that is no PKCS#7 message"),
+            hint: String::from("sign it again with this kernel's scripts/sign-file"),
+        }),
+        None if mangled => Some(Unsigned {
+            reason: "unsigned module",
+            why: String::from("is loaded by force, which leaves any signature out of account"),
+            hint: String::from("load it without --force-vermagic and --force-modversion"),
+        }),
+        None => Some(Unsigned {
+            reason: "unsigned module",
+            why: String::from("is not signed"),
+            hint: format!("sign it: scripts/sign-file sha256 MOK.priv MOK.der FILE; {ENROL}"),
+        }),
+    };
+    if let Some(unsigned) =
+        unsigned.as_ref().filter(|_| kernel.boot.sig_enforce || kernel.config.module_sig_force)
+    {
+        let Unsigned { reason, why, hint } = unsigned;
+        let why = format!("this kernel enforces signatures, and the module {why}");
+        let finding = Finding::error("SIG-11", Errno::EKEYREJECTED, why).hint(hint.as_str());
+        said.push(finding.says(format!("Loading of {reason} is rejected")));
+    }
+    said.end_stage_at_first(mark);
+    (tail, unsigned)
+}
+
+/// Why a well-formed signature counts as good without being verified, as a note; `None` if it is verified (SIG-8).
+pub fn not_verified(kernel: &Kernel) -> Option<Finding> {
+    let (why, hint) = if kernel.trusted().next().is_none() {
+        (
+            "the keys that this kernel trusts are not known: the signature counts as good",
+            "give the kernel's image or a SPEC made of it (--kernel), and the certificates of other keyrings (--keyring)",
+        )
+    } else if !cfg!(feature = "verify") {
+        (
+            "this build cannot verify signatures: the signature counts as good",
+            "build it with the feature `signature`",
+        )
+    } else {
+        return None;
+    };
+    Some(Finding::note("SIG-8", Severity::Note, why).hint(hint))
+}
+
+/// Good as well if no key is known; then [`not_verified`] says so.
+#[cfg(feature = "verify")]
+fn verdict(pkcs7: &[u8], module: &[u8], kernel: &Kernel) -> Verdict {
+    match kernel.trusted().next() {
+        None => Verdict::Good,
+        Some(_) => crate::verify_pkcs7_signature(pkcs7, module, kernel.trusted()),
+    }
+}
+
+/// Without cryptography nobody verifies; [`not_verified`] says so.
+#[cfg(not(feature = "verify"))]
+fn verdict(_: &[u8], _: &[u8], _: &Kernel) -> Verdict {
+    Verdict::Good
+}
+
+/// Who signed, in words; empty if the message does not tell.
+#[cfg(feature = "verify")]
+fn signer_words(pkcs7: &[u8]) -> String {
+    crate::signer::read(pkcs7).map(|signer| signer.words()).unwrap_or_default()
+}
+
+/// Without cryptography nobody reads the message.
+#[cfg(not(feature = "verify"))]
+fn signer_words(_: &[u8]) -> String {
+    String::new()
+}
+
+/// What makes a kernel trust a key of one's own, and this program know it.
+const ENROL: &str =
+    "enrol the certificate once (mokutil --import MOK.der) and give it here with --keyring MOK.der";
+
+/// ENOKEY: the signature may be good, but by nobody that is known.
+fn unknown_key(kernel: &Kernel, by: &str) -> Unsigned {
+    let known = match (kernel.certificates.len(), kernel.keyring.len()) {
+        (0, added) => {
+            format!("none of the {added} of --keyring; the keys built into this kernel are not known")
+        }
+        (built_in, 0) => format!("none of the {built_in} built into this kernel"),
+        (built_in, added) => {
+            format!("none of the {built_in} built into this kernel and {added} of --keyring")
+        }
+    };
+    Unsigned {
+        reason: "module with unavailable key",
+        why: format!("is signed by an unknown key ({by}), {known}"),
+        hint: format!(
+            "if it is a key of your own, {ENROL}; else get the module from where this kernel is from"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use elf_layout::{KernelConfig, KernelVersion};
+    use symres::KernelParts;
+
+    #[test]
+    fn sig_8_what_is_not_verified_is_said() {
+        let mut kernel = Kernel::new(KernelConfig::new(KernelVersion::new(6, 12, 0)), KernelParts::default());
+        let note = not_verified(&kernel).unwrap();
+        assert!(note.explanation.contains("keys that this kernel trusts are not known"), "SIG-8: {note:?}");
+        kernel.certificates = vec![vec![0x30, 0]];
+        let why = not_verified(&kernel).map(|note| note.explanation.into_owned());
+        let built_out = "this build cannot verify signatures: the signature counts as good";
+        assert_eq!(why.as_deref(), (!cfg!(feature = "verify")).then_some(built_out), "SIG-8");
+    }
+}

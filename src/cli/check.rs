@@ -1,0 +1,276 @@
+//! `kmodld check`
+
+use std::mem::ManuallyDrop;
+
+use kmodld::check::Verdict;
+use kmodld::check::run::{Event, Target, run as run_set};
+use kmodld::check::set::{Search, Set, module_files};
+use kmodld::input::read_decompressed;
+use kmodld::kernel_source::vermagic_release;
+use kmodld::load::Args;
+use kmodld::sarif::{BEGIN, Sarif};
+use kmodld::{Error, Loader, Stage};
+
+use super::kernel_args::prepare;
+use super::options::Check;
+use super::report::{self, Progress, one_line};
+use super::summary::Summary;
+use super::{Beside, Outcome};
+
+/// Findings shown of each module of a directory.
+const FINDINGS_SHOWN: usize = 10;
+
+pub fn run(args: &Check) -> Result<Outcome, Error> {
+    // The files are looked for while the kernel is read, and after that by two threads.
+    let search = Search::new(&args.paths);
+    let targets = Beside::new(|| search.work()).run(|| {
+        let targets = targets(args);
+        search.work();
+        targets
+    });
+    let mut errors = Vec::new();
+    let set = search.into_set(|error| errors.push(error));
+    errors.iter().for_each(report::error);
+    let targets = if set.is_empty() { Some(Vec::new()) } else { targets? };
+    let Some(targets) = targets else { return Ok(Outcome::Refused) };
+    // What ends with the process is given back sooner in one piece.
+    let targets = ManuallyDrop::new(targets);
+    let part = args.shard.map_or(0..set.len(), |shard| set.part(shard.part, shard.of));
+    let threads = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, usize::from);
+    let names = targets.iter().map(name).collect();
+    let mut printer = Printer::new(args, &set, names);
+    errors.iter().for_each(|error| printer.unreadable(error));
+    printer.begin()?;
+    let mut progress = Progress::new();
+    run_set(&set, &targets, part, threads, &mut |event| match event {
+        Event::Progress(done, of) => {
+            printer.flush()?;
+            progress.show(done, of);
+            Ok(())
+        }
+        Event::Checked(result) => {
+            progress.hide();
+            printer.print(result)
+        }
+    })?;
+    progress.hide();
+    printer.end()
+}
+
+/// The kernels that the options describe. `None`, all said, if one refuses a module of `--with`.
+fn targets(args: &Check) -> Result<Option<Vec<Target<'_>>>, Error> {
+    // The first module tells what nothing else tells of the kernel.
+    let release = || {
+        let mut files = args.paths.iter().flat_map(|path| module_files(path)).flatten();
+        files.find_map(|file| Some(vermagic_release(&read_decompressed(&file).ok()?)))?
+    };
+    let mut targets = Vec::new();
+    let kernels = args.kernels.sources().map_err(Error::Usage)?;
+    for kernel in &kernels {
+        let Some(loader) = prepare(kernel, &args.live, &args.with, release)? else { return Ok(None) };
+        tell_without_versions(&loader);
+        let how = Args {
+            flags: args.live.flags(),
+            // What refuses a module comes before or does not depend on memory of later stages.
+            stage: Stage::Relocated,
+            params: Some(args.params.as_bytes()),
+            choices: false,
+        };
+        targets.push(Target { label: None, loader, args: how });
+    }
+    // Kernels of one release are told apart by their paths.
+    let releases: Vec<String> = targets.iter().map(|t| t.loader.kernel.release.clone()).collect();
+    for (target, kernel) in targets.iter_mut().zip(&kernels) {
+        let release = &target.loader.kernel.release;
+        let is_several = releases.iter().filter(|r| *r == release).count() > 1 || release.is_empty();
+        let path = kernel.kernel.as_ref().filter(|_| is_several && kernels.len() > 1);
+        target.label = path.map(|path| path.display().to_string());
+    }
+    Ok(Some(targets))
+}
+
+/// Without CRCs a verdict is worth less: that is said once.
+fn tell_without_versions(loader: &Loader) {
+    let kernel = &loader.kernel;
+    if !kernel.config.modversions {
+        let release = if kernel.release.is_empty() { "this kernel" } else { &kernel.release };
+        report::note(&format!(
+            "{release} is built without CONFIG_MODVERSIONS: it compares no CRCs, and takes only modules whose vermagic \
+             names its very release"
+        ));
+    }
+}
+
+/// How output names a kernel.
+fn name(target: &Target<'_>) -> String {
+    let release = &target.loader.kernel.release;
+    let release = if release.is_empty() { "kernel of unknown release" } else { release };
+    target.label.clone().unwrap_or_else(|| release.to_owned())
+}
+
+/// Prints results as they come.
+struct Printer<'a> {
+    args: &'a Check,
+    outcome: Outcome,
+    /// Is it text that leaves out what is of no interest?
+    brief: bool,
+    several_modules: bool,
+    /// Printed anything of a JSON array yet?
+    begun: bool,
+    sarif: Sarif,
+    kernels: Vec<String>,
+    /// Documents that are not printed yet.
+    documents: Vec<u8>,
+    summaries: Vec<Summary>,
+    unreadable: usize,
+}
+
+impl<'a> Printer<'a> {
+    fn new(args: &'a Check, set: &Set, kernels: Vec<String>) -> Self {
+        Printer {
+            args,
+            outcome: Outcome::Done,
+            brief: set.has_directory && !args.verbose,
+            several_modules: set.has_directory || set.len() > 1,
+            begun: false,
+            sarif: Sarif::default(),
+            documents: Vec::new(),
+            summaries: kernels.iter().map(|_| Summary::default()).collect(),
+            kernels,
+            unreadable: 0,
+        }
+    }
+
+    fn is_text(&self) -> bool {
+        !(self.args.json || self.args.jsonl || self.args.sarif)
+    }
+
+    fn begin(&self) -> Result<(), Error> {
+        if self.args.sarif {
+            return report::print(BEGIN);
+        }
+        if self.args.json {
+            return report::print("[");
+        }
+        if self.is_text() && self.kernels.len() > 1 {
+            let numbered =
+                (1..).zip(&self.kernels).map(|(n, kernel)| format!("kernel {n}: {}\n", one_line(kernel)));
+            let numbers: String = (1..).zip(&self.kernels).map(|(n, _)| format!("{n:<13}")).collect();
+            return report::print(&format!("{}{numbers}module\n", numbered.collect::<String>()));
+        }
+        Ok(())
+    }
+
+    /// Something that was named or found cannot be read.
+    fn unreadable(&mut self, error: &Error) {
+        self.sarif.unreadable(&error.to_string());
+        self.unreadable = self.unreadable.saturating_add(1);
+        self.outcome = Outcome::Input;
+    }
+
+    fn print(&mut self, result: Result<Vec<Verdict>, Error>) -> Result<(), Error> {
+        let verdicts = match result {
+            Ok(verdicts) => verdicts,
+            Err(error) => {
+                report::error(&error);
+                self.unreadable(&error);
+                return Ok(());
+            }
+        };
+        if self.outcome == Outcome::Done && verdicts.iter().any(|v| !v.loads()) {
+            self.outcome = Outcome::Refused;
+        }
+        if self.is_text() {
+            self.summaries.iter_mut().zip(&verdicts).for_each(|(summary, verdict)| summary.add(verdict));
+            return match verdicts.as_slice() {
+                [verdict] => self.show(verdict),
+                several => self.show_row(several),
+            };
+        }
+        for verdict in &verdicts {
+            if self.args.jsonl {
+                self.documents.extend_from_slice(report::json_text(verdict)?.as_bytes());
+                self.documents.push(b'\n');
+            } else if self.args.json {
+                self.element(&report::json_text(verdict)?);
+            } else {
+                for result in self.sarif.results(verdict) {
+                    self.element(&report::json_text(&result)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next element of an array.
+    fn element(&mut self, text: &str) {
+        if std::mem::replace(&mut self.begun, true) {
+            self.documents.push(b',');
+        }
+        self.documents.extend_from_slice(text.as_bytes());
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        report::print_bytes(&std::mem::take(&mut self.documents))
+    }
+
+    /// The verdict on stdout, the reasons on stderr.
+    fn show(&self, v: &Verdict) -> Result<(), Error> {
+        if self.brief && v.is_clean() {
+            return Ok(());
+        }
+        self.show_findings(v);
+        report::print(&format!("{}: {}\n", one_line(&v.file), in_words(v)))
+    }
+
+    fn show_findings(&self, v: &Verdict) {
+        let shown = if self.brief { FINDINGS_SHOWN } else { usize::MAX };
+        let (shown, rest) = v.findings.split_at(shown.min(v.findings.len()));
+        report::findings(&v.file, shown);
+        let more = v.suppressed.saturating_add(rest.len() as u64);
+        if more != 0 {
+            let how = if rest.is_empty() { "" } else { " (-v shows them)" };
+            report::warn(&format!("{}: {more} more findings are not shown{how}", v.file));
+        }
+    }
+
+    /// One module on several kernels: of directories only if they do not agree.
+    fn show_row(&self, verdicts: &[Verdict]) -> Result<(), Error> {
+        let same = |a: &Verdict, b: &Verdict| (a.verdict, a.errno) == (b.verdict, b.errno);
+        let agree = verdicts.first().is_none_or(|first| verdicts.iter().all(|v| same(v, first)));
+        if self.brief && agree {
+            return Ok(());
+        }
+        if self.args.verbose {
+            verdicts.iter().for_each(|v| self.show_findings(v));
+        }
+        let cell = |v: &Verdict| format!("{:<13}", v.errno.unwrap_or(v.verdict));
+        let cells: String = verdicts.iter().map(cell).collect();
+        report::print(&format!("{cells}{}\n", one_line(verdicts.first().map_or("", |v| &v.file))))
+    }
+
+    fn end(mut self) -> Result<Outcome, Error> {
+        self.flush()?;
+        if self.args.sarif {
+            report::print_bytes(self.sarif.end().as_bytes())?;
+        } else if self.args.json {
+            report::print("]\n")?;
+        } else if self.is_text() && self.several_modules {
+            for (kernel, summary) in self.kernels.iter().zip(&self.summaries) {
+                report::print(&summary.text(&one_line(kernel), self.unreadable))?;
+            }
+        }
+        Ok(self.outcome)
+    }
+}
+
+/// `refused with ENOENT, taints OE`
+fn in_words(v: &Verdict) -> String {
+    let errno = v.errno.map_or(String::new(), |e| format!(" with {e}"));
+    let taints = if v.taints.is_empty() { String::new() } else { format!(", taints {}", v.taints) };
+    let verdict = match v.verdict {
+        "oops" => "the kernel would crash",
+        other => other,
+    };
+    format!("{verdict}{errno}{taints}")
+}

@@ -1,0 +1,207 @@
+//! `kmodld link`
+
+use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
+use std::path::{Path, PathBuf};
+
+use elf_layout::Findings;
+use kmodld::document::Document;
+use kmodld::input::read_decompressed;
+use kmodld::kernel_source::vermagic_release;
+use kmodld::load::{Args, moved_bytes, open};
+use kmodld::load_map::load_map;
+use kmodld::{Error, Load, Loader, Place, Stage, Workspace, elf_output, raw_output};
+use reloc::Step;
+
+use super::kernel_args::prepare;
+use super::options::{Format, Link};
+use super::outputs::keep_apart;
+use super::report::{self, one_line};
+use super::{Beside, Outcome};
+
+pub fn run(args: &Link) -> Result<Outcome, Error> {
+    let source = args.kernel.source();
+    let more = args.with.iter().chain(&args.live.memory).chain([&args.file]).map(PathBuf::as_path);
+    keep_apart(&outputs(args), source.paths().chain(more))?;
+    // While the kernel is read, the module is, and gets its memory.
+    let file = Beside::new(|| read_decompressed(&args.file));
+    let mut workspace = Workspace::fresh();
+    let touching = workspace.touching();
+    let memory = Beside::new(|| {
+        touching.want(file.get().as_deref().map_or(0, moved_bytes));
+        touching.touch();
+    });
+    let release = || vermagic_release(file.get().as_ref().ok()?);
+    let loader = memory.run(|| {
+        let loader = prepare(&source, &args.live, &args.with, release);
+        touching.touch();
+        loader
+    });
+    let bytes = file.into_result()?;
+    let Some(loader) = loader? else { return Ok(Outcome::Refused) };
+    // What ends with the process is given back sooner in one piece.
+    let (bytes, loader) = (ManuallyDrop::new(bytes), ManuallyDrop::new(loader));
+    let params = parameters(&args.params);
+    let how = Args {
+        flags: args.live.flags(),
+        stage: stage(args),
+        params: (stage(args) == Stage::Final).then_some(params.as_bytes()),
+        choices: false,
+    };
+    let opened = open(&bytes, &loader.kernel, how.flags);
+    let mut said = opened.said.clone();
+    if opened.module.is_none() {
+        report::refusal(&args.file, &said, args.json)?;
+        return Ok(Outcome::Input);
+    }
+    let place = match args.place.base {
+        Some(base) => Place::Base(base),
+        None if args.place.region.is_empty() => Place::Kernel,
+        None => Place::Regions(args.place.region.clone()),
+    };
+    let load = loader.load_in(&mut workspace, &opened, &how, &place, args.place.percpu, &mut said);
+    let Some(load) = load.filter(|_| !said.refused()) else {
+        report::refusal(&args.file, &said, args.json)?;
+        return Ok(Outcome::Refused);
+    };
+    addresses_known(&args.file, &load)?;
+    check_place(args, &load)?;
+    finish(args, &loader, &load, &said)?;
+    Ok(Outcome::Done)
+}
+
+/// The files that are to be written.
+fn outputs(args: &Link) -> Vec<PathBuf> {
+    let output = args.output.iter().flat_map(|output| match args.format {
+        Format::Elf => vec![output.clone()],
+        Format::Raw => raw_output::files(output).collect(),
+    });
+    output.chain(args.map.clone()).collect()
+}
+
+/// The stage asked for, else the furthest there is.
+fn stage(args: &Link) -> Stage {
+    args.stage.map_or(Stage::LAST, Stage::from)
+}
+
+/// `mod->args` as modprobe makes it of its arguments: what has spaces gets quotes.
+fn parameters(given: &[String]) -> String {
+    let quoted = |param: &String| match param.split_once('=') {
+        Some((name, value)) if value.contains(' ') && !value.starts_with('"') => {
+            format!("{name}=\"{value}\"")
+        }
+        _ => param.clone(),
+    };
+    given.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+/// Memory with holes where addresses are not known would be no image of anything.
+fn addresses_known(path: &Path, load: &Load<'_>) -> Result<(), Error> {
+    let Some(first) = load.module.unknown.iter().position(|unknown| *unknown) else { return Ok(()) };
+    let import = load.resolution.imports.iter().find(|i| i.address.is_none());
+    let what = match import {
+        Some(import) => format!(
+            "{} imported symbols ({}...) have no known address: give the kernel's image (--kernel) or /proc/kallsyms (--symtab)",
+            load.resolution.imports.iter().filter(|i| i.address.is_none()).count(),
+            import.name.escape_ascii()
+        ),
+        None => format!(
+            "the address of its per-cpu area is not known (symbol {first} and others need it): give it with --percpu"
+        ),
+    };
+    Err(Error::unusable(path, what))
+}
+
+/// A region that belongs to the other generation, or an address that no region can have.
+fn check_place(args: &Link, load: &Load<'_>) -> Result<(), Error> {
+    let ours = load.module.layout.generation.regions();
+    if let Some((region, _)) = args.place.region.iter().find(|(region, _)| !ours.contains(region)) {
+        let names = ours.iter().map(|r| r.name()).collect::<Vec<_>>().join(", ");
+        return Err(Error::Usage(format!("--region {}: modules of this kernel have {names}", region.name())));
+    }
+    let page = load.module.layout.page_size;
+    let mut addresses = args.place.base.iter().chain(args.place.region.iter().map(|(_, at)| at));
+    match addresses.find(|at| !at.is_multiple_of(page)) {
+        Some(at) => Err(Error::Usage(format!("{at:#x} is not a multiple of the page size {page:#x}"))),
+        None => Ok(()),
+    }
+}
+
+/// Writes and prints.
+fn finish(args: &Link, loader: &Loader, load: &Load<'_>, said: &Findings) -> Result<(), Error> {
+    let release = &loader.kernel.release;
+    let document = Document::new(load, release, said);
+    if let Some(output) = &args.output {
+        match args.format {
+            Format::Elf => elf_output::write(output, load)?,
+            Format::Raw => raw_output::write(output, load, &document)?,
+        }
+    }
+    if let Some(path) = &args.map {
+        let map = load_map(load, release);
+        raw_output::replace(path, |file| std::io::Write::write_all(file, map.as_bytes()))?;
+    }
+    if !args.params.is_empty() && load.stage != Stage::Final {
+        report::warn("parameters are set last: this stage does not show them");
+    }
+    report::findings(&args.file.display().to_string(), &document.findings);
+    for what in &document.unknown {
+        report::warn(&format!("not known: {what}"));
+    }
+    if !document.unknown.is_empty() {
+        report::warn(
+            "what depends on it stays as it was: an image or SPEC (--kernel), --memory, --cpu-caps and --cpus tell of the running kernel (docs/final-bytes.md)",
+        );
+    }
+    if args.json {
+        return report::json(&document);
+    }
+    report::print(&summary(args, load, &document))
+}
+
+fn summary(args: &Link, load: &Load<'_>, document: &Document) -> String {
+    let mut out = format!(
+        "module {} for {} ({}), stage {}\n\nregions\n",
+        one_line(&document.module),
+        one_line(&document.release),
+        document.arch,
+        document.stage
+    );
+    // Writing to a String does not fail.
+    let _ = report::write_regions(&mut out, &document.regions);
+    out.push_str("\nsections\n");
+    let moved = document.sections.iter().filter(|s| s.addr.is_some());
+    let _ = report::write_sections(&mut out, moved);
+    let depends =
+        if document.depends.is_empty() { String::from("no module") } else { document.depends.join(", ") };
+    out.push_str(&format!(
+        "\n{} relocations applied, {} symbols imported, depends on {}\n",
+        load.relocations(),
+        document.imports.len(),
+        one_line(&depends)
+    ));
+    if load.stage == Stage::Final {
+        out.push_str(&changes(load));
+    }
+    if let Some(output) = &args.output {
+        out.push_str(&format!("written to {}\n", one_line(&output.display().to_string())));
+    }
+    out
+}
+
+/// What was changed after relocation, counted by step in their order.
+fn changes(load: &Load<'_>) -> String {
+    let mut by_step: BTreeMap<Step, (u64, u64)> = BTreeMap::new();
+    for patch in &load.record.patches {
+        let (count, bytes) = by_step.entry(patch.step).or_default();
+        (*count, *bytes) = (count.saturating_add(1), bytes.saturating_add(patch.len));
+    }
+    let lines = by_step
+        .iter()
+        .map(|(step, (count, bytes))| format!("  {count:>7} {:<28} {bytes:>9} bytes\n", step.name()));
+    let runtime = load.record.runtime.iter().fold(0u64, |sum, state| sum.saturating_add(state.len));
+    format!(
+        "\nchanged after relocation\n{}  {runtime} bytes are known to the running kernel only (--map lists them)\n",
+        lines.collect::<String>()
+    )
+}

@@ -1,0 +1,92 @@
+//! The program: options, one module per command, and what a person reads.
+
+mod check;
+mod explain;
+mod inspect;
+mod kernel;
+mod kernel_args;
+mod link;
+mod options;
+mod outputs;
+mod report;
+mod simulate;
+mod summary;
+
+use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::thread;
+
+use clap::Parser;
+use kmodld::{Error, threads};
+
+use options::{Cli, Command};
+
+/// How a run ended: the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Outcome {
+    /// Done, nothing refused.
+    Done = 0,
+    /// A module would be refused.
+    Refused = 1,
+    /// Wrong usage.
+    Usage = 2,
+    /// Input that cannot be read or parsed, output that cannot be written.
+    Input = 3,
+}
+
+/// Work on a thread of its own.
+struct Beside<T, W> {
+    work: W,
+    result: OnceLock<T>,
+}
+
+impl<T: Send + Sync, W: Fn() -> T + Sync> Beside<T, W> {
+    fn new(work: W) -> Self {
+        Beside { work, result: OnceLock::new() }
+    }
+
+    /// Its result; done by who asks first, should no other thread have begun.
+    fn get(&self) -> &T {
+        self.result.get_or_init(&self.work)
+    }
+
+    /// Does it while something else goes on.
+    fn run<R>(&self, meanwhile: impl FnOnce() -> R) -> R {
+        thread::scope(|scope| {
+            let _ = threads::spawn(scope, || self.get());
+            meanwhile()
+        })
+    }
+
+    fn into_result(self) -> T {
+        self.result.into_inner().unwrap_or_else(self.work)
+    }
+}
+
+/// Reads the command line, runs the command, and says what kept it from its work.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(outcome) => ExitCode::from(outcome as u8),
+        Err(error) => {
+            report::error(&error);
+            ExitCode::from(match error {
+                Error::Usage(_) => Outcome::Usage,
+                _ => Outcome::Input,
+            } as u8)
+        }
+    }
+}
+
+/// Runs the command.
+fn run(cli: &Cli) -> Result<Outcome, Error> {
+    match &cli.command {
+        Command::Inspect(args) => inspect::run(args),
+        Command::Link(args) => link::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Simulate(args) => simulate::run(args),
+        Command::Kernel(args) => kernel::run(args),
+        Command::Explain(args) => explain::run(args),
+    }
+}
