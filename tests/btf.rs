@@ -1,113 +1,15 @@
-//! Type information of modules (spec 06 §6.8): whether it fits the kernel's, and what comes of it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::needless_update,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+//! Type information of the modules of whole distributions (spec 06 §6.8): whether it fits the kernel's.
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 
 use std::path::Path;
 
-use common::elf::Builder;
 use common::trees::{Tree, sampled, trees};
-use elf_layout::{Findings, KernelConfig, KernelVersion};
-use kernel::{BaseBtf, BtfType, Kernel, KernelDescriptionBuilder};
+use kernel::Kernel;
 use kmodld::input::read_decompressed;
 use kmodld::kernel_source::KernelSource;
-use kmodld::{Args, Loader, Place};
-use reloc::MACHINES;
 use symres::btf::btf_parse_module;
-
-/// Split BTF with one pointer: to type 1, its name at this offset (0 is right).
-fn blob(name: u8) -> Vec<u8> {
-    let header = [0x9f, 0xeb, 1, 0, 24, 0, 0, 0, 0, 0, 0, 0, 12, 0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0];
-    [&header[..], &[name, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0]].concat()
-}
-
-/// What a kernel says of modules with these BTFs, loaded one after the other.
-fn said(config: &KernelConfig, btf: Option<BaseBtf>, blobs: &[Vec<u8>]) -> Vec<Findings> {
-    let kernel = KernelDescriptionBuilder::new().config("test", config.clone()).base_btf("test", btf);
-    let mut loader = Loader::booted(kernel.build(MACHINES).unwrap());
-    let mut all = Vec::new();
-    for (n, blob) in blobs.iter().enumerate() {
-        let name = format!("name=mini{n}");
-        let strings = [&*name, "license=GPL", "intree=Y", "retpoline=Y", "vermagic=6.12.0 SMP "];
-        let mut b = Builder::module(&strings);
-        b.section(".BTF", 0, 1).data(blob.clone());
-        let bytes = b.build();
-        let opened = kmodld::load::open(&bytes, &loader.kernel, Default::default());
-        let mut said = opened.said.clone();
-        let load = loader.load(&opened, &Args::default(), &Place::Kernel, None, &mut said);
-        let kept = loader.keep(&load.unwrap());
-        loader.insert(kept, kernel::Init::Returns(0), &mut said);
-        all.push(said);
-    }
-    all
-}
-
-fn config(minor: u16, modules: bool, allow: bool) -> KernelConfig {
-    KernelConfig::new(KernelVersion::new(6, minor, 0)).with(|c| {
-        c.module_sig = false;
-        c.modversions = false;
-        c.btf_modules = modules;
-        c.allow_btf_mismatch = allow;
-    })
-}
-
-#[test]
-fn btf_1_and_3_what_the_kernel_makes_of_it() {
-    let base = || Some(BaseBtf::new(b"\0int\0", [BtfType { kind: 1, size_or_type: 4 }]));
-    let failed = |n: u32| format!("failed to validate module [mini{n}] BTF: -22");
-    let once = "Kernel module BTF mismatch detected, BTF debug info may be unavailable for some modules";
-    let name = "BPF: [2] Invalid name_offset:5";
-    let (good, bad) = (blob(0), blob(5));
-    let dmesg = |said: &Findings| -> Vec<String> {
-        let of_btf = said.iter().filter(|f| f.code.starts_with("BTF-"));
-        of_btf.flat_map(|f| f.dmesg.clone()).collect()
-    };
-    for (what, config, base, want) in [
-        ("the kernel's BTF is not known", config(12, true, false), None, [vec![], vec![]]),
-        ("CONFIG_DEBUG_INFO_BTF_MODULES=n", config(12, false, false), base(), [vec![], vec![]]),
-        (
-            "6.12, mismatches allowed",
-            config(12, true, true),
-            base(),
-            [vec![name.to_owned(), once.to_owned()], vec![name.to_owned()]],
-        ),
-        (
-            "6.1, mismatches allowed",
-            config(1, true, true),
-            base(),
-            [vec![name.to_owned(), failed(0)], vec![name.to_owned(), failed(1)]],
-        ),
-        (
-            "6.12, mismatches refused",
-            config(12, true, false),
-            base(),
-            [vec![name.to_owned(), failed(0)], vec![name.to_owned(), failed(1)]],
-        ),
-    ] {
-        let seen = said(&config, base.clone(), &[bad.clone(), bad.clone()]);
-        let logs: Vec<Vec<String>> = seen.iter().map(&dmesg).collect();
-        assert_eq!(logs, want, "BTF-3: {what}");
-        let refused = base.is_some() && config.btf_modules && !config.allow_btf_mismatch;
-        for said in &seen {
-            assert_eq!(
-                said.errno().map(|e| e.name()),
-                refused.then_some("EINVAL"),
-                "BTF-3: {what}: {said:?}"
-            );
-        }
-        for said in said(&config, base, std::slice::from_ref(&good)) {
-            assert!(said.iter().all(|f| !f.code.starts_with("BTF-")), "BTF-1: {what}: {said:?}");
-        }
-    }
-}
 
 fn kernel_of(tree: &Tree) -> Option<Kernel> {
     let image = tree.image.clone().filter(|p| p.is_file())?;

@@ -1,14 +1,7 @@
 //! `kmodld check` on whole distributions: every module loads on its own kernel, however that is described; on another
 //! version's kernel it is refused, for the symbols that depmod names as well. KMODLD_KERNELS names the folder of the
 //! trees, KMODLD_TREE_SAMPLE=k takes a k-th of each tree.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 

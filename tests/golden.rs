@@ -1,13 +1,6 @@
 //! What a person sees: stdout, stderr and exit code of whole runs, word for word, as tests/golden/*.txt hold
 //! them. `UPDATE_GOLDEN=1 cargo test --test golden` writes them anew; read the difference before it is kept.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 

@@ -1,13 +1,6 @@
 //! Damaged modules: whatever the bytes, an answer in bounded time and never a panic. Here is what can be tried exhaustively;
 //! damage by chance is what `fuzz/` does.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 

@@ -1,20 +1,14 @@
 //! A bare kernel image tells as much as Module.symvers and kallsyms do: every module of a tree has the same bytes either
 //! way; where kallsyms has no data symbols, the image alone tells enough to link it. KMODLD_KERNELS names the folder of the trees, KMODLD_TRUTH the kallsyms of booted kernels.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use common::trees::{Tree, kallsyms, module_name, sampled, trees};
+use common::captures::kallsyms;
+use common::trees::{Tree, module_name, sampled, trees};
 use common::{library, skipped, tell};
 use kmodld::input::read_decompressed;
 use kmodld::kernel_source::KernelSource;

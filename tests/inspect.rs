@@ -1,55 +1,14 @@
 //! `kmodld inspect`: parameters, exports, imports and signatures of the fixtures, known from their sources.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 
-use common::{KERNELS, kmodld, ko};
+use common::{KERNELS, PARAMETERS, kmodld, ko};
 use serde_json::{Value, json};
 
 fn inspect(kernel: &str, module: &str) -> Value {
     kmodld(["inspect", "--json", ko(kernel, module).to_str().unwrap()]).exits(0).json()
 }
-
-/// Name, type, mode, default: as fixtures/src/params.c declares them, printed as sysfs would.
-/// A type of the module's own has the type `?` and a default that only its code can print.
-const PARAMETERS: [(&str, &str, Option<&str>, Option<&str>); 29] = [
-    ("a_byte", "byte", Some("0644"), Some("183")),
-    ("a_short", "short", Some("0644"), Some("-12345")),
-    ("a_ushort", "ushort", Some("0644"), Some("48879")),
-    ("an_int", "int", Some("0644"), Some("-123456789")),
-    ("a_uint", "uint", Some("0444"), Some("3737837057")),
-    ("a_long", "long", Some("0644"), Some("-81985529216486895")),
-    ("a_ulong", "ulong", Some("0644"), Some("18364758544493064720")),
-    ("a_ullong", "ullong", None, Some("10064964684273864717")),
-    ("a_hexint", "hexint", Some("0644"), Some("0xc0ffee")),
-    ("a_bool", "bool", Some("0644"), Some("Y")),
-    ("an_invbool", "invbool", Some("0644"), Some("N")),
-    ("a_bint", "bint", Some("0644"), Some("1")),
-    ("a_latch", "bool_enable_only", Some("0644"), Some("N")),
-    ("a_charp", "charp", Some("0644"), Some("kmodld-charp-default")),
-    ("a_null_charp", "charp", Some("0444"), Some("(null)")),
-    ("a_string", "string", Some("0644"), Some("kmodld-string-default")),
-    ("int_array", "array of int", Some("0644"), Some("286331153,572662306,858993459,1145324612")),
-    ("ushort_array", "array of ushort", Some("0444"), Some("41377,45746,50115")),
-    ("charp_array", "array of charp", Some("0444"), Some("first,second")),
-    ("bool_array", "array of bool", Some("0444"), Some("")),
-    ("zero_int", "int", Some("0644"), Some("0")),
-    ("zero_array", "array of ulong", Some("0644"), Some("")),
-    ("zero_string", "string", Some("0644"), Some("")),
-    ("outer_name", "int", Some("0644"), Some("231784670")),
-    ("an_unsafe", "int", Some("0644"), Some("23134")),
-    ("an_ioport", "int", Some("0444"), Some("1016")),
-    ("a_percent", "?", Some("0644"), None),
-    ("a_counter", "?", Some("0444"), None),
-    ("a_level", "int", Some("0444"), Some("6")),
-];
 
 #[test]
 fn param_1_every_parameter_with_its_type_mode_and_default() {

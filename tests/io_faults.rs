@@ -1,13 +1,6 @@
 //! What the program does when reading or writing fails: exit code 3 and a message that names the file, no panic, and
 //! nothing half-written under the name that was asked for.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 

@@ -1,20 +1,14 @@
 //! `kmodld kernel`: what an image, a SPEC or a tree tells of a kernel. KMODLD_TRUTH names the folder that holds
 //! `kernels/RELEASE/` and `truth/SET.tar.xz`: without it only what needs no image is tested.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use common::trees::{folder, packs, set_name, unpack};
+use common::captures::{Set, packs, set_name};
+use common::trees::folder;
 use common::{fixtures, kmodld, ko};
 use serde_json::{Value, json};
 
@@ -61,16 +55,14 @@ impl Truth {
 
     /// kallsyms as it was read on a boot without KASLR.
     fn captured_kallsyms(&self, top: &Path) -> Option<String> {
-        for pack in packs(top) {
-            let set = set_name(&pack);
-            if !set.contains(self.arch()) || set.contains("-kaslr") || set.contains("mitoff") {
+        for pack in packs(&top.join("truth")) {
+            let name = set_name(&pack);
+            if !name.contains(self.arch()) || name.contains("-kaslr") || name.contains("mitoff") {
                 continue;
             }
-            unpack(&pack, self.scratch.path(), &[format!("{set}/set.json"), format!("{set}/kallsyms.txt")]);
-            let facts: Value =
-                serde_json::from_str(&common::text(&self.path(&set).join("set.json"))).unwrap();
-            if facts["kernel"] == self.release.as_str() {
-                return Some(common::text(&self.path(&set).join("kallsyms.txt")));
+            let set = Set::open_with(&pack, |file| file == "kallsyms.txt");
+            if set.kernel() == self.release {
+                return Some(common::text(&set.kallsyms()));
             }
         }
         None

@@ -1,22 +1,12 @@
 //! `kmodld simulate`: the life of modules, from insmod to rmmod (spec 08).
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 
 use common::{AMD64, KERNELS, Ran, hex, kernel_args, ko, library};
-use elf_layout::{Errno, Findings, KernelConfig, KernelVersion};
-use kernel::{
-    Event, Exit, Happening, Init, Kernel, KernelDescriptionBuilder, KernelSymbols, LoadedModule, ModuleState,
-};
+use elf_layout::Findings;
+use kernel::Exit;
 use kmodld::Loader;
-use reloc::MACHINES;
 use serde_json::{Value, json};
 
 const KERNEL: &str = "6.12-amd64";
@@ -309,28 +299,6 @@ fn life_45_events_of_loads_and_removals() {
 }
 
 #[test]
-fn life_46_the_chain_by_version_and_symbols() {
-    let chain = |minor, machine, symbols: Option<&str>| -> Vec<(&'static str, i32)> {
-        let kernel = KernelDescriptionBuilder::new()
-            .config("test", KernelConfig::new(KernelVersion::new(6, minor, 0)))
-            .e_machine("test", machine)
-            .symbols("test", symbols.map(|text| KernelSymbols::parse(text.as_bytes()).unwrap()));
-        let kernel = Kernel::booted(kernel.build(MACHINES).unwrap());
-        kernel.notifiers().iter().map(|n| (n.function, n.priority)).collect()
-    };
-    let has = |chain: &[(&str, i32)], function| chain.iter().any(|(f, _)| *f == function);
-    let new = chain(12, 62, None);
-    assert_eq!(new[0], ("trace_kprobe_module_callback", 2), "LIFE-46");
-    assert!(new.windows(2).all(|pair| pair[0].1 >= pair[1].1), "LIFE-46: by priority: {new:?}");
-    assert!(has(&new, "ddebug_module_notify") && has(&new, "static_call_module_notify"), "LIFE-46: 6.12");
-    assert!(!has(&chain(1, 62, None), "ddebug_module_notify"), "LIFE-46: 6.1");
-    assert!(!has(&chain(12, 183, None), "static_call_module_notify"), "LIFE-46: aarch64");
-    let some = "ffffffff81000000 t btf_module_notify\nffffffff81000010 t jump_label_module_notify\n";
-    let want = [("jump_label_module_notify", 1), ("btf_module_notify", 0)];
-    assert_eq!(chain(12, 62, Some(some)), want, "LIFE-46: what is built in");
-}
-
-#[test]
 fn life_13_a_positive_result_is_success() {
     for kernel in AMD64 {
         let document =
@@ -438,105 +406,6 @@ fn life_15_and_37_what_never_returns_stays() {
         assert_eq!(returns(&document), want, "LIFE-2, LIFE-21, LIFE-34, LIFE-37, SYM-26: {kernel}");
         assert_eq!(unknown(-2, &document["steps"][2]["dmesg"]), 2, "SYM-26, DEP-1: {kernel}: going");
     }
-}
-
-/// A module that is not in any file.
-fn module(name: &str, has_init: bool, has_exit: bool) -> LoadedModule {
-    LoadedModule { has_init, has_exit, ..LoadedModule::named(name.as_bytes()) }
-}
-
-fn kernel(major: u16, minor: u16, tracking: bool) -> Kernel {
-    let config = KernelConfig::new(KernelVersion::new(major, minor, 0))
-        .with(|c| c.module_unload_taint_tracking = tracking);
-    Kernel::unknown(config)
-}
-
-/// Loads it, and what the kernel says.
-fn load(kernel: &mut Kernel, module: LoadedModule, init: Init) -> Findings {
-    let (name, mut said) = (module.name.clone(), Findings::new());
-    kernel.prepare_coming_module(module, &[]);
-    kernel.do_init_module(&name, init, &mut said);
-    said
-}
-
-#[test]
-fn life_10_and_31_init_and_exit_or_neither() {
-    for (has_init, has_exit, init, removed) in [
-        (true, true, true, None),
-        (true, false, true, Some(Errno::EBUSY)),
-        (false, true, false, None),
-        (false, false, false, None),
-    ] {
-        let mut kernel = kernel(6, 12, false);
-        // Without an init function there is none to fail.
-        let said = load(
-            &mut kernel,
-            module("m", has_init, has_exit),
-            if init { Init::Returns(0) } else { Init::Fails(Errno::EIO) },
-        );
-        assert!(!said.refused(), "LIFE-10: init {has_init}, exit {has_exit}");
-        assert_eq!(kernel.module(b"m").unwrap().state, ModuleState::Live, "LIFE-10");
-        let called =
-            |kernel: &Kernel, what| kernel.state.history.events.iter().any(|e: &Event| e.happening == what);
-        assert_eq!(called(&kernel, Happening::InitCalled(Init::Returns(0))), has_init, "LIFE-10");
-        let mut said = Findings::new();
-        kernel.delete_module(b"m", false, Exit::Returns, &mut said);
-        assert_eq!(said.errno(), removed, "LIFE-31: init {has_init}, exit {has_exit}");
-        assert_eq!(
-            called(&kernel, Happening::ExitCalled(Exit::Returns)),
-            has_exit && removed.is_none(),
-            "LIFE-31"
-        );
-    }
-}
-
-#[test]
-fn life_12_and_13_since_7_1() {
-    for (major, minor, errno, lines) in [(7, 0, Errno::EEXIST, 2), (7, 1, Errno::EBUSY, 1)] {
-        let said =
-            load(&mut kernel(major, minor, false), module("m", true, true), Init::Fails(Errno::EEXIST));
-        assert_eq!(said.errno(), Some(errno), "LIFE-12: {major}.{minor}");
-        let said = load(&mut kernel(major, minor, false), module("m", true, true), Init::Returns(5));
-        assert_eq!(said.dmesg().count(), lines, "LIFE-13: {major}.{minor}");
-        assert!(
-            said.dmesg().next().unwrap().contains("init suspiciously returned 5, it should follow 0/-E"),
-            "LIFE-13"
-        );
-    }
-}
-
-#[test]
-fn life_32_names_that_no_module_can_have() {
-    let mut kernel = kernel(6, 12, false);
-    for name in ["", "absent", &"x".repeat(56), &"x".repeat(5000)] {
-        let mut said = Findings::new();
-        assert!(!kernel.delete_module(name.as_bytes(), true, Exit::Returns, &mut said));
-        assert_eq!(said.errno(), Some(Errno::ENOENT), "LIFE-32: {name}");
-    }
-}
-
-#[test]
-fn life_39_and_61_modules_that_were_there() {
-    let tainted = |name| LoadedModule { taints: 1 << 12 | 1 << 13, ..module(name, true, true) };
-    let run = |minor, tracking| {
-        let mut kernel = kernel(6, minor, tracking);
-        for (name, init) in [("a", Init::Returns(0)), ("a", Init::Fails(Errno::EIO)), ("b", Init::Returns(0))]
-        {
-            load(&mut kernel, tainted(name), init);
-            kernel.delete_module(name.as_bytes(), false, Exit::Returns, &mut Findings::new());
-        }
-        load(&mut kernel, module("clean", true, true), Init::Returns(0));
-        load(&mut kernel, module("loading", true, true), Init::Crashes);
-        kernel.print_modules()
-    };
-    let linked = "Modules linked in: loading(+) clean";
-    assert_eq!(run(12, false), format!("{linked} [last unloaded: b(OE)]\n"), "LIFE-61");
-    assert_eq!(
-        run(12, true),
-        format!("{linked}\nUnloaded tainted modules: b(OE):1 a(OE):2 [last unloaded: b(OE)]\n"),
-        "LIFE-39, LIFE-61: a failed init counts"
-    );
-    assert_eq!(run(0, false), format!("{linked} [last unloaded: b]\n"), "LIFE-61: before 6.1");
 }
 
 #[test]

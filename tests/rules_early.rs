@@ -1,18 +1,10 @@
-//! The checks before and around the layout: vermagic, the CRC of `module_layout`, forced loads, names that
-//! taint, modules and exports that are there already (specs 01, 03 and 08).
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::needless_update,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+//! What comes before what: names that are loaded, layout, relocation, taints, exports (specs 01, 03 and 08). The checks
+//! themselves: `crates/symres`.
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 
-use common::elf::{ALLOC, Builder, EXEC, GLOBAL, LOCAL, Rela, UNDEF, WRITE};
+use common::elf::{ALLOC, Builder, EXEC, GLOBAL, LOCAL, Rela, WRITE};
 use common::library;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
 use kernel::{
@@ -29,8 +21,6 @@ const SYMVERS: &str = "0x000000aa\tplain\tvmlinux\tEXPORT_SYMBOL\t\n0x000000bb\t
     0x000000cc\tspaced\tvmlinux\tEXPORT_SYMBOL\tSPACE\n0x000000dd\tmodule_layout\tvmlinux\tEXPORT_SYMBOL\t\n";
 const CRCS: [(&str, u64); 3] = [("module_layout", 0xdd), ("plain", 0xaa), ("gpl", 0xbb)];
 const OURS: &str = "6.12.0 SMP preempt mod_unload modversions ";
-const IGNORE_VERMAGIC: LoadFlags = LoadFlags { ignore_modversions: false, ignore_vermagic: true };
-const IGNORE_MODVERSIONS: LoadFlags = LoadFlags { ignore_modversions: true, ignore_vermagic: false };
 const LOCKDEP: &str = "Disabling lock debugging due to kernel taint";
 
 /// Without signatures, so that nothing is said about their absence.
@@ -88,169 +78,6 @@ fn lines(all: &[&str]) -> Vec<String> {
 
 const NONE: LoadFlags = LoadFlags { ignore_modversions: false, ignore_vermagic: false };
 
-#[test]
-fn ver_20_what_the_kernels_own_string_tells() {
-    for (vermagic, smp, unload, modversions) in [
-        (OURS, true, true, true),
-        ("6.12.0 SMP preempt mod_unload modversions aarch64", true, true, true),
-        ("6.12.0 preempt mod_unload ", false, true, false),
-        ("6.12.0-SMP modversions ", false, false, true),
-    ] {
-        let mut config = config(6, 12);
-        config.apply_vermagic(vermagic.as_bytes());
-        let found = (config.smp, config.module_unload, config.modversions);
-        assert_eq!(found, (smp, unload, modversions), "VER-20: {vermagic}");
-    }
-}
-
-#[test]
-fn ver_22_to_24_which_vermagic_is_right() {
-    const OTHER: &str = "vermagic=6.12.99 SMP preempt mod_unload modversions ";
-    let right = format!("vermagic={OURS}");
-    for (rule, vermagic, crcs, modversions, good) in [
-        ("VER-22: equal", &[&*right][..], true, true, true),
-        ("VER-22: equal, no CRCs", &[&right], false, true, true),
-        ("VER-22: another release, with CRCs", &[OTHER], true, true, true),
-        ("VER-22: another release, no CRCs", &[OTHER], false, true, false),
-        ("VER-22: another release, MODVERSIONS=n", &[OTHER], true, false, false),
-        ("VER-20: not SMP", &["vermagic=6.12.0 preempt mod_unload modversions "], true, true, false),
-        ("VER-20: real-time", &["vermagic=6.12.0 SMP preempt_rt mod_unload modversions "], true, true, false),
-        ("VER-20: arm64", &["vermagic=6.12.0 SMP preempt mod_unload modversions aarch64"], true, true, false),
-        ("VER-20: no blank at the end", &[right.trim_end()], true, true, false),
-        ("VER-22: the release alone", &["vermagic=6.12.0"], true, true, false),
-        ("VER-24: the first one counts", &[&right, "vermagic=nonsense"], true, true, true),
-        ("VER-24: the first one counts", &["vermagic=nonsense", &right], true, true, false),
-    ] {
-        let loader = loader(config(6, 12).with(|c| c.modversions = modversions));
-        let b = module("mini", &[&["license=GPL"], vermagic].concat(), if crcs { &CRCS } else { &[] });
-        let (said, _) = run(&loader, &b, NONE);
-        if good {
-            assert!(!said.refused(), "{rule}: mini, {vermagic:?}: {:?}", library::codes(&said));
-            continue;
-        }
-        let (code, errno, last) = library::stop(&said).unwrap_or_else(|| panic!("{rule}: mini loads"));
-        let theirs = vermagic[0].strip_prefix("vermagic=").unwrap();
-        let line = format!("mini: version magic '{theirs}' should be '{OURS}'");
-        assert_eq!((code, errno, last), ("VER-23", Some("ENOEXEC"), vec![line]), "VER-23: {rule}: mini");
-    }
-}
-
-#[test]
-fn ver_21_no_vermagic_is_a_forced_load() {
-    let absent = module("mini", &["license=GPL"], &CRCS);
-    let wrong = module("mini", &["license=GPL", "vermagic=nonsense"], &CRCS);
-    let forced = lines(&["mini: bad vermagic: kernel tainted.", LOCKDEP]);
-    for (what, b, flags) in
-        [("VAL-65: absent", &absent, NONE), ("VER-21: IGNORE_VERMAGIC", &wrong, IGNORE_VERMAGIC)]
-    {
-        let on = loader(config(6, 12));
-        assert_eq!(outcome(&on, b, flags), (None, forced.clone()), "{what}: mini");
-        let taints = run(&on, b, flags).1.unwrap();
-        assert!(taints.module_has(Taint::ForcedModule), "{what}: mini: taint F");
-        let off = loader(config(6, 12).with(|c| c.module_force_load = false));
-        assert_eq!(outcome(&off, b, flags), (Some("ENOEXEC"), vec![]), "{what}: mini: silently");
-    }
-}
-
-#[test]
-fn ver_10_the_crc_of_module_layout_comes_first() {
-    let disagrees = lines(&["mini: disagrees about version of symbol module_layout"]);
-    let b = module("mini", &["license=GPL", "vermagic=nonsense"], &[("module_layout", 0xde)]);
-    for minor in [1, 12] {
-        let found = outcome(&loader(config(6, minor)), &b, NONE);
-        assert_eq!(found, (Some("ENOEXEC"), disagrees.clone()), "VER-10: mini on 6.{minor}, before vermagic");
-    }
-    let off = loader(config(6, 12).with(|c| c.modversions = false));
-    let stop = library::stop(&run(&off, &b, NONE).0).map(|s| s.0);
-    assert_eq!(stop, Some("VER-23"), "VER-1: mini: MODVERSIONS=n does not look");
-}
-
-#[test]
-fn ver_41_a_force_that_fails() {
-    let off = config(6, 12).with(|c| c.module_force_load = false);
-    let mut b = mini(&[]);
-    b.symbol("plain", GLOBAL, 0, UNDEF, 0);
-    let found = outcome(&loader(off.clone()), &b, NONE);
-    assert_eq!(found, (Some("ENOEXEC"), vec![]), "VER-41: mini: module_layout");
-    let without: String =
-        SYMVERS.lines().filter(|l| !l.contains("module_layout")).map(|l| format!("{l}\n")).collect();
-    let unknown = lines(&["mini: Unknown symbol plain (err -22)"]);
-    let found = outcome(&loader_of(off, &without), &b, NONE);
-    assert_eq!(found, (Some("EINVAL"), unknown), "VER-41: mini: a symbol");
-}
-
-#[test]
-fn ver_33_ignored_versions_are_as_if_absent() {
-    let on = loader(config(6, 12));
-    let mut wrong = mini(&[("module_layout", 1), ("plain", 1)]);
-    wrong.symbol("plain", GLOBAL, 0, UNDEF, 0);
-    assert_eq!(outcome(&on, &wrong, NONE).0, Some("ENOEXEC"), "VER-33: mini: its CRCs are wrong");
-    let forced = lines(&["mini: module_layout: kernel tainted.", LOCKDEP]);
-    assert_eq!(outcome(&on, &wrong, IGNORE_MODVERSIONS), (None, forced), "VER-33: mini: but not looked at");
-    let other =
-        module("mini", &["license=GPL", "vermagic=6.12.99 SMP preempt mod_unload modversions "], &CRCS);
-    assert_eq!(outcome(&on, &other, NONE).0, None, "VER-22: mini: the release does not count");
-    let stop = library::stop(&run(&on, &other, IGNORE_MODVERSIONS).0).map(|s| s.0);
-    assert_eq!(stop, Some("VER-23"), "VER-33: mini: without CRCs it does");
-}
-
-#[test]
-fn ver_11_exports_without_crcs() {
-    let forced = lines(&["mini: no versions for exported symbols: kernel tainted.", LOCKDEP]);
-    for (table, crcs, version, modversions, accused) in [
-        ("__ksymtab", None, (6, 12), true, true),
-        ("__ksymtab_gpl", None, (6, 12), true, true),
-        ("__ksymtab_gpl", Some("__kcrctab"), (6, 12), true, true),
-        ("__ksymtab_gpl", None, (7, 1), true, false),
-        ("__ksymtab", None, (7, 1), true, true),
-        ("__ksymtab", Some("__kcrctab"), (6, 12), true, false),
-        ("__ksymtab_gpl", Some("__kcrctab_gpl"), (6, 12), true, false),
-        ("__ksymtab", None, (6, 12), false, false),
-    ] {
-        let what = format!("VER-11: mini on {version:?}, MODVERSIONS={modversions}: {table} and {crcs:?}");
-        let mut b = mini(&CRCS);
-        b.section(table, ALLOC, 4).zeros(12);
-        if let Some(crcs) = crcs {
-            b.section(crcs, ALLOC, 4).zeros(4);
-        }
-        if table == "__ksymtab" && version == (7, 1) {
-            b.section("__kflagstab", ALLOC, 1).zeros(1);
-        }
-        let on = config(version.0, version.1).with(|c| c.modversions = modversions);
-        let found = outcome(&loader(on.clone()), &b, NONE);
-        let said_so = found.1.iter().filter(|l| forced.contains(l)).count();
-        assert_eq!((found.0, said_so), (None, if accused { 2 } else { 0 }), "{what}");
-        let off = on.with(|c| c.module_force_load = false);
-        let found = outcome(&loader(off), &b, NONE).0;
-        assert_eq!(found, accused.then_some("ENOEXEC"), "{what}, MODULE_FORCE_LOAD=n");
-    }
-}
-
-#[test]
-fn sym_39_exports_as_before_7_1() {
-    let flags = "mini: no flags for exported symbols";
-    let obsolete = |s: &str| format!("mini: ignoring obsolete section {s}");
-    for (sections, version, errno, want) in [
-        (&["__ksymtab", "__kcrctab"][..], (7, 1), Some("ENOEXEC"), vec![String::from(flags)]),
-        (&["__ksymtab", "__kcrctab"], (7, 0), None, vec![]),
-        (&["__ksymtab", "__kcrctab", "__kflagstab"], (7, 1), None, vec![]),
-        (&["__ksymtab_gpl", "__kcrctab_gpl"], (7, 0), None, vec![]),
-        (
-            &["__ksymtab_gpl", "__kcrctab_gpl"],
-            (7, 1),
-            None,
-            vec![obsolete("__ksymtab_gpl"), obsolete("__kcrctab_gpl")],
-        ),
-    ] {
-        let mut b = mini(&CRCS);
-        for section in sections {
-            b.section(section, ALLOC, 4).zeros(12);
-        }
-        let found = outcome(&loader(config(version.0, version.1)), &b, NONE);
-        assert_eq!(found, (errno, want), "SYM-39: mini on {version:?} with {sections:?}");
-    }
-}
-
 fn loaded(name: &str, listed: bool, exports: &[(&str, &str)]) -> LoadedModule {
     let exports = exports.iter().map(|(symbol, namespace)| Export {
         name: symbol.as_bytes(),
@@ -261,20 +88,6 @@ fn loaded(name: &str, listed: bool, exports: &[(&str, &str)]) -> LoadedModule {
     });
     let exports = ExportTable::new(exports.collect());
     LoadedModule { exports, listed, ..LoadedModule::named(name.as_bytes()) }
-}
-
-#[test]
-fn life_2_a_module_of_that_name_is_loaded() {
-    for (name, listed, errno) in
-        [("mini", false, Some("EEXIST")), ("mini", true, None), ("min", false, None), ("mini2", false, None)]
-    {
-        let mut on = loader(config(6, 12));
-        on.kernel.insert_module(loaded(name, listed, &[]));
-        assert_eq!(outcome(&on, &mini(&CRCS), NONE), (errno, vec![]), "LIFE-2: mini beside {name}, {listed}");
-        let bad = module("mini", &["license=GPL", "vermagic=nonsense"], &CRCS);
-        let stop = library::stop(&run(&on, &bad, NONE).0).map(|s| s.0);
-        assert_eq!(stop, Some("VER-23"), "LIFE-2: mini beside {name}: after vermagic");
-    }
 }
 
 #[test]
@@ -294,35 +107,6 @@ fn life_3_when_the_name_is_looked_for() {
         let going = LoadedModule { state: ModuleState::Going, ..loaded("mini", false, &[]) };
         on.kernel.insert_module(going);
         assert_eq!(outcome(&on, &mini(&CRCS), NONE).0, Some(errno), "LIFE-1, LIFE-2: mini, {version:?}");
-    }
-}
-
-#[test]
-fn lic_3_modules_known_by_name() {
-    for (name, module_p, kernel_p) in [
-        ("ndiswrapper", false, true),
-        ("driverloader", true, true),
-        ("lve", true, true),
-        ("lve2", false, false),
-    ] {
-        for minor in [1, 12] {
-            let mut b = module(name, &["license=GPL", &format!("vermagic={OURS}")], &CRCS);
-            let on = loader(config(6, minor));
-            let (said, taints) = run(&on, &b, NONE);
-            let taints = taints.unwrap();
-            let found =
-                (taints.module_has(Taint::ProprietaryModule), taints.kernel_has(Taint::ProprietaryModule));
-            assert_eq!(found, (module_p, kernel_p), "LIC-3: {name} on 6.{minor}: taint P of module, kernel");
-            let line = format!("{name}: module license taints kernel.");
-            let want = if kernel_p { lines(&[LOCKDEP, &line]) } else { vec![] };
-            assert_eq!(said.dmesg().collect::<Vec<_>>(), want, "LIC-4: {name} on 6.{minor}");
-            b.symbol("gpl", GLOBAL, 0, UNDEF, 0);
-            assert_eq!(
-                run(&on, &b, NONE).0.refused(),
-                module_p,
-                "LIC-3: {name} on 6.{minor}: GPL-only symbols"
-            );
-        }
     }
 }
 
@@ -369,47 +153,14 @@ fn export(b: &mut Builder, table: &str, names: &[&str]) {
 }
 
 #[test]
-fn dup_1_to_3_names_that_are_exported_already() {
-    let exporting = |plain: &[&str], gpl: &[&str]| {
-        let mut b = mini(&CRCS);
-        b.section(".text", ALLOC | EXEC, 16).zeros(16);
-        for (table, names) in [("__ksymtab", plain), ("__ksymtab_gpl", gpl)] {
-            if !names.is_empty() {
-                export(&mut b, table, names);
-            }
-        }
-        b
-    };
-    let mut on = loader(config(6, 12));
-    on.kernel.insert_module(loaded("older", false, &[("shared", ""), ("older_only", "SPACE")]));
-    on.kernel.insert_module(loaded("newer", false, &[("shared", "")]));
-    let owned =
-        |symbol: &str, owner: &str| format!("mini: exports duplicate symbol {symbol} (owned by {owner})");
-    for (rule, plain, gpl, want) in [
-        ("DUP-1: new names", &["fresh"][..], &["crisp"][..], None),
-        ("DUP-1: the kernel's", &["plain"], &[], Some(owned("plain", "kernel"))),
-        ("DUP-1: the kernel's GPL-only one", &["gpl"], &[], Some(owned("gpl", "kernel"))),
-        (
-            "DUP-1: another module's, the newest first (LIFE-4)",
-            &["shared"],
-            &[],
-            Some(owned("shared", "newer")),
-        ),
-        ("DUP-1: in __ksymtab_gpl", &["fresh"], &["shared"], Some(owned("shared", "newer"))),
-        ("DUP-1: __ksymtab comes first", &["fresh", "gpl"], &["plain"], Some(owned("gpl", "kernel"))),
-        ("DUP-2: in a namespace", &["spaced"], &[], Some(owned("spaced", "kernel"))),
-        ("DUP-2: in a module's namespace", &["older_only"], &[], Some(owned("older_only", "older"))),
-        ("DUP-2: twice in one module", &["fresh"], &["fresh"], None),
-    ] {
-        let errno = want.as_ref().map(|_| "ENOEXEC");
-        let log: Vec<String> = want.into_iter().collect();
-        assert_eq!(outcome(&on, &exporting(plain, gpl), NONE), (errno, log), "{rule}: mini");
-    }
-    let mut b = exporting(&["plain"], &[]);
+fn dup_3_relocation_comes_before_duplicate_names() {
+    let mut b = mini(&CRCS);
+    b.section(".text", ALLOC | EXEC, 16).zeros(16);
+    export(&mut b, "__ksymtab", &["plain"]);
+    let on = loader(config(6, 12));
+    let stop = library::stop(&run(&on, &b, NONE).0).map(|s| s.0);
+    assert_eq!(stop, Some("DUP-1"), "DUP-3: mini: only that is wrong");
     b.relocations(".text", &[Rela { offset: 0, kind: 0x7f, symbol: 0, addend: 0 }]);
     let (code, errno, _) = library::stop(&run(&on, &b, NONE).0).expect("DUP-3: mini is refused");
     assert_eq!((code, errno), ("X86REL-1", Some("ENOEXEC")), "DUP-3: mini: relocation is before it");
-    let own = loaded("mini", true, &[("fresh", "")]);
-    on.kernel.insert_module(own);
-    assert_eq!(outcome(&on, &exporting(&["fresh"], &[]), NONE), (None, vec![]), "DEP-6: mini: not its own");
 }

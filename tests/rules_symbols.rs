@@ -1,22 +1,13 @@
-//! The order of the rules for one undefined symbol, what a module exports, and the module list (spec 03).
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::needless_update,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+//! What a module exports at its final addresses, and the module list (spec 03).
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 
-use common::elf::{ALLOC, Builder, EXEC, Elf, GLOBAL, LOCAL, Rela, UNDEF, WEAK, WRITE};
+use common::elf::{ALLOC, Builder, EXEC, GLOBAL, LOCAL, Rela, UNDEF, WEAK, WRITE};
 use common::library;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
-use kernel::{Export, ExportTable, KernelDescriptionBuilder, KernelSymbols, LoadedModule, Symvers};
+use kernel::{KernelDescriptionBuilder, KernelSymbols, Symvers};
 use kmodld::Loader;
-use reloc::MACHINES;
 
 const KALLSYMS: &str = "0000000000000000 A __per_cpu_start\n0000000000030010 A __per_cpu_end\n\
     ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000200 T gpl\nffffffff81000300 T spaced\n\
@@ -32,7 +23,7 @@ fn loader(major: u16, minor: u16) -> Loader {
         .config("test", config)
         .symbols("test", KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap())
         .symvers("test", Symvers::parse(SYMVERS.as_bytes()).unwrap());
-    Loader::booted(kernel.build(MACHINES).unwrap())
+    Loader::booted(kernel.build(reloc::MACHINES).unwrap())
 }
 
 /// A module with these CRCs instead of the right ones, importing these names in this order.
@@ -54,157 +45,6 @@ fn importing(name: &str, wrong: &[&str], imports: &[&str]) -> Builder {
     b
 }
 
-fn owner(name: &str, crc: Option<u32>, gpl_only: bool, proprietary: bool) -> LoadedModule {
-    let export =
-        Export { name: b"shared", address: Some(0xffff_ffff_c100_0000), crc, gpl_only, namespace: b"" };
-    LoadedModule {
-        exports: ExportTable::new([export].into_iter().collect()),
-        proprietary,
-        ..LoadedModule::named(name.as_bytes())
-    }
-}
-
-/// What a kernel that has loaded `others` says, on whom the module then depends, and whether it uses
-/// GPL-only symbols.
-fn load(others: Vec<LoadedModule>, file: &[u8]) -> (Findings, Vec<String>, bool) {
-    let mut loader = loader(6, 12);
-    others.into_iter().for_each(|m| loader.kernel.insert_module(m));
-    let opened = library::open_on(&loader, file);
-    let mut said = opened.said.clone();
-    let load = library::load(&loader, &opened, &mut said).expect("a load");
-    let depends = load.resolution.depends.iter().map(|d| String::from_utf8_lossy(d).into_owned()).collect();
-    (said, depends, load.resolution.using_gplonly_symbols)
-}
-
-fn unknown(name: &str, errno: u8) -> String {
-    format!("mini: Unknown symbol {name} (err -{errno})")
-}
-
-fn disagrees(name: &str) -> String {
-    format!("mini: disagrees about version of symbol {name}")
-}
-
-#[test]
-fn sym_20_to_26_the_order_of_the_rules_for_one_symbol() {
-    let from = |owner: &str| {
-        format!("mini: module uses symbols shared from proprietary module {owner}, inheriting taint.")
-    };
-    let clash = "mini: module using GPL-only symbols uses symbols shared from proprietary module owned.";
-    let free = || owner("free", Some(0xff), false, false);
-    let owned = || owner("owned", Some(0xff), false, true);
-    let owned_gpl = owner("owned", Some(0xff), true, true);
-    type Case<'c> =
-        (&'c str, Vec<LoadedModule>, &'c [&'c str], &'c [&'c str], Vec<String>, &'c [&'c str], bool);
-    let cases: [Case<'_>; 10] = [
-        ("SYM-21: nothing of that name", vec![], &[], &["shared"], vec![unknown("shared", 2)], &[], false),
-        ("SYM-22: a GPL-only one", vec![], &[], &["gpl"], vec![], &[], true),
-        (
-            "SYM-22: before the CRC is looked at",
-            vec![owned()],
-            &["gpl"],
-            &["gpl", "shared"],
-            vec![disagrees("gpl"), unknown("gpl", 22), clash.into(), unknown("shared", 2)],
-            &[],
-            true,
-        ),
-        (
-            "SYM-22: before a taint is inherited, so the very symbol is refused",
-            vec![owned_gpl],
-            &[],
-            &["shared"],
-            vec![clash.into(), unknown("shared", 2)],
-            &[],
-            true,
-        ),
-        (
-            "SYM-23: a taint is inherited before the CRC is looked at",
-            vec![owned()],
-            &["shared"],
-            &["shared", "gpl"],
-            vec![from("owned"), disagrees("shared"), unknown("shared", 22), unknown("gpl", 2)],
-            &[],
-            false,
-        ),
-        (
-            "SYM-20: with that taint, GPL-only ones are gone from the next symbol on",
-            vec![owned()],
-            &[],
-            &["gpl", "plain"],
-            vec![],
-            &[],
-            true,
-        ),
-        (
-            "SYM-24: a wrong CRC, before the namespace",
-            vec![],
-            &["spaced"],
-            &["spaced"],
-            vec![disagrees("spaced"), unknown("spaced", 22)],
-            &[],
-            false,
-        ),
-        (
-            "SYM-25: the namespace",
-            vec![],
-            &[],
-            &["spaced"],
-            vec![
-                "mini: module uses symbol (spaced) from namespace SPACE, but does not import it.".into(),
-                unknown("spaced", 22),
-            ],
-            &[],
-            false,
-        ),
-        ("SYM-26: an edge to its owner", vec![free()], &[], &["shared", "shared"], vec![], &["free"], false),
-        (
-            "SYM-26: no edge to the owner of what is refused",
-            vec![free()],
-            &["shared"],
-            &["shared"],
-            vec![disagrees("shared"), unknown("shared", 22)],
-            &[],
-            false,
-        ),
-    ];
-    for (rule, others, wrong, imports, log, edges, gplonly) in cases {
-        let (said, depends, using) = load(others, &importing("mini", wrong, imports).build());
-        assert_eq!(said.dmesg().collect::<Vec<_>>(), log, "{rule}: mini");
-        assert_eq!(said.refused(), log.iter().any(|l| l.contains("Unknown")), "{rule}: mini");
-        assert_eq!(
-            (depends, using),
-            (edges.iter().map(|e| (*e).to_owned()).collect(), gplonly),
-            "{rule}: mini"
-        );
-    }
-}
-
-#[test]
-fn ver_2_exporters_without_crcs_match_anything() {
-    for (crc, wrong, good) in
-        [(None, true, true), (None, false, true), (Some(0xff), true, false), (Some(1), false, false)]
-    {
-        let b = importing("mini", if wrong { &["shared"] } else { &[] }, &["shared"]);
-        let (said, _, _) = load(vec![owner("other", crc, false, false)], &b.build());
-        assert_eq!(!said.refused(), good, "VER-2: mini: exporter's CRC {crc:?}, module's wrong: {wrong}");
-    }
-}
-
-#[test]
-fn dep_4_depends_is_not_read() {
-    let mut b = importing("mini", &[], &["shared"]);
-    let modinfo = &mut b.sections[0];
-    let more = b"depends=absent,other\0softdep=pre: absent\0weakdep=absent\0";
-    let data = [&modinfo.data[..], more].concat();
-    modinfo.data(data);
-    let others = || vec![owner("owner", Some(0xff), false, false), owner("other", Some(0xff), true, false)];
-    let (said, depends, _) = load(others(), &b.build());
-    assert!(!said.refused(), "DEP-4: mini: absent is not missed: {said:?}");
-    assert_eq!(depends, ["other"], "DEP-4: mini: by symbols, from the newest module");
-    b.symbols.pop();
-    let (said, depends, _) = load(others(), &b.build());
-    assert_eq!((said.refused(), depends.len()), (false, 0), "DEP-4: mini: no symbols, no edges");
-}
-
 #[test]
 fn life_4_the_newest_module_comes_first() {
     let mut loader = loader(6, 12);
@@ -214,31 +54,6 @@ fn life_4_the_newest_module_comes_first() {
     }
     let names: Vec<&[u8]> = loader.kernel.modules().map(|m| &*m.name).collect();
     assert_eq!(names, [&b"three"[..], b"two", b"one"], "LIFE-4");
-}
-
-#[test]
-fn sym_9_a_name_is_wherever_st_name_points() {
-    let mut b = importing("mini", &[], &[]);
-    let local = b.symbol("not_plain", LOCAL, 0, 2, 0);
-    let tail = b.symbol("whatever", GLOBAL, 0, UNDEF, 0);
-    let mut elf = Elf::new(b.build());
-    for (skipped, value) in [(4, Some(0xffff_ffff_8100_0100)), (3, None)] {
-        let st_name = elf.number(elf.symbol_at(local as usize), 4) + skipped;
-        let at = elf.symbol_at(tail as usize);
-        elf.put(at, 4, st_name);
-        let loader = loader(6, 12);
-        let opened = library::open_on(&loader, &elf.bytes);
-        let mut said = Findings::new();
-        let load = library::load(&loader, &opened, &mut said).unwrap();
-        match value {
-            Some(value) => assert_eq!(load.module.values[tail as usize], value, "SYM-9: mini: a tail"),
-            None => assert_eq!(
-                said.dmesg().collect::<Vec<_>>(),
-                [unknown("_plain", 2)],
-                "SYM-9: mini: another tail"
-            ),
-        }
-    }
 }
 
 /// A module that exports `function`, its byte 8, and a per-cpu variable, and, in `__ksymtab_gpl`,

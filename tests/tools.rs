@@ -1,13 +1,6 @@
 //! The ELF output is one that binutils and gdb take as it is: no warning, nothing left to relocate, symbols where
 //! layout.json has them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 
@@ -15,7 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::trees::{Tree, kallsyms, trees};
+use common::captures::kallsyms;
+use common::trees::{Tree, trees};
 use common::{AMD64, hex};
 use serde_json::Value;
 

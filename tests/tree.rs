@@ -1,14 +1,6 @@
 //! Whole distributions: every module of every release links, after the modules it needs. KMODLD_KERNELS names the
 //! folder of the trees, KMODLD_TREE_SAMPLE=k takes every k-th module only, KMODLD_TRUTH gives real addresses.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::needless_update,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 
@@ -16,8 +8,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use common::captures::kallsyms;
 use common::library;
-use common::trees::{Tree, kallsyms, module_name, sampled, trees};
+use common::trees::{Tree, module_name, sampled, trees};
 use elf_layout::KernelConfig;
 use kernel::{Kernel, KernelDescriptionBuilder, KernelSymbols, Symvers};
 use kmodld::Loader;

@@ -1,67 +1,49 @@
 //! The yardstick: what real kernels had in memory, byte for byte. KMODLD_TRUTH names the folder that holds
 //! `truth/SET.tar.xz` and `kernels/RELEASE/`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use common::elf::{SYMTAB, Sh};
-use common::trees::{folder, packs, set_name, unpack};
-use common::{Elf, hex};
+use common::captures::{Capture, Set, hex, packs, read_json, set_name};
+use common::elf::{Elf, SYMTAB, Sh};
+use common::trees::folder;
 use serde_json::Value;
 
 const THIS_MODULE: &str = ".gnu.linkonce.this_module";
 
-/// One boot of a kernel, unpacked.
-struct Set {
-    name: String,
-    dir: PathBuf,
-    facts: Value,
+/// One boot of a kernel, and its image.
+struct Boot {
+    set: Set,
+    /// `--kernel` and what else is known of the kernel.
     kernel: Vec<String>,
-    scratch: tempfile::TempDir,
 }
 
-impl Set {
+impl Boot {
     fn open(pack: &Path, top: &Path) -> Self {
-        let scratch = tempfile::tempdir().unwrap();
-        unpack(pack, scratch.path(), &[]);
-        let name = set_name(pack);
-        let dir = scratch.path().join(&name);
-        let facts = json(&dir.join("set.json"));
-        let kernels = top.join("kernels").join(facts["kernel"].as_str().unwrap());
+        let set = Set::open(pack);
+        let kernels = top.join("kernels").join(set.kernel());
         // The image tells also what kallsyms does not hold (CONFIG_KALLSYMS_ALL=n).
         let image = ["vmlinuz", "vmlinuz.xz"].map(|n| kernels.join(n)).into_iter().find(|p| p.exists());
         let image = image.unwrap_or_else(|| panic!("no vmlinuz in {}", kernels.display()));
-        let plain = scratch.path().join("vmlinuz");
+        let plain = set.scratch().join("vmlinuz");
         std::fs::write(&plain, kmodld::input::read_decompressed(&image).unwrap()).unwrap();
         // Read once, used for every module.
-        let spec = scratch.path().join("spec").display().to_string();
+        let spec = set.scratch().join("spec").display().to_string();
         common::kmodld(["kernel", plain.to_str().unwrap(), "-o", &spec]).exits(0);
-        let kernel = [
-            ("--kernel", spec),
-            ("--symtab", dir.join("kallsyms.txt").display().to_string()),
-            ("--cmdline", facts["cmdline"].as_str().unwrap().to_owned()),
-            ("--cpus", facts["smp"].to_string()),
-        ];
-        let kernel = kernel.into_iter().flat_map(|(option, value)| [option.to_owned(), value]).collect();
-        Set { name, dir, facts, kernel, scratch }
+        let mut kernel = vec![String::from("--kernel"), spec];
+        kernel.extend(set.options());
+        Boot { set, kernel }
     }
 
     /// The modules of the set that a module needs, dependencies first: kallsyms may not tell where they have
     /// their data.
-    fn dependencies(&self, module: &Path) -> Vec<PathBuf> {
+    fn dependencies(&self, module: &Capture) -> Vec<PathBuf> {
         let mut order = Vec::new();
-        self.needed(module, &mut order);
-        order.retain(|m| m != module);
+        self.needed(&module.dir, &mut order);
+        order.retain(|m| *m != module.dir);
         order
     }
 
@@ -73,25 +55,17 @@ impl Set {
         let inspection = kmodld::inspect::inspect("module.ko", &common::read(&file)).unwrap();
         for (_, names) in inspection.modinfo.iter().filter(|(tag, _)| tag == "depends") {
             for name in names.split(',').filter(|n| !n.is_empty()) {
-                self.needed(&self.dir.join(name.replace('-', "_")), order);
+                self.needed(&self.set.dir.join(name.replace('-', "_")), order);
             }
         }
         order.push(module.to_owned());
     }
-
-    fn modules(&self) -> Vec<PathBuf> {
-        folder(&self.dir).into_iter().filter(|p| p.join("meta.json").exists()).collect()
-    }
-}
-
-fn json(path: &Path) -> Value {
-    serde_json::from_slice(&common::read(path)).unwrap()
 }
 
 /// Address and length of what is run-time state before stage final: `struct module`, and the values of
 /// symbols whose section was not moved, which point into the freed temporary copy.
-fn masks(meta: &Value, elf: &Elf) -> Vec<(u64, u64)> {
-    let sections = meta["sections"].as_array().unwrap();
+fn masks(module: &Capture) -> Vec<(u64, u64)> {
+    let (sections, elf) = (module.sections(), Elf::new(common::read(&module.file())));
     let mut masks: Vec<(u64, u64)> = sections
         .iter()
         .filter(|s| s["name"] == THIS_MODULE)
@@ -113,55 +87,28 @@ fn masks(meta: &Value, elf: &Elf) -> Vec<(u64, u64)> {
     masks
 }
 
-/// What of the kernel's memory was captured: its CPUs, its tables, the keys that the module uses.
-fn pieces(facts: &Value, meta: &Value) -> Vec<Value> {
-    let state = facts["kernel_state"].as_object().into_iter().flat_map(|o| o.values());
-    let state = state.filter(|v| v.is_object()).map(|v| (v["addr"].clone(), v["bytes"].clone()));
-    let keys = ["jump_keys", "static_call_keys"].into_iter().filter_map(|k| meta[k].as_object());
-    let keys = keys.flatten().map(|(addr, bytes)| (Value::from(addr.as_str()), bytes.clone()));
-    let text = |addr: &Value| addr.as_u64().map_or(addr.clone(), |n| Value::from(format!("{n:#x}")));
-    state
-        .chain(keys)
-        .map(|(addr, bytes)| serde_json::json!({ "addr": text(&addr), "bytes": bytes }))
-        .collect()
-}
-
 /// What is wrong with the memory of one module at one stage; `None` if nothing was captured then.
-fn compare(set: &Set, module: &Path, stage: &str) -> Option<Result<u64, String>> {
-    let meta = json(&module.join("meta.json"));
-    if !meta["stages"].as_array()?.iter().any(|s| s == stage) {
+fn compare(boot: &Boot, module: &Capture, stage: &str) -> Option<Result<u64, String>> {
+    if !module.has_stage(stage) {
         return None;
     }
-    let out = set.scratch.path().join(format!("out-{stage}-{}", module.file_name()?.to_string_lossy()));
-    let mut args = vec![String::from("link"), module.join("module.ko").display().to_string()];
-    args.extend(meta["params"].as_str()?.split_whitespace().map(String::from));
-    args.extend(set.kernel.iter().cloned());
-    for (option, value) in [
-        ("--stage", stage),
-        ("--format", "raw"),
-        ("-o", out.to_str()?),
-        ("--percpu", meta["percpu"]["addr"].as_str()?),
-    ] {
-        args.extend([option.to_owned(), value.to_owned()]);
-    }
-    let memory = set.scratch.path().join(format!("memory-{stage}-{}", module.file_name()?.to_string_lossy()));
-    std::fs::write(&memory, serde_json::to_vec(&pieces(&set.facts, &meta)).unwrap()).unwrap();
+    let out = boot.set.scratch().join(format!("out-{stage}-{}", module.name));
+    let memory = boot.set.scratch().join(format!("memory-{stage}-{}", module.name));
+    std::fs::write(&memory, boot.set.memory(module).to_string()).unwrap();
+    let mut args = vec![String::from("link"), module.file().display().to_string()];
+    args.extend(module.params().map(String::from));
+    args.extend(boot.kernel.iter().cloned());
+    args.extend(module.options());
+    args.extend(["--stage", stage, "--format", "raw", "-o", out.to_str()?].map(String::from));
     args.extend(["--memory".to_owned(), memory.display().to_string()]);
-    if let Some(caps) = meta["cpucaps"].as_str() {
-        args.extend(["--cpu-caps".to_owned(), caps.to_owned()]);
-    }
-    for dependency in set.dependencies(module) {
+    for dependency in boot.dependencies(module) {
         args.extend(["--with".to_owned(), dependency.join("module.ko").display().to_string()]);
-    }
-    for region in meta["regions"].as_array()? {
-        let place = format!("{}={}", region["name"].as_str()?, region["base"].as_str()?);
-        args.extend(["--region".to_owned(), place]);
     }
     let ran = common::kmodld(&args);
     if ran.code != 0 {
         return Some(Err(format!("exit {}: {}", ran.code, ran.stderr.trim())));
     }
-    let result = differences(&meta, module, stage, &out);
+    let result = differences(module, stage, &out);
     std::fs::remove_file(&memory).unwrap();
     std::fs::remove_dir_all(&out).unwrap();
     Some(result)
@@ -184,62 +131,18 @@ fn runtime(layout: &Value) -> Result<Vec<(u64, u64)>, String> {
     }
 }
 
-fn differences(meta: &Value, module: &Path, stage: &str, out: &Path) -> Result<u64, String> {
-    let layout = json(&out.join("layout.json"));
-    let ours = layout["sections"].as_array().unwrap();
-    for s in meta["sections"].as_array().unwrap() {
-        let found = ours.iter().find(|o| o["index"] == s["index"]);
-        let same = found.is_some_and(|o| {
-            !o["addr"].is_null() && hex(&o["addr"]) == hex(&s["addr"]) && o["size"] == s["size"]
-        });
-        if !same {
-            return Err(format!("layout: section {} is {found:?}, not {s}", s["name"]));
-        }
+fn differences(module: &Capture, stage: &str, out: &Path) -> Result<u64, String> {
+    let layout = read_json(&out.join("layout.json"));
+    let misplaced = module.misplaced(&layout);
+    if !misplaced.is_empty() {
+        return Err(misplaced.join("; "));
     }
     // At stage final the program itself says what it does not predict; that must never be code.
-    let masks = match stage {
+    let but_for = match stage {
         "final" => runtime(&layout)?,
-        _ => masks(meta, &Elf::new(common::read(&module.join("module.ko")))),
+        _ => masks(module),
     };
-    let mut bytes = 0;
-    for region in meta["regions"].as_array().unwrap() {
-        let (name, base) = (region["name"].as_str().unwrap(), hex(&region["base"]));
-        let mut want = common::read(&module.join(stage).join(format!("{name}.bin")));
-        let mut have = common::read(&out.join(format!("{name}.bin")));
-        if want.len() != have.len() {
-            return Err(format!("region {name} has {} bytes, not {}", have.len(), want.len()));
-        }
-        for (at, len) in &masks {
-            if let Some(at) = at.checked_sub(base).filter(|at| *at < want.len() as u64) {
-                let range = at as usize..(at + len) as usize;
-                want[range.clone()].fill(0);
-                have[range].fill(0);
-            }
-        }
-        if let Some(at) = (0..want.len()).find(|i| want[*i] != have[*i]) {
-            let address = base + at as u64;
-            let count = (0..want.len()).filter(|i| want[*i] != have[*i]).count();
-            return Err(format!(
-                "region {name}: {count} bytes differ, first at {address:#x}, {}: {:#04x}, not {:#04x}",
-                owner(ours, name, address),
-                have[at],
-                want[at]
-            ));
-        }
-        bytes += want.len() as u64;
-    }
-    Ok(bytes)
-}
-
-/// The section of an address and the offset in it.
-fn owner(sections: &[Value], region: &str, address: u64) -> String {
-    let before = sections
-        .iter()
-        .filter(|s| !s["addr"].is_null() && s["region"] == region && hex(&s["addr"]) <= address)
-        .max_by_key(|s| hex(&s["addr"]));
-    before.map_or(String::from("in no section"), |s| {
-        format!("{}+{:#x}", s["name"].as_str().unwrap(), address - hex(&s["addr"]))
-    })
+    module.compare(stage, out, &but_for).map_err(|lines| lines.join("; "))
 }
 
 /// All sets whose name matches, at one stage.
@@ -252,36 +155,32 @@ fn check(test: &str, stage: &str, arch: &str) {
     if common::kmodld(["link", "x", "--symtab", "x", "--stage", stage]).code == 2 {
         return common::skipped(test, &format!("the program has no stage {stage} yet"));
     }
-    let packs: Vec<PathBuf> = packs(&top).into_iter().filter(|p| set_name(p).contains(arch)).collect();
+    let mut packs = packs(&top.join("truth"));
+    packs.retain(|pack| set_name(pack).contains(arch));
     if packs.is_empty() {
         return common::skipped(test, &format!("no {arch} pack in {}", top.join("truth").display()));
     }
     let mut wrong = Vec::new();
     let mut compared = 0;
     for pack in packs {
-        let set = Set::open(&pack, &top);
-        let modules = set.modules();
-        let results = common::in_parallel(&modules, |m| compare(&set, m, stage));
+        let boot = Boot::open(&pack, &top);
+        let (name, modules) = (&boot.set.name, boot.set.modules());
+        let results = common::in_parallel(&modules, |m| compare(&boot, m, stage));
         let (mut exact, mut total, mut bytes) = (0, 0, 0);
         for (module, result) in modules.iter().zip(results) {
             match result {
                 None => continue,
                 Some(Ok(n)) => (exact, bytes) = (exact + 1, bytes + n),
                 Some(Err(why)) => {
-                    wrong.push(format!(
-                        "{}/{}: {why}",
-                        set.name,
-                        module.file_name().unwrap().to_string_lossy()
-                    ));
+                    wrong.push(format!("{name}/{}: {why}", module.name));
                 }
             }
             total += 1;
         }
-        let release = set.facts["kernel"].as_str().unwrap();
+        let release = boot.set.kernel();
         if total > 0 {
             common::tell(&format!(
-                "{} ({release}): stage {stage}: {exact}/{total} modules exact, {bytes} bytes",
-                set.name
+                "{name} ({release}): stage {stage}: {exact}/{total} modules exact, {bytes} bytes"
             ));
         }
         compared += total;
@@ -324,22 +223,22 @@ fn a_spec_gives_the_bytes_of_its_image() {
     let Some(top) = common::from_environment(test, "KMODLD_TRUTH") else { return };
     let mut wrong = Vec::new();
     let mut compared = 0;
-    for pack in packs(&top) {
-        let set = Set::open(&pack, &top);
-        let mut modules = set.modules();
+    for pack in packs(&top.join("truth")) {
+        let boot = Boot::open(&pack, &top);
+        let mut modules = boot.set.modules();
         // The largest ones have the most to patch.
-        modules.sort_by_key(|m| std::cmp::Reverse(std::fs::metadata(m.join("module.ko")).unwrap().len()));
+        modules.sort_by_key(|m| std::cmp::Reverse(std::fs::metadata(m.file()).unwrap().len()));
         modules.truncate(3);
-        let image = set.scratch.path().join("vmlinuz").display().to_string();
+        let image = boot.set.scratch().join("vmlinuz").display().to_string();
         for module in modules {
-            let documents = [&set.kernel[1], &image].map(|kernel| {
-                let mut args = vec![String::from("link"), module.join("module.ko").display().to_string()];
+            let documents = [&boot.kernel[1], &image].map(|kernel| {
+                let mut args = vec![String::from("link"), module.file().display().to_string()];
                 args.extend(["--kernel", kernel, "--json"].map(String::from));
-                args.extend(set.kernel[2..].iter().cloned());
-                for dependency in set.dependencies(&module) {
+                args.extend(boot.kernel[2..].iter().cloned());
+                for dependency in boot.dependencies(&module) {
                     args.extend(["--with".to_owned(), dependency.join("module.ko").display().to_string()]);
                 }
-                let out = set.scratch.path().join("bytes");
+                let out = boot.set.scratch().join("bytes");
                 args.extend(["--format", "raw", "-o", out.to_str().unwrap()].map(String::from));
                 let ran = common::kmodld(&args);
                 let files: Vec<Vec<u8>> = folder(&out).iter().map(|f| common::read(f)).collect();
@@ -347,7 +246,7 @@ fn a_spec_gives_the_bytes_of_its_image() {
                 (ran.code, ran.stdout, files)
             });
             if documents[0] != documents[1] {
-                wrong.push(format!("{}: {}", set.name, module.display()));
+                wrong.push(format!("{}: {}", boot.set.name, module.name));
             }
             // Where kallsyms lists modules without their data, some refuse to load after them.
             compared += usize::from(documents[0].0 == 0);

@@ -1,19 +1,12 @@
 //! What real kernels said of broken modules, and of good ones. KMODLD_TRUTH names the folder that holds
 //! `verdicts/RELEASE.tar.xz` and `kernels/RELEASE/`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use common::trees::{folder, set_name, unpack};
+use common::captures::{packs, read_json, set_name, unpack};
 use serde_json::Value;
 
 /// The module's own init refuses the machine: what a loader does is over by then.
@@ -189,10 +182,7 @@ fn spec_of(top: &Path, release: &str, scratch: &Path) -> Option<String> {
 fn kernels_said_the_same() {
     let test = "kernels_said_the_same";
     let Some(top) = common::from_environment(test, "KMODLD_TRUTH") else { return };
-    let packs: Vec<PathBuf> = folder(&top.join("verdicts"))
-        .into_iter()
-        .filter(|p| p.to_string_lossy().ends_with(".tar.xz"))
-        .collect();
+    let packs = packs(&top.join("verdicts"));
     if packs.is_empty() {
         return common::skipped(test, &format!("no verdicts/RELEASE.tar.xz in {}", top.display()));
     }
@@ -204,9 +194,8 @@ fn kernels_said_the_same() {
             common::skipped(&format!("{test} ({release})"), &format!("no kernels/{release}/vmlinuz"));
             continue;
         };
-        unpack(&pack, scratch.path(), &[]);
-        let cases = common::read(&scratch.path().join(&release).join("cases.json"));
-        let cases: Value = serde_json::from_slice(&cases).unwrap();
+        unpack(&pack, scratch.path(), |_| true);
+        let cases = read_json(&scratch.path().join(&release).join("cases.json"));
         let cases: Vec<(&String, &Value)> =
             cases.as_object().unwrap().iter().filter(|(name, _)| !OF_INIT.contains(&name.as_str())).collect();
         let results = common::in_parallel(&cases, |(_, case)| compare(scratch.path(), &release, &spec, case));

@@ -7,13 +7,7 @@
 //! For every tree of DIR that has a Module.symvers: files are read (and decompressed) before the clock starts; every
 //! measurement is one pass over all modules on one thread; measurements alternate, and their medians are compared.
 //! Nothing here can fail for being slow. docs/performance.md says what the figures mean.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
+#![allow(clippy::restriction, reason = "a benchmark fails by panicking, and its numbers are small")]
 
 #[allow(dead_code)]
 #[path = "../pipeline/inputs.rs"]
@@ -33,14 +27,15 @@ use kmodld::load::{Args, LaidOut, Opened, lay_out};
 use kmodld::{Loader, Place, Stage, Workspace};
 use reloc::{Architecture, Cpu, ModArch, apply_relocations};
 use symres::simplify::simplify_symbols;
+use testkit::trees::{Tree, trees};
 
-use inputs::{Module, Tree, must_load, trees};
+use inputs::{Module, kernel_of_tree, must_load};
 
 fn main() {
     let rounds = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(7);
     let picture = std::env::args().skip(1).find(|a| a.ends_with(".svg"));
-    for tree in trees() {
-        let Some(kernel) = tree.kernel() else { continue };
+    for tree in trees("peers") {
+        let Some(kernel) = kernel_of_tree(&tree) else { continue };
         let loader = Loader::from(kernel);
         let modules: Vec<Module> = tree.modules.iter().map(|p| Module::read(p)).collect();
         measure(&tree, &modules, &loader, rounds);

@@ -4,11 +4,16 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use elf_layout::{Findings, KernelConfig};
-use kernel::{Kernel, KernelDescriptionBuilder, KernelSymbols, Symvers};
-use kmodld::input::{read, read_decompressed};
+use kernel::KernelSymbols;
+use kernel::Symvers;
+use kernel::{Kernel, KernelDescriptionBuilder};
+use kmodld::input::read_decompressed;
 use kmodld::load::{Opened, open};
-use reloc::MACHINES;
 use symres::LoadFlags;
+use testkit::fixtures::{fixtures, ko, read, release, text};
+use testkit::trees::Tree;
+
+const FIXTURES: &str = "6.12-amd64";
 
 /// A module file in memory, uncompressed.
 pub struct Module {
@@ -38,10 +43,9 @@ pub struct Fixtures {
 impl Fixtures {
     /// The fixtures of Debian's 6.12 for x86_64, of which the kernel refuses none.
     pub fn read() -> Fixtures {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/6.12-amd64");
         let names = ["hello", "params", "patching", "relocs", "sections", "tracepoint"];
-        let modules = names.iter().map(|name| Module::read(&folder.join(format!("{name}.ko")))).collect();
-        Fixtures { kernel: kernel_of_fixtures(&folder), modules }
+        let modules = names.iter().map(|name| Module::read(&ko(FIXTURES, name))).collect();
+        Fixtures { kernel: kernel_of_fixtures(), modules }
     }
 
     pub fn module(&self, name: &str) -> &Module {
@@ -49,10 +53,9 @@ impl Fixtures {
     }
 }
 
-fn kernel_of_fixtures(folder: &Path) -> Kernel {
-    let text = |name: &str| read(&folder.join(name)).unwrap();
-    let release = String::from_utf8(text("release").to_vec()).unwrap().trim().to_owned();
-    kernel(&release, &text("config"), &text("kallsyms"), &text("Module.symvers"))
+fn kernel_of_fixtures() -> Kernel {
+    let file = |name: &str| read(&fixtures(FIXTURES).join(name));
+    kernel(&release(FIXTURES), &file("config"), &file("kallsyms"), &file("Module.symvers"))
 }
 
 /// A kernel from the texts that describe it.
@@ -64,59 +67,29 @@ pub fn kernel(release: &str, config: &[u8], kallsyms: &[u8], symvers: &[u8]) -> 
         .config("bench", facts)
         .symbols("bench", KernelSymbols::parse(kallsyms).unwrap())
         .symvers("bench", Symvers::parse(symvers).unwrap());
-    Kernel::booted(kernel.build(MACHINES).unwrap())
+    Kernel::booted(kernel.build(reloc::MACHINES).unwrap())
 }
 
-/// An unpacked distribution kernel.
-pub struct Tree {
-    pub release: String,
-    /// The module files, in order of their paths.
-    pub modules: Vec<PathBuf>,
-    /// The folder that `boot` and `lib` are in.
-    pub root: PathBuf,
-}
-
-/// The trees in the folder that KMODLD_KERNELS names, or the tree that it is.
-pub fn trees() -> Vec<Tree> {
-    let Some(top) = std::env::var_os("KMODLD_KERNELS").filter(|p| !p.is_empty()) else {
-        eprintln!("KMODLD_KERNELS is not set: large modules and whole trees are not measured");
-        return Vec::new();
+/// The kernel of a tree, if the tree has a Module.symvers and a configuration. The addresses are made up, 16 bytes apart;
+/// exports of modules count as the kernel's, so that every module can be linked by itself.
+pub fn kernel_of_tree(tree: &Tree) -> Option<Kernel> {
+    let (symvers, config) = (text(tree.symvers.as_ref()?), read(tree.config.as_ref()?));
+    let text = match (tree.release.ends_with("arm64"), tree.release.starts_with("6.1.")) {
+        (false, _) => 0xffff_ffff_8100_0000,
+        (true, true) => 0xffff_8000_0800_0000,
+        (true, false) => 0xffff_8000_8000_0000,
     };
-    let roots = std::iter::once(PathBuf::from(&top)).chain(folder(Path::new(&top)));
-    let releases =
-        roots.flat_map(|root| folder(&root.join("lib/modules")).into_iter().map(move |r| (root.clone(), r)));
-    let tree = |(root, release): (PathBuf, PathBuf)| {
-        let mut modules = Vec::new();
-        walk(&release, &mut modules);
-        Tree { release: release.file_name().unwrap().to_string_lossy().into_owned(), modules, root }
-    };
-    releases.map(tree).filter(|t| !t.modules.is_empty()).collect()
+    let symvers = owned_by_the_kernel(&symvers);
+    Some(kernel(&tree.release, &config, made_up_kallsyms(&symvers, text).as_bytes(), symvers.as_bytes()))
 }
 
-impl Tree {
-    /// Its kernel, if the tree has a Module.symvers and its architecture is known. The addresses are made up, 16 bytes
-    /// apart; exports of modules count as the kernel's, so that every module can be linked by itself.
-    pub fn kernel(&self) -> Option<Kernel> {
-        let headers = self.root.join(format!("usr/src/linux-headers-{}", self.release));
-        let symvers = std::fs::read(headers.join("Module.symvers")).ok()?;
-        let config = std::fs::read(self.root.join(format!("boot/config-{}", self.release))).ok()?;
-        let text = match (self.release.ends_with("arm64"), self.release.starts_with("6.1.")) {
-            (false, _) => 0xffff_ffff_8100_0000,
-            (true, true) => 0xffff_8000_0800_0000,
-            (true, false) => 0xffff_8000_8000_0000,
-        };
-        let symvers = owned_by_the_kernel(&String::from_utf8(symvers).unwrap());
-        Some(kernel(&self.release, &config, made_up_kallsyms(&symvers, text).as_bytes(), symvers.as_bytes()))
-    }
-
-    /// The first of its modules that has this name.
-    pub fn module(&self, name: &str) -> Option<Module> {
-        let is_it = |p: &&PathBuf| {
-            let file = p.file_name().unwrap().to_string_lossy();
-            file.split(".ko").next() == Some(name)
-        };
-        self.modules.iter().find(is_it).map(|p| Module::read(p))
-    }
+/// The first module of a tree that has this name.
+pub fn module_of_tree(tree: &Tree, name: &str) -> Option<Module> {
+    let is_it = |p: &&PathBuf| {
+        let file = p.file_name().unwrap().to_string_lossy();
+        file.split(".ko").next() == Some(name)
+    };
+    tree.modules.iter().find(is_it).map(|p| Module::read(p))
 }
 
 fn owned_by_the_kernel(symvers: &str) -> String {
@@ -163,22 +136,5 @@ pub fn large_kernel_texts(symbols: u64) -> (String, String) {
 pub fn must_load(name: &str, said: &Findings) {
     if let Some(finding) = said.iter().find(|f| f.severity.refuses() && f.code != "DUP-1") {
         panic!("{name} does not load: {} {}", finding.code, finding.explanation);
-    }
-}
-
-fn folder(path: &Path) -> Vec<PathBuf> {
-    let mut entries: Vec<PathBuf> =
-        std::fs::read_dir(path).into_iter().flatten().map(|e| e.unwrap().path()).collect();
-    entries.sort();
-    entries
-}
-
-fn walk(path: &Path, modules: &mut Vec<PathBuf>) {
-    for entry in folder(path) {
-        if entry.is_dir() && !entry.is_symlink() {
-            walk(&entry, modules);
-        } else if entry.file_name().is_some_and(|n| n.to_string_lossy().contains(".ko")) {
-            modules.push(entry);
-        }
     }
 }

@@ -3,13 +3,7 @@
 //! `cargo bench -p kmodld --bench pipeline` measures on the fixtures; with the environment variable
 //! `KMODLD_KERNELS` (a folder that `scripts/fetch-kernels.sh` filled) also on large modules and on whole trees.
 //! docs/performance.md says what the groups mean. Nothing here can fail for being slow.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
+#![allow(clippy::restriction, reason = "a benchmark fails by panicking, and its numbers are small")]
 
 mod inputs;
 mod relocations;

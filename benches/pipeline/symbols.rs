@@ -3,11 +3,13 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
-use kernel::{Kernel, KernelDescriptionBuilder, KernelSymbols, Symvers, newest};
+use kernel::KernelSymbols;
+use kernel::Symvers;
+use kernel::{Kernel, KernelDescriptionBuilder};
 use kmodld::kernel_source::{needs, of_file, spec_file};
-use reloc::MACHINES;
+use testkit::trees::trees;
 
-use crate::inputs::{large_kernel_texts, trees};
+use crate::inputs::large_kernel_texts;
 
 /// As many symbols as Debian's kernels have in kallsyms (94,266 and 163,205 on x86_64).
 const SYMBOLS: u64 = 100_000;
@@ -26,19 +28,19 @@ pub fn index(criterion: &mut Criterion) {
 
     let parts = KernelDescriptionBuilder::new()
         .release("bench", "6.12.0")
-        .config("bench", newest())
+        .config("bench", kernel::newest())
         .symbols("bench", KernelSymbols::parse(kallsyms.as_bytes()).unwrap())
         .symvers("bench", Symvers::parse(symvers.as_bytes()).unwrap());
     group.throughput(Throughput::Elements(SYMBOLS));
     group.bench_function("kernel", |b| {
         b.iter_batched(
             || parts.clone(),
-            |parts| Kernel::booted(parts.build(MACHINES).unwrap()),
+            |parts| Kernel::booted(parts.build(reloc::MACHINES).unwrap()),
             BatchSize::LargeInput,
         );
     });
 
-    let kernel = Kernel::booted(parts.build(MACHINES).unwrap());
+    let kernel = Kernel::booted(parts.build(reloc::MACHINES).unwrap());
     let names: Vec<String> =
         (0..SYMBOLS).step_by(40).map(|n| format!("subsystem_{}_do_{n}", n % 97)).collect();
     group.throughput(Throughput::Elements(names.len() as u64));
@@ -51,7 +53,7 @@ pub fn index(criterion: &mut Criterion) {
 pub fn kernel_image(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("kernel_image");
     group.sample_size(10);
-    for tree in trees() {
+    for tree in trees("kernel images") {
         let path = tree.root.join(format!("boot/vmlinuz-{}", tree.release));
         let Ok(image) = std::fs::read(&path) else { continue };
         let mut spec = Vec::new();

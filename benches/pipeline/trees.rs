@@ -9,16 +9,17 @@ use elf_layout::elf::{SHF_ALLOC, SHT_RELA};
 use kmodld::load::Args;
 use kmodld::{Loader, Place, Stage};
 use reloc::{ModArch, Records, RelaSection};
+use testkit::trees::{Tree, trees};
 
-use crate::inputs::{Module, Tree, must_load, trees};
+use crate::inputs::{Module, kernel_of_tree, module_of_tree, must_load};
 
 /// Some of the largest modules of Debian's kernels.
 const LARGE: [&str; 4] = ["amdgpu", "ext4", "i915", "nouveau"];
 
 /// Trees whose modules can be linked here, each with its loader.
 fn linkable() -> impl Iterator<Item = (Tree, Loader)> {
-    trees().into_iter().filter_map(|tree| {
-        let Some(kernel) = tree.kernel() else {
+    trees("large modules and whole trees").into_iter().filter_map(|tree| {
+        let Some(kernel) = kernel_of_tree(&tree) else {
             eprintln!("{}: no Module.symvers or no config: not measured", tree.release);
             return None;
         };
@@ -52,7 +53,7 @@ pub fn large_modules(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("large");
     group.sample_size(10);
     for (tree, loader) in linkable() {
-        for module in LARGE.iter().filter_map(|name| tree.module(name)) {
+        for module in LARGE.iter().filter_map(|name| module_of_tree(&tree, name)) {
             group.throughput(Throughput::Elements(link(&loader, &module).unwrap()));
             group.bench_function(BenchmarkId::new(&tree.release, &module.name), |b| {
                 b.iter(|| link(&loader, black_box(&module)));
@@ -66,7 +67,7 @@ pub fn sections_of_a_large_module(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("apply_section");
     group.sample_size(10).measurement_time(Duration::from_secs(1));
     for (tree, loader) in linkable() {
-        let Some(module) = LARGE.iter().find_map(|name| tree.module(name)) else { continue };
+        let Some(module) = LARGE.iter().find_map(|name| module_of_tree(&tree, name)) else { continue };
         let opened = module.open(&loader.kernel);
         let load = loader.load(&opened, &args(), &Place::Kernel, None, &mut Findings::new()).unwrap();
         let file = load.module.info.file;

@@ -5,16 +5,11 @@
 //! libFuzzer (`fuzz/libfuzzer`) and in plain `cargo test`. `docs/robustness.md` tells what that shows.
 #![forbid(unsafe_code)]
 #![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
+    clippy::restriction,
     reason = "a target fails by panicking, and the numbers here are those of small files"
 )]
 
 pub mod bodies;
-pub mod elf;
 pub mod invariants;
 pub mod mutate;
 pub mod run;

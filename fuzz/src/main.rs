@@ -3,14 +3,7 @@
 //! Each worker is a process of its own: what kills it (no memory, no stack) is told from its last number, and an
 //! input that never ends is told by a watch. Input number N of a seed is always the same one.
 #![forbid(unsafe_code)]
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a tool for development"
-)]
+#![allow(clippy::restriction, reason = "a tool for development")]
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

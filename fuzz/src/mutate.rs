@@ -2,8 +2,9 @@
 //! The same generator gives the same mutants.
 
 use fastrand::Rng;
+use testkit::elf::damaged::{EHDR, SHDR, Section, number, put, sections};
+use testkit::elf::{NOBITS, RELA, SYMTAB};
 
-use crate::elf::{EHDR, NOBITS, RELA, SHDR, SYMTAB, Section, number, put, sections};
 use crate::words::MODINFO;
 
 /// No mutant is larger.
@@ -276,7 +277,7 @@ fn table(random: &mut Rng, file: &mut [u8], sections: &[Section]) {
 /// A section's bytes become those of the other module's section of that name.
 fn graft(random: &mut Rng, file: &mut [u8], sections: &[Section], other: &[u8]) {
     let section = of(random, sections);
-    let donors = crate::elf::sections(other);
+    let donors = testkit::elf::damaged::sections(other);
     let Some(donor) = donors.iter().find(|d| d.name == section.name) else { return };
     let len = donor.bytes.len().min(section.bytes.len());
     let range = section.bytes.start..section.bytes.start + len;

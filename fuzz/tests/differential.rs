@@ -1,14 +1,7 @@
 //! The ELF checks against a second reading of their specification: slow, with plain loops and numbers that cannot
 //! wrap, written from `docs/spec/01-elf-validity.md` alone. On mutants of real modules both must refuse the same
 //! files with the same errno by the same rule; and what is accepted must read as goblin and object read it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 use elf_layout::elf::{Rela, SymFields};
 use elf_layout::{KernelConfig, KernelVersion, ModuleFile};

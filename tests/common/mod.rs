@@ -1,17 +1,10 @@
-//! What the tests of the whole share: fixtures, running the program, skipping by name.
-#![allow(
-    dead_code,
-    unused_imports,
-    clippy::needless_update,
-    reason = "every test program uses its own part of this; a kernel may get more to describe it"
-)]
+//! What the tests of the whole share: running the program, loading through the library. What needs neither is in
+//! `crates/testkit`.
+#![allow(dead_code, unused_imports, reason = "every test program uses its own part of this")]
 
-pub mod elf;
 pub mod library;
 pub mod model;
-pub mod trees;
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use elf_layout::KernelConfig;
@@ -20,56 +13,11 @@ use kmodld::kernel_source::KernelSource;
 use kmodld::load::vermagic_release;
 use serde_json::Value;
 
-pub use elf::Elf;
-
-/// The folders of fixtures.
-pub const KERNELS: [&str; 4] = ["6.1-amd64", "6.12-amd64", "6.1-arm64", "6.12-arm64"];
-/// Those of x86_64.
-pub const AMD64: [&str; 2] = ["6.1-amd64", "6.12-amd64"];
-
-/// What each fixture needs loaded before it.
-pub fn dependencies(module: &str) -> &'static [&'static str] {
-    match module {
-        "importer" | "gpl_importer" | "proprietary" | "proprietary_gpl" => &["exporter"],
-        "ns_importer" | "ns_forgot" => &["ns_exporter"],
-        _ => &[],
-    }
-}
-
-/// A file or folder of the fixtures.
-pub fn fixtures(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(path)
-}
-
-/// A fixture module.
-pub fn ko(kernel: &str, module: &str) -> PathBuf {
-    fixtures(kernel).join(format!("{module}.ko"))
-}
-
-/// A file's bytes.
-pub fn read(path: &Path) -> Vec<u8> {
-    std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
-
-/// A file's text.
-pub fn text(path: &Path) -> String {
-    String::from_utf8(read(path)).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
-
-/// The release of a fixture kernel.
-pub fn release(kernel: &str) -> String {
-    text(&fixtures(kernel).join("release")).trim().to_owned()
-}
-
-/// Names of all fixtures of a kernel, in order.
-pub fn modules(kernel: &str) -> Vec<String> {
-    let names =
-        std::fs::read_dir(fixtures(kernel)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-    let mut modules: Vec<String> = names.filter_map(|n| n.strip_suffix(".ko").map(String::from)).collect();
-    modules.sort();
-    assert!(modules.len() >= 19, "{kernel}: fixtures are missing");
-    modules
-}
+pub use testkit::captures::{self, hex};
+pub use testkit::elf::{self, Elf};
+pub use testkit::fixtures::*;
+pub use testkit::report::*;
+pub use testkit::trees;
 
 /// Does the loader know the architecture of these fixtures yet? If not, this says so.
 pub fn architecture_is_known(test: &str, kernel: &str) -> bool {
@@ -79,32 +27,6 @@ pub fn architecture_is_known(test: &str, kernel: &str) -> bool {
         skipped(&format!("{test} ({kernel})"), "the architecture is unknown to the loader");
     }
     known
-}
-
-/// Reports a test, or a part of one, that needs something that is not here.
-pub fn skipped(name: &str, reason: &str) {
-    use std::io::Write;
-    // Past the capture of the test harness, so that it is seen in every run.
-    let _ = writeln!(std::io::stderr(), "skipped: {name}: {reason}");
-}
-
-/// Is this program there? If not, this says which test goes without.
-pub fn has_tool(test: &str, tool: &str) -> bool {
-    let mut command = Command::new(tool);
-    let run = command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if run.is_err() {
-        skipped(test, &format!("there is no {tool} in PATH"));
-    }
-    run.is_ok()
-}
-
-/// A path from the environment; without it this says which test goes without.
-pub fn from_environment(test: &str, variable: &str) -> Option<PathBuf> {
-    let path = std::env::var_os(variable).filter(|p| !p.is_empty()).map(PathBuf::from);
-    if path.is_none() {
-        skipped(test, &format!("{variable} is not set"));
-    }
-    path
 }
 
 /// How a run of the program ended.
@@ -187,45 +109,4 @@ pub fn kernel(folder: &str) -> Kernel {
 /// The configuration of a fixture kernel.
 pub fn config(folder: &str) -> KernelConfig {
     kernel(folder).config.clone()
-}
-
-/// A hex number of a JSON document.
-#[track_caller]
-pub fn hex(value: &Value) -> u64 {
-    let text = value.as_str().unwrap_or_else(|| panic!("not a hex string: {value}"));
-    u64::from_str_radix(text.strip_prefix("0x").expect("0x"), 16).unwrap_or_else(|e| panic!("{text}: {e}"))
-}
-
-/// Does something for every item, on as many threads as there are processors.
-pub fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let done = std::sync::Mutex::new(Vec::new());
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let i = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    let Some(item) = items.get(i) else { break };
-                    let result = work(item);
-                    done.lock().unwrap().push((i, result));
-                }
-            });
-        }
-    });
-    let mut done = done.into_inner().unwrap();
-    done.sort_by_key(|(i, _)| *i);
-    done.into_iter().map(|(_, result)| result).collect()
-}
-
-/// Prints a line about a long test past the capture of the test harness.
-pub fn tell(line: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// The first few of many complaints.
-pub fn first_of(complaints: &[String]) -> String {
-    let shown = complaints.iter().take(10).cloned().collect::<Vec<_>>().join("\n  ");
-    format!("{} complaints:\n  {shown}", complaints.len())
 }

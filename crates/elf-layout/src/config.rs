@@ -243,6 +243,7 @@ fn version_comment(line: &[u8]) -> Option<KernelVersion> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::format;
 
     use crate::machine::tests::KNOWN;
 
@@ -267,13 +268,65 @@ mod tests {
         let mut config = KernelConfig::new(KernelVersion::new(5, 4, 0));
         config.apply(
             b"#\n# Automatically generated file; DO NOT EDIT.\n# Linux/arm64 6.1.176 Kernel Configuration\n#\n\
-              CONFIG_KALLSYMS=y\n# CONFIG_KALLSYMS_ALL is not set\nCONFIG_SMP=y\nCONFIG_ARM64_16K_PAGES=y\n",
+              CONFIG_KALLSYMS=y\n# CONFIG_KALLSYMS_ALL is not set\nCONFIG_SMP=y\nCONFIG_PAGE_SIZE_16KB=y\n",
             KNOWN,
         );
         assert_eq!(config.version(), KernelVersion::new(6, 1, 176));
         assert_eq!(config.kallsyms_all, Some(false));
         assert!(config.kallsyms && config.smp && !config.modversions);
         assert_eq!(config.page_size, 0x4000);
+    }
+
+    /// Every option alone, with the rule that asks for it.
+    #[test]
+    fn options_are_read_one_by_one() {
+        type Get = fn(&KernelConfig) -> bool;
+        let options: [(&str, &str, Get); 21] = [
+            ("LAYOUT-36", "KALLSYMS", |c| c.kallsyms),
+            ("LAYOUT-31", "KALLSYMS_ALL", |c| c.kallsyms_all == Some(true)),
+            ("LAYOUT-10", "MODULE_UNLOAD", |c| c.module_unload),
+            ("LIFE-36", "MODULE_FORCE_UNLOAD", |c| c.module_force_unload),
+            ("LIFE-39", "MODULE_UNLOAD_TAINT_TRACKING", |c| c.module_unload_taint_tracking),
+            ("LAYOUT-4", "STRICT_MODULE_RWX", |c| c.strict_module_rwx),
+            ("LAYOUT-62", "SMP", |c| c.smp),
+            ("VER-1", "MODVERSIONS", |c| c.modversions),
+            ("VER-40", "MODULE_FORCE_LOAD", |c| c.module_force_load),
+            ("NS-2", "MODULE_ALLOW_MISSING_NAMESPACE_IMPORTS", |c| c.allow_missing_namespace_imports),
+            ("SIG-13", "MODULE_SIG", |c| c.module_sig),
+            ("SIG-11", "MODULE_SIG_FORCE", |c| c.module_sig_force),
+            ("PLT-4", "RANDOMIZE_BASE", |c| c.randomize_base),
+            ("FIN-30", "DYNAMIC_FTRACE", |c| c.dynamic_ftrace),
+            ("FIN-43", "DYNAMIC_FTRACE_WITH_REGS", |c| c.dynamic_ftrace_with_regs),
+            ("FIN-43", "DYNAMIC_FTRACE_WITH_ARGS", |c| c.dynamic_ftrace_with_args),
+            ("FIN-44", "DYNAMIC_FTRACE_WITH_CALL_OPS", |c| c.dynamic_ftrace_with_call_ops),
+            ("BTF-1", "DEBUG_INFO_BTF_MODULES", |c| c.btf_modules),
+            ("BTF-3", "MODULE_ALLOW_BTF_MISMATCH", |c| c.allow_btf_mismatch),
+            ("LAYOUT-40", "ARM64_64K_PAGES", |c| c.page_size == 0x1_0000),
+            ("LAYOUT-40", "PAGE_SIZE_16KB", |c| c.page_size == 0x4000),
+        ];
+        for (_, option, _) in options {
+            let mut config = KernelConfig::new(KernelVersion::new(6, 12, 0));
+            config.apply(format!("CONFIG_{option}=y\n").as_bytes(), KNOWN);
+            for (rule, other, get) in options {
+                assert_eq!(get(&config), other == option, "{rule}: CONFIG_{option}=y alone: CONFIG_{other}");
+            }
+        }
+    }
+
+    #[test]
+    fn ver_20_what_vermagic_tells() {
+        for word in ["SMP", "mod_unload", "modversions"] {
+            let mut config = KernelConfig::new(KernelVersion::new(6, 12, 0));
+            config.apply_vermagic(format!("6.12.0 preempt {word} aarch64 ").as_bytes());
+            let told = [
+                ("SMP", config.smp),
+                ("mod_unload", config.module_unload),
+                ("modversions", config.modversions),
+            ];
+            for (of, set) in told {
+                assert_eq!(set, of == word, "VER-20: {word} alone: {of}");
+            }
+        }
     }
 
     #[test]

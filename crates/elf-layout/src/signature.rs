@@ -1,4 +1,4 @@
-//! The signature that is appended to a module: cutting it off (SIG-1 to SIG-7)
+//! The signature that is appended to a module: cutting it off (SIG-2 to SIG-7)
 //! and the facts of its tail. Verification needs keys and is not done here.
 
 use crate::bytes::slice;
@@ -97,6 +97,8 @@ mod tests {
         ];
         for (what, file, code, left) in cases {
             let (tail, finding) = module_sig_check(&file);
+            let refuses = finding.as_ref().is_some_and(|f| f.severity.refuses());
+            assert_eq!(refuses, code.is_some_and(|c| c != "SIG-5"), "SIG-10: {what}: ENOPKG alone is soft");
             assert_eq!(finding.map(|f| f.code), code, "{what}");
             assert_eq!(tail.module.len(), left, "{what}: bytes that the ELF checks see");
         }

@@ -1,15 +1,9 @@
 //! Images of kernels, as far as only the public interface shows them (spec 09).
 #![cfg(feature = "bzip2-lz4-lzo")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 use kernel_image::{Compression, Container, ExportSource, Format, ImageArch, KallsymsLayout, KernelImage};
+use testkit::elf::{self, EM_X86_64, Flat};
 
 const LIMIT: usize = 1 << 24;
 const ARM64_BASE: u64 = 0xffff_8000_8000_0000;
@@ -26,48 +20,13 @@ fn open(file: &[u8]) -> KernelImage<'_> {
     KernelImage::open(file, LIMIT, &known()).unwrap()
 }
 
-/// An image under construction, its first byte at `base`.
-struct Out {
-    bytes: Vec<u8>,
-    base: u64,
-}
-
-impl Out {
-    fn new(base: u64) -> Self {
-        Out { bytes: vec![0; 0x1000], base }
+/// arm64's flat Image, with words of pointers that nothing has relocated.
+fn arm64() -> Flat {
+    let mut out = Flat::arm64(ARM64_BASE);
+    for n in 0..100u64 {
+        out.put(&(ARM64_BASE + 8 * n).to_le_bytes());
     }
-
-    /// arm64's flat Image of 4 KiB pages, with words of pointers that nothing has relocated.
-    fn arm64() -> Self {
-        let mut out = Out::new(ARM64_BASE);
-        out.bytes[0x38..0x3c].copy_from_slice(b"ARMd");
-        out.bytes[0x18] = 1 << 1;
-        for n in 0..100 {
-            out.bytes.extend((ARM64_BASE + 8 * n).to_le_bytes());
-        }
-        out
-    }
-
-    fn here(&self) -> u64 {
-        self.base + self.bytes.len() as u64
-    }
-
-    fn align(&mut self, to: usize) -> u64 {
-        self.bytes.resize(self.bytes.len().next_multiple_of(to), 0);
-        self.here()
-    }
-
-    fn u32(&mut self, value: u32) {
-        self.bytes.extend(value.to_le_bytes());
-    }
-
-    fn prel32(&mut self, to: u64) {
-        self.u32(to.wrapping_sub(self.here()) as u32);
-    }
-
-    fn set(&mut self, at: usize, bytes: &[u8]) {
-        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
-    }
+    out
 }
 
 /// Name, address, CRC, GPL-only.
@@ -75,7 +34,7 @@ type Export = (String, u64, Option<u32>, bool);
 
 /// Puts export tables down: 150 plain symbols, 50 GPL-only ones, CRCs if wanted, names. Gives them and
 /// the addresses where each table begins and the last one ends.
-fn put_exports(out: &mut Out, crcs: bool) -> (Vec<Export>, Vec<u64>) {
+fn put_exports(out: &mut Flat, crcs: bool) -> (Vec<Export>, Vec<u64>) {
     let base = out.base;
     let mut exports: Vec<Export> = (0..200u32)
         .map(|n| {
@@ -90,7 +49,7 @@ fn put_exports(out: &mut Out, crcs: bool) -> (Vec<Export>, Vec<u64>) {
     exports.push((String::from("module_layout"), base + 0x808, crcs.then_some(7), false));
     exports.sort_by_key(|e| e.3);
     let plain = exports.iter().filter(|e| !e.3).count() as u64;
-    let (count, start) = (exports.len() as u64, out.align(8));
+    let (count, start) = (exports.len() as u64, out.base + out.align(8) as u64);
     let crcs_at = start + 12 * count;
     let end = crcs_at + if crcs { 4 * count } else { 0 };
     let mut name_at = end;
@@ -120,7 +79,7 @@ fn same_exports(image: &KernelImage<'_>, source: ExportSource, want: &[Export], 
 fn img_21_and_30_records_of_a_flat_image() {
     for crcs in [true, false] {
         let what = format!("IMG-21, IMG-30: arm64 Image, with CRCs: {crcs}");
-        let mut out = Out::arm64();
+        let mut out = arm64();
         let (want, _) = put_exports(&mut out, crcs);
         let image = open(&out.bytes);
         assert_eq!((image.format(), image.relocated_pointers()), (Format::Flat, 0), "{what}");
@@ -139,48 +98,16 @@ fn img_21_and_30_records_of_a_flat_image() {
 
 /// A vmlinux without symbols, with section headers if wanted, and with something behind them.
 fn vmlinux(crcs: bool, sections: bool) -> (Vec<u8>, Vec<Export>) {
-    let mut out = Out::new(X86_BASE);
+    let mut out = Flat::new(X86_BASE);
     let (want, at) = put_exports(&mut out, crcs);
-    let size = out.bytes.len() as u64;
-    out.set(0, b"\x7fELF\x02\x01\x01");
-    for (at, bytes) in [
-        (0x10, &2u16.to_le_bytes()[..]),
-        (0x12, &62u16.to_le_bytes()),
-        (0x20, &64u64.to_le_bytes()),
-        (0x36, &56u16.to_le_bytes()),
-        (0x38, &1u16.to_le_bytes()),
-        (0x3a, &64u16.to_le_bytes()),
-        (64, &1u32.to_le_bytes()),
-        (64 + 16, &X86_BASE.to_le_bytes()),
-        (64 + 32, &size.to_le_bytes()),
-    ] {
-        out.set(at, bytes);
-    }
-    if sections {
-        let names = [&b"__ksymtab"[..], b"__ksymtab_gpl", b"__kcrctab", b"__kcrctab_gpl"];
-        let count = if crcs { 4 } else { 2 };
-        let names_at = out.bytes.len() as u64;
-        let mut headers = vec![0u8; 64];
-        let mut header = |name: u64, kind: u32, flags: u64, address: u64, offset: u64, size: u64| {
-            headers.extend((name as u32).to_le_bytes());
-            headers.extend(kind.to_le_bytes());
-            [flags, address, offset, size, 0, 4, 0].iter().for_each(|w| headers.extend(w.to_le_bytes()));
-        };
-        for (n, name) in names.iter().enumerate().take(count) {
-            let (start, end) = (at[n], at[n + 1]);
-            header(out.bytes.len() as u64 - names_at, 1, 2, start, start - X86_BASE, end - start);
-            out.bytes.extend(name.iter().chain(&[0]));
-        }
-        header(0, 3, 0, 0, names_at, out.bytes.len() as u64 - names_at);
-        let shoff = out.align(8) - X86_BASE;
-        out.bytes.extend(headers);
-        out.set(0x28, &shoff.to_le_bytes());
-        out.set(0x3c, &(count as u16 + 2).to_le_bytes());
-        out.set(0x3e, &(count as u16 + 1).to_le_bytes());
-    }
+    let names = ["__ksymtab", "__ksymtab_gpl", "__kcrctab", "__kcrctab_gpl"];
+    let table = |(name, at): (&'static str, &[u64])| (name, at[0], at[1] - at[0]);
+    let count = if crcs { 4 } else { 2 };
+    let tables: Vec<_> = names.into_iter().zip(at.windows(2)).take(count).map(table).collect();
+    let mut file = elf::vmlinux(EM_X86_64, &out, sections.then_some(&tables[..]));
     // The list of what KASLR relocates.
-    out.bytes.extend((0..64u32).flat_map(|n| (0x8100_0000 + 4 * n).to_le_bytes()));
-    (out.bytes, want)
+    file.extend((0..64u32).flat_map(|n| (0x8100_0000 + 4 * n).to_le_bytes()));
+    (file, want)
 }
 
 /// A bzImage around it.
@@ -218,7 +145,7 @@ fn img_3_a_vmlinux_without_symbols_in_a_bzimage() {
 }
 
 /// Puts the kallsyms of 7.0 down: every symbol is a code for its letter and one for each character.
-fn put_kallsyms(out: &mut Out, symbols: &[(u64, u8, String)]) {
+fn put_kallsyms(out: &mut Flat, symbols: &[(u64, u8, String)]) {
     let token = |code: u8| match code {
         0x21..=0x7e => vec![code],
         _ => b"unused".to_vec(),
@@ -254,7 +181,7 @@ fn ksym_14_offsets_from_their_own_places() {
     symbols[0].2 = String::from("_text");
     // Behind the tables, where offsets are positive.
     symbols.extend((0..10).map(|n| (ARM64_BASE + 0x400_0000 + n, b'B', format!("far_{n}"))));
-    let mut out = Out::arm64();
+    let mut out = arm64();
     put_kallsyms(&mut out, &symbols);
     let image = open(&out.bytes);
     let kallsyms = image.kallsyms().unwrap();
@@ -266,7 +193,7 @@ fn ksym_14_offsets_from_their_own_places() {
 
     // Out of order they are no kallsyms, whatever the offsets themselves look like.
     symbols.swap(100, 300);
-    let mut out = Out::arm64();
+    let mut out = arm64();
     put_kallsyms(&mut out, &symbols);
     let image = open(&out.bytes);
     assert!(image.kallsyms().is_err(), "KSYM-14: arm64 Image: addresses must ascend");

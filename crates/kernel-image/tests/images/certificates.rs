@@ -1,6 +1,8 @@
 //! Built-in certificates, by symbol and by scan.
 
-use super::{Out, Plan, Symbol, build};
+use testkit::elf::Flat;
+
+use super::{Plan, Symbol, build};
 use kernel_image::{CertificateSource, KallsymsLayout};
 
 /// As much of a version 3 certificate as tells it from other bytes.
@@ -11,7 +13,7 @@ fn certificate(fill: u8) -> Vec<u8> {
 }
 
 /// Puts the list and its size, and gives their symbols.
-pub(super) fn list(out: &mut Out) -> [Symbol; 2] {
+pub(super) fn list(out: &mut Flat) -> [Symbol; 2] {
     out.align(8);
     let start = out.here();
     let certificates = [certificate(1), certificate(2)].concat();

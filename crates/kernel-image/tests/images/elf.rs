@@ -1,5 +1,7 @@
 //! A vmlinux: for arm64, and with `.symtab` for want of kallsyms.
 
+use testkit::elf::{ALLOC, Builder, EM_X86_64, ET_EXEC, EXEC, Elf, Sh, WRITE};
+
 use super::{ARM64_BASE, Plan, X86_BASE, build, open};
 use kernel_image::{Error, ExportSource, Format, KallsymsLayout};
 
@@ -20,49 +22,17 @@ fn img_7_vmlinux_of_arm64() {
     }
 }
 
-/// An ELF with one section of each kind, and the symbols `(name, info, section, value)`.
+/// An ELF with one section of each kind, 1 to 4, and these symbols: name, info, section, value.
 fn with_symtab(symbols: &[(&str, u8, u16, u64)]) -> Vec<u8> {
-    let mut strings = vec![0u8];
-    let mut symtab = vec![0u8; 24];
+    let mut builder = Builder::new(ET_EXEC, EM_X86_64);
+    builder.section(".text", ALLOC | EXEC, 16).zeros(0x100).at(X86_BASE);
+    builder.section(".rodata", ALLOC, 16).zeros(0x100).at(X86_BASE + 0x100);
+    builder.section(".data", ALLOC | WRITE, 16).zeros(0x100).at(X86_BASE + 0x200);
+    builder.section(".bss", ALLOC | WRITE, 16).nobits(0x10_0000).at(X86_BASE + 0x300);
     for (name, info, section, value) in symbols {
-        symtab.extend_from_slice(&(strings.len() as u32).to_le_bytes());
-        symtab.extend_from_slice(&[*info, 0]);
-        symtab.extend_from_slice(&section.to_le_bytes());
-        symtab.extend_from_slice(&value.to_le_bytes());
-        symtab.extend_from_slice(&[0; 8]);
-        strings.extend_from_slice(name.as_bytes());
-        strings.push(0);
+        builder.symbol(name, info >> 4, info & 15, *section, *value);
     }
-    // type, flags, address, offset, size, link; section 1 is .text, then .rodata, .data, .bss, .symtab, .strtab
-    let strings_at = (0x1000 + symtab.len()) as u64;
-    let sections = [
-        (0, 0, 0, 0, 0, 0),
-        (1, 6, X86_BASE, 0x800, 0x100, 0),
-        (1, 2, X86_BASE + 0x100, 0x900, 0x100, 0),
-        (1, 3, X86_BASE + 0x200, 0xa00, 0x100, 0),
-        (8, 3, X86_BASE + 0x300, 0xb00, 0x10_0000, 0),
-        (2, 0, 0, 0x1000, symtab.len() as u64, 6),
-        (3, 0, 0, strings_at, strings.len() as u64, 0),
-    ];
-    let mut file = vec![0u8; 0x1000];
-    file[..6].copy_from_slice(b"\x7fELF\x02\x01");
-    file[0x10] = 2;
-    file[0x12] = 62;
-    file[0x28..0x30].copy_from_slice(&0x100u64.to_le_bytes());
-    file[0x3a] = 64;
-    file[0x3c] = sections.len() as u8;
-    file[0x3e] = 6;
-    for (i, (kind, flags, address, offset, size, link)) in sections.into_iter().enumerate() {
-        let header = &mut file[0x100 + 64 * i..][..64];
-        header[4..8].copy_from_slice(&(kind as u32).to_le_bytes());
-        for (at, word) in [(8, flags), (16, address), (24, offset), (32, size)] {
-            header[at..at + 8].copy_from_slice(&u64::to_le_bytes(word));
-        }
-        header[40..44].copy_from_slice(&(link as u32).to_le_bytes());
-    }
-    file.extend_from_slice(&symtab);
-    file.extend_from_slice(&strings);
-    file
+    builder.build()
 }
 
 #[test]
@@ -103,9 +73,10 @@ fn img_7_symtab_for_want_of_kallsyms() {
     assert!(image.read(X86_BASE + 0x2fc, 4).is_some(), "sections stand in for segments");
     assert_eq!(image.read(X86_BASE + 0x300, 4), None, ".bss is not in the file");
 
-    let mut stripped = bytes.clone();
-    stripped[0x100 + 64 * 5 + 4] = 0;
-    let image = open(&stripped, 0).unwrap();
+    let mut stripped = Elf::new(bytes.clone());
+    let symtab = stripped.section(".symtab");
+    stripped.set(symtab, Sh::Type, 0);
+    let image = open(&stripped.bytes, 0).unwrap();
     assert!(matches!(image.kallsyms(), Err(Error::NoKallsyms(_))), "no tables and no .symtab");
-    assert!(matches!(open(&bytes[..0x1000], 0), Err(Error::Elf(_))), "not even sections");
+    assert!(matches!(open(&bytes[..stripped.shoff()], 0), Err(Error::Elf(_))), "not even sections");
 }

@@ -11,8 +11,9 @@ fn check(plan: &Plan, source: ExportSource) {
     assert_eq!((exports.len(), exports.is_empty()), (built.exports.len(), false));
     for (got, (name, address, crc, gpl_only, namespace)) in exports.iter().zip(&built.exports) {
         let crc = (plan.exports != Tables::NoCrcs).then_some(*crc);
-        assert_eq!(got.name, name.as_bytes(), "IMG-24");
-        assert_eq!((got.address, got.crc, got.gpl_only), (*address, crc, *gpl_only));
+        assert_eq!(got.name, name.as_bytes(), "IMG-24; SYM-30, SYM-33: table by table, each by name");
+        let record = (got.address, got.crc, got.gpl_only);
+        assert_eq!(record, (*address, crc, *gpl_only), "SYM-35, SYM-36: records; SYM-39: whose flags tell");
         assert_eq!(got.namespace.unwrap_or(b""), namespace.as_bytes(), "IMG-25");
     }
 }
@@ -42,7 +43,7 @@ fn img_23_by_scan() {
     for exports in ALL {
         for arm64 in [false, true] {
             let plan = Plan { exports, ..Plan::new(arm64, KallsymsLayout::Old) };
-            check(&plan, ExportSource::Scan); // with Flags, IMG-31
+            check(&plan, ExportSource::Scan); // KSYM-10: no labels; with Flags, IMG-31
         }
     }
 }

@@ -19,6 +19,7 @@ mod kallsyms;
 mod machines;
 
 use kernel_image::{Error, ImageArch, KallsymsLayout, KernelImage};
+use testkit::elf::{EM_AARCH64, EM_X86_64, Flat, vmlinux};
 
 /// Where the synthetic kernels are linked.
 pub(crate) const X86_BASE: u64 = 0xffff_ffff_8100_0000;
@@ -99,58 +100,12 @@ pub(crate) fn open(file: &[u8], limit: usize) -> Result<KernelImage<'_>, Error> 
     KernelImage::open(file, limit, &known())
 }
 
-/// The image under construction: flat, its first byte at `base`.
-struct Out {
-    bytes: Vec<u8>,
-    base: u64,
-    rela: Option<Vec<(u64, u64)>>,
-}
-
-impl Out {
-    fn here(&self) -> u64 {
-        self.base + self.bytes.len() as u64
-    }
-
-    fn align(&mut self, to: usize) -> usize {
-        while !self.bytes.len().is_multiple_of(to) {
-            self.bytes.push(0);
-        }
-        self.bytes.len()
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> usize {
-        self.bytes.extend_from_slice(bytes);
-        self.bytes.len() - bytes.len()
-    }
-
-    fn u32(&mut self, value: u32) {
-        self.put(&value.to_le_bytes());
-    }
-
-    fn prel32(&mut self, to: u64) {
-        self.u32(to.wrapping_sub(self.here()) as u32);
-    }
-
-    fn pointer(&mut self, to: u64) {
-        self.align(8);
-        let here = self.here();
-        if let Some(rela) = &mut self.rela {
-            rela.push((here, to));
-        }
-        let in_place = if self.rela.is_some() { 0 } else { to };
-        self.put(&in_place.to_le_bytes());
-    }
-}
-
 pub(crate) const RELEASE: &str = "6.1.2-made-up";
 
 pub(crate) fn build(plan: &Plan) -> Built {
     let base = if plan.arm64 { ARM64_BASE } else { X86_BASE };
-    let mut out = Out { bytes: vec![0; 4096], base, rela: (plan.arm64 && plan.rela).then(Vec::new) };
-    if plan.arm64 {
-        out.bytes[0x38..0x3c].copy_from_slice(b"ARMd");
-        out.bytes[0x18] = 1 << 1; // 4 KiB pages
-    }
+    let mut out = if plan.arm64 { Flat::arm64(base) } else { Flat::new(base) };
+    out.rela = (plan.arm64 && plan.rela).then(Vec::new);
     let arch = if plan.arm64 { "aarch64" } else { "" };
     out.put(format!("Linux version %s\0Linux version {RELEASE} (me@here) (cc) #1 SMP\n\0").as_bytes());
     out.put(format!("{RELEASE}\0{RELEASE} SMP preempt mod_unload modversions {arch}\0").as_bytes());
@@ -169,18 +124,10 @@ pub(crate) fn build(plan: &Plan) -> Built {
     out.put(b"IKCFG_ST");
     out.put(&containers::gzip(b"CONFIG_MODULES=y\n"));
     out.put(b"IKCFG_ED");
-    if let Some(rela) = out.rela.take() {
-        out.align(8);
-        for (at, addend) in rela {
-            for word in [at, 0x403, addend] {
-                out.put(&word.to_le_bytes());
-            }
-        }
-        out.put(&[0; 64]);
-    }
+    out.put_rela();
     let bytes = match plan.elf {
         false => out.bytes,
-        true => elf(&out, plan, &export_labels, (btf, blob.len())),
+        true => vmlinux_of(&out, plan, &export_labels, (btf, blob.len())),
     };
     Built { bytes, symbols, exports }
 }
@@ -241,7 +188,7 @@ fn compress(kind: u8, name: &str) -> Vec<u8> {
 }
 
 /// What `scripts/kallsyms.c` writes.
-fn put_kallsyms(out: &mut Out, plan: &Plan, symbols: &[Symbol]) {
+fn put_kallsyms(out: &mut Flat, plan: &Plan, symbols: &[Symbol]) {
     use KallsymsLayout::{Old, OldAbsolute, PlaceRelative};
     let align = if plan.layout == PlaceRelative { 4 } else { 8 };
     // Something that looks like the digits, but is not: real images have such.
@@ -286,7 +233,7 @@ fn put_kallsyms(out: &mut Out, plan: &Plan, symbols: &[Symbol]) {
     out.align(8);
 }
 
-fn put_addresses(out: &mut Out, plan: &Plan, symbols: &[Symbol]) {
+fn put_addresses(out: &mut Flat, plan: &Plan, symbols: &[Symbol]) {
     let base = out.base;
     for (address, ..) in symbols {
         match plan.layout {
@@ -304,7 +251,7 @@ fn put_addresses(out: &mut Out, plan: &Plan, symbols: &[Symbol]) {
     }
 }
 
-fn put_seqs(out: &mut Out, plan: &Plan, symbols: &[Symbol]) {
+fn put_seqs(out: &mut Flat, plan: &Plan, symbols: &[Symbol]) {
     if plan.seqs {
         let mut order: Vec<u32> = (0..symbols.len() as u32).collect();
         order.sort_by_key(|i| &symbols[*i as usize].2);
@@ -318,7 +265,7 @@ fn put_seqs(out: &mut Out, plan: &Plan, symbols: &[Symbol]) {
 /// tail-merged name (IMG-24). Gives the exports and the linker's labels.
 #[expect(clippy::type_complexity)]
 fn put_exports(
-    out: &mut Out,
+    out: &mut Flat,
     plan: &Plan,
 ) -> (Vec<(String, u64, u32, bool, &'static str)>, Vec<(&'static str, u64)>) {
     let base = out.base;
@@ -419,25 +366,7 @@ fn put_exports(
 }
 
 /// Wraps the flat image as an ELF: one segment, and sections if asked for.
-fn elf(out: &Out, plan: &Plan, labels: &[(&str, u64)], btf: (usize, usize)) -> Vec<u8> {
-    const FILE_AT: usize = 0x1000;
-    let mut file = vec![0; FILE_AT];
-    file[..6].copy_from_slice(b"\x7fELF\x02\x01");
-    let mut set = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
-    set(0x10, &2u16.to_le_bytes());
-    set(0x12, &(if plan.arm64 { 183u16 } else { 62 }).to_le_bytes());
-    set(0x20, &64u64.to_le_bytes());
-    set(0x36, &56u16.to_le_bytes());
-    set(0x38, &1u16.to_le_bytes());
-    set(0x3a, &64u16.to_le_bytes());
-    set(64, &1u32.to_le_bytes());
-    set(64 + 8, &(FILE_AT as u64).to_le_bytes());
-    set(64 + 16, &out.base.to_le_bytes());
-    set(64 + 32, &(out.bytes.len() as u64).to_le_bytes());
-    file.extend_from_slice(&out.bytes);
-    if !plan.sections {
-        return file;
-    }
+fn vmlinux_of(out: &Flat, plan: &Plan, labels: &[(&str, u64)], btf: (usize, usize)) -> Vec<u8> {
     let label = |name: &str| labels.iter().find(|l| l.0 == name).map(|l| l.1);
     let mut sections = vec![(".BTF", out.base + btf.0 as u64, btf.1 as u64)];
     for name in ["__ksymtab", "__ksymtab_gpl", "__kcrctab", "__kcrctab_gpl", "__kflagstab"] {
@@ -447,30 +376,6 @@ fn elf(out: &Out, plan: &Plan, labels: &[(&str, u64)], btf: (usize, usize)) -> V
             sections.push((name, start, stop - start));
         }
     }
-    let names_at = file.len();
-    let mut headers = vec![0u8; 64];
-    for (name, address, size) in &sections {
-        let mut header = [0u8; 64];
-        header[0..4].copy_from_slice(&((file.len() - names_at) as u32).to_le_bytes());
-        header[4] = 1; // SHT_PROGBITS
-        header[8] = 2; // SHF_ALLOC
-        header[16..24].copy_from_slice(&address.to_le_bytes());
-        header[24..32].copy_from_slice(&(FILE_AT as u64 + address - out.base).to_le_bytes());
-        header[32..40].copy_from_slice(&size.to_le_bytes());
-        headers.extend_from_slice(&header);
-        file.extend_from_slice(name.as_bytes());
-        file.push(0);
-    }
-    let names_len = file.len() - names_at;
-    let mut names = [0u8; 64];
-    names[4..8].copy_from_slice(&3u32.to_le_bytes());
-    names[24..32].copy_from_slice(&(names_at as u64).to_le_bytes());
-    names[32..40].copy_from_slice(&(names_len as u64).to_le_bytes());
-    headers.extend_from_slice(&names);
-    let headers_at = file.len() as u64;
-    file[0x28..0x30].copy_from_slice(&headers_at.to_le_bytes());
-    file[0x3c..0x3e].copy_from_slice(&(sections.len() as u16 + 2).to_le_bytes());
-    file[0x3e..0x40].copy_from_slice(&(sections.len() as u16 + 1).to_le_bytes());
-    file.extend_from_slice(&headers);
-    file
+    let machine = if plan.arm64 { EM_AARCH64 } else { EM_X86_64 };
+    vmlinux(machine, out, plan.sections.then_some(&sections[..]))
 }

@@ -1,19 +1,10 @@
 //! The ELF checks one by one: a good fixture is patched so that exactly one of them fails, and two at once to see which
 //! the kernel meets first.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
 
-mod common;
+use testkit::elf::{Elf, NOBITS, PROGBITS, SYMTAB, Sh};
+use testkit::report::first_of;
 
-use common::Elf;
-use common::elf::{NOBITS, PROGBITS, SYMTAB, Sh};
-use common::library::{self, stops_at};
+use crate::common::{check, config, hello, stop, stops_at};
 
 /// One defect: the rule, what the kernel says, and the part of the file that it changes.
 struct Defect {
@@ -30,10 +21,6 @@ fn defect(
     patch: impl Fn(&mut Elf) + 'static,
 ) -> Defect {
     Defect { code, line: line.into(), part, patch: Box::new(patch) }
-}
-
-fn hello(kernel: &str) -> Elf {
-    Elf::new(common::read(&common::ko(kernel, "hello")))
 }
 
 /// Gives the second section the name of the first.
@@ -202,8 +189,8 @@ fn every_check_fails_alone_and_says_what_the_kernel_says() {
     for (kernel, defects) in
         [("6.1-amd64", defects_6_1 as fn(&Elf) -> Vec<Defect>), ("6.12-amd64", defects_6_12)]
     {
-        let (good, config) = (hello(kernel), common::config(kernel));
-        assert!(!library::check(&good.bytes, &config).refused(), "{kernel}: the fixture is good");
+        let (good, config) = (hello(kernel), config(kernel));
+        assert!(!check(&good.bytes, &config).refused(), "{kernel}: the fixture is good");
         for d in defects(&good) {
             let mut elf = good.clone();
             (d.patch)(&mut elf);
@@ -217,7 +204,7 @@ fn of_two_defects_the_kernel_meets_the_earlier_one() {
     for (kernel, defects) in
         [("6.1-amd64", defects_6_1 as fn(&Elf) -> Vec<Defect>), ("6.12-amd64", defects_6_12)]
     {
-        let (good, config) = (hello(kernel), common::config(kernel));
+        let (good, config) = (hello(kernel), config(kernel));
         let defects = defects(&good);
         let mut complaints = Vec::new();
         for (i, first) in defects.iter().enumerate() {
@@ -226,7 +213,7 @@ fn of_two_defects_the_kernel_meets_the_earlier_one() {
                 // What is checked later lies deeper in the file: patch it while its headers are still right.
                 (second.patch)(&mut elf);
                 (first.patch)(&mut elf);
-                let stop = library::stop(&library::check(&elf.bytes, &config));
+                let stop = stop(&check(&elf.bytes, &config));
                 if stop.as_ref().is_none_or(|(code, _, lines)| {
                     (*code, lines.as_slice()) != (first.code, std::slice::from_ref(&first.line))
                 }) {
@@ -237,14 +224,14 @@ fn of_two_defects_the_kernel_meets_the_earlier_one() {
                 }
             }
         }
-        assert!(complaints.is_empty(), "{}", common::first_of(&complaints));
+        assert!(complaints.is_empty(), "{}", first_of(&complaints));
     }
 }
 
 /// 6.1 looks at one section after the other, each with all its checks.
 #[test]
 fn val_21_to_23_of_6_1_go_by_section() {
-    let (good, config) = (hello("6.1-amd64"), common::config("6.1-amd64"));
+    let (good, config) = (hello("6.1-amd64"), config("6.1-amd64"));
     let (one, other) = (good.section(".init.text"), good.section(".note.Linux"));
     let (low, high) = (one.min(other), one.max(other));
     let symtab = good.of_type(SYMTAB).unwrap();

@@ -1,18 +1,10 @@
 //! Which symbols kallsyms keeps of a module, and where its tables go (spec 02 §2.3).
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
 
-mod common;
-
-use common::elf::{ABS, ALLOC, Builder, COMMON, EXEC, GLOBAL, LOCAL, WRITE};
 use elf_layout::symtab::SymtabPlan;
 use elf_layout::{KernelConfig, KernelVersion, Layout, Region};
+use testkit::elf::{ABS, ALLOC, Builder, COMMON, EXEC, GLOBAL, LOCAL, WRITE};
+
+use crate::common::lay_out;
 
 const OLD: (u16, u16) = (6, 1);
 const NEW: (u16, u16) = (6, 12);
@@ -25,7 +17,7 @@ fn config((major, minor): (u16, u16), all: bool) -> KernelConfig {
 }
 
 fn layout(builder: &Builder, config: &KernelConfig) -> Layout {
-    common::library::lay_out(&builder.build(), config).0.expect("a layout")
+    lay_out(&builder.build(), config).0.expect("a layout")
 }
 
 fn symtab(builder: &Builder, config: &KernelConfig) -> SymtabPlan {

@@ -1,17 +1,9 @@
 //! The memory plan, rule by rule, on modules assembled for the purpose (spec 02).
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
 
-mod common;
-
-use common::elf::{ALLOC, Builder, EXEC, WRITE};
 use elf_layout::{Findings, KernelConfig, KernelVersion, Layout, Region};
+use testkit::elf::{ALLOC, Builder, EXEC, WRITE};
+
+use crate::common::{codes, lay_out, stop};
 
 /// Size of `struct module` in these modules: what lies in data before anything else.
 const MODULE: u64 = 0x500;
@@ -30,7 +22,7 @@ fn bare(major: u16, minor: u16) -> KernelConfig {
 
 /// The plan of a module, and what the kernel says while making it.
 fn plan(builder: &Builder, config: &KernelConfig) -> (Option<Layout>, Findings) {
-    common::library::lay_out(&builder.build(), config)
+    lay_out(&builder.build(), config)
 }
 
 #[track_caller]
@@ -122,7 +114,7 @@ fn layout_4_writable_and_executable() {
             let mut builder = Builder::mini("6.12.0");
             builder.section(name, flags, 1).zeros(4);
             let (_, said) = plan(&builder, &bare(version.0, version.1));
-            let (code, errno, lines) = common::library::stop(&said).expect("LAYOUT-4: refused");
+            let (code, errno, lines) = stop(&said).expect("LAYOUT-4: refused");
             assert_eq!((code, errno), ("LAYOUT-4", Some("ENOEXEC")), "{version:?}: {name}, flags {flags:#x}");
             let line =
                 format!("mini: section {name} (index {}) has invalid WRITE|EXEC flags", builder.index(name));
@@ -201,7 +193,7 @@ fn layout_14_an_alignment_that_wraps() {
             Some((Region::Rodata, offset)),
             "LAYOUT-14: {size:#x}"
         );
-        let stop = common::library::stop(&said).map(|(code, errno, _)| (code, errno));
+        let stop = stop(&said).map(|(code, errno, _)| (code, errno));
         assert_eq!(stop, crashes.then_some(("LAYOUT-14", None)), "LAYOUT-14: {size:#x}: {said:?}");
     }
 }
@@ -256,7 +248,7 @@ fn layout_19_init_data_that_is_read_only_after_init() {
     builder.section(".init.odd", WA | RO_AFTER_INIT, 8).zeros(8);
     let (new, said) = plan(&builder, &bare(6, 12));
     assert_eq!(place(&builder, &new.unwrap(), ".init.odd"), None, "LAYOUT-19: no region takes it");
-    assert_eq!(common::library::codes(&said), ["LAYOUT-19"], "LAYOUT-19: a warning");
+    assert_eq!(codes(&said), ["LAYOUT-19"], "LAYOUT-19: a warning");
     assert!(!said.refused(), "LAYOUT-19: the kernel only warns");
     let (old, said) = plan(&builder, &bare(6, 1));
     assert_eq!(
@@ -264,7 +256,7 @@ fn layout_19_init_data_that_is_read_only_after_init() {
         Some(Region::Init),
         "LAYOUT-19: 6.1"
     );
-    assert_eq!(common::library::codes(&said).len(), 0);
+    assert_eq!(codes(&said).len(), 0);
 }
 
 #[test]
@@ -291,7 +283,7 @@ fn layout_40_more_than_any_module_area_holds() {
             let mut builder = Builder::mini("6.12.0");
             builder.section(".bss", WA, align).nobits(size);
             let (_, said) = plan(&builder, &config(version.0, version.1));
-            let stop = common::library::stop(&said).map(|s| s.1);
+            let stop = stop(&said).map(|s| s.1);
             assert_eq!(
                 stop,
                 Some(Some("ENOMEM")),

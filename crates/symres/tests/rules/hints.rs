@@ -1,23 +1,13 @@
 //! What findings about symbols say of the very case, and what they advise: the reasons behind SYM-5, VER-6 and
 //! NS-2. The kernel's own words are tested elsewhere.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::needless_update,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
 
-mod common;
-
-use common::elf::{Builder, GLOBAL, UNDEF};
-use common::library;
 use elf_layout::{Finding, KernelConfig, KernelVersion};
-use kernel::{Export, ExportTable, Kernel, KernelDescriptionBuilder, KernelSymbols, LoadedModule, Symvers};
-use kmodld::Loader;
-use reloc::MACHINES;
+use kernel::KernelSymbols;
+use kernel::Symvers;
+use kernel::{Export, ExportTable, Kernel, KernelDescriptionBuilder, LoadedModule};
+use testkit::elf::{Builder, GLOBAL, UNDEF};
+
+use crate::common::{NONE, load};
 
 const KALLSYMS: &str = "ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000200 T gpl\n\
     ffffffff81000300 t inside\nffffffff81000400 D table\nffffffff81000500 r __ksymtab_plain\n\
@@ -45,29 +35,26 @@ fn kernel(minor: u16) -> Kernel {
         .release("test", &format!("6.{minor}.0"))
         .symbols("test", KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap())
         .symvers("test", Symvers::parse(SYMVERS.as_bytes()).unwrap());
-    Kernel::booted(kernel.build(MACHINES).unwrap())
+    Kernel::booted(kernel.build(reloc::MACHINES).unwrap())
 }
 
 /// The first finding of that code about a module with this modinfo that imports these names.
 fn found(
-    kernel: Kernel,
+    mut kernel: Kernel,
     others: Vec<LoadedModule>,
     modinfo: &[&str],
     imports: &[&str],
     code: &str,
 ) -> Finding {
-    let mut loader = Loader::from(kernel);
-    others.into_iter().for_each(|m| loader.kernel.insert_module(m));
+    others.into_iter().for_each(|m| kernel.state.insert_module(m));
     let common =
         ["name=mini", "intree=Y", "retpoline=Y", "vermagic=6.1.0 SMP preempt mod_unload modversions "];
     let mut b = Builder::module(&[&common[..], modinfo].concat());
     let crcs = [("plain", 0xaa), ("gpl", 0xbb), ("shared", 1), ("spaced", 1)];
     b.versions(&crcs);
     imports.iter().for_each(|name| _ = b.symbol(name, GLOBAL, 0, UNDEF, 0));
-    let bytes = b.build();
-    let opened = library::open_on(&loader, &bytes);
-    let mut said = opened.said.clone();
-    library::load(&loader, &opened, &mut said).expect("a load");
+    let (loaded, said) = load(&kernel, &b.build(), NONE);
+    assert!(loaded.is_some(), "a load");
     let finding = said.iter().find(|f| f.code == code);
     finding.unwrap_or_else(|| panic!("no {code} for {imports:?}: {said:?}")).clone()
 }

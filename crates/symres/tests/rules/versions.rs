@@ -1,23 +1,13 @@
 //! CRCs of imported symbols: matched, missing, forced (spec 03 §3.5 and §3.7).
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::needless_update,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
 
-mod common;
-
-use common::elf::{ALLOC, Builder, GLOBAL, UNDEF, WEAK};
-use common::library;
 use elf_layout::config::Flavour;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
-use kernel::{KernelDescriptionBuilder, KernelSymbols, Symvers};
-use kmodld::Loader;
-use reloc::MACHINES;
+use kernel::KernelSymbols;
+use kernel::Symvers;
+use kernel::{Kernel, KernelDescriptionBuilder};
+use testkit::elf::{ALLOC, Builder, GLOBAL, UNDEF, WEAK};
+
+use crate::common;
 
 const KALLSYMS: &str = "ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000400 T module_layout\n\
     ffffffff81000500 T zero\n";
@@ -34,13 +24,13 @@ fn config(flavour: Flavour) -> KernelConfig {
     })
 }
 
-fn loader(config: KernelConfig) -> Loader {
+fn kernel(config: KernelConfig) -> Kernel {
     let kernel = KernelDescriptionBuilder::new()
         .config("test", config)
         .release("test", "6.12.0")
         .symbols("test", KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap())
         .symvers("test", Symvers::parse(SYMVERS.as_bytes()).unwrap());
-    Loader::booted(kernel.build(MACHINES).unwrap())
+    Kernel::booted(kernel.build(reloc::MACHINES).unwrap())
 }
 
 /// A module that imports `plain` and brings these CRCs; none at all with an empty list.
@@ -54,7 +44,7 @@ fn module(crcs: &[(&str, u64)]) -> Builder {
 }
 
 fn say(config: KernelConfig, builder: &Builder) -> Findings {
-    library::say(&loader(config), &builder.build())
+    common::say(&kernel(config), builder)
 }
 
 fn outcome(said: &Findings) -> (Option<&'static str>, Vec<&str>) {
@@ -82,9 +72,9 @@ fn ver_4_to_6_matching_crcs() {
 fn ver_7_no_entry_for_a_symbol() {
     let missing = "mini: no symbol version for plain";
     let said = say(config(Flavour::Debian), &module(&[LAYOUT]));
-    assert_eq!(outcome(&said), (Some("EINVAL"), vec![missing, UNKNOWN]), "VER-7: Debian refuses");
+    assert_eq!(outcome(&said), (Some("EINVAL"), vec![missing, UNKNOWN]), "VER-7, OV-DEB: Debian refuses");
     let said = say(config(Flavour::Upstream), &module(&[LAYOUT]));
-    assert_eq!(outcome(&said), (None, vec![missing]), "VER-7: upstream accepts");
+    assert_eq!(outcome(&said), (None, vec![missing]), "VER-7, OV-DEB: upstream accepts");
 }
 
 /// Upstream warns once in a boot, whatever the symbol.

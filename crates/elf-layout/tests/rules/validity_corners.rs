@@ -1,73 +1,41 @@
 //! Corners of the ELF checks: what is not looked at, what names appear in messages, what newer kernels look at.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
 
-mod common;
-
-use common::Elf;
-use common::elf::{ALLOC, NOBITS, STRTAB, SYMTAB, Sh};
-use common::library::{self, stops_at};
 use elf_layout::{KernelConfig, KernelVersion};
+use testkit::elf::{ALLOC, Builder, Elf, NOBITS, STRTAB, SYMTAB, Sh};
+use testkit::fixtures::AMD64;
+
+use crate::common::{check, config, hello, open, stop, stops_at};
 
 const HUGE: u64 = 1 << 40;
 const THIS_MODULE: &str = ".gnu.linkonce.this_module";
 
-fn hello(kernel: &str) -> Elf {
-    Elf::new(common::read(&common::ko(kernel, "hello")))
-}
-
-#[test]
-fn val_2_files_without_room_for_a_header() {
-    let good = hello("6.12-amd64");
-    for kernel in common::AMD64 {
-        for len in [0, 1, 4, 63] {
-            let said = library::check(&good.bytes[..len], &common::config(kernel));
-            let stop = library::stop(&said);
-            assert_eq!(
-                stop,
-                Some(("VAL-2", Some("ENOEXEC"), vec![])),
-                "VAL-2: {kernel}: {len} bytes, silently"
-            );
-        }
-    }
-}
-
 #[test]
 fn val_10_a_signature_that_leaves_too_little() {
     let info = [0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 20];
-    for kernel in common::AMD64 {
+    for kernel in AMD64 {
         let file = [&[0x7f; 63][..], &[0; 20], &info, b"~Module signature appended~\n"].concat();
         let elf = Elf::new(file);
-        stops_at(&elf, &common::config(kernel), "VAL-10", "Invalid ELF header len 63", kernel);
+        stops_at(&elf, &config(kernel), "VAL-10", "Invalid ELF header len 63", kernel);
     }
 }
 
 #[test]
 fn val_13_what_of_the_header_is_not_looked_at() {
-    for kernel in common::AMD64 {
-        let config = common::config(kernel);
+    for kernel in AMD64 {
+        let config = config(kernel);
         // EI_CLASS, EI_DATA, e_version, e_flags, e_ehsize
         for (at, width) in [(4, 1), (5, 1), (20, 4), (48, 4), (52, 2)] {
             let mut elf = hello(kernel);
             elf.put(at, width, 0x55);
-            assert!(
-                !library::check(&elf.bytes, &config).refused(),
-                "VAL-13: {kernel}: byte {at} is not checked"
-            );
+            assert!(!check(&elf.bytes, &config).refused(), "VAL-13: {kernel}: byte {at} is not checked");
         }
     }
 }
 
 #[test]
 fn val_15_every_way_not_to_fit() {
-    for kernel in common::AMD64 {
-        let config = common::config(kernel);
+    for kernel in AMD64 {
+        let config = config(kernel);
         let good = hello(kernel);
         let len = good.bytes.len() as u64;
         for (at, width, value) in [(40, 8, len), (40, 8, u64::MAX), (40, 8, len - 64), (60, 2, 0xffff)] {
@@ -84,19 +52,19 @@ fn val_16_and_41_no_section_headers_at_all() {
     elf.put(60, 2, 0);
     elf.put(62, 2, 0);
     let line = "Invalid ELF section name index: 0 || e_shstrndx (0) >= e_shnum (0)";
-    stops_at(&elf, &common::config("6.1-amd64"), "VAL-16", line, "6.1");
-    let said = library::check(&elf.bytes, &common::config("6.12-amd64"));
-    assert_eq!(library::stop(&said).map(|s| (s.0, s.1)), Some(("VAL-41", Some("ENOEXEC"))), "VAL-41");
+    stops_at(&elf, &config("6.1-amd64"), "VAL-16", line, "6.1");
+    let said = check(&elf.bytes, &config("6.12-amd64"));
+    assert_eq!(stop(&said).map(|s| (s.0, s.1)), Some(("VAL-41", Some("ENOEXEC"))), "VAL-41");
 }
 
 #[test]
 fn val_20_each_part_of_section_0() {
-    for kernel in common::AMD64 {
+    for kernel in AMD64 {
         for (field, value, kind) in [(Sh::Type, 0xffff_ffffu64, -1), (Sh::Size, 1, 0), (Sh::Addr, 1, 0)] {
             let mut elf = hello(kernel);
             elf.set(0, field, value);
             let line = format!("ELF Spec violation: section 0 type({kind})!=SH_NULL or non-zero len or addr");
-            stops_at(&elf, &common::config(kernel), "VAL-20", &line, kernel);
+            stops_at(&elf, &config(kernel), "VAL-20", &line, kernel);
         }
     }
 }
@@ -111,31 +79,28 @@ fn val_23_and_43_whose_names_are_looked_at() {
             let index = elf.section(section);
             let table = elf.get(elf.shstrndx(), Sh::Size);
             elf.set(index, Sh::Name, table);
-            let said = library::check(&elf.bytes, &common::config(kernel));
-            assert_eq!(library::stop(&said).map(|s| s.0), wanted, "{kernel}: name of {section}");
+            let said = check(&elf.bytes, &config(kernel));
+            assert_eq!(stop(&said).map(|s| s.0), wanted, "{kernel}: name of {section}");
         }
     }
 }
 
 #[test]
 fn val_22_sections_that_take_no_bytes_are_not_looked_at() {
-    for kernel in common::AMD64 {
+    for kernel in AMD64 {
         let mut elf = hello(kernel);
         let bss = elf.section(".bss");
         assert_eq!(elf.get(bss, Sh::Type), u64::from(NOBITS));
         elf.set(bss, Sh::Offset, HUGE);
-        assert!(!library::check(&elf.bytes, &common::config(kernel)).refused(), "VAL-22: {kernel}: NOBITS");
+        assert!(!check(&elf.bytes, &config(kernel)).refused(), "VAL-22: {kernel}: NOBITS");
         let mut elf = hello(kernel);
         let size = elf.bytes.len() as u64;
         let comment = elf.section(".comment");
         elf.set(comment, Sh::Offset, u64::MAX).set(comment, Sh::Size, 2);
         let line = format!("Invalid ELF section in module (section {comment} type 1)");
-        stops_at(&elf, &common::config(kernel), "VAL-22", &line, "offset + size wraps");
+        stops_at(&elf, &config(kernel), "VAL-22", &line, "offset + size wraps");
         elf.set(comment, Sh::Offset, size).set(comment, Sh::Size, 0);
-        assert!(
-            !library::check(&elf.bytes, &common::config(kernel)).refused(),
-            "VAL-22: {kernel}: nothing at the end"
-        );
+        assert!(!check(&elf.bytes, &config(kernel)).refused(), "VAL-22: {kernel}: nothing at the end");
     }
 }
 
@@ -152,13 +117,13 @@ fn val_24_several_symbol_tables() {
             // No section follows: the one before becomes the first, with a good sh_link.
             let comment = elf.section(".comment");
             elf.set(comment, Sh::Type, u64::from(SYMTAB)).set(comment, Sh::Link, strings);
-            let said = library::check(&elf.bytes, &common::config(kernel));
-            assert_eq!(library::stop(&said).map(|s| s.0), wanted, "VAL-24: {kernel}: two symbol tables");
+            let said = check(&elf.bytes, &config(kernel));
+            assert_eq!(stop(&said).map(|s| s.0), wanted, "VAL-24: {kernel}: two symbol tables");
             continue;
         };
         elf.set(spare, Sh::Type, u64::from(SYMTAB)).set(spare, Sh::Link, strings);
-        let said = library::check(&elf.bytes, &common::config(kernel));
-        assert_eq!(library::stop(&said).map(|s| s.0), wanted, "VAL-24: {kernel}: two symbol tables");
+        let said = check(&elf.bytes, &config(kernel));
+        assert_eq!(stop(&said).map(|s| s.0), wanted, "VAL-24: {kernel}: two symbol tables");
     }
 }
 
@@ -171,30 +136,30 @@ fn val_25_45_and_51_the_name_in_messages() {
     ] {
         let mut elf = hello(kernel);
         elf.replace(".modinfo", b"name=hello", b"nome=hello");
-        let opened = library::open(&elf.bytes, &common::config(kernel));
+        let opened = open(&elf.bytes, &config(kernel));
         let name = opened.module.map(|m| m.name_text().into_owned());
         assert_eq!(name.as_deref(), Some("hello"), "VAL-51: {kernel}: the name in struct module");
         let this = elf.section(THIS_MODULE);
         let other = elf.get(elf.section(".comment"), Sh::Name);
         elf.set(this, Sh::Name, other);
-        stops_at(&elf, &common::config(kernel), code, &line, kernel);
+        stops_at(&elf, &config(kernel), code, &line, kernel);
     }
 }
 
 #[test]
 fn val_48_size_of_struct_module() {
     let good = hello("6.12-amd64");
-    let mut config = common::config("6.12-amd64");
-    config.struct_module_size = Some(0x500);
-    assert!(!library::check(&good.bytes, &config).refused(), "VAL-48: 0x500 is right");
-    config.struct_module_size = Some(0x540);
+    let mut known = config("6.12-amd64");
+    known.struct_module_size = Some(0x500);
+    assert!(!check(&good.bytes, &known).refused(), "VAL-48: 0x500 is right");
+    known.struct_module_size = Some(0x540);
     let line = format!(
         "module hello: {THIS_MODULE} section size must match the kernel's built struct module size at run time"
     );
-    stops_at(&good, &config, "VAL-48", &line, "6.12");
-    let mut old = common::config("6.1-amd64");
+    stops_at(&good, &known, "VAL-48", &line, "6.12");
+    let mut old = config("6.1-amd64");
     old.struct_module_size = Some(0x540);
-    assert!(!library::check(&hello("6.1-amd64").bytes, &old).refused(), "VAL-48: 6.1 does not look at it");
+    assert!(!check(&hello("6.1-amd64").bytes, &old).refused(), "VAL-48: 6.1 does not look at it");
 }
 
 fn newer(minor: u16) -> KernelConfig {
@@ -230,23 +195,23 @@ fn val_52_symbol_strings_since_6_13() {
         let mut elf = good.clone();
         patch(&mut elf);
         stops_at(&elf, &newer(13), "VAL-52", line, "6.13");
-        assert!(!library::check(&elf.bytes, &newer(12)).refused(), "VAL-52: 6.12 does not look: {line}");
+        assert!(!check(&elf.bytes, &newer(12)).refused(), "VAL-52: 6.12 does not look: {line}");
     }
     assert_eq!(good.get(strings, Sh::Type), u64::from(STRTAB));
 }
 
 #[test]
 fn ver_30_extended_versions_since_6_14() {
-    let mut builder = common::elf::Builder::mini("6.14.0");
+    let mut builder = Builder::mini("6.14.0");
     builder.section("__version_ext_crcs", ALLOC, 4).zeros(8);
-    let said = |b: &common::elf::Builder, minor| library::check(&b.build(), &newer(minor));
-    let stop = library::stop(&said(&builder, 14)).unwrap();
-    assert_eq!((stop.0, stop.1), ("VER-30", Some("ENOEXEC")));
-    assert_eq!(stop.2, ["extended version crc+name presence does not match"], "VER-30: only one of the two");
+    let said = |b: &Builder, minor| check(&b.build(), &newer(minor));
+    let found = stop(&said(&builder, 14)).unwrap();
+    assert_eq!((found.0, found.1), ("VER-30", Some("ENOEXEC")));
+    assert_eq!(found.2, ["extended version crc+name presence does not match"], "VER-30: only one of the two");
     assert!(!said(&builder, 13).refused(), "VER-30: 6.13 knows no extended versions");
     builder.section("__version_ext_names", ALLOC, 1).data(b"only_one\0".to_vec());
-    let stop = library::stop(&said(&builder, 14)).unwrap();
-    assert_eq!(stop.2, ["more extended version crcs than names"], "VER-30");
+    let found = stop(&said(&builder, 14)).unwrap();
+    assert_eq!(found.2, ["more extended version crcs than names"], "VER-30");
     builder.sections.last_mut().unwrap().data(b"one\0two\0and three\0".to_vec());
     assert!(!said(&builder, 14).refused(), "VER-30: surplus names are ignored");
 }
@@ -259,10 +224,10 @@ fn val_41_a_name_table_that_nobody_checked() {
         let mut elf = hello("6.12-amd64");
         let names = elf.shstrndx();
         elf.set(names, Sh::Type, u64::from(NOBITS));
-        let inside = library::check(&elf.bytes, &config);
+        let inside = check(&elf.bytes, &config);
         assert_eq!(inside.refused(), !crashes, "VAL-41: {major}.{minor}: it lies in the file: {inside:?}");
         elf.set(names, Sh::Offset, HUGE);
-        let stop = library::stop(&library::check(&elf.bytes, &config)).map(|(code, errno, _)| (code, errno));
+        let stop = stop(&check(&elf.bytes, &config)).map(|(code, errno, _)| (code, errno));
         let want = if crashes { ("VAL-41", None) } else { ("VAL-42", Some("ENOEXEC")) };
         assert_eq!(stop, Some(want), "VAL-41: {major}.{minor}");
     }

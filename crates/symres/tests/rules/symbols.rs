@@ -1,22 +1,12 @@
 //! How every symbol gets its value, and by which rules a name may be used (spec 03).
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::needless_update,
-    reason = "a test fails by panicking, and its numbers are small"
-)]
 
-mod common;
-
-use common::elf::{ABS, ALLOC, Builder, COMMON, EXEC, GLOBAL, LOCAL, UNDEF, WEAK, WRITE};
-use common::library;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
-use kernel::{Export, ExportTable, Kernel, KernelDescriptionBuilder, KernelSymbols, LoadedModule, Symvers};
-use kmodld::Loader;
-use reloc::MACHINES;
+use kernel::KernelSymbols;
+use kernel::Symvers;
+use kernel::{Export, ExportTable, Kernel, KernelDescriptionBuilder, LoadedModule};
+use testkit::elf::{ABS, ALLOC, Builder, COMMON, EXEC, GLOBAL, LOCAL, UNDEF, WEAK, WRITE};
+
+use crate::common::{NONE, load, say, stop};
 
 const KALLSYMS: &str = "0000000000000000 A __per_cpu_start\n0000000000030000 A __per_cpu_end\n\
     ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000200 T gpl\nffffffff81000300 T spaced\n\
@@ -31,13 +21,13 @@ fn config() -> KernelConfig {
     KernelConfig::new(KernelVersion::new(6, 12, 0)).with(|c| c.module_sig = false)
 }
 
-fn loader(config: KernelConfig) -> Loader {
+fn kernel(config: KernelConfig) -> Kernel {
     let kernel = KernelDescriptionBuilder::new()
         .config("test", config)
         .release("test", "6.12.0")
         .symbols("test", KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap())
         .symvers("test", Symvers::parse(SYMVERS.as_bytes()).unwrap());
-    Loader::booted(kernel.build(MACHINES).unwrap())
+    Kernel::booted(kernel.build(reloc::MACHINES).unwrap())
 }
 
 /// A module of another owner that exports one symbol with CRC 0xff.
@@ -72,10 +62,6 @@ fn importing(names: &[(&str, u8)]) -> Builder {
     builder
 }
 
-fn say(loader: &Loader, builder: &Builder) -> Findings {
-    library::say(loader, &builder.build())
-}
-
 fn dmesg(said: &Findings) -> Vec<&str> {
     said.dmesg().collect()
 }
@@ -88,14 +74,11 @@ fn refused(said: &Findings) -> (&'static str, Vec<&str>) {
 
 /// Value of every symbol, imports and dependencies of a module that loads.
 #[track_caller]
-fn values(loader: &Loader, builder: &Builder) -> (Vec<u64>, Vec<String>) {
-    let bytes = builder.build();
-    let opened = library::open_on(loader, &bytes);
-    let mut said = opened.said.clone();
-    let load = library::load(loader, &opened, &mut said).unwrap();
+fn values(kernel: &Kernel, builder: &Builder) -> (Vec<u64>, Vec<String>) {
+    let (loaded, said) = load(kernel, &builder.build(), NONE);
     assert!(!said.refused(), "{said:?}");
-    let depends = load.resolution.depends.iter().map(|d| String::from_utf8_lossy(d).into_owned()).collect();
-    (load.module.values, depends)
+    let loaded = loaded.expect("a load");
+    (loaded.values, loaded.depends)
 }
 
 #[test]
@@ -116,7 +99,7 @@ fn sym_2_to_7_values_by_section_index() {
         b.symbol(name, GLOBAL, 0, shndx, 0x10);
     }
     b.symbol("__gnu_lto_slim", GLOBAL, 1, COMMON, 1);
-    let (found, _) = values(&loader(config()), &b);
+    let (found, _) = values(&kernel(config()), &b);
     for (name, want) in [
         ("SYM-4: found", 0xffff_ffff_8100_0100),
         ("SYM-4: binding is irrelevant", 0xffff_ffff_8100_0100),
@@ -139,7 +122,7 @@ fn sym_2_to_7_values_by_section_index() {
 
 #[test]
 fn sym_1_5_and_6_what_is_refused() {
-    let loader = loader(config());
+    let on = kernel(config());
     let max = |b: &Builder| b.sections.len() + 3;
     for (rule, name, shndx, errno) in [
         ("SYM-1", "tentative", COMMON, "ENOEXEC"),
@@ -159,25 +142,25 @@ fn sym_1_5_and_6_what_is_refused() {
             "SYM-5" => format!("mini: Unknown symbol {name} (err -2)"),
             _ => format!("mini: Symbol {name} has an invalid section index {shndx} (max {})", max(&b)),
         };
-        let said = say(&loader, &b);
+        let said = say(&on, &b);
         assert_eq!(refused(&said), (errno, vec![&*line]), "{rule}: {name}");
-        assert_eq!(library::stop(&said).unwrap().0, rule, "{name}");
+        assert_eq!(stop(&said).unwrap().0, rule, "{name}");
         b.symbols[0] = b.symbols.pop().unwrap();
-        let first = say(&loader, &b);
+        let first = say(&on, &b);
         assert!(!first.refused(), "{rule}: {name}: symbol 0 is never looked at");
     }
 }
 
 #[test]
 fn sym_8_all_are_told_and_the_last_one_decides() {
-    let loader = loader(config());
+    let on = kernel(config());
     for order in [["missing", "common"], ["common", "missing"]] {
         let mut b = importing(&[]);
         for name in order {
             b.symbol(name, GLOBAL, 0, if name == "common" { COMMON } else { UNDEF }, 0);
         }
         b.symbol("plain", GLOBAL, 0, UNDEF, 0);
-        let said = say(&loader, &b);
+        let said = say(&on, &b);
         let lines = order.map(|n| match n {
             "common" => "mini: please compile with -fno-common",
             _ => "mini: Unknown symbol missing (err -2)",
@@ -189,7 +172,7 @@ fn sym_8_all_are_told_and_the_last_one_decides() {
 
 #[test]
 fn lic_1_and_2_which_licences_see_gpl_only_symbols() {
-    let loader = loader(config());
+    let on = kernel(config());
     for (licences, free) in [
         (&["license=GPL"][..], true),
         (&["license=GPL v2"], true),
@@ -207,9 +190,9 @@ fn lic_1_and_2_which_licences_see_gpl_only_symbols() {
     ] {
         let mut b = with_versions(licences, &CRCS);
         b.symbol("plain", GLOBAL, 0, UNDEF, 0);
-        assert!(!say(&loader, &b).refused(), "LIC-6: {licences:?}: plain exports are for all");
+        assert!(!say(&on, &b).refused(), "LIC-6: {licences:?}: plain exports are for all");
         b.symbol("gpl", GLOBAL, 0, UNDEF, 0);
-        let said = say(&loader, &b);
+        let said = say(&on, &b);
         assert_eq!(said.refused(), !free, "LIC-1, LIC-2: {licences:?}");
         if !free {
             let (errno, lines) = refused(&said);
@@ -220,42 +203,34 @@ fn lic_1_and_2_which_licences_see_gpl_only_symbols() {
             );
         }
         b.symbols.last_mut().unwrap().info = WEAK << 4;
-        assert!(!say(&loader, &b).refused(), "SYM-5: {licences:?}: a weak symbol counts as missing");
+        assert!(!say(&on, &b).refused(), "SYM-5: {licences:?}: a weak symbol counts as missing");
     }
 }
 
 #[test]
 fn sym_30_and_31_who_is_asked_first() {
-    let mut loader = loader(config());
-    loader.kernel.insert_module(exporter("older", "shared", 0x1000, false, false));
-    loader.kernel.insert_module(exporter("newer", "shared", 0x2000, true, false));
+    let mut on = kernel(config());
+    on.insert_module(exporter("older", "shared", 0x1000, false, false));
+    on.insert_module(exporter("newer", "shared", 0x2000, true, false));
     let b = importing(&[("shared", GLOBAL)]);
-    assert_eq!(
-        values(&loader, &b),
-        (vec![0, 0x2000], vec!["newer".into()]),
-        "SYM-30: the newest module first"
-    );
+    assert_eq!(values(&on, &b), (vec![0, 0x2000], vec!["newer".into()]), "SYM-30: the newest module first");
     let mut b = with_versions(&["license=Proprietary"], &[("module_layout", 0xdd), ("shared", 0xff)]);
     b.symbol("shared", GLOBAL, 0, UNDEF, 0);
-    assert_eq!(
-        values(&loader, &b),
-        (vec![0, 0x1000], vec!["older".into()]),
-        "SYM-31: GPL-only ones are skipped"
-    );
-    loader.kernel.insert_module(exporter("imposter", "plain", 0x3000, false, false));
-    let (found, depends) = values(&loader, &importing(&[("plain", GLOBAL)]));
+    assert_eq!(values(&on, &b), (vec![0, 0x1000], vec!["older".into()]), "SYM-31: GPL-only ones are skipped");
+    on.insert_module(exporter("imposter", "plain", 0x3000, false, false));
+    let (found, depends) = values(&on, &importing(&[("plain", GLOBAL)]));
     assert_eq!((found[1], depends.len()), (0xffff_ffff_8100_0100, 0), "SYM-30: the kernel first");
 }
 
 #[test]
 fn lic_5_taint_is_inherited_in_symbol_order() {
-    let mut loader = loader(config());
-    loader.kernel.insert_module(exporter("owned", "shared", 0x1000, false, true));
-    let said = say(&loader, &importing(&[("shared", GLOBAL), ("plain", GLOBAL)]));
+    let mut on = kernel(config());
+    on.insert_module(exporter("owned", "shared", 0x1000, false, true));
+    let said = say(&on, &importing(&[("shared", GLOBAL), ("plain", GLOBAL)]));
     let inherits = "mini: module uses symbols shared from proprietary module owned, inheriting taint.";
     assert_eq!((said.refused(), dmesg(&said)), (false, vec![inherits]), "LIC-5: loads, tainted");
 
-    let said = say(&loader, &importing(&[("shared", GLOBAL), ("gpl", GLOBAL)]));
+    let said = say(&on, &importing(&[("shared", GLOBAL), ("gpl", GLOBAL)]));
     let unknown = "mini: Unknown symbol gpl (err -2)";
     assert_eq!(
         refused(&said),
@@ -263,12 +238,12 @@ fn lic_5_taint_is_inherited_in_symbol_order() {
         "LIC-5: from then on GPL-only ones are invisible"
     );
 
-    let said = say(&loader, &importing(&[("gpl", GLOBAL), ("shared", GLOBAL)]));
+    let said = say(&on, &importing(&[("gpl", GLOBAL), ("shared", GLOBAL)]));
     let clash = "mini: module using GPL-only symbols uses symbols shared from proprietary module owned.";
     let unknown = "mini: Unknown symbol shared (err -2)";
     assert_eq!(refused(&said), ("ENOENT", vec![clash, unknown]), "LIC-5: the other order");
 
-    let said = say(&loader, &importing(&[("gpl", GLOBAL), ("shared", WEAK)]));
+    let said = say(&on, &importing(&[("gpl", GLOBAL), ("shared", WEAK)]));
     assert_eq!(
         (said.refused(), dmesg(&said)),
         (false, vec![clash]),
@@ -278,14 +253,14 @@ fn lic_5_taint_is_inherited_in_symbol_order() {
 
 #[test]
 fn dep_1_and_2_one_edge_per_module_in_order_of_first_use() {
-    let mut loader = loader(config());
-    loader.kernel.insert_module(exporter("first", "a", 0x1000, false, false));
-    loader.kernel.insert_module(exporter("second", "b", 0x2000, false, false));
+    let mut on = kernel(config());
+    on.insert_module(exporter("first", "a", 0x1000, false, false));
+    on.insert_module(exporter("second", "b", 0x2000, false, false));
     let mut b = with_versions(&["license=GPL"], &[("module_layout", 0xdd), ("a", 0xff), ("b", 0xff)]);
     for name in ["b", "a", "b"] {
         b.symbol(name, GLOBAL, 0, UNDEF, 0);
     }
-    assert_eq!(values(&loader, &b).1, ["second", "first"], "DEP-1, DEP-2");
+    assert_eq!(values(&on, &b).1, ["second", "first"], "DEP-1, DEP-2");
 }
 
 #[test]
@@ -295,7 +270,7 @@ fn ns_1_and_2_namespaces() {
         b.symbol("spaced", bind, 0, UNDEF, 0);
         b
     };
-    let strict = loader(config());
+    let strict = kernel(config());
     let line = "mini: module uses symbol (spaced) from namespace SPACE, but does not import it.";
     let unknown = "mini: Unknown symbol spaced (err -22)";
     for (modinfo, allowed) in [
@@ -319,7 +294,7 @@ fn ns_1_and_2_namespaces() {
         ("EINVAL", vec![line, unknown]),
         "SYM-5b: a weak symbol that is forbidden is refused"
     );
-    let lenient = loader(config().with(|c| c.allow_missing_namespace_imports = true));
+    let lenient = kernel(config().with(|c| c.allow_missing_namespace_imports = true));
     let said = say(&lenient, &importing_ns(&[], GLOBAL));
     assert_eq!((said.refused(), dmesg(&said)), (false, vec![line]), "NS-2: only a warning");
 }
@@ -337,10 +312,19 @@ fn ns_3_module_namespaces_since_6_16() {
         let mut export = module.exports.iter().next().unwrap();
         export.namespace = namespace.as_bytes();
         module.exports = ExportTable::new([export].into_iter().collect());
-        let mut loader = loader(config);
-        loader.kernel.insert_module(module);
-        let said = say(&loader, &importing(&[("shared", GLOBAL)]));
+        let mut on = kernel(config);
+        on.insert_module(module);
+        let said = say(&on, &importing(&[("shared", GLOBAL)]));
         assert_eq!(said.refused(), !allowed, "NS-3, NS-5: 6.{minor}: {namespace}");
+    }
+}
+
+#[test]
+fn ksym_1_letters_tell_local_from_global() {
+    let symbols = KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap();
+    for (name, kind) in [("hidden", b't'), ("plain", b'T'), ("__per_cpu_start", b'A')] {
+        let found = symbols.unique(name.as_bytes()).map(|s| s.kind);
+        assert_eq!(found, Some(kind), "KSYM-1: {name}");
     }
 }
 
@@ -361,7 +345,7 @@ fn owners_of_module_symvers_in_any_order() {
         let text: String = lines.iter().map(line).collect();
         let kernel = KernelDescriptionBuilder::new().config("test", config());
         let kernel = kernel.symvers("test", Symvers::parse(text.as_bytes()).unwrap());
-        let kernel = Kernel::booted(kernel.build(MACHINES).unwrap());
+        let kernel = Kernel::booted(kernel.build(reloc::MACHINES).unwrap());
         let module = |owner: &str| owner.strip_prefix("d/").map(|name| name.replace('-', "_"));
         for name in ["k", "x", "y", "z", "none"] {
             let owners: Vec<Option<String>> =

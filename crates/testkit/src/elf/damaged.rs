@@ -1,19 +1,24 @@
-//! Where things lie in an ELF64 module, read without trust and without the loader's code.
+//! Where things lie in an ELF64 file that may be damaged: nothing here panics.
 
 use std::ops::Range;
 
+use super::{NOBITS, Sh};
+
 /// Byte offset and width of the fields of a section header.
-pub const SHDR: [(usize, usize); 10] =
-    [(0, 4), (4, 4), (8, 8), (16, 8), (24, 8), (32, 8), (40, 4), (44, 4), (48, 8), (56, 8)];
+pub const SHDR: [(usize, usize); 10] = [
+    Sh::Name.place(),
+    Sh::Type.place(),
+    Sh::Flags.place(),
+    Sh::Addr.place(),
+    Sh::Offset.place(),
+    Sh::Size.place(),
+    Sh::Link.place(),
+    Sh::Info.place(),
+    Sh::Align.place(),
+    Sh::Entsize.place(),
+];
 /// The same of the ELF header, those that are read.
 pub const EHDR: [(usize, usize); 8] = [(4, 1), (5, 1), (16, 2), (18, 2), (40, 8), (58, 2), (60, 2), (62, 2)];
-
-/// Section types.
-pub const SYMTAB: u32 = 2;
-/// Relocations with addends.
-pub const RELA: u32 = 4;
-/// No bytes in the file.
-pub const NOBITS: u32 = 8;
 
 /// A little-endian number of `width` bytes; `None` beyond the end.
 pub fn number(bytes: &[u8], at: usize, width: usize) -> Option<u64> {
@@ -48,18 +53,21 @@ pub fn sections(file: &[u8]) -> Vec<Section> {
         Some((usize::try_from(at).ok()?, usize::try_from(count).ok()?, number(file, 62, 2)?))
     };
     let Some((at, count, names)) = table() else { return Vec::new() };
-    let field = |index: usize, field: usize| {
-        let (offset, width) = SHDR[field];
+    let field = |index: usize, field: Sh| {
+        let (offset, width) = field.place();
         number(file, at.checked_add(64 * index)?.checked_add(offset)?, width)
     };
-    let names = usize::try_from(names).ok().and_then(|n| usize::try_from(field(n, 4)?).ok()).unwrap_or(0);
+    let names =
+        usize::try_from(names).ok().and_then(|n| usize::try_from(field(n, Sh::Offset)?).ok()).unwrap_or(0);
     let section = |index| {
-        let kind = u32::try_from(field(index, 1)?).ok()?;
-        let (start, size) =
-            (usize::try_from(field(index, 4)?).ok()?, usize::try_from(field(index, 5)?).ok()?);
+        let kind = u32::try_from(field(index, Sh::Type)?).ok()?;
+        let (start, size) = (
+            usize::try_from(field(index, Sh::Offset)?).ok()?,
+            usize::try_from(field(index, Sh::Size)?).ok()?,
+        );
         let size = if kind == NOBITS { 0 } else { size };
         let bytes = start..start.checked_add(size)?;
-        let name = names.checked_add(usize::try_from(field(index, 0)?).ok()?)?;
+        let name = names.checked_add(usize::try_from(field(index, Sh::Name)?).ok()?)?;
         let name = file.get(name..).unwrap_or_default();
         Some(Section {
             header: at + 64 * index,
