@@ -115,9 +115,7 @@ pub fn open_for<'d>(
     let has_header = file.len() as u64 >= EHDR_SIZE;
     if !has_header {
         let why = format!("{} bytes are no ELF header, which has {EHDR_SIZE}", file.len());
-        let mark = said.mark();
-        said.push(Finding::error("VAL-2", Errno::ENOEXEC, why));
-        said.end_stage(mark);
+        said.refuse(Finding::error("VAL-2", Errno::ENOEXEC, why));
     }
     let (signature, unsigned) = module_signature(file, kernel, flags, &mut said);
     let ignore_modversions = flags.ignore_modversions;
@@ -314,21 +312,18 @@ fn allocate(
     workspace: &mut Workspace,
     said: &mut Findings,
 ) -> Option<(Placement, Image)> {
-    let mark = said.mark();
     let placement = place(arch, info, layout);
     let image = Image::reusing(workspace.spare.take(), layout);
     match (placement, image) {
         (Some(placement), Ok(image)) => Some((placement, image)),
         (None, _) => {
             let why = "the module area has no hole that is large enough for the module";
-            said.push(Finding::error("LAYOUT-50", Errno::ENOMEM, why));
-            said.end_stage(mark);
+            said.refuse(Finding::error("LAYOUT-50", Errno::ENOMEM, why));
             None
         }
         (_, Err(error)) => {
             let why = format!("no memory for the module: {error}");
-            said.push(Finding::error("LAYOUT-40", Errno::ENOMEM, why));
-            said.end_stage(mark);
+            said.refuse(Finding::error("LAYOUT-40", Errno::ENOMEM, why));
             None
         }
     }

@@ -363,33 +363,35 @@ impl Findings {
         }
     }
 
-    /// How many findings there are: a mark for [`Findings::refused_since`].
-    pub fn mark(&self) -> usize {
-        self.list.len()
+    /// A stage of the load: if `stage` refuses the module and no earlier stage did, its last refusal is where the
+    /// kernel stops, with that errno (SYM-8: the last failing symbol decides). Stages may be nested: the inner one
+    /// ends first.
+    pub fn stage<T>(&mut self, stage: impl FnOnce(&mut Findings) -> T) -> T {
+        let start = self.list.len();
+        let result = stage(self);
+        self.stop_since(start, false);
+        result
     }
 
-    /// Has a finding since `mark` refused the module?
-    pub fn refused_since(&self, mark: usize) -> bool {
-        self.list.iter().skip(mark).any(|f| f.severity.refuses())
+    /// As [`Findings::stage`], for a stage that the kernel leaves at its first refusal.
+    pub fn stage_at_first<T>(&mut self, stage: impl FnOnce(&mut Findings) -> T) -> T {
+        let start = self.list.len();
+        let result = stage(self);
+        self.stop_since(start, true);
+        result
     }
 
-    /// Ends a stage: if it refused the module and no earlier stage did, its last
-    /// refusal is where the kernel stops, with that errno (SYM-8: the last
-    /// failing symbol decides; stages that stop at once have only one).
-    pub fn end_stage(&mut self, mark: usize) {
-        self.stop_at(mark, false);
+    /// A refusal that is a stage of its own: the kernel stops at it, unless it has stopped before.
+    pub fn refuse(&mut self, refusal: Finding) {
+        self.stage(|said| said.push(refusal));
     }
 
-    /// Ends a stage that the kernel leaves at its first refusal.
-    pub fn end_stage_at_first(&mut self, mark: usize) {
-        self.stop_at(mark, true);
-    }
-
-    fn stop_at(&mut self, mark: usize, first: bool) {
+    /// The kernel stops at the first or the last refusal among the findings from `start` on.
+    fn stop_since(&mut self, start: usize, first: bool) {
         if self.stopped.is_some() {
             return;
         }
-        let mut refusals = self.list.iter_mut().enumerate().skip(mark).filter(|(_, f)| f.severity.refuses());
+        let mut refusals = self.list.iter_mut().enumerate().skip(start).filter(|(_, f)| f.severity.refuses());
         let at = if first { refusals.next() } else { refusals.last() };
         if let Some((index, finding)) = at {
             finding.stops_here = true;
@@ -423,6 +425,11 @@ impl Findings {
         self.list.iter()
     }
 
+    /// How many are kept, at most [`FINDINGS_MAX`].
+    pub fn kept(&self) -> usize {
+        self.list.len()
+    }
+
     /// How many were counted but not kept.
     pub fn suppressed(&self) -> u64 {
         self.suppressed
@@ -436,16 +443,36 @@ mod tests {
     #[test]
     fn sym_8_the_last_refusal_of_a_stage_decides() {
         let mut said = Findings::new();
-        let mark = said.mark();
-        said.push(Finding::error("SYM-5", Errno::ENOENT, "a").says("one"));
-        said.push(Finding::error("SYM-5b", Errno::EINVAL, "b").says("two"));
-        said.end_stage(mark);
-        let mark = said.mark();
-        said.push(Finding::error("X86REL-1", Errno::ENOEXEC, "c").says("three"));
-        said.end_stage_at_first(mark);
+        said.stage(|said| {
+            said.push(Finding::error("SYM-5", Errno::ENOENT, "a").says("one"));
+            said.push(Finding::error("SYM-5b", Errno::EINVAL, "b").says("two"));
+        });
+        said.stage_at_first(|said| {
+            said.push(Finding::error("X86REL-1", Errno::ENOEXEC, "c").says("three"));
+        });
         assert_eq!(said.errno(), Some(Errno::EINVAL), "SYM-8: the last failing symbol's errno");
         assert_eq!(said.dmesg().collect::<Vec<_>>(), ["one", "two"], "the kernel never reaches the third");
         assert_eq!(said.iter().filter(|f| f.stops_here).count(), 1);
+    }
+
+    #[test]
+    fn some_stages_end_at_their_first_refusal_and_an_inner_stage_ends_first() {
+        let refusal = |errno| Finding::error("VAL-1", errno, "x");
+        let mut said = Findings::new();
+        said.stage_at_first(|said| {
+            said.push(Finding::note("VAL-1", Severity::Warning, "no refusal"));
+            said.push(refusal(Errno::EINVAL));
+            said.push(refusal(Errno::ENOENT));
+        });
+        assert_eq!(said.errno(), Some(Errno::EINVAL));
+
+        let mut said = Findings::new();
+        let early = said.stage(|said| -> Option<()> {
+            said.push(refusal(Errno::EINVAL));
+            said.refuse(refusal(Errno::EBUSY));
+            None
+        });
+        assert_eq!((early, said.errno()), (None, Some(Errno::EBUSY)));
     }
 
     #[test]
@@ -454,6 +481,6 @@ mod tests {
         for _ in 0..FINDINGS_MAX + 5 {
             said.push(Finding::note("SYM-1", Severity::Warning, "x"));
         }
-        assert_eq!((said.iter().count(), said.suppressed()), (FINDINGS_MAX, 5));
+        assert_eq!((said.kept(), said.suppressed()), (FINDINGS_MAX, 5));
     }
 }

@@ -209,7 +209,6 @@ const PASSES: [(u64, u64); 5] = [
 /// core, then for init (spec 02 §2.2); pages are aligned in between only up to 6.3 (LAYOUT-16, LAYOUT-18). `None`, with a finding, if a region
 /// would be larger than any module area.
 pub fn layout_sections(info: &LoadInfo<'_>, said: &mut Findings) -> Option<Layout> {
-    let mark = said.mark();
     let generation = info.config.generation();
     let mut layout = Layout {
         generation,
@@ -251,42 +250,41 @@ pub fn layout_sections(info: &LoadInfo<'_>, said: &mut Findings) -> Option<Layou
         }
     }
     bounded(&layout, said)?;
-    said.end_stage_at_first(mark);
     Some(layout)
 }
 
 /// LAYOUT-14: an alignment near 2^64 wraps, puts a section at a lower offset than the end of the one before it, and the
 /// region then ends before its sections do. The kernel does not notice, and copies beyond what it has allocated.
 pub fn sections_inside(info: &LoadInfo<'_>, layout: &Layout, said: &mut Findings) {
-    let mark = said.mark();
-    for (index, section) in info.sechdrs.iter().enumerate() {
-        let Some(place) = layout.place(index) else { continue };
-        let (end, allocated) = (place.offset.checked_add(section.sh_size), layout.allocated(place.region));
-        if end.is_none_or(|end| end > allocated) {
-            let why = format!(
-                "{:#x} bytes at {:#x} of region {}, for which the kernel allocates {allocated:#x}: it writes beyond them",
-                section.sh_size,
-                place.offset,
-                place.region.name()
-            );
-            let finding = Finding::note("LAYOUT-14", Severity::Oops, why);
-            said.push(finding.about(info.file.section_subject(index)));
-        }
+    let outside = (0..info.sechdrs.len()).filter_map(|index| section_outside(info, layout, index));
+    said.stage_at_first(|said| outside.for_each(|finding| said.push(finding)));
+}
+
+/// Does this section end after what is allocated for its region?
+fn section_outside(info: &LoadInfo<'_>, layout: &Layout, index: usize) -> Option<Finding> {
+    let (section, place) = (info.sechdrs.get(index)?, layout.place(index)?);
+    let (end, allocated) = (place.offset.checked_add(section.sh_size), layout.allocated(place.region));
+    if end.is_some_and(|end| end <= allocated) {
+        return None;
     }
-    said.end_stage_at_first(mark);
+    let why = format!(
+        "{:#x} bytes at {:#x} of region {}, for which the kernel allocates {allocated:#x}: it writes beyond them",
+        section.sh_size,
+        place.offset,
+        place.region.name()
+    );
+    Some(Finding::note("LAYOUT-14", Severity::Oops, why).about(info.file.section_subject(index)))
 }
 
 /// The module area is finite: a region beyond [`MODULE_AREA_MAX`] is the kernel's failed allocation.
 pub(crate) fn bounded(layout: &Layout, said: &mut Findings) -> Option<()> {
-    let mark = said.mark();
     let used = layout.generation.regions().iter().map(|r| layout.sizes.get(*r));
     let needed = used.max().unwrap_or(0).max(layout.needed);
     if needed <= MODULE_AREA_MAX {
         return Some(());
     }
     let why = format!("the module needs a region of {needed:#x} bytes, more than any module area holds");
-    said.push(Finding::error("LAYOUT-40", Errno::ENOMEM, why));
-    said.end_stage(mark);
+    said.refuse(Finding::error("LAYOUT-40", Errno::ENOMEM, why));
     None
 }
 

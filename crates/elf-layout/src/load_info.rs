@@ -48,9 +48,11 @@ impl<'d> LoadInfo<'d> {
 
     /// `module_enforce_rwx_sections` (LAYOUT-4).
     pub fn module_enforce_rwx_sections(&self, said: &mut Findings) {
-        let mark = said.mark();
-        if self.config.strict_module_rwx {
-            let both = SHF_EXECINSTR | SHF_WRITE;
+        if !self.config.strict_module_rwx {
+            return;
+        }
+        let both = SHF_EXECINSTR | SHF_WRITE;
+        said.stage_at_first(|said| {
             for (i, _) in self.sechdrs.iter().enumerate().filter(|(_, s)| s.sh_flags & both == both) {
                 let (module, name) = (self.file.name_text(), printed(self.file.section_name(i)));
                 let line = format!("{module}: section {name} (index {i}) has invalid WRITE|EXEC flags");
@@ -61,8 +63,7 @@ impl<'d> LoadInfo<'d> {
                         .about(self.file.section_subject(i)),
                 );
             }
-        }
-        said.end_stage_at_first(mark);
+        });
     }
 
     /// The flag edits between the checks and the layout (LAYOUT-5, LAYOUT-6, LAYOUT-8).

@@ -46,10 +46,7 @@ pub fn elf_validity<'d>(
     expected: &Expected<'_>,
     said: &mut Findings,
 ) -> Option<ModuleFile<'d>> {
-    let mark = said.mark();
-    let module = check_all(&mut Checks { file, expected, said });
-    said.end_stage_at_first(mark);
-    module
+    said.stage_at_first(|said| check_all(&mut Checks { file, expected, said }))
 }
 
 struct Checks<'d, 'c> {

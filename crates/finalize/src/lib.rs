@@ -35,11 +35,11 @@ pub fn post_relocation(module: &mut Module<'_>) {
 
 /// `kernel/module/main.c: module_finalize` of the architecture, and `ftrace_module_init`.
 pub fn module_finalize(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) {
-    let mark = module.said.mark();
-    arch.module_finalize(module);
-    ftrace::ftrace_module_init(module, arch);
-    // Where a step has not said so itself.
-    module.said.end_stage_at_first(mark);
+    // Some steps are stages of their own; this is for the others.
+    module.stage_at_first(|module| {
+        arch.module_finalize(module);
+        ftrace::ftrace_module_init(module, arch);
+    });
 }
 
 /// What `module_finalize` refuses modules for, whether they are patched or not.
@@ -50,13 +50,13 @@ pub fn refuse_in_module_finalize(info: &LoadInfo<'_>, arch: &dyn Architecture, s
 /// `kernel/module/main.c: prepare_coming_module`: notifiers by priority, then in the order of their registration; and the
 /// members of `struct module`. Parameters are set after it ([`parse_args::parse_args`]).
 pub fn prepare_coming_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) {
-    let mark = module.said.mark();
-    jump_label::jump_label_add_module(module, arch);
-    trace_events::trace_module_notify(module);
-    arch.static_calls(module);
-    coming::module_coming(module);
-    struct_module::write_struct_module(module, arch);
-    kallsyms::symbols_of_the_temporary_copy(module);
-    // Where a step has not said so itself.
-    module.said.end_stage_at_first(mark);
+    // Some steps are stages of their own; this is for the others.
+    module.stage_at_first(|module| {
+        jump_label::jump_label_add_module(module, arch);
+        trace_events::trace_module_notify(module);
+        arch.static_calls(module);
+        coming::module_coming(module);
+        struct_module::write_struct_module(module, arch);
+        kallsyms::symbols_of_the_temporary_copy(module);
+    });
 }

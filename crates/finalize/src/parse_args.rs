@@ -104,7 +104,6 @@ pub fn parse_args(
     env: &ParamEnv<'_>,
     said: &mut Findings,
 ) -> ParamOutcome {
-    let mark = said.mark();
     let Module { info, layout, memory, .. } = module;
     let (info, memory) = (&*info, &mut **memory);
     let mut rest = skip_spaces(cstr(args, 0).unwrap_or(&[]));
@@ -113,30 +112,32 @@ pub fn parse_args(
     }
     let table = ParamTable::new(info.file, info.find_sec("__param"));
     let names = Names::new(info.file, &table);
-    let outcome = ParamOutcome::default();
-    let mut parser = Parser { info, layout, memory, table: &table, env, outcome, said: Said::new(said) };
-    while !rest.is_empty() {
-        let (token, next) = next_arg(rest);
-        rest = next;
-        if token.val.is_none() && token.param == b"--" {
-            parser.dashes(rest);
-            break;
-        }
-        let known = names.find(token.param);
-        let crashed = match known {
-            Some((record, name)) => parser.parse_one(token, record, name).is_err(),
-            None => {
-                parser.unknown(token);
-                false
+    said.stage(|said| {
+        let outcome = ParamOutcome::default();
+        let mut parser = Parser { info, layout, memory, table: &table, env, outcome, said: Said::new(said) };
+        while !rest.is_empty() {
+            let (token, next) = next_arg(rest);
+            rest = next;
+            if token.val.is_none() && token.param == b"--" {
+                parser.dashes(rest);
+                break;
             }
-        };
-        if crashed {
-            break;
+            let known = names.find(token.param);
+            let crashed = match known {
+                Some((record, name)) => parser.parse_one(token, record, name).is_err(),
+                None => {
+                    parser.unknown(token);
+                    false
+                }
+            };
+            if crashed {
+                break;
+            }
         }
-    }
-    let Parser { mut outcome, said, .. } = parser;
-    outcome.refused = said.end(mark);
-    outcome
+        let Parser { mut outcome, said, .. } = parser;
+        outcome.refused = said.end();
+        outcome
+    })
 }
 
 /// The kernel would crash.
@@ -353,7 +354,7 @@ impl<'r> Said<'r> {
     fn push(&mut self, finding: Finding) {
         let errno = finding.severity.refuses().then_some(finding.errno);
         // One place is kept for the end.
-        let kept = self.said.mark() < FINDINGS_MAX.saturating_sub(1);
+        let kept = self.said.kept() < FINDINGS_MAX.saturating_sub(1);
         self.more = errno.is_none() || !kept;
         self.last_error = errno.or(self.last_error);
         if kept {
@@ -363,8 +364,8 @@ impl<'r> Said<'r> {
         }
     }
 
-    /// Ends the stage. Was a parameter refused?
-    fn end(self, mark: usize) -> bool {
+    /// The end of the stage. Was a parameter refused?
+    fn end(self) -> bool {
         if let Some(errno) = self.last_error.filter(|_| self.more) {
             let why = "the last error of a parameter is what the kernel returns";
             let end = Finding::error("PARAM-22", Errno::EINVAL, why);
@@ -373,7 +374,6 @@ impl<'r> Said<'r> {
         for _ in 0..self.lost {
             self.said.push(Finding::note("PARAM-19", Severity::Note, "one more"));
         }
-        self.said.end_stage(mark);
         self.last_error.is_some()
     }
 }

@@ -75,14 +75,13 @@ impl Kernel {
     /// `kernel/module/main.c: do_init_module`: calls init and does what follows (LIFE-10 to LIFE-14). False if the
     /// module is not live then.
     pub fn do_init_module(&mut self, name: &[u8], init: Init, said: &mut Findings) -> bool {
-        let mark = said.mark();
         // LIFE-10: a module without init is live at once.
         let has_init = self.module(name).is_some_and(|m| m.has_init);
         let ended = if has_init { init } else { Init::Returns(0) };
         if has_init {
             self.happens(name, Happening::InitCalled(ended));
         }
-        match ended {
+        said.stage(|said| match ended {
             Init::Returns(value) => {
                 if value > 0 {
                     said.push(self.suspicious_init(name, value));
@@ -100,8 +99,7 @@ impl Kernel {
                 );
                 said.push(Finding::note("LIFE-15", Severity::Oops, why));
             }
-        }
-        said.end_stage(mark);
+        });
         matches!(ended, Init::Returns(_))
     }
 
@@ -155,10 +153,8 @@ impl Kernel {
     /// `kernel/module/main.c: delete_module` (spec 08 §8.5). `force` is O_TRUNC; O_NONBLOCK says nothing. True if
     /// the module is gone.
     pub fn delete_module(&mut self, name: &[u8], force: bool, exit: Exit, said: &mut Findings) -> bool {
-        let mark = said.mark();
         if let Some(refusal) = self.refuses_to_delete(name, force) {
-            said.push(refusal);
-            said.end_stage(mark);
+            said.refuse(refusal);
             return false;
         }
         // Nothing but force gets here with either (LIFE-35, LIFE-36).
@@ -177,8 +173,7 @@ impl Kernel {
                 "{} crashes in its exit function: its removal never ends, and it stays as it is until the next boot",
                 printed(name)
             );
-            said.push(Finding::note("LIFE-37", Severity::Oops, why));
-            said.end_stage(mark);
+            said.refuse(Finding::note("LIFE-37", Severity::Oops, why));
             return false;
         }
         self.notify(name, ModuleState::Going);
@@ -254,12 +249,11 @@ impl Kernel {
     ) -> Findings {
         let mut said = Findings::new();
         let me = printed(name);
-        match self.state.module_mut(name).map(change) {
+        said.stage(|said| match self.state.module_mut(name).map(change) {
             None => said.push(Finding::error("LIFE-32", Errno::ENOENT, format!("no module {me} is loaded"))),
             Some(true) => {}
             Some(false) => said.push(fails(&me)),
-        }
-        said.end_stage(0);
+        });
         said
     }
 

@@ -23,50 +23,49 @@ pub fn apply_relocations(
 ) {
     let Module { info, layout, values, unknown, memory, .. } = module;
     let (info, memory) = (&*info, &mut **memory);
-    let mark = said.mark();
     if tables_overlap(info) {
         let why = "its relocation tables overlap: they have more records than the file has room for, and are not applied";
-        said.push(Finding::note("RELOC-GEN-10", Severity::Oops, why));
-        said.end_stage_at_first(mark);
+        said.refuse(Finding::note("RELOC-GEN-10", Severity::Oops, why));
         return;
     }
     mod_arch.locate(info);
-    for (index, section) in info.sechdrs.iter().enumerate().skip(1) {
-        // RELOC-GEN-1, RELOC-GEN-2: the target must be ALLOC by the loader's flags.
-        let target = section.sh_info as usize;
-        let Some(patched) = info.sechdrs.get(target).filter(|t| t.sh_flags & SHF_ALLOC != 0) else {
-            warn_percpu(info, index, target, said);
-            continue;
-        };
-        if section.sh_flags & SHF_RELA_LIVEPATCH != 0
-            && !klp_apply_section_relocs(info, index, values, kallsyms, said)
-        {
-            continue;
-        }
-        match section.sh_type {
-            SHT_REL => said.push(rel_unsupported(info, index)),
-            SHT_RELA => {
-                let place = layout.place(target);
-                let mut section = RelaSection {
-                    file: info.file,
-                    config: info.config,
-                    index,
-                    target,
-                    in_init: place.is_some_and(|p| p.region.is_init()),
-                    memory: place.and_then(|p| memory.at_mut(p, patched.sh_size)).unwrap_or(&mut []),
-                    address: patched.sh_addr,
-                    values,
-                    unknown,
-                };
-                let in_file = || Records::File(info.file.relocations(index));
-                let records = info.reordered(index).map_or_else(in_file, Records::Reordered);
-                arch.apply_relocate_add(&mut section, records, mod_arch, said);
-                mod_arch.flush(layout, memory);
+    said.stage_at_first(|said| {
+        for (index, section) in info.sechdrs.iter().enumerate().skip(1) {
+            // RELOC-GEN-1, RELOC-GEN-2: the target must be ALLOC by the loader's flags.
+            let target = section.sh_info as usize;
+            let Some(patched) = info.sechdrs.get(target).filter(|t| t.sh_flags & SHF_ALLOC != 0) else {
+                warn_percpu(info, index, target, said);
+                continue;
+            };
+            if section.sh_flags & SHF_RELA_LIVEPATCH != 0
+                && !klp_apply_section_relocs(info, index, values, kallsyms, said)
+            {
+                continue;
             }
-            _ => {}
+            match section.sh_type {
+                SHT_REL => said.push(rel_unsupported(info, index)),
+                SHT_RELA => {
+                    let place = layout.place(target);
+                    let mut section = RelaSection {
+                        file: info.file,
+                        config: info.config,
+                        index,
+                        target,
+                        in_init: place.is_some_and(|p| p.region.is_init()),
+                        memory: place.and_then(|p| memory.at_mut(p, patched.sh_size)).unwrap_or(&mut []),
+                        address: patched.sh_addr,
+                        values,
+                        unknown,
+                    };
+                    let in_file = || Records::File(info.file.relocations(index));
+                    let records = info.reordered(index).map_or_else(in_file, Records::Reordered);
+                    arch.apply_relocate_add(&mut section, records, mod_arch, said);
+                    mod_arch.flush(layout, memory);
+                }
+                _ => {}
+            }
         }
-    }
-    said.end_stage_at_first(mark);
+    });
 }
 
 /// Do RELA tables share bytes of the file? No linker does that, and it would let a small file ask

@@ -56,6 +56,16 @@ impl<'d> Deref for Finalizer<'_, 'd> {
     }
 }
 
+impl<'d> Finalizer<'_, 'd> {
+    /// A stage that the kernel leaves at its first refusal ([`Findings::stage_at_first`]).
+    pub fn stage_at_first<T>(&mut self, stage: impl FnOnce(&mut Finalizer<'_, 'd>) -> T) -> T {
+        let Finalizer { module, load, kernel, record, said, choices } = self;
+        said.stage_at_first(|said| {
+            stage(&mut Finalizer { module, load: *load, kernel: *kernel, record, said, choices: *choices })
+        })
+    }
+}
+
 impl Finalizer<'_, '_> {
     /// Does the kernel have that change?
     pub fn has(&self, change: Change) -> bool {

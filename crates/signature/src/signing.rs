@@ -42,15 +42,28 @@ pub fn module_signature<'d>(
     flags: LoadFlags,
     said: &mut Findings,
 ) -> (SignatureTail<'d>, Option<Unsigned>) {
-    let untouched = SignatureTail { module: file, marker: false, pkcs7: None };
     // SIG-13: without CONFIG_MODULE_SIG nothing is cut off.
     if !kernel.config.module_sig {
-        return (untouched, None);
+        return (untouched(file), None);
     }
-    let mark = said.mark();
+    said.stage_at_first(|said| check_signature(file, kernel, flags, said))
+}
+
+/// A module of which no signature is cut off.
+fn untouched(file: &[u8]) -> SignatureTail<'_> {
+    SignatureTail { module: file, marker: false, pkcs7: None }
+}
+
+/// The check of a kernel with CONFIG_MODULE_SIG: the signature cut off, and why it does not count.
+fn check_signature<'d>(
+    file: &'d [u8],
+    kernel: &Kernel,
+    flags: LoadFlags,
+    said: &mut Findings,
+) -> (SignatureTail<'d>, Option<Unsigned>) {
     // SIG-1: a mangled module is not looked at, its signature cannot be right.
     let mangled = flags.ignore_modversions || flags.ignore_vermagic;
-    let (tail, finding) = if mangled { (untouched, None) } else { module_sig_check(file) };
+    let (tail, finding) = if mangled { (untouched(file), None) } else { module_sig_check(file) };
     finding.into_iter().for_each(|f| said.push(f));
     let verdict = tail.pkcs7.map(|pkcs7| verdict(pkcs7, tail.module, kernel));
     let by = || tail.pkcs7.map(signer_words).unwrap_or_default();
@@ -103,7 +116,6 @@ pub fn module_signature<'d>(
         let finding = Finding::error("SIG-11", Errno::EKEYREJECTED, why).hint(hint.as_str());
         said.push(finding.says(format!("Loading of {reason} is rejected")));
     }
-    said.end_stage_at_first(mark);
     (tail, unsigned)
 }
 

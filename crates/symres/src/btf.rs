@@ -36,7 +36,6 @@ pub fn btf_module_notify(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Ta
     let config = &kernel.config;
     let data = file.section_bytes(file.find_any_sec(".BTF"));
     let Some(base) = kernel.btf.as_deref().filter(|_| config.btf_modules && !data.is_empty()) else { return };
-    let mark = said.mark();
     // BTF-4: since v6.11 (d4e48e3dd450) a module may bring the part of the kernel's BTF that it needs.
     let own_base = Some(file.find_any_sec(".BTF.base")).filter(|i| *i != 0 && config.has(Change::OwnBtfBase));
     let parsed = match own_base {
@@ -45,15 +44,14 @@ pub fn btf_module_notify(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Ta
             .map(|_| ()),
         None => parse(data, Some(base), config).map(|_| ()),
     };
-    match parsed {
+    said.stage_at_first(|said| match parsed {
         Ok(()) if own_base.is_some() => {
             let why = "the module brings the types of the kernel that it needs (.BTF.base); whether this kernel has them is not looked at";
             said.push(Finding::note("BTF-4", Severity::Note, why));
         }
         Ok(()) => {}
         Err(refusal) => said.push(mismatch(kernel, file, refusal, taints)),
-    }
-    said.end_stage_at_first(mark);
+    });
 }
 
 /// BTF-3: what the kernel makes of it.

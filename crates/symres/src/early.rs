@@ -33,15 +33,15 @@ pub fn early_mod_check(
     taints: &mut Taints,
     said: &mut Findings,
 ) {
-    let mark = said.mark();
-    blacklisted(kernel, file, said);
-    check_modstruct_version(kernel, file, taints, said);
-    check_vermagic(kernel, file, flags, taints, said);
-    // LIFE-3: since v6.4 here too, before anything is allocated.
-    if kernel.config.has(Change::DuplicateCheckedEarly) {
-        module_patient_check_exists(kernel, file, said);
-    }
-    said.end_stage_at_first(mark);
+    said.stage_at_first(|said| {
+        blacklisted(kernel, file, said);
+        check_modstruct_version(kernel, file, taints, said);
+        check_vermagic(kernel, file, flags, taints, said);
+        // LIFE-3: since v6.4 here too, before anything is allocated.
+        if kernel.config.has(Change::DuplicateCheckedEarly) {
+            module_patient_check_exists(kernel, file, said);
+        }
+    });
 }
 
 /// VAL-70.
@@ -132,11 +132,9 @@ fn check_vermagic(
 /// `kernel/module/main.c: add_unformed_module`, as far as it looks for the name. Since v6.4 that was done before
 /// (LIFE-3), and nothing else has been loaded meanwhile.
 pub fn already_loaded(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
-    let mark = said.mark();
     if !kernel.config.has(Change::DuplicateCheckedEarly) {
-        module_patient_check_exists(kernel, file, said);
+        said.stage(|said| module_patient_check_exists(kernel, file, said));
     }
-    said.end_stage(mark);
 }
 
 /// Is there a module of that name (LIFE-1, LIFE-2)? Modules that only a symbol table
@@ -256,26 +254,27 @@ pub fn check_export_symbol_versions(
     taints: &mut Taints,
     said: &mut Findings,
 ) {
-    let mark = said.mark();
-    let records = |name| file.sections().get(file.find_sec(name)).map_or(0, |s| s.sh_size / 12);
-    let me = file.name_text();
-    if kernel.config.has(Change::OneExportTable) {
-        one_table_only(file, records("__ksymtab") != 0, said);
-    }
-    let lacks = |table, crcs| records(table) != 0 && file.find_sec(crcs) == 0;
-    let without = lacks("__ksymtab", "__kcrctab")
-        || (!kernel.config.has(Change::OneExportTable) && lacks("__ksymtab_gpl", "__kcrctab_gpl"));
-    if kernel.config.modversions && without {
-        if kernel.config.module_force_load {
-            let why = format!("{me} exports symbols without CRCs: it is forced in, taint F");
-            let finding = taints.force_load(&me, "no versions for exported symbols", why);
-            said.push(finding.hint(hints::rebuild(kernel, file)));
-        } else {
-            let why = format!("{me} exports symbols without CRCs, and this kernel does not force modules in");
-            said.push(Finding::error("VER-11", Errno::ENOEXEC, why).hint(hints::rebuild(kernel, file)));
+    said.stage_at_first(|said| {
+        let records = |name| file.sections().get(file.find_sec(name)).map_or(0, |s| s.sh_size / 12);
+        let me = file.name_text();
+        if kernel.config.has(Change::OneExportTable) {
+            one_table_only(file, records("__ksymtab") != 0, said);
         }
-    }
-    said.end_stage_at_first(mark);
+        let lacks = |table, crcs| records(table) != 0 && file.find_sec(crcs) == 0;
+        let without = lacks("__ksymtab", "__kcrctab")
+            || (!kernel.config.has(Change::OneExportTable) && lacks("__ksymtab_gpl", "__kcrctab_gpl"));
+        if kernel.config.modversions && without {
+            if kernel.config.module_force_load {
+                let why = format!("{me} exports symbols without CRCs: it is forced in, taint F");
+                let finding = taints.force_load(&me, "no versions for exported symbols", why);
+                said.push(finding.hint(hints::rebuild(kernel, file)));
+            } else {
+                let why =
+                    format!("{me} exports symbols without CRCs, and this kernel does not force modules in");
+                said.push(Finding::error("VER-11", Errno::ENOEXEC, why).hint(hints::rebuild(kernel, file)));
+            }
+        }
+    });
 }
 
 /// SYM-39: since v7.1 licences stand beside the one table of exports, and the other does not count.
@@ -318,23 +317,29 @@ pub fn verify_exported_symbols(
     exports: &[ModuleExport<'_>],
     said: &mut Findings,
 ) {
-    let mark = said.mark();
-    for ModuleExport { name, .. } in exports {
-        let Some((owner, _)) = kernel.find_symbol(name, true, file.name()) else { continue };
-        let owner = match owner {
-            Owner::Vmlinux => &b"kernel"[..],
-            Owner::Module(name) => name,
-        };
-        let (me, symbol, owner) = (file.name_text(), printed(name), printed(owner));
-        let line = format!("{me}: exports duplicate symbol {symbol} (owned by {owner})");
-        let why = format!("{symbol} is exported by {owner} already; no name may be exported twice");
-        let hint = match owner.as_ref() {
-            "kernel" => format!("rename the export: the kernel has {symbol} built in"),
-            owner => format!(
-                "unload {owner} first, or keep it from being loaded, if both do the same; else rename the export"
-            ),
-        };
-        said.push(Finding::error("DUP-1", Errno::ENOEXEC, why).says(line).hint(hint));
-    }
-    said.end_stage_at_first(mark);
+    said.stage_at_first(|said| {
+        for ModuleExport { name, .. } in exports {
+            if let Some((owner, _)) = kernel.find_symbol(name, true, file.name()) {
+                said.push(duplicate_export(file, name, owner));
+            }
+        }
+    });
+}
+
+/// DUP-1: a name that the kernel or a module exports already.
+fn duplicate_export(file: &ModuleFile<'_>, name: &[u8], owner: Owner<'_>) -> Finding {
+    let owner = match owner {
+        Owner::Vmlinux => &b"kernel"[..],
+        Owner::Module(name) => name,
+    };
+    let (me, symbol, owner) = (file.name_text(), printed(name), printed(owner));
+    let line = format!("{me}: exports duplicate symbol {symbol} (owned by {owner})");
+    let why = format!("{symbol} is exported by {owner} already; no name may be exported twice");
+    let hint = match owner.as_ref() {
+        "kernel" => format!("rename the export: the kernel has {symbol} built in"),
+        owner => format!(
+            "unload {owner} first, or keep it from being loaded, if both do the same; else rename the export"
+        ),
+    };
+    Finding::error("DUP-1", Errno::ENOEXEC, why).says(line).hint(hint)
 }

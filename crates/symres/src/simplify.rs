@@ -53,59 +53,63 @@ pub fn simplify_symbols<'k>(
     ignores: impl Fn(&[u8]) -> bool,
     said: &mut Findings,
 ) -> Resolution<'k> {
-    let mark = said.mark();
     let info = &module.info;
     let file = info.file;
     let mut resolver = Resolver::new(kernel, file, taints);
     let count = file.symbols().len();
     let (mut values, mut unknown) = (Vec::with_capacity(count), Vec::with_capacity(count));
     let mut out = Resolution::default();
-    for (i, symbol) in file.symbols().iter().enumerate() {
-        let name = || file.symbol_name(symbol);
-        let subject =
-            || Subject::Symbol { index: u32::try_from(i).unwrap_or(u32::MAX), name: printed(name()).into() };
-        let mut value = symbol.value();
-        let mut is_unknown = false;
-        match symbol.shndx() {
-            // Index 0 is never touched.
-            _ if i == 0 => {}
-            SHN_COMMON if name().starts_with(b"__gnu_lto") => {}
-            SHN_COMMON => {
-                let line = format!("{}: please compile with -fno-common", file.name_text());
-                let why = format!("{} is a common symbol, which has no place in a module", printed(name()));
-                said.push(Finding::error("SYM-1", Errno::ENOEXEC, why).says(line).about(subject()));
-            }
-            SHN_ABS | SHN_LIVEPATCH => {}
-            SHN_UNDEF => {
-                match resolve(info, &mut resolver, &mut out, i, symbol.bind(), subject, &ignores, said) {
-                    Value::Is(address) => value = address,
-                    Value::AsInFile => {}
-                    Value::Unknown => is_unknown = true,
+    said.stage(|said| {
+        for (i, symbol) in file.symbols().iter().enumerate() {
+            let name = || file.symbol_name(symbol);
+            let subject = || Subject::Symbol {
+                index: u32::try_from(i).unwrap_or(u32::MAX),
+                name: printed(name()).into(),
+            };
+            let mut value = symbol.value();
+            let mut is_unknown = false;
+            match symbol.shndx() {
+                // Index 0 is never touched.
+                _ if i == 0 => {}
+                SHN_COMMON if name().starts_with(b"__gnu_lto") => {}
+                SHN_COMMON => {
+                    let line = format!("{}: please compile with -fno-common", file.name_text());
+                    let why =
+                        format!("{} is a common symbol, which has no place in a module", printed(name()));
+                    said.push(Finding::error("SYM-1", Errno::ENOEXEC, why).says(line).about(subject()));
+                }
+                SHN_ABS | SHN_LIVEPATCH => {}
+                SHN_UNDEF => {
+                    match resolve(info, &mut resolver, &mut out, i, symbol.bind(), subject, &ignores, said) {
+                        Value::Is(address) => value = address,
+                        Value::AsInFile => {}
+                        Value::Unknown => is_unknown = true,
+                    }
+                }
+                shndx if usize::from(shndx) >= info.sechdrs.len() => {
+                    let max = info.sechdrs.len().saturating_sub(1);
+                    let (me, text) = (file.name_text(), printed(name()));
+                    let line =
+                        format!("{me}: Symbol {text} has an invalid section index {shndx} (max {max})");
+                    let why = format!("st_shndx {shndx:#x} of {text} names no section");
+                    said.push(Finding::error("SYM-6", Errno::ENOEXEC, why).says(line).about(subject()));
+                }
+                shndx if usize::from(shndx) == file.index().pcpu => match module.placement.percpu {
+                    Some(base) => value = value.wrapping_add(base),
+                    None => is_unknown = true,
+                },
+                shndx => {
+                    let base = info.sechdrs.get(usize::from(shndx)).map_or(0, |s| s.sh_addr);
+                    value = value.wrapping_add(base);
                 }
             }
-            shndx if usize::from(shndx) >= info.sechdrs.len() => {
-                let max = info.sechdrs.len().saturating_sub(1);
-                let (me, text) = (file.name_text(), printed(name()));
-                let line = format!("{me}: Symbol {text} has an invalid section index {shndx} (max {max})");
-                let why = format!("st_shndx {shndx:#x} of {text} names no section");
-                said.push(Finding::error("SYM-6", Errno::ENOEXEC, why).says(line).about(subject()));
-            }
-            shndx if usize::from(shndx) == file.index().pcpu => match module.placement.percpu {
-                Some(base) => value = value.wrapping_add(base),
-                None => is_unknown = true,
-            },
-            shndx => {
-                let base = info.sechdrs.get(usize::from(shndx)).map_or(0, |s| s.sh_addr);
-                value = value.wrapping_add(base);
-            }
+            values.push(value);
+            unknown.push(is_unknown);
         }
-        values.push(value);
-        unknown.push(is_unknown);
-    }
+    });
     (module.values, module.unknown) = (values, unknown);
     out.using_gplonly_symbols = resolver.using_gplonly_symbols();
     out.taints = resolver.taints();
-    said.end_stage(mark);
     out
 }
 

@@ -225,8 +225,7 @@ pub fn signature(data: &[u8]) {
     let (tail, finding) = module_sig_check(data);
     assert!(tail.module.len() <= data.len());
     let mut said = Findings::new();
-    finding.into_iter().for_each(|finding| said.push(finding));
-    said.end_stage_at_first(0);
+    said.stage_at_first(|said| finding.into_iter().for_each(|finding| said.push(finding)));
     invariants::findings(&said);
     let message = tail.pkcs7.unwrap_or(data);
     same_twice(data, || format!("{:?}", signer::read(message)));

@@ -25,9 +25,7 @@ pub fn open<'d>(file: &'d [u8], config: &KernelConfig) -> Opened<'d> {
 pub fn open_with<'d>(file: &'d [u8], config: &KernelConfig, ignore_modversions: bool) -> Opened<'d> {
     let mut said = Findings::new();
     let (signature, bad) = module_sig_check(file);
-    let mark = said.mark();
-    bad.into_iter().for_each(|finding| said.push(finding));
-    said.end_stage(mark);
+    said.stage(|said| bad.into_iter().for_each(|finding| said.push(finding)));
     let expected = Expected { config, machine: None, known: MACHINES, ignore_modversions };
     let module = elf_validity(signature.module, &expected, &mut said);
     Opened { module, said }

@@ -51,7 +51,6 @@ struct Found {
 
 /// `module_frob_arch_sections` (PLT-1 to PLT-14).
 pub fn module_frob_arch_sections(info: &mut LoadInfo<'_>, cpu: Cpu, said: &mut Findings) -> ModArch {
-    let mark = said.mark();
     let found = find(info);
     let mut arch = ModArch::new(cpu, 2);
     // PLT-2
@@ -66,8 +65,7 @@ pub fn module_frob_arch_sections(info: &mut LoadInfo<'_>, cpu: Cpu, said: &mut F
         let line = format!("{}: module {what} missing", info.file.name_text());
         let why = format!("modules for arm64 must have .plt, .init.plt and a symbol table: {what} missing");
         let hint = "link the module with the kernel's scripts/module.lds (kbuild does)";
-        said.push(Finding::error("PLT-2", Errno::ENOEXEC, why).says(line).hint(hint));
-        said.end_stage_at_first(mark);
+        said.refuse(Finding::error("PLT-2", Errno::ENOEXEC, why).says(line).hint(hint));
         return arch;
     }
     if !tables_overlap(info) {

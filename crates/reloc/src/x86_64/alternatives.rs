@@ -434,12 +434,10 @@ fn combined(
 
 /// FIN-21
 fn bug(module: &mut Finalizer<'_, '_>, entry: &AltInstr) {
-    let mark = module.said.mark();
     let why = format!(
         "an alternative for {} replaces {} bytes: the kernel takes at most {MAX_PATCH_LEN} bytes and features below {FEATURES}, and crashes (BUG) on others",
         entry.feature(),
         entry.instrlen
     );
-    module.said.push(Finding::note("FIN-21", Severity::Oops, why));
-    module.said.end_stage(mark);
+    module.said.refuse(Finding::note("FIN-21", Severity::Oops, why));
 }

@@ -27,10 +27,8 @@ pub fn apply_paravirt(module: &mut Finalizer<'_, '_>) {
         let code = usize::from(len);
         // With nop operations nothing is called, else five bytes are needed (BUG).
         if len > MAX_PATCH_LEN || (len < 5 && len != 0) {
-            let mark = module.said.mark();
             let why = "an entry of .parainstructions has a length that the kernel crashes on (BUG)";
-            module.said.push(Finding::note("FIN-73", Severity::Oops, why));
-            module.said.end_stage(mark);
+            module.said.refuse(Finding::note("FIN-73", Severity::Oops, why));
             return;
         }
         let slot = pv_ops.map(|ops| ops.wrapping_add(u64::from(number).wrapping_mul(8)));

@@ -63,10 +63,8 @@ pub fn apply_retpolines(module: &mut Finalizer<'_, '_>) {
             continue;
         };
         if register == 4 {
-            let mark = module.said.mark();
             let why = "an entry of .retpoline_sites branches through rsp: the kernel crashes (BUG)";
-            module.said.push(Finding::note("FIN-70", Severity::Oops, why));
-            module.said.end_stage(mark);
+            module.said.refuse(Finding::note("FIN-70", Severity::Oops, why));
             return;
         }
         let target = insn.target(address);

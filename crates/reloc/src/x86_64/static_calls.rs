@@ -164,7 +164,6 @@ fn fixup_keys(module: &mut Finalizer<'_, '_>, sites: &mut [Site]) -> bool {
             return false;
         };
         let Some(key) = keys.get(&address) else {
-            let mark = module.said.mark();
             let at = site.address;
             let line = format!(
                 "Failed to fixup __raw_static_call() usage at: {}",
@@ -174,8 +173,7 @@ fn fixup_keys(module: &mut Finalizer<'_, '_>, sites: &mut [Site]) -> bool {
                 "the static call at {at:#x} names a trampoline at {address:#x}, which is none of the kernel's with a key"
             );
             let finding = Finding::error("FIN-60", Errno::EINVAL, why).says(line);
-            module.said.push(finding.says("Failed to allocate memory for static calls"));
-            module.said.end_stage(mark);
+            module.said.refuse(finding.says("Failed to allocate memory for static calls"));
             return false;
         };
         site.key = key | site.key & FLAGS;
@@ -291,14 +289,12 @@ fn validate(module: &mut Finalizer<'_, '_>, site: Site) -> bool {
         code[0] == CALL || five == NOP5 || five == XOR5RAX
     };
     if !valid {
-        let mark = module.said.mark();
         // The kernel's line names the place by %pS, with an offset and a size.
         let why = format!(
             "unexpected static_call insn opcode {:#x} at {:#x}: no call and no jump, the kernel crashes (BUG)",
             code[0], site.address
         );
-        module.said.push(Finding::note("FIN-61", Severity::Oops, why));
-        module.said.end_stage(mark);
+        module.said.refuse(Finding::note("FIN-61", Severity::Oops, why));
     }
     valid
 }
