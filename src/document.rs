@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use elf_layout::bytes::printed;
 use elf_layout::elf::{SHT_NULL, Shdr};
-use elf_layout::{Finding, Findings, Layout, LoadInfo, Placement, Region};
-use serde::Serialize;
+use elf_layout::{Errno, Finding, Findings, Layout, LoadInfo, Placement, Region, Severity};
+use serde::{Serialize, Serializer};
 use symres::Export;
 
 use crate::address::Explainer;
@@ -189,11 +189,13 @@ pub struct FindingEntry {
     /// Rule of the specification.
     pub code: &'static str,
     /// Name of the errno, null if there is none.
-    pub errno: Option<&'static str>,
+    #[serde(serialize_with = "errno_name")]
+    pub errno: Option<Errno>,
     /// The kernel's log lines joined by newlines, null if it says nothing.
     pub dmesg: Option<String>,
     /// error, oops, warning or note.
-    pub severity: &'static str,
+    #[serde(serialize_with = "severity_word")]
+    pub severity: Severity,
     /// What it is about.
     pub subject: String,
     /// What is wrong in this case.
@@ -204,14 +206,23 @@ pub struct FindingEntry {
     pub stops_here: bool,
 }
 
+/// An errno by its name, or null.
+pub(crate) fn errno_name<S: Serializer>(errno: &Option<Errno>, to: S) -> Result<S::Ok, S::Error> {
+    errno.map(Errno::name).serialize(to)
+}
+
+fn severity_word<S: Serializer>(severity: &Severity, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(severity.word())
+}
+
 impl From<&Finding> for FindingEntry {
     fn from(f: &Finding) -> Self {
         let general = Some(f.code).filter(|_| f.severity.refuses()).and_then(fix);
         FindingEntry {
             code: f.code,
-            errno: f.errno.map(|e| e.name()),
+            errno: f.errno,
             dmesg: (!f.dmesg.is_empty()).then(|| f.dmesg.join("\n")),
-            severity: f.severity.word(),
+            severity: f.severity,
             subject: f.subject.to_string(),
             explanation: f.explanation.clone(),
             hint: f.hint.clone().or_else(|| general.map(str::to_owned)),

@@ -132,8 +132,10 @@ impl SignatureEntry {
 /// the findings say why.
 pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, Vec<FindingEntry>> {
     let release = vermagic_release(bytes);
-    let config =
-        release.as_deref().and_then(KernelConfig::of_release).unwrap_or_else(crate::kernel_source::newest);
+    let config = release
+        .as_deref()
+        .and_then(|r| KernelConfig::of_release(r, reloc::MACHINES))
+        .unwrap_or_else(crate::kernel_source::newest);
     let kernel = Kernel::new(config.clone(), KernelParts::default());
     let Opened { signature, module, mut said, .. } = open(bytes, &kernel, LoadFlags::default());
     let Some(module) = module else {

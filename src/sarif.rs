@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use elf_layout::{Errno, Severity};
 use serde_json::{Value, json};
 
 use crate::check::Verdict;
@@ -47,8 +48,8 @@ impl Sarif {
             "properties": {
                 "kernel": verdict.kernel,
                 "module": verdict.module,
-                "verdict": verdict.verdict,
-                "errno": finding.errno,
+                "verdict": verdict.word(),
+                "errno": finding.errno.map(Errno::name),
                 "dmesg": finding.dmesg,
                 "stops_here": finding.stops_here,
             },
@@ -88,11 +89,11 @@ fn rule(code: &str) -> Value {
     }
 }
 
-fn level(severity: &str) -> &'static str {
+fn level(severity: Severity) -> &'static str {
     match severity {
-        "error" | "oops" => "error",
-        "warning" => "warning",
-        _ => "note",
+        Severity::Error | Severity::Oops => "error",
+        Severity::Warning => "warning",
+        Severity::Note => "note",
     }
 }
 

@@ -72,9 +72,9 @@ fn depends(bytes: &[u8], config: &KernelConfig) -> Vec<String> {
 
 fn kernel(tree: &Tree) -> (Kernel, String) {
     let symvers = read_decompressed(tree.symvers.as_ref().expect("a Module.symvers in usr/src")).unwrap();
-    let mut config = KernelConfig::of_release(&tree.release).expect("a release");
+    let mut config = KernelConfig::of_release(&tree.release, reloc::MACHINES).expect("a release");
     if let Some(path) = &tree.config {
-        config.apply(&common::read(path));
+        config.apply(&common::read(path), reloc::MACHINES);
     }
     let (source, text) = kallsyms(&symvers, tree.machine(), &tree.release);
     let parts = KernelParts {

@@ -59,8 +59,8 @@ fn kernel_of_fixtures() -> Kernel {
 
 /// A kernel from the texts that describe it.
 pub fn kernel(release: &str, config: &[u8], kallsyms: &[u8], symvers: &[u8]) -> Kernel {
-    let mut facts = KernelConfig::of_release(release).unwrap();
-    facts.apply(config);
+    let mut facts = KernelConfig::of_release(release, reloc::MACHINES).unwrap();
+    facts.apply(config, reloc::MACHINES);
     let parts = KernelParts {
         release: release.to_owned(),
         symbols: Some(KernelSymbols::parse(kallsyms).unwrap()),

@@ -3,7 +3,7 @@
 use elf_layout::finding::FINDINGS_MAX;
 use elf_layout::{Findings, Layout, LoadInfo, Severity};
 use kmodld::Load;
-use kmodld::check::Verdict;
+use kmodld::check::{Ending, Verdict};
 use kmodld::load::Opened;
 
 /// A kernel's module area is no larger.
@@ -116,14 +116,14 @@ pub fn sections(info: &LoadInfo<'_>, layout: &Layout, said: &Findings) {
 pub fn verdict(verdict: &Verdict) {
     let stops = verdict.findings.iter().filter(|f| f.stops_here).count();
     match (verdict.verdict, verdict.errno) {
-        ("loads", None) => assert_eq!(stops, 0, "it loads, but a finding stops it"),
-        ("refused", Some(errno)) => {
+        (Ending::Good, None) => assert_eq!(stops, 0, "it loads, but a finding stops it"),
+        (Ending::Refused, Some(errno)) => {
             let at = verdict.findings.iter().find(|f| f.stops_here).and_then(|f| f.errno);
             assert_eq!((stops, at), (1, Some(errno)), "what refuses it");
         }
-        ("oops", None) => {
+        (Ending::Oops, None) => {
             let at = verdict.findings.iter().find(|f| f.stops_here).map(|f| f.severity);
-            assert_eq!((stops, at), (1, Some("oops")), "what crashes the kernel");
+            assert_eq!((stops, at), (1, Some(Severity::Oops)), "what crashes the kernel");
         }
         other => panic!("no verdict: {other:?}"),
     }

@@ -7,13 +7,14 @@ pub mod catalog;
 pub mod run;
 pub mod set;
 mod state;
+pub mod summary;
 
-use elf_layout::{Findings, Severity};
+use elf_layout::{Errno, Findings, Severity};
 use module_signature::not_verified;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use symres::Taint;
 
-use crate::document::{FindingEntry, findings};
+use crate::document::{FindingEntry, errno_name, findings};
 use crate::load::{Args, Opened, open};
 use crate::loader::{Loader, Place, Workspace};
 
@@ -27,9 +28,11 @@ pub struct Verdict {
     /// Release of the kernel, null if it is not known; its path, where kernels of one release are told apart.
     pub kernel: Option<String>,
     /// `loads`, `refused` or `oops`.
-    pub verdict: &'static str,
+    #[serde(serialize_with = "verdict_word")]
+    pub verdict: Ending,
     /// What the system call returns; null if the module loads, or the kernel crashes.
-    pub errno: Option<&'static str>,
+    #[serde(serialize_with = "errno_name")]
+    pub errno: Option<Errno>,
     /// What the kernel logs, in order; it stops where it stops.
     pub dmesg: Vec<String>,
     /// Taint letters of the module, as far as the load comes.
@@ -43,12 +46,17 @@ pub struct Verdict {
 impl Verdict {
     /// Does the kernel take the module?
     pub fn loads(&self) -> bool {
-        self.verdict == "loads"
+        self.verdict == Ending::Good
+    }
+
+    /// `loads`, `refused` or `oops`.
+    pub fn word(&self) -> &'static str {
+        self.verdict.word("loads")
     }
 
     /// Does it take the module without a complaint?
     pub fn is_clean(&self) -> bool {
-        self.loads() && self.findings.iter().all(|f| f.severity == Severity::Note.word())
+        self.loads() && self.findings.iter().all(|f| f.severity == Severity::Note)
     }
 
     /// About how many bytes it takes in memory.
@@ -88,13 +96,39 @@ fn judge(
     (verdict(file, release, opened, &said, taints), proprietary)
 }
 
-/// How it ends in a word: `good`, `refused` or `oops`.
-pub fn end(said: &Findings, good: &'static str) -> &'static str {
-    match (said.refused(), said.errno()) {
-        (false, _) => good,
-        (true, Some(_)) => "refused",
-        (true, None) => "oops",
+/// How a load, or what else is asked of a kernel, ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It is done.
+    Good,
+    /// The kernel refuses it with an errno.
+    Refused,
+    /// The kernel crashes.
+    Oops,
+}
+
+impl Ending {
+    /// How it ends by what the kernel says.
+    pub fn of(said: &Findings) -> Self {
+        match (said.refused(), said.errno()) {
+            (false, _) => Ending::Good,
+            (true, Some(_)) => Ending::Refused,
+            (true, None) => Ending::Oops,
+        }
     }
+
+    /// The word for it: `good`, which depends on what was asked, `refused`, or `oops`.
+    pub fn word(self, good: &'static str) -> &'static str {
+        match self {
+            Ending::Good => good,
+            Ending::Refused => "refused",
+            Ending::Oops => "oops",
+        }
+    }
+}
+
+fn verdict_word<S: Serializer>(verdict: &Ending, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(verdict.word("loads"))
 }
 
 fn verdict(
@@ -109,8 +143,8 @@ fn verdict(
         file: file.to_owned(),
         module: name,
         kernel,
-        verdict: end(said, "loads"),
-        errno: said.errno().map(|e| e.name()),
+        verdict: Ending::of(said),
+        errno: said.errno(),
         dmesg: said.dmesg().map(str::to_owned).collect(),
         taints,
         findings: findings(said),

@@ -20,6 +20,7 @@ use super::state::State;
 use super::{Verdict, judge};
 use crate::error::Error;
 use crate::input::Buffers;
+use crate::kernel_source::KernelSource;
 use crate::load::{Args, open};
 use crate::loader::{Loader, Workspace};
 use crate::threads;
@@ -36,6 +37,17 @@ pub struct Target<'a> {
     pub loader: Loader,
     /// How modules are loaded.
     pub args: Args<'a>,
+}
+
+/// Gives labels to the targets of `kernels` that their releases do not tell apart: their paths.
+pub fn tell_apart(targets: &mut [Target<'_>], kernels: &[KernelSource]) {
+    let releases: Vec<String> = targets.iter().map(|t| t.loader.kernel.release.clone()).collect();
+    for (target, kernel) in targets.iter_mut().zip(kernels) {
+        let release = &target.loader.kernel.release;
+        let is_several = releases.iter().filter(|r| *r == release).count() > 1 || release.is_empty();
+        let path = kernel.kernel.as_ref().filter(|_| is_several && kernels.len() > 1);
+        target.label = path.map(|path| path.display().to_string());
+    }
 }
 
 /// What a run tells while it goes on.

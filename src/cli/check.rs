@@ -2,20 +2,20 @@
 
 use std::mem::ManuallyDrop;
 
-use kmodld::check::Verdict;
-use kmodld::check::run::{Event, Target, run as run_set};
+use elf_layout::Errno;
+use kmodld::check::run::{Event, Target, run as run_set, tell_apart};
 use kmodld::check::set::{Search, Set, module_files};
+use kmodld::check::summary::Summary;
+use kmodld::check::{Ending, Verdict};
 use kmodld::input::read_decompressed;
 use kmodld::kernel_source::vermagic_release;
 use kmodld::load::Args;
 use kmodld::sarif::{BEGIN, Sarif};
 use kmodld::{Error, Loader, Stage};
 
-use super::kernel_args::prepare;
 use super::options::Check;
 use super::report::{self, Progress, one_line};
-use super::summary::Summary;
-use super::{Beside, Outcome};
+use super::{Beside, Outcome, prepared};
 
 /// Findings shown of each module of a directory.
 const FINDINGS_SHOWN: usize = 10;
@@ -65,9 +65,9 @@ fn targets(args: &Check) -> Result<Option<Vec<Target<'_>>>, Error> {
         files.find_map(|file| Some(vermagic_release(&read_decompressed(&file).ok()?)))?
     };
     let mut targets = Vec::new();
-    let kernels = args.kernels.sources().map_err(Error::Usage)?;
+    let (kernels, facts) = (args.kernels.sources().map_err(Error::Usage)?, args.live.facts());
     for kernel in &kernels {
-        let Some(loader) = prepare(kernel, &args.live, &args.with, release)? else { return Ok(None) };
+        let Some(loader) = prepared(kernel, &facts, &args.with, release)? else { return Ok(None) };
         tell_without_versions(&loader);
         let how = Args {
             flags: args.live.flags(),
@@ -78,14 +78,7 @@ fn targets(args: &Check) -> Result<Option<Vec<Target<'_>>>, Error> {
         };
         targets.push(Target { label: None, loader, args: how });
     }
-    // Kernels of one release are told apart by their paths.
-    let releases: Vec<String> = targets.iter().map(|t| t.loader.kernel.release.clone()).collect();
-    for (target, kernel) in targets.iter_mut().zip(&kernels) {
-        let release = &target.loader.kernel.release;
-        let is_several = releases.iter().filter(|r| *r == release).count() > 1 || release.is_empty();
-        let path = kernel.kernel.as_ref().filter(|_| is_several && kernels.len() > 1);
-        target.label = path.map(|path| path.display().to_string());
-    }
+    tell_apart(&mut targets, &kernels);
     Ok(Some(targets))
 }
 
@@ -244,7 +237,7 @@ impl<'a> Printer<'a> {
         if self.args.verbose {
             verdicts.iter().for_each(|v| self.show_findings(v));
         }
-        let cell = |v: &Verdict| format!("{:<13}", v.errno.unwrap_or(v.verdict));
+        let cell = |v: &Verdict| format!("{:<13}", v.errno.map_or(v.word(), Errno::name));
         let cells: String = verdicts.iter().map(cell).collect();
         report::print(&format!("{cells}{}\n", one_line(verdicts.first().map_or("", |v| &v.file))))
     }
@@ -257,7 +250,7 @@ impl<'a> Printer<'a> {
             report::print("]\n")?;
         } else if self.is_text() && self.several_modules {
             for (kernel, summary) in self.kernels.iter().zip(&self.summaries) {
-                report::print(&summary.text(&one_line(kernel), self.unreadable))?;
+                report::print(&in_sum(summary, &one_line(kernel), self.unreadable))?;
             }
         }
         Ok(self.outcome)
@@ -266,11 +259,29 @@ impl<'a> Printer<'a> {
 
 /// `refused with ENOENT, taints OE`
 fn in_words(v: &Verdict) -> String {
-    let errno = v.errno.map_or(String::new(), |e| format!(" with {e}"));
+    let errno = v.errno.map_or(String::new(), |e| format!(" with {}", e.name()));
     let taints = if v.taints.is_empty() { String::new() } else { format!(", taints {}", v.taints) };
     let verdict = match v.verdict {
-        "oops" => "the kernel would crash",
-        other => other,
+        Ending::Oops => "the kernel would crash",
+        _ => v.word(),
     };
     format!("{verdict}{errno}{taints}")
+}
+
+/// A line with the verdicts, then one for each errno and each code.
+fn in_sum(summary: &Summary, kernel: &str, unreadable: usize) -> String {
+    let Summary { modules, loads, oops, refused, findings } = summary;
+    let plural = if *modules == 1 { "module" } else { "modules" };
+    let mut out = format!(
+        "{modules} {plural} on {kernel}: {loads} loads, {} refused, {oops} would crash, {unreadable} unreadable\n",
+        summary.all_refused()
+    );
+    for (errno, modules) in refused.values() {
+        out.push_str(&format!("  refused with {:<14}{modules:>6} modules\n", errno.name()));
+    }
+    for ((_, code), count) in findings {
+        let what = format!("{}[{code}]", count.severity.word());
+        out.push_str(&format!("  {what:<27}{:>6} modules, {} times\n", count.modules, count.times));
+    }
+    out
 }

@@ -2,14 +2,13 @@
 
 use std::fmt::Write;
 
+use kmodld::kernel_facts::KernelFacts;
 use kmodld::kernel_source::{Description, exports_as_symvers, kallsyms_text};
+use kmodld::outputs::keep_apart;
 use kmodld::{Error, raw_output};
-use serde_json::json;
-use symres::Exports;
 
 use super::Outcome;
 use super::options::KernelCommand;
-use super::outputs::keep_apart;
 use super::report::{self, one_line};
 
 pub fn run(args: &KernelCommand) -> Result<Outcome, Error> {
@@ -27,62 +26,35 @@ pub fn run(args: &KernelCommand) -> Result<Outcome, Error> {
         let exports = kernel.exports.as_ref().ok_or_else(|| missing("export tables"))?;
         report::print_bytes(&exports_as_symvers(exports))?;
     } else if args.json {
-        report::json(&document(&kernel))?;
+        report::json(&KernelFacts::of(&kernel))?;
     } else {
-        report::print(&table(&kernel))?;
+        report::print(&table(&KernelFacts::of(&kernel)))?;
     }
     Ok(Outcome::Done)
 }
 
-fn arch(kernel: &Description) -> Option<&'static str> {
-    reloc::architecture(kernel.machine?).map(|arch| arch.name())
-}
-
-fn document(kernel: &Description) -> serde_json::Value {
-    let hex = |value: u64| format!("{value:#x}");
-    let (init, exit) = kernel.init_exit.unzip();
-    json!({
-        "release": kernel.release,
-        "arch": arch(kernel),
-        "banner": kernel.banner,
-        "vermagic": kernel.vermagic,
-        "page_size": kernel.page_size,
-        "struct_module": {
-            "size": kernel.struct_module_size.map(hex),
-            "init": init.map(hex),
-            "exit": exit.map(hex),
-        },
-        "symbols": kernel.symbols.as_ref().map(|s| s.len()),
-        "exports": kernel.exports.as_ref().map(Exports::len),
-        "config": kernel.config.is_some(),
-        "certificates": kernel.certificates.len(),
-        "found": kernel.found.iter().map(|f| json!({ "what": f.what, "how": f.how })).collect::<Vec<_>>(),
-    })
-}
-
-fn table(kernel: &Description) -> String {
+fn table(facts: &KernelFacts<'_>) -> String {
     let mut out = String::new();
     // Writing to a String does not fail.
-    let _ = write_table(&mut out, kernel);
+    let _ = write_table(&mut out, facts);
     out
 }
 
-fn write_table(out: &mut String, kernel: &Description) -> std::fmt::Result {
-    let or_unknown = |text: &Option<String>| one_line(text.as_deref().unwrap_or("not known")).into_owned();
-    writeln!(out, "release           {}", or_unknown(&kernel.release))?;
-    writeln!(out, "architecture      {}", arch(kernel).unwrap_or("not known"))?;
-    writeln!(out, "vermagic          {}", or_unknown(&kernel.vermagic))?;
-    writeln!(out, "banner            {}", or_unknown(&kernel.banner))?;
-    let number = |value: Option<u64>| value.map_or(String::from("not known"), |v| v.to_string());
-    let hex = |value: Option<u64>| value.map_or(String::from("not known"), |v| format!("{v:#x}"));
-    writeln!(out, "page size         {}", number(kernel.page_size))?;
-    let (init, exit) = kernel.init_exit.unzip();
-    match kernel.struct_module_size {
-        Some(size) => {
-            writeln!(out, "struct module     {size:#x} bytes, init at {}, exit at {}", hex(init), hex(exit))?;
-        }
-        None => writeln!(out, "struct module     not known")?,
+fn write_table(out: &mut String, facts: &KernelFacts<'_>) -> std::fmt::Result {
+    const UNKNOWN: &str = "not known";
+    let or_unknown = |text: Option<&str>| one_line(text.unwrap_or(UNKNOWN)).into_owned();
+    writeln!(out, "release           {}", or_unknown(facts.release))?;
+    writeln!(out, "architecture      {}", facts.arch.unwrap_or(UNKNOWN))?;
+    writeln!(out, "vermagic          {}", or_unknown(facts.vermagic))?;
+    writeln!(out, "banner            {}", or_unknown(facts.banner))?;
+    let page_size = facts.page_size.map_or(String::from(UNKNOWN), |size| size.to_string());
+    writeln!(out, "page size         {page_size}")?;
+    let [init, exit] = [&facts.struct_module.init, &facts.struct_module.exit]
+        .map(|offset| offset.as_deref().unwrap_or(UNKNOWN));
+    match &facts.struct_module.size {
+        Some(size) => writeln!(out, "struct module     {size} bytes, init at {init}, exit at {exit}")?,
+        None => writeln!(out, "struct module     {UNKNOWN}")?,
     }
     writeln!(out, "\nfound")?;
-    kernel.found.iter().try_for_each(|f| writeln!(out, "  {:<16}{}", f.what, one_line(&f.how)))
+    facts.found.iter().try_for_each(|f| writeln!(out, "  {:<16}{}", f.what, one_line(f.how)))
 }

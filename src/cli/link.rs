@@ -10,17 +10,17 @@ use kmodld::input::read_decompressed;
 use kmodld::kernel_source::vermagic_release;
 use kmodld::load::{Args, moved_bytes, open};
 use kmodld::load_map::load_map;
+use kmodld::outputs::keep_apart;
+use kmodld::setup::modprobe_parameters;
 use kmodld::{Error, Load, Loader, Place, Stage, Workspace, elf_output, raw_output};
 use reloc::Step;
 
-use super::kernel_args::prepare;
 use super::options::{Format, Link};
-use super::outputs::keep_apart;
 use super::report::{self, one_line};
-use super::{Beside, Outcome};
+use super::{Beside, Outcome, prepared};
 
 pub fn run(args: &Link) -> Result<Outcome, Error> {
-    let source = args.kernel.source();
+    let (source, facts) = (args.kernel.source(), args.live.facts());
     let more = args.with.iter().chain(&args.live.memory).chain([&args.file]).map(PathBuf::as_path);
     keep_apart(&outputs(args), source.paths().chain(more))?;
     // While the kernel is read, the module is, and gets its memory.
@@ -33,7 +33,7 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
     });
     let release = || vermagic_release(file.get().as_ref().ok()?);
     let loader = memory.run(|| {
-        let loader = prepare(&source, &args.live, &args.with, release);
+        let loader = prepared(&source, &facts, &args.with, release);
         touching.touch();
         loader
     });
@@ -41,7 +41,7 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
     let Some(loader) = loader? else { return Ok(Outcome::Refused) };
     // What ends with the process is given back sooner in one piece.
     let (bytes, loader) = (ManuallyDrop::new(bytes), ManuallyDrop::new(loader));
-    let params = parameters(&args.params);
+    let params = modprobe_parameters(&args.params);
     let how = Args {
         flags: args.live.flags(),
         stage: stage(args),
@@ -82,17 +82,6 @@ fn outputs(args: &Link) -> Vec<PathBuf> {
 /// The stage asked for, else the furthest there is.
 fn stage(args: &Link) -> Stage {
     args.stage.map_or(Stage::LAST, Stage::from)
-}
-
-/// `mod->args` as modprobe makes it of its arguments: what has spaces gets quotes.
-fn parameters(given: &[String]) -> String {
-    let quoted = |param: &String| match param.split_once('=') {
-        Some((name, value)) if value.contains(' ') && !value.starts_with('"') => {
-            format!("{name}=\"{value}\"")
-        }
-        _ => param.clone(),
-    };
-    given.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 /// Memory with holes where addresses are not known would be no image of anything.

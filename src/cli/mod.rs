@@ -4,20 +4,20 @@ mod check;
 mod explain;
 mod inspect;
 mod kernel;
-mod kernel_args;
 mod link;
 mod options;
-mod outputs;
 mod report;
 mod simulate;
-mod summary;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::thread;
 
 use clap::Parser;
-use kmodld::{Error, threads};
+use kmodld::kernel_source::KernelSource;
+use kmodld::setup::{Prepared, RunningFacts, prepare};
+use kmodld::{Error, Loader, threads};
 
 use options::{Cli, Command};
 
@@ -61,6 +61,22 @@ impl<T: Send + Sync, W: Fn() -> T + Sync> Beside<T, W> {
 
     fn into_result(self) -> T {
         self.result.into_inner().unwrap_or_else(self.work)
+    }
+}
+
+/// The kernel that the options describe, with the modules of `--with` loaded. `None`, all said, if it refuses one of them.
+fn prepared(
+    source: &KernelSource,
+    facts: &RunningFacts,
+    with: &[PathBuf],
+    release: impl FnOnce() -> Option<String>,
+) -> Result<Option<Loader>, Error> {
+    match prepare(source, facts, with, release)? {
+        Prepared::Ready(loader) => Ok(Some(*loader)),
+        Prepared::Refused { file, said } => {
+            report::refusal(&file, &said, false)?;
+            Ok(None)
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use elf_layout::Region;
 use kmodld::Stage;
 use kmodld::input::hex_bytes;
 use kmodld::kernel_source::KernelSource;
+use kmodld::setup::RunningFacts;
+use symres::LoadFlags;
 
 /// Runs Linux's load_module in user space: what a kernel module looks like in
 /// memory, and whether a kernel would take it.
@@ -343,6 +345,25 @@ pub struct Live {
     /// Load as modprobe --force-modversion does
     #[arg(long)]
     pub force_modversion: bool,
+}
+
+impl Live {
+    /// finit_module flags.
+    pub fn flags(&self) -> LoadFlags {
+        LoadFlags { ignore_modversions: self.force_modversion, ignore_vermagic: self.force_vermagic }
+    }
+
+    /// What they tell of the running system.
+    pub fn facts(&self) -> RunningFacts {
+        RunningFacts {
+            cmdline: self.cmdline.clone(),
+            cpus: self.cpus,
+            cpu_caps: self.cpu_caps.as_ref().map(|caps| caps.0.clone()),
+            errata: self.erratum_843419.then(|| String::from("843419")).into_iter().collect(),
+            tainted: self.tainted,
+            memory: self.memory.clone(),
+        }
+    }
 }
 
 /// A bitmap as 64-bit words, low word first.

@@ -7,18 +7,18 @@ use std::path::Path;
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
-use elf_layout::Findings;
+use elf_layout::{Errno, Findings, Severity};
 use kmodld::Error;
 use kmodld::document::{FindingEntry, RegionEntry, SectionEntry, findings as entries};
 use serde::Serialize;
 
 const BOLD: Style = Style::new().bold();
 
-fn colour(severity: &str) -> Style {
+fn colour(severity: Severity) -> Style {
     match severity {
-        "error" | "oops" => AnsiColor::Red.on_default().bold(),
-        "warning" => AnsiColor::Yellow.on_default().bold(),
-        _ => AnsiColor::Cyan.on_default(),
+        Severity::Error | Severity::Oops => AnsiColor::Red.on_default().bold(),
+        Severity::Warning => AnsiColor::Yellow.on_default().bold(),
+        Severity::Note => AnsiColor::Cyan.on_default(),
     }
 }
 
@@ -108,13 +108,13 @@ impl Progress {
 
 /// An error on stderr.
 pub fn error(error: &Error) {
-    say("error", &error.to_string());
+    say(Severity::Error, &error.to_string());
 }
 
-fn say(severity: &str, text: &str) {
+fn say(severity: Severity, text: &str) {
     on_stderr(|err, colours| {
-        let style = colours.of(colour(severity));
-        writeln!(err, "{style}{severity}{style:#}: {}", one_line(text))
+        let (style, word) = (colours.of(colour(severity)), severity.word());
+        writeln!(err, "{style}{word}{style:#}: {}", one_line(text))
     });
 }
 
@@ -140,12 +140,12 @@ fn on_stderr(write: impl FnOnce(&mut Vec<u8>, Colours) -> std::io::Result<()>) {
 
 /// A warning on stderr.
 pub fn warn(text: &str) {
-    say("warning", text);
+    say(Severity::Warning, text);
 }
 
 /// Something worth knowing, on stderr.
 pub fn note(text: &str) {
-    say("note", text);
+    say(Severity::Note, text);
 }
 
 /// Findings on stderr, each with what the kernel would log.
@@ -155,11 +155,17 @@ pub fn findings(file: &str, findings: &[FindingEntry]) {
 
 /// One finding on stderr, without what the kernel would log.
 pub fn reason(what: &str, f: &FindingEntry) {
-    let errno = f.errno.map_or(String::new(), |e| format!(" ({e})"));
+    let errno = f.errno.map_or(String::new(), |e| format!(" ({})", e.name()));
     let text = one_line(&f.explanation);
     on_stderr(|err, colours| {
         let (style, bold) = (colours.of(colour(f.severity)), colours.of(BOLD));
-        writeln!(err, "{style}{}[{}]{style:#}: {}: {text}{errno}", f.severity, f.code, one_line(what))?;
+        writeln!(
+            err,
+            "{style}{}[{}]{style:#}: {}: {text}{errno}",
+            f.severity.word(),
+            f.code,
+            one_line(what)
+        )?;
         f.hint.iter().try_for_each(|hint| writeln!(err, "    {bold}hint{bold:#}: {}", one_line(hint)))
     });
 }
@@ -171,9 +177,9 @@ fn write_finding(
     f: &FindingEntry,
 ) -> std::io::Result<()> {
     let (style, bold) = (colours.of(colour(f.severity)), colours.of(BOLD));
-    let errno = f.errno.map_or(String::new(), |e| format!(" ({e})"));
+    let errno = f.errno.map_or(String::new(), |e| format!(" ({})", e.name()));
     let text = format!("{file}: {}: {}{errno}", f.subject, f.explanation);
-    writeln!(err, "{style}{}[{}]{style:#}: {}", f.severity, f.code, one_line(&text))?;
+    writeln!(err, "{style}{}[{}]{style:#}: {}", f.severity.word(), f.code, one_line(&text))?;
     for line in f.dmesg.iter().flat_map(|lines| lines.lines()) {
         writeln!(err, "    kernel: {}", one_line(line))?;
     }
@@ -194,7 +200,7 @@ pub fn refusal(path: &Path, said: &Findings, as_json: bool) -> Result<(), Error>
         warn(&format!("{} more findings are not shown", said.suppressed()));
     }
     if as_json {
-        let errno = said.errno().map(|e| e.name());
+        let errno = said.errno().map(Errno::name);
         json(
             &serde_json::json!({ "file": path.display().to_string(), "errno": errno, "findings": findings_of }),
         )?;

@@ -190,12 +190,12 @@ impl Description {
     pub fn into_kernel(self, release: Option<String>) -> Result<(Kernel, Machine), String> {
         self.is_one_kernel()?;
         let release = self.release.clone().or(release).unwrap_or_default();
-        let mut config = KernelConfig::of_release(&release).unwrap_or_else(newest);
+        let mut config = KernelConfig::of_release(&release, reloc::MACHINES).unwrap_or_else(newest);
         if let Some(vermagic) = &self.vermagic {
             config.apply_vermagic(vermagic.as_bytes());
         }
         if let Some(text) = &self.config {
-            config.apply(text);
+            config.apply(text, reloc::MACHINES);
         }
         if self.vermagic.is_none() && self.config.is_none() && self.has_no_crcs() {
             config.modversions = false;

@@ -1,6 +1,7 @@
 //! What of a kernel's version and configuration steers the loader.
 
 use crate::changes::{Change, Changes};
+use crate::machine::Machine;
 use crate::version::{Generation, KernelVersion};
 
 /// Whose kernel it is, where distributions differ from upstream (OV-DEB).
@@ -13,11 +14,15 @@ pub enum Flavour {
 }
 
 impl Flavour {
-    /// Debian's releases are `6.12.117+deb12-amd64` or `6.1.0-56-cloud-amd64`.
-    pub fn of_release(release: &[u8]) -> Self {
+    /// Debian's releases are `6.12.117+deb12-amd64` or `6.1.0-56-cloud-amd64`, with the name of one of the machines
+    /// `known` at the end.
+    pub fn of_release(release: &[u8], known: &[&Machine]) -> Self {
         let release = release.strip_suffix(b"\"").unwrap_or(release);
         let debian = memchr::memmem::find(release, b"+deb").is_some()
-            || [&b"-amd64"[..], b"-arm64"].iter().any(|arch| release.ends_with(arch));
+            || known.iter().any(|machine| {
+                let rest = release.strip_suffix(machine.debian_arch.as_bytes());
+                rest.is_some_and(|rest| rest.ends_with(b"-"))
+            });
         if debian { Flavour::Debian } else { Flavour::Upstream }
     }
 }
@@ -82,9 +87,10 @@ pub struct KernelConfig {
 
 impl KernelConfig {
     /// The configuration to expect of a kernel of this release, `None` if it begins with no version.
-    pub fn of_release(release: &str) -> Option<Self> {
+    pub fn of_release(release: &str, known: &[&Machine]) -> Option<Self> {
         let version = KernelVersion::parse(release)?;
-        Some(KernelConfig { flavour: Flavour::of_release(release.as_bytes()), ..KernelConfig::new(version) })
+        let flavour = Flavour::of_release(release.as_bytes(), known);
+        Some(KernelConfig { flavour, ..KernelConfig::new(version) })
     }
 
     /// What a distribution kernel of this version is built with.
@@ -189,7 +195,7 @@ impl KernelConfig {
 
     /// Takes over what the text of a kernel `.config` says. Options that it
     /// does not mention are off, as in Kconfig. Its head names the version.
-    pub fn apply(&mut self, config: &[u8]) {
+    pub fn apply(&mut self, config: &[u8], known: &[&Machine]) {
         let lines = || config.split(|&b| b == b'\n');
         let value = |name: &str| {
             lines().find_map(|line| {
@@ -219,16 +225,10 @@ impl KernelConfig {
         self.randomize_base = is_set("CONFIG_RANDOMIZE_BASE");
         self.btf_modules = is_set("CONFIG_DEBUG_INFO_BTF_MODULES");
         self.allow_btf_mismatch = is_set("CONFIG_MODULE_ALLOW_BTF_MISMATCH");
-        // CONFIG_PAGE_SIZE_*KB is generic since v6.9; arm64 had CONFIG_ARM64_*K_PAGES before and still has.
-        self.page_size = if is_set("CONFIG_ARM64_64K_PAGES") || is_set("CONFIG_PAGE_SIZE_64KB") {
-            0x1_0000
-        } else if is_set("CONFIG_ARM64_16K_PAGES") || is_set("CONFIG_PAGE_SIZE_16KB") {
-            0x4000
-        } else {
-            0x1000
-        };
+        let mut page_sizes = known.iter().flat_map(|machine| machine.page_sizes);
+        self.page_size = page_sizes.find(|(option, _)| is_set(option)).map_or(0x1000, |(_, size)| *size);
         if let Some(salt) = value("CONFIG_BUILD_SALT") {
-            self.flavour = Flavour::of_release(salt.trim_ascii().strip_prefix(b"\"").unwrap_or(salt));
+            self.flavour = Flavour::of_release(salt.strip_prefix(b"\"").unwrap_or(salt), known);
         }
     }
 }
@@ -245,6 +245,8 @@ mod tests {
     use super::*;
     use alloc::format;
 
+    use crate::machine::tests::KNOWN;
+
     #[test]
     fn ov_deb_flavour_follows_the_release() {
         for (release, want) in [
@@ -253,7 +255,11 @@ mod tests {
             ("6.8.0-45-generic", Flavour::Upstream),
             ("6.12.0", Flavour::Upstream),
         ] {
-            assert_eq!(KernelConfig::of_release(release).map(|c| c.flavour), Some(want), "OV-DEB: {release}");
+            assert_eq!(
+                KernelConfig::of_release(release, KNOWN).map(|c| c.flavour),
+                Some(want),
+                "OV-DEB: {release}"
+            );
         }
     }
 
@@ -263,6 +269,7 @@ mod tests {
         config.apply(
             b"#\n# Automatically generated file; DO NOT EDIT.\n# Linux/arm64 6.1.176 Kernel Configuration\n#\n\
               CONFIG_KALLSYMS=y\n# CONFIG_KALLSYMS_ALL is not set\nCONFIG_SMP=y\nCONFIG_ARM64_16K_PAGES=y\n",
+            KNOWN,
         );
         assert_eq!(config.version(), KernelVersion::new(6, 1, 176));
         assert_eq!(config.kallsyms_all, Some(false));
@@ -295,11 +302,11 @@ mod tests {
             ("BTF-1", "DEBUG_INFO_BTF_MODULES", |c| c.btf_modules),
             ("BTF-3", "MODULE_ALLOW_BTF_MISMATCH", |c| c.allow_btf_mismatch),
             ("LAYOUT-40", "ARM64_64K_PAGES", |c| c.page_size == 0x1_0000),
-            ("LAYOUT-40", "PAGE_SIZE_16KB", |c| c.page_size == 0x4000),
+            ("LAYOUT-40", "ARM64_16K_PAGES", |c| c.page_size == 0x4000),
         ];
         for (_, option, _) in options {
             let mut config = KernelConfig::new(KernelVersion::new(6, 12, 0));
-            config.apply(format!("CONFIG_{option}=y\n").as_bytes());
+            config.apply(format!("CONFIG_{option}=y\n").as_bytes(), KNOWN);
             for (rule, other, get) in options {
                 assert_eq!(get(&config), other == option, "{rule}: CONFIG_{option}=y alone: CONFIG_{other}");
             }
@@ -330,7 +337,7 @@ mod tests {
         config.measured(Change::OneExportTable, true);
         config.measured(Change::LastUnloadedTaints, false);
         assert!(!config.is_version_known());
-        config.apply(text);
+        config.apply(text, KNOWN);
         assert!(config.is_version_known());
         assert!(!config.has(Change::ModMemType), "6.1 has no mod_mem_type");
         assert!(config.has(Change::FtraceWithRegs), "6.1 has it");

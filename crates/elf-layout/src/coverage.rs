@@ -62,6 +62,7 @@ impl Coverage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::tests::KNOWN;
 
     #[test]
     fn coverage_follows_release_and_version() {
@@ -79,7 +80,7 @@ mod tests {
             ("4.19.0-27-amd64", Coverage::Unknown),
             ("16.1.0-1-amd64", Coverage::Unknown),
         ] {
-            let config = KernelConfig::of_release(release).unwrap();
+            let config = KernelConfig::of_release(release, KNOWN).unwrap();
             assert_eq!(Coverage::of(&config), want, "{release}");
         }
     }

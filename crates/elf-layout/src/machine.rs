@@ -32,3 +32,37 @@ impl Machine {
         known.iter().copied().find(|machine| machine.e_machine == e_machine)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    const NOTHING: Machine = Machine {
+        name: "",
+        e_machine: 0,
+        source_arch: "",
+        debian_arch: "",
+        vermagic_word: "",
+        text_addresses: 0..=0,
+        page_sizes: &[],
+        inline_static_calls: false,
+        asks_for_retpoline: false,
+    };
+
+    /// Two machines of which releases and configurations tell.
+    pub(crate) const KNOWN: &[&Machine] = &[
+        &Machine { e_machine: 1, debian_arch: "amd64", ..NOTHING },
+        &Machine {
+            e_machine: 2,
+            debian_arch: "arm64",
+            page_sizes: &[("CONFIG_ARM64_64K_PAGES", 0x1_0000), ("CONFIG_ARM64_16K_PAGES", 0x4000)],
+            ..NOTHING
+        },
+    ];
+
+    #[test]
+    fn machines_are_found_by_number() {
+        let found = |number| Machine::find(KNOWN, number).map(|machine| machine.debian_arch);
+        assert_eq!([1, 2, 3].map(found), [Some("amd64"), Some("arm64"), None]);
+    }
+}

@@ -13,7 +13,7 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use elf_layout::elf::{EM_AARCH64, EM_X86_64, SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_STRTAB, SHT_SYMTAB};
+use elf_layout::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_STRTAB, SHT_SYMTAB};
 use elf_layout::layout::layout_sections;
 use elf_layout::module::{HeapMemory, move_module};
 use elf_layout::validity::{Expected, elf_validity};
@@ -141,13 +141,18 @@ pub struct TestModule {
 impl TestModule {
     /// One of arm64.
     pub fn arm64(release: &str, sections: &[(&'static str, u64, usize)]) -> Self {
-        let config = KernelConfig::of_release(release).unwrap();
-        TestModule { config, machine: EM_AARCH64, sections: sections.to_vec(), imports: Vec::new() }
+        let config = KernelConfig::of_release(release, crate::MACHINES).unwrap();
+        TestModule {
+            config,
+            machine: crate::aarch64::MACHINE.e_machine,
+            sections: sections.to_vec(),
+            imports: Vec::new(),
+        }
     }
 
     /// One of x86_64.
     pub fn x86(release: &str, sections: &[(&'static str, u64, usize)]) -> Self {
-        TestModule { machine: EM_X86_64, ..TestModule::arm64(release, sections) }
+        TestModule { machine: crate::x86_64::MACHINE.e_machine, ..TestModule::arm64(release, sections) }
     }
 
     fn bytes(&self) -> Vec<u8> {

@@ -100,12 +100,12 @@ pub fn symvers(data: &[u8]) {
 /// A `.config`; its lines are taken for a kernel's command line and vermagic too.
 pub fn config(data: &[u8]) {
     let mut config = KernelConfig::new(KernelVersion::new(6, 12, 0));
-    config.apply(data);
+    config.apply(data, reloc::MACHINES);
     for line in data.split(|b| *b == b'\n').take(50) {
         let mut config = config.clone();
         config.apply_vermagic(line);
         let text = String::from_utf8_lossy(line);
-        let _ = (KernelConfig::of_release(&text), BootParams::parse(&text));
+        let _ = (KernelConfig::of_release(&text, reloc::MACHINES), BootParams::parse(&text));
     }
     let kernel = Kernel::new(config.clone(), KernelParts::default());
     HELLO.with(|file| {

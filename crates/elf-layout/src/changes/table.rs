@@ -61,72 +61,72 @@ const BY_RECORD_SIZE: &str =
 #[rustfmt::skip]
 pub static TABLE: [Row; 61] = [
     row(Change::SymbolNamespaces, "namespace field of export records", UNKNOWN, (5, 4)),
-    row(Change::FtraceWithRegs, "arm64: ftrace with regs", &["3b23e4991fb6"], (5, 5))
+    row(Change::FtraceWithRegs, "ftrace with regs", &["3b23e4991fb6"], (5, 5))
         .recognised("by CONFIG_DYNAMIC_FTRACE_WITH_REGS of a .config"),
-    row(Change::FtracePltAtLoad, "arm64: ftrace PLT filled at load", &["f1a54ae9af0d"], (5, 5)),
-    row(Change::FtracePltRequired, "arm64: .text.ftrace_trampoline required", &["bd8b21d3dd66"], (5, 5)),
-    row(Change::BranchRelasPartitioned, "arm64: partition_branch_plt_relas", &["d4e0340919fb"], (5, 9)),
-    row(Change::StaticCalls, "x86: static calls", UNKNOWN, (5, 10)),
+    row(Change::FtracePltAtLoad, "ftrace PLT filled at load", &["f1a54ae9af0d"], (5, 5)),
+    row(Change::FtracePltRequired, ".text.ftrace_trampoline required", &["bd8b21d3dd66"], (5, 5)),
+    row(Change::BranchRelasPartitioned, "partition_branch_plt_relas", &["d4e0340919fb"], (5, 9)),
+    row(Change::StaticCalls, "static calls", UNKNOWN, (5, 10)),
     // Late 5.10.y is said to have it as well; that is not verified (FIN-27).
-    row(Change::AltInstrWithoutPadlen, "x86: alt_instr of 12 bytes", UNKNOWN, (5, 13))
+    row(Change::AltInstrWithoutPadlen, "alt_instr of 12 bytes", UNKNOWN, (5, 13))
         .recognised(BY_RECORD_SIZE),
-    row(Change::ParavirtCallsOnly, "x86: paravirt patched with calls alone", UNKNOWN, (5, 13)),
-    row(Change::ShortJumpLabels, "x86: jump labels of 2 bytes", &["ab3257042c26"], (5, 14)),
-    row(Change::RetpolineInWord11, "x86: retpoline features in word 11", &["a883d624aed4", "a149180fbcf3"], (5, 19))
+    row(Change::ParavirtCallsOnly, "paravirt patched with calls alone", UNKNOWN, (5, 13)),
+    row(Change::ShortJumpLabels, "jump labels of 2 bytes", &["ab3257042c26"], (5, 14)),
+    row(Change::RetpolineInWord11, "retpoline features in word 11", &["a883d624aed4", "a149180fbcf3"], (5, 19))
         .backported(&[from(5, 10, 133), from(5, 15, 54)]),
     row(Change::BoolTakesTrue, "kstrtobool: true and false", &["0d6ea3ac94ca"], (5, 19)),
     row(Change::DuplicateOfGoingIsBusy, "EBUSY for a duplicate of a module that goes", UNKNOWN, (6, 1)),
     row(Change::LastUnloadedTaints, "taints of the last unloaded module", &["6f1dae1d84b6"], (6, 1)),
     row(Change::KprobeEventsNotifiedFirst, "kprobe events: notifier priority 2", UNKNOWN, (6, 1)),
-    row(Change::AltCallbackBit, "arm64: capability and bit of alternative callbacks", &["4c0bd995d73e"], (6, 1)),
-    row(Change::FtraceWithArgs, "arm64: ftrace with args", &["26299b3f6ba2"], (6, 2))
+    row(Change::AltCallbackBit, "capability and bit of alternative callbacks", &["4c0bd995d73e"], (6, 1)),
+    row(Change::FtraceWithArgs, "ftrace with args", &["26299b3f6ba2"], (6, 2))
         .recognised("by CONFIG_DYNAMIC_FTRACE_WITH_ARGS of a .config"),
-    row(Change::CallDepthTracking, "x86: call depth tracking", &["80e4c1cd42ff"], (6, 2)),
-    row(Change::ReturnThunkPerMitigation, "x86: a return thunk per mitigation", &["770ae1b70952"], (6, 2)),
-    row(Change::FtraceCallOps, "arm64: ftrace with call ops", &["baaf553d3bc3"], (6, 3))
+    row(Change::CallDepthTracking, "call depth tracking", &["80e4c1cd42ff"], (6, 2)),
+    row(Change::ReturnThunkPerMitigation, "a return thunk per mitigation", &["770ae1b70952"], (6, 2)),
+    row(Change::FtraceCallOps, "ftrace with call ops", &["baaf553d3bc3"], (6, 3))
         .recognised("by CONFIG_DYNAMIC_FTRACE_WITH_CALL_OPS of a .config"),
     row(Change::LongerLogRecords, "log records of 1024 bytes", UNKNOWN, (6, 3)),
-    row(Change::AltInstrFlags, "x86: alt_instr of 14 bytes", &["5d1dd961e743"], (6, 3)).recognised(BY_RECORD_SIZE),
-    row(Change::OrcSignalBeforeEnd, "x86: ORC signal bit before the end bit", &["ffb1b4a41016"], (6, 3)),
-    row(Change::OverflowCheckedFirst, "x86: relocation overflow checked first", &["0c05e7bd2d01"], (6, 3)),
+    row(Change::AltInstrFlags, "alt_instr of 14 bytes", &["5d1dd961e743"], (6, 3)).recognised(BY_RECORD_SIZE),
+    row(Change::OrcSignalBeforeEnd, "ORC signal bit before the end bit", &["ffb1b4a41016"], (6, 3)),
+    row(Change::OverflowCheckedFirst, "relocation overflow checked first", &["0c05e7bd2d01"], (6, 3)),
     row(Change::BtfMismatchToldOnce, "BTF mismatch told once", &["9cb61e50bf6b"], (6, 3)),
     row(Change::ModMemType, "memory by mod_mem_type", &["ac3b43283923"], (6, 4)),
     row(Change::ElfValidityCacheCopy, "elf_validity_cache_copy", UNKNOWN, (6, 4)),
     row(Change::DuplicateCheckedEarly, "name looked for before allocation", UNKNOWN, (6, 4)),
     row(Change::TaintsAfterInsertion, "module_augment_kernel_taints", UNKNOWN, (6, 4)),
     row(Change::DynamicDebugNotifier, "dynamic debug is a notifier", &["7deabd674988"], (6, 4)),
-    row(Change::OrcUndefinedType, "x86: ORC type of its own for gaps", &["fb799447ae29"], (6, 4)),
-    row(Change::AlternativesRelocated, "x86: whole alternatives are relocated", &["270a69c4485d"], (6, 5)),
-    row(Change::NopsOfAnyLength, "x86: nops of any length", &["6c480f222128"], (6, 5)),
-    row(Change::PltsMandatory, "arm64: PLTs are mandatory", &["ea3752ba96c0"], (6, 5)),
-    row(Change::ModulesLogPrefix, "arm64: log prefix Modules:", &["e46b7103aef3"], (6, 5)),
-    row(Change::WideModuleArea, "arm64: module area of 2 GiB", &["3e35d303ab7d"], (6, 5)),
+    row(Change::OrcUndefinedType, "ORC type of its own for gaps", &["fb799447ae29"], (6, 4)),
+    row(Change::AlternativesRelocated, "whole alternatives are relocated", &["270a69c4485d"], (6, 5)),
+    row(Change::NopsOfAnyLength, "nops of any length", &["6c480f222128"], (6, 5)),
+    row(Change::PltsMandatory, "PLTs are mandatory", &["ea3752ba96c0"], (6, 5)),
+    row(Change::ModulesLogPrefix, "log prefix Modules:", &["e46b7103aef3"], (6, 5)),
+    row(Change::WideModuleArea, "module area of 2 GiB", &["3e35d303ab7d"], (6, 5)),
     // Backported to 6.6.y, 6.12.y and 6.16.y in September 2025; the patch levels are not known.
-    row(Change::InitFtracePlt, "arm64: .init.text.ftrace_trampoline filled", &["a7ed7b9d0ebb"], (6, 17))
+    row(Change::InitFtracePlt, ".init.text.ftrace_trampoline filled", &["a7ed7b9d0ebb"], (6, 17))
         .backported(&[all_series((6, 6), (6, 16))])
         .recognised("modules for kernels without it have no such section (PLT-13)"),
     // The same commit. Which stable release refuses modules without the section does not show.
-    row(Change::InitFtracePltRequired, "arm64: .init.text.ftrace_trampoline required", &["a7ed7b9d0ebb"], (6, 17)),
-    row(Change::ParavirtIsAlternatives, "x86: paravirt calls are alternatives", &["f7af6977621a"], (6, 8)),
+    row(Change::InitFtracePltRequired, ".init.text.ftrace_trampoline required", &["a7ed7b9d0ebb"], (6, 17)),
+    row(Change::ParavirtIsAlternatives, "paravirt calls are alternatives", &["f7af6977621a"], (6, 8)),
     row(Change::SortTakesTwo, "sort() takes two elements per step", UNKNOWN, (6, 10)),
-    row(Change::AltLengthsEqualised, "x86: alternatives of one place have one length", &["d2a793dae4fe"], (6, 11)),
+    row(Change::AltLengthsEqualised, "alternatives of one place have one length", &["d2a793dae4fe"], (6, 11)),
     row(Change::OwnBtfBase, "modules bring .BTF.base", &["d4e48e3dd450"], (6, 11)),
     row(Change::BtfSectionNames, "BTF: printable names of sections", &["bb6705c3f93b"], (6, 12)),
     row(Change::LivepatchTraceEvents, "trace events of livepatches", UNKNOWN, (6, 12)),
-    only_in(Change::ItsInBit6, "x86: ITS thunk feature in bit 6", &[series(6, 12)]),
-    row(Change::ItsInBit10, "x86: ITS thunk feature in bit 10", &["8754e67ad4ac"], (6, 15))
+    only_in(Change::ItsInBit6, "ITS thunk feature in bit 6", &[series(6, 12)]),
+    row(Change::ItsInBit10, "ITS thunk feature in bit 10", &["8754e67ad4ac"], (6, 15))
         .backported(&[series(6, 13), series(6, 14)]),
-    row(Change::MoreFeatureWords, "x86: more than 24 words of features", UNKNOWN, (6, 13)),
+    row(Change::MoreFeatureWords, "more than 24 words of features", UNKNOWN, (6, 13)),
     row(Change::SymbolStringsChecked, "names of symbols checked", &["d979e3dffa93"], (6, 13)),
     row(Change::ImportNsTakesString, "MODULE_IMPORT_NS takes a string", &["cdd30ebb1b9f"], (6, 13)),
     row(Change::ExtendedModversions, "extended modversions", UNKNOWN, (6, 14))
         .recognised("a module that has them has __version_ext_crcs and __version_ext_names"),
-    row(Change::CallsPatchedBeforeAlternatives, "x86: calls patched before alternatives", UNKNOWN, (6, 14)),
+    row(Change::CallsPatchedBeforeAlternatives, "calls patched before alternatives", UNKNOWN, (6, 14)),
     row(Change::RoAfterInitByName, "read-only after init by name", &["60b57b9cb002"], (6, 16)),
     row(Change::PercpuRelocated, "per-cpu relocations applied", &["570db4b39f53"], (6, 16)),
     row(Change::ModuleNamespaces, "module: namespaces", &["707f853d7fa3"], (6, 16)),
     row(Change::BoolTakesEnabled, "kstrtobool: enabled and disabled", &["ae5b3500856f"], (6, 16)),
-    row(Change::EndbrPoisonNopl, "x86: NOPL seals a landing pad", &["85a2d4a890dc"], (6, 18)),
+    row(Change::EndbrPoisonNopl, "NOPL seals a landing pad", &["85a2d4a890dc"], (6, 18)),
     row(Change::OneExportTable, "one export table", &["55fcb926b6d8", "b4760ff2a5e4", "f18540256b70"], (7, 1))
         .recognised("by a section or a symbol __kflagstab (IMG-31)"),
     row(Change::InitExistIsBusy, "EEXIST of init becomes EBUSY", &["743f8cae549a"], (7, 1)),
@@ -135,6 +135,6 @@ pub static TABLE: [Row; 61] = [
     row(Change::StringTableTypeChecked, "string table types checked", &["9a5ff4568932"], (7, 3))
         .backported(&[series(6, 12)]),
     // Debian's releases of 6.1 do not tell the patch level: 0.
-    only_in(Change::Erratum843419IsCap54, "arm64: capability 54 is erratum 843419", &[release(6, 1, 0), from(6, 1, 170)]),
-    only_in(Change::Erratum843419IsCap70, "arm64: capability 70 is erratum 843419", &[from(6, 12, 107)]),
+    only_in(Change::Erratum843419IsCap54, "capability 54 is erratum 843419", &[release(6, 1, 0), from(6, 1, 170)]),
+    only_in(Change::Erratum843419IsCap70, "capability 70 is erratum 843419", &[from(6, 12, 107)]),
 ];

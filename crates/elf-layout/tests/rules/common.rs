@@ -89,8 +89,8 @@ pub fn move_to(base: u64, file: &[u8], config: &KernelConfig) -> Moved {
 
 /// The configuration of a fixture kernel.
 pub fn config(kernel: &str) -> KernelConfig {
-    let mut config = KernelConfig::of_release(&fixtures::release(kernel)).unwrap();
-    config.apply(&fixtures::read(&fixtures::fixtures(kernel).join("config")));
+    let mut config = KernelConfig::of_release(&fixtures::release(kernel), MACHINES).unwrap();
+    config.apply(&fixtures::read(&fixtures::fixtures(kernel).join("config")), MACHINES);
     config
 }
 

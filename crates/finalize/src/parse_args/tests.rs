@@ -35,7 +35,9 @@ fn run_with(kernel: &str, args: &[u8], env: &ParamEnv<'_>) -> Ran {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(kernel).join("params.ko");
     let bytes: &'static [u8] = std::fs::read(path).unwrap().leak();
     let version = kernel.split('-').next().unwrap();
-    let config = alloc::boxed::Box::leak(alloc::boxed::Box::new(KernelConfig::of_release(version).unwrap()));
+    let config = alloc::boxed::Box::leak(alloc::boxed::Box::new(
+        KernelConfig::of_release(version, reloc::MACHINES).unwrap(),
+    ));
     let mut said = Findings::new();
     let known = reloc::MACHINES;
     let expected = Expected { config, machine: None, known, ignore_modversions: false };

@@ -17,7 +17,6 @@ mod relocate;
 
 use alloc::vec::Vec;
 
-use elf_layout::elf::EM_AARCH64;
 use elf_layout::place::Windows;
 use elf_layout::{Findings, KernelConfig, LoadInfo, Machine};
 
@@ -32,7 +31,7 @@ pub struct Aarch64;
 /// Its facts.
 pub static MACHINE: Machine = Machine {
     name: "aarch64",
-    e_machine: EM_AARCH64,
+    e_machine: object::elf::EM_AARCH64.0,
     source_arch: "arm64",
     debian_arch: "arm64",
     vermagic_word: "aarch64",

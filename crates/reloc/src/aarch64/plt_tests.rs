@@ -131,7 +131,7 @@ impl Module {
 }
 
 fn config(release: &str) -> KernelConfig {
-    KernelConfig::of_release(release).unwrap()
+    KernelConfig::of_release(release, crate::MACHINES).unwrap()
 }
 
 fn parse<'d>(bytes: &'d [u8], config: &KernelConfig) -> ModuleFile<'d> {

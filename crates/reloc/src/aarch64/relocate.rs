@@ -3,9 +3,10 @@
 use alloc::format;
 
 use elf_layout::bytes::slice_mut;
-use elf_layout::elf::{EM_AARCH64, Rela, SymFields};
+use elf_layout::elf::{Rela, SymFields};
 use elf_layout::{Change, Errno, Finding, Findings, Severity};
 
+use super::MACHINE;
 use super::howto::{Op, Routine, howto};
 use super::insn::{self, Field, IMM_16, IMM_26, IMM_ADR, page};
 use super::plts::{NoSlot, Plts};
@@ -200,7 +201,7 @@ fn reloc_insn_adrp(insn: &mut u32, value: u64, place: u64, plts: &mut Plts<'_>) 
 /// The kernel's words for a refused record.
 fn refused(section: &RelaSection<'_>, entry: usize, rela: &Rela, refusal: Refusal) -> Finding {
     let (me, r_type) = (section.file.name_text(), rela.r_type());
-    let (type_name, symbol) = (type_text(EM_AARCH64, r_type), section.symbol_text(rela));
+    let (type_name, symbol) = (type_text(MACHINE.e_machine, r_type), section.symbol_text(rela));
     // Since v6.5 (e46b7103aef3) module.c has a pr_fmt.
     let prefix = if section.config.has(Change::ModulesLogPrefix) { "Modules: " } else { "" };
     let finding = match refusal {
@@ -263,7 +264,7 @@ fn overflow_rule(r_type: u32) -> &'static str {
 
 /// A64REL-4: the kernel does not notice, and the module then uses another address.
 fn unaligned(section: &RelaSection<'_>, entry: usize, rela: &Rela, value: u64) -> Finding {
-    let (type_name, symbol) = (type_text(EM_AARCH64, rela.r_type()), section.symbol_text(rela));
+    let (type_name, symbol) = (type_text(MACHINE.e_machine, rela.r_type()), section.symbol_text(rela));
     let why = format!(
         "{type_name} against {symbol}: {value:#x} is not aligned as the instruction needs it; the kernel drops the low bits without a word"
     );

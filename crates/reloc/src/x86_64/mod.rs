@@ -24,7 +24,6 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use elf_layout::elf::EM_X86_64;
 use elf_layout::place::Windows;
 use elf_layout::{Findings, KernelConfig, Machine};
 
@@ -39,7 +38,7 @@ pub struct X86_64;
 /// Its facts.
 pub static MACHINE: Machine = Machine {
     name: "x86_64",
-    e_machine: EM_X86_64,
+    e_machine: object::elf::EM_X86_64.0,
     source_arch: "x86",
     debian_arch: "amd64",
     vermagic_word: "",

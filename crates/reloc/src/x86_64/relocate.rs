@@ -3,9 +3,10 @@
 use alloc::format;
 
 use elf_layout::bytes::slice_mut;
-use elf_layout::elf::{EM_X86_64, Rela};
+use elf_layout::elf::Rela;
 use elf_layout::{Change, Errno, Finding, Findings, Severity};
 
+use super::MACHINE;
 use crate::{Records, RelaSection, type_text};
 
 const R_X86_64_NONE: u32 = 0;
@@ -151,7 +152,7 @@ fn apply_one(
 /// The kernel's words for a refused record (X86REL-1, X86REL-3, X86REL-4).
 fn refused(section: &RelaSection<'_>, entry: usize, rela: &Rela, refusal: Refusal, order: Order) -> Finding {
     let (me, r_type) = (section.file.name_text(), rela.r_type());
-    let (type_name, symbol) = (type_text(EM_X86_64, r_type), section.symbol_text(rela));
+    let (type_name, symbol) = (type_text(MACHINE.e_machine, r_type), section.symbol_text(rela));
     let place = section.address.wrapping_add(rela.r_offset);
     let finding = match refusal {
         Refusal::OutOfBounds => return section.out_of_bounds(entry, rela),
@@ -182,7 +183,7 @@ fn refused(section: &RelaSection<'_>, entry: usize, rela: &Rela, refusal: Refusa
 
 /// X86REL-8: the kernel does not notice, and the module then jumps elsewhere.
 fn truncated(section: &RelaSection<'_>, entry: usize, rela: &Rela, distance: i64) -> Finding {
-    let (type_name, symbol) = (type_text(EM_X86_64, rela.r_type()), section.symbol_text(rela));
+    let (type_name, symbol) = (type_text(MACHINE.e_machine, rela.r_type()), section.symbol_text(rela));
     let why = format!(
         "{type_name} against {symbol}: a distance of {distance:#x} is cut to 32 bits, which the kernel does not check"
     );

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kmodld::Error;
+use crate::error::Error;
 
 /// Refuses an output that would take the place of a file that is read, or of another output.
 pub fn keep_apart<'p>(outputs: &[PathBuf], inputs: impl IntoIterator<Item = &'p Path>) -> Result<(), Error> {

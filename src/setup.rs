@@ -1,0 +1,100 @@
+//! What a run begins with: a kernel as files describe it, how it runs, and the modules that are loaded before.
+
+use std::path::{Path, PathBuf};
+
+use elf_layout::Findings;
+use symres::{BootParams, Init, Taints};
+
+use crate::error::Error;
+use crate::input::read_decompressed;
+use crate::kernel_source::KernelSource;
+use crate::load::{Args, Stage, open};
+use crate::loader::Loader;
+use crate::running::Piece;
+
+/// What only the running system knows.
+#[derive(Clone, Debug, Default)]
+pub struct RunningFacts {
+    /// Kernel command line.
+    pub cmdline: String,
+    /// Number of CPUs.
+    pub cpus: Option<u32>,
+    /// CPU capability bitmap as 64-bit words, low word first.
+    pub cpu_caps: Option<Vec<u64>>,
+    /// Errata that the CPUs have, whatever the bitmap says: the numbers that their makers gave them.
+    pub errata: Vec<String>,
+    /// Taint mask before the first load.
+    pub tainted: u64,
+    /// A file with pieces of the kernel's memory, as [`Piece::parse_all`] reads it.
+    pub memory: Option<PathBuf>,
+}
+
+/// What comes of preparing a kernel.
+#[derive(Debug)]
+pub enum Prepared {
+    /// The kernel with its modules.
+    Ready(Box<Loader>),
+    /// It refuses one of the modules that are to be loaded before.
+    Refused {
+        /// The module.
+        file: PathBuf,
+        /// Why.
+        said: Findings,
+    },
+}
+
+/// The kernel that `source` describes and that runs as `facts` say, with the modules of `with` loaded in this order. If the
+/// files do not tell its release, `release` does. Fails if a file cannot be used, or if nothing describes the kernel.
+pub fn prepare(
+    source: &KernelSource,
+    facts: &RunningFacts,
+    with: &[PathBuf],
+    release: impl FnOnce() -> Option<String>,
+) -> Result<Prepared, Error> {
+    let (mut kernel, mut machine) = source.kernel_or_release(release)?;
+    if !kernel.is_described() {
+        let what = "nothing describes the kernel: give its image, a SPEC or a tree (--kernel), or its /proc/kallsyms (--symtab) and Module.symvers (--symvers)";
+        return Err(Error::Usage(what.into()));
+    }
+    kernel.boot = BootParams::parse(&facts.cmdline);
+    kernel.taints = Taints::of_kernel(facts.tainted);
+    machine.live = facts.memory.as_deref().map(read_memory).transpose()?.unwrap_or_default();
+    machine.cpu_caps.clone_from(&facts.cpu_caps);
+    machine.cpus = facts.cpus;
+    machine.errata.clone_from(&facts.errata);
+    machine.cmdline.clone_from(&facts.cmdline);
+    let mut loader = Loader::new(kernel);
+    loader.machine = machine;
+    let args = Args { stage: Stage::Relocated, ..Args::default() };
+    for path in with {
+        let said = load_before(&mut loader, &args, path)?;
+        if said.refused() {
+            return Ok(Prepared::Refused { file: path.clone(), said });
+        }
+    }
+    Ok(Prepared::Ready(Box::new(loader)))
+}
+
+/// Pieces of the running kernel's memory.
+fn read_memory(path: &Path) -> Result<Vec<Piece>, Error> {
+    let text = read_decompressed(path)?;
+    Piece::parse_all(&text).map_err(|what| Error::unusable(path, what))
+}
+
+/// A module that stays in the kernel, if this does not refuse it.
+fn load_before(loader: &mut Loader, args: &Args<'_>, path: &Path) -> Result<Findings, Error> {
+    let bytes = read_decompressed(path)?;
+    let opened = open(&bytes, &loader.kernel, args.flags);
+    Ok(loader.insmod(&opened, args, Init::Returns(0)))
+}
+
+/// `mod->args` as modprobe makes it of its arguments: what has spaces gets quotes.
+pub fn modprobe_parameters(given: &[String]) -> String {
+    let quoted = |param: &String| match param.split_once('=') {
+        Some((name, value)) if value.contains(' ') && !value.starts_with('"') => {
+            format!("{name}=\"{value}\"")
+        }
+        _ => param.clone(),
+    };
+    given.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
