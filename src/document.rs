@@ -34,10 +34,12 @@ pub fn text(name: &[u8]) -> String {
 pub struct Document {
     /// Module name.
     pub module: String,
-    /// `x86_64` or `aarch64`.
+    /// Its architecture, as `uname -m` calls it.
     pub arch: &'static str,
     /// Release of the kernel, or of the module's vermagic if no kernel told one.
     pub release: String,
+    /// How far what is said of this kernel is known to be right: `exact`, `rules` or `unknown`.
+    pub coverage: &'static str,
     /// The stage that the memory shows.
     pub stage: &'static str,
     /// Regions in order of allocation.
@@ -52,7 +54,7 @@ pub struct Document {
     pub depends: Vec<String>,
     /// Its per-cpu area.
     pub percpu: PercpuEntry,
-    /// Linkage tables with slots in use, which branches that do not reach far enough go through (aarch64).
+    /// Linkage tables with slots in use, which branches that do not reach far enough go through.
     pub plts: Vec<PltEntry>,
     /// What was changed after relocation, in order.
     pub patches: Vec<PatchEntry>,
@@ -339,6 +341,7 @@ impl Document {
             module: load.module.info.file.name_text().into_owned(),
             arch: load.arch.name(),
             release: release.to_owned(),
+            coverage: load.kernel.coverage().word(),
             stage: load.stage.name(),
             regions: regions(&load.module.layout, &load.module.placement),
             sections: sections(&load.module.info, &load.module.layout, &load.module.placement),

@@ -1,13 +1,12 @@
 //! Linux's `load_module` in user space.
 //!
-//! [`Loader`] is the way in: it takes a kernel (what is known of its
-//! symbols and exports), places modules in its address space as it would, and
-//! runs the pipeline of [`load::load_module`], whose stages live in the crates
-//! `module-signature`, `elf-layout`, `symres`, `reloc` and `finalize`. The result is a [`load::Load`]: the
-//! module's memory at its final addresses, and [`elf_layout::Findings`] with
-//! everything the kernel would say.
+//! [`Loader`] is the way in: it takes a kernel (`kernel::KernelDescription` and `kernel::KernelState`, made from the files that
+//! [`kernel_source`] reads or by `kernel::KernelDescriptionBuilder`), places modules in its address space as it would, and runs the
+//! pipeline of [`load::load_module`], whose stages live in the crates `elf-layout`, `symres`, `reloc` and `finalize`. The result is a
+//! [`load::Load`]: the module in memory ([`elf_layout::Module`]) at its final addresses, what it takes from others, what was
+//! patched, and beside it [`elf_layout::Findings`] with everything the kernel would say.
 //!
-//! The program of the same name is built on this library alone.
+//! The program of the same name is built on this library alone, behind the feature `cli`.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 pub mod address;

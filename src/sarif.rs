@@ -47,6 +47,7 @@ impl Sarif {
             }],
             "properties": {
                 "kernel": verdict.kernel,
+                "coverage": verdict.coverage,
                 "module": verdict.module,
                 "verdict": verdict.word(),
                 "errno": finding.errno.map(Errno::name),

@@ -136,6 +136,8 @@ fn known(kernel: &Kernel, name: &str) -> Result<(), Error> {
 pub struct Document<'r> {
     /// Release of the kernel.
     pub release: &'r str,
+    /// How far what is said of this kernel is known to be right: `exact`, `rules` or `unknown`.
+    pub coverage: &'static str,
     /// The module notifier chain in the order of its calls.
     pub notifiers: Vec<NotifierEntry>,
     /// What came of each step.
@@ -146,7 +148,7 @@ impl<'r> Document<'r> {
     /// Describes steps on a kernel.
     pub fn new(kernel: &'r Kernel, steps: &'r [StepEntry]) -> Self {
         let notifiers = kernel.notifiers().into_iter().map(NotifierEntry::from).collect();
-        Document { release: &kernel.release, notifiers, steps }
+        Document { release: &kernel.release, coverage: kernel.coverage().word(), notifiers, steps }
     }
 }
 

@@ -1,11 +1,11 @@
-//! What is moved where, the per-cpu area, and the symbol tables in memory (specs 02 and 06).
+//! What is moved where, and the per-cpu area (spec 02).
 #![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
 
-use common::elf::{ABS, ALLOC, Builder, EXEC, Elf, GLOBAL, LOCAL, Sh, UNDEF, WEAK, WRITE};
+use common::elf::{ALLOC, Builder, EXEC, Elf, GLOBAL, LOCAL, Sh, WRITE};
 use common::library;
-use elf_layout::{Findings, KernelConfig, KernelVersion, Region};
+use elf_layout::{Findings, KernelConfig, KernelVersion};
 use kernel::{KernelDescriptionBuilder, KernelSymbols};
 use kmodld::load::Args;
 use kmodld::{Load, Loader, Place};
@@ -149,105 +149,5 @@ fn layout_60_the_per_cpu_area() {
             Vec::from_iter(log),
             "LAYOUT-60: mini, .data..percpu: {align}"
         );
-    }
-}
-
-/// Symbols of every kind, each with the letter it gets.
-fn letters() -> (Builder, Vec<u8>) {
-    let mut b = Builder::mini("6.12.0");
-    b.section(".text", AX, 16).zeros(64);
-    b.section(".init.text", AX, 16).zeros(64);
-    b.section(".rodata", ALLOC, 16).zeros(64);
-    b.section(".data", WA, 16).zeros(64);
-    b.section(".bss", WA, 16).nobits(64);
-    b.section(".data..percpu", WA, 16).zeros(64);
-    b.section(".debug_info", 0, 1).zeros(4);
-    b.section(".comment", 0, 1).zeros(4);
-    b.section(".text.bss", AX, 1).nobits(4);
-    let mut want = vec![b'U'];
-    for (bind, kind, section, letter) in [
-        (GLOBAL, 2, ".text", b't'),
-        (WEAK, 2, ".text", b'w'),
-        (WEAK, 1, ".data", b'v'),
-        (WEAK, 0, "", b'w'),
-        (WEAK, 1, "", b'v'),
-        (LOCAL, 2, ".init.text", b't'),
-        (GLOBAL, 1, ".rodata", b'r'),
-        (GLOBAL, 1, ".data", b'd'),
-        (GLOBAL, 1, ".bss", b'b'),
-        (LOCAL, 1, ".data..percpu", b'a'),
-        (LOCAL, 0, "absolute", b'a'),
-        (LOCAL, 3, ".debug_info", b'n'),
-        (LOCAL, 3, ".comment", b'?'),
-        (LOCAL, 1, ".modinfo", b'?'),
-        (LOCAL, 0, "livepatch", b'?'),
-        (LOCAL, 2, ".text.bss", b't'),
-    ] {
-        let shndx = match section {
-            "" => UNDEF,
-            "absolute" => ABS,
-            "livepatch" => 0xff20,
-            name => b.index(name),
-        };
-        b.symbol(&format!("symbol_{}", want.len()), bind, kind, shndx, 0x10);
-        want.push(letter);
-    }
-    (b, want)
-}
-
-#[test]
-fn fin_3_to_5_the_tables_of_kallsyms() {
-    let (b, want) = letters();
-    for minor in [1, 12] {
-        with_load(config(minor), &b.build(), |load, _| {
-            let (plan, info) = (load.module.layout.symtab.as_ref().unwrap(), &load.module.info);
-            let (init, core) =
-                (load.module.memory.region(plan.init_region), load.module.memory.region(plan.core_region));
-            let init_base = load.bases().get(plan.init_region);
-            let word =
-                |memory: &[u8], at: u64| u64::from_le_bytes(memory[at as usize..][..8].try_into().unwrap());
-            let what = format!("mini on 6.{minor}");
-            let header: Vec<u64> = (0..4).map(|n| word(init, plan.mod_kallsyms_init_off + 8 * n)).collect();
-            let (sym, str) = (info.file.index().sym, info.file.index().str);
-            let (symtab, strtab) = (info.sechdrs[sym].sh_addr, info.sechdrs[str].sh_addr);
-            let typetab = init_base + plan.init_typeoffs;
-            let fields = [symtab, want.len() as u64, strtab, typetab];
-            assert_eq!(header, fields, "FIN-3: {what}: symtab, num_symtab, strtab, typetab");
-            let types = &init[plan.init_typeoffs as usize..][..want.len()];
-            assert_eq!(types, want, "FIN-4: {what}: {}", types.escape_ascii());
-            let place = load.module.layout.place(sym).unwrap();
-            assert_eq!(
-                place.region,
-                if minor == 1 { Region::Init } else { Region::InitData },
-                "FIN-3: {what}"
-            );
-            let table = load.module.memory.at(place, 24 * want.len() as u64).unwrap();
-
-            let mut name_at = 0;
-            assert!(plan.core_symbols.len() > 5, "FIN-3: {what}: symbols that stay");
-            for (n, index) in (0u64..).zip(&plan.core_symbols) {
-                let (index, name) = (*index as usize, &b.symbols[*index as usize].name);
-                let record = &core[(plan.symoffs + 24 * n) as usize..][..24];
-                let full = &table[24 * index..][..24];
-                assert_eq!(record[4..], full[4..], "FIN-3: {what}, {name}: as in the full table");
-                assert_eq!(
-                    word(record, 8),
-                    load.module.values[index],
-                    "FIN-3: {what}, {name}: the final value"
-                );
-                assert_eq!(
-                    word(record, 0) as u32,
-                    name_at,
-                    "FIN-3: {what}, {name}: st_name in the core strings"
-                );
-                let text = &core[(plan.stroffs + u64::from(name_at)) as usize..][..=name.len()];
-                assert_eq!(text, [name.as_bytes(), &[0]].concat(), "FIN-3: {what}, {name}: its name");
-                let letter = core[(plan.core_typeoffs + n) as usize];
-                assert_eq!(letter, want[index], "FIN-4: {what}, {name}: in the core table");
-                name_at += name.len() as u32 + 1;
-            }
-            let room = plan.core_typeoffs - plan.stroffs;
-            assert_eq!(u64::from(name_at), room, "FIN-5: {what}: the string area is just used up");
-        });
     }
 }

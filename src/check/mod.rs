@@ -10,7 +10,7 @@ mod state;
 pub mod summary;
 
 use elf_layout::{Errno, Findings, Severity};
-use kernel::Taint;
+use kernel::{Kernel, Taint};
 use module_signature::not_verified;
 use serde::{Serialize, Serializer};
 
@@ -27,6 +27,8 @@ pub struct Verdict {
     pub module: Option<String>,
     /// Release of the kernel, null if it is not known; its path, where kernels of one release are told apart.
     pub kernel: Option<String>,
+    /// How far what is said of this kernel is known to be right: `exact`, `rules` or `unknown`.
+    pub coverage: &'static str,
     /// `loads`, `refused` or `oops`.
     #[serde(serialize_with = "verdict_word")]
     pub verdict: Ending,
@@ -92,8 +94,7 @@ fn judge(
     let proprietary = load.as_ref().is_some_and(|l| l.resolution.taints.module_has(Taint::ProprietaryModule));
     let taints = load.as_ref().map(|l| l.taints.module_letters()).unwrap_or_default();
     load.into_iter().for_each(|load| workspace.recycle(load));
-    let release = Some(&loader.kernel.release).filter(|release| !release.is_empty()).cloned();
-    (verdict(file, release, opened, &said, taints), proprietary)
+    (verdict(file, &loader.kernel, opened, &said, taints), proprietary)
 }
 
 /// How a load, or what else is asked of a kernel, ends.
@@ -131,18 +132,13 @@ fn verdict_word<S: Serializer>(verdict: &Ending, to: S) -> Result<S::Ok, S::Erro
     to.serialize_str(verdict.word("loads"))
 }
 
-fn verdict(
-    file: &str,
-    kernel: Option<String>,
-    opened: &Opened<'_>,
-    said: &Findings,
-    taints: String,
-) -> Verdict {
+fn verdict(file: &str, kernel: &Kernel, opened: &Opened<'_>, said: &Findings, taints: String) -> Verdict {
     let name = opened.module.as_ref().map(|m| m.name_text().into_owned()).filter(|name| !name.is_empty());
     Verdict {
         file: file.to_owned(),
         module: name,
-        kernel,
+        kernel: Some(&kernel.release).filter(|release| !release.is_empty()).cloned(),
+        coverage: kernel.coverage().word(),
         verdict: Ending::of(said),
         errno: said.errno(),
         dmesg: said.dmesg().map(str::to_owned).collect(),

@@ -15,6 +15,7 @@ use std::sync::OnceLock;
 use std::thread;
 
 use clap::Parser;
+use elf_layout::Coverage;
 use kmodld::kernel_source::KernelSource;
 use kmodld::setup::{Prepared, RunningFacts, prepare};
 use kmodld::{Error, Loader, threads};
@@ -72,11 +73,24 @@ fn prepared(
     release: impl FnOnce() -> Option<String>,
 ) -> Result<Option<Loader>, Error> {
     match prepare(source, facts, with, release)? {
-        Prepared::Ready(loader) => Ok(Some(*loader)),
+        Prepared::Ready(loader) => {
+            tell_coverage(&loader);
+            Ok(Some(*loader))
+        }
         Prepared::Refused { file, said } => {
             report::refusal(&file, &said, false)?;
             Ok(None)
         }
+    }
+}
+
+/// What is said of a kernel that no booted one was compared with is worth less: that is said once.
+fn tell_coverage(loader: &Loader) {
+    let kernel = &loader.kernel;
+    let coverage = kernel.coverage();
+    if coverage != Coverage::Exact {
+        let release = if kernel.release.is_empty() { "a kernel of unknown release" } else { &kernel.release };
+        report::note(&format!("{release}: coverage {}: {}", coverage.word(), coverage.sentence()));
     }
 }
 

@@ -302,7 +302,7 @@ mod tests {
             ("BTF-1", "DEBUG_INFO_BTF_MODULES", |c| c.btf_modules),
             ("BTF-3", "MODULE_ALLOW_BTF_MISMATCH", |c| c.allow_btf_mismatch),
             ("LAYOUT-40", "ARM64_64K_PAGES", |c| c.page_size == 0x1_0000),
-            ("LAYOUT-40", "PAGE_SIZE_16KB", |c| c.page_size == 0x4000),
+            ("LAYOUT-40", "ARM64_16K_PAGES", |c| c.page_size == 0x4000),
         ];
         for (_, option, _) in options {
             let mut config = KernelConfig::new(KernelVersion::new(6, 12, 0));

@@ -10,14 +10,14 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
 
-use elf_layout::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_STRTAB, SHT_SYMTAB};
+use elf_layout::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE};
 use elf_layout::layout::layout_sections;
 use elf_layout::module::{HeapMemory, move_module};
 use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{Findings, KernelConfig, LoadInfo, Placement};
+use testkit::elf::{Builder, ET_REL, GLOBAL, UNDEF};
 
 use crate::finalizer::LoadFacts;
 use crate::{Finalizer, ModArch, Record, Step};
@@ -157,51 +157,14 @@ impl TestModule {
     }
 
     fn bytes(&self) -> Vec<u8> {
-        let (mut symtab, mut strtab) = (vec![0; 24], vec![0]);
-        for (name, _) in &self.imports {
-            symtab.extend((strtab.len() as u32).to_le_bytes());
-            symtab.extend([0x10, 0]);
-            symtab.extend([0; 18]);
-            strtab.extend(name.as_bytes());
-            strtab.push(0);
-        }
-        let tables = self.sections.len() as u32 + 1;
-        let mut sections = vec![("", 0, 0, 0, Vec::new())];
+        let mut builder = Builder::new(ET_REL, self.machine);
         for (name, flags, size) in &self.sections {
-            sections.push((name, 1, *flags, 0, vec![0; *size]));
+            builder.section(name, *flags, 16).zeros(*size as u64);
         }
-        sections.push((".symtab", SHT_SYMTAB, 0, tables + 1, symtab));
-        sections.push((".strtab", SHT_STRTAB, 0, 0, strtab));
-        let names = sections.iter().map(|s| s.0).chain([".shstrtab", ""]).collect::<Vec<_>>().join("\0");
-        sections.push((".shstrtab", SHT_STRTAB, 0, 0, names.into_bytes()));
-        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
-        file.resize(64, 0);
-        file[16] = 1;
-        file[18..20].copy_from_slice(&self.machine.to_le_bytes());
-        file[20] = 1;
-        file[52] = 64;
-        file[58] = 64;
-        file[60..62].copy_from_slice(&(tables as u16 + 3).to_le_bytes());
-        file[62..64].copy_from_slice(&(tables as u16 + 2).to_le_bytes());
-        let (mut headers, mut name_at) = (Vec::new(), 0u32);
-        for (name, sh_type, flags, link, data) in sections {
-            headers.extend(name_at.to_le_bytes());
-            headers.extend(sh_type.to_le_bytes());
-            for word in [flags, 0, file.len() as u64, data.len() as u64] {
-                headers.extend(word.to_le_bytes());
-            }
-            headers.extend(link.to_le_bytes());
-            headers.extend([0; 4]);
-            headers.extend(16u64.to_le_bytes());
-            headers.extend([0; 8]);
-            file.extend(data);
-            name_at += name.len() as u32 + 1;
+        for (name, _) in &self.imports {
+            builder.symbol(name, GLOBAL, 0, UNDEF, 0);
         }
-        file.resize(file.len().next_multiple_of(8), 0);
-        let e_shoff = file.len() as u64;
-        file[40..48].copy_from_slice(&e_shoff.to_le_bytes());
-        file.extend(headers);
-        file
+        builder.build()
     }
 
     /// Brings the module into memory for `test`.

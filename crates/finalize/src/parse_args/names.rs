@@ -109,47 +109,18 @@ mod tests {
     use alloc::vec::Vec;
     use elf_layout::validity::{Expected, elf_validity};
     use elf_layout::{Findings, KernelConfig, KernelVersion};
-
-    fn words(bytes: &mut Vec<u8>, words: &[u64]) {
-        bytes.extend(words.iter().flat_map(|w| w.to_le_bytes()));
-    }
+    use testkit::elf::{ALLOC, Builder, EM_X86_64, ET_REL, LOCAL, Rela};
 
     /// A file of nothing but parameters, whose names begin at these offsets of `strings`.
     fn module(strings: &[u8], names: &[u64]) -> Vec<u8> {
-        const SHSTRTAB: &[u8] = b"\0__param\0.rela\0.rodata\0.symtab\0.strtab\0";
-        let mut rela = Vec::new();
-        for (n, name) in (0u64..).zip(names) {
-            words(&mut rela, &[n * 40, 1 << 32 | 1, *name]);
-        }
-        let mut symtab = alloc::vec![0; 24];
-        words(&mut symtab, &[3 | 3 << 48, 0, 0]);
-        // Name, type, flags, link, info, contents; the type is 8 bytes of name and type together.
-        let param = alloc::vec![0; names.len() * 40];
-        let sections: [(u64, u64, u64, u64, &[u8]); 7] = [
-            (0, 0, 0, 0, &[]),
-            (1 | 1 << 32, 3, 0, 8, &param),
-            (9 | 4 << 32, 0, 4 | 1 << 32, 8, &rela),
-            (15 | 1 << 32, 2, 0, 1, strings),
-            (23 | 2 << 32, 0, 5 | 2 << 32, 8, &symtab),
-            (31 | 3 << 32, 0, 0, 1, b"\0"),
-            (31 | 3 << 32, 0, 0, 1, SHSTRTAB),
-        ];
-        let mut file = Vec::new();
-        file.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x01\0\x3e\0\x01\0\0\0");
-        let end = 64 + sections.iter().map(|s| s.4.len() as u64).sum::<u64>();
-        words(&mut file, &[0, 0, end, 64 << 32, 64 << 32 | 7 << 48]);
-        file[60..64].copy_from_slice(&[7, 0, 6, 0]);
-        file[58..60].copy_from_slice(&64u16.to_le_bytes());
-        let mut headers = Vec::new();
-        for (name_type, flags, link_info, entsize, contents) in sections {
-            words(
-                &mut headers,
-                &[name_type, flags, 0, file.len() as u64, contents.len() as u64, link_info, 1, entsize],
-            );
-            file.extend_from_slice(contents);
-        }
-        file.extend(headers);
-        file
+        let mut b = Builder::new(ET_REL, EM_X86_64);
+        b.section("__param", ALLOC, 8).zeros(names.len() as u64 * 40);
+        b.section(".rodata", ALLOC, 1).data(strings.to_vec());
+        let rodata = b.index(".rodata");
+        let symbol = b.symbol("", LOCAL, 3, rodata, 0);
+        let record = |(n, name): (u64, &u64)| Rela { offset: n * 40, kind: 1, symbol, addend: *name as i64 };
+        b.relocations("__param", &(0..).zip(names).map(record).collect::<Vec<_>>());
+        b.build()
     }
 
     fn with_names<T>(strings: &[u8], names: &[u64], then: impl FnOnce(&Names<'_>) -> T) -> T {

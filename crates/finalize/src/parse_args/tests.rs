@@ -7,7 +7,6 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::any::Any;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use elf_layout::elf::SymFields;
@@ -16,10 +15,9 @@ use elf_layout::module::{HeapMemory, move_module};
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{KernelConfig, Module, ModuleFile, Placement};
+use testkit::fixtures::{KERNELS, ko, read};
 
 use super::*;
-
-const KERNELS: [&str; 4] = ["6.1-amd64", "6.12-amd64", "6.1-arm64", "6.12-arm64"];
 
 /// `params.ko` in memory, and what the kernel said of its parameters.
 struct Ran {
@@ -32,8 +30,7 @@ struct Ran {
 }
 
 fn run_with(kernel: &str, args: &[u8], env: &ParamEnv<'_>) -> Ran {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(kernel).join("params.ko");
-    let bytes: &'static [u8] = std::fs::read(path).unwrap().leak();
+    let bytes: &'static [u8] = read(&ko(kernel, "params")).leak();
     let version = kernel.split('-').next().unwrap();
     let config = alloc::boxed::Box::leak(alloc::boxed::Box::new(
         KernelConfig::of_release(version, reloc::MACHINES).unwrap(),

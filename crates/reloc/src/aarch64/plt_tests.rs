@@ -5,11 +5,12 @@ use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use elf_layout::elf::{Rela, SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, SHT_RELA, SHT_STRTAB, SHT_SYMTAB, Shdr};
+use elf_layout::elf::{Rela, SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, Shdr};
 use elf_layout::layout::layout_sections;
 use elf_layout::module::{HeapMemory, move_module};
 use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{Errno, KernelConfig, ModuleFile, Placement};
+use testkit::elf::{self, Builder, EM_AARCH64, ET_REL, Elf, GLOBAL, Sh, UNDEF};
 use yaxpeax_arch::{Decoder, U8Reader};
 use yaxpeax_arm::armv8::a64::InstDecoder;
 
@@ -47,7 +48,6 @@ fn rela(r_offset: u64, r_type: u32, symbol: u32, r_addend: i64) -> Rela {
 
 /// A small module: two sections of code with their relocations.
 struct Module {
-    names: [&'static str; 12],
     text: Vec<u8>,
     init_text: Vec<u8>,
     rela_text: Vec<Rela>,
@@ -56,77 +56,34 @@ struct Module {
 
 impl Module {
     fn new(rela_text: Vec<Rela>, rela_init: Vec<Rela>) -> Self {
-        let names = [
-            "",
-            ".text",
-            ".init.text",
-            ".plt",
-            ".init.plt",
-            ".text.ftrace_trampoline",
-            ".init.text.ftrace_trampoline",
-            ".rela.text",
-            ".rela.init.text",
-            ".symtab",
-            ".strtab",
-            ".shstrtab",
-        ];
         let code = |words: usize| 0x9400_0000u32.to_le_bytes().repeat(words);
-        Module { names, text: code(0x800), init_text: code(0x400), rela_text, rela_init }
+        Module { text: code(0x800), init_text: code(0x400), rela_text, rela_init }
+    }
+
+    fn builder(&self) -> Builder {
+        let mut b = Builder::new(ET_REL, EM_AARCH64);
+        b.section(".text", CODE, 16).data(self.text.clone());
+        b.section(".init.text", CODE, 16).data(self.init_text.clone());
+        for name in [".plt", ".init.plt", ".text.ftrace_trampoline", ".init.text.ftrace_trampoline"] {
+            b.section(name, SHF_ALLOC, 16).zeros(1);
+        }
+        let record = |r: &Rela| elf::Rela {
+            offset: r.r_offset,
+            kind: r.r_info as u32,
+            symbol: (r.r_info >> 32) as u32,
+            addend: r.r_addend,
+        };
+        for (target, records) in [(".text", &self.rela_text), (".init.text", &self.rela_init)] {
+            b.relocations(target, &records.iter().map(record).collect::<Vec<_>>());
+        }
+        for symbol in 1..SYMBOLS as u16 {
+            b.symbol("", GLOBAL, 0, if symbol < 3 { symbol } else { UNDEF }, 0);
+        }
+        b
     }
 
     fn bytes(&self) -> Vec<u8> {
-        let table = |records: &[Rela]| -> Vec<u8> {
-            let words = records.iter().flat_map(|r| [r.r_offset, r.r_info, r.r_addend as u64]);
-            words.flat_map(u64::to_le_bytes).collect()
-        };
-        let mut symtab = vec![0; 24];
-        for symbol in 1..SYMBOLS as u16 {
-            symtab.extend([0, 0, 0, 0, 0x10, 0]);
-            symtab.extend(if symbol < 3 { symbol } else { 0 }.to_le_bytes());
-            symtab.extend([0; 16]);
-        }
-        let shstrtab = self.names.join("\0").into_bytes();
-        let sections: [(u32, u64, u32, u32, Vec<u8>); 12] = [
-            (0, 0, 0, 0, vec![]),
-            (SHT_PROGBITS, CODE, 0, 0, self.text.clone()),
-            (SHT_PROGBITS, CODE, 0, 0, self.init_text.clone()),
-            (SHT_PROGBITS, SHF_ALLOC, 0, 0, vec![0]),
-            (SHT_PROGBITS, SHF_ALLOC, 0, 0, vec![0]),
-            (SHT_PROGBITS, SHF_ALLOC, 0, 0, vec![0]),
-            (SHT_PROGBITS, SHF_ALLOC, 0, 0, vec![0]),
-            (SHT_RELA, 0, 9, TEXT as u32, table(&self.rela_text)),
-            (SHT_RELA, 0, 9, INIT_TEXT as u32, table(&self.rela_init)),
-            (SHT_SYMTAB, 0, 10, 1, symtab),
-            (SHT_STRTAB, 0, 0, 0, vec![0]),
-            (SHT_STRTAB, 0, 0, 0, shstrtab.clone()),
-        ];
-        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
-        file.resize(64, 0);
-        file[16..20].copy_from_slice(&[1, 0, 183, 0]);
-        file[20] = 1;
-        file[52] = 64;
-        file[58..64].copy_from_slice(&[64, 0, 12, 0, 11, 0]);
-        let mut headers = Vec::new();
-        let mut name_at = 0u32;
-        for ((sh_type, flags, link, info, data), name) in sections.iter().zip(self.names) {
-            let offset = file.len() as u64;
-            file.extend(data);
-            headers.extend(name_at.to_le_bytes());
-            headers.extend(sh_type.to_le_bytes());
-            for word in [*flags, 0, offset, data.len() as u64] {
-                headers.extend(word.to_le_bytes());
-            }
-            headers.extend(link.to_le_bytes());
-            headers.extend(info.to_le_bytes());
-            headers.extend(16u64.to_le_bytes());
-            headers.extend([0; 8]);
-            name_at += name.len() as u32 + 1;
-        }
-        file.resize(file.len().next_multiple_of(8), 0);
-        let e_shoff = file.len() as u64;
-        file[40..48].copy_from_slice(&e_shoff.to_le_bytes());
-        file.extend(headers);
-        file
+        self.builder().build()
     }
 }
 
@@ -148,8 +105,11 @@ struct Frobbed {
 }
 
 fn frob_with(module: &Module, config: &KernelConfig, cpu: Cpu) -> Frobbed {
-    let bytes = module.bytes();
-    let file = parse(&bytes, config);
+    frob_bytes(&module.bytes(), config, cpu)
+}
+
+fn frob_bytes(bytes: &[u8], config: &KernelConfig, cpu: Cpu) -> Frobbed {
+    let file = parse(bytes, config);
     let mut info = LoadInfo::rewrite_section_headers(&file, config);
     let mut said = Findings::new();
     let arch = Aarch64.module_frob_arch_sections(&mut info, cpu, &mut said);
@@ -169,11 +129,22 @@ fn counted(rela_text: Vec<Rela>, release: &str, cpu: Cpu) -> (u64, u64) {
 
 #[test]
 fn plt_1_and_2_sections_must_be_there() {
-    for (index, what) in [(PLT, "PLT section(s)"), (INIT_PLT, "PLT section(s)"), (9, "symtab section")] {
-        let mut module = Module::new(vec![], vec![]);
-        // A symbol table that has the name of a PLT section is not taken for one.
-        module.names[index] = if index == 9 { ".plt" } else { ".other" };
-        let said = frob(&module, "6.12.0", Cpu::default()).said;
+    let module = Module::new(vec![], vec![]);
+    let renamed = |section: usize| {
+        let mut builder = module.builder();
+        builder.sections[section - 1].name = ".other".into();
+        builder.build()
+    };
+    // A symbol table that has the name of a PLT section is not taken for one.
+    let mut symtab = Elf::new(module.bytes());
+    let (plt, at) = (symtab.get(PLT, Sh::Name), symtab.section(".symtab"));
+    symtab.set(at, Sh::Name, plt);
+    for (bytes, what) in [
+        (renamed(PLT), "PLT section(s)"),
+        (renamed(INIT_PLT), "PLT section(s)"),
+        (symtab.bytes, "symtab section"),
+    ] {
+        let said = frob_bytes(&bytes, &config("6.12.0"), Cpu::default()).said;
         assert_eq!(said.dmesg().collect::<Vec<_>>(), [format!(": module {what} missing")], "PLT-2");
         assert_eq!(said.errno(), Some(Errno::ENOEXEC), "PLT-2");
     }
@@ -514,11 +485,13 @@ fn refusals_in_the_kernels_words() {
 #[test]
 fn overlapping_tables_are_not_applied() {
     let module = Module::new((0..2000).map(|n| rela(n, CALL26, 3, 0)).collect(), vec![]);
-    let mut bytes = module.bytes();
+    let mut elf = Elf::new(module.bytes());
     // .rela.init.text becomes the same bytes as .rela.text.
-    let e_shoff = usize::try_from(u64::from_le_bytes(bytes[40..48].try_into().unwrap())).unwrap();
-    let (from, to) = (e_shoff + RELA_TEXT * 64 + 24, e_shoff + RELA_INIT * 64 + 24);
-    bytes.copy_within(from..from + 16, to);
+    for field in [Sh::Offset, Sh::Size] {
+        let value = elf.get(RELA_TEXT, field);
+        elf.set(RELA_INIT, field, value);
+    }
+    let bytes = elf.bytes;
     let config = config("6.12.0");
     let file = parse(&bytes, &config);
     let mut info = LoadInfo::rewrite_section_headers(&file, &config);
