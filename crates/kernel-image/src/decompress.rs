@@ -76,25 +76,20 @@ fn run_into<E: ToString>(
         }
         if before == out.capacity() {
             let more = before.max(least).min(most.saturating_sub(before));
-            out.try_reserve_exact(more).map_err(|e| damaged(before, e.to_string()))?;
+            out.try_reserve_exact(more).map_err(|e| Error::damaged(before, e.to_string()))?;
         }
-        let did = step(rest, out).map_err(|e| damaged(before, e.to_string()))?;
+        let did = step(rest, out).map_err(|e| Error::damaged(before, e.to_string()))?;
         if did.end && out.len() <= limit {
             return Ok(());
         }
         if did.taken == 0 && out.len() == before {
             return Err(match rest.len() {
                 0 => Error::Truncated { have: packed.len(), unpacked: before },
-                _ => damaged(before, String::from("the decoder is stuck")),
+                _ => Error::damaged(before, String::from("the decoder is stuck")),
             });
         }
         rest = rest.get(did.taken..).unwrap_or(&[]);
     }
-}
-
-/// The error for anything a decoder does not like.
-pub(crate) fn damaged(unpacked: usize, message: impl Into<String>) -> Error {
-    Error::Damaged { unpacked, message: message.into() }
 }
 
 fn taken(now: u64, before: u64) -> usize {
@@ -128,14 +123,14 @@ fn lzma(compression: Compression, packed: &[u8], limit: usize) -> Result<Vec<u8>
         Compression::Lzma => Stream::new_lzma_decoder(memory),
         _ => Stream::new_stream_decoder(memory, 0),
     };
-    let mut decoder = decoder.map_err(|e| damaged(0, e.to_string()))?;
+    let mut decoder = decoder.map_err(|e| Error::damaged(0, e.to_string()))?;
     run(packed, limit, |rest, out| lzma_step(&mut decoder, rest, out))
 }
 
 /// One xz stream into `out`, whose room grows by `least` bytes or more; a dictionary of at most [`DICTIONARY`].
 pub(crate) fn xz_into(packed: &[u8], out: &mut Vec<u8>, limit: usize, least: usize) -> Result<(), Error> {
     let decoder = Stream::new_stream_decoder(DICTIONARY, 0);
-    let mut decoder = decoder.map_err(|e| damaged(0, e.to_string()))?;
+    let mut decoder = decoder.map_err(|e| Error::damaged(0, e.to_string()))?;
     run_into(packed, out, limit, least, |rest, out| lzma_step(&mut decoder, rest, out))
 }
 
@@ -150,7 +145,7 @@ fn zstd(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
     if let Some(out) = zstd_at_once(packed, limit) {
         return Ok(out);
     }
-    let mut decoder = Decoder::new().map_err(|e| damaged(0, e.to_string()))?;
+    let mut decoder = Decoder::new().map_err(|e| Error::damaged(0, e.to_string()))?;
     run(packed, limit, |rest, out| {
         let mut input = InBuffer::around(rest);
         let at = out.len();

@@ -36,6 +36,12 @@ impl Section {
     fn allocated(&self) -> bool {
         self.flags & SHF_ALLOC != 0 && self.kind != SHT_NOBITS
     }
+
+    /// Its bytes in memory; `None` if it has none.
+    fn extent(&self) -> Option<Extent> {
+        let Section { address, offset, size, .. } = *self;
+        (size != 0).then_some(Extent { address, offset, len: size })
+    }
 }
 
 /// A vmlinux.
@@ -84,8 +90,7 @@ impl Elf {
             usize::from(half(0x3e)),
         );
         if elf.extents.is_empty() {
-            elf.extents =
-                elf.sections.iter().filter(|s| s.allocated()).filter_map(Extent::of_section).collect();
+            elf.extents = elf.sections.iter().filter(|s| s.allocated()).filter_map(Section::extent).collect();
         }
         if elf.extents.len() > EXTENTS_MAX {
             return Err(Error::Elf("endless loadable segments or sections"));

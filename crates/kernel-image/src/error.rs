@@ -178,3 +178,11 @@ pub enum DecompressError {
     #[error("this build has no decompressor for it")]
     Unsupported,
 }
+
+#[cfg(feature = "decompress")]
+impl DecompressError {
+    /// What a decompressor finds wrong after so many unpacked bytes.
+    pub(crate) fn damaged(unpacked: usize, message: impl Into<String>) -> Self {
+        DecompressError::Damaged { unpacked, message: message.into() }
+    }
+}

@@ -34,6 +34,7 @@ mod arch;
 mod btf;
 mod bytes;
 mod certificates;
+mod compression;
 mod container;
 #[cfg(feature = "decompress")]
 mod decompress;
@@ -54,7 +55,8 @@ mod memory;
 pub use arch::{FlatFormat, FlatHeader, ImageArch};
 pub use btf::{Btf, Member, TypeId};
 pub use certificates::{CertificateSource, Certificates, split_certificates};
-pub use container::{Compression, Container, Decompressor};
+pub use compression::Compression;
+pub use container::{Container, Decompressor};
 #[cfg(feature = "decompress")]
 pub use decompress::decompress;
 pub use error::{DecompressError, Error};

@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 
 use crate::DecompressError as Error;
 use crate::bytes::{size32, slice};
-use crate::decompress::damaged;
 
 /// Largest block of the legacy frame.
 const BLOCK: usize = 8 << 20;
@@ -32,7 +31,7 @@ pub(crate) fn legacy(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
         let room = len.saturating_mul(256).saturating_add(64).min(BLOCK);
         block.resize(room.max(block.len()), 0);
         let unpacked = lz4_flex::block::decompress_into(data, &mut block)
-            .map_err(|e| damaged(out.len(), e.to_string()))?;
+            .map_err(|e| Error::damaged(out.len(), e.to_string()))?;
         out.extend_from_slice(block.get(..unpacked).unwrap_or(&[]));
         if out.len() > limit {
             return Err(Error::TooLarge { limit });
@@ -57,6 +56,6 @@ pub(crate) fn frame(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
         Err(e) if e.kind() == ErrorKind::UnexpectedEof => {
             Err(Error::Truncated { have: packed.len(), unpacked: out.len() })
         }
-        Err(e) => Err(damaged(out.len(), e.to_string())),
+        Err(e) => Err(Error::damaged(out.len(), e.to_string())),
     }
 }

@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 
 use crate::DecompressError as Error;
 use crate::bytes::{array, slice};
-use crate::decompress::damaged;
 
 /// `\x89LZO\0\r\n\x1a\n`.
 const MAGIC_LEN: usize = 9;
@@ -64,10 +63,10 @@ pub(crate) fn decompress(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> 
             input.skip(sums([ADLER32_C, CRC32_C]).saturating_mul(4));
         }
         let (Ok(len), Ok(packed_len)) = (usize::try_from(len), usize::try_from(packed_len)) else {
-            return Err(damaged(done, "block size"));
+            return Err(Error::damaged(done, "block size"));
         };
         if len > BLOCK || packed_len > len {
-            return Err(damaged(done, "block size"));
+            return Err(Error::damaged(done, "block size"));
         }
         let end = done.saturating_add(len);
         if end > limit {
@@ -82,8 +81,8 @@ pub(crate) fn decompress(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> 
         let room = out.get_mut(done..).unwrap_or(&mut []);
         match lzokay::decompress::decompress(block, room) {
             Ok(n) if n == len => {}
-            Ok(_) => return Err(damaged(done, "a block is shorter than it says")),
-            Err(e) => return Err(damaged(done, e.to_string())),
+            Ok(_) => return Err(Error::damaged(done, "a block is shorter than it says")),
+            Err(e) => return Err(Error::damaged(done, e.to_string())),
         }
     }
 }

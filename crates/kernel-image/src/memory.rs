@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 use memchr::memmem;
 
 use crate::bytes::{le64, slice};
-use crate::elf::Section;
 
 /// The upper half, where kernels live.
 pub(crate) const KERNEL_HALF: u64 = 0xffff_0000_0000_0000;
@@ -19,14 +18,6 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    pub(crate) fn of_section(section: &Section) -> Option<Extent> {
-        (section.size != 0).then_some(Extent {
-            address: section.address,
-            offset: section.offset,
-            len: section.size,
-        })
-    }
-
     /// File offset of `address`, and how many bytes follow it in this run.
     fn locate(&self, address: u64) -> Option<(usize, usize)> {
         let within = usize::try_from(address.checked_sub(self.address)?).ok()?;
