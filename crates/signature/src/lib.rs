@@ -23,11 +23,13 @@ pub mod keyring;
 #[cfg(feature = "verify")]
 pub mod signer;
 mod signing;
+mod verdict;
 #[cfg(feature = "verify")]
 mod verify;
 
 #[cfg(feature = "verify")]
 pub use hash::Hash;
-pub use signing::{Unsigned, Verdict, module_signature, not_verified};
+pub use signing::{Unsigned, module_signature, not_verified};
+pub use verdict::Verdict;
 #[cfg(feature = "verify")]
 pub use verify::verify_pkcs7_signature;

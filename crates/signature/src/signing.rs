@@ -8,20 +8,7 @@ use elf_layout::{Errno, Finding, Findings, Severity};
 use kernel::Kernel;
 use symres::LoadFlags;
 
-/// What the kernel makes of a signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// A certificate's key made it for these bytes.
-    Good,
-    /// None of the certificates is the signer's (ENOKEY).
-    UnknownKey,
-    /// An algorithm that is not supported (ENOPKG).
-    Unsupported,
-    /// Not for these bytes (EKEYREJECTED).
-    Rejected,
-    /// Not a PKCS#7 message (EBADMSG).
-    Malformed,
-}
+use crate::Verdict;
 
 /// Why a module counts as unsigned.
 #[derive(Clone, Debug, PartialEq, Eq)]
