@@ -12,7 +12,6 @@ use serde::{Serialize, Serializer};
 use crate::address::Explainer;
 use crate::explain::fix;
 use crate::load::Load;
-use crate::raw_output::file_name;
 
 /// An address as `0x` and 16 digits.
 pub fn address(value: u64) -> String {
@@ -27,6 +26,11 @@ pub fn crc(value: u32) -> String {
 /// A name of the file as text.
 pub fn text(name: &[u8]) -> String {
     printed(name).into_owned()
+}
+
+/// Name of a region's file beside `layout.json` (`link --format raw`).
+pub fn file_name(region: Region) -> String {
+    format!("{}.bin", region.name())
 }
 
 /// The whole document.

@@ -7,17 +7,12 @@ use std::path::{Path, PathBuf};
 
 use elf_layout::Region;
 
-use crate::document::Document;
+use crate::document::{Document, file_name};
 use crate::error::Error;
 use crate::load::Load;
 
 /// Name of the file that describes the others.
 pub const LAYOUT: &str = "layout.json";
-
-/// Name of a region's file.
-pub fn file_name(region: Region) -> String {
-    format!("{}.bin", region.name())
-}
 
 /// The files that may be written into the folder `dir`.
 pub fn files(dir: &Path) -> impl Iterator<Item = PathBuf> {
