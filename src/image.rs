@@ -1,6 +1,7 @@
 //! The memory of one module: anonymous mapped memory that is zero until it is
 //! written, one mapping for all regions.
 
+use std::any::Any;
 use std::io;
 use std::ops::Range;
 use std::slice::ChunksMut;
@@ -8,8 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use elf_layout::bytes::align_up;
-use elf_layout::layout::PerRegion;
-use elf_layout::{Layout, Memory, Region};
+use elf_layout::{Layout, Memory, Module, PerRegion, Region};
 use memmap2::MmapMut;
 
 /// Memory up to this size in bytes serves one file after the other. What is larger goes with its file: what a file claims
@@ -151,5 +151,34 @@ impl Memory for Image {
     fn region_mut(&mut self, region: Region) -> &mut [u8] {
         let range = self.range(region);
         self.map.get_mut(range).unwrap_or(&mut [])
+    }
+}
+
+/// Memory that one load leaves to the next, for who loads many modules one after the other.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    spare: Option<Spare>,
+}
+
+impl Workspace {
+    /// Takes the memory of a module that is no longer needed.
+    pub fn recycle(&mut self, module: Module<'_>) {
+        let memory: Box<dyn Any> = module.memory;
+        self.spare = memory.downcast::<Image>().ok().map(|image| Spare::from(*image));
+    }
+
+    /// With memory for a first load, none of it there yet.
+    pub fn fresh() -> Self {
+        Workspace { spare: Spare::fresh() }
+    }
+
+    /// The memory that is there, if there is any.
+    pub(crate) fn take(&mut self) -> Option<Spare> {
+        self.spare.take()
+    }
+
+    /// Lets threads bring that memory in.
+    pub fn touching(&mut self) -> Touching<'_> {
+        Touching::new(self.spare.as_mut())
     }
 }

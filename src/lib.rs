@@ -34,5 +34,6 @@ pub mod simulate;
 pub mod threads;
 
 pub use error::Error;
+pub use image::Workspace;
 pub use load::{Args, Load, Stage, load_module};
-pub use loader::{Loader, Place, Workspace};
+pub use loader::{Loader, Place};

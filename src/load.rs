@@ -2,14 +2,14 @@
 
 use elf_layout::elf::{EHDR_SIZE, RELA_SIZE, SHF_ALLOC, SHT_RELA};
 use elf_layout::ksymtab;
-use elf_layout::layout::{PerRegion, layout_sections, sections_inside};
+use elf_layout::layout::{layout_sections, sections_inside};
 use elf_layout::module::move_module;
 use elf_layout::signature::SignatureTail;
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{
-    Change, Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, Machine, Module, ModuleFile, Placement,
-    Severity,
+    Change, Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, Machine, Module, ModuleFile, PerRegion,
+    Placement, Severity,
 };
 use finalize::parse_args::{ParamEnv, parse_args};
 use finalize::{
@@ -29,8 +29,7 @@ use symres::early::{
 use symres::simplify::{simplify_symbols, write_symtab};
 use symres::{LoadFlags, Resolution};
 
-use crate::image::Image;
-use crate::loader::Workspace;
+use crate::image::{Image, Workspace};
 
 /// How far a load goes. Named after the points at which real kernels were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -313,7 +312,7 @@ fn allocate(
     said: &mut Findings,
 ) -> Option<(Placement, Image)> {
     let placement = place(arch, info, layout);
-    let image = Image::reusing(workspace.spare.take(), layout);
+    let image = Image::reusing(workspace.take(), layout);
     match (placement, image) {
         (Some(placement), Ok(image)) => Some((placement, image)),
         (None, _) => {

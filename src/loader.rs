@@ -1,19 +1,17 @@
 //! Loading and removing modules: what the system calls do.
 
-use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use elf_layout::bytes::align_up;
 use elf_layout::elf::SymFields;
-use elf_layout::layout::PerRegion;
 use elf_layout::place::{ModuleArea, Windows};
-use elf_layout::{Findings, Generation, Layout, LoadInfo, Machine, ModuleFile, Placement, Region};
+use elf_layout::{Findings, Generation, Layout, LoadInfo, Machine, ModuleFile, PerRegion, Placement, Region};
 use kernel::{Exit, Init, Kernel, KernelDescription, KernelState, LoadedModule, Taint, Taints};
 use reloc::{ARCHITECTURES, Architecture};
 use symres::LoadFlags;
 
-use crate::image::{Image, Spare, Touching};
+use crate::image::Workspace;
 use crate::load::{Args, Load, Opened, load_module, open_for};
 
 /// Where a module is to go.
@@ -26,30 +24,6 @@ pub enum Place {
     Base(u64),
     /// These regions at these addresses, the others where the kernel would put them.
     Regions(Vec<(Region, u64)>),
-}
-
-/// Memory that one load leaves to the next, for who loads many modules one after the other.
-#[derive(Debug, Default)]
-pub struct Workspace {
-    pub(crate) spare: Option<Spare>,
-}
-
-impl Workspace {
-    /// Takes the memory of a load that is no longer needed.
-    pub fn recycle(&mut self, load: Load<'_>) {
-        let memory: Box<dyn Any> = load.module.memory;
-        self.spare = memory.downcast::<Image>().ok().map(|image| Spare::from(*image));
-    }
-
-    /// With memory for a first load, none of it there yet.
-    pub fn fresh() -> Self {
-        Workspace { spare: Spare::fresh() }
-    }
-
-    /// Lets threads bring that memory in.
-    pub fn touching(&mut self) -> Touching<'_> {
-        Touching::new(self.spare.as_mut())
-    }
 }
 
 /// A kernel from load to load: as it is described, and as it runs with the modules that were loaded.

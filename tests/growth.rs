@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use common::elf::{ALLOC, Builder, GLOBAL, LOCAL, NOBITS, Rela, Sh, UNDEF, WRITE};
 use common::{Elf, library};
 use elf_layout::Findings;
+use kmodld::Workspace;
 use kmodld::inspect::inspect;
 use kmodld::load::Args;
-use kmodld::loader::Workspace;
 use kmodld::{Loader, Place};
 
 const KERNEL: &str = "6.12-amd64";
@@ -191,7 +191,7 @@ fn memory_for_what_a_file_does_not_have_is_not_written() {
     for nth in ["first", "second", "third"] {
         let mut said = Findings::new();
         let load = loader.load_in(&mut workspace, &opened, &Args::default(), &Place::Kernel, None, &mut said);
-        workspace.recycle(load.expect("LAYOUT-40: there is room for 768 MiB"));
+        workspace.recycle(load.expect("LAYOUT-40: there is room for 768 MiB").module);
         let more = resident().saturating_sub(before);
         assert!(more < 256 << 20, "{more} bytes for the {nth} load");
     }

@@ -147,7 +147,7 @@ fn load(loader: &Loader, module: &Module, workspace: &mut Workspace) -> u64 {
     must_load(&module.name, &said);
     let load = black_box(load).unwrap();
     let relocations = load.relocations();
-    workspace.recycle(load);
+    workspace.recycle(load.module);
     relocations
 }
 

@@ -15,8 +15,9 @@ use module_signature::not_verified;
 use serde::{Serialize, Serializer};
 
 use crate::document::{FindingEntry, errno_name, findings};
+use crate::image::Workspace;
 use crate::load::{Args, Opened, open};
-use crate::loader::{Loader, Place, Workspace};
+use crate::loader::{Loader, Place};
 
 /// What a kernel makes of one module, as `check --jsonl` prints it.
 #[derive(Debug, Serialize)]
@@ -93,7 +94,7 @@ fn judge(
     let load = loader.load_in(workspace, opened, args, &Place::Kernel, None, &mut said);
     let proprietary = load.as_ref().is_some_and(|l| l.resolution.taints.module_has(Taint::ProprietaryModule));
     let taints = load.as_ref().map(|l| l.taints.module_letters()).unwrap_or_default();
-    load.into_iter().for_each(|load| workspace.recycle(load));
+    load.into_iter().for_each(|load| workspace.recycle(load.module));
     (verdict(file, &loader.kernel, opened, &said, taints), proprietary)
 }
 

@@ -19,10 +19,11 @@ use super::set::Set;
 use super::state::State;
 use super::{Verdict, judge};
 use crate::error::Error;
+use crate::image::Workspace;
 use crate::input::Buffers;
 use crate::kernel_source::KernelSource;
 use crate::load::{Args, open};
-use crate::loader::{Loader, Workspace};
+use crate::loader::Loader;
 use crate::threads;
 
 /// How often a caller is told how far the run is.

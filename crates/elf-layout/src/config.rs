@@ -2,7 +2,8 @@
 
 use crate::changes::{Change, Changes};
 use crate::machine::Machine;
-use crate::version::{Generation, KernelVersion};
+use crate::region::Generation;
+use crate::version::KernelVersion;
 
 /// Whose kernel it is, where distributions differ from upstream (OV-DEB).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

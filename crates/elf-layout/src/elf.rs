@@ -15,10 +15,6 @@ macro_rules! plain_constants {
 plain_constants! {
     /// Relocatable file.
     ET_REL: u16;
-    /// x86_64.
-    EM_X86_64: u16;
-    /// aarch64.
-    EM_AARCH64: u16;
     /// Unused header.
     SHT_NULL: u32;
     /// Symbol table.

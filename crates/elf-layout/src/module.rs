@@ -7,9 +7,10 @@ use alloc::vec::Vec;
 
 use crate::bytes::{le16, le32, le64};
 use crate::elf::{Rela, SHF_ALLOC, SHT_NOBITS, SHT_RELA};
-use crate::layout::{Layout, Region, SectionPlace};
 use crate::load_info::LoadInfo;
 use crate::place::{Memory, Placement};
+use crate::plan::{Layout, SectionPlace};
+use crate::region::Region;
 
 /// A module in memory: the file, its edited section headers with final addresses, the memory plan, the base addresses,
 /// the values of its symbols, and its bytes. It is `struct module` and the memory that this describes, as far as they do

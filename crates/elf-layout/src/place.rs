@@ -6,7 +6,8 @@ use core::any::Any;
 use core::fmt::Debug;
 
 use crate::bytes::{align_up, slice_mut};
-use crate::layout::{Layout, PerRegion, Region, SectionPlace};
+use crate::plan::{Layout, SectionPlace};
+use crate::region::{PerRegion, Region};
 
 /// Base addresses of a module's regions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

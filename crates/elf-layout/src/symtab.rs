@@ -5,36 +5,14 @@ use alloc::vec::Vec;
 use crate::bytes::align_up;
 use crate::elf::{SHF_ALLOC, SHF_EXECINSTR, SHN_UNDEF, SYM_SIZE, Sym, SymFields};
 use crate::finding::Findings;
-use crate::layout::{Layout, Region, bounded};
 use crate::load_info::LoadInfo;
-use crate::version::Generation;
+use crate::plan::{Layout, MODULE_AREA_MAX, SymtabPlan, bounded};
+use crate::region::{Generation, Region};
 
 /// Bytes of `struct mod_kallsyms`: symtab, num_symtab, strtab, typetab.
 pub const MOD_KALLSYMS_SIZE: u64 = 32;
 /// Its alignment.
 const MOD_KALLSYMS_ALIGN: u64 = 8;
-
-/// Where the symbol tables go: all symbols to init memory, the core symbols
-/// to core memory. Offsets are bytes in their region.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SymtabPlan {
-    /// Indices of the symbols that stay after init, in order; 0 is always first.
-    pub core_symbols: Vec<u32>,
-    /// The region of the core tables: data, or core up to 6.3.
-    pub core_region: Region,
-    /// Core symbol table.
-    pub symoffs: u64,
-    /// Core string table.
-    pub stroffs: u64,
-    /// One type letter per core symbol.
-    pub core_typeoffs: u64,
-    /// The region of the full tables: init_data, or init up to 6.3.
-    pub init_region: Region,
-    /// `struct mod_kallsyms` of the full tables.
-    pub mod_kallsyms_init_off: u64,
-    /// One type letter per symbol.
-    pub init_typeoffs: u64,
-}
 
 /// Adds the symbol tables to the layout, with CONFIG_KALLSYMS (LAYOUT-30 to LAYOUT-36).
 pub fn layout_symtab(info: &mut LoadInfo<'_>, layout: &mut Layout, said: &mut Findings) -> Option<()> {
@@ -68,7 +46,7 @@ pub fn layout_symtab(info: &mut LoadInfo<'_>, layout: &mut Layout, said: &mut Fi
         let len = symbol.map_or(0, |s| info.file.whole_symbol_name(s).len()) as u64;
         core_typeoffs = core_typeoffs.saturating_add(len).saturating_add(1);
         // Names may overlap, so their sum is not bounded by the file.
-        if core_typeoffs > crate::layout::MODULE_AREA_MAX {
+        if core_typeoffs > MODULE_AREA_MAX {
             break;
         }
     }

@@ -3,8 +3,6 @@
 
 use core::fmt;
 
-use crate::layout::Region;
-
 /// `major.minor.patch` of a kernel release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KernelVersion {
@@ -47,33 +45,6 @@ impl fmt::Display for KernelVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let KernelVersion { major, minor, patch } = self;
         write!(f, "{major}.{minor}.{patch}")
-    }
-}
-
-/// How a module's memory is divided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Generation {
-    /// Up to 6.3: one core and one init area.
-    CoreInit,
-    /// From 6.4: one area per `enum mod_mem_type`.
-    ModMemType,
-}
-
-impl Generation {
-    /// The regions in the order in which they are allocated (LAYOUT-40, LAYOUT-50).
-    pub const fn regions(self) -> &'static [Region] {
-        match self {
-            Generation::CoreInit => &[Region::Core, Region::Init],
-            Generation::ModMemType => &[
-                Region::Text,
-                Region::Data,
-                Region::Rodata,
-                Region::RoAfterInit,
-                Region::InitText,
-                Region::InitData,
-                Region::InitRodata,
-            ],
-        }
     }
 }
 

@@ -6,9 +6,9 @@ mod members;
 
 use alloc::vec::Vec;
 
+use elf_layout::Generation;
 use elf_layout::bytes::{le32, slice};
 use elf_layout::elf::{SHF_ALLOC, SHT_NOTE};
-use elf_layout::version::Generation;
 use kernel::Member;
 
 use members::{ANY_OBJS, OBJS, Objs, RUNTIME, Size};

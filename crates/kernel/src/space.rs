@@ -5,8 +5,8 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use elf_layout::PerRegion;
 use elf_layout::bytes::align_up;
-use elf_layout::layout::PerRegion;
 use elf_layout::place::{Holes, ModuleArea, Windows};
 use elf_layout::{Layout, Region};
 

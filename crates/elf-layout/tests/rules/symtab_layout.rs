@@ -1,6 +1,6 @@
 //! Which symbols kallsyms keeps of a module, and where its tables go (spec 02 §2.3).
 
-use elf_layout::symtab::SymtabPlan;
+use elf_layout::plan::SymtabPlan;
 use elf_layout::{KernelConfig, KernelVersion, Layout, Region};
 use testkit::elf::{ABS, ALLOC, Builder, COMMON, EXEC, GLOBAL, LOCAL, WRITE};
 

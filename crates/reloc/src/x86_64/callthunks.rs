@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use elf_layout::Change;
-use elf_layout::layout::Region;
+use elf_layout::Region;
 
 use super::alternatives;
 use super::cpu::Feature;

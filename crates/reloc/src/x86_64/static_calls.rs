@@ -7,9 +7,9 @@ use alloc::vec::Vec;
 use core::cmp::Ordering;
 use core::ops::Range;
 
+use elf_layout::Region;
 use elf_layout::bytes::printed;
 use elf_layout::elf::{SHN_UNDEF, SymFields};
-use elf_layout::layout::Region;
 use elf_layout::{Change, Errno, Finding, Severity};
 
 use super::callthunks::CallThunks;

@@ -1,0 +1,140 @@
+//! The memory plan of a module, which [`crate::layout`] and [`crate::symtab`] fill in.
+
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::bytes::align_up;
+use crate::elf::Shdr;
+use crate::finding::{Errno, Finding, Findings};
+use crate::region::{Generation, PerRegion, Region};
+
+/// Where a section stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SectionPlace {
+    /// In which region.
+    pub region: Region,
+    /// At which byte offset in it.
+    pub offset: u64,
+}
+
+/// Cumulative sizes that 6.1 keeps of an area, in bytes (LAYOUT-16).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AreaMarks {
+    /// End of the text, page aligned.
+    pub text_size: u64,
+    /// End of the read-only data, page aligned.
+    pub ro_size: u64,
+    /// End of the data that is read-only after init, page aligned.
+    pub ro_after_init_size: u64,
+}
+
+/// Where the symbol tables go: all symbols to init memory, the core symbols
+/// to core memory. Offsets are bytes in their region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SymtabPlan {
+    /// Indices of the symbols that stay after init, in order; 0 is always first.
+    pub core_symbols: Vec<u32>,
+    /// The region of the core tables: data, or core up to 6.3.
+    pub core_region: Region,
+    /// Core symbol table.
+    pub symoffs: u64,
+    /// Core string table.
+    pub stroffs: u64,
+    /// One type letter per core symbol.
+    pub core_typeoffs: u64,
+    /// The region of the full tables: init_data, or init up to 6.3.
+    pub init_region: Region,
+    /// `struct mod_kallsyms` of the full tables.
+    pub mod_kallsyms_init_off: u64,
+    /// One type letter per symbol.
+    pub init_typeoffs: u64,
+}
+
+/// The memory plan of one module.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The generation it was made for.
+    pub generation: Generation,
+    /// PAGE_SIZE in bytes.
+    pub page_size: u64,
+    /// Bytes in use per region, before page alignment; 0 where there is none.
+    pub sizes: PerRegion<u64>,
+    /// Place of every section by index; `None` for those that are not moved.
+    pub sections: Vec<Option<SectionPlace>>,
+    /// Plan of the symbol tables, with CONFIG_KALLSYMS.
+    pub symtab: Option<SymtabPlan>,
+    /// Up to 6.3: marks of the core and of the init area.
+    pub marks: [AreaMarks; 2],
+    /// The furthest end that anything placed so far has in its region, before any of it wraps.
+    needed: u64,
+}
+
+/// No module area of any supported kernel is larger (x86_64: 1.5 GiB, aarch64: 2 GiB). What
+/// does not fit fails to allocate there, and is not attempted here.
+pub const MODULE_AREA_MAX: u64 = 2 << 30;
+
+impl Layout {
+    /// A plan for a module with so many sections, none of which has a place yet.
+    pub(crate) fn new(generation: Generation, page_size: u64, sections: usize) -> Self {
+        Layout {
+            generation,
+            page_size,
+            sizes: PerRegion::default(),
+            sections: vec![None; sections],
+            symtab: None,
+            marks: [AreaMarks::default(); 2],
+            needed: 0,
+        }
+    }
+
+    /// Place of section `index`.
+    pub fn place(&self, index: usize) -> Option<SectionPlace> {
+        self.sections.get(index).copied().flatten()
+    }
+
+    /// Bytes that the kernel allocates for a region (LAYOUT-40).
+    pub fn allocated(&self, region: Region) -> u64 {
+        align_up(self.sizes.get(region), self.page_size)
+    }
+
+    /// The regions that are allocated, in order of allocation. Up to 6.3 core always is.
+    pub fn regions(&self) -> impl Iterator<Item = Region> + '_ {
+        let regions = self.generation.regions().iter().copied();
+        regions.filter(|r| self.sizes.get(*r) != 0)
+    }
+
+    /// `module_get_offset_and_type`: puts a section at the end of a region (LAYOUT-14, LAYOUT-15).
+    pub(crate) fn put(&mut self, index: usize, section: &Shdr, region: Region) {
+        let size = self.sizes.get_mut(region);
+        let offset = align_up(*size, section.sh_addralign);
+        *size = offset.saturating_add(section.sh_size);
+        // An alignment that is no power of two can wrap an offset back to 0.
+        self.needed = self.needed.max(*size).max(offset);
+        if let Some(slot) = self.sections.get_mut(index) {
+            *slot = Some(SectionPlace { region, offset });
+        }
+    }
+
+    /// Up to 6.3: `strict_align` of an area.
+    pub(crate) fn strict_align(&mut self, region: Region, strict: bool) -> u64 {
+        let page_size = self.page_size;
+        let size = self.sizes.get_mut(region);
+        if strict {
+            *size = align_up(*size, page_size);
+        }
+        *size
+    }
+}
+
+/// The module area is finite: a region beyond [`MODULE_AREA_MAX`] is the kernel's failed allocation.
+pub(crate) fn bounded(layout: &Layout, said: &mut Findings) -> Option<()> {
+    let used = layout.generation.regions().iter().map(|r| layout.sizes.get(*r));
+    let needed = used.max().unwrap_or(0).max(layout.needed);
+    if needed <= MODULE_AREA_MAX {
+        return Some(());
+    }
+    let why = format!("the module needs a region of {needed:#x} bytes, more than any module area holds");
+    said.refuse(Finding::error("LAYOUT-40", Errno::ENOMEM, why));
+    None
+}
