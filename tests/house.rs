@@ -7,8 +7,15 @@
     clippy::arithmetic_side_effects
 )]
 
+#[path = "house/modules.rs"]
+mod modules;
+#[path = "house/source.rs"]
+mod source;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+
+use modules::{Modules, circles};
+use source::{File, code_only, is_for_tests, root, rust_files, without_comments, without_tests};
 
 /// Where versions may be looked at: the table of changes and the type itself.
 const HOME_OF_VERSIONS: [&str; 3] = [
@@ -17,85 +24,36 @@ const HOME_OF_VERSIONS: [&str; 3] = [
     "crates/elf-layout/src/changes/",
 ];
 
-/// The `src` folders of the workspace.
-fn source_folders() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let crates = fs::read_dir(root.join("crates")).unwrap().map(|entry| entry.unwrap().path());
-    let mut folders: Vec<_> =
-        crates.chain([root.to_owned(), root.join("fuzz")]).map(|p| p.join("src")).collect();
-    folders.retain(|folder| folder.is_dir());
-    folders
-}
+/// What no code outside an architecture's directory and its registration may name.
+const ARCHITECTURE_NAMES: [&str; 6] = ["x86", "amd64", "aarch64", "arm64", "em_x86_64", "em_aarch64"];
 
-/// The Rust files under a folder.
-fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            rust_files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
+/// Directories of architectures.
+const HOMES_OF_ARCHITECTURES: [&str; 2] = ["crates/reloc/src/aarch64/", "crates/reloc/src/x86_64/"];
 
-/// The source without comments and without what stands in strings; lines stay lines.
-fn code_only(source: &str) -> String {
-    let mut code = String::new();
-    let mut rest = source;
-    while let Some(c) = rest.chars().next() {
-        let skipped = if rest.starts_with("//") {
-            rest.find('\n').unwrap_or(rest.len())
-        } else if rest.starts_with("/*") {
-            rest.find("*/").map_or(rest.len(), |end| end + 2)
-        } else if rest.starts_with("r\"") || rest.starts_with("r#") {
-            let hashes = rest[1..].bytes().take_while(|b| *b == b'#').count();
-            let body = 1 + hashes + 1;
-            match rest.get(1 + hashes..body) {
-                Some("\"") => {
-                    let end = format!("\"{}", "#".repeat(hashes));
-                    rest[body..].find(&end).map_or(rest.len(), |at| body + at + end.len())
-                }
-                // A raw identifier.
-                _ => 0,
-            }
-        } else if c == '"' {
-            let mut escaped = false;
-            let end = rest.char_indices().skip(1).find(|(_, c)| {
-                let ends = *c == '"' && !escaped;
-                escaped = *c == '\\' && !escaped;
-                ends
-            });
-            end.map_or(rest.len(), |(at, _)| at + 1)
-        } else if let Some(literal) = rest.strip_prefix('\'') {
-            // A character, not a lifetime.
-            let mut chars = literal.char_indices();
-            match (chars.next().map(|c| c.1), chars.next()) {
-                (Some('\\'), Some((at, escaped))) => {
-                    let after = 1 + at + escaped.len_utf8();
-                    rest[after..].find('\'').map_or(rest.len(), |end| after + end + 1)
-                }
-                (Some(_), Some((at, '\''))) => 1 + at + 1,
-                _ => 0,
-            }
-        } else {
-            0
-        };
-        if skipped == 0 {
-            code.push(c);
-            rest = &rest[c.len_utf8()..];
-        } else {
-            code.push(' ');
-            code.extend(rest[..skipped].chars().filter(|c| *c == '\n'));
-            rest = &rest[skipped..];
-        }
-    }
-    code
+/// Where architectures are registered, and how such a line begins.
+const REGISTRATION: (&str, [&str; 3]) =
+    ("crates/reloc/src/lib.rs", ["pub mod ", "pub static ARCHITECTURES:", "pub static MACHINES:"]);
+
+/// Where documents are named, whose names have an architecture in them.
+const DOCUMENTS: (&str, [&str; 2]) =
+    ("src/explain.rs", ["docs/findings/X86REL.md", "docs/findings/A64REL.md"]);
+
+/// Each crate may depend on those before it.
+const ORDER_OF_CRATES: [&str; 8] =
+    ["elf-layout", "kernel-image", "kernel", "symres", "reloc", "finalize", "module-signature", "kmodld"];
+
+/// All Rust files of the workspace that are no tests, benchmarks or examples.
+fn all_sources() -> Vec<File> {
+    let folders = source::crates().into_iter().chain([root().to_owned(), root().join("fuzz")]);
+    let files: Vec<_> = folders.flat_map(|folder| rust_files(&folder.join("src"))).collect();
+    assert!(files.len() > 100, "only {} files: is this the workspace?", files.len());
+    files
 }
 
 /// Lines that ask for a version where they should ask for a change, as `(line, what)`.
 fn version_forks(source: &str) -> Vec<(usize, &'static str)> {
     let code = code_only(source);
+    let code = without_tests(&code, &code);
     let field = |line: &str, name: &str| {
         line.match_indices(name).any(|(at, _)| {
             let after = line[at + name.len()..].chars().next();
@@ -127,16 +85,12 @@ fn version_forks(source: &str) -> Vec<(usize, &'static str)> {
 
 #[test]
 fn no_code_forks_on_a_version() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (mut files, mut found) = (Vec::new(), Vec::new());
-    source_folders().iter().for_each(|folder| rust_files(folder, &mut files));
-    assert!(files.len() > 100, "only {} files: is this the workspace?", files.len());
-    for path in files {
-        let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+    let mut found = Vec::new();
+    for File { name, source } in all_sources() {
         if HOME_OF_VERSIONS.iter().any(|home| name.starts_with(home)) {
             continue;
         }
-        for (line, what) in version_forks(&fs::read_to_string(&path).unwrap()) {
+        for (line, what) in version_forks(&source) {
             found.push(format!("{name}:{line}: {what}"));
         }
     }
@@ -167,7 +121,7 @@ fn forks_on_a_version_are_seen() {
     for source in [
         "// version.since(6, 4)",
         "/// Up to `version.major` 6\nfn f() {}",
-        "if said.refused_since(mark) {}",
+        "if said.refused_since(6, 4) {}",
         "let text = \".since(\";",
         "let text = r\"v.minor\";",
         "fn f() -> KernelVersion {",
@@ -176,5 +130,238 @@ fn forks_on_a_version_are_seen() {
         "fn f<'a>(x: &'a str) {} // v.since(6, 4)",
     ] {
         assert_eq!(seen(source), [], "{source}");
+    }
+}
+
+/// Lines of a file that name an architecture, as `(line, what)`.
+fn architecture_names(name: &str, source: &str) -> Vec<(usize, &'static str)> {
+    if is_for_tests(name) || HOMES_OF_ARCHITECTURES.iter().any(|home| name.starts_with(home)) {
+        return Vec::new();
+    }
+    let text = without_tests(&without_comments(source), &code_only(source));
+    let mut found = Vec::new();
+    for (n, line) in text.lines().enumerate() {
+        let (registry, starts) = REGISTRATION;
+        if name == registry && starts.iter().any(|start| line.starts_with(start)) {
+            continue;
+        }
+        let mut line = line.to_owned();
+        let (index, documents) = DOCUMENTS;
+        for document in documents.iter().filter(|_| name == index) {
+            line = line.replace(document, "");
+        }
+        let line = line.to_ascii_lowercase();
+        let named = ARCHITECTURE_NAMES.into_iter().filter(|word| line.contains(word));
+        found.extend(named.map(|word| (n + 1, word)));
+    }
+    found
+}
+
+#[test]
+fn only_its_directory_and_its_registration_name_an_architecture() {
+    let mut found = Vec::new();
+    for File { name, source } in all_sources().iter().filter(|file| !file.name.starts_with("fuzz/")) {
+        let named = architecture_names(name, source).into_iter();
+        found.extend(named.map(|(line, what)| format!("{name}:{line}: names {what}")));
+    }
+    assert!(
+        found.is_empty(),
+        "what differs between architectures is a method of `Architecture` or a fact of `Machine`:\n{}",
+        found.join("\n")
+    );
+}
+
+#[test]
+fn names_of_architectures_are_seen() {
+    let seen = |name, source| {
+        let found = architecture_names(name, source);
+        found.into_iter().map(|found| found.0).collect::<Vec<_>>()
+    };
+    let file = "crates/finalize/src/ftrace.rs";
+    for (name, source, lines) in [
+        (file, "use reloc::x86_64::X86_64;", &[1][..]),
+        (file, "\nlet name = \"Amd64\";", &[2]),
+        (file, "// x86\n/// arm64\n/* aarch64 */ fn f() {}", &[]),
+        (file, "#[cfg(test)]\nmod tests {\n    use x86_64::{};\n}\nconst ARM64: u8 = 0;", &[5]),
+        (file, "#[cfg(test)]\nuse x86_64::X;\nfn f() -> u8 { let [a, _] = aarch64(); a }", &[3]),
+        (file, "#[cfg(not(test))]\nfn arm64() {}", &[2]),
+        ("crates/finalize/src/parse_args/tests.rs", "use x86_64::X;", &[]),
+        ("crates/reloc/src/x86_64/cpu.rs", "use x86_64::X;", &[]),
+        ("crates/reloc/src/lib.rs", "pub mod x86_64;\nuse x86_64::X;", &[2]),
+        ("src/explain.rs", "include_str!(\"../docs/findings/X86REL.md\")\n\"X86REL\"", &[2]),
+        (file, "\"../docs/findings/X86REL.md\"", &[1]),
+    ] {
+        assert_eq!(seen(name, source), lines, "{name}: {source}");
+    }
+}
+
+/// What is wrong with the dependencies of a manifest, as `(line, what)`.
+fn arrows_upward(manifest: &str) -> Vec<(usize, String)> {
+    let name = manifest.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+    let name = name.expect("a package has a name");
+    let place = |name: &str| ORDER_OF_CRATES.iter().position(|other| *other == name);
+    if name == "testkit" {
+        let arrows = dependencies(manifest).filter(|(_, to)| place(to).is_some());
+        return arrows.map(|(line, to)| (line, format!("testkit depends on {to}"))).collect();
+    }
+    let Some(mine) = place(name) else {
+        return vec![(1, format!("{name} has no place in the order of the crates"))];
+    };
+    // A feature `testing`, with which other crates share parts of this crate's tests, may bring testkit in.
+    let brings_testkit: Vec<_> = manifest.lines().filter(|line| line.contains("dep:testkit")).collect();
+    let for_testing = matches!(brings_testkit[..], [line] if line.starts_with("testing = "));
+    let wrong = dependencies(manifest).filter_map(|(line, to)| match place(to) {
+        _ if to == "testkit" && for_testing => None,
+        _ if to == "testkit" => Some((line, format!("{name} depends on testkit, which is for tests"))),
+        Some(other) if other >= mine => {
+            Some((line, format!("{name} depends on {to}, which stands after it")))
+        }
+        _ => None,
+    });
+    wrong.collect()
+}
+
+/// What a package depends on, other than for its tests, as `(line, crate)`.
+fn dependencies(manifest: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut table = false;
+    manifest.lines().enumerate().filter_map(move |(n, line)| {
+        if let Some(header) = line.strip_prefix('[') {
+            let header = header.trim_end().trim_end_matches(']');
+            let (_, last) = header.rsplit_once("ependencies").unwrap_or_default();
+            let normal = header.contains("dependencies")
+                && !header.contains("dev-dependencies")
+                && !header.starts_with("workspace.");
+            table = normal && last.is_empty();
+            // `[dependencies.NAME]`
+            return last.strip_prefix('.').filter(|_| normal).map(|name| (n + 1, name));
+        }
+        let name =
+            line.split(['=', '.', ' ']).next().filter(|name| !name.is_empty() && !name.starts_with('#'));
+        name.filter(|_| table).map(|name| (n + 1, name))
+    })
+}
+
+#[test]
+fn crates_depend_on_those_before_them() {
+    let mut found = Vec::new();
+    let folders: Vec<_> = source::crates().into_iter().chain([root().to_owned()]).collect();
+    assert!(folders.len() > ORDER_OF_CRATES.len(), "{folders:?}: is this the workspace?");
+    for manifest in folders.iter().map(|folder| folder.join("Cargo.toml")) {
+        let text = fs::read_to_string(&manifest).unwrap();
+        let name = manifest.strip_prefix(root()).unwrap().display();
+        found.extend(arrows_upward(&text).iter().map(|(line, what)| format!("{name}:{line}: {what}")));
+    }
+    assert!(
+        found.is_empty(),
+        "the order of the crates is {}:\n{}",
+        ORDER_OF_CRATES.join(", "),
+        found.join("\n")
+    );
+}
+
+#[test]
+fn dependencies_against_the_order_are_seen() {
+    let seen = |name, rest: &str| {
+        let manifest = format!("[package]\nname = \"{name}\"\n{rest}");
+        arrows_upward(&manifest).into_iter().map(|found| found.0).collect::<Vec<_>>()
+    };
+    assert_eq!(seen("symres", "[dependencies]\nkernel.workspace = true\nreloc = { workspace = true }"), [5]);
+    assert_eq!(seen("symres", "[dependencies.reloc]\nworkspace = true\n[lints]\nworkspace = true"), [3]);
+    assert_eq!(seen("symres", "[target.'cfg(unix)'.dependencies]\n# one\ntestkit.workspace = true"), [5]);
+    assert_eq!(seen("symres", "[build-dependencies]\nsymres.workspace = true"), [4]);
+    assert_eq!(seen("symres", "[dev-dependencies]\nreloc.workspace = true\ntestkit.workspace = true"), []);
+    assert_eq!(seen("kmodld", "[workspace.dependencies]\ntestkit = { path = \"crates/testkit\" }"), []);
+    assert_eq!(seen("testkit", "[dependencies]\nobject.workspace = true\nkernel.workspace = true"), [5]);
+    let optional = "[dependencies]\ntestkit = { workspace = true, optional = true }";
+    assert_eq!(seen("reloc", &format!("[features]\ntesting = [\"dep:testkit\"]\n{optional}")), []);
+    assert_eq!(seen("reloc", &format!("[features]\ndefault = [\"dep:testkit\"]\n{optional}")), [6]);
+    assert_eq!(seen("another", ""), [1]);
+}
+
+/// The circles of a crate, each with the uses that make it.
+fn circles_of(crate_name: &str, modules: &Modules) -> Vec<String> {
+    let uses = modules.uses();
+    let name = |module: &[String]| if module.is_empty() { String::from("lib") } else { module.join("::") };
+    let describe = |circle: std::collections::BTreeSet<modules::Path>| {
+        let mut text = format!(
+            "{crate_name}: {} use one another:",
+            circle.iter().map(|module| name(module)).collect::<Vec<_>>().join(", ")
+        );
+        for of in circle.iter().flat_map(|module| &uses[module]).filter(|of| circle.contains(&of.of)) {
+            let line = format!("\n    {} uses {}", of.at, name(&of.of));
+            if !text.ends_with(&line) {
+                text += &line;
+            }
+        }
+        text
+    };
+    circles(&uses).into_iter().map(describe).collect()
+}
+
+#[test]
+fn no_modules_of_a_crate_use_one_another_in_a_circle() {
+    let mut found = Vec::new();
+    for folder in source::crates() {
+        let name = folder.strip_prefix(root()).unwrap().join("src");
+        let modules = Modules::new(&rust_files(&folder.join("src")), name.to_str().unwrap());
+        found.extend(circles_of(name.to_str().unwrap(), &modules));
+    }
+    let of_program = |file: &File| file.name.starts_with("src/cli/") || file.name == "src/main.rs";
+    let (program, library): (Vec<_>, Vec<_>) =
+        rust_files(&root().join("src")).into_iter().partition(of_program);
+    for (name, files) in [("src", library), ("src/cli", program)] {
+        let modules = Modules::new(&files, "src");
+        assert!(modules.len() > 5, "only {} modules in {name}", modules.len());
+        found.extend(circles_of(name, &modules));
+    }
+    assert!(found.is_empty(), "a type belongs where what uses it can reach it:\n{}", found.join("\n"));
+}
+
+#[test]
+fn circles_are_seen() {
+    let circles = |files: &[(&str, &str)]| {
+        let file = |(name, source): &(&str, &str)| File {
+            name: format!("src/{name}"),
+            source: (*source).to_owned(),
+        };
+        let files: Vec<_> = files.iter().map(file).collect();
+        circles_of("it", &Modules::new(&files, "src")).join("\n")
+    };
+    let lib = ("lib.rs", "mod a; mod b; mod c;\npub use b::{B, inner::C as D};");
+    let none: [&[(&str, &str)]; 5] = [
+        &[lib, ("a.rs", "use crate::b::B;"), ("b.rs", "#[cfg(test)]\nmod tests { use crate::a::A; }")],
+        &[lib, ("a.rs", "use crate::b::B;"), ("b.rs", "// crate::a\nconst TEXT: &str = \"crate::a::A\";")],
+        // Parents and children.
+        &[lib, ("a.rs", "mod x; use x::X;"), ("a/x.rs", "use super::A; use crate::A;")],
+        &[lib, ("a.rs", "fn f() -> crate::Own { b::B }"), ("b.rs", "use kernel::a::A;")],
+        &[lib, ("a.rs", "use crate::b;"), ("b.rs", "use crate::c;"), ("c/tests.rs", "use crate::a;")],
+    ];
+    for files in none {
+        assert_eq!(circles(files), "", "{files:?}");
+    }
+    let some: [(&[(&str, &str)], &str); 5] = [
+        (
+            &[lib, ("a.rs", "\nuse crate::{b::{self, B}, c};"), ("b.rs", "fn f() { crate::a::f() }")],
+            "it: a, b use one another:\n    src/a.rs:2 uses b\n    src/b.rs:1 uses a",
+        ),
+        (
+            &[lib, ("a/mod.rs", "use crate::B;"), ("b.rs", "use super::a::A as Other;")],
+            "it: a, b use one another:\n    src/a/mod.rs:1 uses b\n    src/b.rs:1 uses a",
+        ),
+        (
+            &[lib, ("a.rs", "use crate::D;"), ("b.rs", ""), ("b/inner.rs", "use crate::a;")],
+            "it: a, b::inner use one another:\n    src/a.rs:1 uses b::inner\n    src/b/inner.rs:1 uses a",
+        ),
+        (
+            &[("a/mod.rs", ""), ("a/x.rs", "use super::y::Y;"), ("a/y.rs", "pub use super::{x::X};")],
+            "it: a::x, a::y use one another:\n    src/a/x.rs:1 uses a::y\n    src/a/y.rs:1 uses a::x",
+        ),
+        (
+            &[("a.rs", "use super::b;"), ("b.rs", "use crate::c::*;"), ("c.rs", "use crate::a;")],
+            "it: a, b, c use one another:\n    src/a.rs:1 uses b\n    src/b.rs:1 uses c\n    src/c.rs:1 uses a",
+        ),
+    ];
+    for (files, expected) in some {
+        assert_eq!(circles(files), expected, "{files:?}");
     }
 }
