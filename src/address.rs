@@ -215,7 +215,7 @@ impl<'l, 'd> Explainer<'l, 'd> {
         }
     }
 
-    /// What tells a patch from others of its step ([`Patch::detail`]), in words.
+    /// What distinguishes a patch from others of its step ([`Patch::detail`]), in words.
     pub fn detail(&self, patch: &Patch) -> Option<String> {
         let detail = patch.detail;
         match patch.step {

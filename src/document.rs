@@ -172,7 +172,7 @@ pub struct PatchEntry {
     pub size: u64,
     /// The step.
     pub step: &'static str,
-    /// What tells this patch from others of its step; null if there is nothing to tell.
+    /// What distinguishes this patch from others of its step; null if there is no such value.
     pub detail: Option<String>,
     /// Where it is.
     pub symbol: Option<String>,

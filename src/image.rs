@@ -64,8 +64,8 @@ impl From<Image> for Spare {
     }
 }
 
-/// Memory that is brought in before it is needed, so that whoever fills it has no page faults. Threads share that, each
-/// as soon as it has nothing else to do.
+/// Memory whose pages are faulted in before it is needed, so that filling it causes no page faults. Idle threads share
+/// that work.
 #[derive(Debug)]
 pub struct Touching<'m> {
     pieces: Mutex<ChunksMut<'m, u8>>,
@@ -88,7 +88,7 @@ impl<'m> Touching<'m> {
         self.left.store(len.div_ceil(Self::PIECE), Ordering::Relaxed);
     }
 
-    /// Touches what is wanted and nobody else touches.
+    /// Touches the wanted pieces that no other thread has taken.
     pub fn touch(&self) {
         /// The smallest page there is.
         const PAGE: usize = 4096;
@@ -154,7 +154,7 @@ impl Memory for Image {
     }
 }
 
-/// Memory that one load leaves to the next, for who loads many modules one after the other.
+/// Memory that one load leaves to the next, for loading many modules one after the other.
 #[derive(Debug, Default)]
 pub struct Workspace {
     spare: Option<Spare>,

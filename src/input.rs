@@ -58,7 +58,7 @@ pub struct Buffers {
     file: Option<MmapMut>,
     /// A large file, until the next.
     mapped: Option<Mapped>,
-    /// What tells its size only by being read.
+    /// Bytes of a file whose size is not known before it is read, such as a pipe.
     piped: Vec<u8>,
     /// What comes out of a compressed file.
     out: Vec<u8>,
@@ -115,7 +115,7 @@ impl Buffers {
         let mut file = File::open(path).map_err(failed)?;
         let too_large = || Error::unusable(path, "larger than 2 GiB, the kernel's limit for a module file");
         let metadata = file.metadata().map_err(failed)?;
-        // What is no plain file tells its size only by being read; nor do files of /proc.
+        // The size of what is no plain file, or is a file of /proc, is not known before it is read.
         let size = if metadata.is_file() { metadata.len() } else { 0 };
         let size = usize::try_from(size).ok().filter(|s| *s as u64 <= FILE_MAX).ok_or_else(too_large)?;
         self.mapped = None;

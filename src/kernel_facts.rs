@@ -1,4 +1,4 @@
-//! What a description of a kernel tells, as `kernel --json` prints it.
+//! The facts of a kernel's description, as `kernel --json` prints them.
 
 use elf_layout::Machine;
 use kernel::{Exports, KernelDescriptionBuilder, KernelSymbols};

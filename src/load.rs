@@ -181,7 +181,7 @@ pub struct LaidOut<'d> {
 }
 
 /// The half of `load_module` that needs no kernel: from the first rewrite to the memory plan.
-/// `None` if there is nothing to lay out; `said` tells why.
+/// `None` if there is nothing to lay out; a finding says why.
 pub fn lay_out<'d>(
     config: &'d KernelConfig,
     file: &'d ModuleFile<'d>,

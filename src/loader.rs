@@ -146,7 +146,7 @@ impl Loader {
             }
             let name = file.symbol_name(symbol);
             let mut of_module = self.kernel.symbols.named(name).filter(|s| s.module == Some(file.name()));
-            // A name that the module has twice tells nothing.
+            // A name that the module has twice shows no address.
             let (Some(found), None) = (of_module.next(), of_module.next()) else { continue };
             let base = found.address.wrapping_sub(place.offset).wrapping_sub(symbol.value());
             if base.is_multiple_of(layout.page_size) {

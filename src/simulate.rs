@@ -81,7 +81,7 @@ impl Simulation {
         &self.dmesg
     }
 
-    /// Takes one step. Fails if a file cannot be read, or if only the symbol table tells of the module.
+    /// Takes one step. Fails if a file cannot be read, or if only the symbol table lists the module.
     pub fn take(&mut self, step: &Step) -> Result<Taken, Error> {
         let mark = self.loader.kernel.state.history.events.len();
         let said = self.ask(step)?;
@@ -121,7 +121,7 @@ impl Simulation {
     }
 }
 
-/// Of a module that only the symbol table lists nobody knows who uses it.
+/// For a module that only the symbol table lists, its users are not known.
 fn known(kernel: &Kernel, name: &str) -> Result<(), Error> {
     match kernel.module(name.as_bytes()).filter(|m| m.listed) {
         Some(_) => Err(Error::Usage(format!(

@@ -1,5 +1,5 @@
-//! What the modules of a set give each other, on one kernel: who exports what, whom each needs, and which of them
-//! would be loaded before it (SET-2 to SET-4).
+//! The dependencies between the modules of a set, on one kernel: the exporter of each name, and the modules that would
+//! be loaded before each (SET-2 to SET-4).
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
@@ -13,13 +13,13 @@ use kernel::{Export, ExportTable, Exports, Kernel, LoadedModule};
 
 use super::set::Set;
 
-/// Symbols have names shorter than this (KSYM_NAME_LEN, from v6.1); what is longer is nobody's export.
+/// Symbols have names shorter than this (KSYM_NAME_LEN, from v6.1); longer names are no exports.
 const NAME_MAX: usize = 512;
 
 /// What a set remembers of one of its modules.
 #[derive(Debug, Default)]
 pub struct Facts {
-    /// Its name, empty if it tells none.
+    /// Its name, empty if it has none.
     pub name: Box<[u8]>,
     /// Its exports, if it has any, as the module that is loaded before others.
     pub loaded: Option<Arc<LoadedModule>>,
@@ -81,7 +81,7 @@ impl Facts {
     }
 }
 
-/// The module of Module.symvers that has just these exports, and that nobody exports one of in its place.
+/// The module of Module.symvers that has exactly these exports, if none of these names has another exporter.
 fn described_exporter<'k>(
     name: &[u8],
     exports: &[ModuleExport<'_>],
@@ -119,7 +119,7 @@ impl Names {
     }
 }
 
-/// Who exports a name.
+/// The exporter of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Provider {
     /// This file.
@@ -143,11 +143,11 @@ pub struct Catalog<'s> {
     set: &'s Set,
     facts: Vec<Option<Facts>>,
     unread: usize,
-    /// By name: the files that export it, once all were read and somebody asks.
+    /// By name: the files that export it, once all were read and one is looked up.
     exporters: OnceCell<HashMap<Box<[u8]>, Vec<usize>, RandomState>>,
     /// By file: the files it takes names from, once known.
     providers: Vec<Option<Box<[usize]>>>,
-    /// What was asked last is asked again soon: a file, and what is loaded before it.
+    /// The last answer, which is often needed again: a file, and what is loaded before it.
     last: Option<(usize, Arc<Before>)>,
 }
 
@@ -172,7 +172,7 @@ impl<'s> Catalog<'s> {
         self.facts.get(index)?.as_ref()
     }
 
-    /// A module turned out to be proprietary: who uses its symbols inherits that (LIC-5).
+    /// A module turned out to be proprietary: modules that use its symbols inherit that (LIC-5).
     pub fn set_proprietary(&mut self, index: usize) {
         let Some(Some(facts)) = self.facts.get_mut(index) else { return };
         facts.as_described = false;
@@ -318,7 +318,7 @@ impl<'s> Catalog<'s> {
 
     /// SET-4: is something that the module exports itself there already?
     fn is_exported_before(&self, facts: &Facts, before: &Before) -> bool {
-        // Of a name Module.symvers tells one exporter.
+        // Module.symvers has one exporter for each name.
         let Some(module) = &facts.loaded else { return false };
         if facts.as_described && before.order.iter().all(|file| self.exports_as_described(file)) {
             return false;
@@ -389,7 +389,7 @@ pub fn described(
 fn reaching(target: usize, edges: &[(usize, usize)]) -> HashSet<usize> {
     let mut found = HashSet::new();
     let mut users: HashMap<usize, Vec<usize>> = HashMap::new();
-    // The usual case: nobody that it needs needs it.
+    // The usual case: no module that it needs needs it in turn.
     if edges.iter().any(|(_, provider)| *provider == target) {
         edges.iter().for_each(|(user, provider)| users.entry(*provider).or_default().push(*user));
     }

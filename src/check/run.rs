@@ -230,7 +230,7 @@ impl<'a> Run<'a> {
                 let mut state = self.lock();
                 state.progress.0 = state.progress.0.saturating_add(1);
                 state.advance();
-                // Whoever does not listen fast enough holds the work up, instead of having it done twice.
+                // A slow consumer holds the work up; otherwise verdicts would have to be made twice.
                 let (stopped, full) = (state.stopped, state.is_full());
                 self.unlock(state);
                 if full {

@@ -19,7 +19,7 @@ const HELD_MAX: usize = 48 << 20;
 /// So many results are handed over at a time, to wake the thread that takes them less often.
 const BATCH: usize = 32;
 
-/// What others have to know of a module that was judged.
+/// Facts of a judged module that other modules depend on.
 #[derive(Clone, Copy, Debug, Default)]
 struct Outcome {
     refused: bool,
@@ -137,16 +137,17 @@ pub struct State<'s> {
     views: Vec<View<'s>>,
     unreadable: BTreeMap<usize, Error>,
     part: Range<usize>,
-    /// The next file to tell about.
+    /// The next file to report.
     head: usize,
     pub ready: VecDeque<(Result<Vec<Verdict>, Error>, usize)>,
     pub ready_bytes: usize,
     /// Files that this pass has done, and has in all.
     pub progress: (usize, usize),
     pub finished: bool,
-    /// Nobody listens any more.
+    /// The consumer has gone: no more verdicts are wanted.
     pub stopped: bool,
-    /// How many threads wait for something to change, and is the one that tells waiting? Waking nobody costs a system call.
+    /// How many threads wait for something to change, and is the reporting one waiting? A wake-up costs a system call
+    /// even if no thread waits.
     pub waiting: usize,
     pub listening: bool,
 }
@@ -179,7 +180,7 @@ impl<'s> State<'s> {
         self.ready.len() >= BATCH || self.ready_bytes > HELD_MAX / 8
     }
 
-    /// Is so much not fetched yet that whoever makes more should wait?
+    /// Are so many verdicts not fetched yet that threads which make more should wait?
     pub fn is_full(&self) -> bool {
         self.ready_bytes > HELD_MAX / 2
     }

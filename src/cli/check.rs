@@ -59,7 +59,7 @@ pub fn run(args: &Check) -> Result<Outcome, Error> {
 
 /// The kernels that the options describe. `None`, all said, if one refuses a module of `--with`.
 fn targets(args: &Check) -> Result<Option<Vec<Target<'_>>>, Error> {
-    // The first module tells what nothing else tells of the kernel.
+    // The first module stands in for facts of the kernel that are not known.
     let release = || {
         let mut files = args.paths.iter().flat_map(|path| module_files(path)).flatten();
         files.find_map(|file| Some(vermagic_release(&read_decompressed(&file).ok()?)))?

@@ -47,7 +47,7 @@ impl<T: Send + Sync, W: Fn() -> T + Sync> Beside<T, W> {
         Beside { work, result: OnceLock::new() }
     }
 
-    /// Its result; done by who asks first, should no other thread have begun.
+    /// Its result. The caller does the work if no other thread has begun it.
     fn get(&self) -> &T {
         self.result.get_or_init(&self.work)
     }

@@ -34,7 +34,7 @@ pub fn run(args: &Simulate) -> Result<Outcome, Error> {
         Asked::Step(Step::Insmod { file, .. }) => Some(file),
         _ => None,
     });
-    // The first module tells what nothing else tells of the kernel.
+    // The first module stands in for facts of the kernel that are not known.
     let first = first.or(args.with.first());
     let release = || first.and_then(|file| vermagic_release(&read_decompressed(file).ok()?));
     let facts = args.live.facts();

@@ -45,8 +45,8 @@ pub fn cstr(bytes: &[u8], at: u64) -> Option<&[u8]> {
     }
 }
 
-/// More bytes than this of a name nobody looks at. The names of a hostile table may overlap: were each measured
-/// to its end, they would take time and memory by the square of the file's size. The kernel's own are shorter than 512
+/// The most bytes of a name that are looked at. The names of a hostile table may overlap: reading each of them to
+/// its end would take time and memory quadratic in the size of the file. The kernel's own are shorter than 512
 /// bytes (KSYM_NAME_LEN).
 pub const NAME_MAX: usize = 4096;
 

@@ -130,7 +130,7 @@ impl KernelConfig {
         }
     }
 
-    /// The same for a kernel whose version nobody tells: `version` is the one whose rules are taken.
+    /// The same for a kernel whose version is not known: the rules of `version` are assumed.
     pub fn assumed(version: KernelVersion) -> Self {
         KernelConfig { assumed: true, ..KernelConfig::new(version) }
     }
@@ -147,7 +147,7 @@ impl KernelConfig {
         self.version
     }
 
-    /// Is the version that of the kernel, and not one that was taken for want of it ([`KernelConfig::assumed`])?
+    /// Is this the version of the kernel, and not an assumed one ([`KernelConfig::assumed`])?
     pub fn is_version_known(&self) -> bool {
         !self.assumed
     }
@@ -181,7 +181,7 @@ impl KernelConfig {
         if self.has(Change::ModMemType) { Generation::ModMemType } else { Generation::CoreInit }
     }
 
-    /// CONFIG_KALLSYMS_ALL, taken as set where nothing tells.
+    /// CONFIG_KALLSYMS_ALL, taken as set if it is not known.
     pub fn keeps_data_symbols(&self) -> bool {
         self.kallsyms_all.unwrap_or(true)
     }

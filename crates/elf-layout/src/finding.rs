@@ -1,5 +1,5 @@
 //! What the kernel would say about a module. A finding is data, not an error:
-//! loading goes on where it can, so that one run tells every reason.
+//! loading goes on where it can, so that one run shows every reason.
 
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -415,7 +415,7 @@ impl Findings {
         self.list.iter().take(kept).flat_map(|f| f.dmesg.iter().map(String::as_str))
     }
 
-    /// All findings, to be said by somebody else.
+    /// All findings, by value.
     pub fn into_list(self) -> Vec<Finding> {
         self.list
     }

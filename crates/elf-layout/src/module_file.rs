@@ -140,7 +140,7 @@ impl<'d> ModuleFile<'d> {
         bytes::name(self.strtab, u64::from(symbol.name_offset())).unwrap_or(&[])
     }
 
-    /// A symbol's name to its end, however far that is: for those who bound what all of them take together.
+    /// A symbol's name to its end, however long it is. The caller must bound the total.
     pub fn whole_symbol_name(&self, symbol: &Sym) -> &'d [u8] {
         cstr(self.strtab, u64::from(symbol.name_offset())).unwrap_or(&[])
     }

@@ -29,7 +29,7 @@ pub struct Param<'d> {
     /// 1 UNSAFE, 2 HWPARAM.
     pub flags: u8,
     /// Its value before any is set, as reading its sysfs file would print it;
-    /// `None` if only the module's own code can tell.
+    /// `None` if only code of the module can print it.
     pub default: Option<String>,
     /// Its description in modinfo (`parm`).
     pub description: Option<&'d [u8]>,

@@ -187,7 +187,7 @@ impl ModuleArea {
     }
 }
 
-/// The memory of a module's regions. Whoever hands it out takes it back as [`Any`].
+/// The memory of a module's regions. Its owner gets it back as [`Any`].
 pub trait Memory: Any + Debug + Send + Sync {
     /// All bytes of a region; empty if it has none.
     fn region(&self, region: Region) -> &[u8];

@@ -11,7 +11,7 @@ use reloc::Finalizer;
 use reloc::Step;
 
 /// Sorts the list of sites (FIN-41) and makes each a nop that the tracer can turn into a call.
-/// Without CONFIG_DYNAMIC_FTRACE nobody looks at the list (FIN-45).
+/// Without CONFIG_DYNAMIC_FTRACE the list is not used (FIN-45).
 pub fn ftrace_module_init(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) {
     let config = module.info.config;
     let section = arch.ftrace_callsites(config);

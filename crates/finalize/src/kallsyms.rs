@@ -72,7 +72,7 @@ fn write(memory: &mut [u8], at: u64, bytes: &[u8]) {
 }
 
 /// Symbols of sections that are not kept have values in the temporary copy, which is freed after the load
-/// (LAYOUT-43): nothing tells where it was.
+/// (LAYOUT-43): its address is not known.
 pub fn symbols_of_the_temporary_copy(module: &mut Finalizer<'_, '_>) {
     let file = module.info.file;
     let pcpu = file.index().pcpu;

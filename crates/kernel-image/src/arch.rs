@@ -48,7 +48,7 @@ pub struct FlatFormat {
     pub region_align: u64,
     /// Size of the blocks that the kernel is mapped in: a power of two, in bytes.
     pub block: u64,
-    /// Link address of `_text` in most kernels, for an image in which nothing tells it.
+    /// Link address of `_text` in most kernels, for an image that does not show it.
     pub usual_base: u64,
 }
 

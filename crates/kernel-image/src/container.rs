@@ -1,4 +1,4 @@
-//! Containers around a kernel, told by magic and opened one in another (IMG-1 to IMG-7).
+//! Containers around a kernel: recognised by their magic, opened from the outermost to the innermost (IMG-1 to IMG-7).
 
 use alloc::borrow::Cow;
 use alloc::vec::Vec;

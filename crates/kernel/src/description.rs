@@ -66,7 +66,7 @@ pub struct KernelDescription {
     pub(crate) known: BTreeMap<Fact, Known>,
 }
 
-/// The configuration of a kernel that tells no version: the newest whose rules are exact.
+/// The configuration of a kernel of unknown version: the newest whose rules are exact.
 pub fn newest() -> KernelConfig {
     KernelConfig::assumed(KernelVersion::new(6, 12, 0))
 }
@@ -135,7 +135,7 @@ impl KernelDescription {
         &self.tables.listed
     }
 
-    /// Who would export `name` if it were loaded.
+    /// The module that would export `name` if it were loaded.
     pub fn exporter_not_loaded(&self, name: &[u8]) -> Option<NotLoaded<'_>> {
         let module = self.not_loaded(name)?;
         let export = module.exports.find(name, true)?;

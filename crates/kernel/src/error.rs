@@ -40,10 +40,10 @@ pub enum Error {
         /// Its name.
         &'static str,
     ),
-    /// The kernel is for a machine that nobody knows here.
+    /// The kernel is for an unknown machine.
     #[error("{what} for {machine}: kmodld knows {known}")]
     UnknownMachine {
-        /// What tells the machine.
+        /// The input that names the machine.
         what: &'static str,
         /// Its name or number.
         machine: String,

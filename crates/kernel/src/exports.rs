@@ -13,7 +13,7 @@ use crate::names::NameIndex;
 pub struct Export<'t> {
     /// Its name.
     pub name: &'t [u8],
-    /// Its address; `None` if the description of the kernel does not tell it.
+    /// Its address; `None` if it is not known.
     pub address: Option<u64>,
     /// Its CRC; `None` if the exporter has no CRC table, or it is not known (VER-2).
     pub crc: Option<u32>,
@@ -168,8 +168,8 @@ impl ExportTable {
         ExportTable { positions: 0..exports.len(), exports, index: Arc::new(index), unsorted: None }
     }
 
-    /// The table of one among several owners, who has those at some positions of this one: found by the same index.
-    /// `None` if a name is there twice: nobody is to walk through what others export under it.
+    /// The table of one of several owners, which has the exports at these positions and shares the index.
+    /// `None` if a name is there twice: a lookup would have to pass the exports of other owners.
     pub(crate) fn part(&self, positions: Range<usize>) -> Option<Self> {
         self.index.is_unique().then(|| ExportTable { positions, ..self.clone() })
     }
@@ -220,7 +220,7 @@ impl ExportTable {
         self.find_next(&mut Lookup::new(name), gplok)
     }
 
-    /// As [`ExportTable::find`], for who asks several tables after each other.
+    /// As [`ExportTable::find`], for a lookup in several tables, one after the other.
     pub(crate) fn find_next<'t>(&'t self, lookup: &mut Lookup<'t, '_>, gplok: bool) -> Option<Export<'t>> {
         let name = lookup.name;
         let usable = |export: &Export<'_>| gplok || !export.gpl_only;
@@ -246,7 +246,7 @@ impl ExportTable {
     }
 }
 
-/// A name that several tables are asked for: an index that they share is asked once.
+/// A name to be looked up in several tables: in an index that they share it is looked up once.
 pub(crate) struct Lookup<'t, 'n> {
     name: &'n [u8],
     /// The last index that was asked, and its answer.

@@ -1,7 +1,7 @@
 //! The kernel that modules are loaded into: what is known of it, and what loading changes of it (spec 08, 09).
 //! By which rule a module is taken is left to `symres`, `reloc` and `finalize`.
 //!
-//! - [`KernelDescriptionBuilder`] joins whatever tells of a kernel, an image, a SPEC, or the texts that [`kallsyms`]
+//! - [`KernelDescriptionBuilder`] joins the sources that describe a kernel: an image, a SPEC, or the texts that [`kallsyms`]
 //!   and [`symvers`] read, into a [`KernelDescription`]: facts that do not change, and how each is [`Known`].
 //! - [`KernelState`] is what does change: modules, their addresses, taints, history, live memory.
 //! - [`Kernel`] is both: what a module is loaded into. [`lifecycle`] is what happens to its module list as

@@ -1,6 +1,6 @@
 //! The life of a module in the kernel's list: states, references, init, exit, removal (spec 08).
 //!
-//! Here a module has no code: what its init and exit function do is told by whoever asks.
+//! Here a module has no code: the caller says what its init and exit functions do.
 
 use alloc::boxed::Box;
 use alloc::format;

@@ -28,7 +28,7 @@ pub trait RunningKernel: Debug + Sync {
     /// `boot_cpu_data`, or a line of cpucaps.
     fn capability(&self, number: u32) -> Option<bool>;
 
-    /// The errata of its CPUs that somebody named.
+    /// The errata of its CPUs that were given.
     fn errata(&self) -> &[String] {
         &[]
     }
@@ -176,7 +176,7 @@ impl Kernel {
         let bss = self.symbol("__bss_start").zip(self.symbol("__bss_stop"));
         let end = address.checked_add(out.len() as u64);
         let inside = bss.zip(end).is_some_and(|((start, stop), end)| start <= address && end <= stop);
-        // Without an image nothing tells that the symbols are of a kernel that starts so.
+        // Without an image it is not known whether .bss of this kernel is zero when it starts.
         let known = inside && !matches!(*self.memory, LinkMemory::Unknown);
         if known {
             out.fill(0);

@@ -12,7 +12,7 @@ use elf_layout::{Layout, Region};
 
 use crate::kallsyms::KernelSymbols;
 
-/// What is free of a kernel's module area and of its per-cpu reserve, and who holds the rest.
+/// What is free of a kernel's module area and of its per-cpu reserve, and which modules hold the rest.
 #[derive(Clone, Debug)]
 pub struct AddressSpace {
     /// The module area; `None` before the first module, as its bounds depend on the architecture.

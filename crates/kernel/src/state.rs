@@ -25,7 +25,7 @@ pub struct KernelState {
     pub space: AddressSpace,
     /// Number of CPUs found at boot, if known.
     pub cpus: Option<u32>,
-    /// Errata of its CPUs that somebody named: the numbers that their makers gave them.
+    /// Errata of its CPUs that were given: the makers' numbers.
     pub errata: Vec<String>,
     /// The capability bitmap of its CPUs, low word first, if known.
     pub cpu_caps: Option<Vec<u64>>,

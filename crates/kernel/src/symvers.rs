@@ -15,7 +15,7 @@ const WRONG_COUNT: &str = "not 4 or 5 fields";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Symvers {
     exports: Exports,
-    /// Who exports them: the path, and where in `exports` its part ends.
+    /// Their exporters: the path of each, and where in `exports` its part ends.
     owners: Vec<(Box<[u8]>, usize)>,
 }
 
@@ -84,12 +84,12 @@ impl Symvers {
         &self.exports
     }
 
-    /// All lines, without who exports them.
+    /// All lines, without their exporters.
     pub fn into_exports(self) -> Exports {
         self.exports
     }
 
-    /// Who exports them, in their order.
+    /// The exporters, in their order.
     pub fn exporters(&self) -> impl Iterator<Item = Exporter<'_>> {
         let mut from = 0usize;
         self.owners.iter().map(move |(path, end)| {

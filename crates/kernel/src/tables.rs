@@ -1,4 +1,4 @@
-//! Who exports what: symbols, the exports of an image and Module.symvers joined into tables, one for each owner.
+//! Exports by owner: symbols, the exports of an image and Module.symvers joined into tables, one for each owner.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;

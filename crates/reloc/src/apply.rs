@@ -102,8 +102,8 @@ fn warn_percpu(info: &LoadInfo<'_>, index: usize, target: usize, said: &mut Find
 }
 
 impl RelaSection<'_> {
-    /// S + A of a record; `None` if it is to be left out, which `said` tells unless its symbol is one that
-    /// nobody knows.
+    /// S + A of a record; `None` if the record is to be left out. A finding says why, unless the value of its symbol
+    /// is not known.
     #[inline]
     pub(crate) fn value(&self, entry: usize, rela: &Rela, said: &mut Findings) -> Option<u64> {
         let Some(value) = self.values.get(rela.r_sym() as usize) else {

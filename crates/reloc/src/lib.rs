@@ -61,7 +61,7 @@ pub struct RelaSection<'a> {
     pub address: u64,
     /// `st_value` of every symbol.
     pub values: &'a [u64],
-    /// By index: is this a symbol whose value nobody knows? Its relocations are left out.
+    /// By index: is the value of this symbol not known? Its relocations are left out then.
     pub unknown: &'a [bool],
 }
 

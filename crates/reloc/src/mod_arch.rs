@@ -17,7 +17,7 @@ pub struct Cpu(pub u64);
 pub struct ModArch {
     /// The machine that the module was laid out for.
     pub cpu: Cpu,
-    /// Its linkage tables. Which is for what the architecture knows.
+    /// Its linkage tables. Their order is defined by the architecture.
     pub tables: Vec<ModPltSec>,
 }
 

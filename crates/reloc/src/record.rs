@@ -90,10 +90,10 @@ pub struct Patch {
     pub place: SectionPlace,
     /// How many bytes.
     pub len: u64,
-    /// Who changed them.
+    /// The step that changed them.
     pub step: Step,
-    /// What tells this one from others of its step: the capability of an alternative, the target of a
-    /// call or jump, the key of a jump label; 0 if there is nothing to tell.
+    /// What distinguishes this patch from others of its step: the capability of an alternative, the target of a
+    /// call or jump, the key of a jump label; 0 if there is no such value.
     pub detail: u64,
 }
 
@@ -102,7 +102,7 @@ pub struct Patch {
 pub struct Choice {
     /// Where it is.
     pub place: SectionPlace,
-    /// Who decides on it.
+    /// The step that decides on it.
     pub step: Step,
     /// As in [`Patch::detail`].
     pub detail: u64,
@@ -129,7 +129,7 @@ pub struct Record {
     /// Sites that depend on the running system, with all they may hold; kept only if asked for
     /// ([`crate::Finalizer::choices`]).
     pub choices: Vec<Choice>,
-    /// Bytes that are not predicted, as nothing but the running kernel tells them.
+    /// Bytes that are not predicted: only the running kernel has their values.
     pub runtime: Vec<RuntimeState>,
     /// What would have been needed of the running kernel and was not known, each once.
     pub unknown: Vec<String>,

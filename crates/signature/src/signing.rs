@@ -133,19 +133,19 @@ fn verdict(pkcs7: &[u8], module: &[u8], kernel: &Kernel) -> Verdict {
     }
 }
 
-/// Without cryptography nobody verifies; [`not_verified`] says so.
+/// Without cryptography nothing is verified; [`not_verified`] says so.
 #[cfg(not(feature = "verify"))]
 fn verdict(_: &[u8], _: &[u8], _: &Kernel) -> Verdict {
     Verdict::Good
 }
 
-/// Who signed, in words; empty if the message does not tell.
+/// The signer in words; empty if the message does not name it.
 #[cfg(feature = "verify")]
 fn signer_words(pkcs7: &[u8]) -> String {
     crate::signer::read(pkcs7).map(|signer| signer.words()).unwrap_or_default()
 }
 
-/// Without cryptography nobody reads the message.
+/// Without cryptography the message is not read.
 #[cfg(not(feature = "verify"))]
 fn signer_words(_: &[u8]) -> String {
     String::new()
@@ -155,7 +155,7 @@ fn signer_words(_: &[u8]) -> String {
 const ENROL: &str =
     "enrol the certificate once (mokutil --import MOK.der) and give it here with --keyring MOK.der";
 
-/// ENOKEY: the signature may be good, but by nobody that is known.
+/// ENOKEY: the signature may be good, but its key is not known.
 fn unknown_key(kernel: &Kernel, by: &str) -> Unsigned {
     let known = match (kernel.certificates.len(), kernel.keyring.len()) {
         (0, added) => {

@@ -22,7 +22,7 @@ const SUBJECT_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14
 
 /// Verifies a detached PKCS#7 signature of `data` (crypto/asymmetric_keys, certs/system_keyring.c:
 /// verify_pkcs7_signature). `certificates` are DER; those
-/// that cannot be read match nobody.
+/// that cannot be read match no signer.
 pub fn verify_pkcs7_signature(
     pkcs7: &[u8],
     data: &[u8],

@@ -138,7 +138,7 @@ pub fn already_loaded(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Finding
 }
 
 /// Is there a module of that name (LIFE-1, LIFE-2)? Modules that only a symbol table
-/// lists are not counted: whoever asks about one of them asks about this kernel without it.
+/// lists are not counted: a load of one of them is judged as if the kernel did not have it yet.
 fn module_patient_check_exists(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
     let Some(old) = kernel.module(file.name()).filter(|m| !m.listed) else { return };
     let me = file.name_text();
@@ -295,7 +295,7 @@ fn one_table_only(file: &ModuleFile<'_>, exports: bool, said: &mut Findings) {
     }
 }
 
-/// SYM-33: exports that nobody will find, as the kernel looks for them by binary search.
+/// SYM-33: exports that the kernel's binary search will not find, because they are not sorted.
 pub fn warn_unsorted(kernel: &Kernel, exports: &[ModuleExport<'_>], said: &mut Findings) {
     let all = || missed(exports, kernel.config.has(Change::OneExportTable));
     let missed = all().count();

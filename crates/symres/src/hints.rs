@@ -49,7 +49,7 @@ pub fn built_for(file: &ModuleFile<'_>) -> String {
     }
 }
 
-/// VER-6: who exports the symbol decides against what to rebuild.
+/// VER-6: the module has to be rebuilt against the kernel or against the module that exports the symbol.
 pub fn wrong_crc(kernel: &Kernel, file: &ModuleFile<'_>, owner: Owner<'_>) -> String {
     match owner {
         Owner::Vmlinux => format!("{}{}", built_for(file), rebuild(kernel, file)),
@@ -193,8 +193,8 @@ pub fn import_ns(kernel: &Kernel, namespace: &str) -> String {
     format!("MODULE_IMPORT_NS({quote}{namespace}{quote})")
 }
 
-/// `depends=` of modinfo, which modprobe goes by and the kernel never reads (DEP-4), knows who exports what
-/// is missing, if one of its modules is not loaded.
+/// A module of `depends=` in modinfo that is not loaded is likely to export the unresolved symbol. modprobe uses
+/// `depends=`, the kernel never reads it (DEP-4).
 fn missing_dependency(kernel: &Kernel, file: &ModuleFile<'_>) -> Option<String> {
     let depends = file.modinfo().get("depends")?;
     let missing: Vec<Cow<'_, str>> = depends

@@ -69,7 +69,7 @@ impl<'a> Versions<'a> {
 
     /// VER-4: the first record of that name.
     fn expected(&mut self, name: &[u8]) -> Option<u64> {
-        // Who asks once, for module_layout, which comes first, needs no index.
+        // The first lookup is that of module_layout: for one lookup an index does not pay.
         if !core::mem::replace(&mut self.asked, true) {
             return self.records().find(|r| r.name == name).map(|r| r.crc);
         }

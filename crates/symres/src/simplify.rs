@@ -44,7 +44,7 @@ pub struct Resolution<'k> {
     pub taints: Taints,
 }
 
-/// `kernel/module/main.c: simplify_symbols`: gives every symbol of a module its value (SYM-1 to SYM-9). `ignores` tells which undefined names the architecture does
+/// `kernel/module/main.c: simplify_symbols`: gives every symbol of a module its value (SYM-1 to SYM-9). `ignores` is true for undefined names that the architecture does
 /// without (SYM-5: `_GLOBAL_OFFSET_TABLE_` on x86).
 pub fn simplify_symbols<'k>(
     module: &mut Module<'k>,

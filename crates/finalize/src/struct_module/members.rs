@@ -1,5 +1,5 @@
 //! The members of `struct module` in tables: what points to sections, what only the running kernel knows, and all
-//! that is asked of the kernel's BTF.
+//! that is looked up in the kernel's BTF.
 
 /// How large one record of a section is.
 #[derive(Clone, Copy, Debug)]

@@ -255,7 +255,7 @@ fn tables(part: impl Fn(bool, Part) -> Option<(usize, usize)>) -> Vec<Table> {
         let count = len / RECORD;
         let enough = |each: usize| move |(_, len): &(usize, usize)| *len >= count.saturating_mul(each);
         let crcs = part(gpl, Part::Crcs).filter(enough(4)).map(|(at, _)| at);
-        // SYM-39: where the flags are, the licence is theirs to tell.
+        // SYM-39: where there are flags, they have the licence.
         let licence = match part(false, Part::Flags).filter(enough(1)) {
             Some((flags, _)) if !gpl => Licence::Flags(flags),
             _ if gpl => Licence::GplOnly,

@@ -164,7 +164,7 @@ impl Kallsyms {
         (0..self.len()).map(move |index| self.get(index).unwrap_or(nothing))
     }
 
-    /// The first symbol of that name. This looks at every name: whoever asks often builds an index.
+    /// The first symbol of that name. This looks at every name: for many lookups, build an index.
     pub fn find(&self, name: &[u8]) -> Option<KernelSymbol<'_>> {
         self.get((0..self.len()).find(|i| self.name(*i) == Some(name))?)
     }

@@ -1,4 +1,4 @@
-//! From whatever tells of a kernel to its description.
+//! Builds the description of a kernel from all sources there are.
 
 mod image;
 mod pieces;
@@ -40,7 +40,7 @@ pub struct Needs {
 #[derive(Clone, Debug, Default)]
 pub struct KernelDescriptionBuilder {
     release: Option<String>,
-    /// The release to go by if nothing tells the kernel's own.
+    /// The release to assume if the kernel's own is not known.
     assumed_release: Option<String>,
     vermagic: Option<String>,
     banner: Option<String>,
@@ -82,7 +82,7 @@ impl KernelDescriptionBuilder {
         self
     }
 
-    /// The release to go by if nothing tells the kernel's own, such as that of the module to be loaded.
+    /// The release to assume if the kernel's own is not known, such as that of the module to be loaded.
     #[must_use]
     pub fn assume_release(mut self, release: Option<String>) -> Self {
         self.assumed_release = release;
@@ -251,7 +251,7 @@ impl KernelDescriptionBuilder {
         self.banner.as_deref()
     }
 
-    /// PAGE_SIZE in bytes, if more than the configuration tells it.
+    /// PAGE_SIZE in bytes, if another source than the configuration has it.
     pub fn page_size(&self) -> Option<u64> {
         self.page_size
     }
@@ -343,7 +343,7 @@ impl KernelDescriptionBuilder {
         Coverage::of(&self.join_config(release, known))
     }
 
-    /// Version and configuration, by all that tells of them. The last one to tell a fact counts.
+    /// Version and configuration from all sources. For each fact the last source counts.
     fn join_config(&self, release: &str, known: &[&Machine]) -> KernelConfig {
         let mut config = match &self.config {
             Some(config) => config.clone(),

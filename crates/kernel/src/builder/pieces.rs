@@ -15,7 +15,7 @@ use crate::kallsyms::KernelSymbols;
 use crate::known::Fact;
 
 impl KernelDescriptionBuilder {
-    /// The machine that all pieces agree on; `None` if none of them tells it.
+    /// The machine that all pieces agree on; `None` if none of them names one.
     pub(super) fn machine(&mut self, known: &[&'static Machine]) -> Result<Option<&'static Machine>, Error> {
         let of_config = self.config_text.as_deref().map(|text| machine_of_config(text, known));
         let of_config = of_config.transpose()?.flatten();
@@ -48,7 +48,7 @@ impl KernelDescriptionBuilder {
         Ok(machine)
     }
 
-    /// Are Module.symvers and the image of one kernel? Their CRCs tell.
+    /// Are Module.symvers and the image of one kernel? Their CRCs are compared.
     pub(super) fn is_one_kernel(&self) -> Result<(), Error> {
         let (Some(exports), Some(symvers)) = (&self.exports, &self.symvers) else { return Ok(()) };
         let crcs: HashMap<&[u8], u32, foldhash::fast::RandomState> =

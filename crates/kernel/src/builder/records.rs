@@ -19,7 +19,7 @@ use crate::types::Types;
 const CERTIFICATE: &str = "certificate-";
 
 impl KernelDescriptionBuilder {
-    /// All that a SPEC tells.
+    /// All facts of a SPEC.
     ///
     /// # Errors
     ///

@@ -24,7 +24,7 @@ pub fn callsites(config: &KernelConfig) -> &'static str {
 /// before ([`refuse_without_ftrace_plt`]).
 pub fn module_init_ftrace_plt(module: &mut Finalizer<'_, '_>) {
     let config = module.info.config;
-    // Since v5.5 (f1a54ae9af0d); before that the slot is filled when somebody traces.
+    // Since v5.5 (f1a54ae9af0d); before that the slot is filled when tracing starts.
     if !config.dynamic_ftrace || !config.has(Change::FtracePltAtLoad) {
         return;
     }

@@ -1,4 +1,4 @@
-//! `apply_seal_endbr` (`apply_ibt_endbr` before 6.3): functions that nobody calls indirectly lose their
+//! `apply_seal_endbr` (`apply_ibt_endbr` before 6.3): functions without indirect calls lose their
 //! landing pad (FIN-74).
 
 use elf_layout::{Change, Changes, Finding, Severity};

@@ -103,8 +103,8 @@ fn register(insn: &Insn, address: u64, array: u64) -> Option<u8> {
     (0..16).contains(&number).then_some(number as u8)
 }
 
-/// `patch_retpoline`: the site's new bytes, and whether they branch to an ITS thunk, whose place nobody
-/// predicts; `None` if it is left alone.
+/// `patch_retpoline`: the site's new bytes, and whether they branch to an ITS thunk, whose address is not
+/// predicted; `None` if it is left alone.
 fn patch_retpoline(
     address: u64,
     insn: &Insn,
