@@ -28,7 +28,6 @@ const SHOWN_BY_THE_WHOLE: &[(&str, &[&str], &str)] = &[
     ),
     ("symres", &["LIFE-3", "DUP-3"], "what comes before layout and relocation, and what after"),
     ("symres", &["LAYOUT-30"], "the moved symbol table, as add_kallsyms finds it"),
-    ("symres", &["SIG-8"], "the certificates that are asked: the signature check does it"),
     (
         "reloc",
         &["LAYOUT-50", "LAYOUT-51"],

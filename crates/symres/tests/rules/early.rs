@@ -27,14 +27,17 @@ fn config(major: u16, minor: u16) -> KernelConfig {
     KernelConfig::new(KernelVersion::new(major, minor, 0)).with(|c| c.module_sig = false)
 }
 
-fn kernel_of(config: KernelConfig, symvers: &str) -> Kernel {
-    let kernel = KernelDescriptionBuilder::new()
+fn builder_of(config: KernelConfig, symvers: &str) -> KernelDescriptionBuilder {
+    KernelDescriptionBuilder::new()
         .config("test", config)
         .release("test", "6.12.0")
         .vermagic("test", OURS)
         .symbols("test", KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap())
-        .symvers("test", Symvers::parse(symvers.as_bytes()).unwrap());
-    Kernel::booted(kernel.build(reloc::MACHINES).unwrap())
+        .symvers("test", Symvers::parse(symvers.as_bytes()).unwrap())
+}
+
+fn kernel_of(config: KernelConfig, symvers: &str) -> Kernel {
+    Kernel::booted(builder_of(config, symvers).build(reloc::MACHINES).unwrap())
 }
 
 fn kernel(config: KernelConfig) -> Kernel {
@@ -391,4 +394,90 @@ fn dup_1_and_2_names_that_are_exported_already() {
     let own = loaded("mini", true, &[("fresh", "")]);
     on.insert_module(own);
     assert_eq!(outcome(&on, &exporting(&["fresh"], &[]), NONE), (None, vec![]), "DEP-6: mini: not its own");
+}
+
+#[test]
+fn val_70_names_on_module_blacklist() {
+    for (name, list, refused) in [
+        ("mini", "mini", true),
+        ("mini", "other,mini", true),
+        ("mini", "mini,other", true),
+        ("mini", "min", false),
+        ("mini", "mini2", false),
+        ("mini", "MINI", false),
+        ("mini", "", false),
+        ("mi_ni", "mi_ni", true),
+        ("mi_ni", "mi-ni", false),
+        ("mi_ni", "mi", false),
+    ] {
+        for minor in [1, 12] {
+            let what = format!("VAL-70: {name} on 6.{minor} with module_blacklist={list}");
+            let cmdline = format!("quiet module_blacklist={list} ro");
+            let on = builder_of(config(6, minor), SYMVERS).cmdline("test", &cmdline);
+            let on = Kernel::booted(on.build(reloc::MACHINES).unwrap());
+            let good = module(name, &["license=GPL", &format!("vermagic={OURS}")], &CRCS);
+            let want = match refused {
+                true => (Some("EPERM"), vec![format!("Module {name} is blacklisted")]),
+                false => (None, vec![]),
+            };
+            assert_eq!(outcome(&on, &good, NONE), want, "{what}");
+            let bad = module(name, &["license=GPL", "vermagic=nonsense"], &CRCS);
+            let code = stop(&run(&on, &bad, NONE).0).map(|s| s.0);
+            assert_eq!(code, Some(if refused { "VAL-70" } else { "VER-23" }), "{what}: before vermagic");
+        }
+    }
+}
+
+#[test]
+fn sym_33_exports_that_are_not_sorted() {
+    // Probes of b, c, a: c first, so a is looked for before it, and missed.
+    for (plain, gpl, missed) in [
+        (&["a", "b", "c"][..], &[][..], &[][..]),
+        (&["b", "c", "a"], &[], &["a"]),
+        (&["c", "b", "a"], &[], &["c", "a"]),
+        (&["z"], &["b", "c", "a"], &["a"]),
+        // Each table is sorted by itself.
+        (&["b"], &["a"], &[]),
+    ] {
+        let mut b = mini(&CRCS);
+        b.section(".text", ALLOC | EXEC, 16).zeros(16);
+        for (table, names) in [("__ksymtab", plain), ("__ksymtab_gpl", gpl)] {
+            if !names.is_empty() {
+                export(&mut b, table, names);
+            }
+        }
+        let (said, _) = run(&kernel(config(6, 12)), &b, NONE);
+        let found: Vec<&str> = said.iter().filter(|f| f.code == "SYM-33").map(|f| &*f.explanation).collect();
+        let what = format!("SYM-33: mini exports {plain:?} and {gpl:?}");
+        assert!(!said.refused() && said.dmesg().count() == 0, "{what}: the kernel does not say it: {said:?}");
+        let why = format!(
+            "its exports are not sorted by name: the kernel's binary search misses {} of them ({})",
+            missed.len(),
+            missed.join(", ")
+        );
+        assert_eq!(found, if missed.is_empty() { vec![] } else { vec![&*why] }, "{what}");
+
+        // And nobody finds them.
+        let names = plain.iter().map(|name| (name, false)).chain(gpl.iter().map(|name| (name, true)));
+        let records = names.map(|(name, gpl_only)| Export {
+            name: name.as_bytes(),
+            address: Some(1),
+            crc: None,
+            gpl_only,
+            namespace: b"",
+        });
+        let exports = ExportTable::of_records(records.collect(), false);
+        let mut on = kernel(config(6, 12));
+        on.insert_module(LoadedModule { exports, ..LoadedModule::named(b"exporter") });
+        for name in plain.iter().chain(gpl) {
+            let mut user = mini(&CRCS);
+            user.symbol(name, GLOBAL, 0, UNDEF, 0);
+            let unknown = format!("mini: Unknown symbol {name} (err -2)");
+            let want = match missed.contains(name) {
+                true => (Some("ENOENT"), vec![unknown]),
+                false => (None, vec![]),
+            };
+            assert_eq!(outcome(&on, &user, NONE), want, "{what}: {name}");
+        }
+    }
 }
