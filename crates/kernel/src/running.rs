@@ -11,7 +11,7 @@ use crate::types::Member;
 /// The running kernel, as far as patching reads it. What it does not know is `None`; a step then leaves
 /// the site as it was compiled and says so (`Record::unknown`).
 pub trait RunningKernel: Debug + Sync {
-    /// Address of the kernel's own symbol of that name; `None` too if several have it.
+    /// Address of the kernel's own symbol of that name, the first if several have it.
     fn symbol(&self, name: &str) -> Option<u64>;
 
     /// Addresses of the kernel's own symbols whose names begin so, in any order; names may share one.
@@ -87,19 +87,6 @@ impl RunningKernel for Unknown {
     fn struct_size(&self, _: &str) -> Option<u64> {
         None
     }
-}
-
-/// Kernel memory that a [`RunningKernel`] without a whole image has to keep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// From one symbol up to another.
-    Between(&'static str, &'static str),
-    /// What a symbol names, up to the next one.
-    Object(&'static str),
-    /// So many bytes at each symbol whose name begins so.
-    Prefix(&'static str, u64),
-    /// So many bytes at each export that is no function.
-    ExportedData(u64),
 }
 
 impl RunningKernel for Kernel {
