@@ -63,13 +63,17 @@ pub(crate) mod tests {
         cpu_capabilities: None,
     };
 
-    /// Two machines of which releases and configurations tell.
+    /// Two machines that releases and configurations name.
     pub(crate) const KNOWN: &[&Machine] = &[
         &Machine { e_machine: 1, debian_arch: "amd64", ..NOTHING },
         &Machine {
             e_machine: 2,
             debian_arch: "arm64",
-            page_sizes: &[("CONFIG_ARM64_64K_PAGES", 0x1_0000), ("CONFIG_PAGE_SIZE_16KB", 0x4000)],
+            page_sizes: &[
+                ("CONFIG_ARM64_64K_PAGES", 0x1_0000),
+                ("CONFIG_ARM64_16K_PAGES", 0x4000),
+                ("CONFIG_PAGE_SIZE_16KB", 0x4000),
+            ],
             ..NOTHING
         },
     ];
