@@ -1,7 +1,8 @@
 //! The addresses that modules take (spec 02 §2.4, §2.6).
 
-use elf_layout::layout::{PerRegion, layout_sections};
+use elf_layout::layout::layout_sections;
 use elf_layout::place::Windows;
+use elf_layout::region::PerRegion;
 use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{Findings, KernelConfig, KernelVersion, Layout, LoadInfo, Placement, Region};
 use kernel::space::AddressSpace;
