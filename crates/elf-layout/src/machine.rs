@@ -63,7 +63,7 @@ pub(crate) mod tests {
         cpu_capabilities: None,
     };
 
-    /// Two machines of which releases and configurations tell.
+    /// Two machines that releases and configurations name.
     pub(crate) const KNOWN: &[&Machine] = &[
         &Machine { e_machine: 1, debian_arch: "amd64", ..NOTHING },
         &Machine {
