@@ -111,6 +111,13 @@ pub fn open_for<'d>(
 ) -> Opened<'d> {
     let mut said = Findings::new();
     let config = &kernel.config;
+    // VAL-1: may_init_module
+    if kernel.boot.modules_disabled {
+        let mark = said.mark();
+        let why = "nomodule is on the kernel's command line: it loads no module";
+        said.push(Finding::error("VAL-1", Errno::EPERM, why).hint("start the kernel without nomodule"));
+        said.end_stage(mark);
+    }
     // VAL-2: the system call refuses what cannot hold an ELF header, before it looks at anything.
     let has_header = file.len() as u64 >= EHDR_SIZE;
     if !has_header {
@@ -355,7 +362,9 @@ fn klp_find_object_symbol(kernel: &Kernel, name: &[u8], position: u64) -> Result
 impl Load<'_> {
     /// `parse_args`, and what it leaves in the record.
     fn parse_args(&mut self, params: &[u8], said: &mut Findings) {
-        let env = ParamEnv::default();
+        // Both levels of lockdown are above that of hardware parameters (PARAM-18).
+        let lockdown = self.kernel.locked_down_by().map(|_| "insmod");
+        let env = ParamEnv { lockdown, ..ParamEnv::default() };
         let set = parse_args(&mut self.module, params, &env, said);
         let mut patch = |place, len, step, detail| {
             self.record.patches.push(Patch { place, len, step, detail });

@@ -18,6 +18,8 @@ use crate::memory_file::parse_pieces;
 pub struct RunningFacts {
     /// Kernel command line.
     pub cmdline: String,
+    /// Was it started by UEFI with Secure Boot on?
+    pub secure_boot: bool,
     /// Number of CPUs.
     pub cpus: Option<u32>,
     /// CPU capability bitmap as 64-bit words, low word first.
@@ -52,7 +54,8 @@ pub fn prepare(
     with: &[PathBuf],
     release: impl FnOnce() -> Option<String>,
 ) -> Result<Prepared, Error> {
-    let kernel = source.describe(release, &facts.cmdline)?;
+    let mut kernel = source.describe(release, &facts.cmdline)?;
+    kernel.boot.secure_boot = facts.secure_boot;
     if !kernel.is_described() {
         let what = "nothing describes the kernel: give its image, a SPEC or a tree (--kernel), or its /proc/kallsyms (--symtab) and Module.symvers (--symvers)";
         return Err(Error::Usage(what.into()));

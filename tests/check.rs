@@ -264,6 +264,80 @@ fn the_command_line_of_the_kernel() {
 
 /// The taints of a module are those it has when the kernel stops: a blacklisted one never gets so far.
 #[test]
+fn sig_16_lockdown_keeps_unsigned_modules_out() {
+    let line = "Lockdown: insmod: unsigned module loading is restricted; see man kernel_lockdown.7";
+    for level in ["lockdown=integrity", "lockdown=confidentiality"] {
+        let v = verdict(KERNEL, "hello", &[], &["--cmdline", level]);
+        assert_eq!((&v["errno"], &v["dmesg"]), (&json!("EPERM"), &json!([line])), "SIG-16: {level}: {v}");
+        assert_eq!(v["taints"], "", "SIG-16 comes before SIG-12");
+        let signed = verdict(KERNEL, "hello_signed", &[], &["--cmdline", level]);
+        assert_eq!(signed["verdict"], "loads", "SIG-16: {level}: a signed module");
+    }
+    let both = "lockdown=integrity module.sig_enforce";
+    let v = verdict(KERNEL, "hello", &[], &["--cmdline", both]);
+    assert_eq!(v["errno"], "EKEYREJECTED", "SIG-11 comes before SIG-16: {v}");
+    let v = verdict(KERNEL, "hello", &[], &["--cmdline", "lockdown=none"]);
+    assert_eq!(v["verdict"], "loads", "SIG-16: no level of that name");
+}
+
+#[test]
+fn sig_17_secure_boot_does_what_the_configuration_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = std::fs::read_to_string(fixtures(&format!("{KERNEL}/config"))).unwrap();
+    let ima = "CONFIG_IMA_ARCH_POLICY=y\n";
+    let lockdown = "CONFIG_SECURITY_LOCKDOWN_LSM=y\nCONFIG_SECURITY_LOCKDOWN_LSM_EARLY=y\nCONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT=y\n";
+    let plain: String = base
+        .lines()
+        .filter(|l| !l.contains("LOCK") && !l.contains("IMA_ARCH"))
+        .map(|l| format!("{l}\n"))
+        .collect();
+    for (options, errno) in [
+        (format!("{ima}{lockdown}"), json!("EKEYREJECTED")),
+        (ima.to_owned(), json!("EKEYREJECTED")),
+        (lockdown.to_owned(), json!("EPERM")),
+        (String::new(), json!(null)),
+    ] {
+        let config = dir.path().join("config");
+        std::fs::write(&config, format!("{plain}{options}")).unwrap();
+        let with = |module: &str, more: &[&str]| {
+            let mut args = vec![String::from("check"), ko(KERNEL, module).display().to_string()];
+            args.extend(kernel_args(KERNEL));
+            *args.last_mut().unwrap() = config.display().to_string();
+            args.push(String::from("--jsonl"));
+            args.extend(more.iter().map(|s| String::from(*s)));
+            parsed(kmodld(args))
+        };
+        let v = with("hello", &["--secure-boot"]);
+        assert_eq!(v["errno"], errno, "SIG-17: {options}: {v}");
+        let signed = with("hello_signed", &["--secure-boot"]);
+        assert_eq!(signed["errno"], json!(null), "SIG-17: {options}: signed: {signed}");
+        let off = with("hello", &[]);
+        assert_eq!(off["errno"], json!(null), "SIG-17: {options}: no Secure Boot");
+    }
+}
+
+#[test]
+fn nothing_is_shown_as_logged_behind_the_stop() {
+    let ran = check(KERNEL, &ko(KERNEL, "hello"), &["--cmdline", "module.sig_enforce=1"]);
+    assert!(ran.stderr.contains("kernel: Loading of unsigned module is rejected"), "{ran:?}");
+    assert!(ran.stderr.contains("SIG-12"), "all reasons are there: {ran:?}");
+    assert!(!ran.stderr.contains("kernel: hello:"), "SIG-12 is not logged: {ran:?}");
+}
+
+#[test]
+fn words_that_look_as_if_they_mattered_are_told() {
+    let ran = check(KERNEL, &ko(KERNEL, "hello"), &["--cmdline", "lockdwon=integrity"]);
+    assert!(ran.stderr.contains("is lockdown meant?"), "{ran:?}");
+    assert_eq!(ran.code, 0);
+}
+
+#[test]
+fn val_1_nomodule() {
+    let v = verdict(KERNEL, "hello", &[], &["--cmdline", "nomodule"]);
+    assert_eq!((&v["errno"], &v["dmesg"]), (&json!("EPERM"), &json!([])), "VAL-1: {v}");
+}
+
+#[test]
 fn taints_end_where_the_kernel_stops() {
     let v = verdict(KERNEL, "hello", &[], &["--cmdline", "module_blacklist=hello"]);
     assert_eq!(v["taints"], "", "VAL-70 comes before LIC-2 and SIG-12");

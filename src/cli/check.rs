@@ -65,7 +65,8 @@ fn targets(args: &Check) -> Result<Option<Vec<Target<'_>>>, Error> {
         files.find_map(|file| Some(vermagic_release(&read_decompressed(&file).ok()?)))?
     };
     let mut targets = Vec::new();
-    let (kernels, facts) = (args.kernels.sources().map_err(Error::Usage)?, args.live.facts());
+    let (kernels, facts) =
+        (args.kernels.sources().map_err(Error::Usage)?, args.live.facts(args.kernels.secure_boot));
     for kernel in &kernels {
         let Some(loader) = prepared(kernel, &facts, &args.with, release)? else { return Ok(None) };
         tell_without_versions(&loader);

@@ -239,6 +239,9 @@ pub struct Kernel {
     /// DER or PEM; repeatable
     #[arg(long, value_name = "FILE")]
     pub keyring: Vec<PathBuf>,
+    /// The machine starts it with UEFI Secure Boot on
+    #[arg(long)]
+    pub secure_boot: bool,
 }
 
 /// What describes kernels, one or several.
@@ -262,6 +265,9 @@ pub struct Kernels {
     /// DER or PEM; repeatable
     #[arg(long, value_name = "FILE")]
     pub keyring: Vec<PathBuf>,
+    /// The machine starts it with UEFI Secure Boot on
+    #[arg(long)]
+    pub secure_boot: bool,
 }
 
 impl Kernel {
@@ -320,7 +326,7 @@ pub struct PlaceArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Running system")]
 pub struct Live {
-    /// Kernel command line: module_blacklist=, module.sig_enforce=, mitigations=...
+    /// Kernel command line: module_blacklist=, module.sig_enforce=, lockdown=, mitigations=...
     #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     pub cmdline: String,
     /// Number of CPUs
@@ -353,10 +359,11 @@ impl Live {
         LoadFlags { ignore_modversions: self.force_modversion, ignore_vermagic: self.force_vermagic }
     }
 
-    /// What they tell of the running system.
-    pub fn facts(&self) -> RunningFacts {
+    /// What they tell of the running system; `secure_boot` is an option of the kernel's.
+    pub fn facts(&self, secure_boot: bool) -> RunningFacts {
         RunningFacts {
             cmdline: self.cmdline.clone(),
+            secure_boot,
             cpus: self.cpus,
             cpu_caps: self.cpu_caps.as_ref().map(|caps| caps.0.clone()),
             errata: self.erratum_843419.then(|| String::from("843419")).into_iter().collect(),

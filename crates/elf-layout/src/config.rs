@@ -1,6 +1,7 @@
 //! What of a kernel's version and configuration steers the loader.
 
 use crate::changes::{Change, Changes};
+use crate::lockdown::LockdownConfig;
 use crate::machine::Machine;
 use crate::version::{Generation, KernelVersion};
 
@@ -63,6 +64,8 @@ pub struct KernelConfig {
     pub module_sig: bool,
     /// CONFIG_MODULE_SIG_FORCE (SIG-11).
     pub module_sig_force: bool,
+    /// What makes lockdown and Secure Boot keep modules out (SIG-16, SIG-17).
+    pub lockdown: LockdownConfig,
     /// CONFIG_RANDOMIZE_BASE: KASLR is built in, and arm64 counts PLT entries for branches (PLT-4).
     pub randomize_base: bool,
     /// CONFIG_DYNAMIC_FTRACE (FIN-30).
@@ -113,6 +116,7 @@ impl KernelConfig {
             allow_missing_namespace_imports: false,
             module_sig: true,
             module_sig_force: false,
+            lockdown: LockdownConfig::default(),
             randomize_base: true,
             dynamic_ftrace: true,
             // arm64's, as no other architecture asks: since v5.5 (3b23e4991fb6); instead since v6.2
@@ -193,6 +197,11 @@ impl KernelConfig {
         self.modversions = has(b"modversions");
     }
 
+    /// Takes over what the functions of the kernel show, where no `.config` tells; `has` says whether there is one of a name.
+    pub fn of_symbols(&mut self, has: impl Fn(&str) -> bool) {
+        self.lockdown.of_symbols(has);
+    }
+
     /// Takes over what the text of a kernel `.config` says. Options that it
     /// does not mention are off, as in Kconfig. Its head names the version.
     pub fn apply(&mut self, config: &[u8], known: &[&Machine]) {
@@ -218,6 +227,7 @@ impl KernelConfig {
         self.allow_missing_namespace_imports = is_set("CONFIG_MODULE_ALLOW_MISSING_NAMESPACE_IMPORTS");
         self.module_sig = is_set("CONFIG_MODULE_SIG");
         self.module_sig_force = is_set("CONFIG_MODULE_SIG_FORCE");
+        self.lockdown = LockdownConfig::of_config(value);
         self.dynamic_ftrace = is_set("CONFIG_DYNAMIC_FTRACE");
         self.dynamic_ftrace_with_regs = is_set("CONFIG_DYNAMIC_FTRACE_WITH_REGS");
         self.dynamic_ftrace_with_args = is_set("CONFIG_DYNAMIC_FTRACE_WITH_ARGS");

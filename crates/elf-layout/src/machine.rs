@@ -69,7 +69,11 @@ pub(crate) mod tests {
         &Machine {
             e_machine: 2,
             debian_arch: "arm64",
-            page_sizes: &[("CONFIG_ARM64_64K_PAGES", 0x1_0000), ("CONFIG_PAGE_SIZE_16KB", 0x4000)],
+            page_sizes: &[
+                ("CONFIG_ARM64_64K_PAGES", 0x1_0000),
+                ("CONFIG_ARM64_16K_PAGES", 0x4000),
+                ("CONFIG_PAGE_SIZE_16KB", 0x4000),
+            ],
             ..NOTHING
         },
     ];

@@ -314,6 +314,10 @@ impl KernelDescriptionBuilder {
             config.kallsyms_all = Some(symbols.has_local_data());
         }
         let symbols = symbols.unwrap_or_default();
+        // A table of all functions shows options as well; one without the loader's own is none.
+        if self.config.is_none() && self.config_text.is_none() && symbols.address("load_module").is_some() {
+            config.of_symbols(|name| symbols.address(name).is_some());
+        }
         let of_blob = || kernel_image::Btf::parse(self.btf.as_deref()?).ok().map(|btf| BaseBtf::of(&btf));
         let btf = self.base_btf.take().or_else(of_blob);
         Ok(KernelDescription {
