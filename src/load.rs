@@ -222,6 +222,10 @@ pub fn load_module<'d>(
     said: &mut Findings,
 ) -> Option<Load<'d>> {
     let file = opened.module.as_ref()?;
+    // VAL-13: by the rules of another architecture nothing more can be told of it.
+    if kernel.machine.is_some_and(|machine| machine.e_machine != file.e_machine()) {
+        return None;
+    }
     let mut taints = kernel.state.taints;
     let mut at_stop = None;
     let mut reached = |taints: &Taints, said: &Findings| {

@@ -246,6 +246,31 @@ fn a_module_of_another_architecture() {
     let v = parsed(check(KERNEL, &ko("6.12-arm64", "hello"), &["--jsonl"]));
     assert_eq!((v["verdict"].as_str(), v["errno"].as_str()), (Some("refused"), Some("ENOEXEC")));
     assert_eq!(v["dmesg"], json!(["Invalid architecture in ELF header: 183"]), "VAL-13");
+    assert_eq!(codes(&v), [("VAL-13", Some("ENOEXEC"))], "nothing is judged by another architecture's rules");
+    let why = &v["findings"][0]["explanation"];
+    assert_eq!(why, "the module is for aarch64, this kernel takes x86_64", "VAL-13: names, not numbers");
+}
+
+#[test]
+fn val_13_machines_that_are_not_known_have_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("foreign.ko");
+    for (machine, class, name) in
+        [(243u16, 2, "RISC-V"), (258, 2, "LoongArch"), (40, 1, "32-bit ARM (a 32-bit file)"), (3, 1, "i386")]
+    {
+        let mut file = common::read(&ko(KERNEL, "hello"));
+        file[4] = class;
+        file[18..20].copy_from_slice(&machine.to_le_bytes());
+        std::fs::write(&path, &file).unwrap();
+        let v = parsed(check(KERNEL, &path, &["--jsonl"]));
+        assert_eq!(codes(&v), [("VAL-13", Some("ENOEXEC"))], "VAL-13: {name}");
+        let why = v["findings"][0]["explanation"].as_str().unwrap();
+        assert!(why.contains(name) && why.ends_with("this kernel takes x86_64"), "VAL-13: {why}");
+        let ran = kmodld([String::from("inspect"), path.display().to_string()]);
+        assert_eq!(ran.code, 3, "VAL-13: {ran:?}");
+        assert!(ran.stderr.contains(name), "VAL-13: {ran:?}");
+        assert!(ran.stderr.contains("kmodld knows x86_64 and aarch64"), "VAL-13: {ran:?}");
+    }
 }
 
 #[test]

@@ -333,8 +333,8 @@ pub struct Live {
     #[arg(long, value_name = "N")]
     pub cpus: Option<u32>,
     /// CPU capability bitmap as the kernel holds it: its bytes in hex
-    #[arg(long, value_name = "HEX", value_parser = hex_words)]
-    pub cpu_caps: Option<Words>,
+    #[arg(long, value_name = "HEX", value_parser = bytes_in_hex)]
+    pub cpu_caps: Option<Bytes>,
     /// arm64: the CPU has erratum 843419 (early Cortex-A53), where --cpu-caps does not tell
     #[arg(long)]
     pub erratum_843419: bool,
@@ -373,20 +373,12 @@ impl Live {
     }
 }
 
-/// A bitmap as 64-bit words, low word first.
+/// Bytes of a bitmap.
 #[derive(Clone, Debug)]
-pub struct Words(pub Vec<u64>);
+pub struct Bytes(pub Vec<u8>);
 
-/// Bytes in hex to little-endian words.
-fn hex_words(text: &str) -> Result<Words, String> {
-    let bytes = hex_bytes(text);
-    let bad = || String::from("not bytes in hex");
-    let word = |chunk: &[u8]| {
-        let mut whole = [0u8; 8];
-        whole.iter_mut().zip(chunk).for_each(|(w, b)| *w = *b);
-        u64::from_le_bytes(whole)
-    };
-    Ok(Words(bytes.ok_or_else(bad)?.chunks(8).map(word).collect()))
+fn bytes_in_hex(text: &str) -> Result<Bytes, String> {
+    hex_bytes(text).map(Bytes).ok_or_else(|| String::from("not bytes in hex"))
 }
 
 /// Stages by name.

@@ -92,7 +92,9 @@ pub fn module_signature<'d>(
         None => Some(Unsigned {
             reason: "unsigned module",
             why: String::from("is not signed"),
-            hint: format!("sign it: scripts/sign-file sha256 MOK.priv MOK.der FILE; {ENROL}"),
+            hint: format!(
+                "sign it: scripts/sign-file sha256 MOK.priv MOK.der FILE (after strip, which drops a signature); {ENROL}"
+            ),
         }),
     };
     if let Some(unsigned) = &unsigned {

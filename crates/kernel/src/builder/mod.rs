@@ -414,8 +414,8 @@ mod tests {
         let mut spec = crate::Records::default();
         spec.set("machine", "243");
         for (builder, want) in [
-            (builder().e_machine("a", 243), "a kernel for ELF machine 243: kmodld knows toy"),
-            (builder().records("a", &spec).unwrap(), "a kernel for ELF machine 243: kmodld knows toy"),
+            (builder().e_machine("a", 243), "a kernel for RISC-V: kmodld knows toy"),
+            (builder().records("a", &spec).unwrap(), "a kernel for RISC-V: kmodld knows toy"),
             (builder().config_text("a", config("other")), "a configuration for other: kmodld knows toy"),
             (
                 builder().symbols("a", symbols("ffffffff80000000 T _text\n")),
