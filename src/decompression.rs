@@ -27,7 +27,7 @@ pub fn module_decompress(packed: &Packed, config: &KernelConfig) -> Option<Findi
         |line| format!("EINVAL, \"{line}\""),
     );
     let why = format!(
-        "the file {}. {whether}, and kmod 31 and later leaves it to such a kernel: {result}. kmod before 31 decompresses it",
+        "the file {}; {whether}, and kmod 31 and later leaves it to such a kernel: {result}. kmod before 31 decompresses it",
         objection.why
     );
     let hint = format!("pack it again: {}", objection.fix);

@@ -64,7 +64,7 @@ const NAMES: &[(u16, &str)] = &[
     (40, "32-bit ARM"),
     (42, "SuperH"),
     (43, "64-bit SPARC"),
-    (50, "IA-64"),
+    (50, "Itanium"),
     (62, "x86-64"),
     (92, "OpenRISC"),
     (93, "ARC"),

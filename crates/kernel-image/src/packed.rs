@@ -84,7 +84,7 @@ fn xz(file: &[u8]) -> Option<Objection> {
     let name = match check {
         0 | 1 => None,
         4 => Some(String::from("CRC64")),
-        10 => Some(String::from("SHA-256")),
+        10 => Some(String::from("SHA256")),
         other => Some(format!("number {other}")),
     };
     if let Some(name) = name {
