@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read};
 use std::ops::Deref;
 use std::path::Path;
 
-use kernel_image::{FileError, decompress_file};
+use kernel_image::{FileError, Packed, decompress_file};
 use memmap2::MmapMut;
 
 use crate::error::Error;
@@ -28,6 +28,13 @@ impl Deref for Bytes {
 
     fn deref(&self) -> &[u8] {
         self.0.content(self.1)
+    }
+}
+
+impl Bytes {
+    /// How the file is compressed; `None` if it is not.
+    pub fn packed(&self) -> Option<&Packed> {
+        self.0.packed.as_ref()
     }
 }
 
@@ -62,14 +69,19 @@ pub struct Buffers {
     piped: Vec<u8>,
     /// What comes out of a compressed file.
     out: Vec<u8>,
+    /// How the file that was read last is compressed.
+    packed: Option<Packed>,
+    /// Where the content of the file is that was read last.
+    last: Where,
 }
 
 /// Where the content of a file is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 enum Where {
     /// So many bytes at the beginning of `file`.
     File(usize),
     Mapped,
+    #[default]
     Piped,
     Out,
 }
@@ -82,8 +94,15 @@ impl Buffers {
                 *buffer = Vec::new();
             }
         }
-        let content = self.fill(path)?;
-        Ok(self.content(content))
+        self.last = self.fill(path)?;
+        Ok(self.content(self.last))
+    }
+
+    /// As [`Buffers::read_decompressed`], with how the file is compressed.
+    pub fn read_packed(&mut self, path: &Path) -> Result<(&[u8], Option<Packed>), Error> {
+        self.read_decompressed(path)?;
+        let packed = self.packed.clone();
+        Ok((self.content(self.last), packed))
     }
 
     fn content(&self, content: Where) -> &[u8] {
@@ -96,7 +115,9 @@ impl Buffers {
     }
 
     fn fill(&mut self, path: &Path) -> Result<Where, Error> {
+        self.packed = None;
         let file = self.read(path)?;
+        self.packed = Packed::of(self.content(file));
         let mut out = std::mem::take(&mut self.out);
         let packed = decompress_file(self.content(file), &mut out, FILE_MAX);
         self.out = out;

@@ -139,7 +139,9 @@ pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, Vec<FindingEntry>
         .unwrap_or_else(kernel::newest);
     let kernel = Kernel::unknown(config.clone());
     let Opened { signature, module, mut said, .. } = open(bytes, &kernel, LoadFlags::default());
-    let Some(module) = module else {
+    // VAL-13: what is laid out by another machine's rules is not read.
+    let is_known = |module: &ModuleFile<'_>| reloc::architecture(module.e_machine()).is_some();
+    let Some(module) = module.filter(is_known) else {
         return Err(findings(&said));
     };
     let mut regions = Vec::new();

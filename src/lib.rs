@@ -11,6 +11,7 @@
 
 pub mod address;
 pub mod check;
+pub mod decompression;
 pub mod document;
 pub mod elf_output;
 pub mod error;

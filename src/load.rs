@@ -110,6 +110,11 @@ pub fn open_for<'d>(
 ) -> Opened<'d> {
     let mut said = Findings::new();
     let config = &kernel.config;
+    // VAL-1: may_init_module
+    if kernel.boot.modules_disabled {
+        let why = "nomodule is on the kernel's command line: it loads no module";
+        said.refuse(Finding::error("VAL-1", Errno::EPERM, why).hint("start the kernel without nomodule"));
+    }
     // VAL-2: the system call refuses what cannot hold an ELF header, before it looks at anything.
     let has_header = file.len() as u64 >= EHDR_SIZE;
     if !has_header {
@@ -212,6 +217,10 @@ pub fn load_module<'d>(
     said: &mut Findings,
 ) -> Option<Load<'d>> {
     let file = opened.module.as_ref()?;
+    // VAL-13: by the rules of another architecture nothing more can be told of it.
+    if kernel.machine.is_some_and(|machine| machine.e_machine != file.e_machine()) {
+        return None;
+    }
     let mut taints = kernel.state.taints;
     let mut at_stop = None;
     let mut reached = |taints: &Taints, said: &Findings| {
@@ -349,7 +358,9 @@ fn klp_find_object_symbol(kernel: &Kernel, name: &[u8], position: u64) -> Result
 impl Load<'_> {
     /// `parse_args`, and what it leaves in the record.
     fn parse_args(&mut self, params: &[u8], said: &mut Findings) {
-        let env = ParamEnv::default();
+        // Both levels of lockdown are above that of hardware parameters (PARAM-18).
+        let lockdown = self.kernel.locked_down_by().map(|_| "insmod");
+        let env = ParamEnv { lockdown, ..ParamEnv::default() };
         let set = parse_args(&mut self.module, params, &env, said);
         let mut patch = |place, len, step, detail| {
             self.record.patches.push(Patch { place, len, step, detail });

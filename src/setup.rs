@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use elf_layout::Findings;
-use kernel::{Init, KernelState, Piece, Taints};
+use kernel::{Init, KernelDescription, KernelState, Piece, Taints};
 
 use crate::error::Error;
 use crate::input::read_decompressed;
@@ -18,10 +18,12 @@ use crate::memory_file::parse_pieces;
 pub struct RunningFacts {
     /// Kernel command line.
     pub cmdline: String,
+    /// Was it started by UEFI with Secure Boot on?
+    pub secure_boot: bool,
     /// Number of CPUs.
     pub cpus: Option<u32>,
-    /// CPU capability bitmap as 64-bit words, low word first.
-    pub cpu_caps: Option<Vec<u64>>,
+    /// CPU capability bitmap as the kernel holds it.
+    pub cpu_caps: Option<Vec<u8>>,
     /// Errata that the CPUs have, whatever the bitmap says: the numbers that their makers gave them.
     pub errata: Vec<String>,
     /// Taint mask before the first load.
@@ -52,7 +54,8 @@ pub fn prepare(
     with: &[PathBuf],
     release: impl FnOnce() -> Option<String>,
 ) -> Result<Prepared, Error> {
-    let kernel = source.describe(release, &facts.cmdline)?;
+    let mut kernel = source.describe(release, &facts.cmdline)?;
+    kernel.boot.secure_boot = facts.secure_boot;
     if !kernel.is_described() {
         let what = "nothing describes the kernel: give its image, a SPEC or a tree (--kernel), or its /proc/kallsyms (--symtab) and Module.symvers (--symvers)";
         return Err(Error::Usage(what.into()));
@@ -60,7 +63,10 @@ pub fn prepare(
     let mut state = KernelState::booted(&kernel);
     state.taints = Taints::of_kernel(facts.tainted);
     state.live = Arc::new(facts.memory.as_deref().map(read_memory).transpose()?.unwrap_or_default());
-    state.cpu_caps.clone_from(&facts.cpu_caps);
+    if let Some(caps) = &facts.cpu_caps {
+        fits(&kernel, caps)?;
+        state.cpu_caps = Some(words(caps));
+    }
     state.cpus = facts.cpus;
     state.errata.clone_from(&facts.errata);
     let mut loader = Loader::new(kernel, state);
@@ -72,6 +78,33 @@ pub fn prepare(
         }
     }
     Ok(Prepared::Ready(Box::new(loader)))
+}
+
+/// Is a bitmap of CPU capabilities as long as that of this kernel, where its types tell?
+fn fits(kernel: &KernelDescription, caps: &[u8]) -> Result<(), Error> {
+    let bitmap = kernel.machine.and_then(|machine| machine.cpu_capabilities);
+    let member = bitmap.and_then(|bitmap| Some((bitmap, kernel.types.member(bitmap.of, bitmap.member)?)));
+    match member {
+        Some((bitmap, member)) if member.size != caps.len() as u64 => Err(Error::Usage(format!(
+            "--cpu-caps has {} bytes: the bitmap of this kernel has {} ({}.{} of {})",
+            caps.len(),
+            member.size,
+            bitmap.of,
+            bitmap.member,
+            bitmap.symbol
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Little-endian words of 64 bits.
+fn words(bytes: &[u8]) -> Vec<u64> {
+    let word = |chunk: &[u8]| {
+        let mut whole = [0u8; 8];
+        whole.iter_mut().zip(chunk).for_each(|(w, b)| *w = *b);
+        u64::from_le_bytes(whole)
+    };
+    bytes.chunks(8).map(word).collect()
 }
 
 /// Pieces of the running kernel's memory.
@@ -96,4 +129,32 @@ pub fn modprobe_parameters(given: &[String]) -> String {
         _ => param.clone(),
     };
     given.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kernel::{Types, newest};
+
+    #[test]
+    fn a_bitmap_of_capabilities_has_the_length_of_the_kernels() {
+        let mut kernel = KernelDescription::unknown(newest());
+        assert!(fits(&kernel, &[0; 3]).is_ok(), "nothing tells");
+        let machine =
+            reloc::MACHINES.iter().copied().find(|machine| machine.cpu_capabilities.is_some()).unwrap();
+        let bitmap = machine.cpu_capabilities.unwrap();
+        kernel.machine = Some(machine);
+        assert!(fits(&kernel, &[0; 3]).is_ok(), "nothing tells");
+        let types = format!("{}.{} 16 96\n", bitmap.of, bitmap.member);
+        kernel.types = Arc::new(Types::parse(&types));
+        assert!(fits(&kernel, &[0; 96]).is_ok());
+        for len in [0, 88, 95, 97, 104] {
+            let error = fits(&kernel, &vec![0; len]).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("--cpu-caps has {len} bytes")) && error.contains("has 96"),
+                "{error}"
+            );
+        }
+        assert_eq!(words(&[1, 0, 0, 0, 0, 0, 0, 2, 3]), [0x0200_0000_0000_0001, 3]);
+    }
 }

@@ -246,6 +246,31 @@ fn a_module_of_another_architecture() {
     let v = parsed(check(KERNEL, &ko("6.12-arm64", "hello"), &["--jsonl"]));
     assert_eq!((v["verdict"].as_str(), v["errno"].as_str()), (Some("refused"), Some("ENOEXEC")));
     assert_eq!(v["dmesg"], json!(["Invalid architecture in ELF header: 183"]), "VAL-13");
+    assert_eq!(codes(&v), [("VAL-13", Some("ENOEXEC"))], "nothing is judged by another architecture's rules");
+    let why = &v["findings"][0]["explanation"];
+    assert_eq!(why, "the module is for aarch64, this kernel takes x86_64", "VAL-13: names, not numbers");
+}
+
+#[test]
+fn val_13_machines_that_are_not_known_have_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("foreign.ko");
+    for (machine, class, name) in
+        [(243u16, 2, "RISC-V"), (258, 2, "LoongArch"), (40, 1, "32-bit ARM (a 32-bit file)"), (3, 1, "i386")]
+    {
+        let mut file = common::read(&ko(KERNEL, "hello"));
+        file[4] = class;
+        file[18..20].copy_from_slice(&machine.to_le_bytes());
+        std::fs::write(&path, &file).unwrap();
+        let v = parsed(check(KERNEL, &path, &["--jsonl"]));
+        assert_eq!(codes(&v), [("VAL-13", Some("ENOEXEC"))], "VAL-13: {name}");
+        let why = v["findings"][0]["explanation"].as_str().unwrap();
+        assert!(why.contains(name) && why.ends_with("this kernel takes x86_64"), "VAL-13: {why}");
+        let ran = kmodld([String::from("inspect"), path.display().to_string()]);
+        assert_eq!(ran.code, 3, "VAL-13: {ran:?}");
+        assert!(ran.stderr.contains(name), "VAL-13: {ran:?}");
+        assert!(ran.stderr.contains("kmodld knows x86_64 and aarch64"), "VAL-13: {ran:?}");
+    }
 }
 
 #[test]
@@ -263,6 +288,80 @@ fn the_command_line_of_the_kernel() {
 }
 
 /// The taints of a module are those it has when the kernel stops: a blacklisted one never gets so far.
+#[test]
+fn sig_16_lockdown_keeps_unsigned_modules_out() {
+    let line = "Lockdown: insmod: unsigned module loading is restricted; see man kernel_lockdown.7";
+    for level in ["lockdown=integrity", "lockdown=confidentiality"] {
+        let v = verdict(KERNEL, "hello", &[], &["--cmdline", level]);
+        assert_eq!((&v["errno"], &v["dmesg"]), (&json!("EPERM"), &json!([line])), "SIG-16: {level}: {v}");
+        assert_eq!(v["taints"], "", "SIG-16 comes before SIG-12");
+        let signed = verdict(KERNEL, "hello_signed", &[], &["--cmdline", level]);
+        assert_eq!(signed["verdict"], "loads", "SIG-16: {level}: a signed module");
+    }
+    let both = "lockdown=integrity module.sig_enforce";
+    let v = verdict(KERNEL, "hello", &[], &["--cmdline", both]);
+    assert_eq!(v["errno"], "EKEYREJECTED", "SIG-11 comes before SIG-16: {v}");
+    let v = verdict(KERNEL, "hello", &[], &["--cmdline", "lockdown=none"]);
+    assert_eq!(v["verdict"], "loads", "SIG-16: no level of that name");
+}
+
+#[test]
+fn sig_17_secure_boot_does_what_the_configuration_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = std::fs::read_to_string(fixtures(&format!("{KERNEL}/config"))).unwrap();
+    let ima = "CONFIG_IMA_ARCH_POLICY=y\n";
+    let lockdown = "CONFIG_SECURITY_LOCKDOWN_LSM=y\nCONFIG_SECURITY_LOCKDOWN_LSM_EARLY=y\nCONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT=y\n";
+    let plain: String = base
+        .lines()
+        .filter(|l| !l.contains("LOCK") && !l.contains("IMA_ARCH"))
+        .map(|l| format!("{l}\n"))
+        .collect();
+    for (options, errno) in [
+        (format!("{ima}{lockdown}"), json!("EKEYREJECTED")),
+        (ima.to_owned(), json!("EKEYREJECTED")),
+        (lockdown.to_owned(), json!("EPERM")),
+        (String::new(), json!(null)),
+    ] {
+        let config = dir.path().join("config");
+        std::fs::write(&config, format!("{plain}{options}")).unwrap();
+        let with = |module: &str, more: &[&str]| {
+            let mut args = vec![String::from("check"), ko(KERNEL, module).display().to_string()];
+            args.extend(kernel_args(KERNEL));
+            *args.last_mut().unwrap() = config.display().to_string();
+            args.push(String::from("--jsonl"));
+            args.extend(more.iter().map(|s| String::from(*s)));
+            parsed(kmodld(args))
+        };
+        let v = with("hello", &["--secure-boot"]);
+        assert_eq!(v["errno"], errno, "SIG-17: {options}: {v}");
+        let signed = with("hello_signed", &["--secure-boot"]);
+        assert_eq!(signed["errno"], json!(null), "SIG-17: {options}: signed: {signed}");
+        let off = with("hello", &[]);
+        assert_eq!(off["errno"], json!(null), "SIG-17: {options}: no Secure Boot");
+    }
+}
+
+#[test]
+fn nothing_is_shown_as_logged_behind_the_stop() {
+    let ran = check(KERNEL, &ko(KERNEL, "hello"), &["--cmdline", "module.sig_enforce=1"]);
+    assert!(ran.stderr.contains("kernel: Loading of unsigned module is rejected"), "{ran:?}");
+    assert!(ran.stderr.contains("SIG-12"), "all reasons are there: {ran:?}");
+    assert!(!ran.stderr.contains("kernel: hello:"), "SIG-12 is not logged: {ran:?}");
+}
+
+#[test]
+fn words_that_look_as_if_they_mattered_are_told() {
+    let ran = check(KERNEL, &ko(KERNEL, "hello"), &["--cmdline", "lockdwon=integrity"]);
+    assert!(ran.stderr.contains("is lockdown meant?"), "{ran:?}");
+    assert_eq!(ran.code, 0);
+}
+
+#[test]
+fn val_1_nomodule() {
+    let v = verdict(KERNEL, "hello", &[], &["--cmdline", "nomodule"]);
+    assert_eq!((&v["errno"], &v["dmesg"]), (&json!("EPERM"), &json!([])), "VAL-1: {v}");
+}
+
 #[test]
 fn taints_end_where_the_kernel_stops() {
     let v = verdict(KERNEL, "hello", &[], &["--cmdline", "module_blacklist=hello"]);
@@ -441,5 +540,29 @@ fn usage() {
     let help = kmodld(["check", "--help"]).exits(0).stdout;
     for option in ["--kernel", "--with", "--params", "--cmdline", "--jsonl", "--force-vermagic"] {
         assert!(help.contains(option), "no {option} in {help}");
+    }
+}
+
+/// kmod 31 and later leaves a file to the kernel that this kernel does not read: that is said beside "loads".
+#[test]
+fn dec_6_an_xz_file_with_another_check() {
+    use liblzma::stream::{Check, Stream};
+    let dir = tempfile::tempdir().unwrap();
+    let hello = common::read(&ko(KERNEL, "hello"));
+    for (check_of_file, told) in [(Check::Crc32, false), (Check::Crc64, true), (Check::Sha256, true)] {
+        let path = dir.path().join("hello.ko.xz");
+        let stream = Stream::new_easy_encoder(1, check_of_file).unwrap();
+        let mut packed = Vec::new();
+        let mut encoder = liblzma::read::XzEncoder::new_stream(&*hello, stream);
+        std::io::Read::read_to_end(&mut encoder, &mut packed).unwrap();
+        std::fs::write(&path, packed).unwrap();
+        let v = parsed(check(KERNEL, &path, &["--jsonl"]));
+        assert_eq!(v["verdict"], "loads", "DEC-7: kmod before 31: {v}");
+        assert_eq!(codes(&v).contains(&("DEC-6", None)), told, "DEC-6: {check_of_file:?}: {v}");
+        let text = check(KERNEL, &path, &[]);
+        assert_eq!(text.stdout.contains("with kmod 31 and later see DEC-6"), told, "DEC-6: {text:?}");
+        // This kernel does not decompress.
+        let own = parsed(check("6.1-amd64", &path, &["--jsonl"]));
+        assert!(!codes(&own).iter().any(|(code, _)| code.starts_with("DEC-")), "DEC-1: {own}");
     }
 }

@@ -163,6 +163,30 @@ fn wrong_usage() {
 }
 
 #[test]
+fn inputs_that_are_not_what_they_are_said_to_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let passwd = dir.path().join("passwd");
+    std::fs::write(&passwd, "root:x:0:0:root:/root:/bin/bash\n").unwrap();
+    let file = |name| fixtures(KERNEL).join(name).display().to_string();
+    let hello = ko(KERNEL, "hello").display().to_string();
+    let symbols = ["--symtab".to_owned(), file("kallsyms"), "--symvers".to_owned(), file("Module.symvers")];
+    let config = ["--config".to_owned(), passwd.display().to_string()];
+    let args = [vec!["check".to_owned(), hello.clone()], symbols.to_vec(), config.to_vec()].concat();
+    let ran = kmodld(args).exits(3);
+    assert!(ran.stderr.contains("passwd: no kernel configuration (.config): line 1"), "{ran:?}");
+    let out = dir.path().join("out").display().to_string();
+    let link = |regions: &[&str]| {
+        let mut args = vec!["link".to_owned(), hello.clone(), "-o".to_owned(), out.clone()];
+        args.extend(common::kernel_args(KERNEL));
+        args.extend(regions.iter().flat_map(|region| ["--region".to_owned(), (*region).to_owned()]));
+        kmodld(args)
+    };
+    let ran = link(&["text=0xffffffffc0000000", "data=0xffffffffc0000000"]).exits(2);
+    assert!(ran.stderr.contains("--region text: it overlaps with region data"), "{ran:?}");
+    link(&["text=0xffffffffc0000000", "data=0xffffffffc0800000"]).exits(0);
+}
+
+#[test]
 fn help_and_version() {
     let help = kmodld(["--help"]).exits(0);
     for word in ["inspect", "link", "Exit codes"] {

@@ -254,7 +254,9 @@ fn dec_7_compressed_modules_and_descriptions_link_the_same() {
         out.finish().unwrap()
     };
     let xz = |bytes: &[u8]| {
-        let mut out = liblzma::write::XzEncoder::new(Vec::new(), 6);
+        // The kernel's own xz knows no other check (DEC-6).
+        let stream = liblzma::stream::Stream::new_easy_encoder(6, liblzma::stream::Check::Crc32).unwrap();
+        let mut out = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
         out.write_all(bytes).unwrap();
         out.finish().unwrap()
     };

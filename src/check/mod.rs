@@ -11,9 +11,11 @@ pub mod summary;
 
 use elf_layout::{Errno, Findings, Severity};
 use kernel::{Kernel, Taint};
+use kernel_image::Packed;
 use module_signature::not_verified;
 use serde::{Serialize, Serializer};
 
+use crate::decompression::module_decompress;
 use crate::document::{FindingEntry, errno_name, findings};
 use crate::image::Workspace;
 use crate::load::{Args, Opened, open};
@@ -77,7 +79,7 @@ impl Verdict {
 
 /// Checks one module, already decompressed, against a kernel with the modules loaded so far.
 pub fn check(loader: &Loader, file: &str, bytes: &[u8], args: &Args<'_>) -> Verdict {
-    judge(loader, file, &open(bytes, &loader.kernel, args.flags), args, &mut Workspace::default()).0
+    judge(loader, file, &open(bytes, &loader.kernel, args.flags), None, args, &mut Workspace::default()).0
 }
 
 /// The verdict on a module, and whether it is marked as proprietary (LIC-5).
@@ -85,12 +87,14 @@ fn judge(
     loader: &Loader,
     file: &str,
     opened: &Opened<'_>,
+    packed: Option<&Packed>,
     args: &Args<'_>,
     workspace: &mut Workspace,
 ) -> (Verdict, bool) {
     let mut said = opened.said.clone();
     let note = opened.signature.pkcs7.and_then(|_| not_verified(&loader.kernel));
-    note.into_iter().for_each(|note| said.push(note));
+    let packed = packed.and_then(|packed| module_decompress(packed, &loader.kernel.config));
+    packed.into_iter().chain(note).for_each(|note| said.push(note));
     let load = loader.load_in(workspace, opened, args, &Place::Kernel, None, &mut said);
     let proprietary = load.as_ref().is_some_and(|l| l.resolution.taints.module_has(Taint::ProprietaryModule));
     let taints = load.as_ref().map(|l| l.taints.module_letters()).unwrap_or_default();

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use kernel::{Kernel, LoadedModule};
+use kernel_image::Packed;
 
 use super::catalog::{Facts, described};
 use super::set::Set;
@@ -257,8 +258,8 @@ impl<'a> Run<'a> {
     fn first(&self, index: usize, judges_all: bool, memory: &mut Memory) {
         let path = self.set.file(index);
         let Memory { buffers, workspace } = memory;
-        let bytes = match buffers.read_decompressed(path) {
-            Ok(bytes) => bytes,
+        let (bytes, packed) = match buffers.read_packed(path) {
+            Ok(read) => read,
             Err(error) => return self.lock().put_unreadable(index, error),
         };
         let judges = judges_all || self.part.contains(&index);
@@ -273,7 +274,7 @@ impl<'a> Run<'a> {
                 if !knows {
                     opened = open(bytes, kernel, target.args.flags);
                 }
-                self.judge(target, index, &opened, before, workspace)
+                self.judge(target, index, (&opened, packed.as_ref()), before, workspace)
             });
             let mut state = self.lock();
             state.insert(at, index, facts);
@@ -286,15 +287,15 @@ impl<'a> Run<'a> {
     /// Judges a module after the modules that it needs.
     fn exact(&self, index: usize, targets: &[usize], keep: bool, memory: &mut Memory) {
         let Memory { buffers, workspace } = memory;
-        let bytes = match buffers.read_decompressed(self.set.file(index)) {
-            Ok(bytes) => bytes,
+        let (bytes, packed) = match buffers.read_packed(self.set.file(index)) {
+            Ok(read) => read,
             Err(error) => return self.lock().put_unreadable(index, error),
         };
         for at in targets {
             let Some(target) = self.targets.get(*at) else { continue };
             let before = self.lock().loaded_before(*at, index);
             let opened = open(bytes, &target.loader.kernel, target.args.flags);
-            let judged = self.judge(target, index, &opened, before, workspace);
+            let judged = self.judge(target, index, (&opened, packed.as_ref()), before, workspace);
             self.lock().put(*at, index, judged, true, keep);
         }
     }
@@ -303,15 +304,15 @@ impl<'a> Run<'a> {
         &self,
         target: &Target<'_>,
         index: usize,
-        opened: &crate::load::Opened<'_>,
+        (opened, packed): (&crate::load::Opened<'_>, Option<&Packed>),
         before: Vec<Arc<LoadedModule>>,
         workspace: &mut Workspace,
     ) -> (Verdict, bool) {
         let file = self.set.file(index).display().to_string();
         let (mut verdict, proprietary) = if before.is_empty() {
-            judge(&target.loader, &file, opened, &target.args, workspace)
+            judge(&target.loader, &file, opened, packed, &target.args, workspace)
         } else {
-            judge(&target.loader.with_modules(before), &file, opened, &target.args, workspace)
+            judge(&target.loader.with_modules(before), &file, opened, packed, &target.args, workspace)
         };
         if target.label.is_some() {
             verdict.kernel.clone_from(&target.label);

@@ -65,7 +65,8 @@ fn targets(args: &Check) -> Result<Option<Vec<Target<'_>>>, Error> {
         files.find_map(|file| Some(vermagic_release(&read_decompressed(&file).ok()?)))?
     };
     let mut targets = Vec::new();
-    let (kernels, facts) = (args.kernels.sources().map_err(Error::Usage)?, args.live.facts());
+    let (kernels, facts) =
+        (args.kernels.sources().map_err(Error::Usage)?, args.live.facts(args.kernels.secure_boot));
     for kernel in &kernels {
         let Some(loader) = prepared(kernel, &facts, &args.with, release)? else { return Ok(None) };
         tell_without_versions(&loader);
@@ -265,7 +266,10 @@ fn in_words(v: &Verdict) -> String {
         Ending::Oops => "the kernel would crash",
         _ => v.word(),
     };
-    format!("{verdict}{errno}{taints}")
+    // The finding says more: kmod 31 and later may get another answer.
+    let packed = v.findings.iter().find(|f| v.loads() && f.code.starts_with("DEC-"));
+    let packed = packed.map_or(String::new(), |f| format!("; with kmod 31 and later see {}", f.code));
+    format!("{verdict}{errno}{taints}{packed}")
 }
 
 /// A line with the verdicts, then one for each errno and each code.

@@ -5,6 +5,7 @@ use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
 use elf_layout::Findings;
+use kmodld::decompression::module_decompress;
 use kmodld::document::Document;
 use kmodld::input::read_decompressed;
 use kmodld::load::vermagic_release;
@@ -20,7 +21,7 @@ use super::report::{self, one_line};
 use super::{Beside, Outcome, prepared};
 
 pub fn run(args: &Link) -> Result<Outcome, Error> {
-    let (source, facts) = (args.kernel.source(), args.live.facts());
+    let (source, facts) = (args.kernel.source(), args.live.facts(args.kernel.secure_boot));
     let more = args.with.iter().chain(&args.live.memory).chain([&args.file]).map(PathBuf::as_path);
     keep_apart(&outputs(args), source.paths().chain(more))?;
     // While the kernel is read, the module is, and gets its memory.
@@ -50,6 +51,8 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
     };
     let opened = open(&bytes, &loader.kernel, how.flags);
     let mut said = opened.said.clone();
+    let packed = bytes.packed().and_then(|packed| module_decompress(packed, &loader.kernel.config));
+    packed.into_iter().for_each(|finding| said.push(finding));
     if opened.module.is_none() {
         report::refusal(&args.file, &said, args.json)?;
         return Ok(Outcome::Input);
@@ -110,10 +113,36 @@ fn check_place(args: &Link, load: &Load<'_>) -> Result<(), Error> {
     }
     let page = load.module.layout.page_size;
     let mut addresses = args.place.base.iter().chain(args.place.region.iter().map(|(_, at)| at));
-    match addresses.find(|at| !at.is_multiple_of(page)) {
-        Some(at) => Err(Error::Usage(format!("{at:#x} is not a multiple of the page size {page:#x}"))),
-        None => Ok(()),
+    if let Some(at) = addresses.find(|at| !at.is_multiple_of(page)) {
+        return Err(Error::Usage(format!("{at:#x} is not a multiple of the page size {page:#x}")));
     }
+    regions_lie_apart(args, load)
+}
+
+/// Two regions cannot have the same memory.
+fn regions_lie_apart(args: &Link, load: &Load<'_>) -> Result<(), Error> {
+    let (layout, bases) = (&load.module.layout, load.bases());
+    let span = |region| {
+        let base = bases.get(region);
+        base..base.saturating_add(layout.allocated(region))
+    };
+    let mut pairs =
+        args.place.region.iter().flat_map(|(given, _)| layout.regions().map(|other| (*given, other)));
+    let overlap = pairs.find(|(given, other)| {
+        let (a, b) = (span(*given), span(*other));
+        given != other && a.start < b.end && b.start < a.end
+    });
+    overlap.map_or(Ok(()), |(given, other)| {
+        Err(Error::Usage(format!(
+            "--region {}: it overlaps with region {} ({:#x}..{:#x} and {:#x}..{:#x})",
+            given.name(),
+            other.name(),
+            span(given).start,
+            span(given).end,
+            span(other).start,
+            span(other).end
+        )))
+    })
 }
 
 /// Writes and prints.

@@ -75,6 +75,7 @@ fn prepared(
     match prepare(source, facts, with, release)? {
         Prepared::Ready(loader) => {
             tell_coverage(&loader);
+            loader.kernel.boot.doubts.iter().for_each(|doubt| report::note(doubt));
             Ok(Some(*loader))
         }
         Prepared::Refused { file, said } => {

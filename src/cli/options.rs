@@ -239,6 +239,9 @@ pub struct Kernel {
     /// DER or PEM; repeatable
     #[arg(long, value_name = "FILE")]
     pub keyring: Vec<PathBuf>,
+    /// The machine starts it with UEFI Secure Boot on
+    #[arg(long)]
+    pub secure_boot: bool,
 }
 
 /// What describes kernels, one or several.
@@ -262,6 +265,9 @@ pub struct Kernels {
     /// DER or PEM; repeatable
     #[arg(long, value_name = "FILE")]
     pub keyring: Vec<PathBuf>,
+    /// The machine starts it with UEFI Secure Boot on
+    #[arg(long)]
+    pub secure_boot: bool,
 }
 
 impl Kernel {
@@ -320,15 +326,15 @@ pub struct PlaceArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Running system")]
 pub struct Live {
-    /// Kernel command line: module_blacklist=, module.sig_enforce=, mitigations=...
+    /// Kernel command line: module_blacklist=, module.sig_enforce=, lockdown=, mitigations=...
     #[arg(long, default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     pub cmdline: String,
     /// Number of CPUs
     #[arg(long, value_name = "N")]
     pub cpus: Option<u32>,
     /// CPU capability bitmap as the kernel holds it: its bytes in hex
-    #[arg(long, value_name = "HEX", value_parser = hex_words)]
-    pub cpu_caps: Option<Words>,
+    #[arg(long, value_name = "HEX", value_parser = bytes_in_hex)]
+    pub cpu_caps: Option<Bytes>,
     /// arm64: the CPU has erratum 843419 (early Cortex-A53), where --cpu-caps does not tell
     #[arg(long)]
     pub erratum_843419: bool,
@@ -353,10 +359,11 @@ impl Live {
         LoadFlags { ignore_modversions: self.force_modversion, ignore_vermagic: self.force_vermagic }
     }
 
-    /// What they tell of the running system.
-    pub fn facts(&self) -> RunningFacts {
+    /// What they tell of the running system; `secure_boot` is an option of the kernel's.
+    pub fn facts(&self, secure_boot: bool) -> RunningFacts {
         RunningFacts {
             cmdline: self.cmdline.clone(),
+            secure_boot,
             cpus: self.cpus,
             cpu_caps: self.cpu_caps.as_ref().map(|caps| caps.0.clone()),
             errata: self.erratum_843419.then(|| String::from("843419")).into_iter().collect(),
@@ -366,20 +373,12 @@ impl Live {
     }
 }
 
-/// A bitmap as 64-bit words, low word first.
+/// Bytes of a bitmap.
 #[derive(Clone, Debug)]
-pub struct Words(pub Vec<u64>);
+pub struct Bytes(pub Vec<u8>);
 
-/// Bytes in hex to little-endian words.
-fn hex_words(text: &str) -> Result<Words, String> {
-    let bytes = hex_bytes(text);
-    let bad = || String::from("not bytes in hex");
-    let word = |chunk: &[u8]| {
-        let mut whole = [0u8; 8];
-        whole.iter_mut().zip(chunk).for_each(|(w, b)| *w = *b);
-        u64::from_le_bytes(whole)
-    };
-    Ok(Words(bytes.ok_or_else(bad)?.chunks(8).map(word).collect()))
+fn bytes_in_hex(text: &str) -> Result<Bytes, String> {
+    hex_bytes(text).map(Bytes).ok_or_else(|| String::from("not bytes in hex"))
 }
 
 /// Stages by name.

@@ -148,9 +148,13 @@ pub fn note(text: &str) {
     say(Severity::Note, text);
 }
 
-/// Findings on stderr, each with what the kernel would log.
+/// Findings on stderr, each with what the kernel logs of it: nothing behind the one where it stops.
 pub fn findings(file: &str, findings: &[FindingEntry]) {
-    on_stderr(|err, colours| findings.iter().try_for_each(|f| write_finding(err, colours, file, f)));
+    let stop = findings.iter().position(|f| f.stops_here).unwrap_or(usize::MAX);
+    let mut numbered = findings.iter().enumerate();
+    on_stderr(|err, colours| {
+        numbered.try_for_each(|(at, f)| write_finding(err, colours, file, f, at <= stop))
+    });
 }
 
 /// One finding on stderr, without what the kernel would log.
@@ -175,12 +179,13 @@ fn write_finding(
     colours: Colours,
     file: &str,
     f: &FindingEntry,
+    is_logged: bool,
 ) -> std::io::Result<()> {
     let (style, bold) = (colours.of(colour(f.severity)), colours.of(BOLD));
     let errno = f.errno.map_or(String::new(), |e| format!(" ({})", e.name()));
     let text = format!("{file}: {}: {}{errno}", f.subject, f.explanation);
     writeln!(err, "{style}{}[{}]{style:#}: {}", f.severity.word(), f.code, one_line(&text))?;
-    for line in f.dmesg.iter().flat_map(|lines| lines.lines()) {
+    for line in f.dmesg.iter().filter(|_| is_logged).flat_map(|lines| lines.lines()) {
         writeln!(err, "    kernel: {}", one_line(line))?;
     }
     if let Some(hint) = &f.hint {

@@ -37,7 +37,7 @@ pub fn run(args: &Simulate) -> Result<Outcome, Error> {
     // The first module stands in for facts of the kernel that are not known.
     let first = first.or(args.with.first());
     let release = || first.and_then(|file| vermagic_release(&read_decompressed(file).ok()?));
-    let facts = args.live.facts();
+    let facts = args.live.facts(args.kernel.secure_boot);
     let Some(loader) = prepared(&args.kernel.source(), &facts, &args.with, release)? else {
         return Ok(Outcome::Refused);
     };

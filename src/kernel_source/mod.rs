@@ -102,7 +102,22 @@ pub fn of_file(path: &Path, bytes: &[u8]) -> Result<KernelDescriptionBuilder, Er
 }
 
 fn add_config(to: KernelDescriptionBuilder, path: &Path) -> Result<KernelDescriptionBuilder, Error> {
-    Ok(to.config_text(&path.display().to_string(), read_decompressed(path)?.to_vec()))
+    let text = read_decompressed(path)?;
+    not_a_config(&text).map_or(Ok(()), |what| Err(Error::unusable(path, what)))?;
+    Ok(to.config_text(&path.display().to_string(), text.to_vec()))
+}
+
+/// What keeps a text from being a kernel configuration; `None` if it is one.
+fn not_a_config(text: &[u8]) -> Option<String> {
+    let lines = || text.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).zip(1u64..);
+    let is_option = |line: &[u8]| line.starts_with(b"CONFIG_") && line.contains(&b'=');
+    let other = lines().find(|(line, _)| !(line.is_empty() || line.starts_with(b"#") || is_option(line)));
+    if let Some((_, number)) = other {
+        return Some(format!("no kernel configuration (.config): line {number} is not CONFIG_NAME=VALUE"));
+    }
+    let is_unset = |line: &[u8]| line.starts_with(b"# CONFIG_") && line.ends_with(b" is not set");
+    let none = !lines().any(|(line, _)| is_option(line) || is_unset(line));
+    none.then(|| String::from("no kernel configuration (.config): no CONFIG_NAME=VALUE is in it"))
 }
 
 fn add_symvers(to: KernelDescriptionBuilder, path: &Path) -> Result<KernelDescriptionBuilder, Error> {
@@ -115,4 +130,29 @@ fn add_symvers(to: KernelDescriptionBuilder, path: &Path) -> Result<KernelDescri
 fn read_symbols(path: &Path) -> Result<KernelSymbols, Error> {
     let text = read_decompressed(path)?;
     KernelSymbols::parse(&text).map_err(|source| Error::Kernel { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_configuration_is_told() {
+        for good in [
+            "CONFIG_SMP=y\n",
+            "# CONFIG_SMP is not set\n",
+            "#\n# Linux/x86 6.1.1 Kernel Configuration\n#\n\nCONFIG_SMP=y\nCONFIG_LSM=\"a b\"\n",
+        ] {
+            assert_eq!(not_a_config(good.as_bytes()), None, "{good}");
+        }
+        for (bad, what) in [
+            ("root:x:0:0:root:/root:/bin/bash\n", "line 1 is not"),
+            ("CONFIG_SMP=y\nffffffff81000000 T _text\n", "line 2 is not"),
+            ("CONFIG_SMP\n", "line 1 is not"),
+            ("# a comment\n", "no CONFIG_NAME=VALUE"),
+            ("", "no CONFIG_NAME=VALUE"),
+        ] {
+            assert!(not_a_config(bad.as_bytes()).is_some_and(|said| said.contains(what)), "{bad}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! What of a kernel's version and configuration steers the loader.
 
 use crate::changes::{Change, Changes};
+use crate::lockdown::LockdownConfig;
 use crate::machine::Machine;
 use crate::region::Generation;
 use crate::version::KernelVersion;
@@ -26,6 +27,19 @@ impl Flavour {
             });
         if debian { Flavour::Debian } else { Flavour::Upstream }
     }
+}
+
+/// How the kernel itself decompresses module files (DEC-1, DEC-2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModuleDecompress {
+    /// Not at all: CONFIG_MODULE_DECOMPRESS is off.
+    No,
+    /// CONFIG_MODULE_COMPRESS_GZIP.
+    Gzip,
+    /// CONFIG_MODULE_COMPRESS_XZ.
+    Xz,
+    /// CONFIG_MODULE_COMPRESS_ZSTD.
+    Zstd,
 }
 
 /// Version and configuration facts. Defaults are Debian's, which are also those
@@ -64,6 +78,10 @@ pub struct KernelConfig {
     pub module_sig: bool,
     /// CONFIG_MODULE_SIG_FORCE (SIG-11).
     pub module_sig_force: bool,
+    /// CONFIG_MODULE_DECOMPRESS and its algorithm (DEC-1, DEC-2). `None`: not known.
+    pub module_decompress: Option<ModuleDecompress>,
+    /// What makes lockdown and Secure Boot keep modules out (SIG-16, SIG-17).
+    pub lockdown: LockdownConfig,
     /// CONFIG_RANDOMIZE_BASE: KASLR is built in, and arm64 counts PLT entries for branches (PLT-4).
     pub randomize_base: bool,
     /// CONFIG_DYNAMIC_FTRACE (FIN-30).
@@ -114,6 +132,8 @@ impl KernelConfig {
             allow_missing_namespace_imports: false,
             module_sig: true,
             module_sig_force: false,
+            module_decompress: None,
+            lockdown: LockdownConfig::default(),
             randomize_base: true,
             dynamic_ftrace: true,
             // arm64's, as no other architecture asks: since v5.5 (3b23e4991fb6); instead since v6.2
@@ -194,6 +214,15 @@ impl KernelConfig {
         self.modversions = has(b"modversions");
     }
 
+    /// Takes over what the functions of the kernel show, where no `.config` tells; `has` says whether there is one of a name.
+    pub fn of_symbols(&mut self, has: impl Fn(&str) -> bool) {
+        let decompresses = ["module_decompress", "module_decompress_cleanup", "module_decompress_sysfs_init"];
+        if !decompresses.into_iter().any(&has) {
+            self.module_decompress.get_or_insert(ModuleDecompress::No);
+        }
+        self.lockdown.of_symbols(has);
+    }
+
     /// Takes over what the text of a kernel `.config` says. Options that it
     /// does not mention are off, as in Kconfig. Its head names the version.
     pub fn apply(&mut self, config: &[u8], known: &[&Machine]) {
@@ -219,6 +248,16 @@ impl KernelConfig {
         self.allow_missing_namespace_imports = is_set("CONFIG_MODULE_ALLOW_MISSING_NAMESPACE_IMPORTS");
         self.module_sig = is_set("CONFIG_MODULE_SIG");
         self.module_sig_force = is_set("CONFIG_MODULE_SIG_FORCE");
+        self.module_decompress = Some(if !is_set("CONFIG_MODULE_DECOMPRESS") {
+            ModuleDecompress::No
+        } else if is_set("CONFIG_MODULE_COMPRESS_GZIP") {
+            ModuleDecompress::Gzip
+        } else if is_set("CONFIG_MODULE_COMPRESS_ZSTD") {
+            ModuleDecompress::Zstd
+        } else {
+            ModuleDecompress::Xz
+        });
+        self.lockdown = LockdownConfig::of_config(value);
         self.dynamic_ftrace = is_set("CONFIG_DYNAMIC_FTRACE");
         self.dynamic_ftrace_with_regs = is_set("CONFIG_DYNAMIC_FTRACE_WITH_REGS");
         self.dynamic_ftrace_with_args = is_set("CONFIG_DYNAMIC_FTRACE_WITH_ARGS");
@@ -245,6 +284,7 @@ fn version_comment(line: &[u8]) -> Option<KernelVersion> {
 mod tests {
     use super::*;
     use alloc::format;
+    use alloc::string::String;
 
     use crate::machine::tests::KNOWN;
 
@@ -312,6 +352,30 @@ mod tests {
                 assert_eq!(get(&config), other == option, "{rule}: CONFIG_{option}=y alone: CONFIG_{other}");
             }
         }
+    }
+
+    #[test]
+    fn dec_1_and_2_who_decompresses() {
+        let of = |text: &str| {
+            let mut config = KernelConfig::new(KernelVersion::new(6, 12, 0));
+            config.apply(text.as_bytes(), KNOWN);
+            config.module_decompress
+        };
+        let on = "CONFIG_MODULE_DECOMPRESS=y\nCONFIG_MODULE_COMPRESS_";
+        for (text, want) in [
+            (String::new(), ModuleDecompress::No),
+            (String::from("CONFIG_MODULE_COMPRESS_XZ=y\n"), ModuleDecompress::No),
+            (format!("{on}XZ=y\n"), ModuleDecompress::Xz),
+            (format!("{on}GZIP=y\n"), ModuleDecompress::Gzip),
+            (format!("{on}ZSTD=y\n"), ModuleDecompress::Zstd),
+        ] {
+            assert_eq!(of(&text), Some(want), "DEC-1, DEC-2: {text}");
+        }
+        let mut shown = KernelConfig::new(KernelVersion::new(6, 12, 0));
+        shown.of_symbols(|name| name == "module_decompress_cleanup");
+        assert_eq!(shown.module_decompress, None, "DEC-2: functions do not tell the algorithm");
+        shown.of_symbols(|_| false);
+        assert_eq!(shown.module_decompress, Some(ModuleDecompress::No), "DEC-1");
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! What stages before relocation have to know of a machine architecture.
 
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 
 /// A machine architecture as a table of facts. Each one known is a static in the directory of its
@@ -46,6 +49,63 @@ impl Machine {
     }
 }
 
+/// Machines that Linux runs on, or that compilers write files for, by `e_machine` (include/uapi/linux/elf-em.h). Those
+/// whose modules can be loaded here name themselves ([`Machine::name`]).
+const NAMES: &[(u16, &str)] = &[
+    (2, "SPARC"),
+    (3, "i386 (32-bit x86)"),
+    (4, "Motorola 68000"),
+    (8, "MIPS"),
+    (15, "PA-RISC"),
+    (18, "SPARC32PLUS"),
+    (20, "32-bit PowerPC"),
+    (21, "64-bit PowerPC"),
+    (22, "s390"),
+    (40, "32-bit ARM"),
+    (42, "SuperH"),
+    (43, "64-bit SPARC"),
+    (50, "Itanium"),
+    (62, "x86-64"),
+    (92, "OpenRISC"),
+    (93, "ARC"),
+    (94, "Xtensa"),
+    (113, "Nios II"),
+    (164, "Hexagon"),
+    (183, "64-bit ARM"),
+    (189, "MicroBlaze"),
+    (190, "CUDA"),
+    (195, "ARCv2"),
+    (224, "AMD GPU"),
+    (243, "RISC-V"),
+    (247, "BPF"),
+    (252, "C-SKY"),
+    (258, "LoongArch"),
+    (0x9026, "Alpha"),
+];
+
+/// What people call the machine of an `e_machine`: by the machines `known`, or by name; by its number only where it has
+/// no name.
+pub fn machine_name(e_machine: u16, known: &[&'static Machine]) -> String {
+    if let Some(machine) = Machine::find(known, e_machine) {
+        return machine.name.into();
+    }
+    let named = NAMES.iter().find(|(number, _)| *number == e_machine);
+    named.map_or_else(
+        || format!("machine {e_machine:#x} (no name is known for it)"),
+        |(_, name)| (*name).into(),
+    )
+}
+
+/// Names with commas and a last "and".
+pub fn names_of(known: &[&'static Machine]) -> String {
+    let names: Vec<&str> = known.iter().map(|machine| machine.name).collect();
+    match names.as_slice() {
+        [] => "no machine".into(),
+        [one] => (*one).into(),
+        [others @ .., last] => format!("{} and {last}", others.join(", ")),
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -77,6 +137,18 @@ pub(crate) mod tests {
             ..NOTHING
         },
     ];
+
+    #[test]
+    fn machines_have_names() {
+        static A: Machine = Machine { name: "toy", e_machine: 243, ..NOTHING };
+        assert_eq!(machine_name(243, &[]), "RISC-V");
+        assert_eq!(machine_name(243, &[&A]), "toy", "a machine that is known names itself");
+        assert_eq!(machine_name(999, &[]), "machine 0x3e7 (no name is known for it)");
+        assert!(NAMES.is_sorted_by(|a, b| a.0 < b.0));
+        assert_eq!(names_of(&[]), "no machine");
+        assert_eq!(names_of(&[&A]), "toy");
+        assert_eq!(names_of(&[&A, &A, &A]), "toy, toy and toy");
+    }
 
     #[test]
     fn machines_are_found_by_number() {

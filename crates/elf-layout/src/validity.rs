@@ -17,7 +17,7 @@ use crate::elf::{
     SHT_SYMTAB, SectionHeader64, Shdr, Sym, SymFields,
 };
 use crate::finding::{Errno, Finding, Findings, Severity, Subject};
-use crate::machine::Machine;
+use crate::machine::{Machine, machine_name, names_of};
 use crate::module_file::{ModuleFile, SectionIndex};
 
 /// Name of the section that holds the module's `struct module`.
@@ -48,6 +48,9 @@ pub fn elf_validity<'d>(
 ) -> Option<ModuleFile<'d>> {
     said.stage_at_first(|said| check_all(&mut Checks { file, expected, said }))
 }
+
+/// `EI_CLASS` of a 32-bit file, which the kernel does not look at.
+const ELFCLASS32: u8 = 1;
 
 struct Checks<'d, 'c> {
     file: &'d [u8],
@@ -178,8 +181,15 @@ impl<'d> Checks<'d, '_> {
         let taken = of_kernel.as_ref().map_or(*known, core::slice::from_ref);
         if Machine::find(taken, machine).is_none() {
             let line = format!("Invalid architecture in ELF header: {machine}");
-            let want: Vec<u16> = taken.iter().map(|machine| machine.e_machine).collect();
-            self.fail(refuse("VAL-13", line, format!("e_machine is {machine}; this kernel takes {want:?}")));
+            let class = if ehdr.e_ident.class.0 == ELFCLASS32 { " (a 32-bit file)" } else { "" };
+            let module = format!("the module is for {}{class}", machine_name(machine, known));
+            let why = match of_kernel {
+                Some(own) => format!("{module}, this kernel takes {}", own.name),
+                None => format!("{module}: kmodld knows {}", names_of(known)),
+            };
+            self.fail(refuse("VAL-13", line, why));
+            // What another machine's headers look like is not known: nothing of the file is told.
+            Machine::find(known, machine)?;
         }
         Some(ehdr)
     }

@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use elf_layout::Machine;
+use elf_layout::machine::{machine_name, names_of};
 
 use crate::{Compression, ImageArch};
 
@@ -70,7 +71,7 @@ pub enum Error {
         &'static str,
     ),
     /// An ELF for a machine that is none of the known ones.
-    #[error("a kernel for ELF machine {number}: {}", which_are_read(known))]
+    #[error("a kernel for {}: {}", machine_name(*number, &[]), which_are_read(known))]
     Machine {
         /// `e_machine`.
         number: u16,
@@ -136,15 +137,11 @@ fn each_and_comma(names: &[&str]) -> String {
 }
 
 /// `only A (1), B (2) and C (3) are read`.
-fn which_are_read(known: &[&Machine]) -> String {
-    let text = |machine: &&Machine| format!("{} ({})", machine.name, machine.e_machine);
+fn which_are_read(known: &[&'static Machine]) -> String {
     match known {
         [] => String::from("no machine is known"),
-        [one] => format!("only {} is read", text(one)),
-        [others @ .., last] => {
-            let others: Vec<String> = others.iter().map(text).collect();
-            format!("only {} and {} are read", others.join(", "), text(last))
-        }
+        [one] => format!("only {} is read", one.name),
+        _ => format!("only {} are read", names_of(known)),
     }
 }
 

@@ -51,6 +51,7 @@ mod lz4;
 #[cfg(feature = "bzip2-lz4-lzo")]
 mod lzop;
 mod memory;
+mod packed;
 
 pub use arch::{FlatFormat, FlatHeader, ImageArch};
 pub use btf::{Btf, Member, TypeId};
@@ -65,3 +66,4 @@ pub use exports::{Export, ExportSource, Exports};
 pub use file::{FileError, decompress_file};
 pub use image::{Format, KernelImage};
 pub use kallsyms::{Kallsyms, KallsymsLayout, KernelSymbol};
+pub use packed::{Objection, Packed};

@@ -23,6 +23,7 @@ pub mod kallsyms;
 mod kernel;
 pub mod known;
 pub mod lifecycle;
+pub mod lockdown;
 pub mod memory;
 pub mod module;
 pub mod names;

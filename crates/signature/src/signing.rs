@@ -1,4 +1,4 @@
-//! `module_sig_check`: what a kernel makes of a module's signature (SIG-1 to SIG-13).
+//! `module_sig_check`: what a kernel makes of a module's signature (SIG-1 to SIG-17).
 
 use alloc::format;
 use alloc::string::String;
@@ -92,18 +92,37 @@ fn check_signature<'d>(
         None => Some(Unsigned {
             reason: "unsigned module",
             why: String::from("is not signed"),
-            hint: format!("sign it: scripts/sign-file sha256 MOK.priv MOK.der FILE; {ENROL}"),
+            hint: format!(
+                "sign it: scripts/sign-file sha256 MOK.priv MOK.der FILE (after strip, which drops a signature); {ENROL}"
+            ),
         }),
     };
-    if let Some(unsigned) =
-        unsigned.as_ref().filter(|_| kernel.boot.sig_enforce || kernel.config.module_sig_force)
-    {
-        let Unsigned { reason, why, hint } = unsigned;
-        let why = format!("this kernel enforces signatures, and the module {why}");
-        let finding = Finding::error("SIG-11", Errno::EKEYREJECTED, why).hint(hint.as_str());
-        said.push(finding.says(format!("Loading of {reason} is rejected")));
+    if let Some(unsigned) = &unsigned {
+        refuse_unsigned(kernel, unsigned, said);
     }
     (tail, unsigned)
+}
+
+/// What becomes of a module that counts as unsigned: enforcement is asked first, then lockdown.
+fn refuse_unsigned(kernel: &Kernel, unsigned: &Unsigned, said: &mut Findings) {
+    let Unsigned { reason, why, hint } = unsigned;
+    if let Some(by) = kernel.sig_enforced_by() {
+        let why = format!("this kernel enforces signatures ({by}), and the module {why}");
+        let finding = Finding::error("SIG-11", Errno::EKEYREJECTED, why).hint(hint.as_str());
+        said.push(finding.says(format!("Loading of {reason} is rejected")));
+    } else if let Some(by) = kernel.locked_down_by() {
+        // security_locked_down(LOCKDOWN_MODULE_SIGNATURE)
+        let why = format!("this kernel is locked down ({by}), and the module {why}");
+        let line = "Lockdown: insmod: unsigned module loading is restricted; see man kernel_lockdown.7";
+        said.push(Finding::error("SIG-16", Errno::EPERM, why).hint(hint.as_str()).says(line));
+    } else if kernel.secure_boot_is_open() {
+        let why = format!(
+            "the module {why}, and it is not known what Secure Boot makes of this kernel: with CONFIG_IMA_ARCH_POLICY it \
+             would refuse the module with EKEYREJECTED, with CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT with EPERM"
+        );
+        let hint = "give the kernel's configuration (--config, or a tree with boot/config-RELEASE)";
+        said.push(Finding::note("SIG-17", Severity::Warning, why).hint(hint));
+    }
 }
 
 /// Why a well-formed signature counts as good without being verified, as a note; `None` if it is verified (SIG-8).
@@ -180,7 +199,9 @@ mod tests {
     use super::*;
     use alloc::sync::Arc;
     use alloc::vec;
-    use elf_layout::{KernelConfig, KernelVersion};
+    use alloc::vec::Vec;
+    use elf_layout::{KernelConfig, KernelVersion, LockdownConfig};
+    use kernel::BootParams;
 
     #[test]
     fn sig_8_what_is_not_verified_is_said() {
@@ -191,5 +212,47 @@ mod tests {
         let why = not_verified(&kernel).map(|note| note.explanation.into_owned());
         let built_out = "this build cannot verify signatures: the signature counts as good";
         assert_eq!(why.as_deref(), (!cfg!(feature = "verify")).then_some(built_out), "SIG-8");
+    }
+
+    /// What an unsigned module gets, with the log.
+    fn unsigned(kernel: &Kernel) -> (Option<Errno>, Vec<String>, Vec<&'static str>) {
+        let mut said = Findings::new();
+        let (_, unsigned) = module_signature(b"unsigned", kernel, LoadFlags::default(), &mut said);
+        assert!(unsigned.is_some());
+        let codes = said.iter().map(|f| f.code).collect();
+        (said.errno(), said.dmesg().map(String::from).collect(), codes)
+    }
+
+    #[test]
+    fn sig_16_and_17_enforcement_is_asked_first_then_lockdown() {
+        let with = |cmdline: &str, secure_boot, options: LockdownConfig| {
+            let mut kernel = Kernel::unknown(KernelConfig::new(KernelVersion::new(6, 1, 0)));
+            let description = Arc::make_mut(&mut kernel.description);
+            description.boot = BootParams { secure_boot, ..BootParams::parse(cmdline) };
+            description.config.lockdown = options;
+            unsigned(&kernel)
+        };
+        let rejected = String::from("Loading of unsigned module is rejected");
+        let restricted = String::from(
+            "Lockdown: insmod: unsigned module loading is restricted; see man kernel_lockdown.7",
+        );
+        let known = LockdownConfig {
+            lsm: Some(true),
+            early: Some(true),
+            listed: Some(true),
+            forced: false,
+            in_secure_boot: Some(true),
+            ima_arch_policy: Some(false),
+        };
+        let ima = LockdownConfig { ima_arch_policy: Some(true), ..known };
+        let eperm = (Some(Errno::EPERM), vec![restricted], vec!["SIG-16"]);
+        let ekeyrejected = (Some(Errno::EKEYREJECTED), vec![rejected], vec!["SIG-11"]);
+        assert_eq!(with("lockdown=integrity", false, known), eperm, "SIG-16");
+        assert_eq!(with("lockdown=integrity module.sig_enforce", false, known), ekeyrejected, "SIG-11");
+        assert_eq!(with("", true, known), eperm, "SIG-17: lockdown follows from Secure Boot");
+        assert_eq!(with("", true, ima), ekeyrejected, "SIG-17: IMA enforces signatures before that");
+        assert_eq!(with("", false, ima), (None, vec![], vec![]), "SIG-17: no Secure Boot");
+        let open = (None, vec![], vec!["SIG-17"]);
+        assert_eq!(with("", true, LockdownConfig::default()), open, "SIG-17: it is said that nobody knows");
     }
 }

@@ -136,7 +136,7 @@ pub fn unknown(
     }
     if let Some(exporter) = kernel.exporter_not_loaded(name) {
         let module = printed(exporter.module);
-        let mut hint = format!("load {module} first (--with)");
+        let mut hint = format!("load {module} first (--with), or {}", with_tree(kernel, file));
         if exporter.gpl_only && proprietary {
             hint.push_str("; but it exports the symbol to GPL-compatible modules only");
         }
@@ -160,6 +160,12 @@ pub fn unknown(
         let hint = format!("give the module itself if it is another build of {module} (--with)");
         return (format!("{symbol} is a symbol of module {module}, which does not export it"), Some(hint));
     }
+    if let Some((option, what)) = toolchain(name) {
+        let why = format!(
+            "this kernel does not export {symbol}, which compilers call for {what}: it was built without {option}, and {me} with it"
+        );
+        return (why, Some(format!("{}{}", built_for(file), rebuild(kernel, file))));
+    }
     let hint = missing_dependency(kernel, file).or_else(|| similar(kernel, file, name));
     if !kernel.config.keeps_data_symbols() && kernel.modules().any(|m| m.listed) {
         let why = format!(
@@ -169,6 +175,32 @@ pub fn unknown(
         return (why, hint);
     }
     (format!("nothing in this kernel exports {symbol}"), hint)
+}
+
+/// Symbols that no source names: compilers put calls to them into a module for an option that its kernel headers had on.
+/// By beginnings, with the option and what it is for.
+const TOOLCHAIN: &[(&[u8], &str, &str)] = &[
+    (b"__x86_indirect_thunk_", "CONFIG_RETPOLINE (CONFIG_MITIGATION_RETPOLINE)", "retpolines"),
+    (b"__x86_indirect_call_thunk_", "CONFIG_CALL_DEPTH_TRACKING", "call depth tracking"),
+    (b"__x86_indirect_jump_thunk_", "CONFIG_CALL_DEPTH_TRACKING", "call depth tracking"),
+    (b"__x86_return_thunk", "CONFIG_RETHUNK (CONFIG_MITIGATION_RETHUNK)", "return thunks"),
+    (b"__fentry__", "CONFIG_FUNCTION_TRACER", "tracing"),
+    (b"_mcount", "CONFIG_FUNCTION_TRACER", "tracing"),
+    (b"__stack_chk_", "CONFIG_STACKPROTECTOR", "the stack protector"),
+    (b"__cfi_", "CONFIG_CFI_CLANG", "control flow integrity"),
+    (b"__sanitizer_cov_", "CONFIG_KCOV", "coverage"),
+    (b"__gcov_", "CONFIG_GCOV_KERNEL", "coverage"),
+    (b"__asan_", "CONFIG_KASAN", "the address sanitizer"),
+    (b"__hwasan_", "CONFIG_KASAN", "the address sanitizer"),
+    (b"__tsan_", "CONFIG_KCSAN", "the thread sanitizer"),
+    (b"__msan_", "CONFIG_KMSAN", "the memory sanitizer"),
+    (b"__ubsan_", "CONFIG_UBSAN", "the sanitizer of undefined behaviour"),
+];
+
+/// The option that a symbol of the toolchain stands for, and what that is for (SYM-5).
+fn toolchain(name: &[u8]) -> Option<(&'static str, &'static str)> {
+    let found = TOOLCHAIN.iter().find(|(prefix, ..)| name.starts_with(prefix));
+    found.map(|(_, option, what)| (*option, *what))
 }
 
 /// What to do about a GPL-only symbol.
@@ -193,6 +225,14 @@ pub fn import_ns(kernel: &Kernel, namespace: &str) -> String {
     format!("MODULE_IMPORT_NS({quote}{namespace}{quote})")
 }
 
+/// The command that judges a module as modprobe loads it: after the modules of its kernel that it needs.
+fn with_tree(kernel: &Kernel, file: &ModuleFile<'_>) -> String {
+    let (name, release) = (file.name_text(), own_release(kernel).unwrap_or("RELEASE"));
+    format!(
+        "judge it with all that modprobe loads first: `kmodld check {name}.ko TREE/lib/modules/{release} --kernel TREE`"
+    )
+}
+
 /// A module of `depends=` in modinfo that is not loaded is likely to export the unresolved symbol. modprobe uses
 /// `depends=`, the kernel never reads it (DEP-4).
 fn missing_dependency(kernel: &Kernel, file: &ModuleFile<'_>) -> Option<String> {
@@ -206,7 +246,11 @@ fn missing_dependency(kernel: &Kernel, file: &ModuleFile<'_>) -> Option<String> 
     if missing.is_empty() {
         return None;
     }
-    Some(format!("its modinfo says that it depends on {}: load that first (--with)", missing.join(", ")))
+    Some(format!(
+        "its modinfo says that it depends on {}: load that first (--with), or {}",
+        missing.join(", "),
+        with_tree(kernel, file)
+    ))
 }
 
 /// An export with more or fewer underscores in front: functions that became wrappers keep such names.
@@ -223,6 +267,24 @@ fn similar(kernel: &Kernel, file: &ModuleFile<'_>, name: &[u8]) -> Option<String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sym_5_symbols_of_the_toolchain() {
+        for (name, option) in [
+            ("__x86_indirect_thunk_rax", "RETPOLINE"),
+            ("__fentry__", "CONFIG_FUNCTION_TRACER"),
+            ("__stack_chk_fail", "CONFIG_STACKPROTECTOR"),
+            ("__cfi_slowpath_diag", "CONFIG_CFI_CLANG"),
+            ("__sanitizer_cov_trace_pc", "CONFIG_KCOV"),
+            ("__asan_load8_noabort", "CONFIG_KASAN"),
+            ("__ubsan_handle_out_of_bounds", "CONFIG_UBSAN"),
+        ] {
+            assert!(toolchain(name.as_bytes()).is_some_and(|t| t.0.contains(option)), "SYM-5: {name}");
+        }
+        for name in ["printk", "x86_indirect_thunk_rax", "_printk", ""] {
+            assert_eq!(toolchain(name.as_bytes()), None, "SYM-5: {name}");
+        }
+    }
 
     #[test]
     fn ver_23_names_the_part_that_differs() {

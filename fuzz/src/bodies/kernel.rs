@@ -7,7 +7,7 @@ use std::sync::Arc;
 use elf_layout::{Findings, KernelConfig, KernelVersion};
 use kernel::spec::kallsyms_text;
 use kernel::{BootParams, Kernel, KernelDescriptionBuilder, KernelSymbols, Symvers, Types, newest};
-use kernel_image::{Btf, ImageArch, KernelImage, decompress_file};
+use kernel_image::{Btf, ImageArch, KernelImage, Packed, decompress_file};
 use kmodld::kernel_source::{needs, of_file, spec_file};
 use kmodld::load::{lay_out, open};
 use kmodld::memory_file::parse_pieces;
@@ -42,6 +42,7 @@ fn link_on(loader: &Loader, file: &[u8]) -> String {
 /// A packed module.
 pub fn compressed(data: &[u8]) {
     let mut out = Vec::new();
+    let _ = Packed::of(data);
     if decompress_file(data, &mut out, LIMIT as u64).is_ok() {
         assert!(out.len() <= LIMIT, "{} bytes come out", out.len());
     }

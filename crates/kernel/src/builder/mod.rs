@@ -314,6 +314,10 @@ impl KernelDescriptionBuilder {
             config.kallsyms_all = Some(symbols.has_local_data());
         }
         let symbols = symbols.unwrap_or_default();
+        // A table of all functions shows options as well; one without the loader's own is none.
+        if self.config.is_none() && self.config_text.is_none() && symbols.address("load_module").is_some() {
+            config.of_symbols(|name| symbols.address(name).is_some());
+        }
         let of_blob = || kernel_image::Btf::parse(self.btf.as_deref()?).ok().map(|btf| BaseBtf::of(&btf));
         let btf = self.base_btf.take().or_else(of_blob);
         Ok(KernelDescription {
@@ -410,8 +414,8 @@ mod tests {
         let mut spec = crate::Records::default();
         spec.set("machine", "243");
         for (builder, want) in [
-            (builder().e_machine("a", 243), "a kernel for ELF machine 243: kmodld knows toy"),
-            (builder().records("a", &spec).unwrap(), "a kernel for ELF machine 243: kmodld knows toy"),
+            (builder().e_machine("a", 243), "a kernel for RISC-V: kmodld knows toy"),
+            (builder().records("a", &spec).unwrap(), "a kernel for RISC-V: kmodld knows toy"),
             (builder().config_text("a", config("other")), "a configuration for other: kmodld knows toy"),
             (
                 builder().symbols("a", symbols("ffffffff80000000 T _text\n")),

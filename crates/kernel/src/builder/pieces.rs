@@ -6,6 +6,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use elf_layout::Machine;
+use elf_layout::machine::machine_name;
 use hashbrown::HashMap;
 
 use super::KernelDescriptionBuilder;
@@ -90,7 +91,11 @@ fn unknown(what: &'static str, machine: String, known: &[&'static Machine]) -> E
 /// The machine of an `e_machine`.
 pub(super) fn machine_of_number(number: u64, known: &[&'static Machine]) -> Result<&'static Machine, Error> {
     let found = u16::try_from(number).ok().and_then(|number| Machine::find(known, number));
-    found.ok_or_else(|| unknown("a kernel", format!("ELF machine {number}"), known))
+    let name = || match u16::try_from(number) {
+        Ok(number) => machine_name(number, known),
+        Err(_) => format!("machine {number:#x}"),
+    };
+    found.ok_or_else(|| unknown("a kernel", name(), known))
 }
 
 /// The machine that the first lines of a `.config` name (`# Linux/ARCH 6.1.176 Kernel Configuration`); `None`

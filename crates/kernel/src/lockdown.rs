@@ -1,0 +1,121 @@
+//! Does a kernel keep modules out that are not signed by a key that it trusts?
+
+use crate::description::KernelDescription;
+
+/// What makes a kernel do it, in words; `None` if it does not.
+impl KernelDescription {
+    /// Are signatures enforced (SIG-11, SIG-17; kernel/module/signing.c: is_module_sig_enforced)?
+    pub fn sig_enforced_by(&self) -> Option<&'static str> {
+        if self.config.module_sig_force {
+            return Some("it is built with CONFIG_MODULE_SIG_FORCE");
+        }
+        if self.boot.sig_enforce {
+            return Some("module.sig_enforce is on its command line");
+        }
+        // security/integrity/ima/ima_efi.c: arch_get_ima_policy, when IMA starts.
+        let by_ima = self.boot.secure_boot && self.config.lockdown.ima_arch_policy == Some(true);
+        by_ima.then_some("under Secure Boot CONFIG_IMA_ARCH_POLICY makes it do so")
+    }
+
+    /// Is the kernel locked down (SIG-16, SIG-17; security/lockdown/lockdown.c: lockdown_is_locked_down)? Both levels keep
+    /// unsigned modules out.
+    pub fn locked_down_by(&self) -> Option<&'static str> {
+        if !self.has_lockdown() {
+            return None;
+        }
+        if self.config.lockdown.forced {
+            return Some("it is built to be locked down (CONFIG_LOCK_DOWN_KERNEL_FORCE_...)");
+        }
+        if self.boot.lockdown {
+            return Some("lockdown= is on its command line");
+        }
+        // drivers/firmware/efi/secureboot.c: efi_set_secure_boot
+        let by_firmware = self.boot.secure_boot && self.config.lockdown.in_secure_boot == Some(true);
+        by_firmware.then_some("under Secure Boot CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT locks it down")
+    }
+
+    /// Is it not known what Secure Boot makes of this kernel (SIG-17)?
+    pub fn secure_boot_is_open(&self) -> bool {
+        let options = &self.config.lockdown;
+        let open = options.ima_arch_policy.is_none() || options.in_secure_boot.is_none();
+        self.boot.secure_boot && open && self.sig_enforced_by().or(self.locked_down_by()).is_none()
+    }
+
+    /// Is the lockdown module on? What is not known is taken as distributions have it: built in, and early.
+    fn has_lockdown(&self) -> bool {
+        let options = &self.config.lockdown;
+        // Early ones are on whatever the list says (security/security.c: early_security_init).
+        let listed = self.boot.lsm_names_lockdown.or(options.listed);
+        options.lsm != Some(false) && (options.early != Some(false) || listed != Some(false))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::BootParams;
+    use elf_layout::{KernelConfig, KernelVersion, LockdownConfig};
+
+    fn kernel(cmdline: &str, secure_boot: bool, options: LockdownConfig) -> KernelDescription {
+        let mut config = KernelConfig::new(KernelVersion::new(6, 1, 0));
+        config.lockdown = options;
+        let mut kernel = KernelDescription::unknown(config);
+        kernel.boot = BootParams { secure_boot, ..BootParams::parse(cmdline) };
+        kernel
+    }
+
+    const DEBIAN: LockdownConfig = LockdownConfig {
+        lsm: Some(true),
+        early: Some(true),
+        listed: Some(true),
+        forced: false,
+        in_secure_boot: Some(true),
+        ima_arch_policy: Some(true),
+    };
+
+    #[test]
+    fn sig_16_what_locks_a_kernel_down() {
+        let off = LockdownConfig { lsm: Some(false), ..DEBIAN };
+        let late = LockdownConfig { early: Some(false), ..DEBIAN };
+        let unlisted = LockdownConfig { listed: Some(false), ..late };
+        let forced = LockdownConfig { forced: true, ..DEBIAN };
+        for (cmdline, options, want) in [
+            ("", DEBIAN, false),
+            ("lockdown=integrity", DEBIAN, true),
+            ("lockdown=confidentiality", DEBIAN, true),
+            ("lockdown=none", DEBIAN, false),
+            ("lockdown=integrity", LockdownConfig::default(), true),
+            ("lockdown=integrity", off, false),
+            ("lockdown=integrity lsm=yama", DEBIAN, true),
+            ("lockdown=integrity lsm=yama", late, false),
+            ("lockdown=integrity", unlisted, false),
+            ("lockdown=integrity lsm=lockdown", unlisted, true),
+            ("", forced, true),
+        ] {
+            let is = kernel(cmdline, false, options).locked_down_by().is_some();
+            assert_eq!(is, want, "SIG-16: {cmdline:?} with {options:?}");
+        }
+    }
+
+    #[test]
+    fn sig_17_what_secure_boot_does() {
+        let both = kernel("", true, DEBIAN);
+        assert!(both.sig_enforced_by().is_some_and(|by| by.contains("IMA_ARCH_POLICY")), "SIG-17");
+        assert!(
+            both.locked_down_by().is_some_and(|by| by.contains("LOCK_DOWN_IN_EFI_SECURE_BOOT")),
+            "SIG-17"
+        );
+        let quiet = kernel("", false, DEBIAN);
+        assert_eq!((quiet.sig_enforced_by(), quiet.locked_down_by()), (None, None), "SIG-17: no Secure Boot");
+        let lockdown = kernel("", true, LockdownConfig { ima_arch_policy: Some(false), ..DEBIAN });
+        assert_eq!((lockdown.sig_enforced_by(), lockdown.locked_down_by().is_some()), (None, true), "SIG-17");
+        let neither = LockdownConfig { ima_arch_policy: Some(false), in_secure_boot: Some(false), ..DEBIAN };
+        let neither = kernel("", true, neither);
+        assert_eq!((neither.sig_enforced_by(), neither.locked_down_by()), (None, None), "SIG-17: upstream");
+        assert!(!neither.secure_boot_is_open() && !both.secure_boot_is_open());
+        assert!(
+            kernel("", true, LockdownConfig::default()).secure_boot_is_open(),
+            "SIG-17: nothing is known"
+        );
+    }
+}
