@@ -11,6 +11,7 @@ extern crate alloc;
 pub mod coming;
 pub mod extable;
 pub mod ftrace;
+pub mod initcall;
 pub mod jump_label;
 pub mod kallsyms;
 pub mod kstrto;
@@ -51,12 +52,17 @@ pub fn refuse_in_module_finalize(info: &LoadInfo<'_>, arch: &dyn Architecture, s
 /// members of `struct module`. Parameters are set after it ([`parse_args::parse_args`]).
 pub fn prepare_coming_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) {
     let mark = module.said.mark();
-    jump_label::jump_label_add_module(module, arch);
+    let whole = !module.verdict_only;
+    if whole {
+        jump_label::jump_label_add_module(module, arch);
+    }
     trace_events::trace_module_notify(module);
     arch.static_calls(module);
-    coming::module_coming(module);
-    struct_module::write_struct_module(module, arch);
-    kallsyms::symbols_of_the_temporary_copy(module);
+    if whole {
+        coming::module_coming(module);
+        struct_module::write_struct_module(module, arch);
+        kallsyms::symbols_of_the_temporary_copy(module);
+    }
     // Where a step has not said so itself.
     module.said.end_stage_at_first(mark);
 }

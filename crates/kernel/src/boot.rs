@@ -7,6 +7,8 @@ use alloc::vec::Vec;
 pub struct BootParams {
     /// `module_blacklist=` (VAL-70).
     pub module_blacklist: Vec<Vec<u8>>,
+    /// `initcall_blacklist=` (LIFE-16): all of them, where it is there several times.
+    pub initcall_blacklist: Vec<Vec<u8>>,
     /// `module.sig_enforce` (SIG-11).
     pub sig_enforce: bool,
     /// Spectre v2 is not mitigated: modules without retpolines are fine.
@@ -23,6 +25,9 @@ impl BootParams {
             match (name, value) {
                 ("module_blacklist", Some(list)) => {
                     boot.module_blacklist = list.split(',').map(|name| name.as_bytes().to_vec()).collect();
+                }
+                ("initcall_blacklist", Some(list)) => {
+                    boot.initcall_blacklist.extend(list.split(',').map(|name| name.as_bytes().to_vec()));
                 }
                 ("module.sig_enforce", _) => boot.sig_enforce = on,
                 ("nospectre_v2", _) | ("spectre_v2", Some("off")) | ("mitigations", Some("off")) => {
@@ -48,5 +53,8 @@ mod tests {
         assert!(BootParams::parse("module.sig_enforce").sig_enforce, "SIG-11: no value is true");
         assert!(!BootParams::parse("module.sig_enforce=0").sig_enforce);
         assert_eq!(BootParams::parse(""), BootParams::default());
+        let boot = BootParams::parse("initcall_blacklist=a_init,b_init initcall_blacklist=c_init");
+        let names: [Vec<u8>; 3] = [b"a_init".to_vec(), b"b_init".to_vec(), b"c_init".to_vec()];
+        assert_eq!(boot.initcall_blacklist, names, "LIFE-16");
     }
 }
