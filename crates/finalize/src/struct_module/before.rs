@@ -42,7 +42,7 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
     let index = info.file.index().module;
     let (init, exit) = info.config.struct_module_init_exit?;
     let elsewhere = elsewhere(module, index, (init, exit));
-    // Since v6.4 another size is refused at once (VAL-48).
+    // Since v6.4 another size is refused at once, by the checks of the file.
     let own = info.sechdrs.get(index).map_or(0, |s| s.sh_size);
     let size = info.config.struct_module_size.filter(|size| *size != own);
     if elsewhere.is_empty() {
