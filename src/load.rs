@@ -11,7 +11,9 @@ use elf_layout::{
     Change, Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, Machine, Module, ModuleFile, PerRegion,
     Placement, Severity,
 };
+use finalize::initcall::initcall_blacklisted;
 use finalize::parse_args::{ParamEnv, parse_args};
+use finalize::struct_module::struct_module_layout;
 use finalize::{
     module_finalize, post_relocation, prepare_coming_module, refuse_in_module_finalize, struct_module,
 };
@@ -67,11 +69,27 @@ pub struct Args<'a> {
     pub params: Option<&'a [u8]>,
     /// Keep all that sites which depend on the running system may hold ([`Record::choices`])?
     pub choices: bool,
+    /// Is only asked what the kernel would say? All rules up to `stage` are judged; memory and record then show no stage after
+    /// [`Stage::Relocated`].
+    pub verdict_only: bool,
+}
+
+impl<'a> Args<'a> {
+    /// For who asks only what the kernel would say of a module with these parameters: up to the call of its init function.
+    pub fn verdict(flags: LoadFlags, params: &'a [u8]) -> Self {
+        Args { flags, params: Some(params), verdict_only: true, ..Args::default() }
+    }
 }
 
 impl Default for Args<'_> {
     fn default() -> Self {
-        Args { params: None, choices: false, flags: LoadFlags::default(), stage: Stage::LAST }
+        Args {
+            params: None,
+            choices: false,
+            verdict_only: false,
+            flags: LoadFlags::default(),
+            stage: Stage::LAST,
+        }
     }
 }
 
@@ -170,6 +188,8 @@ pub struct Load<'d> {
     pub taints: Taints,
     /// Did it come to `prepare_coming_module`: is it announced, and waits for its parameters and init?
     pub coming: bool,
+    /// Did all go well until its init function was not called for its name (LIFE-16)?
+    pub initcall_blacklisted: bool,
 }
 
 /// A module that has a memory plan, but no addresses yet.
@@ -256,14 +276,35 @@ pub fn load_module<'d>(
     let ignores = |name: &[u8]| arch.ignores_undefined(name);
     let mut resolution = simplify_symbols(&mut module, kernel, taints, ignores, said);
     let kallsyms = |name: &[u8], position| klp_find_object_symbol(kernel, name, position);
+    let mut record = Record::default();
+    let before = struct_module_layout(
+        &mut Finalizer {
+            module: &mut module,
+            load: LoadFacts {
+                mod_arch: &mod_arch,
+                taints: resolution.taints.module_mask(),
+                using_gplonly_symbols: resolution.using_gplonly_symbols,
+                sig_ok: opened.sig_ok(),
+            },
+            kernel,
+            record: &mut record,
+            said,
+            choices: false,
+            verdict_only: false,
+        },
+        arch,
+    );
     apply_relocations(arch, &mut mod_arch, &mut module, &kallsyms, said);
+    if let Some(before) = before {
+        before.take_back(&mut module);
+        record = Record::default();
+    }
     // Livepatch symbols have got their values only now (RELOC-GEN-5).
     write_symtab(&mut module);
-    if args.stage >= Stage::Kallsyms {
+    if args.stage >= Stage::Kallsyms && !args.verdict_only {
         post_relocation(&mut module);
     }
     refuse_in_module_finalize(&module.info, arch, said);
-    let mut record = Record::default();
     let exports = ksymtab::exports(file, kernel.config.changes());
     // What was refused has no memory that the kernel would patch.
     let patched = args.stage >= Stage::Final && !said.refused();
@@ -279,6 +320,7 @@ pub fn load_module<'d>(
         record: &mut record,
         said,
         choices: args.choices,
+        verdict_only: args.verdict_only,
     };
     if patched {
         module_finalize(&mut patching, arch);
@@ -291,10 +333,24 @@ pub fn load_module<'d>(
     }
     btf_module_notify(kernel, file, &mut resolution.taints, said);
     let taints = at_stop.unwrap_or(resolution.taints);
-    let stage = args.stage;
-    let mut load = Load { kernel, arch, mod_arch, module, resolution, stage, record, taints, coming };
+    let stage = if args.verdict_only { Stage::Relocated } else { args.stage };
+    let mut load = Load {
+        kernel,
+        arch,
+        mod_arch,
+        module,
+        resolution,
+        stage,
+        record,
+        taints,
+        coming,
+        initcall_blacklisted: false,
+    };
     if let Some(params) = args.params {
         load.parse_args(params, said);
+    }
+    if args.stage >= Stage::Final && !said.refused() {
+        load.initcall_blacklisted = initcall_blacklisted(&load.module, &kernel.boot.initcall_blacklist, said);
     }
     Some(load)
 }

@@ -179,13 +179,17 @@ impl Loader {
     /// What follows the loading itself: the module gets its memory, enters the list, and its init function
     /// is called (LIFE-10 to LIFE-15). A load that was refused ends here (LIFE-45).
     pub fn insert(&mut self, loaded: Kept, init: Init, said: &mut Findings) {
-        let Kept { module, depends, arch, layout, placement, percpu, taints, coming } = loaded;
+        let Kept { module, depends, arch, layout, placement, percpu, taints, coming, initcall_blacklisted } =
+            loaded;
         self.kernel.state.taints = taints.after();
         if !coming {
             return;
         }
         let name = module.name.clone();
         self.kernel.prepare_coming_module(module, &depends);
+        if initcall_blacklisted {
+            return self.kernel.fail_init(&name);
+        }
         if said.refused() {
             return self.kernel.coming_cleanup(&name);
         }
@@ -232,6 +236,7 @@ pub struct Kept {
     percpu: Option<(u64, u64)>,
     taints: Taints,
     coming: bool,
+    initcall_blacklisted: bool,
 }
 
 impl Loader {
@@ -246,6 +251,7 @@ impl Loader {
             percpu: self.percpu_place(&load.module.info),
             taints: load.taints,
             coming: load.coming,
+            initcall_blacklisted: load.initcall_blacklisted,
         }
     }
 }

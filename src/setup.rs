@@ -9,9 +9,10 @@ use kernel::{Init, KernelDescription, KernelState, Piece, Taints};
 use crate::error::Error;
 use crate::input::read_decompressed;
 use crate::kernel_source::KernelSource;
-use crate::load::{Args, Stage, open};
+use crate::load::{Args, open};
 use crate::loader::Loader;
 use crate::memory_file::parse_pieces;
+use symres::LoadFlags;
 
 /// What only the running system knows.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +71,7 @@ pub fn prepare(
     state.cpus = facts.cpus;
     state.errata.clone_from(&facts.errata);
     let mut loader = Loader::new(kernel, state);
-    let args = Args { stage: Stage::Relocated, ..Args::default() };
+    let args = Args::verdict(LoadFlags::default(), b"");
     for path in with {
         let said = load_before(&mut loader, &args, path)?;
         if said.refused() {

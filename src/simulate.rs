@@ -11,7 +11,7 @@ use crate::check::Ending;
 use crate::document::{FindingEntry, errno_name, findings, text};
 use crate::error::Error;
 use crate::input::read_decompressed;
-use crate::load::{Args, Stage, open};
+use crate::load::{Args, open};
 use crate::loader::Loader;
 
 /// What is asked of the kernel.
@@ -96,12 +96,7 @@ impl Simulation {
         match step {
             Step::Insmod { file, params, flags, init } => {
                 let bytes = read_decompressed(file)?;
-                let how = Args {
-                    flags: *flags,
-                    stage: Stage::Relocated,
-                    params: Some(params.as_bytes()),
-                    choices: false,
-                };
+                let how = Args::verdict(*flags, params.as_bytes());
                 let opened = open(&bytes, &loader.kernel, how.flags);
                 Ok(loader.insmod(&opened, &how, *init))
             }

@@ -282,6 +282,19 @@ fn the_command_line_of_the_kernel() {
         let v = verdict(KERNEL, "hello", &[], &["--cmdline", cmdline]);
         assert_eq!(v["verdict"], "loads", "VAL-70: {cmdline:?}");
     }
+    let blacklist = ["--cmdline", "initcall_blacklist=a_init,hello_init initcall_blacklist=b_init"];
+    for kernel in common::KERNELS {
+        let v = verdict(kernel, "hello", &[], &blacklist);
+        assert_eq!((v["verdict"].as_str(), v["errno"].as_str()), (Some("refused"), Some("EPERM")), "LIFE-16");
+        assert!(codes(&v).iter().any(|(code, _)| *code == "LIFE-16"), "LIFE-16: {kernel}: {v}");
+        let quiet = |v: &Value| v["dmesg"].to_string();
+        let v = (
+            quiet(&v),
+            verdict(kernel, "hello", &[], &["--cmdline", "initcall_blacklist=init_module,hello"]),
+        );
+        assert_eq!(v.1["verdict"], "loads", "LIFE-16: {kernel}: the first name in the symbol table counts");
+        assert_eq!(v.0, quiet(&v.1), "LIFE-16: {kernel}: nothing is logged");
+    }
     let v = verdict(KERNEL, "hello", &[], &["--cmdline", "module.sig_enforce=1"]);
     assert_eq!((v["verdict"].as_str(), v["errno"].as_str()), (Some("refused"), Some("EKEYREJECTED")));
     assert_eq!(v["dmesg"], json!(["Loading of unsigned module is rejected"]), "SIG-11");
@@ -445,7 +458,7 @@ fn one_document_or_one_a_line() {
     assert_eq!(array.stderr, "", "the findings are in the document");
     let text = check(KERNEL, &hello, &[&refused]).exits(1);
     let want = format!(
-        "{}: loads, taints OE\n{refused}: refused with ENOENT, taints POE\n\
+        "{}: loads; init not run, taints OE\n{refused}: refused with ENOENT, taints POE\n\
         2 modules on {}: 1 loads, 1 refused, 0 would crash, 0 unreadable\n",
         hello.display(),
         common::release(KERNEL)

@@ -409,7 +409,7 @@ fn text_names_what_is_not_clean_and_sums_up() {
     let ran = folder.check(&[]).exits(3);
     let k = text(&folder.path("k"));
     let want = format!(
-        "{k}/bad.ko: refused with ENOENT\n{k}/staging.ko: loads, taints C\n\
+        "{k}/bad.ko: refused with ENOENT\n{k}/staging.ko: loads; init not run, taints C\n\
         3 modules on 6.12.0: 2 loads, 1 refused, 0 would crash, 2 unreadable\n"
     );
     assert!(ran.stdout.starts_with(&want), "{}", ran.stdout);
@@ -420,7 +420,7 @@ fn text_names_what_is_not_clean_and_sums_up() {
     assert!(ran.stderr.contains("bad.ko: 10 more findings are not shown (-v shows them)"), "{}", ran.stderr);
     assert!(!ran.stderr.contains('\r'), "no progress without a terminal");
     let ran = folder.check(&["-v"]).exits(3);
-    assert!(ran.stdout.contains("good.ko: loads\n"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("good.ko: loads; init not run\n"), "{}", ran.stdout);
     assert_eq!(ran.stderr.matches("error[SYM-5]").count(), 20);
 }
 

@@ -233,6 +233,21 @@ fn layout_54_percpu_areas_are_used_again() {
 }
 
 #[test]
+fn life_16_an_init_function_on_the_blacklist_is_not_called() {
+    for kernel in KERNELS {
+        let steps = ["insmod hello", "lsmod"];
+        let ran = simulate(kernel, &steps, &["--json", "--cmdline", "initcall_blacklist=hello_init"]);
+        let document = ran.exits(1).json();
+        assert_eq!(returns(&document)[0], "EPERM", "LIFE-16: {kernel}");
+        assert_eq!(output(&document), "", "LIFE-16: {kernel}: it is gone");
+        let events = document["steps"][0]["events"].as_array().unwrap();
+        let events: Vec<_> = events.iter().map(|e| (e["event"].as_str().unwrap(), &e["value"])).collect();
+        let want = [("notified", &json!("COMING")), ("notified", &json!("GOING")), ("freed", &json!(null))];
+        assert_eq!(events, want, "LIFE-16: {kernel}: the fail path, without a call");
+    }
+}
+
+#[test]
 fn life_12_a_failed_init_leaves_nothing_but_taints() {
     for kernel in KERNELS {
         let steps = [

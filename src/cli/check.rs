@@ -11,7 +11,7 @@ use kmodld::input::read_decompressed;
 use kmodld::load::Args;
 use kmodld::load::vermagic_release;
 use kmodld::sarif::{BEGIN, Sarif};
-use kmodld::{Error, Loader, Stage};
+use kmodld::{Error, Loader};
 
 use super::options::Check;
 use super::report::{self, Progress, one_line};
@@ -70,13 +70,7 @@ fn targets(args: &Check) -> Result<Option<Vec<Target<'_>>>, Error> {
     for kernel in &kernels {
         let Some(loader) = prepared(kernel, &facts, &args.with, release)? else { return Ok(None) };
         tell_without_versions(&loader);
-        let how = Args {
-            flags: args.live.flags(),
-            // What refuses a module comes before or does not depend on memory of later stages.
-            stage: Stage::Relocated,
-            params: Some(args.params.as_bytes()),
-            choices: false,
-        };
+        let how = Args::verdict(args.live.flags(), args.params.as_bytes());
         targets.push(Target { label: None, loader, args: how });
     }
     tell_apart(&mut targets, &kernels);
@@ -264,7 +258,9 @@ fn in_words(v: &Verdict) -> String {
     let taints = if v.taints.is_empty() { String::new() } else { format!(", taints {}", v.taints) };
     let verdict = match v.verdict {
         Ending::Oops => "the kernel would crash",
-        _ => v.word(),
+        // What init itself returns is nothing that the kernel decides (LIFE-12).
+        Ending::Good => "loads; init not run",
+        Ending::Refused => v.word(),
     };
     // The finding says more: kmod 31 and later may get another answer.
     let packed = v.findings.iter().find(|f| v.loads() && f.code.starts_with("DEC-"));

@@ -48,6 +48,7 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
         stage: stage(args),
         params: (stage(args) == Stage::Final).then_some(params.as_bytes()),
         choices: false,
+        verdict_only: false,
     };
     let opened = open(&bytes, &loader.kernel, how.flags);
     let mut said = opened.said.clone();

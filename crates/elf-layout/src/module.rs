@@ -6,7 +6,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::bytes::{le16, le32, le64};
-use crate::elf::{Rela, SHF_ALLOC, SHT_NOBITS, SHT_RELA};
+use crate::elf::{Rela, SHF_ALLOC, SHN_UNDEF, SHT_NOBITS, SHT_RELA, SymFields};
 use crate::load_info::LoadInfo;
 use crate::place::{Memory, Placement};
 use crate::plan::{Layout, SectionPlace};
@@ -228,9 +228,42 @@ impl Module<'_> {
         Some(Table { size: self.info.table_size(index), ..table })
     }
 
+    /// Addresses in a section at which relocations were left out, as nobody knows their symbols: what stands there means
+    /// nothing. In order.
+    pub fn left_out(&self, index: usize) -> Vec<u64> {
+        let Some(table) = self.table(index).filter(|_| self.unknown.contains(&true)) else {
+            return Vec::new();
+        };
+        let sections = self.info.sechdrs.iter().enumerate();
+        let of_table = sections.filter(|(_, s)| s.sh_type == SHT_RELA && s.sh_info as usize == index);
+        let records = of_table.flat_map(|(rela, _)| self.info.file.relocations(rela)).map(Rela::from);
+        let lost = records.filter(|rela| self.unknown.get(rela.r_sym() as usize) == Some(&true));
+        let mut lost: Vec<u64> = lost.map(|rela| table.address.wrapping_add(rela.r_offset)).collect();
+        lost.sort_unstable();
+        lost
+    }
+
     /// All bytes of a table, to be changed.
     pub fn table_mut(&mut self, table: &Table) -> Option<&mut [u8]> {
         self.memory.at_mut(table.place, table.size)
+    }
+
+    /// `kernel/module/kallsyms.c: find_kallsyms_symbol`: the name that an address of the module has in the kernel's log
+    /// (LIFE-54). That of the highest symbol up to it, the first of several; without mapping symbols and labels (LIFE-53).
+    pub fn symbol_at(&self, address: u64) -> Option<&[u8]> {
+        let file = self.info.file;
+        let mut best: Option<(u64, &[u8])> = None;
+        for (symbol, value) in file.symbols().iter().zip(&self.values).skip(1) {
+            if *value > address || best.is_some_and(|(of, _)| *value <= of) || symbol.shndx() == SHN_UNDEF {
+                continue;
+            }
+            let name = file.symbol_name(symbol);
+            let is_mapping = name.starts_with(b".L") || name.starts_with(b"L0") || name.starts_with(b"$");
+            if !name.is_empty() && !is_mapping {
+                best = Some((*value, name));
+            }
+        }
+        best.map(|(_, name)| name)
     }
 
     /// Its regions in the order of allocation.

@@ -11,6 +11,7 @@ extern crate alloc;
 pub mod coming;
 pub mod extable;
 pub mod ftrace;
+pub mod initcall;
 pub mod jump_label;
 pub mod kallsyms;
 pub mod kstrto;
@@ -52,11 +53,16 @@ pub fn refuse_in_module_finalize(info: &LoadInfo<'_>, arch: &dyn Architecture, s
 pub fn prepare_coming_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) {
     // Some steps are stages of their own; this is for the others.
     module.stage_at_first(|module| {
-        jump_label::jump_label_add_module(module, arch);
+        let whole = !module.verdict_only;
+        if whole {
+            jump_label::jump_label_add_module(module, arch);
+        }
         trace_events::trace_module_notify(module);
         arch.static_calls(module);
-        coming::module_coming(module);
-        struct_module::write_struct_module(module, arch);
-        kallsyms::symbols_of_the_temporary_copy(module);
+        if whole {
+            coming::module_coming(module);
+            struct_module::write_struct_module(module, arch);
+            kallsyms::symbols_of_the_temporary_copy(module);
+        }
     });
 }

@@ -2,6 +2,7 @@
 //! that the kernel's BTF gives. A kernel has a member if its configuration has what it is for, so no
 //! option is asked for here. `docs/final-bytes.md` lists the members that only the running kernel knows.
 
+mod before;
 mod members;
 
 use alloc::vec::Vec;
@@ -11,6 +12,7 @@ use elf_layout::bytes::{le32, slice};
 use elf_layout::elf::{SHF_ALLOC, SHT_NOTE};
 use kernel::Member;
 
+pub use before::{Before, struct_module_layout};
 use members::{ANY_OBJS, OBJS, Objs, RUNTIME, Size};
 pub use members::{LAYOUT_MEMBERS, MEMBERS, MEMORY_MEMBERS};
 use reloc::Architecture;
@@ -91,17 +93,22 @@ impl This<'_, '_, '_> {
 
     /// `find_module_sections`, `module_bug_finalize`, `module_cfi_finalize`.
     fn sections(&mut self, arch: &dyn Architecture) {
+        self.module_sections(&ANY_OBJS.iter().collect::<Vec<_>>(), arch);
+        let traps = self.module.table(self.module.info.file.find_any_sec("__kcfi_traps"));
+        self.put("kcfi_traps_end", traps.map_or(0, |t| t.address.wrapping_add(t.size)));
+    }
+
+    /// `find_module_sections`, with those of `any` that need not be in memory.
+    fn module_sections(&mut self, any: &[&Objs], arch: &dyn Architecture) {
         for objs in OBJS {
             let index = objs.2.iter().map(|name| self.module.info.find_sec(name)).find(|index| *index != 0);
             self.objs(objs, index.unwrap_or(0));
         }
-        for objs in ANY_OBJS {
+        for objs in any {
             let file = self.module.info.file;
             let index = objs.2.iter().map(|name| file.find_any_sec(name)).find(|index| *index != 0);
             self.objs(objs, index.unwrap_or(0));
         }
-        let traps = self.module.table(self.module.info.file.find_any_sec("__kcfi_traps"));
-        self.put("kcfi_traps_end", traps.map_or(0, |t| t.address.wrapping_add(t.size)));
         // FIN-40
         let index = self.module.info.find_sec(arch.ftrace_callsites(self.module.info.config));
         self.objs(&("ftrace_callsites", Some("num_ftrace_callsites"), &[], Size::Bytes(8)), index);
@@ -212,9 +219,20 @@ impl This<'_, '_, '_> {
 
     /// The rest, each as the load has left it.
     fn state(&mut self) {
+        self.load_so_far();
+        self.put("state", COMING);
+        // klp_module_coming sets klp_alive of every module.
+        self.put("klp_alive", 1);
+        if self.module.info.file.modinfo().get("livepatch").is_some() {
+            self.runtime("klp_info", "struct module: klp_info, a copy of the section headers");
+        }
+        self.build_id();
+    }
+
+    /// What relocation finds already.
+    fn load_so_far(&mut self) {
         let load = self.module.load;
         let file = self.module.info.file;
-        self.put("state", COMING);
         self.put("refcnt", REFCNT);
         self.put("taints", load.taints);
         self.put("using_gplonly_symbols", u64::from(load.using_gplonly_symbols));
@@ -235,15 +253,10 @@ impl This<'_, '_, '_> {
                 None => self.put(path, 0),
             }
         }
-        // klp_module_coming sets klp_alive of every module.
-        let livepatch = file.modinfo().get("livepatch").is_some();
-        self.put("klp_alive", 1);
-        if livepatch {
+        if file.modinfo().get("livepatch").is_some() {
             self.put("klp", 1);
-            self.runtime("klp_info", "struct module: klp_info, a copy of the section headers");
         }
         self.percpu();
-        self.build_id();
     }
 
     /// `percpu_modalloc` (LAYOUT-60)

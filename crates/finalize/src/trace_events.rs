@@ -52,6 +52,9 @@ pub fn trace_module_notify(module: &mut Finalizer<'_, '_>) {
         module.said.push(Finding::note("FIN-80", Severity::Warning, why).says(line));
         return;
     }
+    if module.verdict_only {
+        return;
+    }
     let Some(types) = Types::of(module) else {
         module
             .record

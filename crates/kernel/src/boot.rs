@@ -13,6 +13,8 @@ pub struct BootParams {
     pub module_blacklist: Vec<Vec<u8>>,
     /// `nomodule`: no module is ever loaded (VAL-1).
     pub modules_disabled: bool,
+    /// `initcall_blacklist=` (LIFE-16): all of them, where it is there several times.
+    pub initcall_blacklist: Vec<Vec<u8>>,
     /// `module.sig_enforce` (SIG-11).
     pub sig_enforce: bool,
     /// `lockdown=integrity` or `lockdown=confidentiality`: either keeps unsigned modules out (SIG-16).
@@ -29,6 +31,7 @@ pub struct BootParams {
 
 /// Words of the command line that decide about modules, with what a value must be.
 const WORDS: &[(&str, &str)] = &[
+    ("initcall_blacklist", "names of init functions, with commas between them"),
     ("lockdown", "integrity or confidentiality"),
     ("lsm", "a list of security modules"),
     ("mitigations", "auto or off, and more behind commas"),
@@ -70,6 +73,10 @@ impl BootParams {
         match (name.as_str(), value) {
             ("module_blacklist", Some(list)) if !list.is_empty() => {
                 self.module_blacklist = list.split(',').map(|name| name.as_bytes().to_vec()).collect();
+            }
+            // init/main.c: initcall_blacklist; every one of them adds to the list.
+            ("initcall_blacklist", Some(list)) if !list.is_empty() => {
+                self.initcall_blacklist.extend(list.split(',').map(|name| name.as_bytes().to_vec()));
             }
             // bool_enable_only: what is on stays on.
             ("module.sig_enforce", _) if is_on(value) == Some(true) => self.sig_enforce = true,
@@ -154,6 +161,9 @@ mod tests {
         assert!(!BootParams::parse("module.sig_enforce=0").sig_enforce);
         assert!(!BootParams::parse("quiet -- module.sig_enforce=1").sig_enforce, "SIG-11: for init");
         assert_eq!(BootParams::parse(""), BootParams::default());
+        let boot = BootParams::parse("initcall_blacklist=a_init,b_init initcall_blacklist=c_init");
+        let names: [Vec<u8>; 3] = [b"a_init".to_vec(), b"b_init".to_vec(), b"c_init".to_vec()];
+        assert_eq!(boot.initcall_blacklist, names, "LIFE-16");
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Kernel {
     }
 
     /// The `fail` path of do_init_module (LIFE-12): exit is not called.
-    fn fail_init(&mut self, name: &[u8]) {
+    pub fn fail_init(&mut self, name: &[u8]) {
         if let Some(module) = self.state.module_mut(name) {
             module.state = ModuleState::Going;
             module.module_put();

@@ -74,6 +74,11 @@ pub trait Architecture: ImageArch {
         said: &mut Findings,
     );
 
+    /// Does it refuse to relocate a place that is not zero (X86REL-3)?
+    fn relocates_only_zeros(&self) -> bool {
+        false
+    }
+
     /// How many bytes a relocation of this type writes, or changes bits of.
     fn relocation_width(&self, r_type: u32) -> u64;
 

@@ -46,6 +46,9 @@ pub struct Finalizer<'a, 'd> {
     pub said: &'a mut Findings,
     /// Keep [`Record::choices`]?
     pub choices: bool,
+    /// Is only asked what the kernel would say? Then steps that say nothing may be left out, and the record stays empty but
+    /// for what is not known.
+    pub verdict_only: bool,
 }
 
 impl<'d> Deref for Finalizer<'_, 'd> {
@@ -59,9 +62,17 @@ impl<'d> Deref for Finalizer<'_, 'd> {
 impl<'d> Finalizer<'_, 'd> {
     /// A stage that the kernel leaves at its first refusal ([`Findings::stage_at_first`]).
     pub fn stage_at_first<T>(&mut self, stage: impl FnOnce(&mut Finalizer<'_, 'd>) -> T) -> T {
-        let Finalizer { module, load, kernel, record, said, choices } = self;
+        let Finalizer { module, load, kernel, record, said, choices, verdict_only } = self;
         said.stage_at_first(|said| {
-            stage(&mut Finalizer { module, load: *load, kernel: *kernel, record, said, choices: *choices })
+            stage(&mut Finalizer {
+                module,
+                load: *load,
+                kernel: *kernel,
+                record,
+                said,
+                choices: *choices,
+                verdict_only: *verdict_only,
+            })
         })
     }
 }
@@ -85,7 +96,9 @@ impl Finalizer<'_, '_> {
         let Some(target) = self.module.memory.at_mut(place, len) else { return false };
         if target != bytes {
             target.copy_from_slice(bytes);
-            self.record.patches.push(Patch { place, len, step, detail });
+            if !self.verdict_only {
+                self.record.patches.push(Patch { place, len, step, detail });
+            }
         }
         true
     }
@@ -97,7 +110,9 @@ impl Finalizer<'_, '_> {
 
     /// Notes that a step changed bytes of a table in place.
     pub fn changed(&mut self, table: &Table, step: Step) {
-        self.record.patches.push(Patch { place: table.place, len: table.size, step, detail: 0 });
+        if !self.verdict_only {
+            self.record.patches.push(Patch { place: table.place, len: table.size, step, detail: 0 });
+        }
     }
 
     /// Words for an address: section and offset, or outside of the module the import at it or shortly
@@ -153,7 +168,7 @@ impl Finalizer<'_, '_> {
 
     /// Notes bytes that only the running kernel knows.
     pub fn runtime(&mut self, address: u64, len: u64, what: &'static str) {
-        if let Some(place) = self.place_of(address) {
+        if let Some(place) = self.place_of(address).filter(|_| !self.verdict_only) {
             self.record.runtime.push(RuntimeState { place, len, what: what.into() });
         }
     }

@@ -194,6 +194,7 @@ impl TestModule {
             record: &mut record,
             said: &mut Findings::new(),
             choices: true,
+            verdict_only: false,
         })
     }
 }

@@ -109,6 +109,7 @@ fn linked(loader: &Loader, data: &[u8]) -> String {
         choices: chance >> 44 & 1 == 0,
         params: (stage == Stage::Final).then_some(b"value=1 dyndbg=+p async_probe"),
         flags: LoadFlags::default(),
+        verdict_only: false,
     };
     let place = match chance >> 46 & 7 {
         0 => Place::Base(chance & !0xfff),

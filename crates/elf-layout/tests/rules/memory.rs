@@ -1,8 +1,9 @@
 //! The first and the second rewrite of section headers, and what is copied where (spec 02).
 
 use elf_layout::elf::Rela;
-use elf_layout::{KernelConfig, KernelVersion};
-use testkit::elf::{ALLOC, Builder, EXEC, Elf, GLOBAL, Sh, WRITE};
+use elf_layout::module::move_module;
+use elf_layout::{HeapMemory, KernelConfig, KernelVersion, Placement};
+use testkit::elf::{ALLOC, Builder, EXEC, Elf, GLOBAL, LOCAL, Sh, UNDEF, WRITE};
 
 use crate::common::{lay_out, move_to, with_layout};
 
@@ -128,5 +129,31 @@ fn plt_14_a_reordered_table_is_kept_beside_the_files() {
         info.set_reordered(text, vec![record]);
         assert_eq!(info.reordered(text), Some(&[record][..]), "PLT-14: the table in the temporary copy");
         assert!(info.reordered(text + 1).is_none(), "PLT-14: no other");
+    });
+}
+
+#[test]
+fn life_53_and_54_the_name_of_an_address() {
+    let mut b = Builder::mini("6.12.0");
+    b.section(".text", AX, 16).zeros(64);
+    let text = b.index(".text");
+    let named = [("$x", 0), (".Lx", 0), ("", 0), ("local", 0), ("alias", 0), ("later", 16)];
+    for (name, value) in named {
+        b.symbol(name, LOCAL, 0, text, value);
+    }
+    b.symbol("nobodys", GLOBAL, 0, UNDEF, 0);
+    with_layout(&b.build(), &config(12), |info, layout, said| {
+        let layout = layout.unwrap_or_else(|| panic!("no layout: {said:?}"));
+        let placement = Placement::consecutive(&layout, BASE);
+        let memory = Box::new(HeapMemory::new(&layout));
+        let mut module = move_module(info, layout, placement, memory);
+        let start = module.section(".text").unwrap().address;
+        module.values =
+            [0].into_iter().chain(named.iter().map(|n| start + n.1)).chain([start + 20]).collect();
+        let name = |at| module.symbol_at(start + at).map(|name| String::from_utf8_lossy(name).into_owned());
+        assert_eq!(name(0).as_deref(), Some("local"), "LIFE-53, LIFE-54: the first that is a name");
+        assert_eq!(name(15).as_deref(), Some("local"), "LIFE-54");
+        assert_eq!(name(60).as_deref(), Some("later"), "LIFE-54: no import");
+        assert_eq!(module.symbol_at(start - 1), None, "LIFE-54: before all of them");
     });
 }

@@ -172,6 +172,7 @@ fn layout_43_values_in_the_temporary_copy_are_not_told() {
                 record: &mut record,
                 said: &mut said,
                 choices: false,
+                verdict_only: false,
             };
             symbols_of_the_temporary_copy(&mut patching);
             assert_eq!(runtime(&patching), want, "LAYOUT-43: mini on 6.{minor}: values that nothing tells");

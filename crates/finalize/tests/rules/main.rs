@@ -2,3 +2,4 @@
 #![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod kallsyms;
+mod struct_module;

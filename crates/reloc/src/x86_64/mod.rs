@@ -84,6 +84,10 @@ impl Architecture for X86_64 {
         relocate::apply_relocate_add(section, records, said);
     }
 
+    fn relocates_only_zeros(&self) -> bool {
+        true
+    }
+
     fn relocation_width(&self, r_type: u32) -> u64 {
         relocate::width(r_type)
     }

@@ -25,11 +25,12 @@ pub fn module_finalize(module: &mut Finalizer<'_, '_>) {
     // Since v6.15, and in 6.14 too, calls are counted before alternatives are applied, and sites of
     // alternatives no longer; from v6.8 to there the sites of alternatives, before that those of paravirt.
     let before_alternatives = module.has(Change::CallsPatchedBeforeAlternatives);
-    if before_alternatives {
+    let whole = !module.verdict_only;
+    if before_alternatives && whole {
         callthunks::callthunks_patch_module_calls(module, core::iter::empty());
     }
     alternatives::apply_alternatives(module);
-    if !before_alternatives {
+    if !before_alternatives && whole {
         let others: Vec<u64> = if module.has(Change::ParavirtIsAlternatives) {
             alternatives::sites(module)
         } else {
@@ -38,6 +39,8 @@ pub fn module_finalize(module: &mut Finalizer<'_, '_>) {
         callthunks::callthunks_patch_module_calls(module, others.into_iter());
     }
     ibt::apply_seal_endbr(module);
-    smp_locks::alternatives_smp_module_add(module);
+    if whole {
+        smp_locks::alternatives_smp_module_add(module);
+    }
     orc::unwind_module_init(module);
 }

@@ -75,7 +75,10 @@ pub fn unwind_module_init(module: &mut Finalizer<'_, '_>) {
         module.said.push(Finding::note("FIN-76", Severity::Warning, why));
         return;
     }
-    let Some(sorted) = sorted(ips, orcs, changes) else { return };
+    let Some(sorted) = Some(()).filter(|()| !module.verdict_only).and_then(|()| sorted(ips, orcs, changes))
+    else {
+        return;
+    };
     let (mut new_ips, mut new_orcs) = (Vec::new(), Vec::new());
     if new_ips.try_reserve_exact(ips.len()).is_err() || new_orcs.try_reserve_exact(orcs.len()).is_err() {
         return;

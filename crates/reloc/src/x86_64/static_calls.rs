@@ -9,7 +9,6 @@ use core::ops::Range;
 
 use elf_layout::Region;
 use elf_layout::bytes::printed;
-use elf_layout::elf::{SHN_UNDEF, SymFields};
 use elf_layout::{Change, Errno, Finding, Severity};
 
 use super::callthunks::CallThunks;
@@ -43,6 +42,8 @@ struct Site {
     address: u64,
     /// Of the key, with the flags in the low bits.
     key: u64,
+    /// Is the key one whose address is known?
+    known: bool,
 }
 
 struct Sites(Vec<Site>);
@@ -102,7 +103,7 @@ pub fn static_call_add_module(module: &mut Finalizer<'_, '_>) {
     write_sites(module, &table, &sites.0);
     let kernel = Kernel::of(module);
     let mut last: Option<(u64, Option<u64>)> = None;
-    for site in sites.0 {
+    for site in sites.0.into_iter().filter(|site| site.known) {
         let key = site.key & !FLAGS;
         let func = match last {
             Some((of, func)) if of == key => func,
@@ -122,9 +123,12 @@ pub fn static_call_add_module(module: &mut Finalizer<'_, '_>) {
 fn read_sites(module: &Finalizer<'_, '_>, table: &Table) -> Option<Sites> {
     let mut sites = Vec::new();
     sites.try_reserve_exact(usize::try_from(table.size.checked_div(SITE)?).ok()?).ok()?;
+    let left_out = module.left_out(table.index);
     for at in table.records(SITE) {
-        let (address, key) = (module.relative(at)?, module.relative(at.wrapping_add(4))?);
-        sites.push(Site { address, key });
+        let key_at = at.wrapping_add(4);
+        let (address, key) = (module.relative(at)?, module.relative(key_at)?);
+        let known = ![at, key_at].iter().any(|at| left_out.binary_search(at).is_ok());
+        sites.push(Site { address, key, known });
     }
     Some(Sites(sites))
 }
@@ -154,7 +158,7 @@ fn fixup_keys(module: &mut Finalizer<'_, '_>, sites: &mut [Site]) -> bool {
         return false;
     };
     let keys = tramp_keys(module);
-    for site in sites {
+    for site in sites.iter_mut().filter(|site| site.known) {
         let address = site.key & !FLAGS;
         if !text.contains(&address) && !within_module_text(module, address) {
             continue;
@@ -213,21 +217,10 @@ fn tramp_keys(module: &Finalizer<'_, '_>) -> Option<BTreeMap<u64, u64>> {
     Some(keys)
 }
 
-/// `%ps`: the module's symbol before an address, as `find_kallsyms_symbol` chooses it.
+/// `%ps`
 fn symbol_at(module: &Finalizer<'_, '_>, address: u64) -> Option<alloc::string::String> {
-    let file = module.info.file;
-    let mut best: Option<(u64, &[u8])> = None;
-    for (symbol, value) in file.symbols().iter().zip(&module.values).skip(1) {
-        let name = file.symbol_name(symbol);
-        let is_mapping = name.starts_with(b".L") || name.starts_with(b"L0") || name.starts_with(b"$");
-        if symbol.shndx() == SHN_UNDEF || name.is_empty() || is_mapping || *value > address {
-            continue;
-        }
-        if best.is_none_or(|(of, _)| *value > of) {
-            best = Some((*value, name));
-        }
-    }
-    best.map(|(_, name)| format!("{} [{}]", printed(name), file.name_text()))
+    let name = module.symbol_at(address)?;
+    Some(format!("{} [{}]", printed(name), module.info.file.name_text()))
 }
 
 /// `key->func`
@@ -417,7 +410,7 @@ mod tests {
 
     #[test]
     fn fin_60_sorted_by_key_without_flags() {
-        let site = |address, key| Site { address, key };
+        let site = |address, key| Site { address, key, known: true };
         let mut sites = Sites(alloc::vec![site(1, 0x103), site(2, 0x21), site(3, 0x22), site(4, 0x20)]);
         sort(&mut sites, elf_layout::Changes::of(elf_layout::KernelVersion::new(6, 12, 0)));
         assert_eq!(sites.0[3], site(1, 0x103), "FIN-61");

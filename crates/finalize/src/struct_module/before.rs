@@ -1,0 +1,201 @@
+//! A `struct module` of another layout: what the module's relocations show of it, and what they meet in the kernel's.
+
+use alloc::borrow::Cow;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use elf_layout::bytes::printed;
+use elf_layout::elf::{Rela, SHT_RELA};
+use elf_layout::{Finding, Module, Severity, Subject};
+use reloc::{Architecture, Finalizer};
+
+use super::{ANY_OBJS, MEMBERS, This};
+
+/// `MODULE_STATE_UNFORMED`
+const UNFORMED: u64 = 3;
+/// `struct latch_tree_node`: two `struct rb_node`, which begin with the parent and the colour.
+const LATCH_TREE_NODE: u64 = 48;
+const RB_NODE: u64 = 24;
+/// What `find_module_sections` looks up in any section; the rest of [`ANY_OBJS`] is set after relocation.
+const FOUND_EARLY: &[&str] = &["btf_data", "btf_base_data"];
+
+/// What of a module's `struct module` was changed for its relocation: [`Before::take_back`] ends that.
+#[derive(Debug)]
+pub struct Before {
+    file: Vec<u8>,
+    written: Vec<u8>,
+}
+
+/// A relocation of `.gnu.linkonce.this_module` that goes elsewhere than the kernel's `init` and `exit`.
+struct Elsewhere {
+    section: u32,
+    entry: u32,
+    offset: u64,
+    symbol: String,
+}
+
+/// RELOC-GEN-15: `struct module` as the module has it is not the kernel's. What comes of it is told; and where relocation
+/// wants zeros, all is written that the kernel has written by then. Without the kernel's layout nothing is said.
+pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) -> Option<Before> {
+    let info = &module.info;
+    let index = info.file.index().module;
+    let (init, exit) = info.config.struct_module_init_exit?;
+    let elsewhere = elsewhere(module, index, (init, exit));
+    // Since v6.4 another size is refused at once, by the checks of the file.
+    let own = info.sechdrs.get(index).map_or(0, |s| s.sh_size);
+    let size = info.config.struct_module_size.filter(|size| *size != own);
+    if elsewhere.is_empty() {
+        if let Some(size) = size {
+            let why =
+                format!("its struct module has {own:#x} bytes, that of this kernel {size:#x}{BUILT_AGAINST}");
+            module.said.push(told(why).about(info.file.section_subject(index)));
+        }
+        return None;
+    }
+    let table = module.table(index)?;
+    let before = arch.relocates_only_zeros().then(|| {
+        let file = module.read(table.address, table.size).unwrap_or_default().to_vec();
+        This { module, base: table.address }.before_relocation(arch);
+        let written = module.read(table.address, table.size).unwrap_or_default().to_vec();
+        Before { file, written }
+    });
+    for at in &elsewhere {
+        let place = table.address.wrapping_add(at.offset);
+        let width = 8.min(table.size.saturating_sub(at.offset));
+        let holds = before.is_some() && module.read(place, width).is_some_and(|b| b.iter().any(|b| *b != 0));
+        let why = format!("{}{BUILT_AGAINST}", at.why(module, (init, exit), holds));
+        module.said.push(told(why).about(at.subject(module, index)));
+    }
+    before
+}
+
+const BUILT_AGAINST: &str = ": it was built against headers that are not this kernel's";
+
+fn told(why: String) -> Finding {
+    let finding = Finding::note("RELOC-GEN-15", Severity::Warning, why);
+    finding
+        .hint("build it against exactly the headers of this kernel, with its configuration and its compiler")
+}
+
+/// The relocations of `struct module` that the kernel's layout does not have.
+fn elsewhere(module: &Module<'_>, index: usize, (init, exit): (u64, u64)) -> Vec<Elsewhere> {
+    /// So many are told.
+    const MAX: usize = 16;
+    let file = module.info.file;
+    let tables = module.info.sechdrs.iter().enumerate();
+    let tables = tables.filter(|(_, s)| s.sh_type == SHT_RELA && s.sh_info as usize == index);
+    let mut found = Vec::new();
+    for (section, _) in tables {
+        for (entry, rela) in file.relocations(section).iter().enumerate() {
+            let rela = Rela::from(rela);
+            let symbol = file.symbols().get(rela.r_sym() as usize).map_or(&[][..], |s| file.symbol_name(s));
+            let right = match symbol {
+                b"init_module" => rela.r_offset == init,
+                b"cleanup_module" => rela.r_offset == exit,
+                _ => [init, exit].contains(&rela.r_offset),
+            };
+            if !right && found.len() < MAX {
+                found.push(Elsewhere {
+                    section: u32::try_from(section).unwrap_or(u32::MAX),
+                    entry: u32::try_from(entry).unwrap_or(u32::MAX),
+                    offset: rela.r_offset,
+                    symbol: printed(symbol).into_owned(),
+                });
+            }
+        }
+    }
+    found
+}
+
+impl Elsewhere {
+    fn subject(&self, module: &Module<'_>, index: usize) -> Subject {
+        Subject::Relocation {
+            section: self.section,
+            entry: self.entry,
+            target: printed(module.info.file.section_name(index)).into_owned(),
+            offset: self.offset,
+        }
+    }
+
+    /// What is wrong, and what comes of it.
+    fn why(&self, module: &Finalizer<'_, '_>, (init, exit): (u64, u64), holds: bool) -> String {
+        let there = match self.offset {
+            offset if offset == init => Cow::from("init"),
+            offset if offset == exit => Cow::from("exit"),
+            offset => member_at(module, offset),
+        };
+        let (member, own, then) = match &*self.symbol {
+            "init_module" => ("init", init, "the kernel finds no init function and calls none"),
+            "cleanup_module" => (
+                "exit",
+                exit,
+                "the kernel finds no exit function, and a module with init and no exit stays: rmmod says EBUSY",
+            ),
+            _ => ("another member", init, "the kernel takes that for its own"),
+        };
+        let then =
+            if holds { "the kernel has written there by then, and relocates only zeros" } else { then };
+        let offset = self.offset;
+        match member {
+            "another member" => {
+                format!("a pointer to {} goes to {offset:#x} in struct module, {there}; {then}", self.symbol)
+            }
+            _ => format!(
+                "{member} is at {offset:#x} in its struct module, where this kernel has {there}, and {member} at {own:#x}; {then}"
+            ),
+        }
+    }
+}
+
+/// Words for a place in the kernel's `struct module`.
+fn member_at(module: &Finalizer<'_, '_>, offset: u64) -> Cow<'static, str> {
+    let covers = |path: &&&str| {
+        let member = module.kernel.member("module", path);
+        member.is_some_and(|m| offset.checked_sub(m.offset).is_some_and(|at| at < m.size))
+    };
+    MEMBERS.iter().find(covers).map_or(Cow::from("something else"), |path| Cow::from(*path))
+}
+
+impl This<'_, '_, '_> {
+    /// All that is not zero when `apply_relocations` begins: by `layout_and_allocate`, `add_unformed_module`,
+    /// `percpu_modalloc`, `module_unload_init`, `init_param_lock`, `find_module_sections`, `setup_modinfo` and what
+    /// taints. Pointers that nobody can know are set to all ones, as no byte of them is sure to be zero.
+    fn before_relocation(&mut self, arch: &dyn Architecture) {
+        let early: Vec<_> = ANY_OBJS.iter().filter(|objs| FOUND_EARLY.contains(&objs.0)).collect();
+        self.module_sections(&early, arch);
+        self.memory();
+        self.load_so_far();
+        self.put("state", UNFORMED);
+        for path in ["list", "source_list", "target_list"] {
+            self.runtime(path, "a list");
+        }
+        let unknown: Vec<_> = self.module.record.runtime.drain(..).collect();
+        for state in unknown {
+            // Children of a node in the tree of addresses may be missing.
+            let starts: &[u64] = if state.len == LATCH_TREE_NODE { &[0, RB_NODE] } else { &[0] };
+            let len = if state.len == LATCH_TREE_NODE { 8 } else { state.len };
+            for start in starts {
+                let mut place = state.place;
+                place.offset = place.offset.saturating_add(*start);
+                if let Some(bytes) = self.module.module.memory.at_mut(place, len) {
+                    bytes.fill(0xff);
+                }
+            }
+        }
+    }
+}
+
+impl Before {
+    /// Leaves of `struct module` what relocation has written; the rest is as in the file again.
+    pub fn take_back(&self, module: &mut Module<'_>) {
+        let index = module.info.file.index().module;
+        let Some(table) = module.table(index) else { return };
+        let Some(bytes) = module.table_mut(&table) else { return };
+        for ((byte, file), written) in bytes.iter_mut().zip(&self.file).zip(&self.written) {
+            if byte == written {
+                *byte = *file;
+            }
+        }
+    }
+}

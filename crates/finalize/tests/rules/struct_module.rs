@@ -1,0 +1,195 @@
+//! A `struct module` that is not laid out as the kernel's (spec 04).
+
+use elf_layout::layout::layout_sections;
+use elf_layout::module::move_module;
+use elf_layout::validity::{Expected, elf_validity};
+use elf_layout::{Errno, Findings, HeapMemory, KernelConfig, LoadInfo, Placement};
+use finalize::initcall::initcall_blacklisted;
+use finalize::struct_module::struct_module_layout;
+use kernel::Kernel;
+use reloc::testing::TestKernel;
+use reloc::{Architecture, Cpu, Finalizer, LoadFacts, MACHINES, Record, aarch64, apply_relocations, x86_64};
+use symres::simplify::{simplify_symbols, write_symtab};
+use testkit::elf::{ALLOC, Builder, ET_REL, EXEC, GLOBAL, LOCAL, Rela, WRITE};
+
+const THIS: &str = ".gnu.linkonce.this_module";
+/// Offsets of init and exit in this kernel's `struct module`: behind all members that are looked up.
+const INIT_EXIT: (u64, u64) = (0xff0, 0xff8);
+const BASE: u64 = 0xffff_ffff_c010_0000;
+const SIZES: &[(&str, u64)] = &[
+    ("module.mem", 7 * 32),
+    ("module.core_layout", 96),
+    ("module.init_layout", 96),
+    ("module.list", 16),
+    ("module.source_list", 16),
+    ("module.target_list", 16),
+    ("module.state", 4),
+    ("module.refcnt", 4),
+    ("module.sig_ok", 1),
+    ("module_memory.mtn.node", 48),
+    ("module_layout.mtn.node", 48),
+];
+
+/// What was said, and the pointers at init, exit and `looked_at`, each as it is after relocation; others are zero.
+struct Told {
+    codes: Vec<&'static str>,
+    errno: Option<Errno>,
+    why: String,
+    at: [bool; 3],
+    others_are_zero: bool,
+    blacklisted: [bool; 3],
+}
+
+fn load(arch: &dyn Architecture, release: &str, size: u64, init: u64, exit: u64) -> Told {
+    let kernel = TestKernel::with_types(finalize::TYPES, &[], SIZES);
+    let config = KernelConfig::of_release(release, MACHINES).unwrap().with(|c| {
+        c.module_sig = false;
+        c.modversions = false;
+        c.struct_module_init_exit = Some(INIT_EXIT);
+        c.struct_module_size = Some(0x1000);
+    });
+    let mut b = Builder::new(ET_REL, arch.e_machine());
+    b.section(".text", ALLOC | EXEC, 16).zeros(64);
+    b.section(THIS, ALLOC | WRITE, 64).zeros(size);
+    for name in [".plt", ".init.plt", ".text.ftrace_trampoline", ".init.text.ftrace_trampoline"] {
+        b.section(name, ALLOC | EXEC, 1).zeros(1);
+    }
+    let text = b.index(".text");
+    // In the kernel's order of names: local ones first.
+    for (name, value) in [("$x", 0), ("", 0), ("hello_init", 0), ("later", 8)] {
+        b.symbol(name, LOCAL, 2, text, value);
+    }
+    let symbols = ["init_module", "cleanup_module"].map(|name| b.symbol(name, GLOBAL, 2, text, 0));
+    let kind = if arch.e_machine() == x86_64::X86_64.e_machine() { 1 } else { 257 };
+    let records = [(init, symbols[0]), (exit, symbols[1])];
+    let records = records.map(|(offset, symbol)| Rela { offset, symbol, kind, addend: 0 });
+    b.relocations(THIS, &records);
+    let bytes = b.build();
+    let of_kernel = Kernel::unknown(config);
+    let (config, mut said) = (&of_kernel.config, Findings::new());
+    let expected = Expected { config, machine: None, known: MACHINES, ignore_modversions: false };
+    let file = elf_validity(&bytes, &expected, &mut said).expect("a module");
+    let mut info = LoadInfo::rewrite_section_headers(&file, config);
+    let mut mod_arch = arch.module_frob_arch_sections(&mut info, Cpu::default(), &mut said);
+    info.edit_flags();
+    let layout = layout_sections(&info, &mut said).expect("a layout");
+    let placement = Placement::consecutive(&layout, BASE);
+    let memory = Box::new(HeapMemory::new(&layout));
+    let mut module = move_module(info, layout, placement, memory);
+    let mut said = Findings::new();
+    simplify_symbols(&mut module, &of_kernel, of_kernel.state.taints, |_| false, &mut said);
+    write_symtab(&mut module);
+    let mut record = Record::default();
+    let before = struct_module_layout(
+        &mut Finalizer {
+            module: &mut module,
+            load: LoadFacts { mod_arch: &mod_arch, taints: 0, using_gplonly_symbols: false, sig_ok: false },
+            kernel: &kernel,
+            record: &mut record,
+            said: &mut said,
+            choices: false,
+            verdict_only: false,
+        },
+        arch,
+    );
+    apply_relocations(arch, &mut mod_arch, &mut module, &|_, _| Err(String::new()), &mut said);
+    if let Some(before) = before {
+        before.take_back(&mut module);
+    }
+    let lists = [vec!["init_module", "later", "$x", ""], vec![], vec!["a", "hello_init"]];
+    let blacklisted = lists.map(|list: Vec<&str>| {
+        let mut said = Findings::new();
+        let list: Vec<Vec<u8>> = list.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let is = initcall_blacklisted(&module, &list, &mut said);
+        assert_eq!(is.then_some(Errno::EPERM), said.errno(), "LIFE-16");
+        assert_eq!(said.dmesg().count(), 0, "LIFE-16: pr_debug");
+        assert!(said.iter().all(|f| f.code == "LIFE-16"));
+        is
+    });
+    let table = module.section(THIS).unwrap();
+    let pointer = module.section(".text").unwrap().address;
+    let points = |at| module.u64(table.address + at) == Some(pointer);
+    let set = [init, exit].into_iter().filter(|at| points(*at)).count() as u64 * 8;
+    let zeros = module.read(table.address, table.size).unwrap().iter().filter(|b| **b == 0).count() as u64;
+    let pointer_zeros = pointer.to_le_bytes().iter().filter(|b| **b == 0).count() as u64;
+    Told {
+        codes: said.iter().map(|f| f.code).collect(),
+        errno: said.errno(),
+        why: said.iter().map(|f| f.explanation.to_string()).collect(),
+        at: [points(INIT_EXIT.0), points(INIT_EXIT.1), points(exit)],
+        blacklisted,
+        others_are_zero: zeros == size - set + set / 8 * pointer_zeros,
+    }
+}
+
+fn offset(path: &str) -> u64 {
+    TestKernel::with_types(finalize::TYPES, &[], SIZES).offset(&format!("module.{path}"))
+}
+
+#[test]
+fn reloc_gen_15_a_struct_module_as_the_kernels() {
+    for (arch, release) in [(&x86_64::X86_64 as &dyn Architecture, "6.1.0"), (&aarch64::Aarch64, "6.12.0")] {
+        let told = load(arch, release, 0x1000, INIT_EXIT.0, INIT_EXIT.1);
+        assert!(told.codes.is_empty(), "RELOC-GEN-15: {:?}", told.codes);
+        assert_eq!(told.at, [true; 3], "RELOC-GEN-15");
+        assert!(told.others_are_zero, "RELOC-GEN-15");
+    }
+}
+
+#[test]
+fn life_16_the_name_that_the_kernel_finds_for_init() {
+    let told = load(&x86_64::X86_64, "6.12.0", 0x1000, INIT_EXIT.0, INIT_EXIT.1);
+    assert_eq!(
+        told.blacklisted,
+        [false, false, true],
+        "LIFE-16, LIFE-54: hello_init comes before init_module"
+    );
+    let told = load(&x86_64::X86_64, "6.12.0", 0x1000, offset("extable"), INIT_EXIT.1);
+    assert_eq!(told.blacklisted, [false; 3], "LIFE-16: the kernel calls none");
+}
+
+#[test]
+fn reloc_gen_15_places_that_the_kernel_has_filled() {
+    for release in ["6.1.0", "6.12.0"] {
+        let area = if release == "6.1.0" { "core_layout" } else { "mem" };
+        for member in ["state", "list", "source_list", "target_list", "refcnt", area] {
+            let told = load(&x86_64::X86_64, release, 0x1000, INIT_EXIT.0, offset(member));
+            assert_eq!(told.codes, ["RELOC-GEN-15", "X86REL-3"], "RELOC-GEN-15: {release}: {member}");
+            assert_eq!(told.errno, Some(Errno::ENOEXEC), "RELOC-GEN-15: {release}: {member}");
+            assert!(told.why.contains("has written there"), "RELOC-GEN-15: {}", told.why);
+            assert_eq!(told.at, [true, false, false], "RELOC-GEN-15: {release}: {member}");
+            assert!(told.others_are_zero, "RELOC-GEN-15: {release}: {member}: as in the file again");
+        }
+    }
+}
+
+#[test]
+fn reloc_gen_15_places_that_are_empty_by_then() {
+    // kallsyms and args are set after relocation; the module has no exception table and no parameters.
+    for member in ["kallsyms", "args", "extable", "kp", "holders_dir"] {
+        let told = load(&x86_64::X86_64, "6.12.0", 0x1000, INIT_EXIT.0, offset(member));
+        assert_eq!((told.codes, told.errno), (vec!["RELOC-GEN-15"], None), "RELOC-GEN-15: {member}");
+        assert!(told.why.contains(&format!("has {member},")), "RELOC-GEN-15: {}", told.why);
+        assert!(told.why.contains("rmmod says EBUSY"), "RELOC-GEN-15: {}", told.why);
+        assert_eq!(told.at, [true, false, true], "RELOC-GEN-15: {member}");
+    }
+    let told = load(&x86_64::X86_64, "6.12.0", 0x1000, offset("extable"), INIT_EXIT.1);
+    assert_eq!((told.codes, told.errno), (vec!["RELOC-GEN-15"], None), "RELOC-GEN-15: init");
+    assert!(told.why.contains("calls none"), "RELOC-GEN-15: {}", told.why);
+    let told = load(&x86_64::X86_64, "6.12.0", 0x1000, INIT_EXIT.1, INIT_EXIT.0);
+    assert_eq!(told.codes, ["RELOC-GEN-15"; 2], "RELOC-GEN-15: the one in the place of the other");
+}
+
+#[test]
+fn reloc_gen_15_without_a_test_for_zeros() {
+    let told = load(&aarch64::Aarch64, "6.12.0", 0x1000, INIT_EXIT.0, offset("source_list"));
+    assert_eq!((told.codes, told.errno), (vec!["RELOC-GEN-15"], None), "RELOC-GEN-15: arm64");
+    assert_eq!(told.at, [true, false, true], "RELOC-GEN-15: it is written all the same");
+}
+
+#[test]
+fn reloc_gen_15_another_size_before_6_4() {
+    let told = load(&x86_64::X86_64, "6.1.0", 0x1040, INIT_EXIT.0, INIT_EXIT.1);
+    assert_eq!((told.codes, told.errno), (vec!["RELOC-GEN-15"], None), "RELOC-GEN-15: {}", told.why);
+    assert!(told.why.contains("0x1040 bytes, that of this kernel 0x1000"), "RELOC-GEN-15: {}", told.why);
+}
