@@ -28,6 +28,7 @@ static MACHINE: Machine = Machine {
     inline_static_calls: false,
     asks_for_retpoline: false,
     cpu_capabilities: None,
+    toolchain_symbols: &[],
 };
 
 /// Relocations are words of 8 bytes with all bits turned over; what is patched afterwards is the first byte of `.toys`.

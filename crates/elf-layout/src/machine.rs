@@ -29,6 +29,9 @@ pub struct Machine {
     pub asks_for_retpoline: bool,
     /// Where its kernels keep the capabilities of their CPUs as a bitmap, `None` if nowhere.
     pub cpu_capabilities: Option<CpuCapabilities>,
+    /// Symbols that only compilers call, by their beginnings, each with the option whose headers made the compiler do so, and
+    /// what that is for (SYM-5). Those of every machine are in `symres`.
+    pub toolchain_symbols: &'static [(&'static str, &'static str, &'static str)],
 }
 
 /// A bitmap of CPU capabilities in a kernel's memory: words of 32 bits, the lowest first.
@@ -53,7 +56,7 @@ impl Machine {
 /// whose modules can be loaded here name themselves ([`Machine::name`]).
 const NAMES: &[(u16, &str)] = &[
     (2, "SPARC"),
-    (3, "i386 (32-bit x86)"),
+    (3, "i386"),
     (4, "Motorola 68000"),
     (8, "MIPS"),
     (15, "PA-RISC"),
@@ -65,13 +68,11 @@ const NAMES: &[(u16, &str)] = &[
     (42, "SuperH"),
     (43, "64-bit SPARC"),
     (50, "Itanium"),
-    (62, "x86-64"),
     (92, "OpenRISC"),
     (93, "ARC"),
     (94, "Xtensa"),
     (113, "Nios II"),
     (164, "Hexagon"),
-    (183, "64-bit ARM"),
     (189, "MicroBlaze"),
     (190, "CUDA"),
     (195, "ARCv2"),
@@ -121,6 +122,7 @@ pub(crate) mod tests {
         inline_static_calls: false,
         asks_for_retpoline: false,
         cpu_capabilities: None,
+        toolchain_symbols: &[],
     };
 
     /// Two machines that releases and configurations name.

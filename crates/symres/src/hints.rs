@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use kernel::{Kernel, Owner};
 
 use elf_layout::bytes::printed;
-use elf_layout::{Change, KernelVersion, ModuleFile};
+use elf_layout::{Change, KernelVersion, Machine, ModuleFile};
 
 use crate::license::license_is_gpl_compatible;
 
@@ -160,7 +160,7 @@ pub fn unknown(
         let hint = format!("give the module itself if it is another build of {module} (--with)");
         return (format!("{symbol} is a symbol of module {module}, which does not export it"), Some(hint));
     }
-    if let Some((option, what)) = toolchain(name) {
+    if let Some((option, what)) = toolchain(file.machine(), name) {
         let why = format!(
             "this kernel does not export {symbol}, which compilers call for {what}: it was built without {option}, and {me} with it"
         );
@@ -179,27 +179,25 @@ pub fn unknown(
 
 /// Symbols that no source names: compilers put calls to them into a module for an option that its kernel headers had on.
 /// By beginnings, with the option and what it is for.
-const TOOLCHAIN: &[(&[u8], &str, &str)] = &[
-    (b"__x86_indirect_thunk_", "CONFIG_RETPOLINE (CONFIG_MITIGATION_RETPOLINE)", "retpolines"),
-    (b"__x86_indirect_call_thunk_", "CONFIG_CALL_DEPTH_TRACKING", "call depth tracking"),
-    (b"__x86_indirect_jump_thunk_", "CONFIG_CALL_DEPTH_TRACKING", "call depth tracking"),
-    (b"__x86_return_thunk", "CONFIG_RETHUNK (CONFIG_MITIGATION_RETHUNK)", "return thunks"),
-    (b"__fentry__", "CONFIG_FUNCTION_TRACER", "tracing"),
-    (b"_mcount", "CONFIG_FUNCTION_TRACER", "tracing"),
-    (b"__stack_chk_", "CONFIG_STACKPROTECTOR", "the stack protector"),
-    (b"__cfi_", "CONFIG_CFI_CLANG", "control flow integrity"),
-    (b"__sanitizer_cov_", "CONFIG_KCOV", "coverage"),
-    (b"__gcov_", "CONFIG_GCOV_KERNEL", "coverage"),
-    (b"__asan_", "CONFIG_KASAN", "the address sanitizer"),
-    (b"__hwasan_", "CONFIG_KASAN", "the address sanitizer"),
-    (b"__tsan_", "CONFIG_KCSAN", "the thread sanitizer"),
-    (b"__msan_", "CONFIG_KMSAN", "the memory sanitizer"),
-    (b"__ubsan_", "CONFIG_UBSAN", "the sanitizer of undefined behaviour"),
+const TOOLCHAIN: &[(&str, &str, &str)] = &[
+    ("__fentry__", "CONFIG_FUNCTION_TRACER", "tracing"),
+    ("_mcount", "CONFIG_FUNCTION_TRACER", "tracing"),
+    ("__stack_chk_", "CONFIG_STACKPROTECTOR", "the stack protector"),
+    ("__cfi_", "CONFIG_CFI_CLANG", "control flow integrity"),
+    ("__sanitizer_cov_", "CONFIG_KCOV", "coverage"),
+    ("__gcov_", "CONFIG_GCOV_KERNEL", "coverage"),
+    ("__asan_", "CONFIG_KASAN", "the address sanitizer"),
+    ("__hwasan_", "CONFIG_KASAN", "the address sanitizer"),
+    ("__tsan_", "CONFIG_KCSAN", "the thread sanitizer"),
+    ("__msan_", "CONFIG_KMSAN", "the memory sanitizer"),
+    ("__ubsan_", "CONFIG_UBSAN", "the sanitizer of undefined behaviour"),
 ];
 
 /// The option that a symbol of the toolchain stands for, and what that is for (SYM-5).
-fn toolchain(name: &[u8]) -> Option<(&'static str, &'static str)> {
-    let found = TOOLCHAIN.iter().find(|(prefix, ..)| name.starts_with(prefix));
+fn toolchain(machine: Option<&Machine>, name: &[u8]) -> Option<(&'static str, &'static str)> {
+    let of_machine = machine.map_or(&[][..], |machine| machine.toolchain_symbols);
+    let mut known = of_machine.iter().chain(TOOLCHAIN);
+    let found = known.find(|(prefix, ..)| name.starts_with(prefix.as_bytes()));
     found.map(|(_, option, what)| (*option, *what))
 }
 
@@ -270,6 +268,7 @@ mod tests {
 
     #[test]
     fn sym_5_symbols_of_the_toolchain() {
+        let machine = Some(&reloc::x86_64::MACHINE);
         for (name, option) in [
             ("__x86_indirect_thunk_rax", "RETPOLINE"),
             ("__fentry__", "CONFIG_FUNCTION_TRACER"),
@@ -279,10 +278,13 @@ mod tests {
             ("__asan_load8_noabort", "CONFIG_KASAN"),
             ("__ubsan_handle_out_of_bounds", "CONFIG_UBSAN"),
         ] {
-            assert!(toolchain(name.as_bytes()).is_some_and(|t| t.0.contains(option)), "SYM-5: {name}");
+            assert!(
+                toolchain(machine, name.as_bytes()).is_some_and(|t| t.0.contains(option)),
+                "SYM-5: {name}"
+            );
         }
         for name in ["printk", "x86_indirect_thunk_rax", "_printk", ""] {
-            assert_eq!(toolchain(name.as_bytes()), None, "SYM-5: {name}");
+            assert_eq!(toolchain(machine, name.as_bytes()), None, "SYM-5: {name}");
         }
     }
 

@@ -38,6 +38,7 @@ const fn machine(
         inline_static_calls: false,
         asks_for_retpoline: false,
         cpu_capabilities: None,
+        toolchain_symbols: &[],
     }
 }
 

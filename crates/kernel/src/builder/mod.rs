@@ -396,6 +396,7 @@ mod tests {
         inline_static_calls: false,
         asks_for_retpoline: false,
         cpu_capabilities: None,
+        toolchain_symbols: &[],
     };
     const KNOWN: &[&Machine] = &[&TOY];
 

@@ -15,6 +15,7 @@ pub static TOY: Machine = Machine {
     inline_static_calls: false,
     asks_for_retpoline: false,
     cpu_capabilities: Some(CpuCapabilities { symbol: "boot_caps", of: "caps", member: "bits" }),
+    toolchain_symbols: &[],
 };
 /// A machine that keeps them nowhere.
 pub static PLAIN: Machine = Machine {
@@ -28,6 +29,7 @@ pub static PLAIN: Machine = Machine {
     inline_static_calls: false,
     asks_for_retpoline: false,
     cpu_capabilities: None,
+    toolchain_symbols: &[],
 };
 /// Both.
 pub const KNOWN: &[&Machine] = &[&TOY, &PLAIN];

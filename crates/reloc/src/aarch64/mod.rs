@@ -46,6 +46,7 @@ pub static MACHINE: Machine = Machine {
     inline_static_calls: false,
     asks_for_retpoline: false,
     cpu_capabilities: None,
+    toolchain_symbols: &[],
 };
 
 /// Bit of [`Cpu`]: the capability ARM64_WORKAROUND_843419 is set (early Cortex-A53). Its name among the errata of a running

@@ -52,6 +52,12 @@ pub static MACHINE: Machine = Machine {
         of: "cpuinfo_x86",
         member: "x86_capability",
     }),
+    toolchain_symbols: &[
+        ("__x86_indirect_thunk_", "CONFIG_RETPOLINE (CONFIG_MITIGATION_RETPOLINE)", "retpolines"),
+        ("__x86_indirect_call_thunk_", "CONFIG_CALL_DEPTH_TRACKING", "call depth tracking"),
+        ("__x86_indirect_jump_thunk_", "CONFIG_CALL_DEPTH_TRACKING", "call depth tracking"),
+        ("__x86_return_thunk", "CONFIG_RETHUNK (CONFIG_MITIGATION_RETHUNK)", "return thunks"),
+    ],
 };
 
 /// Base of the kernel mapping (`__START_KERNEL_map`).
