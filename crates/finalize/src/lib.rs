@@ -1,7 +1,7 @@
 //! What the kernel does to a module between its relocation and its init (spec 06, 07).
 //!
 //! [`module_finalize()`] and [`prepare_coming_module`] are the order of it; every step is a function of its own that says what it changed
-//! ([`reloc::Record`]). What depends on the running system comes through [`reloc::RunningKernel`].
+//! ([`reloc::Record`]). What depends on the running system comes through [`kernel::RunningKernel`].
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]

@@ -14,7 +14,7 @@ pub fn needs(architectures: &[&dyn Architecture]) -> Needs {
     Needs { types: types.copied().collect(), memory: memory.copied().collect() }
 }
 
-/// What of the kernel's memory the steps read ([`RunningKernel::read`], [`RunningKernel::pointer`]): nothing
+/// What of the kernel's memory the steps read ([`kernel::RunningKernel::read`], [`kernel::RunningKernel::pointer`]): nothing
 /// else, so that it can be kept apart from the image.
 const MEMORY: &[Part] = &[
     // static_call_add_module: which key a trampoline belongs to (FIN-60), and its function (FIN-61).
@@ -25,7 +25,7 @@ const MEMORY: &[Part] = &[
 ];
 
 /// The structs of which the steps need members or sizes, with the paths of those members: what a
-/// [`RunningKernel`] has to know of the kernel's BTF.
+/// [`kernel::RunningKernel`] has to know of the kernel's BTF.
 pub const TYPES: &StructPaths = &[
     ("module", struct_module::MEMBERS),
     ("module_memory", struct_module::MEMORY_MEMBERS),

@@ -85,9 +85,9 @@ pub(super) const RUNTIME: &[(&str, &str)] = &[
 ];
 
 /// The members of `struct module` that are looked up in the kernel's BTF. [`Patch::detail`] of
-/// [`crate::Step::StructModule`] is a position in this list.
+/// [`reloc::Step::StructModule`] is a position in this list.
 ///
-/// [`Patch::detail`]: crate::Patch::detail
+/// [`Patch::detail`]: reloc::Patch::detail
 pub const MEMBERS: &[&str] = &[
     "state",
     "list",
