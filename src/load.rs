@@ -14,9 +14,7 @@ use elf_layout::{
 use finalize::initcall::initcall_blacklisted;
 use finalize::parse_args::{ParamEnv, parse_args};
 use finalize::struct_module::struct_module_layout;
-use finalize::{
-    module_finalize, post_relocation, prepare_coming_module, refuse_in_module_finalize, struct_module,
-};
+use finalize::{module_finalize, post_relocation, prepare_coming_module, struct_module};
 use kernel::{Export, ExportTable, Kernel, RunningKernel, Taints, newest};
 use module_signature::{Unsigned, module_signature};
 use reloc::{
@@ -225,8 +223,7 @@ pub fn lay_out<'d>(
 }
 
 /// `kernel/module/main.c: load_module` after the ELF checks ([`open`]), up to `stage`. `arch` is the architecture of the
-/// module, if it is known. `place` chooses addresses once
-/// the layout is known. `None` if there is nothing to lay out or no room for it; `said` tells why.
+/// module, if it is known. `place` chooses addresses once the layout is known. `None` if there is nothing to lay out or no room for it; `said` tells why.
 pub fn load_module<'d>(
     kernel: &'d Kernel,
     arch: Option<&'static dyn Architecture>,
@@ -304,7 +301,7 @@ pub fn load_module<'d>(
     if args.stage >= Stage::Kallsyms && !args.verdict_only {
         post_relocation(&mut module);
     }
-    refuse_in_module_finalize(&module.info, arch, said);
+    arch.refuse_in_module_finalize(&module.info, said);
     let exports = ksymtab::exports(file, kernel.config.changes());
     // What was refused has no memory that the kernel would patch.
     let patched = args.stage >= Stage::Final && !said.refused();

@@ -22,7 +22,7 @@ pub mod trace_events;
 
 pub use reads::{TYPES, needs};
 
-use elf_layout::{Findings, LoadInfo, Module};
+use elf_layout::Module;
 use reloc::{Architecture, Finalizer};
 
 /// `kernel/module/main.c: post_relocation` up to the call of `module_finalize`: the exception table is
@@ -41,11 +41,6 @@ pub fn module_finalize(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) 
         arch.module_finalize(module);
         ftrace::ftrace_module_init(module, arch);
     });
-}
-
-/// What `module_finalize` refuses modules for, whether they are patched or not.
-pub fn refuse_in_module_finalize(info: &LoadInfo<'_>, arch: &dyn Architecture, said: &mut Findings) {
-    arch.refuse_in_module_finalize(info, said);
 }
 
 /// `kernel/module/main.c: prepare_coming_module`: notifiers by priority, then in the order of their registration; and the
