@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use elf_layout::bytes::printed;
 use elf_layout::elf::{SHT_NULL, Shdr};
-use elf_layout::{Errno, Finding, Findings, Layout, LoadInfo, Placement, Region, Severity};
+use elf_layout::{Errno, Finding, Findings, Layout, LoadInfo, Placement, Region, Severity, Unjudged};
 use kernel::Export;
 use serde::{Serialize, Serializer};
 
@@ -66,6 +66,8 @@ pub struct Document {
     pub runtime: Vec<RuntimeEntry>,
     /// What would have been needed of the running kernel and was not known.
     pub unknown: Vec<String>,
+    /// The rules that were not judged, and what settles each.
+    pub unjudged: Vec<UnjudgedEntry>,
     /// Everything the kernel would say, and more.
     pub findings: Vec<FindingEntry>,
 }
@@ -210,6 +212,21 @@ pub struct FindingEntry {
     pub hint: Option<String>,
     /// The kernel stops here.
     pub stops_here: bool,
+}
+
+/// A rule that was not judged.
+#[derive(Debug, Serialize)]
+pub struct UnjudgedEntry {
+    /// Rule of the specification.
+    pub code: &'static str,
+    /// What would settle it.
+    pub needs: String,
+}
+
+/// The rules that were not judged, in the kernel's order.
+pub fn unjudged(said: &Findings) -> Vec<UnjudgedEntry> {
+    let entry = |rule: &Unjudged| UnjudgedEntry { code: rule.code, needs: rule.needs.clone().into_owned() };
+    said.open_rules().iter().map(entry).collect()
 }
 
 /// An errno by its name, or null.
@@ -360,6 +377,7 @@ impl Document {
             patches: patches(load),
             runtime: runtime(load),
             unknown: load.record.unknown.clone(),
+            unjudged: unjudged(said),
             findings: findings(said),
         }
     }

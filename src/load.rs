@@ -8,14 +8,14 @@ use elf_layout::signature::SignatureTail;
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{
-    Change, Errno, Finding, Findings, KernelConfig, Layout, LoadInfo, Machine, Module, ModuleFile, PerRegion,
-    Placement, Severity,
+    Change, Errno, Finding, Findings, KernelConfig, KernelVersion, Layout, LoadInfo, Machine, Module,
+    ModuleFile, PerRegion, Placement, Setting, Severity, needs,
 };
 use finalize::initcall::initcall_blacklisted;
 use finalize::parse_args::{ParamEnv, parse_args};
 use finalize::struct_module::struct_module_layout;
 use finalize::{module_finalize, post_relocation, prepare_coming_module, struct_module};
-use kernel::{Export, ExportTable, Kernel, RunningKernel, Taints, newest};
+use kernel::{Export, ExportTable, Fact, Kernel, RunningKernel, Taints, newest};
 use module_signature::{Unsigned, module_signature};
 use reloc::{
     Architecture, Cpu, Finalizer, LoadFacts, MACHINES, ModArch, ModPltSec, Patch, Record, RuntimeState, Step,
@@ -126,6 +126,20 @@ pub fn open_for<'d>(
 ) -> Opened<'d> {
     let mut said = Findings::new();
     let config = &kernel.config;
+    // VAL-1: without CONFIG_MODULES there is no such system call.
+    if config.assumes(Setting::Modules) {
+        said.unjudged("VAL-1", needs::CONFIG);
+    } else if !config.modules {
+        let why = "this kernel is built without CONFIG_MODULES: it has no modules at all";
+        let hint = "take a kernel with CONFIG_MODULES=y, or build the driver into this one";
+        said.refuse(Finding::error("VAL-1", Errno::ENOSYS, why).hint(hint));
+    }
+    if !config.is_version_known() {
+        said.unjudged("OV-5", needs::RELEASE);
+    }
+    if kernel.machine.is_none() {
+        said.unjudged("VAL-13", needs::SYMBOLS);
+    }
     // VAL-1: may_init_module
     if kernel.boot.modules_disabled {
         let why = "nomodule is on the kernel's command line: it loads no module";
@@ -154,6 +168,11 @@ pub fn moved_bytes(file: &[u8]) -> usize {
     });
     let size = moved.fold(0u64, |sum, (_, section)| sum.saturating_add(section.sh_size));
     usize::try_from(size).unwrap_or(usize::MAX).min(file.len())
+}
+
+/// The version that a module's vermagic begins with.
+pub fn vermagic_version(module: &[u8]) -> Option<KernelVersion> {
+    KernelVersion::parse(&vermagic_release(module)?)
 }
 
 /// The release that a module's vermagic begins with.
@@ -272,7 +291,9 @@ pub fn load_module<'d>(
     reached(&taints, said);
     let ignores = |name: &[u8]| arch.ignores_undefined(name);
     let mut resolution = simplify_symbols(&mut module, kernel, taints, ignores, said);
-    let kallsyms = |name: &[u8], position| klp_find_object_symbol(kernel, name, position);
+    let kallsyms = |name: &[u8], position| {
+        kernel.known(Fact::Symbols).map(|_| klp_find_object_symbol(kernel, name, position))
+    };
     let mut record = Record::default();
     let before = struct_module_layout(
         &mut Finalizer {

@@ -7,7 +7,7 @@ use elf_layout::{Errno, Severity};
 use serde_json::{Value, json};
 
 use crate::check::Verdict;
-use crate::document::FindingEntry;
+use crate::document::{FindingEntry, UnjudgedEntry};
 use crate::explain::explain;
 
 /// What the document begins with; results follow, separated by commas, then [`Sarif::end`].
@@ -24,17 +24,43 @@ pub struct Sarif {
 }
 
 impl Sarif {
-    /// The results of a module, one for each finding.
+    /// The results of a module, one for each finding, and one of the kind `open` for each rule that was not judged.
     pub fn results(&mut self, verdict: &Verdict) -> Vec<Value> {
-        verdict.findings.iter().map(|finding| self.result(verdict, finding)).collect()
+        let mut results: Vec<Value> =
+            verdict.findings.iter().map(|finding| self.result(verdict, finding)).collect();
+        results.extend(verdict.unjudged.iter().map(|open| self.unjudged(verdict, open)));
+        results
+    }
+
+    /// The position of a rule in the document.
+    fn rule(&mut self, code: &'static str) -> usize {
+        let next = self.rules.len();
+        let rule = *self.index.entry(code).or_insert(next);
+        if rule == next {
+            self.rules.push(code);
+        }
+        rule
+    }
+
+    fn unjudged(&mut self, verdict: &Verdict, open: &UnjudgedEntry) -> Value {
+        json!({
+            "ruleId": open.code,
+            "ruleIndex": self.rule(open.code),
+            "kind": "open",
+            "level": "none",
+            "message": { "text": format!("not judged: needs {}", open.needs) },
+            "locations": [{ "physicalLocation": { "artifactLocation": { "uri": uri(&verdict.file) } } }],
+            "properties": {
+                "kernel": verdict.kernel,
+                "coverage": verdict.coverage,
+                "module": verdict.module,
+                "verdict": verdict.word(),
+            },
+        })
     }
 
     fn result(&mut self, verdict: &Verdict, finding: &FindingEntry) -> Value {
-        let next = self.rules.len();
-        let rule = *self.index.entry(finding.code).or_insert(next);
-        if rule == next {
-            self.rules.push(finding.code);
-        }
+        let rule = self.rule(finding.code);
         let hint = finding.hint.as_ref().map_or(String::new(), |hint| format!(" ({hint})"));
         json!({
             "ruleId": finding.code,

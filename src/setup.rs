@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use elf_layout::Findings;
+use elf_layout::{Findings, KernelVersion};
 use kernel::{Init, KernelDescription, KernelState, Piece, Taints};
 
 use crate::error::Error;
@@ -48,16 +48,17 @@ pub enum Prepared {
 }
 
 /// The kernel that `source` describes and that runs as `facts` say, with the modules of `with` loaded in this order. If the
-/// files do not tell its release, `release` does. Fails if a file cannot be used, or if nothing describes the kernel.
+/// files do not tell its version, the rules of `version` are taken. Fails if a file cannot be used, or if nothing describes
+/// the kernel.
 pub fn prepare(
     source: &KernelSource,
     facts: &RunningFacts,
     with: &[PathBuf],
-    release: impl FnOnce() -> Option<String>,
+    version: impl FnOnce() -> Option<KernelVersion>,
 ) -> Result<Prepared, Error> {
-    let mut kernel = source.describe(release, &facts.cmdline)?;
+    let mut kernel = source.describe(version, &facts.cmdline)?;
     kernel.boot.secure_boot = facts.secure_boot;
-    if !kernel.is_described() {
+    if source.paths().next().is_none() && source.release.is_none() {
         let what = "nothing describes the kernel: give its image, a SPEC or a tree (--kernel), or its /proc/kallsyms (--symtab) and Module.symvers (--symvers)";
         return Err(Error::Usage(what.into()));
     }

@@ -43,7 +43,7 @@ fn layout_50_and_54_whole_boots() {
             config: tree.config.clone(),
             ..KernelSource::default()
         };
-        let mut loader = Loader::booted(source.describe(|| Some(release.to_owned()), "").unwrap());
+        let mut loader = Loader::booted(source.describe(|| None, "").unwrap());
         loader.kernel.state.errata.extend(name.contains("843419").then(|| "843419".to_owned()));
         let args = Args { stage: Stage::Relocated, ..Args::default() };
         let (mut loaded, mut exact) = (0, 0);

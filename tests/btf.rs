@@ -14,7 +14,7 @@ use symres::btf::btf_parse_module;
 fn kernel_of(tree: &Tree) -> Option<Kernel> {
     let image = tree.image.clone().filter(|p| p.is_file())?;
     let source = KernelSource { kernel: Some(image), config: tree.config.clone(), ..KernelSource::default() };
-    Some(Kernel::booted(source.describe(|| Some(tree.release.clone()), "").unwrap()))
+    Some(Kernel::booted(source.describe(|| None, "").unwrap()))
 }
 
 /// The `.BTF` of a module file; empty if it has none.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use common::elf::{ALLOC, Builder, EXEC, GLOBAL, LOCAL, Rela, UNDEF};
 use common::{KERNELS, Ran, fixtures, kernel_args, kmodld, ko};
+use kmodld::kernel_source::spec_file;
 use serde_json::{Value, json};
 
 /// `check` with these arguments.
@@ -102,8 +103,18 @@ impl Folder {
     fn new(symvers: &str) -> Self {
         let folder = Folder(tempfile::tempdir().unwrap());
         let config = "# Linux/x86 6.12.0 Kernel Configuration\nCONFIG_KALLSYMS=y\nCONFIG_MODULE_UNLOAD=y\n\
-            CONFIG_SMP=y\nCONFIG_MODULE_FORCE_LOAD=y\n";
+            CONFIG_SMP=y\nCONFIG_MODULE_FORCE_LOAD=y\nCONFIG_MODULES=y\n";
         fs::write(folder.path("config"), config).unwrap();
+        // That of the builder's modules.
+        let facts = [
+            ("release", "6.12.0"),
+            ("machine", "62"),
+            ("certificates", "0"),
+            ("struct-module-size", "1280"),
+            ("struct-module-init", "312"),
+            ("struct-module-exit", "1200"),
+        ];
+        fs::write(folder.path("kernel"), common::spec(facts)).unwrap();
         let symvers = format!("0x00000000\tplain\tvmlinux\tEXPORT_SYMBOL\t\n{symvers}");
         fs::write(folder.path("symvers"), symvers).unwrap();
         fs::create_dir(folder.path("k")).unwrap();
@@ -123,7 +134,7 @@ impl Folder {
 
     fn check(&self, more: &[&str]) -> Ran {
         let mut args = vec![text(&self.path("k"))];
-        for option in ["config", "symvers"] {
+        for option in ["kernel", "config", "symvers"] {
             args.extend([format!("--{option}"), text(&self.path(option))]);
         }
         args.extend(more.iter().map(|s| String::from(*s)));
@@ -357,6 +368,14 @@ fn spec(kernel: &str, dir: &Path) -> String {
     fs::copy(fixtures(kernel).join("config"), modules.join("config")).unwrap();
     let spec = text(&dir.join(format!("{kernel}.spec")));
     kmodld(["kernel", &text(&root), "-o", &spec]).exits(0);
+    // What such a tree does not have.
+    let of_tree = spec_file::parse(&common::read(Path::new(&spec))).unwrap();
+    let facts = spec_file::parse(&common::read(&common::facts(kernel))).unwrap();
+    let mut both = kernel::Records::default();
+    of_tree.iter().chain(facts.iter()).for_each(|(name, value)| both.set(name, value));
+    let mut bytes = Vec::new();
+    spec_file::write(&both, &mut bytes).unwrap();
+    fs::write(&spec, bytes).unwrap();
     spec
 }
 
@@ -410,7 +429,7 @@ fn text_names_what_is_not_clean_and_sums_up() {
     let k = text(&folder.path("k"));
     let want = format!(
         "{k}/bad.ko: refused with ENOENT\n{k}/staging.ko: loads; init not run, taints C\n\
-        3 modules on 6.12.0: 2 loads, 1 refused, 0 would crash, 2 unreadable\n"
+        3 modules on 6.12.0: 2 loads, 1 refused, 0 would crash, 0 undecided, 2 unreadable\n"
     );
     assert!(ran.stdout.starts_with(&want), "{}", ran.stdout);
     for line in ["refused with ENOENT", "error[SYM-5]", "warning[LIC-2]"] {
@@ -444,6 +463,11 @@ fn sarif() {
     }
     let results = runs[0]["results"].as_array().unwrap();
     let verdicts = lines(&check(&of_fixtures("6.12-amd64", &["--jsonl"])));
+    let is_open = |r: &&Value| r["kind"] == "open";
+    let open = results.iter().filter(is_open).count();
+    let unjudged = verdicts.iter().flat_map(|v| v["unjudged"].as_array().unwrap()).count();
+    assert!(open > 0 && open == unjudged, "a result for each rule that is not judged");
+    let results: Vec<&Value> = results.iter().filter(|r| !is_open(r)).collect();
     let findings: Vec<(&Value, &Value)> =
         verdicts.iter().flat_map(|v| v["findings"].as_array().unwrap().iter().map(move |f| (v, f))).collect();
     assert_eq!(results.len(), findings.len(), "a result for each finding");
@@ -513,7 +537,7 @@ fn kernels_that_are_mixed_up() {
     let zeros: String = symvers.lines().map(|l| format!("0x00000000{}\n", &l[10..])).collect();
     let path = dir.path().join("symvers");
     fs::write(&path, zeros).unwrap();
-    let ran = check(&[&*hello, "--symvers", &text(&path)]).exits(0);
+    let ran = check(&[&*hello, "--symvers", &text(&path)]).exits(4);
     assert!(ran.stderr.contains("without CONFIG_MODVERSIONS"), "VER-1: {}", ran.stderr);
     // Modules of another architecture in the set are refused one by one.
     let mixed = [text(&fixtures("6.12-arm64")), text(&fixtures("6.12-amd64"))];

@@ -64,6 +64,9 @@ fn made(dir: &Path) -> Vec<(&'static str, PathBuf)> {
     let file = |name: &str| read(&kernel.join(name));
     let mut spec = Records::default();
     spec.set("release", "6.12.117+deb12-amd64");
+    for (record, value) in [("size", "1280"), ("init", "312"), ("exit", "1200")] {
+        spec.set(&format!("struct-module-{record}"), value);
+    }
     spec.set("vermagic", "6.12.117+deb12-amd64 SMP preempt mod_unload modversions ");
     for (record, name) in [("kallsyms", "kallsyms"), ("symvers", "Module.symvers"), ("config", "config")] {
         spec.set(record, file(name));

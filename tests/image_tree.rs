@@ -70,8 +70,7 @@ fn kernels(tree: &Tree, image: &Path, dir: &Path) -> (Loader, Loader, String) {
     let (source, text) = kallsyms(&read_decompressed(&symvers).unwrap(), tree.machine(), &tree.release);
     let symtab = dir.join(&tree.release);
     std::fs::write(&symtab, text).unwrap();
-    let loader =
-        |source: KernelSource| Loader::booted(source.describe(|| Some(tree.release.clone()), "").unwrap());
+    let loader = |source: KernelSource| Loader::booted(source.describe(|| None, "").unwrap());
     let image = KernelSource {
         kernel: Some(image.to_owned()),
         config: tree.config.clone(),
@@ -81,6 +80,7 @@ fn kernels(tree: &Tree, image: &Path, dir: &Path) -> (Loader, Loader, String) {
         symtab: Some(symtab),
         symvers: Some(symvers),
         config: tree.config.clone(),
+        release: Some(tree.release.clone()),
         ..KernelSource::default()
     };
     (loader(image), loader(texts), source)

@@ -129,7 +129,7 @@ impl<'d> Ready<'d> {
         let memory = Image::reusing(image.take().map(Spare::from), &module.layout).unwrap();
         let nothing = module.move_again(Box::new(memory));
         let mut said = Findings::new();
-        apply_relocations(*arch, mod_arch, module, &|_, _| Err(String::new()), &mut said);
+        apply_relocations(*arch, mod_arch, module, &|_, _| Some(Err(String::new())), &mut said);
         let memory = std::mem::replace(&mut module.memory, nothing);
         *image = Some(*(memory as Box<dyn Any>).downcast().unwrap());
         let info = &module.info;

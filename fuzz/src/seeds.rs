@@ -71,16 +71,15 @@ pub fn modules_6_1() -> Vec<Vec<u8>> {
 pub fn loader(kernel: &str) -> Loader {
     let file = |name: &str| Some(folder("../fixtures").join(kernel).join(name));
     let source = KernelSource {
-        kernel: None,
         symtab: file("kallsyms"),
         symvers: file("Module.symvers"),
         config: file("config"),
-        keyring: Default::default(),
+        release: vermagic_release(&fixture(kernel, "hello.ko")),
+        ..KernelSource::default()
     };
     let types = Types::parse(&String::from_utf8_lossy(&own(&format!("types-{kernel}"))));
     let known = source.read().expect("the fixtures are good").types("seeds", types);
-    let known = known.assume_release(vermagic_release(&fixture(kernel, "hello.ko"))).build(MACHINES);
-    let known = known.expect("the fixtures are good");
+    let known = known.build(MACHINES).expect("the fixtures are good");
     let mut state = KernelState::booted(&known);
     state.live = Arc::new(memory_of(&known.symbols.iter().map(|s| s.address).collect::<Vec<_>>()));
     state.cpu_caps = Some(vec![0x5555_3333_0f0f_ffff; 12]);

@@ -283,8 +283,10 @@ fn since_6_4(file: &[u8], sections: &[Section], shstrndx: i128, rules: &Rules) -
 
 /// What the loader says.
 fn ours(file: &[u8], kernel: &Kernel) -> Verdict {
-    let said = open(file, kernel, LoadFlags::default()).said;
-    match said.iter().find(|finding| finding.stops_here) {
+    let opened = open(file, kernel, LoadFlags::default());
+    match opened.said.iter().find(|finding| finding.stops_here) {
+        // What a signature says is no part of the reference.
+        Some(finding) if finding.code == "SIG-10" => ours(opened.signature.module, kernel),
         None => Ok(()),
         Some(finding) => Err((finding.code, finding.errno.map(|errno| errno.name()))),
     }

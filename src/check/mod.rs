@@ -12,18 +12,22 @@ pub mod summary;
 use elf_layout::{Errno, Findings, Severity};
 use kernel::{Kernel, Taint};
 use kernel_image::Packed;
-use module_signature::not_verified;
 use serde::{Serialize, Serializer};
 
 use crate::decompression::module_decompress;
-use crate::document::{FindingEntry, errno_name, findings};
+use crate::document::{FindingEntry, UnjudgedEntry, errno_name, findings, unjudged};
 use crate::image::Workspace;
 use crate::load::{Args, Opened, open};
 use crate::loader::{Loader, Place};
 
+/// The version of [`Verdict`] as a document.
+const SCHEMA: u32 = 2;
+
 /// What a kernel makes of one module, as `check --jsonl` prints it.
 #[derive(Debug, Serialize)]
 pub struct Verdict {
+    /// The version of this document: 2.
+    pub schema: u32,
     /// The file as it was named.
     pub file: String,
     /// Module name, null if the file tells none.
@@ -32,16 +36,19 @@ pub struct Verdict {
     pub kernel: Option<String>,
     /// How far what is said of this kernel is known to be right: `exact`, `rules` or `unknown`.
     pub coverage: &'static str,
-    /// `loads`, `refused` or `oops`.
+    /// `loads`, `refused`, `oops` or `undecided`.
     #[serde(serialize_with = "verdict_word")]
     pub verdict: Ending,
-    /// What the system call returns; null if the module loads, or the kernel crashes.
+    /// What the system call returns: where rules are unjudged, unless one of them refuses the module before. Null if the
+    /// module loads, the kernel crashes, or the verdict is undecided.
     #[serde(serialize_with = "errno_name")]
     pub errno: Option<Errno>,
-    /// What the kernel logs, in order; it stops where it stops.
+    /// What the kernel logs, in order; it stops where it stops. Nothing if the verdict is undecided.
     pub dmesg: Vec<String>,
     /// Taint letters of the module, as far as the load comes.
     pub taints: String,
+    /// The rules that were not judged before the kernel stops, and what settles each.
+    pub unjudged: Vec<UnjudgedEntry>,
     /// Everything found, also behind the point where the kernel stops.
     pub findings: Vec<FindingEntry>,
     /// Findings that were counted but not kept.
@@ -54,7 +61,7 @@ impl Verdict {
         self.verdict == Ending::Good
     }
 
-    /// `loads`, `refused` or `oops`.
+    /// `loads`, `refused`, `oops` or `undecided`.
     pub fn word(&self) -> &'static str {
         self.verdict.word("loads")
     }
@@ -92,9 +99,8 @@ fn judge(
     workspace: &mut Workspace,
 ) -> (Verdict, bool) {
     let mut said = opened.said.clone();
-    let note = opened.signature.pkcs7.and_then(|_| not_verified(&loader.kernel));
     let packed = packed.and_then(|packed| module_decompress(packed, &loader.kernel.config));
-    packed.into_iter().chain(note).for_each(|note| said.push(note));
+    packed.into_iter().for_each(|note| said.push(note));
     let load = loader.load_in(workspace, opened, args, &Place::Kernel, None, &mut said);
     let proprietary = load.as_ref().is_some_and(|l| l.resolution.taints.module_has(Taint::ProprietaryModule));
     let taints = load.as_ref().map(|l| l.taints.module_letters()).unwrap_or_default();
@@ -111,24 +117,28 @@ pub enum Ending {
     Refused,
     /// The kernel crashes.
     Oops,
+    /// That hangs on rules that were not judged.
+    Undecided,
 }
 
 impl Ending {
     /// How it ends by what the kernel says.
     pub fn of(said: &Findings) -> Self {
         match (said.refused(), said.errno()) {
+            _ if said.is_undecided() => Ending::Undecided,
             (false, _) => Ending::Good,
             (true, Some(_)) => Ending::Refused,
             (true, None) => Ending::Oops,
         }
     }
 
-    /// The word for it: `good`, which depends on what was asked, `refused`, or `oops`.
+    /// The word for it: `good`, which depends on what was asked, `refused`, `oops`, or `undecided`.
     pub fn word(self, good: &'static str) -> &'static str {
         match self {
             Ending::Good => good,
             Ending::Refused => "refused",
             Ending::Oops => "oops",
+            Ending::Undecided => "undecided",
         }
     }
 }
@@ -139,15 +149,19 @@ fn verdict_word<S: Serializer>(verdict: &Ending, to: S) -> Result<S::Ok, S::Erro
 
 fn verdict(file: &str, kernel: &Kernel, opened: &Opened<'_>, said: &Findings, taints: String) -> Verdict {
     let name = opened.module.as_ref().map(|m| m.name_text().into_owned()).filter(|name| !name.is_empty());
+    let ending = Ending::of(said);
+    let is_decided = ending != Ending::Undecided;
     Verdict {
+        schema: SCHEMA,
         file: file.to_owned(),
         module: name,
         kernel: Some(&kernel.release).filter(|release| !release.is_empty()).cloned(),
         coverage: kernel.coverage().word(),
-        verdict: Ending::of(said),
-        errno: said.errno(),
-        dmesg: said.dmesg().map(str::to_owned).collect(),
+        verdict: ending,
+        errno: said.errno().filter(|_| is_decided),
+        dmesg: said.dmesg().filter(|_| is_decided).map(str::to_owned).collect(),
         taints,
+        unjudged: unjudged(said),
         findings: findings(said),
         suppressed: said.suppressed(),
     }

@@ -15,8 +15,12 @@ pub struct Summary {
     pub loads: usize,
     /// How many crash the kernel.
     pub oops: usize,
+    /// How many are undecided.
+    pub undecided: usize,
     /// By the name of the errno: how many are refused with it.
     pub refused: BTreeMap<&'static str, (Errno, usize)>,
+    /// By rule and by what would settle it: in how many modules it was not judged.
+    pub unjudged: BTreeMap<(&'static str, String), usize>,
     /// How often there is a finding, the worst first, then by code.
     pub findings: BTreeMap<(u8, &'static str), Count>,
 }
@@ -39,8 +43,12 @@ impl Summary {
         one(&mut self.modules);
         match (verdict.verdict, verdict.errno) {
             (Ending::Good, _) => one(&mut self.loads),
+            (Ending::Undecided, _) => one(&mut self.undecided),
             (_, None) => one(&mut self.oops),
             (_, Some(errno)) => one(&mut self.refused.entry(errno.name()).or_insert((errno, 0)).1),
+        }
+        for rule in &verdict.unjudged {
+            one(self.unjudged.entry((rule.code, rule.needs.clone())).or_default());
         }
         let mut counts: BTreeMap<(u8, &'static str), (Severity, u64)> = BTreeMap::new();
         for finding in &verdict.findings {

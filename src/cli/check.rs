@@ -4,12 +4,10 @@ use std::mem::ManuallyDrop;
 
 use elf_layout::Errno;
 use kmodld::check::run::{Event, Target, run as run_set, tell_apart};
-use kmodld::check::set::{Search, Set, module_files};
+use kmodld::check::set::{Search, Set};
 use kmodld::check::summary::Summary;
 use kmodld::check::{Ending, Verdict};
-use kmodld::input::read_decompressed;
 use kmodld::load::Args;
-use kmodld::load::vermagic_release;
 use kmodld::sarif::{BEGIN, Sarif};
 use kmodld::{Error, Loader};
 
@@ -59,16 +57,11 @@ pub fn run(args: &Check) -> Result<Outcome, Error> {
 
 /// The kernels that the options describe. `None`, all said, if one refuses a module of `--with`.
 fn targets(args: &Check) -> Result<Option<Vec<Target<'_>>>, Error> {
-    // The first module stands in for facts of the kernel that are not known.
-    let release = || {
-        let mut files = args.paths.iter().flat_map(|path| module_files(path)).flatten();
-        files.find_map(|file| Some(vermagic_release(&read_decompressed(&file).ok()?)))?
-    };
     let mut targets = Vec::new();
     let (kernels, facts) =
         (args.kernels.sources().map_err(Error::Usage)?, args.live.facts(args.kernels.secure_boot));
     for kernel in &kernels {
-        let Some(loader) = prepared(kernel, &facts, &args.with, release)? else { return Ok(None) };
+        let Some(loader) = prepared(kernel, &facts, &args.with, || None)? else { return Ok(None) };
         tell_without_versions(&loader);
         let how = Args::verdict(args.live.flags(), args.params.as_bytes());
         targets.push(Target { label: None, loader, args: how });
@@ -165,9 +158,12 @@ impl<'a> Printer<'a> {
                 return Ok(());
             }
         };
-        if self.outcome == Outcome::Done && verdicts.iter().any(|v| !v.loads()) {
-            self.outcome = Outcome::Refused;
-        }
+        let is_refused = |v: &Verdict| matches!(v.verdict, Ending::Refused | Ending::Oops);
+        self.outcome = match self.outcome {
+            Outcome::Done | Outcome::Undecided if verdicts.iter().any(is_refused) => Outcome::Refused,
+            Outcome::Done if verdicts.iter().any(|v| !v.loads()) => Outcome::Undecided,
+            outcome => outcome,
+        };
         if self.is_text() {
             self.summaries.iter_mut().zip(&verdicts).for_each(|(summary, verdict)| summary.add(verdict));
             return match verdicts.as_slice() {
@@ -215,6 +211,9 @@ impl<'a> Printer<'a> {
         let shown = if self.brief { FINDINGS_SHOWN } else { usize::MAX };
         let (shown, rest) = v.findings.split_at(shown.min(v.findings.len()));
         report::findings(&v.file, shown);
+        if !self.brief {
+            report::unjudged(&v.file, &v.unjudged);
+        }
         let more = v.suppressed.saturating_add(rest.len() as u64);
         if more != 0 {
             let how = if rest.is_empty() { "" } else { " (-v shows them)" };
@@ -260,7 +259,7 @@ fn in_words(v: &Verdict) -> String {
         Ending::Oops => "the kernel would crash",
         // What init itself returns is nothing that the kernel decides (LIFE-12).
         Ending::Good => "loads; init not run",
-        Ending::Refused => v.word(),
+        Ending::Refused | Ending::Undecided => v.word(),
     };
     // The finding says more: kmod 31 and later may get another answer.
     let packed = v.findings.iter().find(|f| v.loads() && f.code.starts_with("DEC-"));
@@ -270,14 +269,17 @@ fn in_words(v: &Verdict) -> String {
 
 /// A line with the verdicts, then one for each errno and each code.
 fn in_sum(summary: &Summary, kernel: &str, unreadable: usize) -> String {
-    let Summary { modules, loads, oops, refused, findings } = summary;
+    let Summary { modules, loads, oops, undecided, refused, unjudged, findings } = summary;
     let plural = if *modules == 1 { "module" } else { "modules" };
     let mut out = format!(
-        "{modules} {plural} on {kernel}: {loads} loads, {} refused, {oops} would crash, {unreadable} unreadable\n",
+        "{modules} {plural} on {kernel}: {loads} loads, {} refused, {oops} would crash, {undecided} undecided, {unreadable} unreadable\n",
         summary.all_refused()
     );
     for (errno, modules) in refused.values() {
         out.push_str(&format!("  refused with {:<14}{modules:>6} modules\n", errno.name()));
+    }
+    for ((code, needs), modules) in unjudged {
+        out.push_str(&format!("  not judged: {code:<15}{modules:>6} modules: needs {needs}\n"));
     }
     for ((_, code), count) in findings {
         let what = format!("{}[{code}]", count.severity.word());

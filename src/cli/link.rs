@@ -8,7 +8,7 @@ use elf_layout::Findings;
 use kmodld::decompression::module_decompress;
 use kmodld::document::Document;
 use kmodld::input::read_decompressed;
-use kmodld::load::vermagic_release;
+use kmodld::load::vermagic_version;
 use kmodld::load::{Args, moved_bytes, open};
 use kmodld::load_map::load_map;
 use kmodld::outputs::keep_apart;
@@ -32,9 +32,9 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
         touching.want(file.get().as_deref().map_or(0, moved_bytes));
         touching.touch();
     });
-    let release = || vermagic_release(file.get().as_ref().ok()?);
+    let version = || vermagic_version(file.get().as_ref().ok()?);
     let loader = memory.run(|| {
-        let loader = prepared(&source, &facts, &args.with, release);
+        let loader = prepared(&source, &facts, &args.with, version);
         touching.touch();
         loader
     });
@@ -70,6 +70,7 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
     };
     addresses_known(&args.file, &load)?;
     check_place(args, &load)?;
+    report::unjudged(&args.file.display().to_string(), &kmodld::document::unjudged(&said));
     finish(args, &loader, &load, &said)?;
     Ok(Outcome::Done)
 }

@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use std::thread;
 
 use clap::Parser;
-use elf_layout::Coverage;
+use elf_layout::{Coverage, KernelVersion};
 use kmodld::kernel_source::KernelSource;
 use kmodld::setup::{Prepared, RunningFacts, prepare};
 use kmodld::{Error, Loader, threads};
@@ -34,6 +34,8 @@ pub enum Outcome {
     Usage = 2,
     /// Input that cannot be read or parsed, output that cannot be written.
     Input = 3,
+    /// Nothing refused, but something undecided.
+    Undecided = 4,
 }
 
 /// Work on a thread of its own.
@@ -70,9 +72,9 @@ fn prepared(
     source: &KernelSource,
     facts: &RunningFacts,
     with: &[PathBuf],
-    release: impl FnOnce() -> Option<String>,
+    version: impl FnOnce() -> Option<KernelVersion>,
 ) -> Result<Option<Loader>, Error> {
-    match prepare(source, facts, with, release)? {
+    match prepare(source, facts, with, version)? {
         Prepared::Ready(loader) => {
             tell_coverage(&loader);
             loader.kernel.boot.doubts.iter().for_each(|doubt| report::note(doubt));

@@ -22,7 +22,8 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done and nothing refused; 1 the kernel would refuse a module; \
-    2 wrong usage; 3 input that cannot be read or parsed, output that cannot be written.\n\n\
+    2 wrong usage; 3 input that cannot be read or parsed, output that cannot be written; \
+    4 nothing refused, but something undecided.\n\n\
     Findings have a code, such as VER-6; `kmodld explain VER-6` explains it.";
 
 /// The commands.
@@ -170,7 +171,8 @@ const CHECK_HELP: &str = "Text output has a line for each module with its verdic
     there are several modules. Of directories, only modules that are refused or complained about are named, with their \
     first ten findings each; -v shows all. With several --kernel it is a table of modules by kernels.\n\n\
     Exit codes: 0 every module loads; 1 at least one is refused or crashes a kernel; 2 wrong usage; 3 a file cannot be \
-    read or a directory holds no module, whatever the others are.";
+    read or a directory holds no module, whatever the others are; 4 none is refused, and at least one is undecided, for \
+    want of facts that are named.";
 
 /// Part `part` of `of`, from 1.
 #[derive(Clone, Copy, Debug)]
@@ -239,6 +241,9 @@ pub struct Kernel {
     /// DER or PEM; repeatable
     #[arg(long, value_name = "FILE")]
     pub keyring: Vec<PathBuf>,
+    /// Its release (uname -r), or the text of its /proc/version, where nothing else tells it
+    #[arg(long, value_name = "R")]
+    pub release: Option<String>,
     /// The machine starts it with UEFI Secure Boot on
     #[arg(long)]
     pub secure_boot: bool,
@@ -265,6 +270,9 @@ pub struct Kernels {
     /// DER or PEM; repeatable
     #[arg(long, value_name = "FILE")]
     pub keyring: Vec<PathBuf>,
+    /// Its release (uname -r), or the text of its /proc/version, where nothing else tells it
+    #[arg(long, value_name = "R")]
+    pub release: Option<String>,
     /// The machine starts it with UEFI Secure Boot on
     #[arg(long)]
     pub secure_boot: bool,
@@ -279,6 +287,7 @@ impl Kernel {
             symvers: self.symvers.clone(),
             config: self.config.clone(),
             keyring: self.keyring.clone(),
+            release: self.release.clone(),
         }
     }
 }
@@ -290,10 +299,16 @@ impl Kernels {
         if self.kernel.len() <= 1 {
             let (symtab, symvers, config) = (self.symtab.clone(), self.symvers.clone(), self.config.clone());
             let (kernel, keyring) = (self.kernel.first().cloned(), self.keyring.clone());
-            return Ok(vec![KernelSource { kernel, symtab, symvers, config, keyring }]);
+            let release = self.release.clone();
+            return Ok(vec![KernelSource { kernel, symtab, symvers, config, keyring, release }]);
         }
-        let refining = [("--symtab", &self.symtab), ("--symvers", &self.symvers), ("--config", &self.config)];
-        if let Some((option, _)) = refining.iter().find(|(_, file)| file.is_some()) {
+        let refining = [
+            ("--symtab", self.symtab.is_some()),
+            ("--symvers", self.symvers.is_some()),
+            ("--config", self.config.is_some()),
+            ("--release", self.release.is_some()),
+        ];
+        if let Some((option, _)) = refining.iter().find(|(_, given)| *given) {
             return Err(format!(
                 "{option} with several --kernel: which of them is it of? (make a SPEC of each: kmodld kernel -o)"
             ));

@@ -9,7 +9,7 @@ use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 use elf_layout::{Errno, Findings, Severity};
 use kmodld::Error;
-use kmodld::document::{FindingEntry, RegionEntry, SectionEntry, findings as entries};
+use kmodld::document::{FindingEntry, RegionEntry, SectionEntry, UnjudgedEntry, findings as entries};
 use serde::Serialize;
 
 const BOLD: Style = Style::new().bold();
@@ -104,6 +104,17 @@ impl Progress {
             let _ = write!(std::io::stderr().lock(), "\r\x1b[K");
         }
     }
+}
+
+/// The rules that were not judged, a line each, on stderr.
+pub fn unjudged(file: &str, rules: &[UnjudgedEntry]) {
+    on_stderr(|err, colours| {
+        let style = colours.of(AnsiColor::Yellow.on_default().bold());
+        for UnjudgedEntry { code, needs } in rules {
+            writeln!(err, "{style}unjudged{style:#}[{code}]: {}: needs {needs}", one_line(file))?;
+        }
+        Ok(())
+    });
 }
 
 /// An error on stderr.

@@ -7,8 +7,6 @@ use elf_layout::bytes::printed;
 use kernel::{Exit, Init, Kernel};
 use kmodld::Error;
 use kmodld::check::Ending;
-use kmodld::input::read_decompressed;
-use kmodld::load::vermagic_release;
 use kmodld::simulate::{Document, EventEntry, Simulation, Step, StepEntry};
 use symres::LoadFlags;
 
@@ -30,15 +28,8 @@ enum Asked {
 
 pub fn run(args: &Simulate) -> Result<Outcome, Error> {
     let steps = args.steps.iter().map(|step| parse(step)).collect::<Result<Vec<_>, _>>()?;
-    let first = steps.iter().find_map(|step| match step {
-        Asked::Step(Step::Insmod { file, .. }) => Some(file),
-        _ => None,
-    });
-    // The first module stands in for facts of the kernel that are not known.
-    let first = first.or(args.with.first());
-    let release = || first.and_then(|file| vermagic_release(&read_decompressed(file).ok()?));
     let facts = args.live.facts(args.kernel.secure_boot);
-    let Some(loader) = prepared(&args.kernel.source(), &facts, &args.with, release)? else {
+    let Some(loader) = prepared(&args.kernel.source(), &facts, &args.with, || None)? else {
         return Ok(Outcome::Refused);
     };
     let mut simulation = Simulation::new(loader);
@@ -53,8 +44,14 @@ pub fn run(args: &Simulate) -> Result<Outcome, Error> {
     if args.json {
         report::json(&Document::new(simulation.kernel(), &results))?;
     }
-    let all_done = results.iter().all(|r| r.ending == Ending::Good);
-    Ok(if all_done { Outcome::Done } else { Outcome::Refused })
+    let is_refused = |r: &StepEntry| matches!(r.ending, Ending::Refused | Ending::Oops);
+    Ok(if results.iter().any(is_refused) {
+        Outcome::Refused
+    } else if results.iter().any(|r| r.ending == Ending::Undecided) {
+        Outcome::Undecided
+    } else {
+        Outcome::Done
+    })
 }
 
 /// Takes one step.

@@ -9,6 +9,7 @@ pub mod tree;
 
 use std::path::{Path, PathBuf};
 
+use elf_layout::KernelVersion;
 use kernel::{KernelDescription, KernelDescriptionBuilder, KernelSymbols, Needs, Symvers};
 use reloc::{ARCHITECTURES, MACHINES};
 
@@ -34,6 +35,8 @@ pub struct KernelSource {
     pub config: Option<PathBuf>,
     /// Certificates that are trusted beside those built in.
     pub keyring: Vec<PathBuf>,
+    /// Its release, or the text of its `/proc/version`.
+    pub release: Option<String>,
 }
 
 impl KernelSource {
@@ -58,17 +61,26 @@ impl KernelSource {
         if let Some(path) = &self.symtab {
             out = out.live_symbols(&path.display().to_string(), read_symbols(path)?);
         }
+        if let Some(text) = &self.release {
+            let release = release_of(text);
+            if let Some(other) = out.own_release().filter(|own| *own != release) {
+                return Err(Error::Usage(format!(
+                    "--release {release}: the kernel that is described is {other}"
+                )));
+            }
+            out = out.release("--release", release);
+        }
         for path in &self.keyring {
             out = out.keyring(&path.display().to_string(), keyring::read(path)?);
         }
         Ok(out)
     }
 
-    /// Reads all files and joins them. `release` gives that of the modules to be loaded, if no file tells the
-    /// kernel's; `cmdline` is the kernel's command line.
+    /// Reads all files and joins them. `version` gives the version whose rules to take if nothing tells the kernel's;
+    /// `cmdline` is the kernel's command line.
     pub fn describe(
         &self,
-        release: impl FnOnce() -> Option<String>,
+        version: impl FnOnce() -> Option<KernelVersion>,
         cmdline: &str,
     ) -> Result<KernelDescription, Error> {
         let mut builder = self.read()?;
@@ -76,11 +88,17 @@ impl KernelSource {
             builder = builder.cmdline("--cmdline", cmdline);
         }
         if builder.own_release().is_none() {
-            builder = builder.assume_release(release());
+            builder = builder.assume_version(version());
         }
         let at_fault = self.symtab.as_deref().or(self.kernel.as_deref()).unwrap_or(Path::new("-"));
         builder.build(MACHINES).map_err(|source| Error::Kernel { path: at_fault.to_owned(), source })
     }
+}
+
+/// The release in the text of `/proc/version` (`Linux version 6.12.0 (...`), or the text itself.
+fn release_of(text: &str) -> &str {
+    let banner = text.trim().strip_prefix("Linux version ");
+    banner.map_or(text.trim(), |rest| rest.split_ascii_whitespace().next().unwrap_or_default())
 }
 
 /// Reads an image, a SPEC or a tree.

@@ -5,12 +5,12 @@
 pub mod library;
 pub mod model;
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use elf_layout::KernelConfig;
-use kernel::Kernel;
-use kmodld::kernel_source::KernelSource;
-use kmodld::load::vermagic_release;
+use kernel::{Kernel, Records};
+use kmodld::kernel_source::{KernelSource, spec_file};
 use serde_json::Value;
 
 pub use testkit::captures::{self, hex};
@@ -69,13 +69,52 @@ pub fn kmodld<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> R
     }
 }
 
-/// `--symtab`, `--symvers` and `--config` of a fixture kernel.
+/// `--kernel`, `--symtab`, `--symvers` and `--config` of a fixture kernel.
 pub fn kernel_args(kernel: &str) -> Vec<String> {
-    let file = |name| fixtures(kernel).join(name).display().to_string();
-    [("--symtab", "kallsyms"), ("--symvers", "Module.symvers"), ("--config", "config")]
+    let texts = [("--symtab", "kallsyms"), ("--symvers", "Module.symvers"), ("--config", "config")];
+    let texts = texts.map(|(option, name)| (option, fixtures(kernel).join(name)));
+    [("--kernel", facts(kernel))]
         .into_iter()
-        .flat_map(|(option, name)| [option.to_owned(), file(name)])
+        .chain(texts)
+        .flat_map(|(option, path)| [option.to_owned(), path.display().to_string()])
         .collect()
+}
+
+/// A SPEC of these records.
+pub fn spec<'r>(facts: impl IntoIterator<Item = (&'r str, &'r str)>) -> Vec<u8> {
+    let mut records = Records::default();
+    facts.into_iter().for_each(|(name, value)| records.set(name, value));
+    let mut bytes = Vec::new();
+    spec_file::write(&records, &mut bytes).unwrap();
+    bytes
+}
+
+/// A SPEC with what the texts of a fixture kernel do not tell: its release, its `struct module`, which all modules that were
+/// built for it show, and that no certificate is built into it.
+pub fn facts(kernel: &str) -> PathBuf {
+    let hello = Elf::new(read(&ko(kernel, "hello")));
+    let this_module = hello.section(".gnu.linkonce.this_module");
+    let of_this = hello.section(".rela.gnu.linkonce.this_module");
+    let symbols = hello.symbols();
+    let place = |symbol: &str| {
+        let relocations = hello.relocations(of_this);
+        relocations.iter().find(|r| symbols[r.symbol as usize].name == symbol).unwrap().offset.to_string()
+    };
+    let size = hello.data(this_module).len().to_string();
+    let (init, exit) = (place("init_module"), place("cleanup_module"));
+    let bytes = spec([
+        ("release", &*release(kernel)),
+        ("struct-module-size", &size),
+        ("struct-module-init", &init),
+        ("struct-module-exit", &exit),
+        ("certificates", "0"),
+    ]);
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{kernel}.spec"));
+    // Other tests may read it meanwhile.
+    let scratch = path.with_extension(format!("{}-{:?}", std::process::id(), std::thread::current().id()));
+    std::fs::write(&scratch, bytes).unwrap();
+    std::fs::rename(&scratch, &path).unwrap();
+    path
 }
 
 /// `link MODULE` on its own kernel, after the modules it depends on.
@@ -97,13 +136,13 @@ pub fn link(kernel: &str, module: &str, more: &[&str]) -> Ran {
 pub fn kernel(folder: &str) -> Kernel {
     let file = |name| Some(fixtures(folder).join(name));
     let source = KernelSource {
+        kernel: Some(facts(folder)),
         symtab: file("kallsyms"),
         symvers: file("Module.symvers"),
         config: file("config"),
         ..KernelSource::default()
     };
-    let release = || vermagic_release(&read(&ko(folder, "hello")));
-    Kernel::booted(source.describe(release, "").unwrap())
+    Kernel::booted(source.describe(|| None, "").unwrap())
 }
 
 /// The configuration of a fixture kernel.

@@ -4,6 +4,7 @@ use crate::changes::{Change, Changes};
 use crate::lockdown::LockdownConfig;
 use crate::machine::Machine;
 use crate::region::Generation;
+use crate::setting::{Setting, Settings};
 use crate::version::KernelVersion;
 
 /// Whose kernel it is, where distributions differ from upstream (OV-DEB).
@@ -52,8 +53,12 @@ pub struct KernelConfig {
     assumed: bool,
     /// What every fork of behaviour asks.
     changes: Changes,
+    /// Settings whose values are only assumed: nothing tells them.
+    assumes: Settings,
     /// Upstream or Debian.
     pub flavour: Flavour,
+    /// CONFIG_MODULES (VAL-1).
+    pub modules: bool,
     /// CONFIG_KALLSYMS: symbol tables are moved into module memory.
     pub kallsyms: bool,
     /// CONFIG_KALLSYMS_ALL: data symbols are kept too (LAYOUT-31). `None`: not known.
@@ -119,7 +124,9 @@ impl KernelConfig {
             version,
             assumed: false,
             changes,
+            assumes: Settings::NONE,
             flavour: Flavour::Upstream,
+            modules: true,
             kallsyms: true,
             kallsyms_all: None,
             module_unload: true,
@@ -172,6 +179,54 @@ impl KernelConfig {
         !self.assumed
     }
 
+    /// The same where no setting is known: what it has of them is assumed.
+    #[must_use]
+    pub fn with_settings_assumed(self) -> Self {
+        KernelConfig { assumes: Settings::ALL, ..self }
+    }
+
+    /// Is the value of this setting only assumed? What hangs on it cannot be judged then.
+    pub fn assumes(&self, setting: Setting) -> bool {
+        self.assumes.contains(setting)
+    }
+
+    /// The value of a setting; `None` if it is only assumed.
+    pub fn known(&self, setting: Setting) -> Option<bool> {
+        let value = match setting {
+            Setting::Modules => self.modules,
+            Setting::ModuleSig => self.module_sig,
+            Setting::ModuleSigForce => self.module_sig_force,
+            Setting::Modversions => self.modversions,
+            Setting::ModuleForceLoad => self.module_force_load,
+            Setting::AllowMissingNamespaceImports => self.allow_missing_namespace_imports,
+            Setting::BtfModules => self.btf_modules,
+            Setting::AllowBtfMismatch => self.allow_btf_mismatch,
+        };
+        (!self.assumes(setting)).then_some(value)
+    }
+
+    /// Takes over what shows a setting of which nothing tells yet.
+    pub fn learn(&mut self, setting: Setting, value: bool) {
+        if self.assumes(setting) {
+            self.set(setting, value);
+        }
+    }
+
+    /// Takes over what something tells of a setting.
+    pub fn set(&mut self, setting: Setting, value: bool) {
+        self.assumes = self.assumes.without(setting);
+        *match setting {
+            Setting::Modules => &mut self.modules,
+            Setting::ModuleSig => &mut self.module_sig,
+            Setting::ModuleSigForce => &mut self.module_sig_force,
+            Setting::Modversions => &mut self.modversions,
+            Setting::ModuleForceLoad => &mut self.module_force_load,
+            Setting::AllowMissingNamespaceImports => &mut self.allow_missing_namespace_imports,
+            Setting::BtfModules => &mut self.btf_modules,
+            Setting::AllowBtfMismatch => &mut self.allow_btf_mismatch,
+        } = value;
+    }
+
     /// Takes over a version and the changes that it has. Those that were measured stay, and so do the options.
     pub fn set_version(&mut self, version: KernelVersion) {
         self.version = version;
@@ -211,7 +266,8 @@ impl KernelConfig {
         let has = |word: &[u8]| vermagic.split(|b| *b == b' ').any(|w| w == word);
         self.smp = has(b"SMP");
         self.module_unload = has(b"mod_unload");
-        self.modversions = has(b"modversions");
+        self.set(Setting::Modules, true);
+        self.set(Setting::Modversions, has(b"modversions"));
     }
 
     /// Takes over what the functions of the kernel show, where no `.config` tells; `has` says whether there is one of a name.
@@ -220,6 +276,16 @@ impl KernelConfig {
         if !decompresses.into_iter().any(&has) {
             self.module_decompress.get_or_insert(ModuleDecompress::No);
         }
+        // kernel/module/main.c; without the option none of them is built. The system calls have their names in any case.
+        let loads = ["load_module", "do_init_module", "__do_sys_init_module", "init_module_from_file"];
+        self.learn(Setting::Modules, loads.into_iter().any(&has));
+        // kernel/module/signing.c, and kernel/module_signing.c before.
+        let verifies = ["module_sig_check", "mod_verify_sig", "set_module_sig_enforced"];
+        self.learn(Setting::ModuleSig, verifies.into_iter().any(&has));
+        if !self.module_sig {
+            self.learn(Setting::ModuleSigForce, false);
+        }
+        self.learn(Setting::BtfModules, ["btf_module_notify", "btf_parse_module"].into_iter().any(&has));
         self.lockdown.of_symbols(has);
     }
 
@@ -236,6 +302,13 @@ impl KernelConfig {
         if let Some(version) = lines().take(8).find_map(version_comment) {
             self.set_version(version);
         }
+        // A whole `.config` mentions CONFIG_MODULES in any case.
+        let is_whole = lines().any(|line| {
+            line.starts_with(b"CONFIG_MODULES=") || line.starts_with(b"# CONFIG_MODULES is not set")
+        });
+        for setting in Setting::ALL.into_iter().filter(|s| *s != Setting::Modules || is_whole) {
+            self.set(setting, is_set(setting.option()));
+        }
         self.kallsyms = is_set("CONFIG_KALLSYMS");
         self.kallsyms_all = Some(is_set("CONFIG_KALLSYMS_ALL"));
         self.module_unload = is_set("CONFIG_MODULE_UNLOAD");
@@ -243,11 +316,6 @@ impl KernelConfig {
         self.module_unload_taint_tracking = is_set("CONFIG_MODULE_UNLOAD_TAINT_TRACKING");
         self.strict_module_rwx = is_set("CONFIG_STRICT_MODULE_RWX");
         self.smp = is_set("CONFIG_SMP");
-        self.modversions = is_set("CONFIG_MODVERSIONS");
-        self.module_force_load = is_set("CONFIG_MODULE_FORCE_LOAD");
-        self.allow_missing_namespace_imports = is_set("CONFIG_MODULE_ALLOW_MISSING_NAMESPACE_IMPORTS");
-        self.module_sig = is_set("CONFIG_MODULE_SIG");
-        self.module_sig_force = is_set("CONFIG_MODULE_SIG_FORCE");
         self.module_decompress = Some(if !is_set("CONFIG_MODULE_DECOMPRESS") {
             ModuleDecompress::No
         } else if is_set("CONFIG_MODULE_COMPRESS_GZIP") {
@@ -263,8 +331,6 @@ impl KernelConfig {
         self.dynamic_ftrace_with_args = is_set("CONFIG_DYNAMIC_FTRACE_WITH_ARGS");
         self.dynamic_ftrace_with_call_ops = is_set("CONFIG_DYNAMIC_FTRACE_WITH_CALL_OPS");
         self.randomize_base = is_set("CONFIG_RANDOMIZE_BASE");
-        self.btf_modules = is_set("CONFIG_DEBUG_INFO_BTF_MODULES");
-        self.allow_btf_mismatch = is_set("CONFIG_MODULE_ALLOW_BTF_MISMATCH");
         let mut page_sizes = known.iter().flat_map(|machine| machine.page_sizes);
         self.page_size = page_sizes.find(|(option, _)| is_set(option)).map_or(0x1000, |(_, size)| *size);
         if let Some(salt) = value("CONFIG_BUILD_SALT") {

@@ -337,13 +337,43 @@ impl Finding {
     }
 }
 
+/// A rule that was not judged: something that it hangs on is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unjudged {
+    /// The rule of `docs/spec/`.
+    pub code: &'static str,
+    /// What would settle it.
+    pub needs: Cow<'static, str>,
+    /// May the kernel crash there? Else it may refuse the module.
+    pub may_crash: bool,
+}
+
+/// What settles rules that were not judged, in words.
+pub mod needs {
+    /// What only the image shows.
+    pub const IMAGE: &str = "the kernel's image, a tree with one, or a SPEC (--kernel)";
+    /// An option of the configuration.
+    pub const CONFIG: &str =
+        "the kernel's configuration (--config, or a tree that has it), or its image (--kernel)";
+    /// The release.
+    pub const RELEASE: &str = "the kernel's release (--release), or its image (--kernel)";
+    /// What it exports, with licences, CRCs and namespaces.
+    pub const EXPORTS: &str = "the kernel's Module.symvers (--symvers), or its image (--kernel)";
+    /// Where its symbols are.
+    pub const SYMBOLS: &str = "the kernel's symbols (--symtab), or its image (--kernel)";
+}
+
 /// Everything said about one load, in the order in which the kernel would say it.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
     list: Vec<Finding>,
+    unjudged: Vec<Unjudged>,
     stopped: Option<(usize, Option<Errno>)>,
     suppressed: u64,
 }
+
+/// More rules than this are not told: the verdict hangs on none of them alone.
+const UNJUDGED_MAX: usize = 64;
 
 /// More findings than this are counted, not kept: a hostile file can hold millions of defects.
 pub const FINDINGS_MAX: usize = 10_000;
@@ -360,6 +390,37 @@ impl Findings {
             self.list.push(finding);
         } else {
             self.suppressed = self.suppressed.saturating_add(1);
+        }
+    }
+
+    /// Says that a rule which may refuse the module is not judged. Where the kernel has stopped it asks nothing any more.
+    pub fn unjudged(&mut self, code: &'static str, needs: impl Into<Cow<'static, str>>) {
+        self.leave_open(Unjudged { code, needs: needs.into(), may_crash: false });
+    }
+
+    /// The same of a rule by which the kernel may crash.
+    pub fn may_crash(&mut self, code: &'static str, needs: impl Into<Cow<'static, str>>) {
+        self.leave_open(Unjudged { code, needs: needs.into(), may_crash: true });
+    }
+
+    fn leave_open(&mut self, rule: Unjudged) {
+        if !self.refused() && self.unjudged.len() < UNJUDGED_MAX && !self.unjudged.contains(&rule) {
+            self.unjudged.push(rule);
+        }
+    }
+
+    /// The rules that were not judged before the kernel stops, each once.
+    pub fn open_rules(&self) -> &[Unjudged] {
+        &self.unjudged
+    }
+
+    /// Does the verdict hang on rules that were not judged? A refusal stands whatever else may refuse the module first: but
+    /// not where the kernel may crash before; and a crash stands if nothing may refuse the module before.
+    pub fn is_undecided(&self) -> bool {
+        match self.stopped {
+            None => !self.unjudged.is_empty(),
+            Some((_, Some(_))) => self.unjudged.iter().any(|rule| rule.may_crash),
+            Some((_, None)) => self.unjudged.iter().any(|rule| !rule.may_crash),
         }
     }
 
@@ -473,6 +534,27 @@ mod tests {
             None
         });
         assert_eq!((early, said.errno()), (None, Some(Errno::EBUSY)));
+    }
+
+    #[test]
+    fn what_is_not_judged_leaves_the_verdict_open() {
+        let refusal = || Finding::error("VAL-1", Errno::EINVAL, "x");
+        let oops = || Finding::note("FIN-1", Severity::Oops, "x");
+        let said = |edit: &dyn Fn(&mut Findings)| {
+            let mut said = Findings::new();
+            edit(&mut said);
+            (said.is_undecided(), said.open_rules().len())
+        };
+        assert_eq!(said(&|_| {}), (false, 0));
+        assert_eq!(said(&|s| s.unjudged("VER-23", needs::RELEASE)), (true, 1));
+        assert_eq!(said(&|s| (0..3).for_each(|_| s.unjudged("VER-23", needs::RELEASE))), (true, 1), "once");
+        let first = |s: &mut Findings| s.unjudged("VER-23", needs::RELEASE);
+        assert_eq!(said(&|s| (first(s), s.refuse(refusal())).1), (false, 1), "refused in any case");
+        assert_eq!(said(&|s| (first(s), s.refuse(oops())).1), (true, 1), "or refused before the crash");
+        assert_eq!(said(&|s| (s.refuse(refusal()), first(s)).1), (false, 0), "the kernel has stopped");
+        let crash = |s: &mut Findings| s.may_crash("FIN-1", "x");
+        assert_eq!(said(&|s| (crash(s), s.refuse(refusal())).1), (true, 1));
+        assert_eq!(said(&|s| (crash(s), s.refuse(oops())).1), (false, 1));
     }
 
     #[test]

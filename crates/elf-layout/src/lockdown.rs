@@ -10,7 +10,7 @@ pub struct LockdownConfig {
     /// CONFIG_LSM names it: the list where the command line gives none.
     pub listed: Option<bool>,
     /// CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY or CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY.
-    pub forced: bool,
+    pub forced: Option<bool>,
     /// CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT, which distributions add to upstream.
     pub in_secure_boot: Option<bool>,
     /// CONFIG_IMA_ARCH_POLICY: under Secure Boot signatures are enforced.
@@ -26,8 +26,10 @@ impl LockdownConfig {
             lsm: Some(is_set("CONFIG_SECURITY_LOCKDOWN_LSM")),
             early: Some(is_set("CONFIG_SECURITY_LOCKDOWN_LSM_EARLY")),
             listed: Some(names_lockdown(list.trim_ascii())),
-            forced: is_set("CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY")
-                || is_set("CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY"),
+            forced: Some(
+                is_set("CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY")
+                    || is_set("CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY"),
+            ),
             in_secure_boot: Some(is_set("CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT")),
             ima_arch_policy: Some(is_set("CONFIG_IMA_ARCH_POLICY")),
         }
@@ -39,6 +41,9 @@ impl LockdownConfig {
         // security/integrity/ima/ima_efi.c: each is built with its option only.
         self.lsm.get_or_insert_with(|| has("lock_kernel_down"));
         self.ima_arch_policy.get_or_insert_with(|| has("arch_get_ima_policy"));
+        if self.lsm == Some(false) {
+            self.forced.get_or_insert(false);
+        }
         if self.lsm == Some(false) || !has("efi_set_secure_boot") {
             // drivers/firmware/efi/secureboot.c, of the patch that adds the option.
             self.in_secure_boot.get_or_insert(false);
@@ -70,7 +75,7 @@ mod tests {
                 lsm: Some(false),
                 early: Some(false),
                 listed: Some(false),
-                forced: false,
+                forced: Some(false),
                 in_secure_boot: Some(false),
                 ima_arch_policy: Some(false)
             },
@@ -82,8 +87,8 @@ mod tests {
             ("CONFIG_SECURITY_LOCKDOWN_LSM_EARLY=y", |c| c.early == Some(true)),
             ("CONFIG_LSM=\"yama,lockdown,bpf\"", |c| c.listed == Some(true)),
             ("CONFIG_LSM=\"yama,lockdownx\"", |c| c.listed == Some(false)),
-            ("CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y", |c| c.forced),
-            ("CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY=y", |c| c.forced),
+            ("CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y", |c| c.forced == Some(true)),
+            ("CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY=y", |c| c.forced == Some(true)),
             ("CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT=y", |c| c.in_secure_boot == Some(true)),
             ("CONFIG_IMA_ARCH_POLICY=y", |c| c.ima_arch_policy == Some(true)),
         ];

@@ -16,7 +16,7 @@ use crate::elf::{
     self, EHDR_SIZE, ET_REL, FileHeader64, LE, SHDR_SIZE, SHF_ALLOC, SHT_NOBITS, SHT_NULL, SHT_STRTAB,
     SHT_SYMTAB, SectionHeader64, Shdr, Sym, SymFields,
 };
-use crate::finding::{Errno, Finding, Findings, Severity, Subject};
+use crate::finding::{Errno, Finding, Findings, Severity, Subject, needs};
 use crate::machine::{Machine, machine_name, names_of};
 use crate::module_file::{ModuleFile, SectionIndex};
 
@@ -451,9 +451,11 @@ impl<'d> Checks<'d, '_> {
                 refuse("VAL-47", line, "struct module is not SHF_ALLOC").about(subject(index, THIS_MODULE)),
             );
         }
-        if let Some(size) = self.expected.config.struct_module_size
-            && s.sh_size != size
-        {
+        let size = self.expected.config.struct_module_size;
+        if size.is_none() {
+            self.said.unjudged("VAL-48", needs::IMAGE);
+        }
+        if let Some(size) = size.filter(|size| *size != s.sh_size) {
             let line =
                 module_says("section size must match the kernel's built struct module size at run time");
             let why =

@@ -4,6 +4,7 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use elf_layout::Machine;
+use memchr::memmem;
 
 use crate::arch::{FlatFormat, FlatHeader, ImageArch, of_flat_image};
 use crate::btf::Btf;
@@ -15,6 +16,9 @@ use crate::exports::Exports;
 use crate::kallsyms::{Kallsyms, KallsymsLayout};
 use crate::memory::{Extent, KERNEL_HALF, Memory, Rela};
 use crate::{Error, facts};
+
+/// More texts or pointers of one kind are not looked at.
+const POINTERS_MAX: usize = 64;
 
 /// What is left when all containers are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -251,6 +255,26 @@ impl<'d> KernelImage<'d> {
     pub fn read_cstr(&self, address: u64) -> Option<&[u8]> {
         let (offset, left) = self.memory.locate(address)?;
         crate::bytes::cstr(slice(&self.data, offset, left)?, left)
+    }
+
+    /// Link addresses of the pointers to this text, which stands between two NULs.
+    pub fn pointers_to(&self, text: &[u8]) -> Vec<u64> {
+        let quoted = [b"\0", text, b"\0"].concat();
+        let places = |needle: Vec<u8>| {
+            let found: Vec<usize> = memmem::find_iter(&*self.data, &needle).take(POINTERS_MAX).collect();
+            found.into_iter()
+        };
+        let texts = places(quoted).filter_map(|at| self.memory.address_of(at.checked_add(1)?));
+        texts
+            .flat_map(|at| {
+                // Where relocation fills pointers in, its table tells them, and holds each as well.
+                if self.memory.rela.len() != 0 {
+                    return self.memory.rela.to(&self.data, at).collect();
+                }
+                let as_written = places(at.to_le_bytes().to_vec()).filter_map(|p| self.memory.address_of(p));
+                as_written.filter(|p| p.is_multiple_of(8)).collect::<Vec<u64>>()
+            })
+            .collect()
     }
 
     /// Number of pointers that only relocation fills in (KSYM-12).

@@ -156,6 +156,13 @@ impl Rela {
         (at == address).then_some(addend)
     }
 
+    /// The addresses where relocation writes `addend`.
+    pub(crate) fn to<'a>(&'a self, data: &'a [u8], addend: u64) -> impl Iterator<Item = u64> + 'a {
+        (0..self.count)
+            .filter_map(move |i| self.record(data, i).filter(|(_, to)| *to == addend))
+            .map(|(at, _)| at)
+    }
+
     /// All records with `from <= address < end`, in order.
     pub(crate) fn between<'a>(
         &'a self,

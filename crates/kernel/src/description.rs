@@ -36,6 +36,8 @@ pub struct KernelDescription {
     pub release: String,
     /// The string that vermagic is compared with, if known (VER-20).
     pub vermagic: Option<Vec<u8>>,
+    /// What follows the release in that string, blank first, where only this is known.
+    pub vermagic_words: Option<Vec<u8>>,
     /// `Linux version ...`, if known.
     pub banner: Option<String>,
     /// Version and configuration.
@@ -77,6 +79,7 @@ impl KernelDescription {
         KernelDescription {
             release: String::new(),
             vermagic: None,
+            vermagic_words: None,
             banner: None,
             config,
             machine: None,

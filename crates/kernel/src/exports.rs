@@ -8,6 +8,20 @@ use elf_layout::ksymtab::ModuleExport;
 
 use crate::names::NameIndex;
 
+/// What is known of the exports of a kernel or a module.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Told {
+    /// All: which there are, their licences, CRCs and namespaces.
+    #[default]
+    Records,
+    /// Which there are, by the labels in a symbol table.
+    Labels,
+    /// Not even that: global symbols are taken for exports, and variables are missing (KSYM-10).
+    Globals,
+    /// Nothing.
+    Nothing,
+}
+
 /// One `struct kernel_symbol` and what stands beside it in other tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Export<'t> {
@@ -147,6 +161,7 @@ fn view<'t>(text: &'t [u8], record: &Record) -> Export<'t> {
 /// The exports of one owner, found by name. Copies share what is large.
 #[derive(Clone, Debug, Default)]
 pub struct ExportTable {
+    told: Told,
     /// In which its own are among those of others.
     exports: Arc<Exports>,
     positions: Range<usize>,
@@ -165,7 +180,19 @@ impl ExportTable {
     /// As [`ExportTable::new`], of exports that others have as well.
     pub(crate) fn of(exports: Arc<Exports>) -> Self {
         let index = NameIndex::new(exports.len(), |p| exports.name(p as usize));
-        ExportTable { positions: 0..exports.len(), exports, index: Arc::new(index), unsorted: None }
+        let told = Told::Records;
+        ExportTable { told, positions: 0..exports.len(), exports, index: Arc::new(index), unsorted: None }
+    }
+
+    /// The same, of which only so much is known.
+    #[must_use]
+    pub(crate) fn as_told(self, told: Told) -> Self {
+        ExportTable { told, ..self }
+    }
+
+    /// What is known of these exports.
+    pub fn told(&self) -> Told {
+        self.told
     }
 
     /// The table of one of several owners, which has the exports at these positions and shares the index.

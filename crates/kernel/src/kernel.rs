@@ -6,7 +6,7 @@ use core::ops::Deref;
 use elf_layout::KernelConfig;
 
 use crate::description::KernelDescription;
-use crate::exports::{Export, Lookup};
+use crate::exports::{Export, Lookup, Told};
 use crate::module::LoadedModule;
 use crate::state::KernelState;
 
@@ -75,6 +75,22 @@ impl Kernel {
         }
         let mut others = self.modules().filter(|m| *m.name != *but);
         others.find_map(|m| Some((Owner::Module(&m.name), m.exports.find_next(&mut lookup, gplok)?)))
+    }
+
+    /// What is known of the exports of one owner.
+    pub fn told(&self, owner: Owner<'_>) -> Told {
+        match owner {
+            Owner::Vmlinux => self.description.exports().told(),
+            Owner::Module(name) => self.module(name).map_or(Told::Records, |m| m.exports.told()),
+        }
+    }
+
+    /// May there be exports that are not known, whether of the kernel or of a loaded module? `but` is the module being
+    /// loaded.
+    pub fn may_export_more(&self, but: &[u8]) -> bool {
+        let others = self.modules().filter(|m| *m.name != *but).map(|m| m.exports.told());
+        let mut all = others.chain([self.description.exports().told()]);
+        all.any(|told| matches!(told, Told::Globals | Told::Nothing))
     }
 
     /// The loaded modules, newest first.

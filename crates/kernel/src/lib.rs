@@ -41,7 +41,7 @@ pub use btf::{BaseBtf, BtfType};
 pub use builder::{KernelDescriptionBuilder, Needs};
 pub use description::{KernelDescription, NotLoaded, newest};
 pub use error::Error;
-pub use exports::{Export, ExportTable, Exports};
+pub use exports::{Export, ExportTable, Exports, Told};
 pub use history::{Event, Exit, Happening, Init};
 pub use kallsyms::{KernelSymbol, KernelSymbols};
 pub use kernel::{Kernel, Owner};

@@ -1,12 +1,14 @@
 //! Does a kernel keep modules out that are not signed by a key that it trusts?
 
+use elf_layout::Setting;
+
 use crate::description::KernelDescription;
 
 /// What makes a kernel do it, in words; `None` if it does not.
 impl KernelDescription {
     /// Are signatures enforced (SIG-11, SIG-17; kernel/module/signing.c: is_module_sig_enforced)?
     pub fn sig_enforced_by(&self) -> Option<&'static str> {
-        if self.config.module_sig_force {
+        if self.config.known(Setting::ModuleSigForce) == Some(true) {
             return Some("it is built with CONFIG_MODULE_SIG_FORCE");
         }
         if self.boot.sig_enforce {
@@ -20,10 +22,10 @@ impl KernelDescription {
     /// Is the kernel locked down (SIG-16, SIG-17; security/lockdown/lockdown.c: lockdown_is_locked_down)? Both levels keep
     /// unsigned modules out.
     pub fn locked_down_by(&self) -> Option<&'static str> {
-        if !self.has_lockdown() {
+        if self.has_lockdown() != Some(true) {
             return None;
         }
-        if self.config.lockdown.forced {
+        if self.config.lockdown.forced == Some(true) {
             return Some("it is built to be locked down (CONFIG_LOCK_DOWN_KERNEL_FORCE_...)");
         }
         if self.boot.lockdown {
@@ -34,19 +36,41 @@ impl KernelDescription {
         by_firmware.then_some("under Secure Boot CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT locks it down")
     }
 
-    /// Is it not known what Secure Boot makes of this kernel (SIG-17)?
-    pub fn secure_boot_is_open(&self) -> bool {
+    /// The rule that may keep an unsigned module out and that is not known enough to judge; `None` where it is known that
+    /// one does, or that none does.
+    pub fn may_keep_unsigned_out(&self) -> Option<&'static str> {
+        if self.sig_enforced_by().is_some() {
+            return None;
+        }
         let options = &self.config.lockdown;
-        let open = options.ima_arch_policy.is_none() || options.in_secure_boot.is_none();
-        self.boot.secure_boot && open && self.sig_enforced_by().or(self.locked_down_by()).is_none()
+        let boot = &self.boot;
+        let no_signatures = self.config.known(Setting::ModuleSig) == Some(false);
+        if self.config.assumes(Setting::ModuleSigForce) && !no_signatures {
+            return Some("SIG-11");
+        }
+        if boot.secure_boot && options.ima_arch_policy.is_none() {
+            return Some("SIG-17");
+        }
+        if self.locked_down_by().is_some() || self.has_lockdown() == Some(false) {
+            return None;
+        }
+        if options.forced.is_none() || boot.lockdown {
+            return Some("SIG-16");
+        }
+        (boot.secure_boot && options.in_secure_boot != Some(false)).then_some("SIG-17")
     }
 
-    /// Is the lockdown module on? What is not known is taken as distributions have it: built in, and early.
-    fn has_lockdown(&self) -> bool {
+    /// Is the lockdown module on? `None` if that is not known.
+    fn has_lockdown(&self) -> Option<bool> {
         let options = &self.config.lockdown;
         // Early ones are on whatever the list says (security/security.c: early_security_init).
         let listed = self.boot.lsm_names_lockdown.or(options.listed);
-        options.lsm != Some(false) && (options.early != Some(false) || listed != Some(false))
+        match (options.lsm, options.early, listed) {
+            (Some(false), ..) => Some(false),
+            (Some(true), Some(true), _) | (Some(true), _, Some(true)) => Some(true),
+            (Some(true), Some(false), Some(false)) => Some(false),
+            _ => None,
+        }
     }
 }
 
@@ -68,7 +92,7 @@ mod tests {
         lsm: Some(true),
         early: Some(true),
         listed: Some(true),
-        forced: false,
+        forced: Some(false),
         in_secure_boot: Some(true),
         ima_arch_policy: Some(true),
     };
@@ -78,13 +102,13 @@ mod tests {
         let off = LockdownConfig { lsm: Some(false), ..DEBIAN };
         let late = LockdownConfig { early: Some(false), ..DEBIAN };
         let unlisted = LockdownConfig { listed: Some(false), ..late };
-        let forced = LockdownConfig { forced: true, ..DEBIAN };
+        let forced = LockdownConfig { forced: Some(true), ..DEBIAN };
         for (cmdline, options, want) in [
             ("", DEBIAN, false),
             ("lockdown=integrity", DEBIAN, true),
             ("lockdown=confidentiality", DEBIAN, true),
             ("lockdown=none", DEBIAN, false),
-            ("lockdown=integrity", LockdownConfig::default(), true),
+            ("lockdown=integrity", LockdownConfig::default(), false),
             ("lockdown=integrity", off, false),
             ("lockdown=integrity lsm=yama", DEBIAN, true),
             ("lockdown=integrity lsm=yama", late, false),
@@ -112,10 +136,29 @@ mod tests {
         let neither = LockdownConfig { ima_arch_policy: Some(false), in_secure_boot: Some(false), ..DEBIAN };
         let neither = kernel("", true, neither);
         assert_eq!((neither.sig_enforced_by(), neither.locked_down_by()), (None, None), "SIG-17: upstream");
-        assert!(!neither.secure_boot_is_open() && !both.secure_boot_is_open());
-        assert!(
-            kernel("", true, LockdownConfig::default()).secure_boot_is_open(),
-            "SIG-17: nothing is known"
-        );
+    }
+
+    #[test]
+    fn sig_11_16_and_17_what_is_not_known() {
+        let nothing = LockdownConfig::default();
+        let open =
+            |cmdline, secure_boot, options| kernel(cmdline, secure_boot, options).may_keep_unsigned_out();
+        for cmdline in ["", "lockdown=integrity"] {
+            assert_eq!(open(cmdline, false, DEBIAN), None, "{cmdline}");
+            assert_eq!(open(cmdline, true, DEBIAN), None, "{cmdline}");
+            assert_eq!(open(cmdline, false, nothing), Some("SIG-16"), "{cmdline}");
+            assert_eq!(open(cmdline, true, nothing), Some("SIG-17"), "{cmdline}");
+        }
+        let quiet = LockdownConfig { ima_arch_policy: Some(false), in_secure_boot: None, ..DEBIAN };
+        assert_eq!((open("", true, quiet), open("", false, quiet)), (Some("SIG-17"), None));
+        let off = LockdownConfig { lsm: Some(false), ..nothing };
+        assert_eq!((open("", false, off), open("lockdown=integrity", false, off)), (None, None), "SIG-16");
+        let list = LockdownConfig { listed: None, early: Some(false), ..DEBIAN };
+        assert_eq!((open("", false, list), open("lockdown=integrity", false, list)), (None, Some("SIG-16")));
+        let mut unknown = kernel("", false, DEBIAN);
+        unknown.config = unknown.config.with_settings_assumed();
+        assert_eq!(unknown.may_keep_unsigned_out(), Some("SIG-11"), "MODULE_SIG_FORCE is not known");
+        unknown.boot = BootParams::parse("module.sig_enforce");
+        assert_eq!(unknown.may_keep_unsigned_out(), None, "SIG-11: it is enforced in any case");
     }
 }

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use crate::exports::{Export, ExportTable, Exports};
+use crate::exports::{Export, ExportTable, Exports, Told};
 use crate::kallsyms::{KernelSymbol, KernelSymbols};
 use crate::module::LoadedModule;
 use crate::symvers::Symvers;
@@ -31,7 +31,6 @@ impl Tables {
         symvers: Option<Symvers>,
     ) -> Self {
         let has_symbols = !symbols.is_empty();
-        let knows_exports = symvers.is_some() || from_image.is_some();
         let loaded: Vec<&[u8]> = symbols.modules().collect();
         let is_loaded: BTreeSet<&[u8]> = loaded.iter().copied().collect();
         let is_unloaded =
@@ -66,6 +65,7 @@ impl Tables {
         if let Some(exports) = from_image {
             of_owner.insert(None, ExportTable::new(exports));
         }
+        let knows_exports = of_owner.contains_key(&None);
         let mut of_symtab: BTreeMap<Option<&[u8]>, Vec<KernelSymbol<'_>>> = BTreeMap::new();
         for symbol in symbols.iter() {
             of_symtab.entry(symbol.module).or_default().push(symbol);
@@ -74,11 +74,11 @@ impl Tables {
             // Modules that are not of this build are not in its Module.symvers.
             let known = of_owner.contains_key(&owner.map(<[u8]>::to_vec));
             if !known && (owner.is_some() || !knows_exports) {
-                let exports = ExportTable::new(exports_by_label(symbols, of_this, *owner));
-                of_owner.insert(owner.map(<[u8]>::to_vec), exports);
+                of_owner.insert(owner.map(<[u8]>::to_vec), exports_by_label(symbols, of_this, *owner));
             }
         }
-        let own = Arc::new(of_owner.remove(&None).unwrap_or_default());
+        let unknown = || ExportTable::default().as_told(Told::Nothing);
+        let own = Arc::new(of_owner.remove(&None).unwrap_or_else(unknown));
         let module = |name: &[u8], exports, listed| {
             Arc::new(LoadedModule { exports, listed, ..LoadedModule::named(name) })
         };
@@ -129,7 +129,7 @@ impl Unloaded {
 /// Exports without a Module.symvers: symbols that have a `__ksymtab_` label. Without
 /// CONFIG_KALLSYMS_ALL there are no labels (KSYM-10); then any global symbol of the kernel and any
 /// symbol of a module counts. A module's GPL-only exports have lower-case letters (LIFE-51).
-fn exports_by_label(symbols: &KernelSymbols, own: &[KernelSymbol<'_>], owner: Option<&[u8]>) -> Exports {
+fn exports_by_label(symbols: &KernelSymbols, own: &[KernelSymbol<'_>], owner: Option<&[u8]>) -> ExportTable {
     let globals: BTreeSet<&[u8]> =
         own.iter().filter(|s| s.kind.is_ascii_uppercase()).map(|s| s.name).collect();
     let labels: BTreeSet<&[u8]> = own.iter().filter_map(|s| s.name.strip_prefix(b"__ksymtab_")).collect();
@@ -143,5 +143,6 @@ fn exports_by_label(symbols: &KernelSymbols, own: &[KernelSymbol<'_>], owner: Op
         gpl_only: owner.is_some() && !globals.contains(name),
         namespace: b"",
     };
-    names.into_iter().map(export).collect()
+    let table = ExportTable::new(names.into_iter().map(export).collect());
+    table.as_told(if by_label { Told::Labels } else { Told::Globals })
 }

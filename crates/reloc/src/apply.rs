@@ -5,7 +5,7 @@ use alloc::string::String;
 
 use elf_layout::bytes::printed;
 use elf_layout::elf::{Rela, SHF_ALLOC, SHF_RELA_LIVEPATCH, SHT_REL, SHT_RELA};
-use elf_layout::{Change, Errno, Finding, Findings, LoadInfo, Module, Severity, Subject};
+use elf_layout::{Change, Errno, Finding, Findings, LoadInfo, Module, Severity, Subject, needs};
 
 use crate::livepatch::{KallsymsLookup, klp_apply_section_relocs};
 use crate::{Architecture, ModArch, Records, RelaSection};
@@ -29,6 +29,9 @@ pub fn apply_relocations(
         return;
     }
     mod_arch.locate(info);
+    if hangs_on_unknown(arch, info, unknown) {
+        said.unjudged("RELOC-GEN-16", needs::SYMBOLS);
+    }
     said.stage_at_first(|said| {
         for (index, section) in info.sechdrs.iter().enumerate().skip(1) {
             // RELOC-GEN-1, RELOC-GEN-2: the target must be ALLOC by the loader's flags.
@@ -66,6 +69,28 @@ pub fn apply_relocations(
             }
         }
     });
+}
+
+/// RELOC-GEN-16: does a record that is applied ask for a symbol whose value is not known, and does that decide whether it
+/// fits?
+fn hangs_on_unknown(arch: &dyn Architecture, info: &LoadInfo<'_>, unknown: &[bool]) -> bool {
+    /// Symbols are no larger than that: a place so far from one is as good as the symbol.
+    const NEAR: u64 = 1 << 20;
+    if !unknown.contains(&true) {
+        return false;
+    }
+    let sections = info.sechdrs.iter().enumerate().skip(1);
+    let mut applied = sections.filter(|(_, s)| {
+        let target = info.sechdrs.get(s.sh_info as usize);
+        s.sh_type == SHT_RELA && target.is_some_and(|target| target.sh_flags & SHF_ALLOC != 0)
+    });
+    applied.any(|(index, _)| {
+        let mut records = info.file.relocations(index).iter().map(Rela::from);
+        records.any(|rela| {
+            let is_unknown = unknown.get(rela.r_sym() as usize) == Some(&true);
+            is_unknown && !(arch.reaches_every_symbol(rela.r_type()) && rela.r_addend.unsigned_abs() <= NEAR)
+        })
+    })
 }
 
 /// Do RELA tables share bytes of the file? No linker does that, and it would let a small file ask

@@ -82,6 +82,12 @@ pub trait Architecture: ImageArch {
     /// How many bytes a relocation of this type writes, or changes bits of.
     fn relocation_width(&self, r_type: u32) -> u64;
 
+    /// Does a relocation of this type fit wherever the kernel puts modules, whichever symbol of the kernel or of a module it
+    /// asks for (RELOC-GEN-16)?
+    fn reaches_every_symbol(&self, _r_type: u32) -> bool {
+        false
+    }
+
     /// `module_finalize`: what it patches itself.
     fn module_finalize(&self, _module: &mut Finalizer<'_, '_>) {}
 

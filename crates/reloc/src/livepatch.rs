@@ -5,11 +5,11 @@ use alloc::string::String;
 
 use elf_layout::bytes::printed;
 use elf_layout::elf::{SHN_LIVEPATCH, SymFields};
-use elf_layout::{Errno, Finding, Findings, LoadInfo};
+use elf_layout::{Errno, Finding, Findings, LoadInfo, needs};
 
 /// Address of the kernel's symbol of that name at that position (from 1; 0: it must be the only
-/// one). The error is the kernel's line for it.
-pub type KallsymsLookup<'k> = &'k dyn Fn(&[u8], u64) -> Result<u64, String>;
+/// one). The error is the kernel's line for it; `None` if the kernel's symbols are not known.
+pub type KallsymsLookup<'k> = &'k dyn Fn(&[u8], u64) -> Option<Result<u64, String>>;
 
 /// Longest object name and symbol name that the kernel's format takes.
 const OBJECT_MAX: usize = 55;
@@ -59,8 +59,12 @@ pub fn klp_apply_section_relocs(
             return false;
         };
         match kallsyms(name, position) {
-            Ok(address) => *value = address,
-            Err(line) => {
+            Some(Ok(address)) => *value = address,
+            None => {
+                said.unjudged("RELOC-GEN-5", needs::SYMBOLS);
+                return false;
+            }
+            Some(Err(line)) => {
                 said.push(refuse(line, format!("{text} names no symbol of the kernel")));
                 return false;
             }

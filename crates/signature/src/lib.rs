@@ -6,8 +6,8 @@
 //! trusts, and tells whether the module counts as signed.
 //!
 //! The cryptography is behind the feature `verify`, on by default. Without it
-//! signatures are cut off and their tails are checked, and a well-formed signature
-//! counts as good, as it does where no certificate is known; [`not_verified`] says so.
+//! signatures are cut off and their tails are checked; whether a well-formed one is good is
+//! left open, as it is where the kernel's keys are not known (`Findings::unjudged`).
 //!
 //! The crate is `no_std`, does no I/O and keeps no state.
 #![no_std]
@@ -29,7 +29,7 @@ mod verify;
 
 #[cfg(feature = "verify")]
 pub use hash::Hash;
-pub use signing::{Unsigned, module_signature, not_verified};
+pub use signing::{Unsigned, module_signature};
 pub use verdict::Verdict;
 #[cfg(feature = "verify")]
 pub use verify::verify_pkcs7_signature;

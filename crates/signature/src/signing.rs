@@ -3,9 +3,9 @@
 use alloc::format;
 use alloc::string::String;
 
-use elf_layout::signature::{SignatureTail, module_sig_check};
-use elf_layout::{Errno, Finding, Findings, Severity};
-use kernel::Kernel;
+use elf_layout::signature::{MODULE_SIG_STRING, SignatureTail, module_sig_check};
+use elf_layout::{Errno, Finding, Findings, Setting, needs};
+use kernel::{Fact, Kernel};
 use symres::LoadFlags;
 
 use crate::Verdict;
@@ -33,6 +33,11 @@ pub fn module_signature<'d>(
     if !kernel.config.module_sig {
         return (untouched(file), None);
     }
+    // What the tail of the file holds counts on a kernel with CONFIG_MODULE_SIG only.
+    if kernel.config.assumes(Setting::ModuleSig) && file.ends_with(MODULE_SIG_STRING) {
+        said.unjudged("SIG-13", needs::CONFIG);
+        return (module_sig_check(file).0, None);
+    }
     said.stage_at_first(|said| check_signature(file, kernel, flags, said))
 }
 
@@ -53,6 +58,11 @@ fn check_signature<'d>(
     let (tail, finding) = if mangled { (untouched(file), None) } else { module_sig_check(file) };
     finding.into_iter().for_each(|f| said.push(f));
     let verdict = tail.pkcs7.map(|pkcs7| verdict(pkcs7, tail.module, kernel));
+    if let Some(Err(needs)) = verdict {
+        said.unjudged("SIG-8", needs);
+        return (tail, None);
+    }
+    let verdict = verdict.and_then(Result::ok);
     let by = || tail.pkcs7.map(signer_words).unwrap_or_default();
     // SIG-10: three reasons only leave the module unsigned.
     let unsigned = match verdict {
@@ -106,6 +116,9 @@ fn check_signature<'d>(
 /// What becomes of a module that counts as unsigned: enforcement is asked first, then lockdown.
 fn refuse_unsigned(kernel: &Kernel, unsigned: &Unsigned, said: &mut Findings) {
     let Unsigned { reason, why, hint } = unsigned;
+    if let Some(rule) = kernel.may_keep_unsigned_out() {
+        said.unjudged(rule, needs::CONFIG);
+    }
     if let Some(by) = kernel.sig_enforced_by() {
         let why = format!("this kernel enforces signatures ({by}), and the module {why}");
         let finding = Finding::error("SIG-11", Errno::EKEYREJECTED, why).hint(hint.as_str());
@@ -115,47 +128,25 @@ fn refuse_unsigned(kernel: &Kernel, unsigned: &Unsigned, said: &mut Findings) {
         let why = format!("this kernel is locked down ({by}), and the module {why}");
         let line = "Lockdown: insmod: unsigned module loading is restricted; see man kernel_lockdown.7";
         said.push(Finding::error("SIG-16", Errno::EPERM, why).hint(hint.as_str()).says(line));
-    } else if kernel.secure_boot_is_open() {
-        let why = format!(
-            "the module {why}, and it is not known what Secure Boot makes of this kernel: with CONFIG_IMA_ARCH_POLICY it \
-             would refuse the module with EKEYREJECTED, with CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT with EPERM"
-        );
-        let hint = "give the kernel's configuration (--config, or a tree with boot/config-RELEASE)";
-        said.push(Finding::note("SIG-17", Severity::Warning, why).hint(hint));
     }
 }
 
-/// Why a well-formed signature counts as good without being verified, as a note; `None` if it is verified (SIG-8).
-pub fn not_verified(kernel: &Kernel) -> Option<Finding> {
-    let (why, hint) = if kernel.trusted().next().is_none() {
-        (
-            "the keys that this kernel trusts are not known: the signature counts as good",
-            "give the kernel's image or a SPEC made of it (--kernel), and the certificates of other keyrings (--keyring)",
-        )
-    } else if !cfg!(feature = "verify") {
-        (
-            "this build cannot verify signatures: the signature counts as good",
-            "build it with the feature `signature`",
-        )
-    } else {
-        return None;
-    };
-    Some(Finding::note("SIG-8", Severity::Note, why).hint(hint))
-}
-
-/// Good as well if no key is known; then [`not_verified`] says so.
+/// What the kernel makes of a signature, or what telling that needs (SIG-8): a key that is none of those known may be one of
+/// those that are not.
 #[cfg(feature = "verify")]
-fn verdict(pkcs7: &[u8], module: &[u8], kernel: &Kernel) -> Verdict {
-    match kernel.trusted().next() {
-        None => Verdict::Good,
-        Some(_) => crate::verify_pkcs7_signature(pkcs7, module, kernel.trusted()),
+fn verdict(pkcs7: &[u8], module: &[u8], kernel: &Kernel) -> Result<Verdict, &'static str> {
+    match crate::verify_pkcs7_signature(pkcs7, module, kernel.trusted()) {
+        Verdict::UnknownKey if kernel.known(Fact::Certificates).is_none() => Err(
+            "the keys built into this kernel: its image or a SPEC made of it (--kernel); or the signer's certificate (--keyring)",
+        ),
+        verdict => Ok(verdict),
     }
 }
 
-/// Without cryptography nothing is verified; [`not_verified`] says so.
+/// Without cryptography nothing is verified.
 #[cfg(not(feature = "verify"))]
-fn verdict(_: &[u8], _: &[u8], _: &Kernel) -> Verdict {
-    Verdict::Good
+fn verdict(_: &[u8], _: &[u8], _: &Kernel) -> Result<Verdict, &'static str> {
+    Err("a build of this program that can verify signatures (feature `signature`)")
 }
 
 /// The signer in words; empty if the message does not name it.
@@ -203,23 +194,13 @@ mod tests {
     use elf_layout::{KernelConfig, KernelVersion, LockdownConfig};
     use kernel::BootParams;
 
-    #[test]
-    fn sig_8_what_is_not_verified_is_said() {
-        let mut kernel = Kernel::unknown(KernelConfig::new(KernelVersion::new(6, 12, 0)));
-        let note = not_verified(&kernel).unwrap();
-        assert!(note.explanation.contains("keys that this kernel trusts are not known"), "SIG-8: {note:?}");
-        Arc::make_mut(&mut kernel.description).certificates = vec![vec![0x30, 0]];
-        let why = not_verified(&kernel).map(|note| note.explanation.into_owned());
-        let built_out = "this build cannot verify signatures: the signature counts as good";
-        assert_eq!(why.as_deref(), (!cfg!(feature = "verify")).then_some(built_out), "SIG-8");
-    }
-
-    /// What an unsigned module gets, with the log.
+    /// What an unsigned module gets, with the log; the codes of what is told or left open.
     fn unsigned(kernel: &Kernel) -> (Option<Errno>, Vec<String>, Vec<&'static str>) {
         let mut said = Findings::new();
         let (_, unsigned) = module_signature(b"unsigned", kernel, LoadFlags::default(), &mut said);
         assert!(unsigned.is_some());
-        let codes = said.iter().map(|f| f.code).collect();
+        let open = said.open_rules().iter().map(|rule| rule.code);
+        let codes = said.iter().map(|f| f.code).chain(open).collect();
         (said.errno(), said.dmesg().map(String::from).collect(), codes)
     }
 
@@ -240,7 +221,7 @@ mod tests {
             lsm: Some(true),
             early: Some(true),
             listed: Some(true),
-            forced: false,
+            forced: Some(false),
             in_secure_boot: Some(true),
             ima_arch_policy: Some(false),
         };
@@ -253,6 +234,6 @@ mod tests {
         assert_eq!(with("", true, ima), ekeyrejected, "SIG-17: IMA enforces signatures before that");
         assert_eq!(with("", false, ima), (None, vec![], vec![]), "SIG-17: no Secure Boot");
         let open = (None, vec![], vec!["SIG-17"]);
-        assert_eq!(with("", true, LockdownConfig::default()), open, "SIG-17: it is said that nobody knows");
+        assert_eq!(with("", true, LockdownConfig::default()), open, "SIG-17: left open");
     }
 }

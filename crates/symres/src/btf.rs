@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use kernel::{BaseBtf, Kernel, Taints};
 
 use elf_layout::bytes::printed;
-use elf_layout::{Change, Errno, Finding, Findings, KernelConfig, ModuleFile, Severity};
+use elf_layout::{Change, Errno, Finding, Findings, KernelConfig, ModuleFile, Setting, Severity, needs};
 
 use metas::Check;
 
@@ -31,11 +31,24 @@ pub struct Refusal {
 }
 
 /// `kernel/bpf/btf.c: btf_module_notify` for a module that is COMING (BTF-1 to BTF-4). Without the kernel's BTF
-/// nothing is said.
+/// a mismatch that refuses the module is not judged.
 pub fn btf_module_notify(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Taints, said: &mut Findings) {
     let config = &kernel.config;
     let data = file.section_bytes(file.find_any_sec(".BTF"));
-    let Some(base) = kernel.btf.as_deref().filter(|_| config.btf_modules && !data.is_empty()) else { return };
+    if data.is_empty() || config.known(Setting::BtfModules) == Some(false) {
+        return;
+    }
+    let lenient = config.known(Setting::AllowBtfMismatch);
+    if config.assumes(Setting::BtfModules) && lenient != Some(true) {
+        said.unjudged("BTF-3", needs::CONFIG);
+        return;
+    }
+    let Some(base) = kernel.btf.as_deref() else {
+        if lenient != Some(true) {
+            said.unjudged("BTF-3", needs::IMAGE);
+        }
+        return;
+    };
     // BTF-4: since v6.11 (d4e48e3dd450) a module may bring the part of the kernel's BTF that it needs.
     let own_base = Some(file.find_any_sec(".BTF.base")).filter(|i| *i != 0 && config.has(Change::OwnBtfBase));
     let parsed = match own_base {
@@ -50,6 +63,7 @@ pub fn btf_module_notify(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Ta
             said.push(Finding::note("BTF-4", Severity::Note, why));
         }
         Ok(()) => {}
+        Err(_) if lenient.is_none() => said.unjudged("BTF-3", needs::CONFIG),
         Err(refusal) => said.push(mismatch(kernel, file, refusal, taints)),
     });
 }

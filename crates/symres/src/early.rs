@@ -1,15 +1,16 @@
 //! The checks of a load that come before and around the layout: names, versions
 //! and what taints (spec 00 steps 5 to 21).
 
+use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use kernel::exports::missed;
-use kernel::{Kernel, ModuleState, Owner, Taint, Taints};
+use kernel::{Kernel, ModuleState, Owner, Taint, Taints, Told};
 
 use elf_layout::bytes::printed;
 use elf_layout::ksymtab::ModuleExport;
-use elf_layout::{Change, Errno, Finding, Findings, ModuleFile, Severity};
+use elf_layout::{Change, Errno, Finding, Findings, ModuleFile, Setting, Severity, needs};
 
 use crate::hints;
 use crate::license::license_is_gpl_compatible;
@@ -58,8 +59,15 @@ fn blacklisted(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
 /// `kernel/module/version.c: check_modstruct_version` (VER-10): the CRC of `module_layout`, which stands for
 /// `struct module`.
 fn check_modstruct_version(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Taints, said: &mut Findings) {
-    // The kernel's own table only; a kernel that is not described in full has nothing to compare.
-    let Some((owner, export)) = kernel.find_symbol(b"module_layout", true, file.name()) else { return };
+    // The kernel's own table only.
+    let Some((owner, export)) = kernel.find_symbol(b"module_layout", true, file.name()) else {
+        if kernel.config.known(Setting::Modversions) != Some(false)
+            && kernel.exports().told() != Told::Records
+        {
+            said.unjudged("VER-10", needs::EXPORTS);
+        }
+        return;
+    };
     let mut resolver = Resolver::new(kernel, file, *taints);
     let mut own = Findings::new();
     let checked = resolver.check_version(
@@ -70,6 +78,7 @@ fn check_modstruct_version(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut 
         &mut own,
     );
     *taints = resolver.taints();
+    own.open_rules().iter().for_each(|rule| said.unjudged("VER-10", rule.needs.clone()));
     for mut finding in own.into_list() {
         if checked.is_err() && finding.severity.refuses() {
             finding.errno = Some(Errno::ENOEXEC);
@@ -94,6 +103,10 @@ fn check_vermagic(
     let me = file.name_text();
     let vermagic = file.modinfo().get("vermagic").filter(|_| !flags.ignore_vermagic);
     let Some(vermagic) = vermagic else {
+        if kernel.config.assumes(Setting::ModuleForceLoad) {
+            said.unjudged("VER-21", needs::CONFIG);
+            return;
+        }
         if !kernel.config.module_force_load {
             let why = format!("{me} has no vermagic, and this kernel does not force modules in");
             said.push(Finding::error("VER-21", Errno::ENOEXEC, why).hint(hints::rebuild(kernel, file)));
@@ -106,11 +119,26 @@ fn check_vermagic(
     // VER-22: with CRCs the release does not count.
     let has_versions = file.index().vers != 0 && kernel.config.modversions;
     let Some(ours) = &kernel.vermagic else {
-        // Of a kernel without its string the release may be known still.
-        let release = vermagic.split(|b| *b == b' ').next().unwrap_or(&[]);
-        if !has_versions && !kernel.release.is_empty() && release != kernel.release.as_bytes() {
-            let why = format!("{me} was built for {}, this kernel is {}", printed(release), kernel.release);
+        // Of a kernel without its string the release may be known still, or the words behind it.
+        let (release, words) =
+            vermagic.split_at(vermagic.iter().position(|b| *b == b' ').unwrap_or(vermagic.len()));
+        let release_counts =
+            file.index().vers == 0 || kernel.config.known(Setting::Modversions) == Some(false);
+        let other_release = !kernel.release.is_empty() && release != kernel.release.as_bytes();
+        let other_words = kernel.vermagic_words.as_ref().is_some_and(|ours| *ours != words);
+        if other_words || (release_counts && other_release) {
+            let ours = kernel.vermagic_words.as_deref().map_or(Cow::from("..."), printed);
+            let theirs = printed(vermagic);
+            let release = if kernel.release.is_empty() { "..." } else { &kernel.release };
+            let why = format!("{me} was built for {theirs}, this kernel is {release}{ours}");
             said.push(Finding::error("VER-23", Errno::ENOEXEC, why).hint(hints::rebuild(kernel, file)));
+        } else if kernel.vermagic_words.is_none() {
+            said.unjudged(
+                "VER-23",
+                "the kernel's image (--kernel), or its configuration and release (--config, --release)",
+            );
+        } else if kernel.release.is_empty() && !has_versions {
+            said.unjudged("VER-23", needs::RELEASE);
         }
         return;
     };
@@ -263,8 +291,13 @@ pub fn check_export_symbol_versions(
         let lacks = |table, crcs| records(table) != 0 && file.find_sec(crcs) == 0;
         let without = lacks("__ksymtab", "__kcrctab")
             || (!kernel.config.has(Change::OneExportTable) && lacks("__ksymtab_gpl", "__kcrctab_gpl"));
-        if kernel.config.modversions && without {
-            if kernel.config.module_force_load {
+        let config = &kernel.config;
+        let may_matter = config.known(Setting::Modversions) != Some(false) && without;
+        let settings = [Setting::Modversions, Setting::ModuleForceLoad];
+        if may_matter && settings.iter().any(|setting| config.assumes(*setting)) {
+            said.unjudged("VER-11", needs::CONFIG);
+        } else if may_matter {
+            if config.module_force_load {
                 let why = format!("{me} exports symbols without CRCs: it is forced in, taint F");
                 let finding = taints.force_load(&me, "no versions for exported symbols", why);
                 said.push(finding.hint(hints::rebuild(kernel, file)));
@@ -318,8 +351,13 @@ pub fn verify_exported_symbols(
     said: &mut Findings,
 ) {
     said.stage_at_first(|said| {
+        if !exports.is_empty() && kernel.may_export_more(file.name()) {
+            said.unjudged("DUP-1", needs::EXPORTS);
+        }
         for ModuleExport { name, .. } in exports {
-            if let Some((owner, _)) = kernel.find_symbol(name, true, file.name()) {
+            let found = kernel.find_symbol(name, true, file.name());
+            // A symbol that is only taken to be exported is no proof.
+            if let Some((owner, _)) = found.filter(|(owner, _)| kernel.told(*owner) != Told::Globals) {
                 said.push(duplicate_export(file, name, owner));
             }
         }

@@ -7,10 +7,12 @@ use alloc::vec::Vec;
 use elf_layout::bytes::printed;
 use elf_layout::config::Flavour;
 use elf_layout::versions::{Modversion, modversions, modversions_ext};
-use elf_layout::{Change, Errno, Finding, Findings, KernelConfig, ModuleFile, Severity, Subject};
+use elf_layout::{
+    Change, Errno, Finding, Findings, KernelConfig, ModuleFile, Setting, Severity, Subject, needs,
+};
 
 use kernel::names::NameIndex;
-use kernel::{Export, Kernel, ModuleState, Owner, Taint, Taints};
+use kernel::{Export, Kernel, ModuleState, Owner, Taint, Taints, Told};
 
 use crate::hints;
 
@@ -21,6 +23,8 @@ pub enum Unresolved {
     NotFound,
     /// There is, and a rule forbids it.
     Refused(Errno),
+    /// Whether there is one is not known.
+    Unjudged,
 }
 
 /// The module being loaded, as the resolving of its symbols sees and changes it.
@@ -125,13 +129,31 @@ impl<'a> Resolver<'a> {
     ) -> Result<(Owner<'a>, Export<'a>), Unresolved> {
         let gplok = !self.is_proprietary();
         let found = self.kernel.find_symbol(name, gplok, self.file.name());
-        let (owner, export) = found.ok_or(Unresolved::NotFound)?;
+        let Some((owner, export)) = found else {
+            // SYM-5: what is not known to be exported may be all the same.
+            if self.kernel.may_export_more(self.file.name()) {
+                said.unjudged("SYM-5", needs::EXPORTS);
+                return Err(Unresolved::Unjudged);
+            }
+            return Err(Unresolved::NotFound);
+        };
+        let told = self.kernel.told(owner);
+        if told == Told::Globals {
+            said.unjudged("SYM-5", needs::EXPORTS);
+        }
+        if told != Told::Records && !gplok {
+            said.unjudged("SYM-31", needs::EXPORTS);
+        }
         if export.gpl_only {
             self.using_gplonly_symbols = true;
         }
         self.inherit_taint(owner, name, &subject, said)?;
         self.check_version(name, owner, export.crc, &subject, said).map_err(Unresolved::Refused)?;
-        self.verify_namespace_is_imported(name, export, &subject, said).map_err(Unresolved::Refused)?;
+        if told == Told::Records {
+            self.verify_namespace_is_imported(name, export, &subject, said).map_err(Unresolved::Refused)?;
+        } else if self.kernel.config.known(Setting::AllowMissingNamespaceImports) != Some(true) {
+            said.unjudged("NS-2", needs::EXPORTS);
+        }
         self.strong_try_module_get(owner, &subject, said).map_err(Unresolved::Refused)?;
         Ok((owner, export))
     }
@@ -207,9 +229,27 @@ impl<'a> Resolver<'a> {
         said: &mut Findings,
     ) -> Result<(), Errno> {
         let config: &KernelConfig = &self.kernel.config;
-        let Some(crc) = crc.filter(|_| config.modversions) else {
-            return Ok(());
+        let modversions = config.known(Setting::Modversions);
+        let crc = match crc {
+            _ if modversions == Some(false) => return Ok(()),
+            Some(crc) => crc,
+            None if self.kernel.told(owner) == Told::Records => return Ok(()),
+            // VER-3: without CRCs of its own a module is forced in, if the kernel does that.
+            None if !self.versions.are_present() && config.known(Setting::ModuleForceLoad) == Some(true) => {
+                return Ok(());
+            }
+            None => {
+                said.unjudged("VER-6", needs::EXPORTS);
+                return Ok(());
+            }
         };
+        if modversions.is_none() {
+            // Whether the kernel compares CRCs is not known: only a CRC that is the same settles it.
+            if self.versions.expected(name) != Some(u64::from(crc)) {
+                said.unjudged("VER-1", needs::CONFIG);
+            }
+            return Ok(());
+        }
         if !self.versions.are_present() {
             return self.try_to_force_load(&printed(name), subject, said);
         }
@@ -263,6 +303,10 @@ impl<'a> Resolver<'a> {
         said: &mut Findings,
     ) -> Result<(), Errno> {
         let me = self.file.name_text();
+        if self.kernel.config.assumes(Setting::ModuleForceLoad) {
+            said.unjudged("VER-40", needs::CONFIG);
+            return Ok(());
+        }
         if !self.kernel.config.module_force_load {
             let why = format!("{me} has no CRCs, and this kernel does not force modules in");
             let finding = Finding::error("VER-40", Errno::EINVAL, why).about(subject());
@@ -309,6 +353,10 @@ impl<'a> Resolver<'a> {
                 format!("add {} to the source of {me} and build it again", hints::import_ns(self.kernel, &ns))
             }
         };
+        if self.kernel.config.assumes(Setting::AllowMissingNamespaceImports) {
+            said.unjudged("NS-2", needs::CONFIG);
+            return Ok(());
+        }
         if self.kernel.config.allow_missing_namespace_imports {
             said.push(Finding::note("NS-2", Severity::Warning, why).says(line).about(subject()).hint(hint));
             return Ok(());
@@ -321,12 +369,14 @@ impl<'a> Resolver<'a> {
     pub fn unknown_symbol(&self, name: &[u8], why: Unresolved, subject: Subject) -> Finding {
         let (me, symbol) = (self.file.name_text(), printed(name));
         let (code, errno) = match why {
-            Unresolved::NotFound => ("SYM-5", Errno::ENOENT),
+            Unresolved::NotFound | Unresolved::Unjudged => ("SYM-5", Errno::ENOENT),
             Unresolved::Refused(errno) => ("SYM-5b", errno),
         };
         let line = format!("{me}: Unknown symbol {symbol} (err -{})", errno.number());
         let (reason, hint) = match why {
-            Unresolved::NotFound => hints::unknown(self.kernel, self.file, name, self.is_proprietary()),
+            Unresolved::NotFound | Unresolved::Unjudged => {
+                hints::unknown(self.kernel, self.file, name, self.is_proprietary())
+            }
             Unresolved::Refused(_) => {
                 (format!("{symbol} exists, but a rule named before forbids its use"), None)
             }

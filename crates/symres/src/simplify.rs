@@ -152,6 +152,14 @@ fn resolve<'a>(
             }
             export.address.map_or(Value::Unknown, Value::Is)
         }
+        // A weak symbol is taken to find nothing then.
+        Err(Unresolved::Unjudged) => {
+            if bind == STB_WEAK {
+                Value::AsInFile
+            } else {
+                Value::Unknown
+            }
+        }
         // SYM-5: only "not found" is forgiven to weak symbols.
         Err(Unresolved::NotFound) if bind == STB_WEAK || ignores(name) => Value::AsInFile,
         Err(why) => {

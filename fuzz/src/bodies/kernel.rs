@@ -72,7 +72,7 @@ pub fn system_map(data: &[u8]) {
     let Ok(symbols) = KernelSymbols::parse(data) else { return };
     let live = SYMBOLS.with(Clone::clone);
     let kernel = KernelDescriptionBuilder::new().symbols("fuzz", symbols).live_symbols("fuzz", live);
-    let Ok(kernel) = kernel.assume_release(Some(String::from("6.12.0"))).build(MACHINES) else { return };
+    let Ok(kernel) = kernel.release("fuzz", "6.12.0").build(MACHINES) else { return };
     let loader = Loader::booted(kernel);
     HELLO.with(|file| link_on(&loader, file));
 }

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use elf_layout::bytes::printed;
 use elf_layout::elf::{Rela, SHT_RELA};
-use elf_layout::{Finding, Module, Severity, Subject};
+use elf_layout::{Finding, Module, Severity, Subject, needs};
 use reloc::{Architecture, Finalizer};
 
 use super::{ANY_OBJS, MEMBERS, This};
@@ -36,11 +36,14 @@ struct Elsewhere {
 }
 
 /// RELOC-GEN-15: `struct module` as the module has it is not the kernel's. What comes of it is told; and where relocation
-/// wants zeros, all is written that the kernel has written by then. Without the kernel's layout nothing is said.
+/// wants zeros, all is written that the kernel has written by then. Without the kernel's layout this is not judged.
 pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) -> Option<Before> {
     let info = &module.info;
     let index = info.file.index().module;
-    let (init, exit) = info.config.struct_module_init_exit?;
+    let Some((init, exit)) = info.config.struct_module_init_exit else {
+        module.said.unjudged("RELOC-GEN-15", needs::IMAGE);
+        return None;
+    };
     let elsewhere = elsewhere(module, index, (init, exit));
     // Since v6.4 another size is refused at once, by the checks of the file.
     let own = info.sechdrs.get(index).map_or(0, |s| s.sh_size);

@@ -92,7 +92,7 @@ fn load(arch: &dyn Architecture, release: &str, size: u64, init: u64, exit: u64)
         },
         arch,
     );
-    apply_relocations(arch, &mut mod_arch, &mut module, &|_, _| Err(String::new()), &mut said);
+    apply_relocations(arch, &mut mod_arch, &mut module, &|_, _| Some(Err(String::new())), &mut said);
     if let Some(before) = before {
         before.take_back(&mut module);
     }

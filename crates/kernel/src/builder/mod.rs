@@ -3,6 +3,7 @@
 mod image;
 mod pieces;
 mod records;
+mod shown;
 
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
@@ -12,7 +13,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use elf_layout::Coverage;
 
-use elf_layout::{KernelConfig, Machine};
+use elf_layout::{KernelConfig, KernelVersion, Machine, Setting};
 
 use crate::boot::BootParams;
 use crate::btf::BaseBtf;
@@ -25,6 +26,8 @@ use crate::memory::{LinkMemory, Part};
 use crate::symvers::Symvers;
 use crate::tables::Tables;
 use crate::types::Types;
+
+use shown::Shown;
 
 /// What later stages read of a kernel beside its symbols: what is taken out of a BTF, and kept of an image in a SPEC.
 #[derive(Clone, Debug)]
@@ -40,8 +43,8 @@ pub struct Needs {
 #[derive(Clone, Debug, Default)]
 pub struct KernelDescriptionBuilder {
     release: Option<String>,
-    /// The release to assume if the kernel's own is not known.
-    assumed_release: Option<String>,
+    /// The version whose rules to take if nothing tells the kernel's.
+    assumed_version: Option<KernelVersion>,
     vermagic: Option<String>,
     banner: Option<String>,
     e_machine: Option<u64>,
@@ -51,6 +54,8 @@ pub struct KernelDescriptionBuilder {
     /// Given outright; the texts do not count then.
     config: Option<KernelConfig>,
     config_text: Option<Vec<u8>>,
+    /// What an image showed of it, as a SPEC keeps it.
+    shown: Shown,
     /// At link addresses.
     symbols: Option<KernelSymbols>,
     live_symbols: Option<KernelSymbols>,
@@ -82,10 +87,11 @@ impl KernelDescriptionBuilder {
         self
     }
 
-    /// The release to assume if the kernel's own is not known, such as that of the module to be loaded.
+    /// The version whose rules to take if nothing tells the kernel's, such as that which a module was built for. The
+    /// kernel's version stays unknown.
     #[must_use]
-    pub fn assume_release(mut self, release: Option<String>) -> Self {
-        self.assumed_release = release;
+    pub fn assume_version(mut self, version: Option<KernelVersion>) -> Self {
+        self.assumed_version = version;
         self
     }
 
@@ -236,7 +242,7 @@ impl KernelDescriptionBuilder {
         &self.found
     }
 
-    /// The release, unless it is only assumed.
+    /// Its release.
     pub fn own_release(&self) -> Option<&str> {
         self.release.as_deref()
     }
@@ -297,13 +303,20 @@ impl KernelDescriptionBuilder {
     pub fn build(mut self, known: &[&'static Machine]) -> Result<KernelDescription, Error> {
         let machine = self.machine(known)?;
         self.is_one_kernel()?;
-        if self.release.is_none() && self.assumed_release.is_some() {
-            self.note(Fact::Release, Known::Assumed);
-        }
-        let release = self.release.take().or(self.assumed_release.take()).unwrap_or_default();
+        let release = self.release.clone().unwrap_or_default();
         let of_config = self.known.entry(Fact::Config).or_insert(Known::Assumed).clone();
+        let of_config_given = of_config.clone();
         self.known.entry(Fact::PageSize).or_insert(of_config);
         let mut config = self.join_config(&release, known);
+        let vermagic_words = self.vermagic_words(machine);
+        if self.vermagic.is_none()
+            && !release.is_empty()
+            && let Some(words) = &vermagic_words
+        {
+            // VER-20: the string follows from the release and the configuration.
+            self.vermagic = Some([&release, words.as_str()].concat());
+            self.note(Fact::Vermagic, of_config_given);
+        }
         let slide = self.slide()?;
         for fact in [Fact::Slide, Fact::Cmdline] {
             self.known.entry(fact).or_insert(Known::Assumed);
@@ -314,8 +327,9 @@ impl KernelDescriptionBuilder {
             config.kallsyms_all = Some(symbols.has_local_data());
         }
         let symbols = symbols.unwrap_or_default();
-        // A table of all functions shows options as well; one without the loader's own is none.
-        if self.config.is_none() && self.config_text.is_none() && symbols.address("load_module").is_some() {
+        // A table of all functions shows options as well; every kernel has one of these.
+        let is_whole = ["start_kernel", "load_module"].into_iter().any(|f| symbols.address(f).is_some());
+        if self.config.is_none() && self.config_text.is_none() && is_whole {
             config.of_symbols(|name| symbols.address(name).is_some());
         }
         let of_blob = || kernel_image::Btf::parse(self.btf.as_deref()?).ok().map(|btf| BaseBtf::of(&btf));
@@ -323,6 +337,7 @@ impl KernelDescriptionBuilder {
         Ok(KernelDescription {
             release,
             vermagic: self.vermagic.map(String::into_bytes),
+            vermagic_words: vermagic_words.map(String::into_bytes),
             banner: self.banner,
             config,
             machine,
@@ -343,8 +358,7 @@ impl KernelDescriptionBuilder {
 
     /// How far what kmodld says of such a kernel is known to be right.
     pub fn coverage(&self, known: &[&Machine]) -> Coverage {
-        let release = self.release.as_deref().or(self.assumed_release.as_deref()).unwrap_or_default();
-        Coverage::of(&self.join_config(release, known))
+        Coverage::of(&self.join_config(self.release.as_deref().unwrap_or_default(), known))
     }
 
     /// Version and configuration from all sources. For each fact the last source counts.
@@ -359,8 +373,18 @@ impl KernelDescriptionBuilder {
         config
     }
 
+    /// What the image shows of the configuration.
+    fn shown(&self, config: &KernelConfig) -> Shown {
+        match (&self.memory, &self.symbols) {
+            (LinkMemory::Image(image), Some(symbols)) => Shown::of_image(image, symbols, config),
+            _ => self.shown.clone(),
+        }
+    }
+
     fn config_of_texts(&self, release: &str, known: &[&Machine]) -> KernelConfig {
-        let mut config = KernelConfig::of_release(release, known).unwrap_or_else(newest);
+        let assumed = || self.assumed_version.map_or_else(newest, KernelConfig::assumed);
+        let config = KernelConfig::of_release(release, known).unwrap_or_else(assumed);
+        let mut config = config.with_settings_assumed();
         if let Some(vermagic) = &self.vermagic {
             config.apply_vermagic(vermagic.as_bytes());
         }
@@ -373,7 +397,13 @@ impl KernelDescriptionBuilder {
             && self.config_text.is_none()
             && self.symvers.as_ref().is_some_and(has_no_crcs)
         {
-            config.modversions = false;
+            config.set(Setting::Modversions, false);
+        }
+        if self.symvers.is_some() {
+            config.learn(Setting::Modules, true);
+        }
+        if self.config_text.is_none() {
+            self.shown(&config).teach(&mut config);
         }
         config
     }
@@ -454,13 +484,14 @@ mod tests {
     #[test]
     fn how_each_fact_is_known() {
         let kernel = KernelDescriptionBuilder::new()
-            .assume_release(Some(String::from("6.1.0")))
+            .assume_version(Some(KernelVersion::new(6, 1, 0)))
             .symbols("System.map", symbols("ffff800000080000 T _text\n"))
             .build(KNOWN)
             .unwrap();
-        assert_eq!(kernel.release, "6.1.0");
+        assert_eq!((&*kernel.release, kernel.config.version()), ("", KernelVersion::new(6, 1, 0)));
+        assert!(!kernel.config.is_version_known());
         for (fact, want) in [
-            (Fact::Release, Some(Known::Assumed)),
+            (Fact::Release, None),
             (Fact::Config, Some(Known::Assumed)),
             (Fact::PageSize, Some(Known::Assumed)),
             (Fact::Symbols, Some(Known::given("System.map"))),
@@ -474,7 +505,7 @@ mod tests {
         assert!(kernel.is_described());
         let kernel = KernelDescriptionBuilder::new()
             .release("tree", "6.12.0")
-            .assume_release(Some(String::from("6.1.0")))
+            .assume_version(Some(KernelVersion::new(6, 1, 0)))
             .config_text("config", config("toys"))
             .cmdline("--cmdline", "module.sig_enforce")
             .build(KNOWN)

@@ -49,6 +49,26 @@ impl KernelDescriptionBuilder {
         Ok(machine)
     }
 
+    /// What follows the release in the vermagic string of a kernel of this configuration (VER-20; include/linux/vermagic.h).
+    /// `None` if the configuration is not known, or the layout of structures is random.
+    pub(super) fn vermagic_words(&self, machine: Option<&Machine>) -> Option<String> {
+        let text = String::from_utf8_lossy(self.config_text.as_deref()?);
+        let has = |options: &[&str]| text.lines().any(|line| options.contains(&line));
+        if has(&["CONFIG_RANDSTRUCT=y", "CONFIG_GCC_PLUGIN_RANDSTRUCT=y"]) {
+            return None;
+        }
+        let words = [
+            ("SMP ", has(&["CONFIG_SMP=y"])),
+            // CONFIG_PREEMPT before v5.15.
+            ("preempt ", has(&["CONFIG_PREEMPT_BUILD=y", "CONFIG_PREEMPT=y"])),
+            ("preempt_rt ", has(&["CONFIG_PREEMPT_RT=y"]) && !has(&["CONFIG_PREEMPT_BUILD=y"])),
+            ("mod_unload ", has(&["CONFIG_MODULE_UNLOAD=y"])),
+            ("modversions ", has(&["CONFIG_MODVERSIONS=y"])),
+        ];
+        let words = words.iter().filter(|(_, is_set)| *is_set).map(|(word, _)| *word);
+        Some([" "].into_iter().chain(words).chain([machine?.vermagic_word]).collect())
+    }
+
     /// Are Module.symvers and the image of one kernel? Their CRCs are compared.
     pub(super) fn is_one_kernel(&self) -> Result<(), Error> {
         let (Some(exports), Some(symvers)) = (&self.exports, &self.symvers) else { return Ok(()) };

@@ -4,7 +4,11 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;
 
+use elf_layout::KernelConfig;
+
+use super::shown::Shown;
 use super::{KernelDescriptionBuilder, Needs, set};
+use crate::description::newest;
 use crate::error::Error;
 use crate::kallsyms::KernelSymbols;
 use crate::known::{Fact, Known};
@@ -48,6 +52,9 @@ impl KernelDescriptionBuilder {
         ];
         set(&mut self.init_exit, number("struct-module-init").zip(number("struct-module-exit")));
         set(&mut self.exports, exports);
+        if let Some(text) = records.text("options") {
+            self.shown = Shown::parse(&text);
+        }
         if let Some(text) = records.text("types") {
             self.types = Types::parse(&text);
             told.push((Fact::Types, true));
@@ -58,7 +65,8 @@ impl KernelDescriptionBuilder {
         }
         let certificates = self.certificates.len();
         self.certificates.extend(records.all(CERTIFICATE).map(<[u8]>::to_vec));
-        told.push((Fact::Certificates, self.certificates.len() != certificates));
+        let has_none = number("certificates") == Some(0);
+        told.push((Fact::Certificates, has_none || self.certificates.len() != certificates));
         self.note_told(told, &Known::given(from));
         self.find("everything", from, "read from a SPEC");
         Ok(self)
@@ -96,6 +104,16 @@ impl KernelDescriptionBuilder {
             }
         }
         self.btf.iter().for_each(|btf| records.set("btf", btf.as_slice()));
+        if self.known.contains_key(&Fact::Certificates) && self.certificates.is_empty() {
+            records.set("certificates", "0");
+        }
+        if self.config_text.is_none() {
+            let config = KernelConfig::of_release(self.release.as_deref().unwrap_or_default(), &[]);
+            let shown = self.shown(&config.unwrap_or_else(newest));
+            if !shown.is_empty() {
+                records.set("options", shown.to_text());
+            }
+        }
         for (n, der) in self.certificates.iter().enumerate() {
             records.set(&format!("{CERTIFICATE}{n:04}"), der.as_slice());
         }

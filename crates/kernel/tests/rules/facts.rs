@@ -1,5 +1,6 @@
 //! How each fact of a kernel is known.
 
+use elf_layout::KernelVersion;
 use kernel::{BaseBtf, Fact, KernelDescription, KernelDescriptionBuilder, Known, Types, newest};
 
 use crate::common::{builder, describe, records, symbols, symvers};
@@ -69,10 +70,17 @@ fn each_source_tells_its_own_facts() {
     ] {
         given(&describe(builder), "x", facts);
     }
-    let mut assumed = describe(new().assume_release(Some("6.1.0".into())));
-    assert_eq!(assumed.known(Fact::Release), Some(&Known::Assumed), "that of the module");
-    assumed = describe(new().assume_release(Some("6.1.0".into())).release("tree", "6.12.0"));
-    assert_eq!(assumed.known(Fact::Release), Some(&Known::given("tree")));
+    let version = KernelVersion::new(6, 1, 0);
+    let assumed = describe(new().assume_version(Some(version)));
+    assert_eq!(
+        (&*assumed.release, assumed.known(Fact::Release)),
+        ("", None),
+        "OV-5: that of the module is not the kernel's"
+    );
+    assert_eq!((assumed.config.version(), assumed.config.is_version_known()), (version, false));
+    let told = describe(new().assume_version(Some(version)).release("tree", "6.12.0"));
+    assert_eq!(told.known(Fact::Release), Some(&Known::given("tree")));
+    assert!(told.config.is_version_known(), "OV-5");
     let unknown = KernelDescription::unknown(newest());
     let known: Vec<Fact> = ALL.into_iter().filter(|fact| unknown.known(*fact).is_some()).collect();
     assert_eq!(known, [Fact::Config], "nothing but its configuration, which is assumed");

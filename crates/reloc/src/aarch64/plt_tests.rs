@@ -370,7 +370,7 @@ fn load(
     for (symbol, section) in [(IN_TEXT, TEXT), (IN_INIT, INIT_TEXT)] {
         module.values[symbol as usize] = module.info.sechdrs[section].sh_addr;
     }
-    let nothing = |_: &[u8], _| Err(Default::default());
+    let nothing = |_: &[u8], _| Some(Err(Default::default()));
     apply_relocations(&Aarch64, &mut arch, &mut module, &nothing, &mut said);
     let section =
         |i| module.table(i).and_then(|t| module.read(t.address, t.size)).unwrap_or_default().to_vec();
@@ -499,7 +499,7 @@ fn overlapping_tables_are_not_applied() {
     let mut arch = Aarch64.module_frob_arch_sections(&mut info, Cpu::default(), &mut said);
     assert_eq!((info.reordered(RELA_TEXT), arch.tables[0].plt_max_entries), (None, 0));
     let layout = layout_sections(&info, &mut said).unwrap();
-    let nothing = |_: &[u8], _| Err(Default::default());
+    let nothing = |_: &[u8], _| Some(Err(Default::default()));
     let memory = Box::new(HeapMemory::default());
     let mut module = move_module(info, layout, Placement::default(), memory);
     apply_relocations(&Aarch64, &mut arch, &mut module, &nothing, &mut said);

@@ -62,6 +62,20 @@ pub fn width(r_type: u32) -> u64 {
     }
 }
 
+/// Does it fit for every symbol (RELOC-GEN-16)? Modules lie within 2 GiB of the kernel and of each other, branches that do not
+/// reach go through a table.
+pub fn reaches_every_symbol(r_type: u32) -> bool {
+    match r_type {
+        // R_AARCH64_NONE, ABS64, PREL64, PREL32
+        0 | 256 | 257 | 260 | 261 => true,
+        // R_AARCH64_ADR_PREL_PG_HI21, ADR_PREL_PG_HI21_NC, ADD_ABS_LO12_NC, LDST8_ABS_LO12_NC
+        275..=278 => true,
+        // R_AARCH64_JUMP26, CALL26; LDST16_ABS_LO12_NC, LDST32, LDST64, LDST128
+        282..=286 | 299 => true,
+        _ => false,
+    }
+}
+
 fn apply_all(
     section: &mut RelaSection<'_>,
     records: impl Iterator<Item = Rela>,

@@ -98,6 +98,10 @@ impl Architecture for X86_64 {
         relocate::width(r_type)
     }
 
+    fn reaches_every_symbol(&self, r_type: u32) -> bool {
+        relocate::reaches_every_symbol(r_type)
+    }
+
     fn module_finalize(&self, module: &mut Finalizer<'_, '_>) {
         module_finalize::module_finalize(module);
     }

@@ -60,6 +60,12 @@ pub fn width(r_type: u32) -> u64 {
     }
 }
 
+/// Does it fit for every symbol (RELOC-GEN-16)? Kernel and modules lie in the upper 2 GiB; per-cpu places are small numbers.
+pub fn reaches_every_symbol(r_type: u32) -> bool {
+    let fits = [R_X86_64_NONE, R_X86_64_64, R_X86_64_PC32, R_X86_64_PLT32, R_X86_64_32S, R_X86_64_PC64];
+    fits.contains(&r_type)
+}
+
 fn apply_all(section: &mut RelaSection<'_>, records: impl Iterator<Item = Rela>, said: &mut Findings) {
     let order = Order { overflow_first: section.config.has(Change::OverflowCheckedFirst) };
     for (entry, rela) in records.enumerate() {

@@ -9,7 +9,7 @@ use core::ops::Range;
 
 use elf_layout::Region;
 use elf_layout::bytes::printed;
-use elf_layout::{Change, Errno, Finding, Severity};
+use elf_layout::{Change, Errno, Finding, Severity, needs};
 
 use super::callthunks::CallThunks;
 use super::insn::text_gen_insn;
@@ -155,6 +155,7 @@ fn fixup_keys(module: &mut Finalizer<'_, '_>, sites: &mut [Site]) -> bool {
     let text: Option<Range<u64>> = range("_stext", "_etext");
     let Some(text) = text else {
         module.record.not_known("_stext");
+        module.said.unjudged("FIN-60", needs::SYMBOLS);
         return false;
     };
     let keys = tramp_keys(module);
@@ -165,6 +166,7 @@ fn fixup_keys(module: &mut Finalizer<'_, '_>, sites: &mut [Site]) -> bool {
         }
         let Some(keys) = &keys else {
             module.record.not_known("__start_static_call_tramp_key");
+            module.said.unjudged("FIN-60", needs::IMAGE);
             return false;
         };
         let Some(key) = keys.get(&address) else {

@@ -13,11 +13,12 @@ use testkit::elf::Builder;
 
 const KALLSYMS: &str = "ffff800040000000 T _text\nffff800040000100 T first\nffff800040000200 T second\nffff800040000300 T third\n";
 const EXPORTS: &str = "0x00000000\tfirst\tvmlinux\tEXPORT_SYMBOL\t\n0x00000000\tsecond\tvmlinux\tEXPORT_SYMBOL\t\n\
-    0x00000000\tthird\tvmlinux\tEXPORT_SYMBOL\t\n";
+    0x00000000\tthird\tvmlinux\tEXPORT_SYMBOL\t\n0x00000000\tunplaced\tvmlinux\tEXPORT_SYMBOL\t\n";
 /// Where the per-cpu area goes.
 const PERCPU: u64 = 0x30000;
 
-/// Loads a module at this address into a kernel that exports `first`, `second` and `third`, and shows it.
+/// Loads a module at this address into a kernel that exports `first`, `second`, `third`, and `unplaced` without an
+/// address, and shows it.
 pub fn with_load<R>(
     config: KernelConfig,
     b: &Builder,
@@ -44,7 +45,7 @@ pub fn with_load<R>(
     let mut module = move_module(info, layout, placement, memory);
     let ignores = |name: &[u8]| arch.ignores_undefined(name);
     simplify_symbols(&mut module, &kernel, kernel.state.taints, ignores, &mut said);
-    let nothing = |_: &[u8], _| Err(String::new());
+    let nothing = |_: &[u8], _| Some(Err(String::new()));
     apply_relocations(arch, &mut mod_arch, &mut module, &nothing, &mut said);
     write_symtab(&mut module);
     arch.refuse_in_module_finalize(&module.info, &mut said);

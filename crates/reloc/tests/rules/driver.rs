@@ -105,6 +105,43 @@ fn reloc_gen_3_and_6_to_8_by_type_of_section() {
 }
 
 #[test]
+fn reloc_gen_16_what_hangs_on_a_value_that_is_not_known() {
+    for (machine, kind, addend, open) in [
+        (62, ABS64, 0, false),
+        (62, PC32, -4, false),
+        (62, 4, -4, false),
+        (62, 11, 0, false),
+        (62, 24, 0, false),
+        (62, PC32, 1 << 30, true),
+        // R_X86_64_32 reaches no address of the kernel.
+        (62, 10, 0, true),
+        (183, 257, 0, false),
+        (183, 261, 0, false),
+        (183, 275, 0, false),
+        (183, 286, 0, false),
+        (183, CALL26, 0, false),
+        (183, CALL26, 1 << 40, true),
+        // R_AARCH64_ABS32, ADR_PREL_LO21, CONDBR19
+        (183, 258, 0, true),
+        (183, 274, 0, true),
+        (183, 280, 0, true),
+    ] {
+        for (name, target) in [("unplaced", ".text"), ("first", ".text"), ("unplaced", ".comment")] {
+            let mut b = if machine == 62 { mini() } else { arm64(0) };
+            if machine != 62 {
+                b.section(".comment", 0, 1).zeros(64);
+            }
+            let symbol = b.symbol(name, GLOBAL, 0, UNDEF, 0);
+            b.relocations(target, &[rela(8, kind, symbol, addend)]);
+            let (said, _) = link(config(12), &b, if machine == 62 { BASE } else { ARM64_BASE }, &[]);
+            let found = said.open_rules().iter().any(|rule| rule.code == "RELOC-GEN-16");
+            let want = open && name == "unplaced" && target == ".text";
+            assert_eq!(found, want, "RELOC-GEN-16: type {kind} of {machine} to {name} in {target}: {said:?}");
+        }
+    }
+}
+
+#[test]
 fn reloc_gen_9_the_first_failure_ends_it() {
     let mut b = mini();
     b.relocations(".text", &[rela(0, ABS64, 0, 1), rela(8, NO_TYPE, 0, 0)]);
