@@ -1,36 +1,40 @@
 #!/usr/bin/env bash
-# Fetches the current Debian kernel packages and lays them out as trees for kmodld.
+# Fetches Debian kernel packages and lays them out as trees for kmodld.
 # See --help.
 set -euo pipefail
 export LC_ALL=C
 
 prog=${0##*/}
+suites_default="bullseye bullseye-security bookworm bookworm-security bookworm-backports trixie trixie-security trixie-backports sid"
 
 usage() {
     cat <<USAGE
 usage: KMODLD_KERNELS=DIR $prog [--dir DIR] [--no-update] [KERNEL...]
 
-Fetches the newest Debian kernel of each KERNEL into the cache folder DIR:
+Fetches Debian's current kernel for each KERNEL into the cache folder DIR:
 
-    DIR/RELEASE/lib/modules/RELEASE/...                  modules as shipped (.ko or .ko.xz)
-    DIR/RELEASE/boot/{vmlinuz,config,System.map}-RELEASE
+    DIR/RELEASE/lib/modules/RELEASE/...                  modules as shipped (.ko or .ko.xz); since
+                                                         7.2 also vmlinuz, config and System.map
+    DIR/RELEASE/boot/{vmlinuz,config,System.map}-RELEASE before 7.2
     DIR/RELEASE/usr/src/linux-headers-RELEASE/Module.symvers
     DIR/RELEASE/.complete                                written last: what the tree was made from
 
 and prints one line per tree on stdout: RELEASE PATH. Messages go to stderr.
 
-KERNEL is SERIES-FLAVOUR: 6.1-amd64, 6.12-amd64, 6.1-arm64, 6.12-arm64, and other
-flavours such as 6.12-cloud-amd64 or 6.12-rt-amd64. Default: 6.1-amd64 6.12-amd64.
+KERNEL is [SUITE:]SERIES-FLAVOUR: 6.1-amd64, 6.12-arm64, newest-amd64, trixie:6.12-amd64, and other flavours
+such as 6.12-cloud-amd64 or 6.12-rt-amd64. SERIES newest is the highest version there is. Default: 6.1-amd64 6.12-amd64.
+Without SUITE, this machine's own Debian suite is asked first, then all others together (a suite means its -security
+and -backports as well).
 
   --dir DIR      the cache folder (default: the environment variable KMODLD_KERNELS)
   --no-update    resolve against the package lists as they are, without apt-get update
   -h, --help     this text
 
-A complete tree is kept as long as apt offers no newer version of its packages.
-Nothing is installed. As root, the package lists are brought up to date first, and
-the architecture of a KERNEL is enabled (dpkg --add-architecture) where it is not yet.
-Without root, the lists and architectures must be there already.
-apt must have Debian sources: bookworm with bookworm-security offers both 6.1 and 6.12.
+The package lists are this script's own, in DIR/.apt: nothing of the system's package sources, lists or architectures
+is used up or changed, nothing is installed, and root is not needed. The mirror is the one that this machine's apt uses for Debian,
+or deb.debian.org. KMODLD_SUITES names the suites that are looked at. Default:
+$suites_default.
+A complete tree is kept as long as its suite offers no newer version of its packages.
 
 Exit status: 0 all trees are there, 1 something failed, 2 wrong usage.
 USAGE
@@ -57,17 +61,20 @@ done
 [ ${#kernels[@]} -gt 0 ] || kernels=(6.1-amd64 6.12-amd64)
 [ -n "$dir" ] || bad_usage "no cache folder: set KMODLD_KERNELS or give --dir DIR"
 
-# KERNEL -> $series, $flavour, $arch
+# KERNEL -> $suite (perhaps empty), $series, $flavour, $arch
 parse_kernel() {
-    [[ $1 =~ ^([0-9]+\.[0-9]+)-([a-z0-9]+(-[a-z0-9]+)*)$ ]] ||
-        bad_usage "kernel '$1' is not SERIES-FLAVOUR, as in 6.12-amd64"
-    series=${BASH_REMATCH[1]} flavour=${BASH_REMATCH[2]}
+    [[ $1 =~ ^(([a-z]+):)?(newest|[0-9]+\.[0-9]+)-([a-z0-9]+(-[a-z0-9]+)*)$ ]] ||
+        bad_usage "kernel '$1' is not [SUITE:]SERIES-FLAVOUR, as in 6.12-amd64 or newest-arm64"
+    suite=${BASH_REMATCH[2]} series=${BASH_REMATCH[3]} flavour=${BASH_REMATCH[4]}
     case -$flavour- in
         *-amd64-*) arch=amd64 ;;
         *-arm64-*) arch=arm64 ;;
         *) bad_usage "kernel '$1' is for neither amd64 nor arm64" ;;
     esac
+    [[ -z $suite || " $suites " == *" $suite "* ]] || bad_usage "kernel '$1': the suites are $suites"
 }
+own_suite=$(. /etc/os-release 2>/dev/null && [ "${ID:-}" = debian ] && echo "${VERSION_CODENAME:-}") || own_suite=
+suites=${KMODLD_SUITES:-$suites_default}
 for k in "${kernels[@]}"; do parse_kernel "$k"; done
 
 for tool in apt-get apt-cache dpkg dpkg-deb tar flock; do
@@ -88,130 +95,128 @@ trap 'rm -rf -- "$tmp"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-root=no
-apt_opts=(-q -o Acquire::Retries=3)
-if [ "$(id -u)" = 0 ]; then
-    root=yes
-    apt_opts+=(-o APT::Sandbox::User=root)  # the cache folder need not be open to the user _apt
-fi
-
-# Runs a command, its output in $tmp/log, again for as long as another apt or dpkg holds a lock (10 minutes at most).
-locked_retry() {
-    local try
-    for try in {1..120}; do
-        "$@" >"$tmp/log" 2>&1 9>&- && return 0
-        grep -Eq 'Could not get lock|Unable to lock|unable to (lock|access) .*lock|locked by another process' "$tmp/log" || return 1
-        [ "$try" != 1 ] || note "waiting for a lock held by another apt or dpkg"
-        sleep 5
-    done
-    return 1
-}
+# apt with lists, cache and sources of its own; proxies and the like stay as this machine has them.
+apt=$dir/.apt
+mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
+: >"$apt/status"
+apt_opts=(-q -o Acquire::Retries=3
+    -o Dir::State::Lists="$apt/lists" -o Dir::State::status="$apt/status" -o Dir::Cache="$apt/cache"
+    -o Dir::Cache::pkgcache=pkgcache.bin -o Dir::Cache::srcpkgcache=srcpkgcache.bin
+    -o Dir::Etc::SourceList="$apt/sources.list" -o Dir::Etc::SourceParts=-
+    -o APT::Architectures::= -o APT::Architectures::=amd64 -o APT::Architectures::=arm64)
+# As root: the cache folder need not be open to the user _apt.
+[ "$(id -u)" != 0 ] || apt_opts+=(-o APT::Sandbox::User=root)
 
 show_log() { sed 's/^/    /' "$tmp/log" >&2; }
 
-known_arch() {
-    local all
-    all=" $(dpkg --print-architecture) $(dpkg --print-foreign-architectures | tr '\n' ' ') "
-    [[ $all == *" $1 "* ]]
-}
+# The mirror is the one that the machine's own sources name for Debian.
+mirror=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+    sed -n 's,^Debian \(.*/debian\)/*$,\1,p' | head -n 1) || true
+mirror=${mirror:-http://deb.debian.org/debian}
+keys=/usr/share/keyrings/debian-archive-keyring.gpg
+[ ! -f $keys ] || signed="signed-by=$keys "
+for suite in $suites; do
+    at=$mirror
+    [[ $suite != *-security ]] || at=$mirror-security
+    echo "deb [${signed:-}target=Packages] $at $suite main"
+done >"$apt/sources.list"
 
-added=no
-for k in "${kernels[@]}"; do
-    parse_kernel "$k"
-    known_arch "$arch" && continue
-    [ $root = yes ] ||
-        die "$k: architecture $arch is not enabled; as root: dpkg --add-architecture $arch && apt-get update"
-    note "enabling architecture $arch"
-    locked_retry dpkg --add-architecture "$arch" || { show_log; die "dpkg --add-architecture $arch failed"; }
-    added=yes
-done
-
-if [ $root = no ]; then
-    note "not root: using the package lists as they are"
-elif [ $update = yes ] || [ $added = yes ]; then
-    note "updating the package lists"
-    # A source that fails (a third party's, say) is no reason to stop: what is missing shows below. apt-get update
-    # exits with 0 after most such failures and only warns.
-    if ! locked_retry apt-get "${apt_opts[@]}" update; then
-        show_log
-        note "warning: apt-get update failed; going on with the lists there are"
-    elif grep -E '^[WE]:' "$tmp/log" | sed 's/^/    /' >&2; then
+if [ $update = yes ]; then
+    note "updating the package lists of $suites"
+    # A suite that is no longer on the mirror is no reason to stop: what is missing shows below.
+    apt-get "${apt_opts[@]}" update >"$tmp/log" 2>&1 9>&- || true
+    if grep -E '^[WE]:' "$tmp/log" | sed 's/^/    /' >"$tmp/trouble" && [ -s "$tmp/trouble" ]; then
+        cat "$tmp/trouble" >&2
         note "warning: apt-get update had the trouble above; going on with the lists there are"
     fi
 fi
 
-# Versions of package $1 for architecture $2 that can be downloaded, newest first.
-# (pkgnames and policy also know packages that are only installed or only depended upon.)
+# Versions of package $1 for $arch that can be downloaded from $suite (any where empty), newest first.
 versions() {
-    apt-cache madison "$1:$2" 2>/dev/null | awk -F' *[|] *' '/ Packages$/ { print $2 }' | sort -Vru
+    apt-cache "${apt_opts[@]}" madison "$1:$arch" 2>/dev/null |
+        awk -v suite="$suite" -F' *[|] *' '/ Packages$/ { split($3, words, " ");
+            split(words[2], of, "/"); sub(/-(security|backports)$/, "", of[1]);
+            if (suite == "" || of[1] == suite) print $2 }' | sort -Vru
 }
 
-# $series, $flavour, $arch -> $release, $image, $headers, $version: the newest release that has an image package and
-# a headers package of the same version. The unsigned image is preferred (it is the one built with the headers; its
-# modules are signed all the same), the signed one taken where a release has no other.
+# $suite, $series, $flavour, $arch -> $release, $version, $image, and the packages ${packages[@]}: the newest release that has
+# all its packages and its headers in one version. Since 7.2 an image is in parts: linux-binary has vmlinuz,
+# linux-base config and System.map, linux-modules the modules. Before, the unsigned image is preferred (it is the one
+# built with the headers; its modules are signed all the same), the signed one taken where a release has no other.
 resolve() {
-    local re rel suffix v
+    local re rel p v number
+    number=${series//./[.]}
+    [ "$series" != newest ] || number='[0-9]+[.][0-9]+'
     # linux-image-6.1.0-56-amd64-unsigned, linux-image-6.12.117+deb12-amd64: after the series at least one more
     # number (linux-image-6.12-amd64 is a metapackage), perhaps +SUITE, perhaps an ABI number, then just the flavour.
-    re="^linux-image-${series//./[.]}([.][0-9]+)+([+][a-z0-9.]+)?(-[0-9][a-z0-9.]*)?-$flavour(-unsigned)?$"
-    apt-cache pkgnames "linux-image-$series." >"$tmp/names" || die "apt-cache pkgnames failed"
-    { grep -E -- "$re" "$tmp/names" || true; } | sed 's/^linux-image-//; s/-unsigned$//' | sort -Vru >"$tmp/releases"
+    re="^linux-headers-$number([.][0-9]+)+([+][a-z0-9.]+)?(-[0-9][a-z0-9.]*)?-$flavour$"
+    apt-cache "${apt_opts[@]}" pkgnames linux-headers- >"$tmp/names" || die "apt-cache pkgnames failed"
+    { grep -E -- "$re" "$tmp/names" || true; } | sed 's/^linux-headers-//' | sort -Vru >"$tmp/releases"
     while read -r rel; do
-        headers=linux-headers-$rel
-        versions "$headers" "$arch" >"$tmp/headers"
-        for suffix in -unsigned ''; do
-            image=linux-image-$rel$suffix
-            versions "$image" "$arch" >"$tmp/versions"
+        versions "linux-headers-$rel" >"$tmp/headers"
+        for image in linux-binary-"$rel" linux-image-"$rel"{-unsigned,}; do
+            packages=("$image")
+            [[ $image != linux-binary-* ]] || packages+=("linux-base-$rel" "linux-modules-$rel")
             while read -r v; do
-                if grep -qxF -- "$v" "$tmp/headers"; then
-                    release=$rel version=$v
-                    return 0
-                fi
-            done <"$tmp/versions"
+                for p in "${packages[@]}"; do
+                    versions "$p" | grep -qxF -- "$v" || continue 2
+                done
+                release=$rel version=$v
+                return 0
+            done <"$tmp/headers"
         done
     done <"$tmp/releases"
     return 1
 }
 
+# resolve, where no suite is named in the machine's own first.
+resolve_anywhere() {
+    if [ -z "$suite" ] && [ "$series" != newest ] && [[ " $suites " == *" ${own_suite:-none} "* ]]; then
+        suite=$own_suite
+        ! resolve || return 0
+        suite=
+    fi
+    resolve
+}
+
 explain_nothing() {
-    note "error: $1: apt offers no linux-image-$series.*-$flavour with its headers for $arch"
+    note "error: $1: no kernel $series.*-$flavour with its headers for $arch in the suites ${suite:-$suites}"
     local have
-    have=$(apt-cache pkgnames linux-image- |
-        sed -nE "s/^linux-image-([0-9]+[.][0-9]+)[.].*[0-9]-$flavour(-unsigned)?$/\1/p" | sort -Vu | tr '\n' ' ')
-    note "series apt knows for $flavour: ${have:-none}"
-    note "Debian's sources are needed (bookworm and bookworm-security for 6.1 and 6.12), and lists that are up to date (apt-get update)"
+    have=$(apt-cache "${apt_opts[@]}" pkgnames linux-headers- |
+        sed -nE "s/^linux-headers-([0-9]+[.][0-9]+)[.].*[0-9]-$flavour$/\1/p" | sort -Vu | tr '\n' ' ')
+    note "series known for $flavour: ${have:-none}"
 }
 
 # Makes the tree of $release in $tmp and renames it to its place.
 fetch() {
-    local dest=$dir/$release work=$tmp/work tree=$tmp/work/tree debs part n
+    local dest=$dir/$release work=$tmp/work tree=$tmp/work/tree headers=linux-headers-$release debs p part n
     rm -rf -- "$work"
-    mkdir -p "$tree"
-    note "$release: downloading $image and $headers $version"
-    if ! (cd "$work" && apt-get "${apt_opts[@]}" download "$image:$arch=$version" "$headers:$arch=$version") >"$tmp/log" 2>&1 9>&-; then
+    mkdir -p "$tree/lib/modules" "$work/image"
+    note "$release: downloading ${packages[*]} and $headers $version"
+    if ! (cd "$work" && apt-get "${apt_opts[@]}" download "${packages[@]/%/:$arch=$version}" "$headers:$arch=$version") >"$tmp/log" 2>&1 9>&-; then
         show_log
-        die "$release: download failed (if the archive has moved on: apt-get update, then again)"
+        die "$release: download failed (if the archive has moved on: again, without --no-update)"
     fi
-    for part in "$image" "$headers"; do
-        debs=("$work/${part}_"*.deb)
-        [[ ${#debs[@]} = 1 && -f ${debs[0]} ]] || die "$release: the download left no single $part package"
-        mv -- "${debs[0]}" "$work/$part.deb"
+    for p in "${packages[@]}" "$headers"; do
+        debs=("$work/${p}_"*.deb)
+        [[ ${#debs[@]} = 1 && -f ${debs[0]} ]] || die "$release: the download left no single $p package"
+        mv -- "${debs[0]}" "$work/$p.deb"
     done
 
     note "$release: unpacking"
-    mkdir "$work/image"
-    dpkg-deb -x "$work/$image.deb" "$work/image" || die "$release: cannot unpack $image"
-    mkdir -p "$tree/lib/modules" "$tree/boot"
+    for p in "${packages[@]}"; do
+        dpkg-deb -x "$work/$p.deb" "$work/image" || die "$release: cannot unpack $p"
+    done
     for part in lib usr/lib; do # Debian 13 and later ship modules below /usr/lib
         [ ! -d "$work/image/$part/modules/$release" ] || mv "$work/image/$part/modules/$release" "$tree/lib/modules/"
     done
+    [ ! -d "$work/image/boot" ] || mv "$work/image/boot" "$tree/"
     for part in vmlinuz config System.map; do
-        part=$part-$release
-        [ -s "$work/image/boot/$part" ] || die "$release: $image has no boot/$part"
-        mv "$work/image/boot/$part" "$tree/boot/"
+        [ -s "$tree/boot/$part-$release" ] || [ -s "$tree/lib/modules/$release/$part" ] ||
+            die "$release: no $part in ${packages[*]}"
     done
     n=$(find "$tree/lib/modules" -name '*.ko*' -type f | wc -l)
-    [ "$n" -gt 0 ] || die "$release: $image has no modules"
+    [ "$n" -gt 0 ] || die "$release: no modules in ${packages[*]}"
 
     part=usr/src/$headers/Module.symvers
     dpkg-deb --fsys-tarfile "$work/$headers.deb" | tar -xf - -C "$tree" "./$part" ||
@@ -234,7 +239,7 @@ for k in "${kernels[@]}"; do
     parse_kernel "$k"
     [ -z "${seen[$k]:-}" ] || continue
     seen[$k]=1
-    if ! resolve; then
+    if ! resolve_anywhere; then
         explain_nothing "$k"
         failed=1
         continue

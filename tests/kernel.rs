@@ -530,3 +530,28 @@ fn a_tree_tells_its_release() {
         assert_eq!(found, !matches, "VER-22, VER-23: a module of {release} on {root}: {v}");
     }
 }
+
+/// Debian keeps image and configuration beside the modules since 7.2, and in boot/ before.
+#[test]
+fn an_image_and_a_configuration_lie_in_either_place() {
+    let release = common::release("6.12-amd64");
+    for (image, config) in [("boot/vmlinuz-{r}", "boot/config-{r}"), ("{m}/vmlinuz", "{m}/config")] {
+        let dir = tree(&[&release]);
+        let root = dir.path().display().to_string();
+        let at = |p: &str| dir.path().join(p.replace("{m}", "lib/modules/{r}").replace("{r}", &release));
+        std::fs::create_dir(dir.path().join("boot")).unwrap();
+        let symvers = at("{m}/build/Module.symvers");
+        std::fs::copy(fixtures("6.12-amd64/Module.symvers"), symvers).unwrap();
+        let head = format!("#\n# Linux/x86 {release} Kernel Configuration\n#\nCONFIG_MODULES=y\n");
+        std::fs::write(at(config), head).unwrap();
+        let facts = kmodld(["kernel", &root, "--json"]).exits(0).json();
+        let found = facts["found"].as_array().unwrap();
+        let path = at(config).display().to_string();
+        assert!(found.iter().any(|f| f["how"].as_str().unwrap().contains(&path)), "{config}: {facts}");
+        // What stands where an image is expected is read as one.
+        std::fs::write(at(image), "no image").unwrap();
+        let ran = kmodld(["kernel", &root]).exits(3);
+        let path = at(image).display().to_string();
+        assert!(ran.stderr.contains(&path), "{image}: {}", ran.stderr);
+    }
+}

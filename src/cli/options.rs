@@ -8,6 +8,7 @@ use elf_layout::Region;
 use kernel::spec::hex_bytes;
 use kmodld::Stage;
 use kmodld::kernel_source::KernelSource;
+use kmodld::keyring::KeyringFile;
 use kmodld::setup::RunningFacts;
 use symres::LoadFlags;
 
@@ -237,10 +238,11 @@ pub struct Kernel {
     /// Its .config
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Certificates that it trusts beside those built in, such as an enrolled MOK: one or more, in
-    /// DER or PEM; repeatable
-    #[arg(long, value_name = "FILE")]
-    pub keyring: Vec<PathBuf>,
+    /// Certificates that it trusts beside those built in, one or more, in DER or PEM. NAME is the keyring that
+    /// they are in: builtin_trusted_keys, secondary_trusted_keys, machine (MOK), platform, or blacklist (also
+    /// hashes as text); without it they are in one that is asked for modules. Repeatable
+    #[arg(long, value_name = "[NAME=]FILE", value_parser = KeyringFile::parse)]
+    pub keyring: Vec<KeyringFile>,
     /// Its release (uname -r), or the text of its /proc/version, where nothing else tells it
     #[arg(long, value_name = "R")]
     pub release: Option<String>,
@@ -266,10 +268,11 @@ pub struct Kernels {
     /// Its .config (with one kernel only)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Certificates that they trust beside those built in, such as an enrolled MOK: one or more, in
-    /// DER or PEM; repeatable
-    #[arg(long, value_name = "FILE")]
-    pub keyring: Vec<PathBuf>,
+    /// Certificates that they trust beside those built in, one or more, in DER or PEM. NAME is the keyring that
+    /// they are in: builtin_trusted_keys, secondary_trusted_keys, machine (MOK), platform, or blacklist (also
+    /// hashes as text); without it they are in one that is asked for modules. Repeatable
+    #[arg(long, value_name = "[NAME=]FILE", value_parser = KeyringFile::parse)]
+    pub keyring: Vec<KeyringFile>,
     /// Its release (uname -r), or the text of its /proc/version, where nothing else tells it
     #[arg(long, value_name = "R")]
     pub release: Option<String>,

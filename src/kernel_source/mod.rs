@@ -15,7 +15,7 @@ use reloc::{ARCHITECTURES, MACHINES};
 
 use crate::error::Error;
 use crate::input::read_decompressed;
-use crate::keyring;
+use crate::keyring::KeyringFile;
 
 /// What the stages after relocation read of a kernel.
 pub fn needs() -> Needs {
@@ -33,8 +33,8 @@ pub struct KernelSource {
     pub symvers: Option<PathBuf>,
     /// `.config`.
     pub config: Option<PathBuf>,
-    /// Certificates that are trusted beside those built in.
-    pub keyring: Vec<PathBuf>,
+    /// Certificates of its keyrings beside those built in.
+    pub keyring: Vec<KeyringFile>,
     /// Its release, or the text of its `/proc/version`.
     pub release: Option<String>,
 }
@@ -43,7 +43,7 @@ impl KernelSource {
     /// The files and trees that are named.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         let one = [&self.kernel, &self.symtab, &self.symvers, &self.config];
-        one.into_iter().flatten().chain(&self.keyring).map(PathBuf::as_path)
+        one.into_iter().flatten().chain(self.keyring.iter().map(|file| &file.path)).map(PathBuf::as_path)
     }
 
     /// Reads all files.
@@ -70,8 +70,8 @@ impl KernelSource {
             }
             out = out.release("--release", release);
         }
-        for path in &self.keyring {
-            out = out.keyring(&path.display().to_string(), keyring::read(path)?);
+        for file in &self.keyring {
+            out = file.add(out)?;
         }
         Ok(out)
     }

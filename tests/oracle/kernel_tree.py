@@ -38,6 +38,8 @@ class KernelTree:
         self.root = os.path.abspath(root)
         (self.release,) = os.listdir(os.path.join(root, "lib", "modules"))
         self.image = os.path.join(self.root, "boot", f"vmlinuz-{self.release}")
+        if not os.path.exists(self.image):  # where Debian has it since 7.2
+            self.image = os.path.join(self.root, "lib", "modules", self.release, "vmlinuz")
         self._files = {}
         self._contents = {}
         for folder, _, names in os.walk(os.path.join(self.root, "lib", "modules", self.release)):

@@ -1,6 +1,7 @@
 //! What of a kernel's version and configuration steers the loader.
 
 use crate::changes::{Change, Changes};
+use crate::keys::KeyConfig;
 use crate::lockdown::LockdownConfig;
 use crate::machine::Machine;
 use crate::region::Generation;
@@ -87,6 +88,8 @@ pub struct KernelConfig {
     pub module_decompress: Option<ModuleDecompress>,
     /// What makes lockdown and Secure Boot keep modules out (SIG-16, SIG-17).
     pub lockdown: LockdownConfig,
+    /// Which keyrings are asked, and which algorithms there are (SIG-8, SIG-18).
+    pub keys: KeyConfig,
     /// CONFIG_RANDOMIZE_BASE: KASLR is built in, and arm64 counts PLT entries for branches (PLT-4).
     pub randomize_base: bool,
     /// CONFIG_DYNAMIC_FTRACE (FIN-30).
@@ -141,6 +144,7 @@ impl KernelConfig {
             module_sig_force: false,
             module_decompress: None,
             lockdown: LockdownConfig::default(),
+            keys: KeyConfig::default(),
             randomize_base: true,
             dynamic_ftrace: true,
             // arm64's, as no other architecture asks: since v5.5 (3b23e4991fb6); instead since v6.2
@@ -286,7 +290,8 @@ impl KernelConfig {
             self.learn(Setting::ModuleSigForce, false);
         }
         self.learn(Setting::BtfModules, ["btf_module_notify", "btf_parse_module"].into_iter().any(&has));
-        self.lockdown.of_symbols(has);
+        self.lockdown.of_symbols(&has);
+        self.keys.of_symbols(has);
     }
 
     /// Takes over what the text of a kernel `.config` says. Options that it
@@ -326,6 +331,7 @@ impl KernelConfig {
             ModuleDecompress::Xz
         });
         self.lockdown = LockdownConfig::of_config(value);
+        self.keys = KeyConfig::of_config(value);
         self.dynamic_ftrace = is_set("CONFIG_DYNAMIC_FTRACE");
         self.dynamic_ftrace_with_regs = is_set("CONFIG_DYNAMIC_FTRACE_WITH_REGS");
         self.dynamic_ftrace_with_args = is_set("CONFIG_DYNAMIC_FTRACE_WITH_ARGS");

@@ -11,6 +11,7 @@ use crate::boot::BootParams;
 use crate::btf::BaseBtf;
 use crate::exports::ExportTable;
 use crate::kallsyms::KernelSymbols;
+use crate::keyring::Keyring;
 use crate::known::{Fact, Found, Known};
 use crate::memory::LinkMemory;
 use crate::module::LoadedModule;
@@ -48,8 +49,10 @@ pub struct KernelDescription {
     pub symbols: Arc<KernelSymbols>,
     /// Certificates that are built into it to trust modules by, each as DER; empty if they are not known.
     pub certificates: Vec<Vec<u8>>,
-    /// Those of its other keyrings, such as MOK, as far as they are known.
-    pub keyring: Vec<Vec<u8>>,
+    /// Those of its keyrings, as far as they are known, with the keyring that each is in.
+    pub keyring: Vec<(Keyring, Vec<u8>)>,
+    /// The hashes in its blacklist: `bin:HEX` of whole modules, `tbs:HEX` of what is signed of certificates (SIG-9).
+    pub blacklist: Vec<String>,
     /// Its BTF, which that of modules goes on from; `None` if it has none or it is not known.
     pub btf: Option<Arc<BaseBtf>>,
     /// The layout of its types.
@@ -86,6 +89,7 @@ impl KernelDescription {
             symbols: Arc::default(),
             certificates: Vec::new(),
             keyring: Vec::new(),
+            blacklist: Vec::new(),
             btf: None,
             types: Arc::default(),
             memory: Arc::default(),
@@ -123,9 +127,17 @@ impl KernelDescription {
         other
     }
 
-    /// All certificates that it is known to trust (SIG-8).
+    /// The certificates of a keyring, those built in too.
+    pub fn keys_of(&self, ring: Keyring) -> impl Iterator<Item = &Vec<u8>> {
+        let built_in = self.certificates.iter().filter(move |_| ring == Keyring::Builtin);
+        built_in.chain(self.keyring.iter().filter(move |(of, _)| *of == ring).map(|(_, der)| der))
+    }
+
+    /// All certificates that it is known to trust modules by (SIG-8).
     pub fn trusted(&self) -> impl Iterator<Item = &Vec<u8>> {
-        self.certificates.iter().chain(&self.keyring)
+        let asked = |ring: &Keyring| ring.is_asked(&self.config) == Some(true);
+        let rings = [Keyring::Unnamed].into_iter().chain(Keyring::NAMED).filter(asked);
+        rings.flat_map(|ring| self.keys_of(ring))
     }
 
     /// What the kernel itself exports.

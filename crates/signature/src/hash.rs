@@ -1,7 +1,10 @@
 //! Hash algorithms of signatures: one table of identifiers, names, and what can be computed.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
+use elf_layout::{Change, Crypto, KernelConfig};
 use rsa::pkcs1v15::Pkcs1v15Sign;
 use sha2::Digest;
 
@@ -20,22 +23,39 @@ pub enum Hash {
     Sha512,
 }
 
-/// Object identifier, the kernel's name, and the algorithm, if signatures with it are verified here.
-const HASHES: [(&str, &str, Option<Hash>); 9] = [
-    ("1.2.840.113549.2.5", "md5", None),
-    ("1.3.14.3.2.26", "sha1", Some(Hash::Sha1)),
-    ("2.16.840.1.101.3.4.2.4", "sha224", Some(Hash::Sha224)),
-    ("2.16.840.1.101.3.4.2.1", "sha256", Some(Hash::Sha256)),
-    ("2.16.840.1.101.3.4.2.2", "sha384", Some(Hash::Sha384)),
-    ("2.16.840.1.101.3.4.2.3", "sha512", Some(Hash::Sha512)),
-    ("2.16.840.1.101.3.4.2.8", "sha3-256", None),
-    ("2.16.840.1.101.3.4.2.9", "sha3-384", None),
-    ("2.16.840.1.101.3.4.2.10", "sha3-512", None),
+/// Object identifier, the kernel's name, what the kernel needs for it, and the algorithm, if it is computed here.
+const HASHES: [(&str, &str, Crypto, Option<Hash>); 13] = [
+    ("1.2.840.113549.2.4", "md4", Crypto::Md4, None),
+    ("1.2.840.113549.2.5", "md5", Crypto::Md5, None),
+    ("1.3.14.3.2.26", "sha1", Crypto::Sha1, Some(Hash::Sha1)),
+    ("2.16.840.1.101.3.4.2.4", "sha224", Crypto::Sha256, Some(Hash::Sha224)),
+    ("2.16.840.1.101.3.4.2.1", "sha256", Crypto::Sha256, Some(Hash::Sha256)),
+    ("2.16.840.1.101.3.4.2.2", "sha384", Crypto::Sha512, Some(Hash::Sha384)),
+    ("2.16.840.1.101.3.4.2.3", "sha512", Crypto::Sha512, Some(Hash::Sha512)),
+    ("2.16.840.1.101.3.4.2.8", "sha3-256", Crypto::Sha3, None),
+    ("2.16.840.1.101.3.4.2.9", "sha3-384", Crypto::Sha3, None),
+    ("2.16.840.1.101.3.4.2.10", "sha3-512", Crypto::Sha3, None),
+    ("1.2.156.10197.1.401", "sm3", Crypto::Sm3, None),
+    ("1.2.643.7.1.1.2.2", "streebog256", Crypto::Streebog, None),
+    ("1.2.643.7.1.1.2.3", "streebog512", Crypto::Streebog, None),
 ];
 
 /// The name of a hash algorithm; its identifier, if it is none of those known.
 pub fn name(oid: &str) -> &str {
-    HASHES.iter().find(|(known, ..)| *known == oid).map_or(oid, |(_, name, _)| name)
+    HASHES.iter().find(|(known, ..)| *known == oid).map_or(oid, |(_, name, ..)| name)
+}
+
+/// What the kernel needs for a hash of PKCS#7 (pkcs7_parser.c: pkcs7_sig_note_digest_algo); `None` if it knows none by
+/// this identifier.
+pub fn needs(oid: &str, config: &KernelConfig) -> Option<Crypto> {
+    let crypto = HASHES.iter().find(|(known, ..)| *known == oid).map(|(.., crypto, _)| *crypto)?;
+    let known = match crypto {
+        // Since v6.7 SHA-3, and MD4 and MD5 no longer.
+        Crypto::Sha3 => config.has(Change::Sha3Signatures),
+        Crypto::Md4 | Crypto::Md5 => !config.has(Change::Sha3Signatures),
+        _ => true,
+    };
+    known.then_some(crypto)
 }
 
 impl Hash {
@@ -65,4 +85,10 @@ impl Hash {
             Hash::Sha512 => Pkcs1v15Sign::new::<sha2::Sha512>(),
         }
     }
+}
+
+/// A hash as the blacklist of a kernel names it (certs/blacklist.c: get_raw_hash).
+pub fn blacklist_name(kind: &str, digest: &[u8]) -> String {
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{kind}:{hex}")
 }

@@ -25,6 +25,23 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     Ok(certificates)
 }
 
+/// The hashes of a blacklist as a text: one a line, `bin:HEX` of a module or `tbs:HEX` of what is signed of a certificate
+/// (certs/blacklist.c: blacklist_vet_description); `None` if it is no such text.
+pub fn parse_blacklist(bytes: &[u8]) -> Option<Vec<String>> {
+    let text = core::str::from_utf8(bytes).ok()?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let is_hash = |line: &&str| {
+        let hex = line.strip_prefix("bin:").or(line.strip_prefix("tbs:"));
+        hex.is_some_and(|hex| {
+            !hex.is_empty()
+                && hex.len().is_multiple_of(2)
+                && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        })
+    };
+    let all: Vec<&str> = lines.collect();
+    (!all.is_empty() && all.iter().all(is_hash)).then(|| all.into_iter().map(String::from).collect())
+}
+
 fn der(bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     let found = split_certificates(bytes);
     let used = found.iter().map(|c| c.len()).fold(0, usize::saturating_add);

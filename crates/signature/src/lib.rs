@@ -26,10 +26,12 @@ mod signing;
 mod verdict;
 #[cfg(feature = "verify")]
 mod verify;
+#[cfg(feature = "verify")]
+mod x509;
 
 #[cfg(feature = "verify")]
 pub use hash::Hash;
 pub use signing::{Unsigned, module_signature};
-pub use verdict::Verdict;
+pub use verdict::{Verdict, Verified};
 #[cfg(feature = "verify")]
-pub use verify::verify_pkcs7_signature;
+pub use verify::{Trust, verify_pkcs7_signature};

@@ -1,14 +1,18 @@
 //! `module_sig_check`: what a kernel makes of a module's signature (SIG-1 to SIG-17).
 
+use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use elf_layout::signature::{MODULE_SIG_STRING, SignatureTail, module_sig_check};
-use elf_layout::{Errno, Finding, Findings, Setting, needs};
+use elf_layout::{Crypto, Errno, Finding, Findings, Presence, Setting, Severity, needs};
 use kernel::{Fact, Kernel};
 use symres::LoadFlags;
 
-use crate::Verdict;
+use crate::{Verdict, Verified};
+#[cfg(feature = "verify")]
+use {elf_layout::Change, elf_layout::config::Flavour, kernel::Keyring};
 
 /// Why a module counts as unsigned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,38 +61,41 @@ fn check_signature<'d>(
     let mangled = flags.ignore_modversions || flags.ignore_vermagic;
     let (tail, finding) = if mangled { (untouched(file), None) } else { module_sig_check(file) };
     finding.into_iter().for_each(|f| said.push(f));
-    let verdict = tail.pkcs7.map(|pkcs7| verdict(pkcs7, tail.module, kernel));
-    if let Some(Err(needs)) = verdict {
-        said.unjudged("SIG-8", needs);
+    let verified = tail.pkcs7.map(|pkcs7| verified(pkcs7, tail.module, kernel));
+    if let Some((rule, needs)) = verified.as_ref().and_then(|verified| left_open(verified, kernel)) {
+        said.unjudged(rule, needs);
         return (tail, None);
     }
-    let verdict = verdict.and_then(Result::ok);
+    if let Some(open) = verified.as_ref().and_then(|verified| open_questions(verified, kernel)) {
+        said.push(open);
+    }
     let by = || tail.pkcs7.map(signer_words).unwrap_or_default();
     // SIG-10: three reasons only leave the module unsigned.
-    let unsigned = match verdict {
-        Some(Verdict::Good) => None,
-        Some(Verdict::Rejected) => {
-            let why = format!(
-                "bad signature: it is by a key that this kernel trusts ({}), but was not made for these bytes: the module was changed after it was signed",
-                by()
-            );
+    let unsigned = match verified.as_ref().map(|verified| verified.verdict) {
+        Some(Verdict::Good) => {
+            module_is_blacklisted(file, kernel).into_iter().for_each(|f| said.push(f));
+            None
+        }
+        Some(Verdict::Refused(errno)) => {
+            let (why, log) = verified.map(|v| (v.why, v.log)).unwrap_or_default();
+            let why = format!("bad signature ({}): {why}", by());
             let hint =
                 "install the module again, or sign it as it is now (scripts/sign-file, after all stripping)";
-            said.push(Finding::error("SIG-10", Errno::EKEYREJECTED, why).hint(hint));
+            let finding = Finding::error("SIG-10", errno, why).hint(hint);
+            said.push(log.into_iter().fold(finding, Finding::says));
             None
         }
-        Some(Verdict::Malformed) => {
-            let why = "bad signature: what is appended as one is no readable PKCS#7 message";
-            let hint = "sign the module again (scripts/sign-file), or install it again";
-            said.push(Finding::error("SIG-10", Errno::EBADMSG, why).hint(hint));
-            None
+        Some(Verdict::UnknownKey) => {
+            let elsewhere = tail.pkcs7.and_then(|pkcs7| known_elsewhere(pkcs7, tail.module, kernel));
+            let (words, note) = elsewhere.unzip();
+            if note.as_ref().is_some_and(Option::is_some) && keeps_unsigned_out(kernel) {
+                said.unjudged("SIG-8", needs::CONFIG);
+                return (tail, None);
+            }
+            note.flatten().into_iter().for_each(|f| said.push(f));
+            Some(unknown_key(kernel, &by(), words))
         }
-        Some(Verdict::UnknownKey) => Some(unknown_key(kernel, &by())),
-        Some(Verdict::Unsupported) => Some(Unsigned {
-            reason: "module with unsupported crypto",
-            why: format!("is signed with an algorithm that is not supported ({})", by()),
-            hint: String::from("sign it with RSA or ECDSA and SHA-2 (scripts/sign-file sha256 ...)"),
-        }),
+        Some(Verdict::Unsupported) => Some(unsupported(verified.as_ref(), &by())),
         None if tail.marker => Some(Unsigned {
             reason: "module with unsupported crypto",
             why: String::from("has a signature that is no PKCS#7 message"),
@@ -131,22 +138,169 @@ fn refuse_unsigned(kernel: &Kernel, unsigned: &Unsigned, said: &mut Findings) {
     }
 }
 
-/// What the kernel makes of a signature, or what telling that needs (SIG-8): a key that is none of those known may be one of
-/// those that are not.
+/// What the kernel makes of it, as far as its keys are known.
 #[cfg(feature = "verify")]
-fn verdict(pkcs7: &[u8], module: &[u8], kernel: &Kernel) -> Result<Verdict, &'static str> {
-    match crate::verify_pkcs7_signature(pkcs7, module, kernel.trusted()) {
-        Verdict::UnknownKey if kernel.known(Fact::Certificates).is_none() => Err(
-            "the keys built into this kernel: its image or a SPEC made of it (--kernel); or the signer's certificate (--keyring)",
-        ),
-        verdict => Ok(verdict),
+fn verified(pkcs7: &[u8], module: &[u8], kernel: &Kernel) -> Verified {
+    let keys = Some(kernel.trusted().map(Vec::as_slice).collect());
+    crate::verify_pkcs7_signature(pkcs7, module, &trust(kernel, keys))
+}
+
+/// What a kernel verifies with, with these keys.
+#[cfg(feature = "verify")]
+fn trust<'k>(kernel: &'k Kernel, keys: Option<Vec<&'k [u8]>>) -> crate::Trust<'k> {
+    crate::Trust {
+        config: &kernel.config,
+        keys,
+        revoked: kernel.keys_of(Keyring::Blacklist).map(Vec::as_slice).collect(),
+        blacklist: &kernel.blacklist,
     }
 }
 
 /// Without cryptography nothing is verified.
 #[cfg(not(feature = "verify"))]
-fn verdict(_: &[u8], _: &[u8], _: &Kernel) -> Result<Verdict, &'static str> {
-    Err("a build of this program that can verify signatures (feature `signature`)")
+fn verified(_: &[u8], _: &[u8], _: &Kernel) -> Verified {
+    Verified {
+        verdict: Verdict::Good,
+        log: Vec::new(),
+        why: "",
+        lacks: Vec::new(),
+        assumed: Vec::new(),
+        not_computed: true,
+    }
+}
+
+/// A keyring that has the signer's key, but is not known to be asked: its words, and a note if nobody knows whether it is.
+#[cfg(feature = "verify")]
+fn known_elsewhere(pkcs7: &[u8], module: &[u8], kernel: &Kernel) -> Option<(String, Option<Finding>)> {
+    let has = |ring: &Keyring| {
+        let keys: Vec<&[u8]> = kernel.keys_of(*ring).map(Vec::as_slice).collect();
+        let trust = crate::Trust { revoked: Vec::new(), ..trust(kernel, Some(keys)) };
+        crate::verify_pkcs7_signature(pkcs7, module, &trust).verdict == Verdict::Good
+    };
+    let not_asked = |ring: &Keyring| ring.is_asked(&kernel.config) != Some(true);
+    let ring = Keyring::NAMED.into_iter().filter(not_asked).find(has)?;
+    let name = ring.name();
+    if ring.is_asked(&kernel.config).is_some() {
+        return Some((format!("its key is in {name}, which this kernel does not ask for modules"), None));
+    }
+    let words =
+        format!("its key is in {name}, and it is not known whether this kernel asks that for modules");
+    let hint = match ring {
+        Keyring::Platform => {
+            "mainline does not ask .platform for modules, a patch of several distributions does; Debian has it"
+        }
+        _ => "give the kernel's configuration (--config), or its image",
+    };
+    let why = format!("the signature is right, and {words}: it is taken as not asked");
+    Some((words, Some(Finding::note("SIG-8", Severity::Warning, why).hint(hint))))
+}
+
+/// Without cryptography no key is looked for.
+#[cfg(not(feature = "verify"))]
+fn known_elsewhere(_: &[u8], _: &[u8], _: &Kernel) -> Option<(String, Option<Finding>)> {
+    None
+}
+
+/// SIG-9: Debian looks up the SHA-256 of the whole file (mod_is_hash_blacklisted), until it dropped the patch.
+#[cfg(feature = "verify")]
+fn module_is_blacklisted(file: &[u8], kernel: &Kernel) -> Option<Finding> {
+    let looks = kernel.config.flavour == Flavour::Debian
+        && !kernel.config.has(Change::ModuleHashesNotLookedUp)
+        && kernel.config.keys.blacklist != Some(false);
+    if !looks || kernel.blacklist.is_empty() {
+        return None;
+    }
+    let name = crate::hash::blacklist_name("bin", &crate::Hash::Sha256.digest(file));
+    let hex = name.strip_prefix("bin:").unwrap_or_default();
+    let why = "the hash of the module is in the blacklist of this kernel";
+    let finding = Finding::error("SIG-9", Errno::EKEYREJECTED, why)
+        .says(format!("Module hash {hex} is blacklisted"))
+        .hint("the firmware forbids this file (dbx): get another version of the module");
+    kernel.blacklist.contains(&name).then_some(finding)
+}
+
+/// Without cryptography there is no hash.
+#[cfg(not(feature = "verify"))]
+fn module_is_blacklisted(_: &[u8], _: &Kernel) -> Option<Finding> {
+    None
+}
+
+/// The rule that leaves a signature open, and what would settle it (SIG-8, SIG-18).
+fn left_open(verified: &Verified, kernel: &Kernel) -> Option<(&'static str, Cow<'static, str>)> {
+    if !cfg!(feature = "verify") {
+        return Some((
+            "SIG-8",
+            "a build of this program that can verify signatures (feature `signature`)".into(),
+        ));
+    }
+    if verified.not_computed {
+        return Some(("SIG-18", "the kernel itself: the signature's algorithm is not computed here".into()));
+    }
+    // A key that is none of those known may be one of those that are not.
+    if verified.verdict == Verdict::UnknownKey && kernel.known(Fact::Certificates).is_none() {
+        let needs = "the keys built into this kernel: its image or a SPEC made of it (--kernel); or the signer's certificate (--keyring)";
+        return Some(("SIG-8", needs.into()));
+    }
+    // Without an algorithm that it is taken to have, the module counts as unsigned.
+    let keeps_out = keeps_unsigned_out(kernel);
+    let differs = match verified.verdict {
+        Verdict::Good => keeps_out,
+        Verdict::Refused(_) => !keeps_out,
+        Verdict::UnknownKey | Verdict::Unsupported => false,
+    };
+    let crypto = verified.assumed.first().filter(|_| differs)?;
+    let needs = match kernel.config.keys.presence(*crypto) {
+        Some(_) => Cow::from(format!(
+            "whether modprobe can load CONFIG_CRYPTO_{}, a module of this kernel, by then",
+            crypto.option()
+        )),
+        None => needs::CONFIG.into(),
+    };
+    Some(("SIG-18", needs))
+}
+
+/// Does it keep a module out that counts as unsigned, or may it?
+fn keeps_unsigned_out(kernel: &Kernel) -> bool {
+    let reason = kernel.sig_enforced_by().or(kernel.locked_down_by());
+    reason.or(kernel.may_keep_unsigned_out()).is_some()
+}
+
+/// SIG-18: algorithms that are taken to be there.
+fn open_questions(verified: &Verified, kernel: &Kernel) -> Option<Finding> {
+    let is = |presence| move |crypto: &&Crypto| kernel.config.keys.presence(**crypto) == presence;
+    let names = |presence| {
+        let all = verified.assumed.iter().filter(is(presence));
+        all.map(|crypto| format!("CONFIG_CRYPTO_{}", crypto.option())).collect::<Vec<_>>().join(", ")
+    };
+    let (modules, unknown) = (names(Some(Presence::Module)), names(None));
+    if !modules.is_empty() {
+        let why = format!(
+            "the signature needs an algorithm that is a module of this kernel ({modules}), which asks modprobe for it: \
+             where that cannot load it, the module counts as unsigned"
+        );
+        let hint = "load it before (modprobe), and have it in the initramfs if this module is there";
+        return Some(Finding::note("SIG-18", Severity::Warning, why).hint(hint));
+    }
+    let why = format!(
+        "it is not known whether this kernel has what the signature needs ({unknown}): it is taken to"
+    );
+    let hint = "give the kernel's configuration (--config), or its image";
+    (!unknown.is_empty()).then(|| Finding::note("SIG-18", Severity::Note, why).hint(hint))
+}
+
+/// ENOPKG
+fn unsupported(verified: Option<&Verified>, by: &str) -> Unsigned {
+    let lacks = verified.map(|verified| verified.lacks.as_slice()).unwrap_or_default();
+    let lacks: Vec<String> =
+        lacks.iter().map(|crypto| format!("CONFIG_CRYPTO_{}", crypto.option())).collect();
+    let what = if lacks.is_empty() { String::new() } else { format!("; {} is not set", lacks.join(", ")) };
+    Unsigned {
+        reason: "module with unsupported crypto",
+        why: format!("is signed with an algorithm that this kernel does not have ({by}{what})"),
+        hint: String::from(
+            "sign it as this kernel's own modules are: scripts/sign-file with CONFIG_MODULE_SIG_HASH",
+        ),
+    }
 }
 
 /// The signer in words; empty if the message does not name it.
@@ -166,8 +320,10 @@ const ENROL: &str =
     "enrol the certificate once (mokutil --import MOK.der) and give it here with --keyring MOK.der";
 
 /// ENOKEY: the signature may be good, but its key is not known.
-fn unknown_key(kernel: &Kernel, by: &str) -> Unsigned {
-    let known = match (kernel.certificates.len(), kernel.keyring.len()) {
+fn unknown_key(kernel: &Kernel, by: &str, elsewhere: Option<String>) -> Unsigned {
+    let added = kernel.keyring.len();
+    let known = match (kernel.certificates.len(), added) {
+        _ if elsewhere.is_some() => elsewhere.unwrap_or_default(),
         (0, added) => {
             format!("none of the {added} of --keyring; the keys built into this kernel are not known")
         }
@@ -190,7 +346,6 @@ mod tests {
     use super::*;
     use alloc::sync::Arc;
     use alloc::vec;
-    use alloc::vec::Vec;
     use elf_layout::{KernelConfig, KernelVersion, LockdownConfig};
     use kernel::BootParams;
 

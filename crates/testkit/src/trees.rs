@@ -58,7 +58,10 @@ pub fn trees(test: &str) -> Vec<Tree> {
             let own = root.join(format!("usr/src/linux-headers-{name}"));
             let headers = std::iter::once(own).chain(folder(&root.join("usr/src")));
             let mut headers = headers.map(|d| d.join("Module.symvers"));
-            let boot = |file: &str| Some(root.join(format!("boot/{file}-{name}"))).filter(|p| p.exists());
+            let boot = |file: &str| {
+                let places = [root.join(format!("boot/{file}-{name}")), release.join(file)];
+                places.into_iter().find(|p| p.exists())
+            };
             trees.push(Tree {
                 symvers: headers.find(|p| p.exists()),
                 config: boot("config"),

@@ -9,7 +9,7 @@ use kmodld::inspect::inspect;
 use kmodld::load::{lay_out, open};
 use kmodld::load_map::load_map;
 use kmodld::{Args, Loader, Place, Stage, elf_output};
-use module_signature::{keyring, signer, verify_pkcs7_signature};
+use module_signature::{Trust, Verified, keyring, signer, verify_pkcs7_signature};
 use reloc::Cpu;
 use symres::LoadFlags;
 
@@ -218,7 +218,15 @@ pub fn keyring(data: &[u8]) {
     let Ok(certificates) = keyring::parse(data) else { return };
     let bytes: usize = certificates.iter().map(Vec::len).sum();
     assert!(bytes <= data.len(), "{bytes} bytes of certificates in {} bytes", data.len());
-    MESSAGE.with(|message| verify_pkcs7_signature(message, b"signed", &certificates));
+    MESSAGE.with(|message| verified(message, &certificates));
+}
+
+/// What a kernel that trusts these certificates makes of a message.
+fn verified(message: &[u8], certificates: &[Vec<u8>]) -> Verified {
+    let config = kernel::newest();
+    let keys = Some(certificates.iter().map(Vec::as_slice).collect());
+    let trust = Trust { config: &config, keys, revoked: Vec::new(), blacklist: &[] };
+    verify_pkcs7_signature(message, b"signed", &trust)
 }
 
 /// A signature's tail, its message, its certificates.
@@ -231,8 +239,8 @@ pub fn signature(data: &[u8]) {
     let message = tail.pkcs7.unwrap_or(data);
     same_twice(data, || format!("{:?}", signer::read(message)));
     CERTIFICATE.with(|certificates| {
-        same_twice(data, || format!("{:?}", verify_pkcs7_signature(message, b"signed", certificates)));
+        same_twice(data, || format!("{:?}", verified(message, certificates)));
     });
     let hostile = vec![data.to_vec()];
-    let _ = verify_pkcs7_signature(message, b"signed", &hostile);
+    let _ = verified(message, &hostile);
 }

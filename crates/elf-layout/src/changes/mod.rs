@@ -93,6 +93,8 @@ pub enum Change {
     InitFtracePlt,
     /// arm64 refuses modules without `.init.text.ftrace_trampoline` (FIN-30).
     InitFtracePltRequired,
+    /// PKCS#7 knows SHA-3, and MD4 and MD5 no longer (SIG-18).
+    Sha3Signatures,
     /// Paravirt calls of x86 are alternatives; `.parainstructions` is gone (FIN-73).
     ParavirtIsAlternatives,
     /// `sort()` takes two elements out of its heap per step, and equal children go right (FIN-9).
@@ -105,6 +107,8 @@ pub enum Change {
     BtfSectionNames,
     /// Livepatches may have trace events (FIN-80).
     LivepatchTraceEvents,
+    /// A key on the revocation list is refused wherever else it is; before that only with the platform keyring (SIG-9).
+    RevokedKeysRefused,
     /// x86's `X86_FEATURE_INDIRECT_THUNK_ITS` is bit 6 of word 21, the next that was free; in older series bit 5
     /// (FIN-21).
     ItsInBit6,
@@ -131,12 +135,16 @@ pub enum Change {
     BoolTakesEnabled,
     /// A landing pad is sealed with NOPL -42(%rax) (FIN-74).
     EndbrPoisonNopl,
+    /// PKCS#7 knows ML-DSA (SIG-14).
+    MlDsaSignatures,
     /// All exports are in one table, with a byte of flags each in `__kflagstab`; before that in two (SYM-39).
     OneExportTable,
     /// EEXIST of an init function becomes EBUSY (LIFE-12).
     InitExistIsBusy,
     /// A positive value of an init function is told in one line, without a stack dump (LIFE-13).
     SuspiciousInitInOneLine,
+    /// Debian no longer looks up the hash of a module in the blacklist (SIG-9).
+    ModuleHashesNotLookedUp,
     /// The section name table must be of type STRTAB (VAL-42).
     StringTableTypeChecked,
     /// arm64's ARM64_WORKAROUND_843419 is capability 54. Every capability that a release adds moves the numbers

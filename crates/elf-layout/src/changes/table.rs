@@ -59,7 +59,7 @@ const BY_RECORD_SIZE: &str =
 
 /// Every [`Change`] with what is known of it, in the order of the variants.
 #[rustfmt::skip]
-pub static TABLE: [Row; 61] = [
+pub static TABLE: [Row; 65] = [
     row(Change::SymbolNamespaces, "namespace field of export records", UNKNOWN, (5, 4)),
     row(Change::FtraceWithRegs, "ftrace with regs", &["3b23e4991fb6"], (5, 5))
         .recognised("by CONFIG_DYNAMIC_FTRACE_WITH_REGS of a .config"),
@@ -107,12 +107,15 @@ pub static TABLE: [Row; 61] = [
         .recognised("modules for kernels without it have no such section (PLT-13)"),
     // The same commit. Which stable release refuses modules without the section does not show.
     row(Change::InitFtracePltRequired, ".init.text.ftrace_trampoline required", &["a7ed7b9d0ebb"], (6, 17)),
+    row(Change::Sha3Signatures, "SHA-3 in PKCS#7, no MD4 and MD5", UNKNOWN, (6, 7)),
     row(Change::ParavirtIsAlternatives, "paravirt calls are alternatives", &["f7af6977621a"], (6, 8)),
     row(Change::SortTakesTwo, "sort() takes two elements per step", UNKNOWN, (6, 10)),
     row(Change::AltLengthsEqualised, "alternatives of one place have one length", &["d2a793dae4fe"], (6, 11)),
     row(Change::OwnBtfBase, "modules bring .BTF.base", &["d4e48e3dd450"], (6, 11)),
     row(Change::BtfSectionNames, "BTF: printable names of sections", &["bb6705c3f93b"], (6, 12)),
     row(Change::LivepatchTraceEvents, "trace events of livepatches", UNKNOWN, (6, 12)),
+    // Read from trees: not in 6.1, in 6.12.
+    row(Change::RevokedKeysRefused, "revoked keys refused", UNKNOWN, (6, 12)),
     only_in(Change::ItsInBit6, "ITS thunk feature in bit 6", &[series(6, 12)]),
     row(Change::ItsInBit10, "ITS thunk feature in bit 10", &["8754e67ad4ac"], (6, 15))
         .backported(&[series(6, 13), series(6, 14)]),
@@ -127,10 +130,13 @@ pub static TABLE: [Row; 61] = [
     row(Change::ModuleNamespaces, "module: namespaces", &["707f853d7fa3"], (6, 16)),
     row(Change::BoolTakesEnabled, "kstrtobool: enabled and disabled", &["ae5b3500856f"], (6, 16)),
     row(Change::EndbrPoisonNopl, "NOPL seals a landing pad", &["85a2d4a890dc"], (6, 18)),
+    row(Change::MlDsaSignatures, "ML-DSA in PKCS#7", UNKNOWN, (7, 0)),
     row(Change::OneExportTable, "one export table", &["55fcb926b6d8", "b4760ff2a5e4", "f18540256b70"], (7, 1))
         .recognised("by a section or a symbol __kflagstab (IMG-31)"),
     row(Change::InitExistIsBusy, "EEXIST of init becomes EBUSY", &["743f8cae549a"], (7, 1)),
     row(Change::SuspiciousInitInOneLine, "suspicious init told in one line", &["663385f9155f"], (7, 1)),
+    // A patch of Debian's that it dropped: 6.12.117 has it, 7.2.13 has not.
+    row(Change::ModuleHashesNotLookedUp, "Debian: hashes of modules not looked up", UNKNOWN, (7, 2)),
     // Queued for 7.3. In 6.12.117, and taken to be in all of 6.12.y.
     row(Change::StringTableTypeChecked, "string table types checked", &["9a5ff4568932"], (7, 3))
         .backported(&[series(6, 12)]),

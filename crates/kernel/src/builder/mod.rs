@@ -21,6 +21,7 @@ use crate::description::{KernelDescription, newest};
 use crate::error::Error;
 use crate::exports::Exports;
 use crate::kallsyms::KernelSymbols;
+use crate::keyring::Keyring;
 use crate::known::{Fact, Found, Known};
 use crate::memory::{LinkMemory, Part};
 use crate::symvers::Symvers;
@@ -64,7 +65,8 @@ pub struct KernelDescriptionBuilder {
     memory: LinkMemory,
     types: Types,
     certificates: Vec<Vec<u8>>,
-    keyring: Vec<Vec<u8>>,
+    keyring: Vec<(Keyring, Vec<u8>)>,
+    blacklist: Vec<String>,
     btf: Option<Vec<u8>>,
     base_btf: Option<BaseBtf>,
     cmdline: String,
@@ -162,10 +164,23 @@ impl KernelDescriptionBuilder {
         self
     }
 
-    /// Certificates beside those built in, each as DER.
+    /// Certificates of a keyring beside those built in, each as DER.
     #[must_use]
-    pub fn keyring(mut self, from: &str, certificates: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        self.keyring.extend(certificates);
+    pub fn keyring(
+        mut self,
+        from: &str,
+        ring: Keyring,
+        certificates: impl IntoIterator<Item = Vec<u8>>,
+    ) -> Self {
+        self.keyring.extend(certificates.into_iter().map(|der| (ring, der)));
+        self.note(Fact::Keyring, Known::given(from));
+        self
+    }
+
+    /// Hashes of its blacklist, `bin:HEX` or `tbs:HEX`.
+    #[must_use]
+    pub fn blacklist(mut self, from: &str, hashes: impl IntoIterator<Item = String>) -> Self {
+        self.blacklist.extend(hashes);
         self.note(Fact::Keyring, Known::given(from));
         self
     }
@@ -345,6 +360,7 @@ impl KernelDescriptionBuilder {
             symbols: Arc::new(symbols),
             certificates: self.certificates,
             keyring: self.keyring,
+            blacklist: self.blacklist,
             btf: btf.map(Arc::new),
             types: Arc::new(self.types),
             memory: Arc::new(self.memory),
