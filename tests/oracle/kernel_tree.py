@@ -1,5 +1,6 @@
 """A distribution's kernel as scripts/fetch-kernels.sh lays it out: image, modules, and who needs whom."""
 
+import glob
 import gzip
 import lzma
 import os
@@ -38,12 +39,26 @@ class KernelTree:
         self.root = os.path.abspath(root)
         (self.release,) = os.listdir(os.path.join(root, "lib", "modules"))
         self.image = os.path.join(self.root, "boot", f"vmlinuz-{self.release}")
+        if not os.path.exists(self.image):
+            self.image = os.path.join(self.root, "lib", "modules", self.release, "vmlinuz")
         self._files = {}
         self._contents = {}
         for folder, _, names in os.walk(os.path.join(self.root, "lib", "modules", self.release)):
             for name in names:
                 if name.endswith((".ko", ".ko.xz", ".ko.gz", ".ko.zst")):
                     self._files[module_name(name)] = os.path.join(folder, name)
+
+    def files(self):
+        """The modules' paths."""
+        return self._files.values()
+
+    def names(self):
+        return self._files.keys()
+
+    def symvers(self):
+        """The Module.symvers files of the tree: the packages of headers have them."""
+        found = glob.glob(os.path.join(self.root, "usr", "src", "*", "Module.symvers"))
+        return found + glob.glob(os.path.join(self.root, "lib", "modules", self.release, "build", "Module.symvers"))
 
     def add(self, path):
         """Takes in a module that is not part of the package; its name."""

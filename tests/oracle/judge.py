@@ -1,0 +1,171 @@
+"""A booted kernel as judge of modules: each is loaded from a snapshot, so that none knows of another."""
+
+import errno
+import os
+import re
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+from elf import Elf
+from guest import Guest, GuestError
+from initramfs import archive
+
+# Seconds: the boot; what QEMU may compute for one module; what may pass for it.
+BOOT, WORK, WAIT = 300, 8, 60
+PREFIX = re.compile(r"^(<\d+>)?\[ *\d+\.\d+\] ?")
+# What a kernel says at any time, of itself.
+CHATTER = re.compile(r"^(clocksource|TSC|tsc|sched_clock|random|hrtimer|workqueue|input|perf|rcu)\b")
+
+
+@dataclass
+class Answer:
+    """What a kernel made of a module.
+
+    `end`: "init" (init would have run), "loaded" (it has none), "refused", "oops", "oops after init", "hang" or "reset".
+    """
+
+    end: str
+    errno: str | None
+    log: list[str]
+
+    @property
+    def verdict(self):
+        if self.end in ("init", "loaded", "oops after init"):
+            return "loads"
+        return self.errno if self.end == "refused" else self.end
+
+
+def lines(text):
+    """Lines of a kernel log without levels and times."""
+    stripped = (PREFIX.sub("", line.rstrip("\r")) for line in text.split("\n"))
+    return [line for line in stripped if line and not CHATTER.match(line)]
+
+
+class Judge:
+    """A running kernel. `close` ends it."""
+
+    # A crash is seen where it begins.
+    CRASHES = ("panic", "oops_enter")
+
+    def __init__(self, tree, machine, append, memory):
+        self.tree, self.machine, self.append, self.memory = tree, machine, append, memory
+        self.guest = None
+        self.init = machine.init()
+        self.symbols = {s.name: s.value for s in Elf(self.init).symbols()}
+
+    def boot(self):
+        self.close()
+        self.folder = tempfile.mkdtemp(prefix="judge", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+        self.snapshots = set()
+        initrd = os.path.join(self.folder, "initrd")
+        with open(initrd, "wb") as file:
+            file.write(archive(self.init, {"plan": b"export /proc/kallsyms kallsyms\njudge\n"}))
+        options = SimpleNamespace(append=self.append, limit=24 * 3600, cpu=self.machine.cpu, smp=1, memory=self.memory)
+        self.guest = Guest(self.machine, self.tree.image, initrd, self.folder, options)
+        try:
+            self.guest.keep_snapshots()
+            self.hook = self.symbols["hook"]
+            self.guest.breakpoint(self.hook)
+            kallsyms = self.guest.memory(*self.at_hook("export"))
+            kernel = {}
+            for line in kallsyms.decode().splitlines():
+                address, _, name = line.split()[:3]
+                kernel.setdefault(name, int(address, 16))
+            self.crashes = {kernel[n] for n in self.CRASHES}
+            self.initcall = kernel["do_one_initcall"]
+            self.guest.step_over(self.hook)
+            self.module, self.room = self.at_hook("next")
+            for address in (*self.crashes, self.initcall):
+                self.guest.breakpoint(address)
+            self.guest.save("boot")
+        except GuestError as error:
+            raise SystemExit(f"{error}\n{self.guest.last_words()}") from None
+
+    def at_hook(self, wanted):
+        registers = self.guest.resume(BOOT)
+        if registers["pc"] != self.hook or not self.message().startswith(wanted):
+            raise GuestError(f"the guest is at {registers['pc']:#x}, not at {wanted}")
+        return [registers[r] for r in self.machine.arguments[:2]]
+
+    def message(self):
+        return self.guest.read(self.symbols["message"], 64).split(b"\0")[0].decode()
+
+    def close(self):
+        if self.guest is not None:
+            self.guest.close()
+            self.guest = None
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def stand(self, needs):
+        """Restores the state in which the modules of `needs` (name and bytes) are loaded."""
+        key = "boot" + "".join(f"-{name}" for name, _ in needs)
+        if self.guest is None:
+            self.boot()
+        if key in self.snapshots or key == "boot":
+            self.guest.restore(key)
+            return
+        self.guest.restore("boot")
+        for name, data in needs:
+            answer = self.load(data, run_init=True)
+            if answer.end != "loaded":
+                raise SystemExit(f"{self.tree.release}: {name}, which others need, does not load: {answer}")
+            self.guest.step_over(self.hook)
+            self.at_hook("next")
+        self.guest.save(key)
+        self.snapshots.add(key)
+
+    def stir(self):
+        """Leaves other things in the memory that the kernel hands out next, and frees it in another order."""
+        for size in (100, 4000, 9000, 30000, 70000, 200000, 500):
+            self.load(b"\xa5" * size)
+            self.guest.step_over(self.hook)
+            self.at_hook("next")
+
+    def judge(self, data, needs=(), stirred=False):
+        """Loads a module where those of `needs` are loaded."""
+        try:
+            self.stand(needs)
+            if stirred:
+                self.stir()
+            return self.load(data)
+        except GuestError as error:
+            print(f"{self.tree.release}: {error}; booting anew", file=sys.stderr)
+            self.close()
+            return Answer("reset", None, [str(error)])
+
+    def load(self, data, run_init=False):
+        if len(data) > self.room:
+            raise SystemExit(f"a module of {len(data)} bytes: the guest has room for {self.room}")
+        self.guest.write(self.module, data)
+        self.guest.write(self.symbols["order"], len(data).to_bytes(8, "little") + b"\0")
+        console = os.path.getsize(os.path.join(self.folder, "console"))
+        self.guest.step_over(self.hook)
+        in_init = False
+        while True:
+            registers = self.guest.resume_within(WORK, WAIT)
+            at = registers["pc"] if registers else None
+            if at == self.hook:
+                break
+            if at == self.initcall and not run_init:
+                # This is where the verdict ends. Init does not run: it seems to have succeeded.
+                in_init = True
+                self.machine.leave(self.guest, registers, 0)
+            elif at == self.initcall:
+                self.guest.step_over(self.initcall)
+            else:
+                with open(os.path.join(self.folder, "console"), "rb") as file:
+                    file.seek(console)
+                    log = lines(file.read().decode("latin1"))
+                end = "hang" if at is None else "oops"
+                return Answer("oops after init" if in_init else end, None, log)
+        what, result = self.message().split()
+        if what != "judged":
+            raise GuestError(f"the guest says {what}")
+        result = int(result)
+        log = lines(self.guest.read(*(registers[r] for r in self.machine.arguments[:2])).decode("latin1"))
+        if result == 0:
+            return Answer("init" if in_init else "loaded", None, log)
+        return Answer("refused", errno.errorcode.get(-result, str(result)), log)

@@ -1,0 +1,338 @@
+#!/usr/bin/env python3
+"""Verdicts of `kmodld check` on mutated modules, against those of a booted kernel. README.md tells how."""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from bases import bases
+from judge import Answer, Judge
+from kernel_tree import ROOT, KernelTree, fetch
+from machine import MACHINES
+from mutate import mutant
+
+APPEND = "nokaslr loglevel=8"
+CLASSES = ["same", "false yes", "false no", "other errno", "log only", "undecided"]
+NUMBER = re.compile(r"\b(0x)?[0-9a-f]{9,16}\b")
+# Where the kernel's report of a crash begins: what it says before is the loader's.
+CRASH = re.compile(
+    r"BUG: |Oops|general protection fault|invalid opcode|Unable to handle|kernel BUG at|Kernel panic|Unexpected kernel|Internal error"
+    r"|#PF: |int3: |stack segment|double fault|divide error|traps: |PANIC: |KERNEL OOPS|Insufficient stack space|Bad mode|Undefined"
+)
+# A dump of the stack or of memory. Who asked for it has said why, in a line of its own.
+DUMP = re.compile(
+    r"^(CPU: \d+ |Tainted: |Hardware name: |Call [Tt]race:| ?<|RIP: |RSP: |R\w\w: |FS: |CS: |CR2: |DR\d: |PKRU: |Code: |Mem-Info:"
+    r"|Modules linked in:|irq event stamp|hardirqs|softirqs|pstate: |pc : |lr : |sp : |x\d+ ?: | \S+\+0x[0-9a-f]+/0x| ? ?[a-z_]+:\d"
+    r"| ?Node \d|\d+ (total pagecache )?pages|lowmem_reserve|Free swap|Total swap|\d+ page|active_anon| [a-z_]+:\d|---\[ end)"
+)
+
+
+def clean(lines, crashed):
+    """The lines that the loader said: without warnings' reports and with the kernel's pointers made equal."""
+    out, splat = [], False
+    for line in lines:
+        if crashed and CRASH.search(line):
+            break
+        splat = splat or "[ cut here ]" in line
+        if not splat and not DUMP.match(line):
+            text = line.encode("latin1", "replace").decode("utf-8", "replace") if line.isascii() is False else line
+            text = re.sub(r"\bloc [0-9a-fx]+", "loc PTR", text)
+            out.append(NUMBER.sub("N", text))
+        splat = splat and "[ end trace" not in line
+    return out
+
+
+def ascii_only(lines):
+    return [re.sub(r"[^\x00-\x7f]+", "?", line) for line in lines]
+
+
+class Kmodld:
+    """`kmodld check`, a process for each module: in one, modules would serve each other as those loaded before."""
+
+    def __init__(self, program, spec, cmdline, folder):
+        self.program, self.spec, self.cmdline, self.folder = program, spec, cmdline, folder
+
+    def check(self, base, data, label):
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            path = os.path.join(folder, f"{base.name}.ko")
+            with open(path, "wb") as file:
+                file.write(data)
+            argv = [self.program, "check", path, "--kernel", self.spec, "--cmdline", self.cmdline, "--jsonl"]
+            for name, needed in base.needs:
+                argv += ["--with", os.path.join(folder, f"{name}.ko.with", f"{name}.ko")]
+                os.mkdir(os.path.dirname(argv[-1]))
+                with open(argv[-1], "wb") as file:
+                    file.write(needed)
+            try:
+                run = subprocess.run(argv, capture_output=True, timeout=60)
+            except subprocess.TimeoutExpired:
+                return {"verdict": "no answer in 60 s", "log": [], "codes": []}
+        try:
+            answer = json.loads(run.stdout.decode("utf-8", "replace").splitlines()[0])
+        except (IndexError, ValueError):
+            said = run.stderr.decode("utf-8", "replace")[-300:]
+            return {"verdict": f"exit {run.returncode}", "log": [said], "codes": []}
+        verdict = answer["errno"] if answer["verdict"] == "refused" else answer["verdict"]
+        codes = [f["code"] for f in answer["findings"] if f["severity"] == "error"]
+        row = {"verdict": verdict, "log": answer["dmesg"], "codes": codes[:6]}
+        if answer.get("unjudged"):
+            row["unjudged"] = answer["unjudged"]
+        return row
+
+
+def classify(kernel, kmodld):
+    """Which of CLASSES. Both are {"verdict", "log"}."""
+    want, got = kernel["verdict"], kmodld["verdict"]
+    if got == "undecided":
+        return "undecided"
+    if want != got:
+        return "false yes" if got == "loads" else "false no" if want == "loads" else "other errno"
+    crashed = kernel["end"] not in ("init", "loaded", "refused")
+    logs = [ascii_only(clean(side["log"], crashed)) for side in (kernel, kmodld)]
+    return "same" if logs[0] == logs[1] else "log only"
+
+
+def answer_row(answer):
+    return {"verdict": answer.verdict, "end": answer.end, "log": answer.log[:40]}
+
+
+class Campaign:
+    """Mutants of one kernel and one seed. Rows lie in FOLDER/RELEASE-SEED.jsonl, and a run goes on where the last one ended."""
+
+    def __init__(self, arguments, path):
+        self.tree = KernelTree(path)
+        self.arch = self.tree.release.rpartition("-")[2]
+        self.seed = arguments.seed
+        self.out = os.path.abspath(arguments.out)
+        os.makedirs(self.out, exist_ok=True)
+        everything = bases(self.tree, self.arch)
+        self.bases = {n: b for n, b in everything.items() if not arguments.base or n in arguments.base.split(",")}
+        if not self.bases:
+            raise SystemExit(f"no such base; there are {', '.join(everything)}")
+        self.all_bases = everything
+        self.machine = MACHINES[self.tree.elf(min(self.tree.names())).machine]
+        self.append = f"{APPEND} {arguments.append}".strip()
+        self.judge = Judge(self.tree, self.machine, self.append, arguments.memory)
+        spec = os.path.join(self.out, f"{self.tree.release}.spec")
+        program = os.path.abspath(arguments.kmodld)
+        subprocess.run([program, "kernel", self.tree.image, "-o", spec], check=True, stdout=subprocess.DEVNULL)
+        self.kmodld = Kmodld(program, spec, f"{self.machine.boot} panic=-1 {self.append}", self.out)
+        self.rows = os.path.join(self.out, f"{self.tree.release}-{self.seed}.jsonl")
+
+    def mutant(self, index):
+        name, made = mutant(self.seed, index, {n: b.data for n, b in self.bases.items()})
+        return self.bases[name], made
+
+    def load_rows(self):
+        if not os.path.exists(self.rows):
+            return []
+        with open(self.rows, encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+
+    def row(self, index, base, made, kernel, kmodld):
+        return {
+            "index": index,
+            "seed": self.seed,
+            "kernel_release": self.tree.release,
+            "base": base.name,
+            "kind": made.kind,
+            "place": made.place,
+            "field": made.field,
+            "name": made.name,
+            "sha": hashlib.sha256(made.data).hexdigest()[:16],
+            "class": classify(kernel, kmodld),
+            "kernel": kernel,
+            "kmodld": kmodld,
+        }
+
+    def compared(self, index, base, made, checker):
+        """One mutant's row."""
+        answer = checker.submit(self.kmodld.check, base, made.data, index)
+        kernel = answer_row(self.judge.judge(made.data, base.needs))
+        row = self.row(index, base, made, kernel, answer.result())
+        if index % 20 == 0 or row["class"] not in ("same", "undecided"):
+            again = answer_row(self.judge.judge(made.data, base.needs, stirred=True))
+            row["again"] = steady(kernel, again)
+            if not row["again"]:
+                row["kernel_again"] = again
+        return row
+
+    def run(self, count):
+        rows = self.load_rows()
+        seen = {r["sha"] for r in rows}
+        start = rows[-1]["index"] + 1 if rows else 0
+        self.control()
+        since, done = time.monotonic(), 0
+        with open(self.rows, "a", encoding="utf-8") as file, ThreadPoolExecutor(1) as checker:
+            index = start
+            while len(rows) + done < count:
+                base, made = self.mutant(index)
+                sha = hashlib.sha256(made.data).hexdigest()[:16]
+                if sha not in seen:
+                    seen.add(sha)
+                    began = time.monotonic()
+                    row = self.compared(index, base, made, checker)
+                    row["seconds"] = round(time.monotonic() - began, 3)
+                    file.write(json.dumps(row) + "\n")
+                    file.flush()
+                    done += 1
+                index += 1
+        self.judge.close()
+        if done:
+            seconds = time.monotonic() - since
+            print(f"{self.tree.release}: {done} mutants in {seconds:.0f} s, {done / seconds:.1f} a second", file=sys.stderr)
+
+    def control(self):
+        """Every base has to be judged as it is."""
+        for base in self.bases.values():
+            kernel = answer_row(self.judge.judge(base.data, base.needs))
+            kmodld = self.kmodld.check(base, base.data, "control")
+            if (what := classify(kernel, kmodld)) != "same":
+                print(f"{self.tree.release}: base {base.name}: {what}: {kernel} {kmodld}", file=sys.stderr)
+
+    def again(self):
+        """Asks kmodld once more; the kernel's answers stay as they are."""
+        rows = self.load_rows()
+
+        def fresh(row):
+            base, made = self.mutant(row["index"])
+            if hashlib.sha256(made.data).hexdigest()[:16] != row["sha"]:
+                raise SystemExit(f"{row['index']}: not the mutant that the kernel has judged; start anew")
+            row["kmodld"] = self.kmodld.check(base, made.data, row["index"])
+            row["class"] = classify(row["kernel"], row["kmodld"])
+            return row
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            rows = list(pool.map(fresh, rows))
+        with open(self.rows + ".new", "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        os.rename(self.rows + ".new", self.rows)
+
+
+def steady(one, two):
+    crashed = one["end"] not in ("init", "loaded", "refused")
+    return one["verdict"] == two["verdict"] and clean(one["log"], crashed) == clean(two["log"], crashed)
+
+
+def figures(rows):
+    counts = Counter(r["class"] for r in rows)
+    return {c: counts[c] for c in CLASSES}
+
+
+def report(rows, out):
+    """Prints the figures, and writes groups of what differs: class, kind, place and field, with the rows of each."""
+    groups = {}
+    for row in rows:
+        if row["class"] != "same":
+            key = (row["class"], row["kind"], row["place"], row["field"], row["kernel"]["verdict"], row["kmodld"]["verdict"])
+            groups.setdefault(key, []).append(row)
+    names = ("class", "kind", "place", "field", "kernel", "kmodld")
+    listed = [
+        {**dict(zip(names, key)), "count": len(rows), "rows": rows}
+        for key, rows in sorted(groups.items(), key=lambda g: (CLASSES.index(g[0][0]), -len(g[1])))
+    ]
+    with open(out, "w", encoding="utf-8") as file:
+        json.dump(listed, file, indent=1)
+    return listed
+
+
+def options(parser):
+    cache = os.environ.get("KMODLD_KERNELS", os.path.join(ROOT, "target", "kernels"))
+    kmodld = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release", "kmodld")
+    parser.add_argument("--kernel", required=True, help="a tree of fetch-kernels.sh, or SERIES-FLAVOUR to fetch")
+    parser.add_argument("--cache", default=cache, help="where fetched kernels are kept (default: KMODLD_KERNELS)")
+    parser.add_argument("--kmodld", default=kmodld, help="the program (default: target/release/kmodld)")
+    parser.add_argument("--out", default=os.path.join(ROOT, "target", "verdicts"), help="folder of the rows (default: target/verdicts)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--base", default="", help="only mutants of these, separated by commas")
+    parser.add_argument("--append", default="", help="more of a kernel command line")
+    parser.add_argument("--memory", type=int, default=192, help="MiB of the guest (default: 192)")
+
+
+def campaign(arguments):
+    path = arguments.kernel
+    if not os.path.isdir(path):
+        path = fetch(path, arguments.cache)
+    return Campaign(arguments, path)
+
+
+def tell(job):
+    rows = job.load_rows()
+    listed = report(rows, job.rows.removesuffix(".jsonl") + ".groups.json")
+    counts = figures(rows)
+    unsteady = sum(1 for r in rows if r.get("again") is False)
+    print(f"{job.tree.release}: {len(rows)} mutants: {', '.join(f'{n} {c}' for c, n in counts.items())}; unsteady {unsteady}")
+    for group in listed:
+        print(f"  {group['count']:4} {group['class']}: {group['kind']} {group['place']}.{group['field']}: {group['kernel']} / {group['kmodld']}")
+    return counts
+
+
+def command_run(arguments):
+    job = campaign(arguments)
+    try:
+        job.run(arguments.count)
+    finally:
+        job.judge.close()
+    counts = tell(job)
+    return 0 if counts["same"] + counts["undecided"] == sum(counts.values()) else 1
+
+
+def command_again(arguments):
+    job = campaign(arguments)
+    job.again()
+    tell(job)
+    return 0
+
+
+def command_replay(arguments):
+    job = campaign(arguments)
+    job.seed, _, index = arguments.mutant.partition(":")
+    job.seed = int(job.seed)
+    base, made = job.mutant(int(index))
+    if arguments.save:
+        with open(arguments.save, "wb") as file:
+            file.write(made.data)
+    try:
+        with ThreadPoolExecutor(1) as checker:
+            print(json.dumps(job.compared(int(index), base, made, checker), indent=1))
+    finally:
+        job.judge.close()
+    return 0
+
+
+def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the guest is ended
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    sub = commands.add_parser("run", help="judge so many mutants, and go on where an earlier run ended")
+    sub.set_defaults(run=command_run)
+    options(sub)
+    sub.add_argument("--count", type=int, default=1000)
+
+    sub = commands.add_parser("again", help="ask kmodld once more about what the kernel has judged")
+    sub.set_defaults(run=command_again)
+    options(sub)
+
+    sub = commands.add_parser("replay", help="judge one mutant alone")
+    sub.set_defaults(run=command_replay)
+    options(sub)
+    sub.add_argument("--save", default="", help="writes the mutant to this file")
+    sub.add_argument("mutant", help="SEED:INDEX, as a row has them")
+
+    arguments = parser.parse_args()
+    sys.exit(arguments.run(arguments))
+
+
+if __name__ == "__main__":
+    main()
