@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from elf import Elf
 from kernel_tree import ROOT, decompressed, module_name
-from mutate import RELA, SHT_RELA, SPECIAL_NAMES, File
+from module_file import RELA, SHT_RELA, SPECIAL_NAMES, File
 
 SIGNATURE = b"~Module signature appended~\n"
 LARGEST = 96 << 10

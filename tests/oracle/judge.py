@@ -38,10 +38,43 @@ class Answer:
         return self.errno if self.end == "refused" else self.end
 
 
+# The report of a warning, a stack, or the state of memory: where it begins, and where it ends.
+SPLAT, SPLAT_END = "[ cut here ]", "[ end trace"
+STACK = re.compile(r"^CPU: \d+ (UID: \d+ )?PID: \d+ Comm: ")
+STACK_LINE = re.compile(r"^( |Tainted: |Hardware name: |Call [Tt]race:|RIP: |[A-Z][A-Z0-9]{2}: |R\d\d: |Code: |FS: |CS: |PKRU: |Mem-Info:)")
+MEMORY = re.compile(
+    r"^(Mem-Info:|active_anon:| |Node \d|DMA|Normal |lowmem_reserve|\d+ total pagecache|\d+ pages|Free swap|Total swap|hwpoisoned)"
+)
+# Before the message of a warning, which is a line of its own in the log.
+WARNED = "[warned] "
+
+
 def lines(text):
-    """Lines of a kernel log without levels and times."""
-    stripped = (PREFIX.sub("", line.rstrip("\r")) for line in text.split("\n"))
-    return [line for line in stripped if line and not CHATTER.match(line)]
+    """Lines of a kernel log without levels and times, and without what only describes where the kernel is."""
+    out, inside = [], None
+    for line in text.split("\n"):
+        line = PREFIX.sub("", line.rstrip("\r"))
+        if not line or CHATTER.match(line):
+            continue
+        if SPLAT in line:
+            inside = "message"
+        elif inside in ("message", "splat"):
+            if SPLAT_END in line:
+                inside = None
+            elif line.startswith("WARNING: "):
+                inside = "splat"
+            elif inside == "message":
+                out.append(WARNED + line)
+        elif STACK.match(line):
+            inside = "stack"
+        elif inside == "stack" and STACK_LINE.match(line):
+            inside = "memory" if MEMORY.match(line) and line.startswith("Mem-Info") else "stack"
+        elif inside == "memory" and MEMORY.match(line):
+            pass
+        else:
+            inside = None
+            out.append(line)
+    return out
 
 
 class Judge:
