@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from elf import Elf
@@ -25,11 +25,13 @@ class Answer:
     """What a kernel made of a module.
 
     `end`: "init" (init would have run), "loaded" (it has none), "refused", "oops", "oops after init", "hang" or "reset".
+    `crash` is the kernel's report of an oops, in short.
     """
 
     end: str
     errno: str | None
     log: list[str]
+    crash: list[str] = field(default_factory=list)
 
     @property
     def verdict(self):
@@ -45,6 +47,8 @@ STACK_LINE = re.compile(r"^( |Tainted: |Hardware name: |Call [Tt]race:|RIP: |[A-
 MEMORY = re.compile(
     r"^(Mem-Info:|active_anon:| |Node \d|DMA|Normal |lowmem_reserve|\d+ total pagecache|\d+ pages|Free swap|Total swap|hwpoisoned)"
 )
+# What a report of an oops says of its cause and of its place.
+REPORT = re.compile(r"^(BUG: |Oops|RIP: |#PF: |kernel BUG|Unable to handle|Internal error|pc : |general protection|int3|invalid opcode|Kernel panic|stack|PANIC|CPU:.*Not)")
 # Before the message of a warning, which is a line of its own in the log.
 WARNED = "[warned] "
 
@@ -108,6 +112,7 @@ class Judge:
                 address, _, name = line.split()[:3]
                 kernel.setdefault(name, int(address, 16))
             self.crashes = {kernel[n] for n in self.CRASHES}
+            self.panic = kernel["panic"]
             self.initcall = kernel["do_one_initcall"]
             self.guest.step_over(self.hook)
             self.module, self.room = self.at_hook("next")
@@ -169,6 +174,20 @@ class Judge:
             self.close()
             return Answer("reset", None, [str(error)])
 
+    def console(self, start):
+        with open(os.path.join(self.folder, "console"), "rb") as file:
+            file.seek(start)
+            return file.read().decode("latin1")
+
+    def report(self, at, start):
+        """Lets the kernel say what happened: init does not survive it, so that it ends in panic()."""
+        while at in self.crashes and at != self.panic:
+            self.guest.step_over(at)
+            registers = self.guest.resume_within(WORK, WAIT)
+            at = registers["pc"] if registers else None
+        said = (PREFIX.sub("", line.rstrip("\r")) for line in self.console(start).split("\n"))
+        return [line for line in said if REPORT.match(line)][:4]
+
     def load(self, data, run_init=False):
         if len(data) > self.room:
             raise SystemExit(f"a module of {len(data)} bytes: the guest has room for {self.room}")
@@ -188,12 +207,11 @@ class Judge:
                 self.machine.leave(self.guest, registers, 0)
             elif at == self.initcall:
                 self.guest.step_over(self.initcall)
+            elif at is None:
+                return Answer("hang", None, lines(self.console(console)))
             else:
-                with open(os.path.join(self.folder, "console"), "rb") as file:
-                    file.seek(console)
-                    log = lines(file.read().decode("latin1"))
-                end = "hang" if at is None else "oops"
-                return Answer("oops after init" if in_init else end, None, log)
+                log = lines(self.console(console))
+                return Answer("oops after init" if in_init else "oops", None, log, self.report(at, console))
         what, result = self.message().split()
         if what != "judged":
             raise GuestError(f"the guest says {what}")

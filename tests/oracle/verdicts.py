@@ -94,7 +94,8 @@ def classify(kernel, kmodld):
 
 
 def answer_row(answer):
-    return {"verdict": answer.verdict, "end": answer.end, "log": answer.log[:60]}
+    row = {"verdict": answer.verdict, "end": answer.end, "log": answer.log[:60]}
+    return {**row, "crash": answer.crash} if answer.crash else row
 
 
 class Campaign:
@@ -229,16 +230,31 @@ def figures(rows):
     }
 
 
+def sign(row):
+    """What a difference is known by: the first line of one log that the other has not."""
+    kernel, kmodld = (clean(row[side]["log"], False) for side in ("kernel", "kmodld"))
+    for who, lines, others in (("kernel", kernel, kmodld), ("kmodld", kmodld, kernel)):
+        for line in lines:
+            if line not in others:
+                text = re.sub(r"'[^']*'|`[^']*'|\bval \S+|\d+", "..", re.sub(r"^[^:]*: (?!cannot)", "MODULE: ", line))
+                return f"{who}: {text[:100]}"
+    return ""
+
+
 def grouped(rows):
-    """What differs, by class, kind, place, field and both verdicts: a fault shows in many rows."""
-    names = ("class", "kind", "place", "field", "kernel", "kmodld")
+    """What differs, by class, both verdicts and its sign: a fault shows in many rows, and in many places."""
     groups = {}
     for row in rows:
         if row["class"] != "same":
-            key = (*(row[n] for n in names[:4]), row["kernel"]["verdict"], row["kmodld"]["verdict"])
+            key = (row["class"], row["kernel"]["verdict"], row["kmodld"]["verdict"], sign(row))
             groups.setdefault(key, []).append(row)
     ordered = sorted(groups.items(), key=lambda g: (CLASSES.index(g[0][0]), -len(g[1])))
-    return [{**dict(zip(names, key)), "count": len(rows), "rows": rows} for key, rows in ordered]
+    listed = []
+    for key, rows in ordered:
+        places = Counter(f"{r['kind']} {r['place']}.{r['field']}" for r in rows)
+        group = dict(zip(("class", "kernel", "kmodld", "sign"), key))
+        listed.append({**group, "count": len(rows), "places": places, "rows": rows})
+    return listed
 
 
 def good(numbers):
@@ -257,7 +273,7 @@ def options(parser):
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--base", default="", help="only mutants of these, separated by commas")
     parser.add_argument("--append", default="", help="more of a kernel command line")
-    parser.add_argument("--memory", type=int, default=192, help="MiB of the guest (default: 192)")
+    parser.add_argument("--memory", type=int, default=256, help="MiB of the guest (default: 256)")
 
 
 def campaign(arguments):
@@ -275,9 +291,10 @@ def tell(job):
         json.dump(groups, file, indent=1)
     numbers = figures(rows)
     for group in groups:
-        what = f"{group['kind']} {group['place']}.{group['field']}: {group['kernel']}, kmodld {group['kmodld']}"
-        example = group["rows"][0]
-        print(f"  {group['count']:4} {group['class']}: {what}; {example['base']}, {example['seed']}:{example['index']}")
+        print(f"{group['count']:4} {group['class']}: kernel {group['kernel']}, kmodld {group['kmodld']}; {group['sign']}")
+        for place, count in group["places"].most_common(8):
+            row = next(r for r in group["rows"] if place == f"{r['kind']} {r['place']}.{r['field']}")
+            print(f"        {count:4} {place}; {row['seed']}:{row['index']} of {row['base']}")
     print(f"{job.tree.release}, seed {job.seed}: {', '.join(f'{n} {name}' for name, n in numbers.items())}")
     return 0 if good(numbers) else 1
 
