@@ -27,7 +27,7 @@ CLASSES = ["same", "false yes", "false no", "other errno", "log only", "undecide
 NUMBER = re.compile(r"\b(0x)?[0-9a-f]{9,16}\b")
 # Where the kernel's report of a crash begins: what it says before is the loader's.
 CRASH = re.compile(
-    r"BUG: |Oops|general protection fault|invalid opcode|Unable to handle|kernel BUG at|Kernel panic|Unexpected kernel|Internal error"
+    r"BUG: |Oops|detected buffer overflow|general protection fault|invalid opcode|Unable to handle|kernel BUG at|Kernel panic|Unexpected kernel|Internal error"
     r"|#PF: |int3: |stack segment|double fault|divide error|traps: |PANIC: |KERNEL OOPS|Insufficient stack space|Bad mode|Undefined"
 )
 
@@ -232,7 +232,7 @@ def figures(rows):
 
 def sign(row):
     """What a difference is known by: the first line of one log that the other has not."""
-    kernel, kmodld = (clean(row[side]["log"], False) for side in ("kernel", "kmodld"))
+    kernel, kmodld = (clean(row[side]["log"], True) for side in ("kernel", "kmodld"))
     for who, lines, others in (("kernel", kernel, kmodld), ("kmodld", kmodld, kernel)):
         for line in lines:
             if line not in others:
