@@ -152,14 +152,25 @@ class Campaign:
 
     def compared(self, index, base, made, checker):
         """One mutant's row."""
+
+        def judged(**how):
+            return answer_row(self.judge.judge(made.data, base.needs, **how))
+
         answer = checker.submit(self.kmodld.check, base, made.data)
-        kernel = answer_row(self.judge.judge(made.data, base.needs))
+        kernel = judged()
         row = self.row(index, base, made, kernel, answer.result())
-        if index % 20 == 0 or row["class"] not in ("same", "undecided"):
-            again = answer_row(self.judge.judge(made.data, base.needs, stirred=True))
-            row["again"] = steady(kernel, again)
-            if not row["again"]:
-                row["kernel_again"] = again
+        if index % 20 and row["class"] in ("same", "undecided"):
+            return row
+        stirred = judged(stirred=True)
+        if not (steady := same_answer(kernel, stirred)) and not same_answer(kernel, second := judged()):
+            # The same state gave two answers: the oracle's fault. Two of three count.
+            third = judged()
+            row = self.row(index, base, made, third if same_answer(second, third) else kernel, answer.result())
+            row["flake"] = [kernel, second, third]
+            steady = same_answer(row["kernel"], stirred)
+        row["again"] = steady
+        if not steady:
+            row["kernel_again"] = stirred
         return row
 
     def run(self, count):
@@ -213,7 +224,7 @@ class Campaign:
         os.rename(self.rows + ".new", self.rows)
 
 
-def steady(one, two):
+def same_answer(one, two):
     crashed = one["end"] not in ("init", "loaded", "refused")
     return one["verdict"] == two["verdict"] and clean(one["log"], crashed) == clean(two["log"], crashed)
 
@@ -226,6 +237,7 @@ def figures(rows):
         "mutants": len(rows),
         **{name: counts[name] for name in CLASSES},
         "unsteady": sum(1 for r in rows if r.get("again") is False),
+        "flakes": sum(1 for r in rows if r.get("flake")),
         "a second": round(len(rows) / seconds, 1) if seconds else 0,
     }
 
