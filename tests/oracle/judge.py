@@ -81,6 +81,15 @@ def lines(text):
     return out
 
 
+def place_of_snapshots():
+    """A folder in memory, if there is room for snapshots (100 MiB each); containers may have little."""
+    try:
+        free = os.statvfs("/dev/shm")
+    except OSError:
+        return None
+    return "/dev/shm" if free.f_bavail * free.f_frsize > 2 << 30 else None
+
+
 class Judge:
     """A running kernel. `close` ends it."""
 
@@ -95,7 +104,7 @@ class Judge:
 
     def boot(self):
         self.close()
-        self.folder = tempfile.mkdtemp(prefix="judge", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+        self.folder = tempfile.mkdtemp(prefix="judge", dir=place_of_snapshots())
         self.snapshots = set()
         initrd = os.path.join(self.folder, "initrd")
         with open(initrd, "wb") as file:
