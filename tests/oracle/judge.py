@@ -24,7 +24,8 @@ CHATTER = re.compile(r"^(clocksource|TSC|tsc|sched_clock|random|hrtimer|workqueu
 class Answer:
     """What a kernel made of a module.
 
-    `end`: "init" (init would have run), "loaded" (it has none), "refused", "oops", "oops after init", "hang" or "reset".
+    `end`: "init" (init would have run), "loaded" (it has none), "refused", "oops", "hang", "reset";
+    "oops after init" and "hang after init" when the kernel had got that far.
     `crash` is the kernel's report of an oops, in short.
     """
 
@@ -35,7 +36,7 @@ class Answer:
 
     @property
     def verdict(self):
-        if self.end in ("init", "loaded", "oops after init"):
+        if self.end in ("init", "loaded") or self.end.endswith(" after init"):
             return "loads"
         return self.errno if self.end == "refused" else self.end
 
@@ -106,6 +107,7 @@ class Judge:
         self.close()
         self.folder = tempfile.mkdtemp(prefix="judge", dir=place_of_snapshots())
         self.snapshots = set()
+        self.module_init = None  # where init is, once load_module is over
         initrd = os.path.join(self.folder, "initrd")
         with open(initrd, "wb") as file:
             file.write(archive(self.init, {"plan": b"export /proc/kallsyms kallsyms\njudge\n"}))
@@ -197,6 +199,11 @@ class Judge:
         said = (PREFIX.sub("", line.rstrip("\r")) for line in self.console(start).split("\n"))
         return [line for line in said if REPORT.match(line)][:4]
 
+    def forget_init(self):
+        if self.module_init is not None:
+            self.guest.breakpoint(self.module_init, False)
+            self.module_init = None
+
     def load(self, data, run_init=False):
         if len(data) > self.room:
             raise SystemExit(f"a module of {len(data)} bytes: the guest has room for {self.room}")
@@ -204,28 +211,32 @@ class Judge:
         self.guest.write(self.symbols["order"], len(data).to_bytes(8, "little") + b"\0")
         console = os.path.getsize(os.path.join(self.folder, "console"))
         self.guest.step_over(self.hook)
-        in_init = False
+        self.forget_init()
         while True:
             registers = self.guest.resume_within(WORK, WAIT)
             at = registers["pc"] if registers else None
             if at == self.hook:
                 break
-            if at == self.initcall and not run_init:
-                # This is where the verdict ends. Init does not run: it seems to have succeeded.
-                in_init = True
-                self.machine.leave(self.guest, registers, 0)
-            elif at == self.initcall:
+            if at == self.initcall:
+                # load_module is over. do_one_initcall may still refuse; else this is where the verdict ends.
                 self.guest.step_over(self.initcall)
-            elif at is None:
-                return Answer("hang", None, lines(self.console(console)))
-            else:
+                if not run_init:
+                    self.module_init = registers[self.machine.arguments[0]]
+                    self.guest.breakpoint(self.module_init)
+            elif at is not None and at == self.module_init:
+                # Init does not run: it seems to have succeeded.
+                self.machine.leave(self.guest, registers, 0)
+            elif at is None or at in self.crashes:
+                end = ("hang" if at is None else "oops") + ("" if self.module_init is None else " after init")
                 log = lines(self.console(console))
-                return Answer("oops after init" if in_init else "oops", None, log, self.report(at, console))
+                return Answer(end, None, log, self.report(at, console))
+            else:
+                raise GuestError(f"the guest stands at {at:#x}")
         what, result = self.message().split()
         if what != "judged":
             raise GuestError(f"the guest says {what}")
         result = int(result)
         log = lines(self.guest.read(*(registers[r] for r in self.machine.arguments[:2])).decode("latin1"))
         if result == 0:
-            return Answer("init" if in_init else "loaded", None, log)
+            return Answer("loaded" if self.module_init is None else "init", None, log)
         return Answer("refused", errno.errorcode.get(-result, str(result)), log)
