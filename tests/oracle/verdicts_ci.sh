@@ -13,6 +13,8 @@ kernels=${KMODLD_KERNELS:-$PWD/target/kernels}
 kmodld=${KMODLD_BIN:-${CARGO_TARGET_DIR:-target}/release/kmodld}
 [ -n "${KMODLD_BIN:-}" ] || cargo build --release --locked --package kmodld
 
+python3 tests/oracle/test_verdicts.py
+
 scratch=$(mktemp -d)
 trap 'rm -rf -- "$scratch"' EXIT
 mkdir -p "$kernels"
