@@ -48,8 +48,14 @@ STACK_LINE = re.compile(r"^( |Tainted: |Hardware name: |Call [Tt]race:|RIP: |[A-
 MEMORY = re.compile(
     r"^(Mem-Info:|active_anon:| |Node \d|DMA|Normal |lowmem_reserve|\d+ total pagecache|\d+ pages|Free swap|Total swap|hwpoisoned)"
 )
-# What a report of an oops says of its cause and of its place.
-REPORT = re.compile(r"^(BUG: |Oops|RIP: |#PF: |kernel BUG|Unable to handle|Internal error|pc : |general protection|int3|invalid opcode|Kernel panic|stack|PANIC|CPU:.*Not)")
+# Where the kernel's report of a crash begins: what it says before is the loader's.
+CRASH = re.compile(
+    r"BUG: |Oops|detected buffer overflow|general protection fault|invalid opcode|Unable to handle|kernel BUG at|Kernel panic"
+    r"|Unexpected kernel|Internal error|#PF: |int3: |stack segment|double fault|divide error|traps: |PANIC: |KERNEL OOPS"
+    r"|Insufficient stack space|Bad mode|Undefined"
+)
+# What it says of the cause and of the place.
+REPORT = re.compile(r"^(BUG: |Oops|RIP: 0010|kernel BUG|Unable to handle|Internal error|pc : |int3|Kernel panic|PANIC)")
 # Before the message of a warning, which is a line of its own in the log.
 WARNED = "[warned] "
 
@@ -127,6 +133,7 @@ class Judge:
             self.initcall = kernel["do_one_initcall"]
             self.guest.step_over(self.hook)
             self.module, self.room = self.at_hook("next")
+            self.rest()
             for address in (*self.crashes, self.initcall):
                 self.guest.breakpoint(address)
             self.guest.save("boot")
@@ -163,6 +170,7 @@ class Judge:
                 raise SystemExit(f"{self.tree.release}: {name}, which others need, does not load: {answer}")
             self.guest.step_over(self.hook)
             self.at_hook("next")
+        self.rest()
         self.guest.save(key)
         self.snapshots.add(key)
 
@@ -172,6 +180,7 @@ class Judge:
             self.load(b"\xa5" * size)
             self.guest.step_over(self.hook)
             self.at_hook("next")
+        self.rest()
 
     def judge(self, data, needs=(), stirred=False):
         """Loads a module where those of `needs` are loaded."""
@@ -191,13 +200,19 @@ class Judge:
             return file.read().decode("latin1")
 
     def report(self, at, start):
-        """Lets the kernel say what happened: init does not survive it, so that it ends in panic()."""
+        """Lets the kernel say what happened: init does not survive it, so that it ends in panic(). What it logged before comes out too."""
         while at in self.crashes and at != self.panic:
             self.guest.step_over(at)
             registers = self.guest.resume_within(WORK, WAIT)
             at = registers["pc"] if registers else None
         said = (PREFIX.sub("", line.rstrip("\r")) for line in self.console(start).split("\n"))
-        return [line for line in said if REPORT.match(line)][:4]
+        return list(dict.fromkeys(line for line in said if REPORT.match(line)))[:4]
+
+    def rest(self):
+        """Lets the guest do what it has put off: lines may reach the console late."""
+        self.guest.write(self.symbols["order"], bytes(8))
+        self.guest.step_over(self.hook)
+        self.at_hook("next")
 
     def forget_init(self):
         if self.module_init is not None:
@@ -228,8 +243,10 @@ class Judge:
                 self.machine.leave(self.guest, registers, 0)
             elif at is None or at in self.crashes:
                 end = ("hang" if at is None else "oops") + ("" if self.module_init is None else " after init")
+                report = self.report(at, console)
                 log = lines(self.console(console))
-                return Answer(end, None, log, self.report(at, console))
+                said = next((i for i, line in enumerate(log) if CRASH.search(line)), len(log))
+                return Answer(end, None, log[:said], report)
             else:
                 raise GuestError(f"the guest stands at {at:#x}")
         what, result = self.message().split()

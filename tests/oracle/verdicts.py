@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from bases import bases
-from judge import WARNED, Judge
+from judge import CRASH, WARNED, Judge
 from kernel_tree import ROOT, KernelTree, fetch
 from machine import MACHINES
 from mutate import mutant
@@ -25,13 +25,6 @@ from mutate import mutant
 APPEND = "nokaslr loglevel=8 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 tsc=unstable"
 CLASSES = ["same", "false yes", "false no", "other errno", "log only", "undecided"]
 NUMBER = re.compile(r"\b(0x)?[0-9a-f]{9,16}\b")
-# Where the kernel's report of a crash begins: what it says before is the loader's.
-CRASH = re.compile(
-    r"BUG: |Oops|detected buffer overflow|general protection fault|invalid opcode|Unable to handle|kernel BUG at|Kernel panic|Unexpected kernel|Internal error"
-    r"|#PF: |int3: |stack segment|double fault|divide error|traps: |PANIC: |KERNEL OOPS|Insufficient stack space|Bad mode|Undefined"
-)
-
-
 def clean(lines, crashed, warnings=True):
     """What the loader said, with the kernel's pointers made equal. The messages of warnings may be left out."""
     out = []
