@@ -13,6 +13,8 @@ from elf import Elf
 from guest import Guest, GuestError
 from initramfs import archive
 
+# Some that are the kernel's own come out as well.
+ERRNO = {**errno.errorcode, 524: "ENOTSUPP"}
 # Seconds: the boot; what QEMU may compute for one module; what may pass for it.
 BOOT, WORK, WAIT = 300, 8, 60
 PREFIX = re.compile(r"^(<\d+>)?\[ *\d+\.\d+\] ?")
@@ -256,4 +258,4 @@ class Judge:
         log = lines(self.guest.read(*(registers[r] for r in self.machine.arguments[:2])).decode("latin1"))
         if result == 0:
             return Answer("loaded" if self.module_init is None else "init", None, log)
-        return Answer("refused", errno.errorcode.get(-result, str(result)), log)
+        return Answer("refused", ERRNO.get(-result, str(result)), log)
