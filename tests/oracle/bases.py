@@ -1,6 +1,7 @@
 """The modules that mutants are made of: the fixtures, and the smallest modules of a kernel that show what modules can hold."""
 
 import os
+import shutil
 import struct
 from dataclasses import dataclass, field
 
@@ -125,3 +126,26 @@ def bases(tree, arch):
     covered = {".text", ".data", ".bss", ".modinfo", ".symtab", ".strtab"}
     real = of_tree(tree, covered)
     return {b.name: b for b in sorted([*real, *fixtures], key=lambda b: b.name)}
+
+
+def kept(folder, tree, arch):
+    """The bases as a campaign found them first: it may go on when the fixtures are others."""
+    if not os.path.isdir(folder):
+        partial = f"{folder}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        for base in bases(tree, arch).values():
+            place = os.path.join(partial, base.name)
+            os.makedirs(place)
+            for name, data in [(f"{base.name}.ko", base.data)] + [(f"{i} {n}", d) for i, (n, d) in enumerate(base.needs)]:
+                with open(os.path.join(place, name), "wb") as file:
+                    file.write(data)
+        os.rename(partial, folder)
+    found = {}
+    for name in sorted(os.listdir(folder)):
+        files = {}
+        for file in sorted(os.listdir(os.path.join(folder, name))):
+            with open(os.path.join(folder, name, file), "rb") as opened:
+                files[file] = opened.read()
+        data = files.pop(f"{name}.ko")
+        found[name] = Base(name, data, [(file.split(" ", 1)[1], needed) for file, needed in files.items()])
+    return found

@@ -15,7 +15,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from bases import bases
+from bases import kept
 from judge import CRASH, WARNED, Judge
 from kernel_tree import ROOT, KernelTree, fetch
 from machine import MACHINES
@@ -100,11 +100,10 @@ class Campaign:
         self.seed = arguments.seed
         self.out = os.path.abspath(arguments.out)
         os.makedirs(self.out, exist_ok=True)
-        everything = bases(self.tree, self.arch)
+        everything = kept(os.path.join(self.out, f"{self.tree.release}.bases"), self.tree, self.arch)
         self.bases = {n: b for n, b in everything.items() if not arguments.base or n in arguments.base.split(",")}
         if not self.bases:
             raise SystemExit(f"no such base; there are {', '.join(everything)}")
-        self.all_bases = everything
         self.machine = MACHINES[self.tree.elf(min(self.tree.names())).machine]
         self.append = f"{APPEND} {arguments.append}".strip()
         self.judge = Judge(self.tree, self.machine, self.append, arguments.memory)
