@@ -235,7 +235,9 @@ def figures(rows):
 
 
 def sign(row):
-    """What a difference is known by: the first line of one log that the other has not."""
+    """What a difference is known by: the first line of one log that the other has not, or what kmodld could not judge."""
+    if row["class"] == "undecided":
+        return ", ".join(sorted({str(u.get("code", u)) for u in row["kmodld"].get("unjudged", [])}))
     kernel, kmodld = (clean(row[side]["log"], True) for side in ("kernel", "kmodld"))
     for who, lines, others in (("kernel", kernel, kmodld), ("kmodld", kmodld, kernel)):
         for line in lines:
