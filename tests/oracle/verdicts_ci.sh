@@ -21,12 +21,11 @@ mkdir -p "$kernels"
 tree=$(scripts/fetch-kernels.sh --dir "$kernels" "$kernel" | cut -d' ' -f2) || tree=
 # Without network, a tree that an earlier run has left is as good.
 series=${kernel%%-*}
-pattern="^${series//./\\.}\\.[0-9]+([+][a-z0-9]+)?(-[0-9]+)?-${kernel#*-}\$"
-[ -n "$tree" ] || tree=$(find "$kernels" -mindepth 1 -maxdepth 1 -printf '%f\n' | grep -E "$pattern" | sort -V | tail -n 1) || true
+pattern="/${series//./\\.}\\.[0-9]+([+][a-z0-9]+)?(-[0-9]+)?-${kernel#*-}\$"
+[ -n "$tree" ] || tree=$(find "$kernels" -mindepth 1 -maxdepth 1 | grep -E "$pattern" | sort -V | tail -n 1) || true
 if [ -z "$tree" ]; then
     echo "verdicts of $kernel: SKIPPED, it could not be fetched"
     exit 0
 fi
-[ -d "$tree" ] || tree=$kernels/$tree
 timeout 600 python3 tests/oracle/verdicts.py run --kernel "$tree" --kmodld "$kmodld" --out "$scratch" \
     --seed 1 --count 300 --base exporter,params,patching
