@@ -186,15 +186,19 @@ class Judge:
 
     def judge(self, data, needs=(), stirred=False):
         """Loads a module where those of `needs` are loaded."""
-        try:
-            self.stand(needs)
-            if stirred:
-                self.stir()
-            return self.load(data)
-        except GuestError as error:
-            print(f"{self.tree.release}: {error}; booting anew", file=sys.stderr)
-            self.close()
-            return Answer("reset", None, [str(error)])
+        for _ in range(2):
+            try:
+                self.stand(needs)
+                if stirred:
+                    self.stir()
+                return self.load(data)
+            except GuestError as error:
+                # A module can do this to its kernel, but then it does it again; else it was QEMU.
+                words = self.guest.last_words().splitlines()[-4:] if self.guest else []
+                said = [str(error), *words]
+                print(f"{self.tree.release}: {said}; booting anew", file=sys.stderr)
+                self.close()
+        return Answer("reset", None, said)
 
     def console(self, start):
         with open(os.path.join(self.folder, "console"), "rb") as file:
