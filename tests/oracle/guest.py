@@ -13,6 +13,10 @@ class GuestError(Exception):
     """The guest is gone, or does not do what it is told."""
 
 
+class Silence(GuestError):
+    """Nothing came in the time there was."""
+
+
 def _connect(path, deadline):
     connection = socket.socket(socket.AF_UNIX)
     while True:
@@ -46,6 +50,23 @@ class Monitor:
                 raise GuestError(f"{command}: {answer['error']['desc']}")
         raise GuestError("QEMU closed its monitor")
 
+    def job(self, command, **arguments):
+        """A command that goes on by itself; waits for its end."""
+        self.run(command, **{"job-id": "job", **arguments})
+        while True:
+            (job,) = self.run("query-jobs")
+            if job["status"] == "concluded":
+                break
+            time.sleep(0.01)
+        self.run("job-dismiss", id="job")
+        if "error" in job:
+            raise GuestError(f"{command}: {job['error']}")
+
+    def ask(self, line):
+        """A command of the human monitor: what has no other form. It answers nothing if all is well."""
+        if answer := self.run("human-monitor-command", **{"command-line": line}):
+            raise GuestError(f"{line}: {answer.strip()}")
+
 
 class Stub:
     """The remote serial protocol of gdb, as far as it is needed here."""
@@ -54,6 +75,7 @@ class Stub:
         self._socket = _connect(path, deadline)
         self._received = b""
         self.run("qSupported:", 60)
+        self.run("qXfer:features:read:target.xml:0,100", 60)  # without that, single registers cannot be set
 
     def _receive(self, timeout):
         deadline = time.monotonic() + timeout
@@ -67,7 +89,7 @@ class Stub:
                 return packet.decode("latin1")
             left = deadline - time.monotonic()
             if left <= 0:
-                raise GuestError(f"nothing happened in the guest for {timeout:.0f} s")
+                raise Silence(f"nothing happened in the guest for {timeout:.0f} s")
             self._socket.settimeout(left)
             try:
                 more = self._socket.recv(1 << 16)
@@ -92,7 +114,14 @@ class Stub:
 
     def resume(self, command, timeout):
         """Lets the guest run until it stops; the thread that stopped."""
-        reply = self.run(command, timeout)
+        return self.stopped(self.run(command, timeout), timeout)
+
+    def interrupt(self):
+        """Stops a guest that runs."""
+        self._send(b"\3")
+        return self.stopped("", 60)
+
+    def stopped(self, reply, timeout):
         while not reply or reply[0] not in "TSWX":
             reply = self._receive(timeout)
         if reply[0] in "WX":
@@ -103,6 +132,8 @@ class Stub:
 
 class Guest:
     """A guest that stands at its first instruction."""
+
+    PACKET = 1024  # bytes of memory in a packet: the stub takes 4096 characters
 
     def __init__(self, machine, image, initrd, folder, options):
         qemu = shutil.which(machine.qemu)
@@ -167,6 +198,75 @@ class Guest:
         self._monitor.run("memsave", **arguments)
         with open(path, "rb") as file:
             return file.read()
+
+    def set_register(self, name, value):
+        number = self._machine.registers.index(name)
+        reply = self._stub.run(f"P{number:x}={value.to_bytes(8, 'little').hex()}", 60)
+        if reply != "OK":
+            raise GuestError(f"register {name}: {reply}")
+
+    def read(self, address, size):
+        """As `memory`, for what is small."""
+        data = b""
+        while len(data) < size:
+            reply = self._stub.run(f"m{address + len(data):x},{min(size - len(data), self.PACKET):x}", 60)
+            if not reply or reply[0] == "E":
+                raise GuestError(f"memory at {address + len(data):#x} cannot be read")
+            data += bytes.fromhex(reply)
+        return data
+
+    def write(self, address, data):
+        for at in range(0, len(data), self.PACKET):
+            part = data[at : at + self.PACKET]
+            reply = self._stub.run(f"M{address + at:x},{len(part):x}:{part.hex()}", 60)
+            if reply != "OK":
+                raise GuestError(f"memory at {address + at:#x} cannot be written")
+
+    def resume_within(self, work, wait):
+        """Runs to the next breakpoint, for so many seconds of QEMU's CPU time and as many on the clock as `wait` says.
+
+        A guest that is still at it then is stopped, wherever it is: None.
+        """
+        worked, deadline = self._cpu_time() + work, time.monotonic() + wait
+        try:
+            self._thread = self._stub.resume("c", 0.5)
+            return self.registers()
+        except Silence:
+            pass
+        while self._cpu_time() < worked and time.monotonic() < deadline:
+            try:
+                self._thread = self._stub.stopped("", 0.5)
+                return self.registers()
+            except Silence:
+                pass
+        self._thread = self._stub.interrupt()
+        return None
+
+    def _cpu_time(self):
+        """Seconds that QEMU has computed: on a busy machine they are fewer than have passed."""
+        timeout = self._process.pid
+        try:
+            with open(f"/proc/{timeout}/task/{timeout}/children", encoding="ascii") as file:
+                qemu = file.read().split()[0]
+            with open(f"/proc/{qemu}/stat", encoding="ascii") as file:
+                fields = file.read().rpartition(")")[2].split()
+        except (OSError, IndexError):
+            raise GuestError("QEMU is gone") from None
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def keep_snapshots(self):
+        """Snapshots go to an image of their own. It is no disk of the guest."""
+        path = os.path.join(self._folder, "snapshots")
+        self._monitor.job("blockdev-create", options={"driver": "file", "filename": path, "size": 0})
+        self._monitor.run("blockdev-add", **{"driver": "file", "filename": path, "node-name": "file"})
+        self._monitor.job("blockdev-create", options={"driver": "qcow2", "file": "file", "size": 1 << 20})
+        self._monitor.run("blockdev-add", **{"driver": "qcow2", "file": "file", "node-name": "snapshots"})
+
+    def save(self, snapshot):
+        self._monitor.ask(f"savevm {snapshot}")
+
+    def restore(self, snapshot):
+        self._monitor.ask(f"loadvm {snapshot}")
 
     def last_words(self):
         """The ends of what QEMU and its guest said."""

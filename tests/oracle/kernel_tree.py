@@ -1,5 +1,6 @@
 """A distribution's kernel as scripts/fetch-kernels.sh lays it out: image, modules, and who needs whom."""
 
+import glob
 import gzip
 import lzma
 import os
@@ -46,6 +47,18 @@ class KernelTree:
             for name in names:
                 if name.endswith((".ko", ".ko.xz", ".ko.gz", ".ko.zst")):
                     self._files[module_name(name)] = os.path.join(folder, name)
+
+    def files(self):
+        """The modules' paths."""
+        return self._files.values()
+
+    def names(self):
+        return self._files.keys()
+
+    def symvers(self):
+        """The Module.symvers files of the tree: the packages of headers have them."""
+        found = glob.glob(os.path.join(self.root, "usr", "src", "*", "Module.symvers"))
+        return found + glob.glob(os.path.join(self.root, "lib", "modules", self.release, "build", "Module.symvers"))
 
     def add(self, path):
         """Takes in a module that is not part of the package; its name."""

@@ -36,6 +36,10 @@ class Machine:
                     return file.read()
         raise SystemExit(f"no compiler for {self.name}: apt-get install {self.compiler_package}")
 
+    def leave(self, guest, registers, result):
+        """At the first instruction of a function: returns from it with a result, without running it."""
+        raise NotImplementedError
+
     def kernel_state(self, kernel):
         """{symbol: its address and bytes} of what finalisation reads of the running kernel."""
         state = {}
@@ -80,6 +84,12 @@ class X86_64(Machine):
         "__start_static_call_tramp_key": End("__stop_static_call_tramp_key"),
     }
 
+    def leave(self, guest, registers, result):
+        stack = registers["rsp"]
+        guest.set_register("rax", result & (1 << 64) - 1)
+        guest.set_register("rsp", stack + 8)
+        guest.set_register("pc", int.from_bytes(guest.read(stack, 8), "little"))
+
     def of_module(self, kernel, module):
         """Where the pages are that hold the module's own thunks (ITS mitigation)."""
         if "its_page_array" not in kernel.module or not (count := kernel.field(module, "its_num_pages")):
@@ -103,6 +113,10 @@ class Aarch64(Machine):
     registers = [f"x{i}" for i in range(31)] + ["sp", "pc"]
     arguments = [f"x{i}" for i in range(8)]
     state = {}
+
+    def leave(self, guest, registers, result):
+        guest.set_register("x0", result & (1 << 64) - 1)
+        guest.set_register("pc", registers["x30"])
 
     def kernel_state(self, kernel):
         """Nothing but the capabilities, and they are with each module."""

@@ -11,7 +11,7 @@ fn sig_8_which_certificates_are_trusted() {
     let spec = records(&[("certificate-0000", "one"), ("certificate-0001", "two")]);
     let builder = builder().records("SPEC", &spec).unwrap();
     assert_eq!(builder.certificates(), [b"one", b"two"]);
-    let kernel = describe(builder.keyring("--keyring", [b"mine".to_vec()]));
+    let kernel = describe(builder.keyring("--keyring", kernel::Keyring::Unnamed, [b"mine".to_vec()]));
     let trusted: Vec<&[u8]> = kernel.trusted().map(Vec::as_slice).collect();
     assert_eq!(trusted, [&b"one"[..], b"two", b"mine"], "SIG-8: those built in, and those of other keyrings");
     let other = kernel.without_certificates();
