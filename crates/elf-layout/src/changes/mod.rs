@@ -103,6 +103,8 @@ pub enum Change {
     OwnBtfBase,
     /// A DATASEC may have any name that can be printed, before that an identifier (BTF-2).
     BtfSectionNames,
+    /// Errors of `mod_sysfs_setup` about sections end the load; before that they were not looked at (LIFE-40).
+    SysfsErrorsCount,
     /// Livepatches may have trace events (FIN-80).
     LivepatchTraceEvents,
     /// x86's `X86_FEATURE_INDIRECT_THUNK_ITS` is bit 6 of word 21, the next that was free; in older series bit 5
