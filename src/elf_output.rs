@@ -20,7 +20,7 @@ use object::elf;
 use object::endian::Endianness;
 use object::write::elf::{FileHeader, ProgramHeader, SectionHeader, Writer};
 use object::write::{StreamingBuffer, StringId};
-use reloc::{ModArch, Records, RelaSection};
+use reloc::{ModArch, Records, RelaSection, Target};
 
 use crate::error::Error;
 use crate::load::Load;
@@ -283,10 +283,12 @@ fn unmoved<'d>(load: &'d Load<'_>, index: usize) -> Content<'d> {
             index: table,
             target: index,
             in_init: false,
-            memory: &mut own,
+            memory: Target::alone(&mut own),
             address: 0,
             values: &load.module.values,
             unknown: &load.module.unknown,
+            symtab: 0,
+            sechdrs: &[],
         };
         // The kernel does not apply these, so it has nothing to say about them.
         let mut unheard = Findings::new();

@@ -152,6 +152,21 @@ impl Memory for Image {
         let range = self.range(region);
         self.map.get_mut(range).unwrap_or(&mut [])
     }
+
+    fn regions_mut(&mut self) -> Vec<(Region, &mut [u8])> {
+        let ranges = Region::ALL.map(|region| (self.range(region), region));
+        let mut ranges: Vec<_> = ranges.into_iter().filter(|(range, _)| !range.is_empty()).collect();
+        ranges.sort_by_key(|(range, _)| range.start);
+        let (mut rest, mut at) = (&mut *self.map, 0usize);
+        let mut regions = Vec::with_capacity(ranges.len());
+        for (range, region) in ranges {
+            let Some((_, from)) = rest.split_at_mut_checked(range.start.saturating_sub(at)) else { break };
+            let Some((bytes, after)) = from.split_at_mut_checked(range.len()) else { break };
+            regions.push((region, bytes));
+            (rest, at) = (after, range.end);
+        }
+        regions
+    }
 }
 
 /// Memory that one load leaves to the next, for loading many modules one after the other.

@@ -14,7 +14,11 @@ use elf_layout::{
 use finalize::initcall::initcall_blacklisted;
 use finalize::parse_args::{ParamEnv, parse_args};
 use finalize::struct_module::struct_module_layout;
-use finalize::{module_finalize, post_relocation, prepare_coming_module, struct_module};
+use finalize::sysfs::mod_sysfs_setup;
+use finalize::{
+    complete_formation, export_names_in_reach, module_finalize, post_relocation, prepare_coming_module,
+    struct_module,
+};
 use kernel::{Export, ExportTable, Fact, Kernel, RunningKernel, Taints, newest};
 use module_signature::{Unsigned, module_signature};
 use reloc::{
@@ -24,7 +28,7 @@ use reloc::{
 use symres::btf::btf_module_notify;
 use symres::early::{
     already_loaded, check_export_symbol_versions, check_modinfo_taints, early_mod_check,
-    signature_and_name_taints, verify_exported_symbols, warn_unsorted,
+    find_module_sections, signature_and_name_taints, verify_exported_symbols, warn_unsorted,
 };
 use symres::simplify::{simplify_symbols, write_symtab};
 use symres::{LoadFlags, Resolution};
@@ -287,6 +291,7 @@ pub fn load_module<'d>(
     }
     let unsigned = opened.unsigned.as_ref().map(|u| (&*u.why, &*u.hint));
     signature_and_name_taints(kernel, file, unsigned, &mut taints, said);
+    find_module_sections(file, said);
     check_export_symbol_versions(kernel, file, &mut taints, said);
     reached(&taints, said);
     let ignores = |name: &[u8]| arch.ignores_undefined(name);
@@ -343,8 +348,14 @@ pub fn load_module<'d>(
     if patched {
         module_finalize(&mut patching, arch);
     }
+    if patched && !patching.said.refused() {
+        export_names_in_reach(&mut patching, arch);
+    }
     verify_exported_symbols(kernel, file, &exports, patching.said);
     warn_unsorted(kernel, &exports, patching.said);
+    if patched {
+        complete_formation(&mut patching, arch);
+    }
     let coming = !patching.said.refused();
     if patched && coming {
         prepare_coming_module(&mut patching, arch);
@@ -366,6 +377,9 @@ pub fn load_module<'d>(
     };
     if let Some(params) = args.params {
         load.parse_args(params, said);
+    }
+    if args.stage >= Stage::Final && !said.refused() {
+        mod_sysfs_setup(&load.module, kernel, arch, said);
     }
     if args.stage >= Stage::Final && !said.refused() {
         load.initcall_blacklisted = initcall_blacklisted(&load.module, &kernel.boot.initcall_blacklist, said);

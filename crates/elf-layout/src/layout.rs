@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::vec;
 
-use crate::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE};
+use crate::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE, SHT_NOBITS};
 use crate::finding::{Finding, Findings, Severity};
 use crate::load_info::LoadInfo;
 use crate::plan::{Layout, bounded};
@@ -71,7 +71,7 @@ pub fn sections_inside(info: &LoadInfo<'_>, layout: &Layout, said: &mut Findings
 fn section_outside(info: &LoadInfo<'_>, layout: &Layout, index: usize) -> Option<Finding> {
     let (section, place) = (info.sechdrs.get(index)?, layout.place(index)?);
     let (end, allocated) = (place.offset.checked_add(section.sh_size), layout.allocated(place.region));
-    if end.is_some_and(|end| end <= allocated) {
+    if section.sh_type == SHT_NOBITS || section.sh_size == 0 || end.is_some_and(|end| end <= allocated) {
         return None;
     }
     let why = format!(

@@ -5,13 +5,17 @@ use crate::bytes::cstr;
 /// The strings of a `.modinfo` section, in order.
 #[derive(Clone, Copy, Debug)]
 pub struct Modinfo<'d> {
+    /// The file from the section on.
     bytes: &'d [u8],
+    /// Strings begin in so many bytes. The first one is looked at even if there are none (VAL-61), and the last one ends
+    /// where there is a NUL (VAL-63).
+    size: usize,
 }
 
 impl<'d> Modinfo<'d> {
-    /// Reads the bytes of a `.modinfo` section; empty if the module has none.
-    pub fn new(bytes: &'d [u8]) -> Self {
-        Modinfo { bytes }
+    /// Reads a `.modinfo` section of `size` bytes, with which `bytes` begin; empty if the module has none.
+    pub fn new(bytes: &'d [u8], size: u64) -> Self {
+        Modinfo { bytes, size: usize::try_from(size).unwrap_or(usize::MAX) }
     }
 
     /// All strings as `(tag, value)`. A string without `=` is skipped; it can match no tag.
@@ -43,30 +47,30 @@ impl<'d> Modinfo<'d> {
     /// so a tag that itself contains `=` is compared as the kernel compares it.
     pub fn all<'t>(&self, tag: &'t str) -> impl Iterator<Item = &'d [u8]> + use<'d, 't> {
         // The tag is searched for as such: measuring every string on the way takes twice as long.
-        let bytes = self.bytes;
-        memchr::memmem::find_iter(bytes, tag).filter_map(move |at| {
-            let begins = at.checked_sub(1).is_none_or(|before| bytes.get(before) == Some(&0));
+        let Modinfo { bytes, size } = *self;
+        let searched = bytes.get(..size.saturating_add(tag.len())).unwrap_or(bytes);
+        memchr::memmem::find_iter(searched, tag).filter_map(move |at| {
+            let begins = match at.checked_sub(1) {
+                None => true,
+                Some(before) => at < size && bytes.get(before) == Some(&0),
+            };
             let value =
                 bytes.get(at..).filter(|_| begins)?.strip_prefix(tag.as_bytes())?.strip_prefix(b"=")?;
             cstr(value, 0)
         })
     }
 
-    /// VAL-60, VAL-61, VAL-63: the first string begins at the start, NULs are
-    /// skipped between strings, and one leftover byte ends the scan.
+    /// VAL-60, VAL-61: the first string begins at the start, and NULs are skipped between strings.
     fn strings(&self) -> impl Iterator<Item = &'d [u8]> + use<'d> {
-        let mut rest = self.bytes;
+        let Modinfo { bytes, size } = *self;
+        let mut next = (!bytes.is_empty()).then_some(0usize);
         core::iter::from_fn(move || {
-            if rest.is_empty() {
-                return None;
-            }
-            let text = cstr(rest, 0)?;
-            rest = rest.get(text.len()..).unwrap_or(&[]);
-            let zeros = rest.iter().take_while(|byte| **byte == 0).count();
-            rest = rest.get(zeros..).unwrap_or(&[]);
-            if rest.len() <= 1 {
-                rest = &[];
-            }
+            let at = next?;
+            let text = cstr(bytes, at as u64)?;
+            let end = at.saturating_add(text.len());
+            let zeros = bytes.get(end..).unwrap_or(&[]).iter().take_while(|byte| **byte == 0).count();
+            let after = end.saturating_add(zeros);
+            next = (after < size && after < bytes.len()).then_some(after);
             Some(text)
         })
     }
@@ -77,18 +81,38 @@ mod tests {
     use super::*;
     use alloc::vec::Vec;
 
+    fn whole(bytes: &[u8]) -> Modinfo<'_> {
+        Modinfo::new(bytes, bytes.len() as u64)
+    }
+
     #[test]
     fn val_60_to_63_strings() {
-        let info = Modinfo::new(b"license=GPL\0\0\0alias=a\0alias=b=c\0licensex=no\0junk\0x");
+        let info = whole(b"license=GPL\0\0\0alias=a\0alias=b=c\0licensex=no\0junk\0x");
         assert_eq!(info.get("license"), Some(&b"GPL"[..]), "VAL-62: first match");
         let each = info.get_each(["alias", "nothing", "license"]);
         assert_eq!(each, [Some(&b"a"[..]), None, Some(b"GPL")], "VAL-62: first match of each");
         assert_eq!(info.get("licen"), None, "VAL-62: = must follow the tag");
         assert_eq!(info.all("alias").collect::<Vec<_>>(), [&b"a"[..], b"b=c"], "VAL-62: later values");
-        assert_eq!(info.entries().count(), 4, "VAL-63: the last byte alone is not a string");
-        let unterminated = Modinfo::new(b"a=1\0b=2");
-        assert_eq!(unterminated.get("b"), Some(&b"2"[..]), "VAL-63: stops at the section end");
-        assert_eq!(Modinfo::new(b"\0a=1\0").get("a"), Some(&b"1"[..]), "VAL-61");
-        assert_eq!(Modinfo::new(b"").get("a"), None, "VAL-64");
+        assert_eq!(info.entries().count(), 4, "a string without = matches nothing");
+        assert_eq!(whole(b"a=1\0b=2").get("b"), Some(&b"2"[..]), "VAL-63");
+        let file = b"a=1\0b=2 and on\0c=3";
+        for size in [5, 6, 7] {
+            let info = Modinfo::new(file, size);
+            assert_eq!(info.get("b"), Some(&b"2 and on"[..]), "VAL-63: of {size} bytes, read to its NUL");
+            assert_eq!(
+                (info.get("c"), info.entries().count()),
+                (None, 2),
+                "VAL-63: begins behind the section"
+            );
+        }
+        assert_eq!(Modinfo::new(file, 4).get("b"), None, "VAL-63");
+        let empty = Modinfo::new(file, 0);
+        assert_eq!(
+            (empty.get("a"), empty.entries().count()),
+            (Some(&b"1"[..]), 1),
+            "VAL-61: looked at all the same"
+        );
+        assert_eq!(whole(b"\0a=1\0").get("a"), Some(&b"1"[..]), "VAL-61");
+        assert_eq!(whole(b"").get("a"), None, "VAL-64");
     }
 }

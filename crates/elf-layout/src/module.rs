@@ -104,6 +104,10 @@ impl Memory for HeapMemory {
     fn region_mut(&mut self, region: Region) -> &mut [u8] {
         self.0.get_mut(&region).map_or(&mut [], Vec::as_mut_slice)
     }
+
+    fn regions_mut(&mut self) -> Vec<(Region, &mut [u8])> {
+        self.0.iter_mut().map(|(region, bytes)| (*region, bytes.as_mut_slice())).collect()
+    }
 }
 
 /// `kernel/module/main.c: move_module` without its allocation: copies every section that has a place and file bytes
@@ -151,6 +155,19 @@ impl Module<'_> {
             let offset = address.checked_sub(self.placement.bases.get(region))?;
             (offset < self.layout.allocated(region)).then_some(SectionPlace { region, offset })
         })
+    }
+
+    /// Can the memory at an address of the module only be read once it is formed (`complete_formation`, FIN-87)?
+    pub fn is_read_only(&self, address: u64) -> bool {
+        let Some(place) = self.place_of(address).filter(|_| self.info.config.strict_module_rwx) else {
+            return false;
+        };
+        let [core, init] = self.layout.marks;
+        match place.region {
+            Region::Core => place.offset < core.ro_size,
+            Region::Init => place.offset < init.ro_size,
+            region => !region.permissions().write,
+        }
     }
 
     /// `include/linux/module.h: within_module`

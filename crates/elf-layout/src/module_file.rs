@@ -44,7 +44,11 @@ pub struct ModuleFile<'d> {
     pub(crate) index: SectionIndex,
     pub(crate) symbols: &'d [Sym],
     pub(crate) strtab: &'d [u8],
+    /// The file from the string table on.
+    pub(crate) strings: &'d [u8],
     pub(crate) name: &'d [u8],
+    /// `info->name`
+    pub(crate) info_name: &'d [u8],
 }
 
 impl<'d> ModuleFile<'d> {
@@ -68,7 +72,17 @@ impl<'d> ModuleFile<'d> {
         self.e_shstrndx
     }
 
-    /// The module's name: modinfo `name`, else the array in its `struct module` (VAL-51).
+    /// The module's name in the early checks: modinfo `name`, else that of its `struct module` (VAL-51).
+    pub fn info_name(&self) -> &'d [u8] {
+        self.info_name
+    }
+
+    /// [`ModuleFile::info_name`] as text.
+    pub fn info_name_text(&self) -> Cow<'d, str> {
+        printed(self.info_name)
+    }
+
+    /// The module's name: the array in its `struct module` (VAL-54).
     pub fn name(&self) -> &'d [u8] {
         self.name
     }
@@ -100,6 +114,19 @@ impl<'d> ModuleFile<'d> {
             Some(s) if s.sh_type != SHT_NOBITS => slice(self.bytes, s.sh_offset, s.sh_size).unwrap_or(&[]),
             _ => &[],
         }
+    }
+
+    /// Bytes of section `index` in the kernel's copy of the file, where it reads tables that it does not move: whatever the
+    /// section's type, they stand at its offset.
+    pub fn copied_bytes(&self, index: usize) -> &'d [u8] {
+        let section = self.sections.get(index);
+        section.and_then(|s| slice(self.bytes, s.sh_offset, s.sh_size)).unwrap_or(&[])
+    }
+
+    /// All of the file from a section on: strings do not end where their section ends, but at the next NUL.
+    pub(crate) fn from_section(&self, index: usize) -> &'d [u8] {
+        let start = self.sections.get(index).and_then(|s| usize::try_from(s.sh_offset).ok());
+        start.and_then(|start| self.bytes.get(start..)).unwrap_or(&[])
     }
 
     /// `find_sec`: the first SHF_ALLOC section of that name by the flags on disk, else 0 (OV-4).
@@ -134,15 +161,22 @@ impl<'d> ModuleFile<'d> {
         self.strtab
     }
 
-    /// A symbol's name, empty if it has none or its offset lies outside the string table; cut after
-    /// [`bytes::NAME_MAX`] bytes.
+    /// A symbol's name as the kernel reads it: from its place in the string table, or behind that, to the next NUL (SYM-9).
+    /// Empty if its offset lies outside of the file; cut after [`bytes::NAME_MAX`] bytes.
     pub fn symbol_name(&self, symbol: &Sym) -> &'d [u8] {
-        bytes::name(self.strtab, u64::from(symbol.name_offset())).unwrap_or(&[])
+        bytes::name(self.strings, u64::from(symbol.name_offset())).unwrap_or(&[])
+    }
+
+    /// Is there nothing where a symbol's name should be? Behind the file its copy has zeros up to the end of a page.
+    pub fn symbol_name_is_nowhere(&self, symbol: &Sym, page_size: u64) -> bool {
+        let len = self.bytes.len() as u64;
+        let start = len.saturating_sub(self.strings.len() as u64);
+        start.saturating_add(symbol.name_offset().into()) >= bytes::align_up(len, page_size)
     }
 
     /// A symbol's name to its end, however long it is. The caller must bound the total.
     pub fn whole_symbol_name(&self, symbol: &Sym) -> &'d [u8] {
-        cstr(self.strtab, u64::from(symbol.name_offset())).unwrap_or(&[])
+        cstr(self.strings, u64::from(symbol.name_offset())).unwrap_or(&[])
     }
 
     /// Records of a RELA section (RELOC-GEN-10: a remainder is ignored).
@@ -152,7 +186,13 @@ impl<'d> ModuleFile<'d> {
 
     /// The `.modinfo` strings.
     pub fn modinfo(&self) -> Modinfo<'d> {
-        Modinfo::new(if self.index.info == 0 { &[] } else { self.section_bytes(self.index.info) })
+        let index = self.index.info;
+        // VAL-64: without the section nothing matches.
+        let (bytes, size) = match self.sections.get(index) {
+            Some(section) if index != 0 => (self.from_section(index), section.sh_size),
+            _ => (&[][..], 0),
+        };
+        Modinfo::new(bytes, size)
     }
 
     /// Section `index` as the subject of a finding.

@@ -193,6 +193,8 @@ pub trait Memory: Any + Debug + Send + Sync {
     fn region(&self, region: Region) -> &[u8];
     /// All bytes of a region, to be changed.
     fn region_mut(&mut self, region: Region) -> &mut [u8];
+    /// All regions that have bytes, to be changed side by side.
+    fn regions_mut(&mut self) -> Vec<(Region, &mut [u8])>;
 
     /// `len` bytes of a place.
     fn at(&self, place: SectionPlace, len: u64) -> Option<&[u8]> {

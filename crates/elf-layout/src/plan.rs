@@ -66,13 +66,18 @@ pub struct Layout {
     pub symtab: Option<SymtabPlan>,
     /// Up to 6.3: marks of the core and of the init area.
     pub marks: [AreaMarks; 2],
-    /// The furthest end that anything placed so far has in its region, before any of it wraps.
-    needed: u64,
 }
 
 /// No module area of any supported kernel is larger (x86_64: 1.5 GiB, aarch64: 2 GiB). What
 /// does not fit fails to allocate there, and is not attempted here.
 pub const MODULE_AREA_MAX: u64 = 2 << 30;
+
+/// `ALIGN` of the size of a region, which is an `unsigned int`: so the alignment is one too, and 0 if its low 32 bits are
+/// (LAYOUT-14). Only an alignment that is 0 altogether counts as 1.
+pub(crate) fn align_size(size: u64, align: u64) -> u64 {
+    let mask = (align.max(1) as u32).wrapping_sub(1);
+    u64::from((size as u32).wrapping_add(mask) & !mask)
+}
 
 impl Layout {
     /// A plan for a module with so many sections, none of which has a place yet.
@@ -84,7 +89,6 @@ impl Layout {
             sections: vec![None; sections],
             symtab: None,
             marks: [AreaMarks::default(); 2],
-            needed: 0,
         }
     }
 
@@ -107,10 +111,8 @@ impl Layout {
     /// `module_get_offset_and_type`: puts a section at the end of a region (LAYOUT-14, LAYOUT-15).
     pub(crate) fn put(&mut self, index: usize, section: &Shdr, region: Region) {
         let size = self.sizes.get_mut(region);
-        let offset = align_up(*size, section.sh_addralign);
-        *size = offset.saturating_add(section.sh_size);
-        // An alignment that is no power of two can wrap an offset back to 0.
-        self.needed = self.needed.max(*size).max(offset);
+        let offset = align_size(*size, section.sh_addralign);
+        *size = u64::from(offset.wrapping_add(section.sh_size) as u32);
         if let Some(slot) = self.sections.get_mut(index) {
             *slot = Some(SectionPlace { region, offset });
         }
@@ -130,7 +132,7 @@ impl Layout {
 /// The module area is finite: a region beyond [`MODULE_AREA_MAX`] is the kernel's failed allocation.
 pub(crate) fn bounded(layout: &Layout, said: &mut Findings) -> Option<()> {
     let used = layout.generation.regions().iter().map(|r| layout.sizes.get(*r));
-    let needed = used.max().unwrap_or(0).max(layout.needed);
+    let needed = used.max().unwrap_or(0);
     if needed <= MODULE_AREA_MAX {
         return Some(());
     }

@@ -1,12 +1,14 @@
 //! `layout_symtab`: the symbol tables that kallsyms keeps of a module (spec 02 §2.3).
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::bytes::align_up;
 use crate::elf::{SHF_ALLOC, SHF_EXECINSTR, SHN_UNDEF, SYM_SIZE, Sym, SymFields};
-use crate::finding::Findings;
+use crate::finding::{Finding, Findings, Severity, Subject};
 use crate::load_info::LoadInfo;
-use crate::plan::{Layout, MODULE_AREA_MAX, SymtabPlan, bounded};
+use crate::plan::{Layout, MODULE_AREA_MAX, SymtabPlan, align_size, bounded};
 use crate::region::{Generation, Region};
 
 /// Bytes of `struct mod_kallsyms`: symtab, num_symtab, strtab, typetab.
@@ -37,8 +39,9 @@ pub fn layout_symtab(info: &mut LoadInfo<'_>, layout: &mut Layout, said: &mut Fi
     let mut core_symbols = Vec::with_capacity(info.file.symbols().len());
     let symbols = (0u32..).zip(info.file.symbols());
     core_symbols.extend(symbols.filter(|(i, s)| *i == 0 || livepatch || is_core(s)).map(|(i, _)| i));
+    core_names(info, &core_symbols, said);
     let align = info.sechdrs.get(sym).map_or(1, |s| s.sh_addralign);
-    let symoffs = align_up(layout.sizes.get(core_region), align);
+    let symoffs = align_size(layout.sizes.get(core_region), align);
     let stroffs = symoffs.saturating_add(SYM_SIZE.saturating_mul(core_symbols.len() as u64));
     let mut core_typeoffs = stroffs;
     for &index in &core_symbols {
@@ -74,6 +77,23 @@ pub fn layout_symtab(info: &mut LoadInfo<'_>, layout: &mut Layout, said: &mut Fi
         init_typeoffs,
     });
     bounded(layout, said)
+}
+
+/// SYM-10: the lengths of all names that are kept are summed up.
+fn core_names(info: &LoadInfo<'_>, core_symbols: &[u32], said: &mut Findings) {
+    let symbols = core_symbols.iter().filter_map(|i| Some((*i, info.file.symbols().get(*i as usize)?)));
+    let lost = symbols.filter(|(_, s)| info.file.symbol_name_is_nowhere(s, info.config.page_size));
+    said.stage_at_first(|said| lost.for_each(|(index, symbol)| said.push(name_is_nowhere(index, symbol))));
+}
+
+/// SYM-10: the kernel does not look whether a name lies in the string table, and reads it where there is no memory.
+pub fn name_is_nowhere(index: u32, symbol: &Sym) -> Finding {
+    let why = format!(
+        "the name of symbol {index}, at {:#x} of the string table, lies far behind the file: the kernel crashes",
+        symbol.name_offset()
+    );
+    let subject = Subject::Symbol { index, name: String::new() };
+    Finding::note("SYM-10", Severity::Oops, why).about(subject)
 }
 
 /// The symbol and string tables become ALLOC and go to the end of init (LAYOUT-30).

@@ -22,8 +22,8 @@ use crate::module_file::{ModuleFile, SectionIndex};
 
 /// Name of the section that holds the module's `struct module`.
 pub const THIS_MODULE: &str = ".gnu.linkonce.this_module";
-/// Byte offset and length of `name` in `struct module` (STAT-16; unchanged since 3.x).
-const MODULE_NAME: (u64, u64) = (0x18, 56);
+/// Byte offset of `name` in `struct module` (STAT-16; unchanged since 3.x).
+const MODULE_NAME: u64 = 0x18;
 const UNNAMED: &str = "(missing .modinfo section or name field)";
 
 /// What the checks need to know beside the file.
@@ -76,7 +76,9 @@ fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
         index: SectionIndex::default(),
         symbols: &[],
         strtab: &[],
+        strings: &[],
         name: &[],
+        info_name: &[],
     };
     if cache_copy {
         c.section_0(&module);
@@ -117,16 +119,19 @@ fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
         module.index.pcpu = module.find_sec(".data..percpu");
     }
     module.symbols = elf::records::<Sym>(module.section_bytes(module.index.sym));
-    module.strtab = module.section_bytes(module.index.str);
+    // The kernel reads names in its copy of the file, whatever the type of the table.
+    module.strtab = module.copied_bytes(module.index.str);
+    module.strings = module.from_section(module.index.str);
     // Since v6.13 (d979e3dffa93), last of all.
     if config.has(Change::SymbolStringsChecked) {
         c.symbol_strings(&module);
     }
-    module.name = module_name(&module).unwrap_or_else(|| {
-        let this_module = module.section_bytes(module.index.module);
-        let name = slice(this_module, MODULE_NAME.0, MODULE_NAME.1).unwrap_or(&[]);
-        cstr(name, 0).unwrap_or(&[])
-    });
+    // VAL-54: the array may be full; the name then ends in what follows it.
+    let this_module = module.section_bytes(module.index.module);
+    let own = cstr(this_module, MODULE_NAME).filter(|_| module.index.module != 0);
+    let named = module_name(&module);
+    module.name = own.or(named).unwrap_or(&[]);
+    module.info_name = named.unwrap_or(module.name);
     Some(module)
 }
 

@@ -10,6 +10,7 @@ use elf_layout::Table;
 use reloc::Architecture;
 use reloc::Finalizer;
 use reloc::Step;
+use reloc::reach::{Reach, reach};
 use reloc::sort::{self, sort};
 
 /// Bytes of `struct jump_entry`: code and target (s32) and key (s64), each relative to itself.
@@ -42,11 +43,22 @@ struct Entry {
 
 /// `jump_label_add_module`
 pub fn jump_label_add_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) {
-    let Some(table) = module.section("__jump_table") else { return };
+    let Some(table) = module.section("__jump_table").filter(|table| table.size >= ENTRY as u64) else {
+        return;
+    };
+    if !module.writes_data(arch, table.address, table.size, "the table __jump_table") {
+        return;
+    }
     let entries = jump_label_sort_entries(module, &table);
     for run in entries.chunk_by(|a, b| a.key == b.key) {
         // Before the first run the kernel's last key is NULL.
         let Some(first) = run.first().filter(|first| first.key != 0) else { continue };
+        // A key of the kernel may be one that is no longer written to.
+        let of_kernel = reach(module, module.kernel, arch, first.key) == Reach::Image;
+        let key_type = first.key.wrapping_add(KEY_TYPE);
+        if !of_kernel && !module.writes_data(arch, key_type, 8, "the key of an entry of __jump_table") {
+            return;
+        }
         if module.within_module(first.key) {
             static_key_set_entries(module, first);
         } else {
@@ -86,7 +98,7 @@ fn static_key_set_entries(module: &mut Finalizer<'_, '_>, first: &Entry) {
 /// (FIN-52). What links them to the key is the kernel's memory.
 fn update_of_foreign_key(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture, key: u64, run: &[Entry]) {
     let state = key_state(module, key);
-    if state.is_none() && module.record.has_room() {
+    if state.is_none() && !module.verdict_only && module.record.has_room() {
         let name = module.name_of(key).unwrap_or_else(|| format!("at {key:#x}"));
         module.record.not_known(&format!("state of the static key {name}"));
     }
@@ -297,6 +309,27 @@ mod tests {
                 assert_eq!(may, both, "FIN-53: {key:x?}");
             });
         }
+    }
+
+    #[test]
+    fn fin_78_and_87_keys_that_cannot_be_written() {
+        for (key, code) in [(0x1000, "FIN-78"), (0, "FIN-87"), (8, "FIN-87")] {
+            TestModule::x86("6.12.0", &SECTIONS).run(&TestKernel::default(), |m| {
+                let [text, at] = [".text", "__jump_table"].map(|name| address(m, name));
+                // Far away, or in the module's code.
+                let key = if code == "FIN-78" { key } else { text + key };
+                put_table(m, at, &[(text, text, key, false)]);
+                jump_label_add_module(m, &reloc::x86_64::X86_64);
+                let found: Vec<_> = m.said.iter().map(|f| f.code).collect();
+                assert_eq!(found, [code], "{code}: key {key:#x}");
+            });
+        }
+        let mut sections = SECTIONS;
+        sections[3].1 = RODATA;
+        TestModule::x86("6.12.0", &sections).run(&TestKernel::default(), |m| {
+            jump_label_add_module(m, &reloc::x86_64::X86_64);
+            assert_eq!(m.said.iter().map(|f| f.code).collect::<Vec<_>>(), ["FIN-87"], "FIN-87: the table");
+        });
     }
 
     #[test]

@@ -9,7 +9,7 @@ use elf_layout::elf::{
 };
 use elf_layout::{LoadInfo, Module, SectionPlace};
 
-use reloc::Finalizer;
+use reloc::{Architecture, Finalizer};
 
 /// Fills the tables that `layout_symtab` made room for: `struct mod_kallsyms`
 /// and type letters of all symbols in init memory, and the core symbols with
@@ -69,6 +69,21 @@ fn write(memory: &mut [u8], at: u64, bytes: &[u8]) {
     if let Some(target) = slice_mut(memory, at, bytes.len() as u64) {
         target.copy_from_slice(bytes);
     }
+}
+
+/// The names of the core symbols are copied from the string table in memory, by what the symbol table in memory says by now
+/// (FIN-78): one that begins behind the strings is what stands there. False if the kernel crashes.
+pub fn names_in_reach(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) -> bool {
+    let file = module.info.file;
+    let strings = module.info.sechdrs.get(file.index().str).map_or(0, |s| s.sh_addr);
+    let (Some(plan), Some(table)) = (&module.layout.symtab, module.table(file.index().sym)) else {
+        return true;
+    };
+    let record = |index: &u32| table.address.wrapping_add(u64::from(*index).wrapping_mul(SYM_SIZE));
+    let names = plan.core_symbols.iter().filter_map(|index| module.u32(record(index)));
+    let size = file.strtab().len() as u64;
+    let behind: Vec<u64> = names.map(u64::from).filter(|name| *name >= size).collect();
+    behind.into_iter().all(|name| module.touches(arch, strings.wrapping_add(name), 1, "the name of a symbol"))
 }
 
 /// Symbols of sections that are not kept have values in the temporary copy, which is freed after the load

@@ -18,11 +18,12 @@ pub mod kstrto;
 pub mod parse_args;
 pub mod reads;
 pub mod struct_module;
+pub mod sysfs;
 pub mod trace_events;
 
 pub use reads::{TYPES, needs};
 
-use elf_layout::Module;
+use elf_layout::{Change, Module};
 use reloc::{Architecture, Finalizer};
 
 /// `kernel/module/main.c: post_relocation` up to the call of `module_finalize`: the exception table is
@@ -38,9 +39,37 @@ pub fn post_relocation(module: &mut Module<'_>) {
 pub fn module_finalize(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) {
     // Some steps are stages of their own; this is for the others.
     module.stage_at_first(|module| {
+        if !kallsyms::names_in_reach(module, arch) {
+            return;
+        }
         arch.module_finalize(module);
         ftrace::ftrace_module_init(module, arch);
     });
+}
+
+/// The names of the exports, which `verify_exported_symbols` compares with those of all others (FIN-78).
+pub fn export_names_in_reach(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) {
+    /// Bytes of `struct kernel_symbol`, and where its name is.
+    const RECORD: (u64, u64) = (12, 4);
+    let merged = module.has(Change::OneExportTable);
+    let tables: &[&str] = if merged { &["__ksymtab"] } else { &["__ksymtab", "__ksymtab_gpl"] };
+    for name in tables {
+        let Some(table) = module.section(name) else { continue };
+        for record in table.records(RECORD.0) {
+            let name = module.relative(record.wrapping_add(RECORD.1));
+            if name.is_some_and(|name| !module.touches(arch, name, 1, "the name of an export")) {
+                return;
+            }
+        }
+    }
+}
+
+/// `kernel/module/main.c: complete_formation`: code and constants become read-only, and then `mod->state` is set (FIN-87).
+pub fn complete_formation(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) {
+    let this = module.table(module.info.file.index().module);
+    if let Some(this) = this {
+        module.writes_data(arch, this.address, this.size, "struct module");
+    }
 }
 
 /// `kernel/module/main.c: prepare_coming_module`: notifiers by priority, then in the order of their registration; and the
@@ -49,9 +78,7 @@ pub fn prepare_coming_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architec
     // Some steps are stages of their own; this is for the others.
     module.stage_at_first(|module| {
         let whole = !module.verdict_only;
-        if whole {
-            jump_label::jump_label_add_module(module, arch);
-        }
+        jump_label::jump_label_add_module(module, arch);
         trace_events::trace_module_notify(module);
         arch.static_calls(module);
         if whole {

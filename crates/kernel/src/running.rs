@@ -39,6 +39,11 @@ pub trait RunningKernel: Debug + Sync {
     /// The kernel's command line.
     fn cmdline(&self) -> &str;
 
+    /// Has it modules, whose memory may be anywhere in the module area?
+    fn has_modules(&self) -> bool {
+        false
+    }
+
     /// A member of a struct by the kernel's BTF, dots between the names of `path`. Only what is
     /// listed can be asked for (`Architecture::kernel_types`), so that it can be kept apart from the BTF.
     fn member(&self, of: &str, path: &str) -> Option<Member>;
@@ -132,6 +137,10 @@ impl RunningKernel for Kernel {
 
     fn cmdline(&self) -> &str {
         &self.cmdline
+    }
+
+    fn has_modules(&self) -> bool {
+        self.modules().next().is_some()
     }
 
     fn member(&self, of: &str, path: &str) -> Option<Member> {

@@ -4,11 +4,17 @@ use alloc::format;
 use alloc::string::String;
 
 use elf_layout::bytes::printed;
-use elf_layout::elf::{Rela, SHF_ALLOC, SHF_RELA_LIVEPATCH, SHT_REL, SHT_RELA};
+use elf_layout::elf::{
+    Rela, SHF_ALLOC, SHF_RELA_LIVEPATCH, SHN_UNDEF, SHT_REL, SHT_RELA, SYM_SIZE, Shdr, SymFields,
+};
 use elf_layout::{Change, Errno, Finding, Findings, LoadInfo, Module, Severity, Subject, needs};
 
 use crate::livepatch::{KallsymsLookup, klp_apply_section_relocs};
+use crate::target::Target;
 use crate::{Architecture, ModArch, Records, RelaSection};
+
+/// Offset of `st_value` in a symbol.
+const ST_VALUE: u64 = 8;
 
 /// Applies every relocation section whose target is in memory, in index order
 /// (RELOC-GEN-1 to RELOC-GEN-10). A place has its final address (RELOC-GEN-12), a symbol that weakly found
@@ -21,7 +27,7 @@ pub fn apply_relocations(
     kallsyms: KallsymsLookup<'_>,
     said: &mut Findings,
 ) {
-    let Module { info, layout, values, unknown, memory, .. } = module;
+    let Module { info, layout, values, unknown, memory, placement } = module;
     let (info, memory) = (&*info, &mut **memory);
     if tables_overlap(info) {
         let why = "its relocation tables overlap: they have more records than the file has room for, and are not applied";
@@ -32,6 +38,7 @@ pub fn apply_relocations(
     if hangs_on_unknown(arch, info, unknown) {
         said.unjudged("RELOC-GEN-16", needs::SYMBOLS);
     }
+    let symtab = info.sechdrs.get(info.file.index().sym).map_or(0, |s| s.sh_addr);
     said.stage_at_first(|said| {
         for (index, section) in info.sechdrs.iter().enumerate().skip(1) {
             // RELOC-GEN-1, RELOC-GEN-2: the target must be ALLOC by the loader's flags.
@@ -48,17 +55,19 @@ pub fn apply_relocations(
             match section.sh_type {
                 SHT_REL => said.push(rel_unsupported(info, index)),
                 SHT_RELA => {
-                    let place = layout.place(target);
+                    let Some(place) = layout.place(target) else { continue };
                     let mut section = RelaSection {
                         file: info.file,
                         config: info.config,
                         index,
                         target,
-                        in_init: place.is_some_and(|p| p.region.is_init()),
-                        memory: place.and_then(|p| memory.at_mut(p, patched.sh_size)).unwrap_or(&mut []),
+                        in_init: place.region.is_init(),
+                        memory: Target::of(memory, placement, place, patched.sh_size),
                         address: patched.sh_addr,
                         values,
                         unknown,
+                        symtab,
+                        sechdrs: &info.sechdrs,
                     };
                     let in_file = || Records::File(info.file.relocations(index));
                     let records = info.reordered(index).map_or_else(in_file, Records::Reordered);
@@ -96,7 +105,10 @@ fn hangs_on_unknown(arch: &dyn Architecture, info: &LoadInfo<'_>, unknown: &[boo
 /// Do RELA tables share bytes of the file? No linker does that, and it would let a small file ask
 /// for any amount of work.
 pub(crate) fn tables_overlap(info: &LoadInfo<'_>) -> bool {
-    let sizes = info.sechdrs.iter().filter(|s| s.sh_type == SHT_RELA).map(|s| s.sh_size);
+    let is_applied =
+        |s: &Shdr| info.sechdrs.get(s.sh_info as usize).is_some_and(|t| t.sh_flags & SHF_ALLOC != 0);
+    let tables = info.sechdrs.iter().filter(|s| s.sh_type == SHT_RELA && is_applied(s));
+    let sizes = tables.map(|s| s.sh_size);
     sizes.fold(0u64, u64::saturating_add) > info.file.bytes().len() as u64
 }
 
@@ -132,11 +144,19 @@ impl RelaSection<'_> {
     #[inline]
     pub(crate) fn value(&self, entry: usize, rela: &Rela, said: &mut Findings) -> Option<u64> {
         let Some(value) = self.values.get(rela.r_sym() as usize) else {
-            said.push(self.out_of_bounds(entry, rela));
-            return None;
+            return self.no_symbol(entry, rela, said);
         };
         let unknown = self.unknown.get(rela.r_sym() as usize) == Some(&true);
         (!unknown).then(|| value.wrapping_add_signed(rela.r_addend))
+    }
+
+    /// Is the symbol of a record in a section that is not moved? Its value is an address in the temporary copy, which counts
+    /// as 0 here (LAYOUT-43).
+    pub(crate) fn is_temporary(&self, rela: &Rela) -> bool {
+        let shndx = self.file.symbols().get(rela.r_sym() as usize).map_or(SHN_UNDEF, SymFields::shndx);
+        let index = usize::from(shndx);
+        let section = self.sechdrs.get(index).filter(|_| shndx != SHN_UNDEF);
+        section.is_some_and(|s| s.sh_flags & SHF_ALLOC == 0) && index != self.file.index().pcpu
     }
 
     /// The record as the subject of a finding.
@@ -151,7 +171,7 @@ impl RelaSection<'_> {
 
     /// Name of the symbol of a record, or of its section if it has none.
     pub fn symbol_text(&self, rela: &Rela) -> String {
-        use elf_layout::elf::{STT_SECTION, SymFields};
+        use elf_layout::elf::STT_SECTION;
         let Some(symbol) = self.file.symbols().get(rela.r_sym() as usize) else { return String::from("?") };
         let name = match symbol.kind() {
             STT_SECTION if symbol.name_offset() == 0 => self.file.section_name(usize::from(symbol.shndx())),
@@ -160,16 +180,56 @@ impl RelaSection<'_> {
         String::from(printed(name))
     }
 
-    /// RELOC-GEN-11: what the kernel does not look at and what would corrupt its memory.
+    /// RELOC-GEN-11: a symbol behind the table is what stands there: in the module's memory its bytes are known.
+    #[cold]
+    fn no_symbol(&self, entry: usize, rela: &Rela, said: &mut Findings) -> Option<u64> {
+        let at = u64::from(rela.r_sym()).wrapping_mul(SYM_SIZE).wrapping_add(ST_VALUE);
+        let value = self.memory.word(self.symtab.wrapping_add(at));
+        let symbol = rela.r_sym();
+        said.push(match value {
+            Some(value) => self.outside(entry, rela, format!("symbol {symbol} does not exist; the kernel reads past its symbol table and takes {value:#x} for its value")),
+            None => self.out_of_bounds(entry, rela),
+        });
+        value.map(|value| value.wrapping_add_signed(rela.r_addend))
+    }
+
+    /// RELOC-GEN-11: the place of a record that lies outside of its section, `width` bytes: the kernel relocates what is
+    /// there all the same. `None` if the module has no memory there.
+    #[cold]
+    pub(crate) fn place_outside(
+        &mut self,
+        entry: usize,
+        rela: &Rela,
+        width: u64,
+        said: &mut Findings,
+    ) -> Option<&mut [u8]> {
+        let place = self.address.wrapping_add(rela.r_offset);
+        self.memory.anywhere(place, width)?;
+        let (offset, size) = (rela.r_offset, self.memory.len());
+        let why = format!(
+            "the place at offset {offset:#x} lies outside its section of {size:#x} bytes; the kernel relocates what is there all the same"
+        );
+        said.push(self.outside(entry, rela, why));
+        self.memory.anywhere(place, width)
+    }
+
+    fn outside(&self, entry: usize, rela: &Rela, why: String) -> Finding {
+        Finding::note("RELOC-GEN-11", Severity::Warning, why).about(self.subject(entry, rela))
+    }
+
+    /// RELOC-GEN-11: the kernel looks neither at the place nor at the symbol, and there is no memory.
     pub fn out_of_bounds(&self, entry: usize, rela: &Rela) -> Finding {
         let why = if (rela.r_sym() as usize) < self.values.len() {
             format!(
-                "the place at offset {:#x} lies outside its section of {:#x} bytes; the kernel would write there all the same",
+                "the place at offset {:#x} lies outside its section of {:#x} bytes, where the module has no memory: the kernel crashes",
                 rela.r_offset,
                 self.memory.len()
             )
         } else {
-            format!("symbol {} does not exist; the kernel would read past its symbol table", rela.r_sym())
+            format!(
+                "symbol {} does not exist; the kernel reads far past its symbol table and crashes",
+                rela.r_sym()
+            )
         };
         Finding::note("RELOC-GEN-11", Severity::Oops, why).about(self.subject(entry, rela))
     }

@@ -9,6 +9,7 @@ use kernel_image::ImageArch;
 
 use crate::finalizer::Finalizer;
 use crate::mod_arch::{Cpu, ModArch};
+use crate::reach::Reach;
 use crate::{Records, RelaSection};
 use kernel::types::StructPaths;
 use kernel::{Part, RunningKernel};
@@ -90,6 +91,11 @@ pub trait Architecture: ImageArch {
 
     /// `module_finalize`: what it patches itself.
     fn module_finalize(&self, _module: &mut Finalizer<'_, '_>) {}
+
+    /// What is at an address that is none of the module's (FIN-78).
+    fn reach(&self, _config: &KernelConfig, _kernel: &dyn RunningKernel, _address: u64) -> Reach {
+        Reach::Unknown
+    }
 
     /// What it refuses modules for in `module_finalize`, whether they are patched here or not.
     fn refuse_in_module_finalize(&self, _info: &LoadInfo<'_>, _said: &mut Findings) {}

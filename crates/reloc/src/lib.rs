@@ -16,15 +16,17 @@ pub mod arch;
 pub mod finalizer;
 pub mod livepatch;
 pub mod mod_arch;
+pub mod reach;
 pub mod record;
 pub mod sort;
+pub mod target;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod x86_64;
 
 use alloc::borrow::Cow;
 
-use elf_layout::elf::{LE, Rela, Rela64};
+use elf_layout::elf::{LE, Rela, Rela64, Shdr};
 use elf_layout::{KernelConfig, Machine, ModuleFile};
 
 pub use apply::apply_relocations;
@@ -32,6 +34,7 @@ pub use arch::Architecture;
 pub use finalizer::{Finalizer, LoadFacts};
 pub use mod_arch::{Cpu, ModArch, ModPltSec, Slot};
 pub use record::{Choice, Patch, Record, RuntimeState, Step};
+pub use target::Target;
 
 /// The records of a RELA section.
 #[derive(Clone, Copy, Debug)]
@@ -55,14 +58,18 @@ pub struct RelaSection<'a> {
     pub target: usize,
     /// That section goes after init.
     pub in_init: bool,
-    /// Memory of that section.
-    pub memory: &'a mut [u8],
+    /// Its memory, and what else of the module relocations reach.
+    pub memory: Target<'a>,
     /// Its final address.
     pub address: u64,
     /// `st_value` of every symbol.
     pub values: &'a [u64],
     /// By index: is the value of this symbol not known? Its relocations are left out then.
     pub unknown: &'a [bool],
+    /// Address of the symbol table.
+    pub symtab: u64,
+    /// The headers of all sections, where one that is not in memory tells that its symbols are not, either.
+    pub sechdrs: &'a [Shdr],
 }
 
 /// All architectures.

@@ -47,8 +47,8 @@ pub fn early_mod_check(
 
 /// VAL-70.
 fn blacklisted(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
-    if kernel.boot.module_blacklist.iter().any(|name| *name == file.name()) {
-        let name = file.name_text();
+    if kernel.boot.module_blacklist.iter().any(|name| *name == file.info_name()) {
+        let name = file.info_name_text();
         let why = format!("{name} is on module_blacklist= of the kernel's command line");
         let finding =
             Finding::error("VAL-70", Errno::EPERM, why).says(format!("Module {name} is blacklisted"));
@@ -100,7 +100,7 @@ fn check_vermagic(
     taints: &mut Taints,
     said: &mut Findings,
 ) {
-    let me = file.name_text();
+    let me = file.info_name_text();
     let vermagic = file.modinfo().get("vermagic").filter(|_| !flags.ignore_vermagic);
     let Some(vermagic) = vermagic else {
         if kernel.config.assumes(Setting::ModuleForceLoad) {
@@ -113,7 +113,9 @@ fn check_vermagic(
             return;
         }
         let why = format!("the vermagic of {me} is absent or ignored: it is forced in, taint F");
-        said.push(taints.force_load(&me, "bad vermagic", why).hint(hints::rebuild(kernel, file)));
+        said.push(
+            taints.force_load(&file.name_text(), "bad vermagic", why).hint(hints::rebuild(kernel, file)),
+        );
         return;
     };
     // VER-22: with CRCs the release does not count.
@@ -272,6 +274,15 @@ fn name_taints(file: &ModuleFile<'_>, was_proprietary: bool, taints: &mut Taints
     }
     if !was_proprietary && taints.kernel_has(Taint::ProprietaryModule) {
         said.push(finding.says(format!("{me}: module license taints kernel.")));
+    }
+}
+
+/// `kernel/module/main.c: find_module_sections`, as far as it says something (SYM-40): parameters of Linux 2.4.
+pub fn find_module_sections(file: &ModuleFile<'_>, said: &mut Findings) {
+    if file.find_sec("__obsparm") != 0 {
+        let line = format!("{}: Ignoring obsolete parameters", file.name_text());
+        let why = "its parameters are declared as they were before Linux 2.6: the kernel does not know them";
+        said.push(Finding::note("SYM-40", Severity::Warning, why).says(line));
     }
 }
 

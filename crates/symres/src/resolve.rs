@@ -65,9 +65,9 @@ impl<'a> Versions<'a> {
     fn records(&self) -> impl Iterator<Item = Modversion<'a>> + use<'a> {
         let (file, index) = (self.file, self.file.index());
         // Section 0 is no table, whatever it holds.
-        let bytes = |section| if section == 0 { &[] } else { file.section_bytes(section) };
+        let bytes = |section| if section == 0 { &[] } else { file.copied_bytes(section) };
         let plain = if self.are_extended() { 0 } else { index.vers };
-        let extended = modversions_ext(bytes(index.vers_ext_crc), file.section_bytes(index.vers_ext_name));
+        let extended = modversions_ext(bytes(index.vers_ext_crc), file.copied_bytes(index.vers_ext_name));
         modversions(bytes(plain)).chain(extended)
     }
 
@@ -258,7 +258,7 @@ impl<'a> Resolver<'a> {
         if expected == Some(u64::from(crc)) {
             return Ok(());
         }
-        let (me, symbol) = (self.file.name_text(), printed(name));
+        let (me, symbol) = (self.file.info_name_text(), printed(name));
         match expected {
             Some(expected) => {
                 let line = format!("{me}: disagrees about version of symbol {symbol}");

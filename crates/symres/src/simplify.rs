@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use elf_layout::bytes::printed;
 use elf_layout::elf::{SHN_ABS, SHN_COMMON, SHN_LIVEPATCH, SHN_UNDEF, STB_WEAK, SYM_SIZE, SymFields};
+use elf_layout::symtab::name_is_nowhere;
 use elf_layout::{Errno, Finding, Findings, LoadInfo, Module, Subject};
 
 use kernel::{Kernel, Owner, Taints};
@@ -71,6 +72,10 @@ pub fn simplify_symbols<'k>(
             match symbol.shndx() {
                 // Index 0 is never touched.
                 _ if i == 0 => {}
+                SHN_COMMON | SHN_UNDEF if file.symbol_name_is_nowhere(symbol, info.config.page_size) => {
+                    said.refuse(name_is_nowhere(u32::try_from(i).unwrap_or(u32::MAX), symbol));
+                    is_unknown = true;
+                }
                 SHN_COMMON if name().starts_with(b"__gnu_lto") => {}
                 SHN_COMMON => {
                     let line = format!("{}: please compile with -fno-common", file.name_text());

@@ -105,6 +105,8 @@ pub enum Change {
     OwnBtfBase,
     /// A DATASEC may have any name that can be printed, before that an identifier (BTF-2).
     BtfSectionNames,
+    /// Errors of `mod_sysfs_setup` about sections end the load; before that they were not looked at (LIFE-40).
+    SysfsErrorsCount,
     /// Livepatches may have trace events (FIN-80).
     LivepatchTraceEvents,
     /// A key on the revocation list is refused wherever else it is; before that only with the platform keyring (SIG-9).

@@ -59,7 +59,7 @@ const BY_RECORD_SIZE: &str =
 
 /// Every [`Change`] with what is known of it, in the order of the variants.
 #[rustfmt::skip]
-pub static TABLE: [Row; 65] = [
+pub static TABLE: [Row; 66] = [
     row(Change::SymbolNamespaces, "namespace field of export records", UNKNOWN, (5, 4)),
     row(Change::FtraceWithRegs, "ftrace with regs", &["3b23e4991fb6"], (5, 5))
         .recognised("by CONFIG_DYNAMIC_FTRACE_WITH_REGS of a .config"),
@@ -113,6 +113,7 @@ pub static TABLE: [Row; 65] = [
     row(Change::AltLengthsEqualised, "alternatives of one place have one length", &["d2a793dae4fe"], (6, 11)),
     row(Change::OwnBtfBase, "modules bring .BTF.base", &["d4e48e3dd450"], (6, 11)),
     row(Change::BtfSectionNames, "BTF: printable names of sections", &["bb6705c3f93b"], (6, 12)),
+    row(Change::SysfsErrorsCount, "errors of the sysfs setup end the load", UNKNOWN, (6, 12)),
     row(Change::LivepatchTraceEvents, "trace events of livepatches", UNKNOWN, (6, 12)),
     // Read from trees: not in 6.1, in 6.12.
     row(Change::RevokedKeysRefused, "revoked keys refused", UNKNOWN, (6, 12)),

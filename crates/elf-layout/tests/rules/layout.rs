@@ -198,6 +198,29 @@ fn layout_14_an_alignment_that_wraps() {
     }
 }
 
+/// The size of a region is an `unsigned int`: a section of nearly 2^64 bytes makes it smaller, an alignment of 2^32 puts a
+/// section to its start.
+#[test]
+fn layout_14_sizes_of_32_bits() {
+    let mut builder = Builder::mini("6.12.0");
+    builder.section(".rodata", ALLOC, 1).zeros(0x40);
+    builder.section(".bss", ALLOC, 16).nobits(0u64.wrapping_sub(16));
+    builder.section(".rodata.1", ALLOC, 1).zeros(0x20);
+    builder.section(".rodata.2", ALLOC, 1 << 40).zeros(8);
+    builder.section(".rodata.3", ALLOC, 4).zeros(8);
+    for minor in [1, 12] {
+        let (layout, said) = plan(&builder, &bare(6, minor).with(|c| c.strict_module_rwx = false));
+        assert!(minor == 1 || stop(&said).is_none_or(|s| s.0 == "LAYOUT-14"), "{said:?}");
+        let layout = layout.unwrap_or_else(|| panic!("no layout: {said:?}"));
+        let offset = |name| place(&builder, &layout, name).map(|p| p.1);
+        let wanted =
+            [(".rodata", 0), (".bss", 0x40), (".rodata.1", 0x30), (".rodata.2", 0), (".rodata.3", 8)];
+        for (name, want) in wanted {
+            assert_eq!(offset(name), Some(want), "LAYOUT-14: {name} on 6.{minor}");
+        }
+    }
+}
+
 #[test]
 fn layout_16_areas_of_6_1() {
     let mut builder = Builder::mini("6.1.0");

@@ -2,9 +2,9 @@
 
 use elf_layout::plan::SymtabPlan;
 use elf_layout::{KernelConfig, KernelVersion, Layout, Region};
-use testkit::elf::{ABS, ALLOC, Builder, COMMON, EXEC, GLOBAL, LOCAL, WRITE};
+use testkit::elf::{ABS, ALLOC, Builder, COMMON, EXEC, Elf, GLOBAL, LOCAL, SYMTAB, Sh, WRITE};
 
-use crate::common::lay_out;
+use crate::common::{lay_out, stop};
 
 const OLD: (u16, u16) = (6, 1);
 const NEW: (u16, u16) = (6, 12);
@@ -164,4 +164,44 @@ fn layout_34_names_are_not_shared() {
     let plan = symtab(&builder, &config(NEW, true));
     assert_eq!(plan.core_symbols, [0, 1, 2, 3]);
     assert_eq!(plan.core_typeoffs - plan.stroffs, 1 + 3 * 10, "LAYOUT-34: duplicates are duplicated");
+}
+
+#[test]
+fn sym_9_and_10_names_behind_the_table() {
+    let mut b = Builder::mini("6.12.0");
+    b.section(".text", ALLOC | EXEC, 16).zeros(16);
+    let text = b.index(".text");
+    b.symbol("function", GLOBAL, FUNC, text, 0);
+    b.symbol("undefined", GLOBAL, 0, 0, 0);
+    let mut elf = Elf::new(b.build());
+    let strings = elf.get(elf.of_type(SYMTAB).unwrap(), Sh::Link) as usize;
+    let end = elf.range(strings).end;
+    // (name, does the kernel crash, what it reads)
+    let page = (elf.bytes.len() as u64).next_multiple_of(4096) - elf.range(strings).start as u64;
+    let rest: Vec<u8> = elf.bytes[end..].iter().copied().take_while(|b| *b != 0).collect();
+    let cases = [
+        (elf.range(strings).len() as u64, false, Some(rest.len())),
+        (page - 1, false, Some(0)),
+        (page, true, None),
+        (0xffff_fff0, true, None),
+    ];
+    for (name, crashes, len) in cases {
+        let at = elf.symbol_at(1);
+        elf.put(at, 4, name);
+        for config in [config(OLD, true), config(NEW, true)] {
+            let (layout, said) = lay_out(&elf.bytes, &config);
+            let found = stop(&said).map(|(code, errno, _)| (code, errno));
+            assert_eq!(found, crashes.then_some(("SYM-10", None)), "SYM-10: {name:#x}: {said:?}");
+            let plan = layout.and_then(|l| l.symtab).expect("a plan");
+            let names = plan.core_typeoffs - plan.stroffs;
+            let want = len.map(|len| len as u64 + 2);
+            assert!(want.is_none_or(|want| want == names), "SYM-9: {name:#x}: {names} bytes of names");
+        }
+    }
+    // An undefined symbol is not kept, and its name not copied.
+    let at = elf.symbol_at(1);
+    elf.put(at, 4, 1);
+    let at = elf.symbol_at(2);
+    elf.put(at, 4, 0xffff_fff0);
+    assert!(!lay_out(&elf.bytes, &config(NEW, true)).1.refused(), "SYM-10: kallsyms does not keep it");
 }

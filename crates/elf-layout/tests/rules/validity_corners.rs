@@ -147,6 +147,23 @@ fn val_25_45_and_51_the_name_in_messages() {
 }
 
 #[test]
+fn val_54_the_name_in_struct_module() {
+    for kernel in ["6.1-amd64", "6.12-amd64"] {
+        let mut elf = hello(kernel);
+        let array = elf.range(elf.section(THIS_MODULE)).start + 0x18;
+        elf.put(array, 1, u64::from(b'j'));
+        let names = |elf: &Elf| {
+            let opened = open(&elf.bytes, &config(kernel));
+            opened.module.map(|m| (m.name_text().into_owned(), m.info_name_text().into_owned()))
+        };
+        let (own, info) = names(&elf).expect("a module");
+        assert_eq!((&*own, &*info), ("jello", "hello"), "VAL-54, VAL-51: {kernel}");
+        elf.bytes[array..array + 60].fill(b'x');
+        assert_eq!(names(&elf).map(|n| n.0.len()), Some(60), "VAL-54: {kernel}: it ends at the next NUL");
+    }
+}
+
+#[test]
 fn val_48_size_of_struct_module() {
     let good = hello("6.12-amd64");
     let mut known = config("6.12-amd64");

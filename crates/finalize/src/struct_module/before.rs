@@ -6,8 +6,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use elf_layout::bytes::printed;
-use elf_layout::elf::{Rela, SHT_RELA};
-use elf_layout::{Finding, Module, Severity, Subject, needs};
+use elf_layout::elf::{LE, Rela, Rela64, SHF_ALLOC, SHT_RELA};
+use elf_layout::{Finding, Module, Severity, Subject, Table, needs};
 use reloc::{Architecture, Finalizer};
 
 use super::{ANY_OBJS, MEMBERS, This};
@@ -48,6 +48,11 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
     // Since v6.4 another size is refused at once, by the checks of the file.
     let own = info.sechdrs.get(index).map_or(0, |s| s.sh_size);
     let size = info.config.struct_module_size.filter(|size| *size != own);
+    let table = module.table(index)?;
+    let zeros = arch.relocates_only_zeros();
+    if elsewhere.is_empty() && zeros && reaches_outside(module, arch) {
+        return Some(written_before(module, arch, table));
+    }
     if elsewhere.is_empty() {
         if let Some(size) = size {
             let why =
@@ -56,13 +61,7 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
         }
         return None;
     }
-    let table = module.table(index)?;
-    let before = arch.relocates_only_zeros().then(|| {
-        let file = module.read(table.address, table.size).unwrap_or_default().to_vec();
-        This { module, base: table.address }.before_relocation(arch);
-        let written = module.read(table.address, table.size).unwrap_or_default().to_vec();
-        Before { file, written }
-    });
+    let before = zeros.then(|| written_before(module, arch, table));
     for at in &elsewhere {
         let place = table.address.wrapping_add(at.offset);
         let width = 8.min(table.size.saturating_sub(at.offset));
@@ -71,6 +70,36 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
         module.said.push(told(why).about(at.subject(module, index)));
     }
     before
+}
+
+/// Writes what the kernel has written by then.
+fn written_before(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture, table: Table) -> Before {
+    let file = module.read(table.address, table.size).unwrap_or_default().to_vec();
+    This { module, base: table.address }.before_relocation(arch);
+    let written = module.read(table.address, table.size).unwrap_or_default().to_vec();
+    Before { file, written }
+}
+
+/// Does a relocation go beyond its section, and so perhaps into `struct module` (RELOC-GEN-11)?
+fn reaches_outside(module: &Module<'_>, arch: &dyn Architecture) -> bool {
+    let (file, sechdrs) = (module.info.file, &module.info.sechdrs);
+    let tables = sechdrs.iter().enumerate().filter(|(_, s)| s.sh_type == SHT_RELA);
+    let mut tables = tables.filter_map(|(index, s)| Some((index, sechdrs.get(s.sh_info as usize)?)));
+    tables.any(|(index, target)| {
+        // As few bytes as a relocation may write.
+        let last = target.sh_size.checked_sub(4);
+        let outside = |rela: Rela| {
+            let width = arch.relocation_width(rela.r_type());
+            width != 0 && rela.r_offset.checked_add(width).is_none_or(|end| end > target.sh_size)
+        };
+        let is_moved = target.sh_flags & SHF_ALLOC != 0;
+        let offset = |rela: &Rela64<LE>| rela.r_offset.get(LE);
+        let records = || file.relocations(index).iter();
+        // Nearly all records are well inside: they are not looked at further.
+        is_moved
+            && records().any(|rela| last.is_none_or(|last| offset(rela) > last.saturating_sub(4)))
+            && records().any(|rela| outside(Rela::from(rela)))
+    })
 }
 
 const BUILT_AGAINST: &str = ": it was built against headers that are not this kernel's";

@@ -4,7 +4,7 @@ use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::insn;
+use super::{Aarch64, insn};
 use elf_layout::elf::{SHN_UNDEF, SymFields};
 use elf_layout::{Change, Finding, Severity};
 
@@ -58,6 +58,9 @@ pub fn apply_alternatives_module(module: &mut Finalizer<'_, '_>) {
             Some(number) => cpus_have_cap(module, number),
         };
         let detail = u64::from(alt.capability.unwrap_or(0));
+        if applied == Some(true) && !touches(module, &alt) {
+            return;
+        }
         match replacement(module, &alt, patch_nops) {
             Replacement::Code(code) => {
                 if alt.capability.is_some() {
@@ -82,6 +85,14 @@ pub fn apply_alternatives_module(module: &mut Finalizer<'_, '_>) {
             _ => {}
         }
     }
+}
+
+/// FIN-78: the code that an applied entry names. False if the kernel crashes there.
+fn touches(module: &mut Finalizer<'_, '_>, alt: &AltInstr) -> bool {
+    let len = alt.orig_len.into();
+    (alt.callback
+        || module.touches(&Aarch64, alt.alt, len, "the replacement of an entry of .altinstructions"))
+        && module.touches(&Aarch64, alt.orig, len, "the code of an entry of .altinstructions")
 }
 
 /// `cpus_have_cap`; `None`, and a note, if it is not known.

@@ -1,5 +1,6 @@
 //! aarch64: linkage tables (spec 02 §2.5), relocation (spec 05) and what is patched after it (spec 06, 6.3).
 
+mod addresses;
 mod alternative;
 mod area;
 mod cpu;
@@ -21,6 +22,7 @@ use elf_layout::place::Windows;
 use elf_layout::{Findings, KernelConfig, LoadInfo, Machine};
 
 use crate::finalizer::Finalizer;
+use crate::reach::Reach;
 use crate::{Architecture, Cpu, ModArch, Records, RelaSection};
 use kernel::RunningKernel;
 
@@ -89,6 +91,11 @@ impl Architecture for Aarch64 {
 
     fn module_finalize(&self, module: &mut Finalizer<'_, '_>) {
         module_finalize::module_finalize(module);
+    }
+
+    fn reach(&self, config: &KernelConfig, kernel: &dyn RunningKernel, address: u64) -> Reach {
+        let Windows { direct, fallback } = area::module_area(config.changes(), &|name| kernel.symbol(name));
+        addresses::reach(kernel, [direct, fallback.unwrap_or_default()], address)
     }
 
     fn refuse_in_module_finalize(&self, info: &LoadInfo<'_>, said: &mut Findings) {

@@ -85,10 +85,16 @@ fn apply_all(
     for (entry, rela) in records.enumerate() {
         let Some(value) = section.value(entry, &rela, said) else { continue };
         let place = section.address.wrapping_add(rela.r_offset);
-        match apply_one(section.memory, rela.r_offset, rela.r_type(), value, place, plts) {
+        let memory = section.memory.section();
+        let mut result = apply_one(memory, rela.r_offset, rela.r_type(), value, place, plts);
+        if result == Err(Refusal::OutOfBounds)
+            && let Some(memory) = section.place_outside(entry, &rela, width(rela.r_type()), said)
+        {
+            result = apply_one(memory, 0, rela.r_type(), value, place, plts);
+        }
+        match result {
             Ok(Applied::Whole) => {}
             Ok(Applied::Unaligned) => said.push(unaligned(section, entry, &rela, value)),
-            Err(Refusal::OutOfBounds) => said.push(section.out_of_bounds(entry, &rela)),
             Err(refusal) => said.push(refused(section, entry, &rela, refusal)),
         }
     }

@@ -12,6 +12,7 @@ use super::nops::{add_nops, optimize_nops};
 use super::text::{CALL, INT3, JMP32};
 use elf_layout::Table;
 
+use super::X86_64;
 use crate::finalizer::Finalizer;
 use crate::record::Step;
 
@@ -178,6 +179,9 @@ pub fn apply_alternatives(module: &mut Finalizer<'_, '_>) {
             note_choices(module, form, &table, &entry);
         }
         let has = cpu::boot_cpu_has(module.kernel, module.changes(), entry.cpuid);
+        if !touches(module, &entry, has) {
+            return;
+        }
         let made = match has {
             None => Err(entry.feature()),
             Some(has) if has == entry.not => leave(module, form, &entry),
@@ -189,6 +193,11 @@ pub fn apply_alternatives(module: &mut Finalizer<'_, '_>) {
                 if has.is_some_and(|has| has != entry.not) {
                     pending = None;
                 }
+            }
+            // The memory is there, so it is the form.
+            Ok(None) if has.is_some() => {
+                unrecognized(module, &entry);
+                return;
             }
             Ok(None) => {}
             Err(what) => pending = Some(Pending { instr: entry.instr, what }),
@@ -430,6 +439,56 @@ fn combined(
         }
     }
     code
+}
+
+/// FIN-78: the code that an entry names, its own and the replacement. False if the kernel crashes there. Code of the kernel
+/// can be read but not written.
+fn touches(module: &mut Finalizer<'_, '_>, entry: &AltInstr, has: Option<bool>) -> bool {
+    let applied = has.map(|has| has != entry.not);
+    let (instr, replacement) =
+        ("the code of an entry of .altinstructions", "the replacement of an entry of .altinstructions");
+    let lens = [Some(entry.instrlen), (applied != Some(false)).then_some(entry.replacementlen)];
+    let written = lens.into_iter().flatten().max().unwrap_or(0);
+    if applied == Some(true)
+        && !module.touches(&X86_64, entry.replacement, entry.replacementlen.into(), replacement)
+    {
+        return false;
+    }
+    if applied.is_none() && module.read(entry.replacement, entry.replacementlen.into()).is_none() {
+        let why = format!(
+            "depends on the CPU: {replacement}, for {}, leads to {:#x}",
+            entry.feature(),
+            entry.replacement
+        );
+        module.said.push(Finding::note("FIN-78", Severity::Warning, why));
+    }
+    if !module.touches(&X86_64, entry.instr, written.into(), instr) {
+        return false;
+    }
+    let constant = module.kernel.symbol("_text").zip(module.kernel.symbol("__end_rodata"));
+    if written != 0 && constant.is_some_and(|(start, end)| (start..end).contains(&entry.instr)) {
+        let why = format!(
+            "{instr} is the kernel's, at {:#x}: it cannot be written, the kernel crashes",
+            entry.instr
+        );
+        module.said.refuse(Finding::note("FIN-78", Severity::Oops, why));
+        return false;
+    }
+    true
+}
+
+/// FIN-21: an entry of a call through pv_ops that is none.
+fn unrecognized(module: &mut Finalizer<'_, '_>, entry: &AltInstr) {
+    let why = format!(
+        "an alternative at {:#x} is to replace a call through pv_ops by a direct one, and one of them is no such call: the kernel crashes (BUG)",
+        entry.instr
+    );
+    let line = if entry.replacementlen == 5 && module.read(entry.replacement, 1) == Some(&[CALL]) {
+        "SMP alternatives: ALT_FLAG_DIRECT_CALL set for unrecognized indirect call"
+    } else {
+        "SMP alternatives: ALT_FLAG_DIRECT_CALL set for a non-call replacement instruction"
+    };
+    module.said.refuse(Finding::note("FIN-21", Severity::Oops, why).says(line));
 }
 
 /// FIN-21

@@ -1,5 +1,6 @@
 //! x86_64: relocation (spec 04 §4.2) and what is patched after it (spec 06, 6.2).
 
+mod addresses;
 mod alternatives;
 mod callthunks;
 mod cpu;
@@ -28,9 +29,10 @@ use elf_layout::place::Windows;
 use elf_layout::{CpuCapabilities, Findings, KernelConfig, Machine};
 
 use crate::finalizer::Finalizer;
+use crate::reach::Reach;
 use crate::{Architecture, ModArch, Records, RelaSection};
-use kernel::Part;
 use kernel::types::StructPaths;
+use kernel::{Part, RunningKernel};
 
 /// The x86_64 architecture.
 #[derive(Debug)]
@@ -104,6 +106,10 @@ impl Architecture for X86_64 {
 
     fn module_finalize(&self, module: &mut Finalizer<'_, '_>) {
         module_finalize::module_finalize(module);
+    }
+
+    fn reach(&self, config: &KernelConfig, kernel: &dyn RunningKernel, address: u64) -> Reach {
+        addresses::reach(config, kernel, address)
     }
 
     fn ftrace_init_nop(&self, module: &mut Finalizer<'_, '_>, site: u64) -> bool {

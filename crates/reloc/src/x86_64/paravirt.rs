@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use elf_layout::{Finding, Severity};
 
+use super::X86_64;
 use super::insn::text_gen_insn;
 use super::nops::add_nops;
 use super::text::CALL;
@@ -29,6 +30,9 @@ pub fn apply_paravirt(module: &mut Finalizer<'_, '_>) {
         if len > MAX_PATCH_LEN || (len < 5 && len != 0) {
             let why = "an entry of .parainstructions has a length that the kernel crashes on (BUG)";
             module.said.refuse(Finding::note("FIN-73", Severity::Oops, why));
+            return;
+        }
+        if !module.touches(&X86_64, instr, len.into(), "an entry of .parainstructions") {
             return;
         }
         let slot = pv_ops.map(|ops| ops.wrapping_add(u64::from(number).wrapping_mul(8)));

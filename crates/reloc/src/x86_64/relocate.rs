@@ -17,6 +17,10 @@ const R_X86_64_32: u32 = 10;
 const R_X86_64_32S: u32 = 11;
 const R_X86_64_PC64: u32 = 24;
 
+/// About where the temporary copy is, with page tables of four levels: its addresses have more than 32 bits, whatever they
+/// are.
+const TEMPORARY_COPY: u64 = 0xffff_c900_0000_0000;
+
 /// What a type stores.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Width {
@@ -71,13 +75,24 @@ fn apply_all(section: &mut RelaSection<'_>, records: impl Iterator<Item = Rela>,
     for (entry, rela) in records.enumerate() {
         let Some(value) = section.value(entry, &rela, said) else { continue };
         let place = section.address.wrapping_add(rela.r_offset);
-        if apply_usual(section.memory, rela.r_offset, rela.r_type(), value, place) {
+        if matches!(rela.r_type(), R_X86_64_32 | R_X86_64_32S) && section.is_temporary(&rela) {
+            let refusal = Refusal::Overflow(TEMPORARY_COPY.wrapping_add(value));
+            said.push(refused(section, entry, &rela, refusal, order));
             continue;
         }
-        match apply_one(section.memory, rela.r_offset, rela.r_type(), value, place, order) {
+        if apply_usual(section.memory.section(), rela.r_offset, rela.r_type(), value, place) {
+            continue;
+        }
+        let memory = section.memory.section();
+        let mut result = apply_one(memory, rela.r_offset, rela.r_type(), value, place, order);
+        if result == Err(Refusal::OutOfBounds)
+            && let Some(memory) = section.place_outside(entry, &rela, width(rela.r_type()), said)
+        {
+            result = apply_one(memory, 0, rela.r_type(), value, place, order);
+        }
+        match result {
             Ok(None) => {}
             Ok(Some(cut)) => said.push(truncated(section, entry, &rela, cut)),
-            Err(Refusal::OutOfBounds) => said.push(section.out_of_bounds(entry, &rela)),
             Err(refusal) => said.push(refused(section, entry, &rela, refusal, order)),
         }
     }

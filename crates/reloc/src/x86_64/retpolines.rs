@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use elf_layout::{Changes, Finding, Severity};
 
+use super::X86_64;
 use super::cpu::Feature;
 use super::insn::{Insn, text_gen_insn};
 use super::nops::optimize_nops;
@@ -54,6 +55,9 @@ pub fn apply_retpolines(module: &mut Finalizer<'_, '_>) {
     let mut warned = false;
     for entry in table.records(ENTRY) {
         let Some(address) = module.relative(entry) else { continue };
+        if !module.touches(&X86_64, address, 1, "an entry of .retpoline_sites") {
+            return;
+        }
         let site = module.insn(address).and_then(|insn| Some((insn, register(&insn, address, array)?)));
         let Some((insn, register)) = site else {
             if !core::mem::replace(&mut warned, true) {

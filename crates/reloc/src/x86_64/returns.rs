@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use elf_layout::{Change, Finding, Severity};
 
+use super::X86_64;
 use super::cpu::Feature;
 use super::insn::text_gen_insn;
 use super::text::{ENTRY, INT3, JMP32, RET};
@@ -92,6 +93,9 @@ pub fn apply_returns(module: &mut Finalizer<'_, '_>) {
     let mut warned = false;
     for entry in table.records(ENTRY) {
         let Some(address) = module.relative(entry) else { continue };
+        if !module.touches(&X86_64, address, 1, "an entry of .return_sites") {
+            return;
+        }
         let Some(insn) = module.insn(address) else { continue };
         let target = (insn.opcode[0] == JMP32).then(|| insn.target(address));
         let returns_there = target == Some(compiled);

@@ -18,6 +18,7 @@ use super::returns::{self, Returns};
 use super::text::{CALL, JMP32, RET};
 use elf_layout::Table;
 
+use super::X86_64;
 use crate::finalizer::Finalizer;
 use crate::record::Step;
 use crate::sort::{self, sort};
@@ -94,6 +95,10 @@ pub fn static_call_add_module(module: &mut Finalizer<'_, '_>) {
         return;
     }
     let changes = module.changes();
+    let several = sites.0.len() > 1;
+    if several && !module.writes_data(&X86_64, table.address, table.size, "the table .static_call_sites") {
+        return;
+    }
     sort(&mut sites, changes);
     for site in &mut sites.0 {
         if module.within_module_init(site.address) {
@@ -108,12 +113,17 @@ pub fn static_call_add_module(module: &mut Finalizer<'_, '_>) {
         let func = match last {
             Some((of, func)) if of == key => func,
             _ => {
+                let list = key.wrapping_add(8);
+                if !module.writes_data(&X86_64, list, 8, "the key of an entry of .static_call_sites") {
+                    return;
+                }
                 note_key(module, key);
                 key_func(module, key)
             }
         };
         last = Some((key, func));
-        if !validate(module, site) {
+        let code = "the code of an entry of .static_call_sites";
+        if !module.touches(&X86_64, site.address, 5, code) || !validate(module, site) {
             return;
         }
         transform(module, &kernel, site, func);

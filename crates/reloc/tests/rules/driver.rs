@@ -202,6 +202,75 @@ fn reloc_gen_12_to_14_the_terms() {
 }
 
 #[test]
+fn reloc_gen_11_places_outside_of_their_section() {
+    let mut b = mini();
+    b.section(".data.1", ALLOC | WRITE, 16).data(vec![0, 0, 0, 0, 0, 0, 0, 0, 7]);
+    let data = b.index(".data");
+    let variable = b.symbol("variable", LOCAL, 1, data, 0x20);
+    // .data, .bss and .data.1 follow each other; behind the region is nothing.
+    for (what, offset, code, errno) in [
+        ("the last one inside", 56, None, None),
+        ("half outside", 60, Some("RELOC-GEN-11"), None),
+        ("the next section", 64, Some("RELOC-GEN-11"), None),
+        ("the section before", 0u64.wrapping_sub(8), Some("RELOC-GEN-11"), None),
+        ("what is not zero", 128, Some("X86REL-3"), Some("ENOEXEC")),
+        ("behind the region", 0x1000, Some("RELOC-GEN-11"), None),
+        ("far away", 1 << 40, Some("RELOC-GEN-11"), None),
+    ] {
+        let crashes = offset == 0x1000 || offset == 1 << 40;
+        let mut b = b.clone();
+        b.relocations(".data", &[rela(offset, ABS64, variable, 0)]);
+        let (said, found) = link(config(12), &b, BASE, &[".data", ".bss"]);
+        let stop = stop(&said).map(|(code, errno, _)| (code, errno));
+        let refused = crashes || errno.is_some();
+        assert_eq!(
+            stop,
+            code.filter(|_| refused).map(|code| (code, errno)),
+            "RELOC-GEN-11: {what}: {said:?}"
+        );
+        let told = said.iter().any(|f| f.code == "RELOC-GEN-11");
+        assert_eq!(told, code.is_some(), "RELOC-GEN-11: {what}: {said:?}");
+        if offset == 64 {
+            assert_eq!(
+                found[1].0[..8],
+                (found[0].1 + 0x20).to_le_bytes(),
+                "RELOC-GEN-11: it is written there"
+            );
+        }
+    }
+}
+
+#[test]
+fn reloc_gen_11_symbols_behind_their_table() {
+    let mut b = mini();
+    let symbols = b.symbols.len() as u32;
+    b.relocations(".data", &[rela(0, ABS64, symbols, 0), rela(8, ABS64, u32::MAX, 0)]);
+    let kallsyms = config(12).with(|c| c.kallsyms = true);
+    let (said, found) = link(kallsyms, &b, BASE, &[".data"]);
+    // The string table follows: one NUL, and nothing else.
+    assert_eq!(found[0].0[..8], [0; 8], "RELOC-GEN-11");
+    let said: Vec<_> = said.iter().filter(|f| f.code == "RELOC-GEN-11").map(|f| f.severity.word()).collect();
+    assert_eq!(said, ["warning", "oops"], "RELOC-GEN-11: what stands there, and what is nowhere");
+}
+
+#[test]
+fn x86rel_10_symbols_of_the_temporary_copy() {
+    for (kind, errno) in [(ABS64, None), (10, Some("ENOEXEC")), (11, Some("ENOEXEC")), (PC32, None)] {
+        let mut b = mini();
+        let comment = b.index(".comment");
+        let text = b.symbol("text", LOCAL, 0, comment, 4);
+        b.relocations(".data", &[rela(0, kind, text, 0)]);
+        let (said, _) = link(config(12), &b, BASE, &[".data"]);
+        let want = errno.map(|errno| ("X86REL-4", Some(errno)));
+        assert_eq!(
+            stop(&said).map(|(code, errno, _)| (code, errno)),
+            want,
+            "X86REL-10: type {kind}: {said:?}"
+        );
+    }
+}
+
+#[test]
 fn sym_5_the_got_is_ignored_on_x86() {
     for (machine, name, refused) in [
         (62, "_GLOBAL_OFFSET_TABLE_", false),

@@ -4,7 +4,7 @@ use elf_layout::{Findings, KernelConfig, KernelVersion};
 use kernel::KernelSymbols;
 use kernel::Symvers;
 use kernel::{Export, ExportTable, Kernel, KernelDescriptionBuilder, LoadedModule};
-use testkit::elf::{ABS, ALLOC, Builder, COMMON, EXEC, GLOBAL, LOCAL, UNDEF, WEAK, WRITE};
+use testkit::elf::{ABS, ALLOC, Builder, COMMON, EXEC, Elf, GLOBAL, LOCAL, UNDEF, WEAK, WRITE};
 
 use crate::common::{NONE, load, say, stop};
 
@@ -149,6 +149,33 @@ fn sym_1_5_and_6_what_is_refused() {
         let first = say(&on, &b);
         assert!(!first.refused(), "{rule}: {name}: symbol 0 is never looked at");
     }
+}
+
+#[test]
+fn sym_10_the_name_of_an_undefined_symbol() {
+    let on = kernel(config());
+    for (index, kind) in [("plain", UNDEF), ("common", COMMON)] {
+        let mut b = importing(&[]);
+        b.symbol(index, GLOBAL, 0, kind, 0);
+        let mut elf = Elf::new(b.build());
+        let at = elf.symbol_at(1);
+        elf.put(at, 4, 0xffff_fff0);
+        let (_, said) = load(&on, &elf.bytes, NONE);
+        assert!(said.refused() && said.errno().is_none(), "SYM-10: {index}: {said:?}");
+        assert_eq!(said.iter().find(|f| f.stops_here).map(|f| f.code), Some("SYM-10"), "{index}");
+    }
+}
+
+#[test]
+fn sym_40_obsolete_parameters() {
+    let mut b = importing(&[]);
+    b.section("__obsparm", ALLOC, 8).zeros(8);
+    let opened = b.build();
+    let (_, said) = load(&kernel(config()), &opened, NONE);
+    assert_eq!(dmesg(&said), ["mini: Ignoring obsolete parameters"], "SYM-40");
+    b.sections.last_mut().unwrap().flags = 0;
+    let (_, said) = load(&kernel(config()), &b.build(), NONE);
+    assert!(dmesg(&said).is_empty(), "SYM-40: not in memory");
 }
 
 #[test]

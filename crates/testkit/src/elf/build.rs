@@ -47,6 +47,9 @@ pub const EM_X86_64: u16 = 62;
 /// arm64.
 pub const EM_AARCH64: u16 = 183;
 
+/// Byte offset of `name` in `struct module`.
+const THIS_MODULE_NAME: usize = 0x18;
+
 impl Builder {
     /// A file without sections.
     pub fn new(e_type: u16, machine: u16) -> Self {
@@ -59,7 +62,11 @@ impl Builder {
         let mut builder = Builder::new(ET_REL, EM_X86_64);
         let strings: Vec<u8> = modinfo.iter().flat_map(|s| s.bytes().chain([0])).collect();
         builder.section(".modinfo", ALLOC, 1).data(strings);
-        builder.section(".gnu.linkonce.this_module", WRITE | ALLOC, 64).data(vec![0; 0x500]);
+        let mut this_module = vec![0; 0x500];
+        if let Some(name) = modinfo.iter().find_map(|s| s.strip_prefix("name=")) {
+            this_module[THIS_MODULE_NAME..][..name.len()].copy_from_slice(name.as_bytes());
+        }
+        builder.section(".gnu.linkonce.this_module", WRITE | ALLOC, 64).data(this_module);
         builder
     }
 

@@ -1,0 +1,193 @@
+//! `mod_sysfs_setup`: the module's folder in /sys/module (LIFE-40 to LIFE-43).
+
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::vec::Vec;
+
+use elf_layout::bytes::{cstr, printed};
+use elf_layout::elf::SHF_ALLOC;
+use elf_layout::params::{KERNEL_PARAM_SIZE, field};
+use elf_layout::{Change, Errno, Finding, Findings, Module, Severity};
+use kernel::RunningKernel;
+use reloc::Architecture;
+use reloc::reach::{Reach, reach};
+
+/// `kernel/module/sysfs.c: mod_sysfs_setup`, as far as the module decides how it ends: its name, its parameters, and the names
+/// of its sections. The kernel leaves at the first failure.
+pub fn mod_sysfs_setup(
+    module: &Module<'_>,
+    kernel: &dyn RunningKernel,
+    arch: &dyn Architecture,
+    said: &mut Findings,
+) {
+    said.stage_at_first(|said| {
+        mod_sysfs_init(module, said);
+        module_param_sysfs_setup(module, kernel, arch, said);
+        add_sect_attrs(module, said);
+    });
+}
+
+/// LIFE-43: a folder needs a name.
+fn mod_sysfs_init(module: &Module<'_>, said: &mut Findings) {
+    if module.info.file.name().is_empty() {
+        let why = "its struct module has no name: sysfs has no folder for it";
+        said.push(Finding::error("LIFE-43", Errno::EINVAL, why));
+    }
+}
+
+/// LIFE-42: a file for each parameter that has a mode.
+fn module_param_sysfs_setup(
+    module: &Module<'_>,
+    kernel: &dyn RunningKernel,
+    arch: &dyn Architecture,
+    said: &mut Findings,
+) {
+    let Some(table) = module.section("__param") else { return };
+    let mut seen = BTreeSet::new();
+    for record in table.records(KERNEL_PARAM_SIZE) {
+        let perm = module.u16(record.wrapping_add(field::PERM));
+        let name = module.u64(record.wrapping_add(field::NAME)).filter(|_| perm != Some(0));
+        let Some(address) = name else { continue };
+        let of_parameter = format!("the name of a parameter with a file in sysfs, at {address:#x},");
+        match reach(module, kernel, arch, address) {
+            _ if address == 0 => {
+                let why = "a parameter with a file in sysfs has no name";
+                said.push(Finding::error("LIFE-42", Errno::ENOMEM, why));
+            }
+            Reach::Own(place) => {
+                let name = cstr(module.memory.region(place.region), place.offset).unwrap_or(&[]);
+                if !seen.insert(name) {
+                    said.push(duplicate(module, "LIFE-42", "parameters", name));
+                }
+            }
+            Reach::Nothing | Reach::Free => {
+                let why = format!("{of_parameter} is where there is no memory: the kernel crashes");
+                said.push(Finding::note("LIFE-42", Severity::Oops, why));
+            }
+            Reach::Unknown => {
+                let needs = format!("what the running kernel has in its memory for {of_parameter} if any");
+                said.may_crash("LIFE-42", needs);
+            }
+            Reach::Image => {}
+        }
+    }
+}
+
+/// LIFE-40: a file for each section in memory, under its name. What goes wrong there was not looked at before v6.12.
+fn add_sect_attrs(module: &Module<'_>, said: &mut Findings) {
+    let info = &module.info;
+    if !info.config.kallsyms {
+        return;
+    }
+    let sections = info.sechdrs.iter().enumerate();
+    let shown = sections.filter(|(_, s)| s.sh_flags & SHF_ALLOC != 0 && s.sh_size != 0);
+    let mut names: Vec<(&[u8], usize)> = shown.map(|(i, _)| (info.file.section_name(i), i)).collect();
+    // The first one, by its place in the table, whose name another has already.
+    names.sort_unstable();
+    let again = names.windows(2).filter_map(|pair| match pair {
+        [(a, _), (b, index)] if a == b => Some(*index),
+        _ => None,
+    });
+    let Some(index) = again.min() else { return };
+    let finding = duplicate(module, "LIFE-40", "sections", info.file.section_name(index));
+    said.push(finding.about(info.file.section_subject(index)));
+}
+
+/// `sysfs_warn_dup`: two files of one name in a folder.
+fn duplicate(module: &Module<'_>, code: &'static str, folder: &str, name: &[u8]) -> Finding {
+    let (me, name) = (module.info.file.name_text().replace('/', "!"), printed(name));
+    let line = format!("sysfs: cannot create duplicate filename '/module/{me}/{folder}/{name}'");
+    let why = format!("sysfs would show {name} twice among the {folder} of {me}");
+    if folder == "parameters" || module.info.config.has(Change::SysfsErrorsCount) {
+        return Finding::error(code, Errno::EEXIST, why).says(line);
+    }
+    Finding::note(code, Severity::Warning, format!("{why}: the module has no such folder")).says(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::String;
+    use alloc::vec;
+
+    use super::*;
+    use reloc::testing::*;
+    use reloc::x86_64::X86_64;
+
+    /// errno, code and log of what ends it.
+    fn run(
+        module: &TestModule,
+        fill: impl FnOnce(&mut reloc::Finalizer<'_, '_>),
+    ) -> Vec<(Option<&'static str>, &'static str, Vec<String>)> {
+        module.run(&TestKernel::default(), |m| {
+            fill(m);
+            let mut said = Findings::new();
+            mod_sysfs_setup(m, m.kernel, &X86_64, &mut said);
+            said.iter()
+                .filter(|f| f.code != "LIFE-43")
+                .map(|f| (f.errno.map(Errno::name), f.code, f.dmesg.clone()))
+                .collect()
+        })
+    }
+
+    #[test]
+    fn life_40_sections_of_one_name() {
+        let line = vec![String::from("sysfs: cannot create duplicate filename '/module//sections/.data'")];
+        for (release, errno) in [("6.1.0", None), ("6.11.0", None), ("6.12.0", Some("EEXIST"))] {
+            let twice = [(".data", DATA, 8), (".text", CODE, 8), (".data", CODE, 8)];
+            let found = run(&TestModule::x86(release, &twice), |_| {});
+            assert_eq!(found, [(errno, "LIFE-40", line.clone())], "LIFE-40: {release}");
+            for (what, flags, size) in [("empty", DATA, 0), ("not in memory", 0, 8)] {
+                let sections = [(".data", DATA, 8), (".data", flags, size)];
+                assert!(
+                    run(&TestModule::x86(release, &sections), |_| {}).is_empty(),
+                    "LIFE-40: {release}: {what}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn life_42_names_of_parameters() {
+        let sections = [("__param", RODATA, 80), (".rodata", RODATA, 16)];
+        // Names of two parameters, in .rodata or elsewhere, and the mode of the second one.
+        let cases = [
+            (Some(0), Some(4), 0o644, None),
+            (Some(0), Some(0), 0o644, Some((Some("EEXIST"), 1))),
+            (Some(0), Some(0), 0, None),
+            (Some(0), Some(8), 0o644, Some((Some("EEXIST"), 1))),
+            (Some(0), None, 0o644, Some((None, 0))),
+            (Some(0), Some(u64::MAX), 0o644, Some((Some("ENOMEM"), 0))),
+        ];
+        for release in ["6.1.0", "6.12.0"] {
+            for (first, second, mode, want) in cases {
+                let found = run(&TestModule::x86(release, &sections), |m| {
+                    let [table, names] = ["__param", ".rodata"].map(|name| address(m, name));
+                    put(m, names, b"one\0two\0one\0");
+                    for (record, name, mode) in [(table, first, 0o444), (table + 40, second, mode)] {
+                        let name = match name {
+                            Some(u64::MAX) => 0,
+                            Some(offset) => names + offset,
+                            None => 0x1_0000_0001,
+                        };
+                        put_word(m, record, name);
+                        put(m, record + 24, &u16::to_le_bytes(mode));
+                    }
+                });
+                let found: Vec<_> =
+                    found.into_iter().map(|(errno, code, log)| (code, errno, log.len())).collect();
+                let want: Vec<_> = want.into_iter().map(|(errno, lines)| ("LIFE-42", errno, lines)).collect();
+                assert_eq!(found, want, "LIFE-42: {release}: {first:?} {second:?} {mode:o}");
+            }
+        }
+    }
+
+    #[test]
+    fn life_43_a_module_without_a_name() {
+        // The test module has none.
+        TestModule::x86("6.12.0", &[(".data", DATA, 8)]).run(&TestKernel::default(), |m| {
+            let mut said = Findings::new();
+            mod_sysfs_setup(m, m.kernel, &X86_64, &mut said);
+            assert_eq!(said.errno(), Some(Errno::EINVAL), "LIFE-43");
+        });
+    }
+}

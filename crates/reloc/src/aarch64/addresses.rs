@@ -1,0 +1,19 @@
+//! Which addresses of aarch64 have memory behind them (FIN-78).
+
+use kernel::RunningKernel;
+
+use crate::reach::{Reach, in_image};
+
+/// Below are user space, which the kernel must not touch (PAN), and addresses that are none.
+const KERNEL_HALF: u64 = 0xfff0_0000_0000_0000;
+
+/// What is at an address outside of the module that is loaded and of `area`, where modules and their guard pages are.
+pub fn reach(kernel: &dyn RunningKernel, area: [(u64, u64); 2], address: u64) -> Reach {
+    if address < KERNEL_HALF {
+        return Reach::Nothing;
+    }
+    in_image(kernel, address).unwrap_or_else(|| {
+        let free = area.iter().any(|(start, end)| (*start..*end).contains(&address));
+        if free { Reach::Free } else { Reach::Unknown }
+    })
+}

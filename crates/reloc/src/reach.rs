@@ -1,0 +1,201 @@
+//! What the kernel finds at an address that a table of a module names.
+
+use alloc::format;
+
+use elf_layout::{Finding, Module, SectionPlace, Severity};
+use kernel::RunningKernel;
+
+use crate::{Architecture, Finalizer};
+
+/// What is at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Memory of the module.
+    Own(SectionPlace),
+    /// Memory of the kernel's image that stays.
+    Image,
+    /// Nothing: who touches it crashes.
+    Nothing,
+    /// Nothing, unless another module is there.
+    Free,
+    /// Memory that may be anything, or nothing.
+    Unknown,
+}
+
+/// What is at an address of the kernel's image, where `_text`, `_end` and the bounds of its init memory are known: `None` if
+/// it is outside.
+pub fn in_image(kernel: &dyn RunningKernel, address: u64) -> Option<Reach> {
+    let bound = |name| kernel.symbol(name);
+    let (text, end) = bound("_text").zip(bound("_end"))?;
+    if !(text..end).contains(&address) {
+        return None;
+    }
+    // What only init needs is freed and used for anything.
+    let init = bound("__init_begin").zip(bound("__init_end"));
+    let stays = init.is_some_and(|(begin, end)| !(begin..end).contains(&address));
+    Some(if stays { Reach::Image } else { Reach::Unknown })
+}
+
+/// What is at `address`, for a module that is in memory.
+pub fn reach(
+    module: &Module<'_>,
+    kernel: &dyn RunningKernel,
+    arch: &dyn Architecture,
+    address: u64,
+) -> Reach {
+    match module.place_of(address) {
+        Some(place) => Reach::Own(place),
+        // Where other modules are is not always known.
+        None => match arch.reach(module.info.config, kernel, address) {
+            Reach::Free if kernel.has_modules() => Reach::Unknown,
+            Reach::Free => Reach::Nothing,
+            found => found,
+        },
+    }
+}
+
+impl Finalizer<'_, '_> {
+    /// FIN-78: a step touches `len` bytes at an address that a table names. False if the kernel crashes there; `what` says
+    /// what leads there.
+    pub fn touches(&mut self, arch: &dyn Architecture, address: u64, len: u64, what: &str) -> bool {
+        let last = address.wrapping_add(len.saturating_sub(1));
+        if len == 0 || self.read(address, len).is_some() {
+            return true;
+        }
+        let found = [address, last].map(|address| reach(self, self.kernel, arch, address));
+        if found.contains(&Reach::Nothing) {
+            let why = format!("{what} leads to {address:#x}, where there is no memory: the kernel crashes");
+            self.said.refuse(Finding::note("FIN-78", Severity::Oops, why));
+            return false;
+        }
+        // Where the kernel's symbols are not all known, what it exports is memory all the same.
+        if found.contains(&Reach::Unknown) && self.name_of(address).is_none() {
+            let needs =
+                format!("what the running kernel has in its memory at {address:#x}, where {what} leads");
+            self.said.may_crash("FIN-78", needs);
+        }
+        true
+    }
+
+    /// FIN-87: a step writes to `len` bytes of data once the module is formed, when its code and constants cannot be
+    /// written any more. False if the kernel crashes there.
+    pub fn writes_data(&mut self, arch: &dyn Architecture, address: u64, len: u64, what: &str) -> bool {
+        if !self.touches(arch, address, len, what) {
+            return false;
+        }
+        if self.is_read_only(address) {
+            let why = format!(
+                "{what}, at {address:#x}, is written to when the memory that it lies in can only be read: the kernel crashes"
+            );
+            self.said.refuse(Finding::note("FIN-87", Severity::Oops, why));
+            return false;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    use elf_layout::Findings;
+
+    use super::*;
+    use crate::testing::*;
+    use crate::{aarch64, x86_64};
+
+    const SECTIONS: [(&str, u64, usize); 3] =
+        [(".text", CODE, 64), (".rodata", RODATA, 64), (".data", DATA, 64)];
+
+    #[test]
+    fn fin_78_what_is_at_an_address() {
+        let mut kernel = TestKernel::default();
+        kernel.symbols = [
+            ("_text", 0xffff_ffff_8100_0000),
+            ("__init_begin", 0xffff_ffff_8240_0000),
+            ("__init_end", 0xffff_ffff_8260_0000),
+            ("_end", 0xffff_ffff_8300_1000),
+        ]
+        .into();
+        TestModule::x86("6.12.0", &SECTIONS).run(&kernel, |m| {
+            let text = address(m, ".text");
+            for (address, want) in [
+                (0, Reach::Nothing),
+                (0x7fff_0000_0000, Reach::Nothing),
+                (0xffff_8880_0000_0000, Reach::Unknown),
+                (0xffff_ffff_4000_0000, Reach::Nothing),
+                (0xffff_ffff_80ff_ffff, Reach::Nothing),
+                (0xffff_ffff_8100_0000, Reach::Image),
+                (0xffff_ffff_8250_0000, Reach::Unknown),
+                (0xffff_ffff_8300_0fff, Reach::Image),
+                (0xffff_ffff_8300_1000, Reach::Unknown),
+                (0xffff_ffff_8320_0000, Reach::Nothing),
+                (0xffff_ffff_c100_0000, Reach::Nothing),
+                (0xffff_ffff_ff60_0000, Reach::Unknown),
+            ] {
+                assert_eq!(reach(m, m.kernel, &x86_64::X86_64, address), want, "FIN-78: {address:#x}");
+            }
+            assert!(matches!(reach(m, m.kernel, &x86_64::X86_64, text), Reach::Own(_)));
+        });
+        TestModule::arm64("6.12.0", &SECTIONS).run(&TestKernel::default(), |m| {
+            for (address, want) in [(0x1000, Reach::Nothing), (0xffff_0000_0000_0000, Reach::Unknown)] {
+                assert_eq!(reach(m, m.kernel, &aarch64::Aarch64, address), want, "FIN-78: {address:#x}");
+            }
+        });
+    }
+
+    #[test]
+    fn fin_78_and_87_touching_and_writing() {
+        let kernel = TestKernel::default();
+        TestModule::x86("6.12.0", &SECTIONS).run(&kernel, |m| {
+            let arch = &x86_64::X86_64;
+            let [text, rodata, data] = [".text", ".rodata", ".data"].map(|name| address(m, name));
+            // To the end of its page, and one byte more.
+            assert!(m.touches(arch, data, 0x1000, "a test") && !m.said.refused(), "FIN-78");
+            assert!(m.touches(arch, 0x1000, 0, "a test"), "FIN-78: no byte of it");
+            assert!(m.writes_data(arch, data, 64, "a test") && !m.said.refused(), "FIN-87");
+            for (address, len, code) in
+                [(data, 0x1001, "FIN-78"), (text, 8, "FIN-87"), (rodata, 8, "FIN-87"), (64, 8, "FIN-78")]
+            {
+                let mut said = Findings::new();
+                let mut m = Finalizer { said: &mut said, module: m.module, record: m.record, ..*m };
+                assert!(!m.writes_data(arch, address, len, "a test"), "{code}: {address:#x}");
+                assert_eq!(said.iter().map(|f| f.code).collect::<Vec<_>>(), [code], "{address:#x}");
+            }
+        });
+        let mut loose = TestModule::x86("6.12.0", &SECTIONS);
+        loose.config.strict_module_rwx = false;
+        loose.run(&kernel, |m| {
+            let text = address(m, ".text");
+            assert!(m.writes_data(&x86_64::X86_64, text, 8, "a test"), "FIN-87: CONFIG_STRICT_MODULE_RWX=n");
+        });
+    }
+
+    #[test]
+    fn fin_78_lists_of_sites() {
+        let mut kernel = TestKernel::default();
+        kernel.symbols = [
+            ("__x86_return_thunk", 0xffff_ffff_8200_0000),
+            ("__x86_indirect_thunk_array", 0xffff_ffff_8200_0100),
+        ]
+        .into();
+        for list in [".return_sites", ".retpoline_sites"] {
+            let sections = [(".text", CODE, 64), (list, RODATA, 4)];
+            for (distance, crashes) in [(0u32, false), (0x7fff_ffff, true), (0x8000_0000, true)] {
+                TestModule::x86("6.12.0", &sections).run(&kernel, |m| {
+                    let at = address(m, list);
+                    put(m, at, &distance.to_le_bytes());
+                    crate::Architecture::module_finalize(&x86_64::X86_64, m);
+                    let found: Vec<_> =
+                        m.said.iter().filter(|f| f.severity == Severity::Oops).map(|f| f.code).collect();
+                    assert_eq!(
+                        found,
+                        if crashes { vec!["FIN-78"] } else { vec![] },
+                        "FIN-78: {list} {distance:#x}"
+                    );
+                });
+            }
+        }
+    }
+}
