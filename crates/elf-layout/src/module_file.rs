@@ -45,6 +45,7 @@ pub struct ModuleFile<'d> {
     pub(crate) symbols: &'d [Sym],
     pub(crate) strtab: &'d [u8],
     pub(crate) name: &'d [u8],
+    pub(crate) info_name: &'d [u8],
 }
 
 impl<'d> ModuleFile<'d> {
@@ -68,7 +69,7 @@ impl<'d> ModuleFile<'d> {
         self.e_shstrndx
     }
 
-    /// The module's name: modinfo `name`, else the array in its `struct module` (VAL-51).
+    /// The module's name, `mod->name`: the array in its `struct module` (VAL-51).
     pub fn name(&self) -> &'d [u8] {
         self.name
     }
@@ -76,6 +77,17 @@ impl<'d> ModuleFile<'d> {
     /// The module's name as text.
     pub fn name_text(&self) -> Cow<'d, str> {
         printed(self.name)
+    }
+
+    /// `info->name`: modinfo `name`, else `mod->name`. The checks before a module is laid out, its versions and
+    /// `module_blacklist=` go by this one (VAL-51).
+    pub fn info_name(&self) -> &'d [u8] {
+        self.info_name
+    }
+
+    /// That name as text.
+    pub fn info_name_text(&self) -> Cow<'d, str> {
+        printed(self.info_name)
     }
 
     /// The section headers as they are on disk.

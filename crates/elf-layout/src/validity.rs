@@ -77,6 +77,7 @@ fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
         symbols: &[],
         strtab: &[],
         name: &[],
+        info_name: &[],
     };
     if cache_copy {
         c.section_0(&module);
@@ -122,11 +123,13 @@ fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
     if config.has(Change::SymbolStringsChecked) {
         c.symbol_strings(&module);
     }
-    module.name = module_name(&module).unwrap_or_else(|| {
-        let this_module = module.section_bytes(module.index.module);
-        let name = slice(this_module, MODULE_NAME.0, MODULE_NAME.1).unwrap_or(&[]);
-        cstr(name, 0).unwrap_or(&[])
-    });
+    let info_name = module_name(&module);
+    let this_module = module.section_bytes(module.index.module);
+    let array = slice(this_module, MODULE_NAME.0, MODULE_NAME.1);
+    // Without a struct module the module is refused already.
+    let array = array.map(|name| cstr(name, 0).unwrap_or(name));
+    module.name = array.or(info_name).unwrap_or(&[]);
+    module.info_name = info_name.unwrap_or(module.name);
     Some(module)
 }
 

@@ -46,8 +46,8 @@ pub fn early_mod_check(
 
 /// VAL-70.
 fn blacklisted(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
-    if kernel.boot.module_blacklist.iter().any(|name| *name == file.name()) {
-        let name = file.name_text();
+    if kernel.boot.module_blacklist.iter().any(|name| *name == file.info_name()) {
+        let name = file.info_name_text();
         let why = format!("{name} is on module_blacklist= of the kernel's command line");
         let finding =
             Finding::error("VAL-70", Errno::EPERM, why).says(format!("Module {name} is blacklisted"));
@@ -122,7 +122,7 @@ fn check_vermagic(
     if compared(vermagic) != compared(ours) {
         let differs = hints::vermagic_difference(vermagic, ours, !has_versions);
         let (theirs, ours) = (printed(vermagic), printed(ours));
-        let line = format!("{me}: version magic '{theirs}' should be '{ours}'");
+        let line = format!("{}: version magic '{theirs}' should be '{ours}'", file.info_name_text());
         let why = format!("{me} was built for another kernel: {differs}");
         let hint = hints::rebuild(kernel, file);
         said.push(Finding::error("VER-23", Errno::ENOEXEC, why).says(line).hint(hint));

@@ -218,7 +218,7 @@ impl<'a> Resolver<'a> {
         if expected == Some(u64::from(crc)) {
             return Ok(());
         }
-        let (me, symbol) = (self.file.name_text(), printed(name));
+        let (me, symbol) = (self.file.info_name_text(), printed(name));
         match expected {
             Some(expected) => {
                 let line = format!("{me}: disagrees about version of symbol {symbol}");

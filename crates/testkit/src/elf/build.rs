@@ -59,7 +59,11 @@ impl Builder {
         let mut builder = Builder::new(ET_REL, EM_X86_64);
         let strings: Vec<u8> = modinfo.iter().flat_map(|s| s.bytes().chain([0])).collect();
         builder.section(".modinfo", ALLOC, 1).data(strings);
-        builder.section(".gnu.linkonce.this_module", WRITE | ALLOC, 64).data(vec![0; 0x500]);
+        let mut this_module = vec![0; 0x500];
+        if let Some(name) = modinfo.iter().find_map(|s| s.strip_prefix("name=")) {
+            this_module[0x18..0x18 + name.len()].copy_from_slice(name.as_bytes());
+        }
+        builder.section(".gnu.linkonce.this_module", WRITE | ALLOC, 64).data(this_module);
         builder
     }
 
