@@ -346,7 +346,7 @@ impl KernelConfig {
 }
 
 /// `# Linux/x86 6.12.117 Kernel Configuration`
-fn version_comment(line: &[u8]) -> Option<KernelVersion> {
+pub fn version_comment(line: &[u8]) -> Option<KernelVersion> {
     let line = core::str::from_utf8(line).ok()?.strip_prefix("# Linux/")?;
     let (_, rest) = line.split_once(' ')?;
     KernelVersion::parse(rest.strip_suffix(" Kernel Configuration")?)

@@ -152,7 +152,7 @@ fn check_vermagic(
     if compared(vermagic) != compared(ours) {
         let differs = hints::vermagic_difference(vermagic, ours, !has_versions);
         let (theirs, ours) = (printed(vermagic), printed(ours));
-        let line = format!("{me}: version magic '{theirs}' should be '{ours}'");
+        let line = format!("{}: version magic '{theirs}' should be '{ours}'", file.info_name_text());
         let why = format!("{me} was built for another kernel: {differs}");
         let hint = hints::rebuild(kernel, file);
         said.push(Finding::error("VER-23", Errno::ENOEXEC, why).says(line).hint(hint));

@@ -5,8 +5,9 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use elf_layout::Machine;
+use elf_layout::config::version_comment;
 use elf_layout::machine::machine_name;
+use elf_layout::{KernelVersion, Machine};
 use hashbrown::HashMap;
 
 use super::KernelDescriptionBuilder;
@@ -69,8 +70,82 @@ impl KernelDescriptionBuilder {
         Some([" "].into_iter().chain(words).chain([machine?.vermagic_word]).collect())
     }
 
-    /// Are Module.symvers and the image of one kernel? Their CRCs are compared.
+    /// Are the pieces of one kernel, as far as they tell?
     pub(super) fn is_one_kernel(&self) -> Result<(), Error> {
+        self.config_is_of_the_release()?;
+        self.config_is_of_the_vermagic()?;
+        self.exports_are_symbols()?;
+        self.crcs_agree()
+    }
+
+    /// Is the configuration of this release? Its head names the version, and CONFIG_BUILD_SALT of distributions the release.
+    fn config_is_of_the_release(&self) -> Result<(), Error> {
+        let (Some(release), Some(text)) = (&self.release, &self.config_text) else { return Ok(()) };
+        let two = |of: &str| {
+            Err(Error::TwoKernels(format!("the configuration is of {of}, the release is {release}")))
+        };
+        let salt = option_of(text, "CONFIG_BUILD_SALT").map(|salt| salt.trim_matches('"'));
+        // Only what looks like a release is one.
+        if let Some(salt) = salt.filter(|salt| salt.contains('-') && KernelVersion::parse(salt).is_some()) {
+            return if salt == release { Ok(()) } else { two(salt) };
+        }
+        let head = text.split(|b| *b == b'\n').take(8).find_map(version_comment);
+        let (Some(head), Some(own)) = (head, KernelVersion::parse(release)) else { return Ok(()) };
+        // Distributions may name a series alone: 6.1.0-57-amd64 is a 6.1.192.
+        let same_patch = own.patch == 0 || own.patch == head.patch;
+        if (head.major, head.minor) == (own.major, own.minor) && same_patch {
+            Ok(())
+        } else {
+            two(&head.to_string())
+        }
+    }
+
+    /// Do the options that vermagic shows agree with the configuration?
+    fn config_is_of_the_vermagic(&self) -> Result<(), Error> {
+        let (Some(vermagic), Some(text)) = (&self.vermagic, &self.config_text) else { return Ok(()) };
+        let words = [
+            ("SMP", "CONFIG_SMP"),
+            ("mod_unload", "CONFIG_MODULE_UNLOAD"),
+            ("modversions", "CONFIG_MODVERSIONS"),
+        ];
+        for (word, option) in words {
+            let shown = vermagic.split(' ').any(|w| w == word);
+            let Some(set) = is_set(text, option) else { continue };
+            if shown != set {
+                let state = |on| if on { "set" } else { "not set" };
+                return Err(Error::TwoKernels(format!(
+                    "{option} is {} in the configuration, and {} by the kernel's vermagic",
+                    state(set),
+                    state(shown)
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Is what the kernel exports by Module.symvers in its symbol table? In that of the same kernel all of it is; a
+    /// table of text alone has no data.
+    fn exports_are_symbols(&self) -> Result<(), Error> {
+        let tables = [&self.live_symbols, &self.symbols];
+        let table = tables.into_iter().flatten().find(|table| table.has_local_data());
+        let (Some(table), Some(symvers)) = (table, &self.symvers) else { return Ok(()) };
+        let own = symvers.exporters().filter(|e| e.module().is_none());
+        let own: Vec<Export<'_>> = own.flat_map(|e| symvers.exports().part(e.positions)).collect();
+        let there =
+            |e: &&Export<'_>| core::str::from_utf8(e.name).is_ok_and(|name| table.address(name).is_some());
+        let missing = own.len().saturating_sub(own.iter().filter(there).count());
+        // A few may be: that of a neighbouring build.
+        if missing > own.len() / 100 {
+            let all = own.len();
+            return Err(Error::TwoKernels(format!(
+                "{missing} of {all} exports of Module.symvers are not in the symbol table"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Are Module.symvers and the image of one kernel? Their CRCs are compared.
+    fn crcs_agree(&self) -> Result<(), Error> {
         let (Some(exports), Some(symvers)) = (&self.exports, &self.symvers) else { return Ok(()) };
         let crcs: HashMap<&[u8], u32, foldhash::fast::RandomState> =
             exports.iter().filter_map(|e| Some((e.name, e.crc.filter(|crc| *crc != 0)?))).collect();
@@ -101,6 +176,20 @@ impl KernelDescriptionBuilder {
         }
         Ok(slide)
     }
+}
+
+/// What stands behind `CONFIG_NAME=` in a configuration.
+fn option_of<'t>(text: &'t [u8], name: &str) -> Option<&'t str> {
+    let value = |line: &'t [u8]| line.strip_prefix(name.as_bytes())?.strip_prefix(b"=");
+    let value = text.split(|b| *b == b'\n').find_map(value)?;
+    core::str::from_utf8(value.trim_ascii()).ok()
+}
+
+/// Is an option set? `None` if an extract of a configuration does not mention it.
+fn is_set(text: &[u8], name: &str) -> Option<bool> {
+    let unset = format!("# {name} is not set");
+    let is_unset = || text.split(|b| *b == b'\n').any(|line| line.trim_ascii() == unset.as_bytes());
+    option_of(text, name).map(|value| value == "y").or_else(|| is_unset().then_some(false))
 }
 
 fn unknown(what: &'static str, machine: String, known: &[&'static Machine]) -> Error {

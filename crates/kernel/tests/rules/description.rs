@@ -88,6 +88,72 @@ fn two_machines_are_two_kernels() {
 }
 
 #[test]
+fn a_configuration_of_another_release_is_of_another_kernel() {
+    let with = |release: &str, text: &str| {
+        builder().release("test", release).config_text("test", text.as_bytes().to_vec())
+    };
+    let head = |version: &str| format!("#\n# Linux/x86 {version} Kernel Configuration\n#\n");
+    for (release, version) in
+        [("6.12.117", "6.12.118"), ("6.12.117-x", "6.11.117"), ("6.1.0-57-amd64", "6.2.0")]
+    {
+        let want = format!("the configuration is of {version}, the release is {release}");
+        two_kernels(with(release, &head(version)), &want);
+    }
+    for (release, version) in
+        [("6.12.117", "6.12.117"), ("6.12.117-x", "6.12.117"), ("6.1.0-57-amd64", "6.1.192")]
+    {
+        describe(with(release, &head(version)));
+    }
+    // The salt of distributions is the release; one that is none says nothing.
+    let salt = |salt: &str| format!("{}CONFIG_BUILD_SALT=\"{salt}\"\n", head("6.1.192"));
+    let want = "the configuration is of 6.1.0-56-amd64, the release is 6.1.0-57-amd64";
+    two_kernels(with("6.1.0-57-amd64", &salt("6.1.0-56-amd64")), want);
+    for fine in ["6.1.0-57-amd64", "", "salt"] {
+        describe(with("6.1.0-57-amd64", &salt(fine)));
+    }
+}
+
+#[test]
+fn a_configuration_that_vermagic_contradicts_is_of_another_kernel() {
+    let with = |text: &str| {
+        let vermagic = "6.12.117 SMP preempt mod_unload modversions ";
+        builder().vermagic("test", vermagic).config_text("test", text.as_bytes().to_vec())
+    };
+    let all = "CONFIG_SMP=y\nCONFIG_MODULE_UNLOAD=y\nCONFIG_MODVERSIONS=y\n";
+    describe(with(all));
+    describe(with("CONFIG_SMP=y\n"));
+    for option in ["CONFIG_SMP", "CONFIG_MODULE_UNLOAD", "CONFIG_MODVERSIONS"] {
+        let text = all.replace(&format!("{option}=y"), &format!("# {option} is not set"));
+        let want = format!("{option} is not set in the configuration, and set by the kernel's vermagic");
+        two_kernels(with(&text), &want);
+    }
+}
+
+#[test]
+fn exports_that_are_no_symbols_are_of_another_kernel() {
+    let table =
+        "ffffffff81000000 T _text\nffffffff81000100 T a\nffffffff81000200 D b\nffffffff81000300 b local\n";
+    let symvers = |names: &[&str]| {
+        let line = |name: &&str| format!("0x00000001\t{name}\tvmlinux\tEXPORT_SYMBOL\t\n");
+        symvers(&names.iter().map(line).collect::<String>())
+    };
+    let with = |table: &str, names: &[&str]| {
+        builder().live_symbols("test", symbols(table)).symvers("test", symvers(names))
+    };
+    describe(with(table, &["a", "b"]));
+    two_kernels(with(table, &["a", "gone"]), "1 of 2 exports of Module.symvers are not in the symbol table");
+    // A table without data cannot tell.
+    let text_only: String = table.lines().filter(|l| l.contains(" T ")).map(|l| format!("{l}\n")).collect();
+    describe(with(&text_only, &["a", "b"]));
+    // A few may be missing.
+    let many: String = (0..200).map(|n| format!("ffffffff81001{n:03} T f{n}\n")).collect();
+    let names: Vec<String> = (0..200).map(|n| format!("f{n}")).collect();
+    let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+    names.push("gone");
+    describe(with(&format!("{table}{many}"), &names));
+}
+
+#[test]
 fn ksym_30_symbols_that_lie_elsewhere_are_of_two_kernels() {
     let link = || symbols("ffff800000010000 T _text\nffff800000010100 t f\nffff800000010200 T g\n");
     let with = |live: &str| builder().symbols("a", link()).live_symbols("b", symbols(live));
