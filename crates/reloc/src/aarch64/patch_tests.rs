@@ -248,8 +248,17 @@ fn site(
         let text = address(m, ".text");
         put_words(m, text, code);
         let listed = Aarch64.ftrace_callsites(m.info.config) == module.sections[1].0;
-        let bug = listed && !Aarch64.ftrace_init_nop(m, text + offset);
-        (words(m, text, code.len() as u64), if bug { vec!["FIN-47"] } else { vec![] })
+        let made = if listed { Aarch64.ftrace_init_nop(m, text + offset) } else { Ok(()) };
+        let said = match made {
+            Ok(()) => vec![],
+            Err(FtraceBug::Crash(_)) => vec!["FIN-44"],
+            Err(FtraceBug::Unexpected { at, shown, expected }) => {
+                assert_eq!((at % 4, shown, expected), (0, 4, None), "FIN-47");
+                vec!["FIN-47"]
+            }
+            Err(FtraceBug::Faulted(_)) => vec!["faulted"],
+        };
+        (words(m, text, code.len() as u64), said)
     })
 }
 
@@ -267,6 +276,8 @@ fn fin_43_two_nops() {
         assert!(said.is_empty(), "{said:?}");
         let (text, said) = site(&module, &kernel, &[RET, NOP], 0);
         assert_eq!((text, said), (vec![RET, NOP], vec!["FIN-47"]), "FIN-43: no nop: {release}");
+        let said = site(&module, &kernel, &[NOP, NOP], 0x10_0000).1;
+        assert_eq!(said, ["faulted"], "FIN-47: nothing there: {release}");
     }
 }
 
@@ -280,7 +291,8 @@ fn fin_44_and_46_pointer_before_the_function() {
     assert_eq!(text, [low, high, MOV_X9_LR, NOP, RET], "FIN-44");
     assert!(said.is_empty(), "{said:?}");
     assert_eq!(run(&[NOP, NOP, BTI_C, NOP, NOP], 0).0, [low, high, BTI_C, MOV_X9_LR, NOP], "FIN-44: BTI");
-    assert_eq!(run(&[NOP; 6], 4), (vec![NOP; 6], vec!["FIN-47"]), "FIN-44: not aligned");
+    assert_eq!(run(&[NOP; 6], 4), (vec![NOP; 6], vec!["FIN-44"]), "FIN-44: not aligned");
+    assert_eq!(run(&[NOP; 6], 0x10_0000), (vec![NOP; 6], vec!["FIN-44"]), "FIN-44: outside of the module");
     // The pointer is written before the nop is looked at.
     assert_eq!(run(&[NOP, NOP, RET], 0), (vec![low, high, RET], vec!["FIN-47"]), "FIN-44");
     let unknown = site(&module, &TestKernel::default(), &[NOP; 4], 0);

@@ -1,6 +1,7 @@
 //! Relocation types of x86_64 (spec 04 §4.2).
 
 use alloc::format;
+use alloc::string::String;
 
 use elf_layout::bytes::slice_mut;
 use elf_layout::elf::Rela;
@@ -181,15 +182,26 @@ fn refused(section: &RelaSection<'_>, entry: usize, rela: &Rela, refusal: Refusa
             let why =
                 format!("{type_name} against {symbol}: the place already holds something, it must be zero");
             let verb = if order.overflow_first { "Invalid" } else { "Skipping invalid" };
+            // Since v6.19.
+            let record = if section.config.has(Change::RelocationNamesRecord) {
+                format!("sec {}, idx {entry}, ", section.index)
+            } else {
+                String::new()
+            };
             let line = format!(
-                "module: x86/modules: {verb} relocation target, existing value is nonzero for type {r_type}, loc {place:016x}, val {value:x}"
+                "module: x86/modules: {verb} relocation target, existing value is nonzero for {record}type {r_type}, loc {place:016x}, val {value:x}"
             );
             Finding::error("X86REL-3", Errno::ENOEXEC, why).says(line)
         }
         Refusal::Overflow(value) => {
             let why = format!("{type_name} against {symbol}: {value:#x} does not fit into 32 bits");
+            let record = if section.config.has(Change::RelocationNamesRecord) {
+                format!(" sec {} idx {entry}", section.index)
+            } else {
+                String::new()
+            };
             Finding::error("X86REL-4", Errno::ENOEXEC, why)
-                .says(format!("module: overflow in relocation type {r_type} val {value:x}"))
+                .says(format!("module: overflow in relocation type {r_type} val {value:x}{record}"))
                 .says(format!("module: `{me}' likely not compiled with -mcmodel=kernel"))
         }
     };

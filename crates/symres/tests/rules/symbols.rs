@@ -4,7 +4,7 @@ use elf_layout::{Findings, KernelConfig, KernelVersion};
 use kernel::KernelSymbols;
 use kernel::Symvers;
 use kernel::{Export, ExportTable, Kernel, KernelDescriptionBuilder, LoadedModule};
-use testkit::elf::{ABS, ALLOC, Builder, Elf, COMMON, EXEC, GLOBAL, LOCAL, UNDEF, WEAK, WRITE};
+use testkit::elf::{ABS, ALLOC, Builder, COMMON, EXEC, Elf, GLOBAL, LOCAL, UNDEF, WEAK, WRITE};
 
 use crate::common::{NONE, load, say, stop};
 
