@@ -95,6 +95,11 @@ fn events_in_reach(
         }
         let (class, funcs) = (word(module, call, types.class), word(module, call, types.funcs));
         let format = word(module, call, types.print_fmt);
+        // A union of the event's name and its tracepoint, which begins with a name, follows the class.
+        let named = word(module, call, types.class.wrapping_add(8)).filter(|named| *named != 0);
+        if named.is_some_and(|named| !module.touches(arch, named, 8, "the name of a trace event")) {
+            return false;
+        }
         let Some(class) = class else { return true };
         if !module.touches(arch, class, 8, "the class of a trace event") {
             return false;

@@ -67,6 +67,9 @@ pub fn ftrace_init_nop(module: &mut Finalizer<'_, '_>, site: u64) -> Result<(), 
     if !site.is_multiple_of(8) {
         return Err(FtraceBug::Crash("does not lie at a multiple of 8 bytes, and counts as address 0"));
     }
+    if site < LINEAR_ALIAS {
+        return Err(FtraceBug::Faulted(site.wrapping_add(12)));
+    }
     if !set_nop_ops(module, site) {
         return Err(FtraceBug::Crash(
             "is no memory of the module, where its pointer is to be written (patch_map)",
@@ -77,6 +80,10 @@ pub fn ftrace_init_nop(module: &mut Finalizer<'_, '_>, site: u64) -> Result<(), 
     let bti = module.u32(func).is_some_and(is_bti);
     save_lr(module, if bti { func.wrapping_add(4) } else { func })
 }
+
+/// Below it an address of user space: vmalloc_to_page takes it for one of the same place in the kernel's linear mapping, where
+/// every system has memory; reading it as it is then fails.
+const LINEAR_ALIAS: u64 = 64 << 20;
 
 /// `ftrace_rec_set_nop_ops` (FIN-46). False if the place is not in the module.
 fn set_nop_ops(module: &mut Finalizer<'_, '_>, literal: u64) -> bool {

@@ -292,6 +292,11 @@ fn fin_44_and_46_pointer_before_the_function() {
     assert!(said.is_empty(), "{said:?}");
     assert_eq!(run(&[NOP, NOP, BTI_C, NOP, NOP], 0).0, [low, high, BTI_C, MOV_X9_LR, NOP], "FIN-44: BTI");
     assert_eq!(run(&[NOP; 6], 4), (vec![NOP; 6], vec!["FIN-44"]), "FIN-44: not aligned");
+    // Where every system has memory, by the linear mapping.
+    module.run(&kernel, |m| {
+        let made = Aarch64.ftrace_init_nop(m, 0x1_0000);
+        assert_eq!(made, Err(FtraceBug::Faulted(0x1_000c)), "FIN-47: an address of user space");
+    });
     assert_eq!(run(&[NOP; 6], 0x10_0000), (vec![NOP; 6], vec!["FIN-44"]), "FIN-44: outside of the module");
     // The pointer is written before the nop is looked at.
     assert_eq!(run(&[NOP, NOP, RET], 0), (vec![low, high, RET], vec!["FIN-47"]), "FIN-44");
@@ -335,6 +340,19 @@ fn fin_34_shadow_call_stack_is_not_modelled() {
         module.run(&TestKernel::default(), |m| {
             Aarch64.module_finalize(m);
             assert_eq!(m.record.unknown.len(), want, "FIN-34: {name}");
+        });
+    }
+}
+
+#[test]
+fn fin_35_capabilities_that_do_not_exist() {
+    for (number, unknowable) in [(100, false), (511, false), (512, true), (0x7fff, true)] {
+        alternatives("6.12.0", 1).run(&kernel(&[]), |m| {
+            let [text, code, table] = [".text", ".altinstr_replacement", ALT].map(|name| address(m, name));
+            put(m, table, &alt_instr(table, text, code, number, 4, 4));
+            alternative::apply_alternatives_module(m);
+            let found: Vec<_> = m.said.iter().map(|f| f.code).collect();
+            assert_eq!(found, if unknowable { vec!["FIN-35"] } else { vec![] }, "FIN-35: {number}");
         });
     }
 }
