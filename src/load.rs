@@ -28,7 +28,7 @@ use reloc::{
 use symres::btf::btf_module_notify;
 use symres::early::{
     already_loaded, check_export_symbol_versions, check_modinfo_taints, early_mod_check,
-    find_module_sections, signature_and_name_taints, verify_exported_symbols, warn_unsorted,
+    find_module_sections, setup_modinfo, signature_and_name_taints, verify_exported_symbols, warn_unsorted,
 };
 use symres::simplify::{simplify_symbols, write_symtab};
 use symres::{LoadFlags, Resolution};
@@ -285,14 +285,15 @@ pub fn load_module<'d>(
     let mut module = move_module(info, layout, placement, Box::new(image));
     already_loaded(kernel, file, said);
     reached(&taints, said);
-    percpu_modalloc(&module.info, said);
     if taints_late {
         check_modinfo_taints(kernel, file, &mut taints, said);
     }
     let unsigned = opened.unsigned.as_ref().map(|u| (&*u.why, &*u.hint));
     signature_and_name_taints(kernel, file, unsigned, &mut taints, said);
+    percpu_modalloc(kernel, &module.info, said);
     find_module_sections(file, said);
     check_export_symbol_versions(kernel, file, &mut taints, said);
+    setup_modinfo(kernel, file, said);
     reached(&taints, said);
     let ignores = |name: &[u8]| arch.ignores_undefined(name);
     let mut resolution = simplify_symbols(&mut module, kernel, taints, ignores, said);
@@ -327,6 +328,7 @@ pub fn load_module<'d>(
     if args.stage >= Stage::Kallsyms && !args.verdict_only {
         post_relocation(&mut module);
     }
+    module.info.section_names_in_reach(said);
     arch.refuse_in_module_finalize(&module.info, said);
     let exports = ksymtab::exports(file, kernel.config.changes());
     // What was refused has no memory that the kernel would patch.
@@ -387,16 +389,45 @@ pub fn load_module<'d>(
     Some(load)
 }
 
-/// `percpu_modalloc`, as far as it says something (LAYOUT-60). Where the area goes is part of the placement.
-fn percpu_modalloc(info: &LoadInfo<'_>, said: &mut Findings) {
+/// `percpu_modalloc`, as far as it says something or fails whatever else is loaded (LAYOUT-60). Where the area goes is part of the
+/// placement.
+fn percpu_modalloc(kernel: &Kernel, info: &LoadInfo<'_>, said: &mut Findings) {
+    /// PCPU_MIN_UNIT_SIZE, and the smallest unit.
+    const LARGEST: u64 = 32 << 10;
+    const SMALLEST: u64 = 4;
     let (pcpu, page) = (info.file.index().pcpu, info.config.page_size);
-    let section = info.sechdrs.get(pcpu).filter(|s| pcpu != 0 && s.sh_size != 0);
-    if let Some(align) = section.map(|s| s.sh_addralign).filter(|align| *align > page) {
-        let line = format!("{}: per-cpu alignment {align} > {page}", info.file.name_text());
+    let Some(section) = info.sechdrs.get(pcpu).filter(|s| pcpu != 0 && s.sh_size != 0) else { return };
+    let (me, size) = (info.file.name_text(), section.sh_size);
+    let subject = info.file.section_subject(pcpu);
+    if section.sh_addralign > page {
+        let align = section.sh_addralign.cast_signed();
+        let line = format!("{me}: per-cpu alignment {align} > {page}");
         let why = format!("per-cpu areas are aligned to a page at most, not to {align:#x}");
         let finding = Finding::note("LAYOUT-60", Severity::Warning, why).says(line);
-        said.push(finding.about(info.file.section_subject(pcpu)));
+        said.push(finding.about(subject.clone()));
     }
+    let align = section.sh_addralign.min(page);
+    // PERCPU_MODULE_RESERVE
+    let profiling = kernel.symbols.address("mem_alloc_profiling_key").is_some();
+    let reserve = if profiling { 64 << 10 } else { 8 << 10 };
+    let whole = size.checked_next_multiple_of(SMALLEST).unwrap_or(u64::MAX);
+    let legal = whole <= LARGEST && align.max(SMALLEST).is_power_of_two();
+    if legal && whole <= reserve {
+        return;
+    }
+    let why = format!(
+        "{size:#x} bytes of per-cpu data aligned to {align:#x}: the kernel has {reserve:#x} for all modules, gives at most {LARGEST:#x} at once, and takes powers of two"
+    );
+    let mut finding = Finding::error("LAYOUT-60", Errno::ENOMEM, why).about(subject);
+    // What is not legal is told by a warning.
+    if legal {
+        let align = align.max(SMALLEST);
+        let line = format!(
+            "percpu: allocation failed, size={whole} align={align} atomic=0, alloc from reserved chunk failed"
+        );
+        finding = finding.says(line);
+    }
+    said.refuse(finding.says(format!("{me}: Could not allocate {size} bytes percpu data")));
 }
 
 /// Memory for all regions (LAYOUT-40); without room for them the kernel's ENOMEM.

@@ -151,3 +151,32 @@ fn layout_60_the_per_cpu_area() {
         );
     }
 }
+
+#[test]
+fn layout_60_what_the_reserve_does_not_give() {
+    let failed = |size: u64, align: u64| {
+        format!(
+            "percpu: allocation failed, size={size} align={align} atomic=0, alloc from reserved chunk failed"
+        )
+    };
+    for (size, align, lines) in [
+        (8 << 10, 64, None),
+        ((8 << 10) + 1, 64, Some(vec![failed((8 << 10) + 4, 64)])),
+        ((8 << 10) + 4, 0, Some(vec![failed((8 << 10) + 4, 4)])),
+        (64 << 10, 64, Some(vec![])),
+        (8, 3, None),
+        (8, 12, Some(vec![])),
+    ] {
+        let mut b = Builder::mini("6.12.0");
+        b.section(".data..percpu", WA, align).zeros(size);
+        let loader = loader(config(12));
+        let said = library::say(&loader, &b.build());
+        let want = lines.as_ref().map(|_| "ENOMEM");
+        let what = format!("LAYOUT-60: {size:#x} bytes aligned to {align}: {said:?}");
+        assert_eq!(said.errno().map(|e| e.name()), want, "{what}");
+        let last = lines.map(|lines| {
+            [lines, vec![format!("mini: Could not allocate {size} bytes percpu data")]].concat()
+        });
+        assert_eq!(said.dmesg().collect::<Vec<_>>(), last.unwrap_or_default(), "{what}");
+    }
+}

@@ -324,6 +324,12 @@ impl Finding {
         self
     }
 
+    /// With several lines of the kernel's log.
+    pub fn says_all(mut self, lines: Vec<String>) -> Self {
+        self.dmesg.extend(lines);
+        self
+    }
+
     /// With what it is about.
     pub fn about(mut self, subject: Subject) -> Self {
         self.subject = subject;
@@ -421,6 +427,13 @@ impl Findings {
             None => !self.unjudged.is_empty(),
             Some((_, Some(_))) => self.unjudged.iter().any(|rule| rule.may_crash),
             Some((_, None)) => self.unjudged.iter().any(|rule| !rule.may_crash),
+        }
+    }
+
+    /// Puts another finding in the place of the last one.
+    pub fn replace_last(&mut self, by: impl FnOnce(Finding) -> Finding) {
+        if let Some(last) = self.list.pop() {
+            self.list.push(by(last));
         }
     }
 

@@ -5,11 +5,11 @@ use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::bytes::printed;
+use crate::bytes::{align_up, printed};
 use crate::changes::Change;
 use crate::config::KernelConfig;
 use crate::elf::{Rela, SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE, Shdr};
-use crate::finding::{Errno, Finding, Findings};
+use crate::finding::{Errno, Finding, Findings, Severity};
 use crate::module_file::ModuleFile;
 
 /// `struct load_info`: the file, and the section headers as the loader has edited them so far.
@@ -90,6 +90,28 @@ impl<'d> LoadInfo<'d> {
                 }
             }
         }
+    }
+
+    /// VAL-26: up to 6.3 the name of a section that is not in memory is not checked, but read by `module_finalize`.
+    pub fn section_names_in_reach(&self, said: &mut Findings) {
+        if self.config.has(Change::ElfValidityCacheCopy) {
+            return;
+        }
+        let file = self.file;
+        let table = file.sections().get(file.e_shstrndx()).map_or(0, |s| s.sh_offset);
+        let end = align_up(file.bytes().len() as u64, self.config.page_size);
+        said.stage_at_first(|said| {
+            for (i, s) in file.sections().iter().enumerate() {
+                if table.saturating_add(s.sh_name.into()) >= end {
+                    let why = format!(
+                        "the name of section {i}, at {:#x} of the section name table, lies far behind the file: the kernel crashes",
+                        s.sh_name
+                    );
+                    let finding = Finding::note("VAL-26", Severity::Oops, why);
+                    said.push(finding.about(file.section_subject(i)));
+                }
+            }
+        });
     }
 
     /// `find_sec`: the first section of that name that is SHF_ALLOC by the loader's flags, else 0 (OV-4).

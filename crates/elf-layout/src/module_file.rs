@@ -38,6 +38,7 @@ pub struct ModuleFile<'d> {
     pub(crate) bytes: &'d [u8],
     pub(crate) e_machine: u16,
     pub(crate) machine: Option<&'static Machine>,
+    pub(crate) e_shoff: u64,
     pub(crate) e_shstrndx: usize,
     pub(crate) sections: Vec<Shdr>,
     pub(crate) secstrings: &'d [u8],
@@ -65,6 +66,11 @@ impl<'d> ModuleFile<'d> {
     /// The machine of that number; `None` if it is none of those that were known to the checks.
     pub fn machine(&self) -> Option<&'static Machine> {
         self.machine
+    }
+
+    /// Where the section headers are in the file.
+    pub fn e_shoff(&self) -> u64 {
+        self.e_shoff
     }
 
     /// Index of the section name table.

@@ -70,6 +70,7 @@ fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
         bytes: c.file,
         e_machine: ehdr.e_machine.get(LE).0,
         machine: Machine::find(c.expected.known, ehdr.e_machine.get(LE).0),
+        e_shoff: ehdr.e_shoff.get(LE),
         e_shstrndx,
         sections,
         secstrings: &[],

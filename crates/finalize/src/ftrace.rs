@@ -3,12 +3,13 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use elf_layout::{Finding, Severity};
+use elf_layout::elf::{SHN_UNDEF, SymFields};
+use elf_layout::{Change, Finding, Severity};
 
 use elf_layout::Table;
 use reloc::Architecture;
-use reloc::Finalizer;
 use reloc::Step;
+use reloc::{Finalizer, FtraceBug};
 
 /// Sorts the list of sites (FIN-41) and makes each a nop that the tracer can turn into a call.
 /// Without CONFIG_DYNAMIC_FTRACE the list is not used (FIN-45).
@@ -17,8 +18,29 @@ pub fn ftrace_module_init(module: &mut Finalizer<'_, '_>, arch: &dyn Architectur
     let section = arch.ftrace_callsites(config);
     let Some(table) = module.section(section).filter(|_| config.dynamic_ftrace) else { return };
     for site in ftrace_process_locs(module, &table) {
-        if !arch.ftrace_init_nop(module, site) {
-            ftrace_bug(module, section, site);
+        if let Err(bug) = arch.ftrace_init_nop(module, site) {
+            ftrace_bug(module, section, site, &bug);
+            return;
+        }
+    }
+}
+
+/// `ftrace_module_enable`, where the names of sites are looked up (FIN-48): that reads the names of all symbols of the module.
+/// Not after a bug, which has turned the tracer off.
+pub fn ftrace_module_enable(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) {
+    let config = module.info.config;
+    let sites = module.section(arch.ftrace_callsites(config)).filter(|table| table.size >= 8);
+    let traced = sites.is_some() && config.dynamic_ftrace && arch.ftrace_looks_up_sites(config);
+    if !traced || module.said.iter().any(|finding| finding.code == "FIN-47") {
+        return;
+    }
+    let file = module.info.file;
+    let size = file.strtab().len() as u64;
+    let strings = module.info.sechdrs.get(file.index().str).map_or(0, |s| s.sh_addr);
+    let named = file.symbols().iter().skip(1).filter(|symbol| symbol.shndx() != SHN_UNDEF);
+    let behind: Vec<u64> = named.map(|s| u64::from(s.name_offset())).filter(|name| *name >= size).collect();
+    for name in behind {
+        if !module.touches(arch, strings.wrapping_add(name), 1, "the name of a symbol") {
             return;
         }
     }
@@ -39,14 +61,45 @@ fn ftrace_process_locs(module: &mut Finalizer<'_, '_>, table: &Table) -> Vec<u64
 }
 
 /// `ftrace_bug` (FIN-47): the tracer is off from here on, the module loads.
-fn ftrace_bug(module: &mut Finalizer<'_, '_>, section: &str, site: u64) {
-    let why = match module.name_of(site) {
-        Some(place) => format!("{section} lists {place}, which does not hold what the compiler puts there"),
+fn ftrace_bug(module: &mut Finalizer<'_, '_>, section: &str, site: u64, bug: &FtraceBug) {
+    let place = module.name_of(site).unwrap_or_else(|| format!("{site:#x}"));
+    if let FtraceBug::Crash(how) = bug {
+        let why = format!("{section} lists {place}, which {how}: the kernel crashes (BUG)");
+        module.said.refuse(Finding::note("FIN-44", Severity::Oops, why));
+        return;
+    }
+    let why = match module.place_of(site) {
+        Some(_) => format!("{section} lists {place}, which does not hold what the compiler puts there"),
         None => format!("{section} lists {site:#x}, which is no code of the module"),
     };
-    let finding = Finding::note("FIN-47", Severity::Warning, why)
+    let mut finding = Finding::note("FIN-47", Severity::Warning, why)
         .says("------------[ ftrace bug ]------------")
         .hint("the kernel turns its function tracer off until it boots again");
+    let bytes = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":");
+    // The module is still unformed, so that its addresses have no names.
+    let symbol = |at: u64| format!("[<{at:016x}>] {at:#x}");
+    match bug {
+        FtraceBug::Faulted(at) => {
+            finding = finding.says("ftrace faulted on modifying ").says(symbol(*at));
+        }
+        FtraceBug::Unexpected { at, shown, expected } => {
+            finding = finding.says("ftrace failed to modify ").says(symbol(*at));
+            finding = match module.read(*at, *shown) {
+                Some(now) => finding.says(format!(" actual:   {}", bytes(now))),
+                None => finding,
+            };
+            if let Some(expected) = expected {
+                finding = finding.says(format!(" expected: {}", bytes(expected)));
+            }
+        }
+        FtraceBug::Crash(_) => {}
+    }
+    finding = finding.says("Initializing ftrace call sites").says("ftrace record flags: 2000000");
+    // Since v6.3 (cbad0fb2d8d9) a third column.
+    finding = finding.says(if module.has(Change::FtraceCallOps) { " (0)    " } else { " (0)  " });
+    if let Some(caller) = module.kernel.symbol("ftrace_caller") {
+        finding = finding.says(format!(" expected tramp: {caller:x}"));
+    }
     module.said.push(finding);
 }
 
@@ -88,8 +141,9 @@ mod tests {
         fn ftrace_callsites(&self, _: &KernelConfig) -> &'static str {
             self.0
         }
-        fn ftrace_init_nop(&self, module: &mut Finalizer<'_, '_>, site: u64) -> bool {
-            site.is_multiple_of(2) && module.write(site, &[0xee], Step::FtraceSite, 0)
+        fn ftrace_init_nop(&self, module: &mut Finalizer<'_, '_>, site: u64) -> Result<(), FtraceBug> {
+            let written = site.is_multiple_of(2) && module.write(site, &[0xee], Step::FtraceSite, 0);
+            if written { Ok(()) } else { Err(FtraceBug::Faulted(site)) }
         }
     }
 
@@ -136,5 +190,57 @@ mod tests {
         assert_eq!(list, [8, 9, 11, 32], "FIN-41: sorted before");
         assert_eq!(steps, [Step::SortFtraceSites, Step::FtraceSite], "FIN-47: the site before 9 only");
         assert_eq!(said, ["FIN-47"]);
+    }
+
+    #[test]
+    fn fin_47_and_44_what_the_log_says() {
+        let caller = TestKernel {
+            symbols: [("ftrace_caller", 0xffff_ffff_8109_3b20)].into(),
+            ..TestKernel::default()
+        };
+        let unexpected = |expected| FtraceBug::Unexpected { at: 0, shown: 5, expected };
+        let begin = "------------[ ftrace bug ]------------";
+        for (release, flags) in [("6.1.0", " (0)  "), ("6.12.0", " (0)    ")] {
+            TestModule::x86(release, &[(".text", CODE, 64), (LIST, RODATA, 8)]).run(&caller, |m| {
+                let text = address(m, ".text");
+                put(m, text, &[0x55, 0x53, 0x48, 0x83, 0xec]);
+                let end = [
+                    "Initializing ftrace call sites",
+                    "ftrace record flags: 2000000",
+                    flags,
+                    " expected tramp: ffffffff81093b20",
+                ];
+                let at = format!("[<{text:016x}>] {text:#x}");
+                for (bug, lines) in [
+                    (FtraceBug::Faulted(text), vec!["ftrace faulted on modifying ", &at]),
+                    (unexpected(None), vec!["ftrace failed to modify ", &at, " actual:   55:53:48:83:ec"]),
+                    (
+                        unexpected(Some(vec![0xe8, 0xc7, 0xaa, 0xe8, 0xc0])),
+                        vec![
+                            "ftrace failed to modify ",
+                            &at,
+                            " actual:   55:53:48:83:ec",
+                            " expected: e8:c7:aa:e8:c0",
+                        ],
+                    ),
+                ] {
+                    let bug = match bug {
+                        FtraceBug::Unexpected { shown, expected, .. } => {
+                            FtraceBug::Unexpected { at: text, shown, expected }
+                        }
+                        bug => bug,
+                    };
+                    let mut said = Findings::new();
+                    let mut own = Finalizer { said: &mut said, module: m.module, record: m.record, ..*m };
+                    ftrace_bug(&mut own, LIST, text, &bug);
+                    let want: Vec<&str> = [&[begin][..], &lines, &end].concat();
+                    assert_eq!(said.dmesg().collect::<Vec<_>>(), want, "FIN-47: {release} {bug:?}");
+                }
+                let mut said = Findings::new();
+                let mut own = Finalizer { said: &mut said, module: m.module, record: m.record, ..*m };
+                ftrace_bug(&mut own, LIST, text, &FtraceBug::Crash("is nowhere"));
+                assert!(said.refused() && said.errno().is_none() && said.dmesg().next().is_none(), "FIN-44");
+            });
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `add_kallsyms`: the symbol tables that `/proc/kallsyms` reads (FIN-3, FIN-4).
 
+use alloc::format;
 use alloc::vec::Vec;
 
 use elf_layout::bytes::slice_mut;
@@ -7,7 +8,7 @@ use elf_layout::elf::{
     SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHN_ABS, SHN_LORESERVE, SHN_UNDEF, SHT_NOBITS, STB_WEAK, STT_OBJECT,
     SYM_SIZE, Sym, SymFields,
 };
-use elf_layout::{LoadInfo, Module, SectionPlace};
+use elf_layout::{Finding, LoadInfo, Module, SectionPlace, Severity};
 
 use reloc::{Architecture, Finalizer};
 
@@ -84,6 +85,34 @@ pub fn names_in_reach(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) -
     let size = file.strtab().len() as u64;
     let behind: Vec<u64> = names.map(u64::from).filter(|name| *name >= size).collect();
     behind.into_iter().all(|name| module.touches(arch, strings.wrapping_add(name), 1, "the name of a symbol"))
+}
+
+/// FIN-79: `elf_type` looks up the section of every symbol. All but symbol 0 have been checked (SYM-6). False if the kernel
+/// crashes.
+pub fn section_of_symbol_0(module: &mut Finalizer<'_, '_>) -> bool {
+    /// Bytes of a section header, and where its flags are.
+    const SHDR: (u64, u64) = (64, 8);
+    let file = module.info.file;
+    let Some(symbol) = file.symbols().first().filter(|_| module.layout.symtab.is_some()) else { return true };
+    let shndx = symbol.shndx();
+    let known = [0, file.index().pcpu].contains(&usize::from(shndx));
+    if symbol.bind() == STB_WEAK
+        || known
+        || shndx >= SHN_LORESERVE
+        || usize::from(shndx) < file.sections().len()
+    {
+        return true;
+    }
+    let flags = file.e_shoff().saturating_add(u64::from(shndx).saturating_mul(SHDR.0)).saturating_add(SHDR.1);
+    let end = elf_layout::bytes::align_up(file.bytes().len() as u64, module.layout.page_size);
+    if flags < end {
+        return true;
+    }
+    let why = format!(
+        "symbol 0 is in section {shndx}, whose header would lie far behind the file: the kernel crashes"
+    );
+    module.said.refuse(Finding::note("FIN-79", Severity::Oops, why));
+    false
 }
 
 /// Symbols of sections that are not kept have values in the temporary copy, which is freed after the load

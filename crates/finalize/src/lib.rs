@@ -39,7 +39,7 @@ pub fn post_relocation(module: &mut Module<'_>) {
 pub fn module_finalize(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) {
     // Some steps are stages of their own; this is for the others.
     module.stage_at_first(|module| {
-        if !kallsyms::names_in_reach(module, arch) {
+        if !kallsyms::section_of_symbol_0(module) || !kallsyms::names_in_reach(module, arch) {
             return;
         }
         arch.module_finalize(module);
@@ -78,8 +78,9 @@ pub fn prepare_coming_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architec
     // Some steps are stages of their own; this is for the others.
     module.stage_at_first(|module| {
         let whole = !module.verdict_only;
+        ftrace::ftrace_module_enable(module, arch);
         jump_label::jump_label_add_module(module, arch);
-        trace_events::trace_module_notify(module);
+        trace_events::trace_module_notify(module, arch);
         arch.static_calls(module);
         if whole {
             coming::module_coming(module);

@@ -21,11 +21,43 @@ pub fn mod_sysfs_setup(
     said: &mut Findings,
 ) {
     said.stage_at_first(|said| {
-        mod_sysfs_init(module, said);
-        module_param_sysfs_setup(module, kernel, arch, said);
-        add_sect_attrs(module, said);
+        let mut own = Findings::new();
+        mod_sysfs_init(module, &mut own);
+        module_param_sysfs_setup(module, kernel, arch, &mut own);
+        add_sect_attrs(module, &mut own);
+        for finding in own.into_list() {
+            let refused = finding.severity == Severity::Error;
+            said.push(finding);
+            if refused && let Some(address) = operations_nowhere(module, kernel, arch) {
+                let why = format!(
+                    "the load has failed, and the parameters are freed by operations at {address:#x}, where there is no memory: the kernel crashes"
+                );
+                // It does not come to the errno.
+                said.replace_last(|failed| Finding::note("LIFE-44", Severity::Oops, why).says_all(failed.dmesg));
+            }
+        }
     });
 }
+
+/// LIFE-44: `module_destroy_params` asks the operations of every parameter whether they free its value. The address of the
+/// first ones that are nowhere.
+fn operations_nowhere(
+    module: &Module<'_>,
+    kernel: &dyn RunningKernel,
+    arch: &dyn Architecture,
+) -> Option<u64> {
+    let table = module.section("__param")?;
+    let unknown = module.left_out(table.index);
+    let records = table.records(KERNEL_PARAM_SIZE).map(|record| record.wrapping_add(field::OPS));
+    let operations = records.filter(|at| unknown.binary_search(at).is_err()).filter_map(|at| module.u64(at));
+    operations.into_iter().find(|ops| {
+        let found = reach(module, kernel, arch, ops.wrapping_add(FREE));
+        matches!(found, Reach::Nothing | Reach::Free)
+    })
+}
+
+/// Byte offset of `free` in `struct kernel_param_ops`.
+const FREE: u64 = 24;
 
 /// LIFE-43: a folder needs a name.
 fn mod_sysfs_init(module: &Module<'_>, said: &mut Findings) {
@@ -170,6 +202,7 @@ mod tests {
                             None => 0x1_0000_0001,
                         };
                         put_word(m, record, name);
+                        put_word(m, record + 16, names);
                         put(m, record + 24, &u16::to_le_bytes(mode));
                     }
                 });
@@ -178,6 +211,24 @@ mod tests {
                 let want: Vec<_> = want.into_iter().map(|(errno, lines)| ("LIFE-42", errno, lines)).collect();
                 assert_eq!(found, want, "LIFE-42: {release}: {first:?} {second:?} {mode:o}");
             }
+        }
+    }
+
+    #[test]
+    fn life_44_operations_that_are_nowhere() {
+        let sections = [("__param", RODATA, 40), (".data", DATA, 8), (".data", DATA, 8)];
+        for (ops, want) in [
+            (None, (Some("EEXIST"), "LIFE-40")),
+            (Some(0), (None, "LIFE-44")),
+            (Some(0x1000), (None, "LIFE-44")),
+        ] {
+            let found = run(&TestModule::x86("6.12.0", &sections), |m| {
+                let [table, data] = ["__param", ".data"].map(|name| address(m, name));
+                put_word(m, table + 16, ops.unwrap_or(data));
+            });
+            let found: Vec<_> =
+                found.into_iter().map(|(errno, code, log)| ((errno, code), log.len())).collect();
+            assert_eq!(found.last(), Some(&(want, 1)), "LIFE-44: {ops:x?}");
         }
     }
 

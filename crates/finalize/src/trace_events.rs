@@ -15,8 +15,8 @@ use elf_layout::bytes::cstr;
 use elf_layout::{Change, Changes, Finding, Severity};
 
 use print_fmt::Format;
-use reloc::Finalizer;
 use reloc::Step;
+use reloc::{Architecture, Finalizer};
 use test_printk::{Fields, test_event_printk};
 
 /// TAINT_CRAP, TAINT_OOT_MODULE, TAINT_UNSIGNED_MODULE, TAINT_TEST: what tracepoints tolerate.
@@ -38,7 +38,7 @@ pub fn trace_module_has_bad_taint(taints: u64, changes: Changes) -> bool {
 }
 
 /// `trace_module_add_events` (FIN-81) and `trace_module_add_evals` (FIN-82).
-pub fn trace_module_notify(module: &mut Finalizer<'_, '_>) {
+pub fn trace_module_notify(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) {
     let Some(table) = module.section("_ftrace_events").filter(|table| table.size >= 8) else { return };
     let kernel = module.kernel;
     // CONFIG_EVENT_TRACING=n
@@ -52,10 +52,16 @@ pub fn trace_module_notify(module: &mut Finalizer<'_, '_>) {
         module.said.push(Finding::note("FIN-80", Severity::Warning, why).says(line));
         return;
     }
+    let types = Types::of(module);
+    if let Some(types) = &types
+        && !events_in_reach(module, arch, types, &table)
+    {
+        return;
+    }
     if module.verdict_only {
         return;
     }
-    let Some(types) = Types::of(module) else {
+    let Some(types) = types else {
         module
             .record
             .not_known("the layout of struct trace_event_call, which the BTF of a kernel image tells");
@@ -72,6 +78,40 @@ pub fn trace_module_notify(module: &mut Finalizer<'_, '_>) {
     if events.work == 0 {
         module.record.not_known("formats of trace events: there is too much to replace in them");
     }
+}
+
+/// What `__register_event` and `trace_event_raw_init` read of each event (FIN-78). False if the kernel crashes.
+fn events_in_reach(
+    module: &mut Finalizer<'_, '_>,
+    arch: &dyn Architecture,
+    types: &Types,
+    table: &elf_layout::Table,
+) -> bool {
+    table.records(8).all(|record| {
+        let word = |module: &Finalizer<'_, '_>, of: u64, offset| module.u64(of.wrapping_add(offset));
+        let Some(call) = module.u64(record) else { return true };
+        if !module.writes_data(arch, call, 8, "an entry of _ftrace_events") {
+            return false;
+        }
+        let (class, funcs) = (word(module, call, types.class), word(module, call, types.funcs));
+        let format = word(module, call, types.print_fmt);
+        // A union of the event's name and its tracepoint, which begins with a name, follows the class.
+        let named = word(module, call, types.class.wrapping_add(8)).filter(|named| *named != 0);
+        if named.is_some_and(|named| !module.touches(arch, named, 8, "the name of a trace event")) {
+            return false;
+        }
+        let Some(class) = class else { return true };
+        if !module.touches(arch, class, 8, "the class of a trace event") {
+            return false;
+        }
+        // Without a way to be registered nothing more is looked at; without functions it is refused.
+        if word(module, class, types.raw_init) == Some(0) || funcs == Some(0) {
+            return true;
+        }
+        [(funcs, "the functions of a trace event"), (format, "the format of a trace event")]
+            .into_iter()
+            .all(|(at, what)| at.is_none_or(|at| module.touches(arch, at, 1, what)))
+    })
 }
 
 /// Offsets in the kernel's structs.
@@ -387,7 +427,7 @@ mod tests {
         let kernel = kernel(&["trace_event_call.event.list"]);
         TestModule::x86("6.12.0", SECTIONS).run(&kernel, |m| {
             let call = event(m, &kernel);
-            trace_module_notify(m);
+            trace_module_notify(m, &reloc::x86_64::X86_64);
             let at = |path: &str| kernel.offset(path);
             let funcs = call + 512;
             for (function, want) in [("trace", 0x77), ("raw", 0x66), ("hex", 0x77), ("binary", 0x77)] {
@@ -414,7 +454,7 @@ mod tests {
         let kernel = kernel(&["trace_event_fields.needs_test"]);
         TestModule::x86("6.1.0", SECTIONS).run(&kernel, |m| {
             let call = event(m, &kernel);
-            trace_module_notify(m);
+            trace_module_notify(m, &reloc::x86_64::X86_64);
             assert_eq!(m.u32(call + kernel.offset("trace_event_call.flags")), Some(0), "FIN-81");
             let list = (call + kernel.offset("trace_event_call.event.list"), 16);
             assert!(runtime(m).contains(&list), "FIN-81: up to 6.1 there is a list of events");
@@ -427,7 +467,7 @@ mod tests {
         TestModule::x86("6.12.0", SECTIONS).run(&kernel, |m| {
             let call = event(m, &kernel);
             put(m, call + kernel.offset("trace_event_call.event.type"), &[1, 0, 0, 0]);
-            trace_module_notify(m);
+            trace_module_notify(m, &reloc::x86_64::X86_64);
             assert!(m.record.patches.is_empty() && runtime(m).is_empty(), "FIN-81");
         });
     }
@@ -438,7 +478,7 @@ mod tests {
         TestModule::x86("6.12.0", SECTIONS).run(&kernel, |m| {
             let call = event(m, &kernel);
             put_word(m, call + 1280 + kernel.offset("trace_eval_map.system"), call + 1025);
-            trace_module_notify(m);
+            trace_module_notify(m, &reloc::x86_64::X86_64);
             let want = b"\"%d %s\", REC->n == ONE";
             assert_eq!(m.read(call + 768, want.len() as u64), Some(&want[..]), "FIN-82");
         });
@@ -459,7 +499,7 @@ mod tests {
         TestModule::x86("6.12.0", SECTIONS).run(&kernel, |m| {
             event(m, &kernel);
             m.load.taints = 1;
-            trace_module_notify(m);
+            trace_module_notify(m, &reloc::x86_64::X86_64);
             assert!(m.record.patches.is_empty() && runtime(m).is_empty(), "FIN-80");
             assert!(m.said.iter().any(|f| f.code == "FIN-80"), "FIN-80");
         });

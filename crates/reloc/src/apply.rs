@@ -36,7 +36,7 @@ pub fn apply_relocations(
     }
     mod_arch.locate(info);
     if hangs_on_unknown(arch, info, unknown) {
-        said.unjudged("RELOC-GEN-16", needs::SYMBOLS);
+        said.unjudged("RELOC-GEN-17", needs::SYMBOLS);
     }
     let symtab = info.sechdrs.get(info.file.index().sym).map_or(0, |s| s.sh_addr);
     said.stage_at_first(|said| {
@@ -80,7 +80,7 @@ pub fn apply_relocations(
     });
 }
 
-/// RELOC-GEN-16: does a record that is applied ask for a symbol whose value is not known, and does that decide whether it
+/// RELOC-GEN-17: does a record that is applied ask for a symbol whose value is not known, and does that decide whether it
 /// fits?
 fn hangs_on_unknown(arch: &dyn Architecture, info: &LoadInfo<'_>, unknown: &[bool]) -> bool {
     /// Symbols are no larger than that: a place so far from one is as good as the symbol.

@@ -14,6 +14,24 @@ use crate::{Records, RelaSection};
 use kernel::types::StructPaths;
 use kernel::{Part, RunningKernel};
 
+/// A site at which the function tracer turns itself off (FIN-47).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FtraceBug {
+    /// There is nothing that could be read: EFAULT. With the address that the kernel tells.
+    Faulted(u64),
+    /// Something else is there: EINVAL.
+    Unexpected {
+        /// The address that the kernel tells.
+        at: u64,
+        /// How many bytes of what is there it shows.
+        shown: u64,
+        /// What it expects, if it tells that.
+        expected: Option<Vec<u8>>,
+    },
+    /// The kernel crashes: why.
+    Crash(&'static str),
+}
+
 /// A machine architecture. This is the list of what a port consists of, in tiers; each tier is of use without the next.
 ///
 /// 1. **Facts.** The supertrait [`ImageArch`], with [`machine`](ImageArch::machine): modules and kernel images of it are
@@ -84,7 +102,7 @@ pub trait Architecture: ImageArch {
     fn relocation_width(&self, r_type: u32) -> u64;
 
     /// Does a relocation of this type fit wherever the kernel puts modules, whichever symbol of the kernel or of a module it
-    /// asks for (RELOC-GEN-16)?
+    /// asks for (RELOC-GEN-17)?
     fn reaches_every_symbol(&self, _r_type: u32) -> bool {
         false
     }
@@ -106,10 +124,15 @@ pub trait Architecture: ImageArch {
     }
 
     /// `ftrace_init_nop` and what goes before it (`ftrace_call_adjust`), for one site of the list (FIN-42 to
-    /// FIN-44). False where the kernel would warn and turn its function tracer off.
-    fn ftrace_init_nop(&self, module: &mut Finalizer<'_, '_>, _site: u64) -> bool {
+    /// FIN-44).
+    fn ftrace_init_nop(&self, module: &mut Finalizer<'_, '_>, _site: u64) -> Result<(), FtraceBug> {
         module.record.not_known("what the function tracer puts at its sites on this architecture");
-        true
+        Ok(())
+    }
+
+    /// Does it look up the name of each site when a module comes (FIN-48)?
+    fn ftrace_looks_up_sites(&self, _config: &KernelConfig) -> bool {
+        false
     }
 
     /// What `arch_jump_label_transform` puts at `code`: a jump to `target`, or a nop (FIN-53). `None` if

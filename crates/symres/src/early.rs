@@ -163,7 +163,21 @@ fn check_vermagic(
 /// (LIFE-3), and nothing else has been loaded meanwhile.
 pub fn already_loaded(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
     if !kernel.config.has(Change::DuplicateCheckedEarly) {
+        name_is_terminated(kernel, file, said);
         said.stage(|said| module_patient_check_exists(kernel, file, said));
+    }
+}
+
+/// VAL-55: the length of the name is measured in its array, and CONFIG_FORTIFY_SOURCE stops what goes beyond it.
+fn name_is_terminated(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
+    /// MODULE_NAME_LEN
+    const ARRAY: usize = 56;
+    let fortified =
+        ["fortify_panic", "__fortify_panic"].iter().any(|name| kernel.symbols.address(name).is_some());
+    if file.name().len() >= ARRAY && fortified {
+        let why = "the name in its struct module has no end: the kernel measures it, and stops with a BUG";
+        let finding = Finding::note("VAL-55", Severity::Oops, why);
+        said.refuse(finding.says("detected buffer overflow in __fortify_strlen"));
     }
 }
 
@@ -284,6 +298,22 @@ pub fn find_module_sections(file: &ModuleFile<'_>, said: &mut Findings) {
         let why = "its parameters are declared as they were before Linux 2.6: the kernel does not know them";
         said.push(Finding::note("SYM-40", Severity::Warning, why).says(line));
     }
+}
+
+/// `kernel/module/main.c: setup_modinfo` since v6.16 (NS-4): namespaces that name modules cannot be imported.
+pub fn setup_modinfo(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
+    if !kernel.config.has(Change::ModuleNamespaces) {
+        return;
+    }
+    said.stage_at_first(|said| {
+        for namespace in file.modinfo().all("import_ns").filter(|ns| ns.starts_with(b"module:")) {
+            let (me, namespace) = (file.name_text(), printed(namespace));
+            let line = format!("{me}: module tries to import module namespace: {namespace}");
+            let why = format!("{me} imports {namespace}, which only the modules named there may use");
+            let hint = "do without MODULE_IMPORT_NS of it: a symbol for certain modules needs no import";
+            said.push(Finding::error("NS-4", Errno::EPERM, why).says(line).hint(hint));
+        }
+    });
 }
 
 /// VER-11: exports without CRCs on a kernel that has them.

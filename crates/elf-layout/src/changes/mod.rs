@@ -35,6 +35,8 @@ pub enum Change {
     ShortJumpLabels,
     /// x86's retpoline features moved to word 11, and `X86_FEATURE_RETHUNK` came with them (FIN-21).
     RetpolineInWord11,
+    /// x86 looks up the names of the function tracer's sites when a module comes (FIN-48).
+    FtraceWeakChecked,
     /// `kstrtobool` takes words that begin as `true` and `false` (PARAM-44).
     BoolTakesTrue,
     /// A duplicate of a module that is being removed gets EBUSY; before that its load waited (LIFE-2).
@@ -116,6 +118,8 @@ pub enum Change {
     ItsInBit6,
     /// x86's `X86_FEATURE_INDIRECT_THUNK_ITS` is bit 10 of word 21 (FIN-21).
     ItsInBit10,
+    /// x86 takes memory for code from a cache, without guard pages (LAYOUT-55).
+    CodeFromCache,
     /// x86 has more words of features than the 24 beyond which an alternative is a BUG in earlier kernels (FIN-21).
     MoreFeatureWords,
     /// Names of symbols must lie inside their string table (VAL-52).
@@ -139,6 +143,8 @@ pub enum Change {
     EndbrPoisonNopl,
     /// PKCS#7 knows ML-DSA (SIG-14).
     MlDsaSignatures,
+    /// x86 tells section and number of a record that it refuses (X86REL-3, X86REL-4).
+    RelocationNamesRecord,
     /// All exports are in one table, with a byte of flags each in `__kflagstab`; before that in two (SYM-39).
     OneExportTable,
     /// EEXIST of an init function becomes EBUSY (LIFE-12).

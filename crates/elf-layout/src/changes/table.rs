@@ -59,7 +59,7 @@ const BY_RECORD_SIZE: &str =
 
 /// Every [`Change`] with what is known of it, in the order of the variants.
 #[rustfmt::skip]
-pub static TABLE: [Row; 66] = [
+pub static TABLE: [Row; 69] = [
     row(Change::SymbolNamespaces, "namespace field of export records", UNKNOWN, (5, 4)),
     row(Change::FtraceWithRegs, "ftrace with regs", &["3b23e4991fb6"], (5, 5))
         .recognised("by CONFIG_DYNAMIC_FTRACE_WITH_REGS of a .config"),
@@ -74,6 +74,7 @@ pub static TABLE: [Row; 66] = [
     row(Change::ShortJumpLabels, "jump labels of 2 bytes", &["ab3257042c26"], (5, 14)),
     row(Change::RetpolineInWord11, "retpoline features in word 11", &["a883d624aed4", "a149180fbcf3"], (5, 19))
         .backported(&[from(5, 10, 133), from(5, 15, 54)]),
+    row(Change::FtraceWeakChecked, "sites of weak functions looked up", &["b39181f7c690"], (6, 0)),
     row(Change::BoolTakesTrue, "kstrtobool: true and false", &["0d6ea3ac94ca"], (5, 19)),
     row(Change::DuplicateOfGoingIsBusy, "EBUSY for a duplicate of a module that goes", UNKNOWN, (6, 1)),
     row(Change::LastUnloadedTaints, "taints of the last unloaded module", &["6f1dae1d84b6"], (6, 1)),
@@ -105,8 +106,9 @@ pub static TABLE: [Row; 66] = [
     row(Change::InitFtracePlt, ".init.text.ftrace_trampoline filled", &["a7ed7b9d0ebb"], (6, 17))
         .backported(&[all_series((6, 6), (6, 16))])
         .recognised("modules for kernels without it have no such section (PLT-13)"),
-    // The same commit. Which stable release refuses modules without the section does not show.
-    row(Change::InitFtracePltRequired, ".init.text.ftrace_trampoline required", &["a7ed7b9d0ebb"], (6, 17)),
+    // The same commit, in the stable releases of the week after it; Debian's 6.12.117 refuses modules without the section.
+    row(Change::InitFtracePltRequired, ".init.text.ftrace_trampoline required", &["a7ed7b9d0ebb"], (6, 17))
+        .backported(&[from(6, 6, 107), from(6, 12, 48), from(6, 16, 8)]),
     row(Change::Sha3Signatures, "SHA-3 in PKCS#7, no MD4 and MD5", UNKNOWN, (6, 7)),
     row(Change::ParavirtIsAlternatives, "paravirt calls are alternatives", &["f7af6977621a"], (6, 8)),
     row(Change::SortTakesTwo, "sort() takes two elements per step", UNKNOWN, (6, 10)),
@@ -120,6 +122,7 @@ pub static TABLE: [Row; 66] = [
     only_in(Change::ItsInBit6, "ITS thunk feature in bit 6", &[series(6, 12)]),
     row(Change::ItsInBit10, "ITS thunk feature in bit 10", &["8754e67ad4ac"], (6, 15))
         .backported(&[series(6, 13), series(6, 14)]),
+    row(Change::CodeFromCache, "code from a cache of free areas", &["64f6a4e10c05"], (6, 15)),
     row(Change::MoreFeatureWords, "more than 24 words of features", UNKNOWN, (6, 13)),
     row(Change::SymbolStringsChecked, "names of symbols checked", &["d979e3dffa93"], (6, 13)),
     row(Change::ImportNsTakesString, "MODULE_IMPORT_NS takes a string", &["cdd30ebb1b9f"], (6, 13)),
@@ -132,6 +135,7 @@ pub static TABLE: [Row; 66] = [
     row(Change::BoolTakesEnabled, "kstrtobool: enabled and disabled", &["ae5b3500856f"], (6, 16)),
     row(Change::EndbrPoisonNopl, "NOPL seals a landing pad", &["85a2d4a890dc"], (6, 18)),
     row(Change::MlDsaSignatures, "ML-DSA in PKCS#7", UNKNOWN, (7, 0)),
+    row(Change::RelocationNamesRecord, "x86 names section and record of a relocation", UNKNOWN, (6, 19)),
     row(Change::OneExportTable, "one export table", &["55fcb926b6d8", "b4760ff2a5e4", "f18540256b70"], (7, 1))
         .recognised("by a section or a symbol __kflagstab (IMG-31)"),
     row(Change::InitExistIsBusy, "EEXIST of init becomes EBUSY", &["743f8cae549a"], (7, 1)),

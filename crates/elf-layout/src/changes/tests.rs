@@ -104,7 +104,10 @@ fn backports_are_those_that_were_known() {
                 since(5, 19) || (series == (5, 15) && patch >= 54) || (series == (5, 10) && patch >= 133)
             }
             InitFtracePlt => since(6, 6),
-            InitFtracePltRequired => since(6, 17),
+            InitFtracePltRequired => {
+                let backported = [((6, 6), 107), ((6, 12), 48), ((6, 16), 8)];
+                since(6, 17) || backported.iter().any(|(of, first)| series == *of && patch >= *first)
+            }
             ItsInBit6 => since(6, 12) && !since(6, 13),
             ItsInBit10 => since(6, 13),
             StringTableTypeChecked => since(7, 3) || series == (6, 12),
@@ -116,7 +119,7 @@ fn backports_are_those_that_were_known() {
     for row in TABLE.iter().filter(|row| !row.backports.is_empty()) {
         for major in 4..=8 {
             for minor in 0..=25 {
-                for patch in [0, 1, 53, 54, 106, 107, 132, 133, 169, 170, 171, 500, u16::MAX] {
+                for patch in [0, 1, 7, 8, 47, 48, 53, 54, 106, 107, 132, 133, 169, 170, 171, 500, u16::MAX] {
                     let version = v(major, minor, patch);
                     let want = asked(row.change, version);
                     assert_eq!(Changes::of(version).has(row.change), want, "{}: {version}", row.name);

@@ -1,10 +1,10 @@
 //! Corners of the ELF checks: what is not looked at, what names appear in messages, what newer kernels look at.
 
-use elf_layout::{KernelConfig, KernelVersion};
+use elf_layout::{Findings, KernelConfig, KernelVersion, LoadInfo};
 use testkit::elf::{ALLOC, Builder, Elf, NOBITS, STRTAB, SYMTAB, Sh};
 use testkit::fixtures::AMD64;
 
-use crate::common::{check, config, hello, open, stop, stops_at};
+use crate::common::{check, codes, config, hello, open, stop, stops_at};
 
 const HUGE: u64 = 1 << 40;
 const THIS_MODULE: &str = ".gnu.linkonce.this_module";
@@ -82,6 +82,24 @@ fn val_23_and_43_whose_names_are_looked_at() {
             let said = check(&elf.bytes, &config(kernel));
             assert_eq!(stop(&said).map(|s| s.0), wanted, "{kernel}: name of {section}");
         }
+    }
+}
+
+#[test]
+fn val_26_names_that_nobody_checked() {
+    for (kernel, name, crashes) in
+        [("6.1-amd64", 0x10, false), ("6.1-amd64", 0x7fff_ffff, true), ("6.12-amd64", 0x7fff_ffff, false)]
+    {
+        let mut elf = hello(kernel);
+        let rela = elf.of_type(4).unwrap();
+        elf.set(rela, Sh::Name, name);
+        let config = config(kernel);
+        let opened = open(&elf.bytes, &config);
+        let file = opened.module.expect("a section table");
+        let mut said = Findings::new();
+        LoadInfo::rewrite_section_headers(&file, &config).section_names_in_reach(&mut said);
+        let want: &[&str] = if crashes { &["VAL-26"] } else { &[] };
+        assert_eq!(codes(&said), want, "VAL-26: {kernel} {name:#x}");
     }
 }
 

@@ -10,7 +10,7 @@ use elf_layout::elf::{LE, Rela, Rela64, SHF_ALLOC, SHT_RELA};
 use elf_layout::{Finding, Module, Severity, Subject, Table, needs};
 use reloc::{Architecture, Finalizer};
 
-use super::{ANY_OBJS, MEMBERS, This};
+use super::{ANY_OBJS, MEMBERS, OBJS, This};
 
 /// `MODULE_STATE_UNFORMED`
 const UNFORMED: u64 = 3;
@@ -68,8 +68,48 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
         let holds = before.is_some() && module.read(place, width).is_some_and(|b| b.iter().any(|b| *b != 0));
         let why = format!("{}{BUILT_AGAINST}", at.why(module, (init, exit), holds));
         module.said.push(told(why).about(at.subject(module, index)));
+        // A place that must be zero and is not is refused by itself.
+        if let Some(table) = walked(module, arch, at.offset).filter(|_| !(zeros && holds)) {
+            let why = format!(
+                "a pointer to {} takes the place of {table} in struct module, by which the kernel then walks a table: it crashes",
+                at.symbol
+            );
+            let finding = Finding::note("RELOC-GEN-16", Severity::Oops, why);
+            module.said.refuse(finding.about(at.subject(module, index)));
+        }
     }
     before
+}
+
+/// Tables of a module that the kernel walks and follows before init runs.
+const WALKED: &[&str] = &[
+    "syms",
+    "gpl_syms",
+    "kp",
+    "extable",
+    "jump_entries",
+    "trace_events",
+    "trace_evals",
+    "srcu_struct_ptrs",
+    "dyndbg_info.descs",
+];
+
+/// RELOC-GEN-16: the member that 8 bytes at an offset of `struct module` overlap, if it is where such a table is, or how many
+/// records it has. A pointer alone does no harm where the module has no such table.
+fn walked(module: &Finalizer<'_, '_>, arch: &dyn Architecture, offset: u64) -> Option<&'static str> {
+    let overlaps = |path: &str| {
+        let member = module.kernel.member("module", path);
+        member
+            .is_some_and(|m| m.offset < offset.saturating_add(8) && offset < m.offset.saturating_add(m.size))
+    };
+    let traced = arch.ftrace_callsites(module.info.config);
+    let tables = OBJS.iter().filter(|objs| WALKED.contains(&objs.0));
+    let tables = tables.map(|(pointer, count, names, _)| (*pointer, *count, names.to_vec()));
+    let sites = ("ftrace_callsites", Some("num_ftrace_callsites"), Vec::from([traced]));
+    tables.chain([sites]).find_map(|(pointer, count, names)| {
+        let exists = names.iter().any(|name| module.info.find_sec(name) != 0);
+        count.filter(|count| overlaps(count)).or(Some(pointer).filter(|pointer| exists && overlaps(pointer)))
+    })
 }
 
 /// Writes what the kernel has written by then.

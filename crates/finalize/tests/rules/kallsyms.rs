@@ -7,11 +7,13 @@ use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{Findings, HeapMemory, KernelConfig, KernelVersion, LoadInfo, Module, Placement, Region};
 use finalize::kallsyms::symbols_of_the_temporary_copy;
 use finalize::post_relocation;
+use finalize::{ftrace, kallsyms};
 use kernel::Kernel;
 use reloc::testing::{TestKernel, runtime};
-use reloc::{Finalizer, LoadFacts, MACHINES, ModArch};
+use reloc::x86_64::X86_64;
+use reloc::{Finalizer, LoadFacts, MACHINES, ModArch, Record};
 use symres::simplify::{simplify_symbols, write_symtab};
-use testkit::elf::{ABS, ALLOC, Builder, EXEC, GLOBAL, LOCAL, UNDEF, WEAK, WRITE};
+use testkit::elf::{ABS, ALLOC, Builder, EXEC, Elf, GLOBAL, LOCAL, UNDEF, WEAK, WRITE};
 
 const AX: u64 = ALLOC | EXEC;
 const WA: u64 = ALLOC | WRITE;
@@ -177,5 +179,80 @@ fn layout_43_values_in_the_temporary_copy_are_not_told() {
             symbols_of_the_temporary_copy(&mut patching);
             assert_eq!(runtime(&patching), want, "LAYOUT-43: mini on 6.{minor}: values that nothing tells");
         });
+    }
+}
+
+/// The codes of what a step says of a module with one function, whose symbol table was changed.
+fn said(change: impl FnOnce(&mut Elf), step: impl FnOnce(&mut Finalizer<'_, '_>)) -> Vec<&'static str> {
+    let mut b = Builder::mini("6.12.0");
+    b.section(".text", AX, 16).zeros(64);
+    b.section("__mcount_loc", ALLOC, 8).zeros(8);
+    let text = b.index(".text");
+    b.symbol("function", GLOBAL, 2, text, 0);
+    b.symbol("undefined", WEAK, 0, UNDEF, 0);
+    let mut elf = Elf::new(b.build());
+    change(&mut elf);
+    let config = config(12).with(|c| c.dynamic_ftrace = true);
+    with_load(config, &elf.bytes, |module| {
+        let mut said = Findings::new();
+        step(&mut Finalizer {
+            module,
+            load: LoadFacts {
+                mod_arch: &ModArch::default(),
+                taints: 0,
+                using_gplonly_symbols: false,
+                sig_ok: false,
+            },
+            kernel: &TestKernel::default(),
+            record: &mut Record::default(),
+            said: &mut said,
+            choices: false,
+            verdict_only: true,
+        });
+        said.iter().map(|f| f.code).collect()
+    })
+}
+
+#[test]
+fn fin_78_and_48_names_behind_the_strings() {
+    // Behind the file's end, but still in its last page: the moved table has other memory there, and then none.
+    for (symbol, name, copied, looked_up) in
+        [(1, 1, false, false), (1, 0xd00, false, false), (2, 0x4000, false, false), (1, 0x1fff, true, true)]
+    {
+        let change = |elf: &mut Elf| {
+            // Room, so that the name is not nowhere in the file.
+            elf.bytes.resize(0x8000, 0);
+            let at = elf.symbol_at(symbol);
+            elf.put(at, 4, name);
+        };
+        let found = said(change, |m| {
+            kallsyms::names_in_reach(m, &X86_64);
+        });
+        assert_eq!(found.contains(&"FIN-78"), copied, "FIN-78: {name:#x} of {symbol}: {found:?}");
+        let found = said(change, |m| ftrace::ftrace_module_enable(m, &X86_64));
+        assert_eq!(found.contains(&"FIN-78"), looked_up, "FIN-48: {name:#x} of {symbol}: {found:?}");
+    }
+}
+
+#[test]
+fn fin_79_the_section_of_symbol_0() {
+    for (shndx, info, crashes) in [
+        (0, 0, false),
+        (1, 0, false),
+        (0x7fff, 0, true),
+        (0x7fff, 0x20, false),
+        (0xfff1, 0, false),
+        (9, 0, false),
+    ] {
+        let change = |elf: &mut Elf| {
+            let at = elf.symbol_at(0);
+            elf.put(at + 4, 1, info);
+            elf.put(at + 6, 2, shndx);
+        };
+        let found = said(change, |m| {
+            kallsyms::section_of_symbol_0(m);
+        });
+        let want: &[&str] = if crashes { &["FIN-79"] } else { &[] };
+        assert_eq!(found, want, "FIN-79: {shndx:#x} {info:#x}");
     }
 }

@@ -193,3 +193,22 @@ fn reloc_gen_15_another_size_before_6_4() {
     assert_eq!((told.codes, told.errno), (vec!["RELOC-GEN-15"], None), "RELOC-GEN-15: {}", told.why);
     assert!(told.why.contains("0x1040 bytes, that of this kernel 0x1000"), "RELOC-GEN-15: {}", told.why);
 }
+
+#[test]
+fn reloc_gen_16_tables_that_are_overwritten() {
+    // The module has none of these tables: a pointer to one does no harm, a number of records does.
+    for (member, crashes) in [
+        ("num_kp", true),
+        ("num_exentries", true),
+        ("num_ftrace_callsites", true),
+        ("kp", false),
+        ("num_tracepoints", false),
+    ] {
+        for arch in [&aarch64::Aarch64 as &dyn Architecture, &x86_64::X86_64] {
+            let told = load(arch, "6.12.0", 0x1000, INIT_EXIT.0, offset(member));
+            let mut want = vec!["RELOC-GEN-15"];
+            want.extend(crashes.then_some("RELOC-GEN-16"));
+            assert_eq!((told.codes, told.errno), (want, None), "RELOC-GEN-16: {member} on {}", arch.name());
+        }
+    }
+}

@@ -18,6 +18,8 @@ const CALLBACK: u16 = 1 << 15;
 /// ARM64_ALWAYS_BOOT and ARM64_ALWAYS_SYSTEM are the first of all capabilities, where there are callbacks
 /// that depend on one.
 const ALWAYS: u16 = 2;
+/// No kernel has so many capabilities (ARM64_NCAPS).
+const CAPABILITIES_MAX: u16 = 512;
 /// Bytes of an instruction.
 const INSN: u64 = 4;
 
@@ -53,6 +55,13 @@ pub fn apply_alternatives_module(module: &mut Finalizer<'_, '_>) {
     let mut unknown = BTreeSet::new();
     for at in table.records(ENTRY) {
         let Some(alt) = alt_instr(module, at) else { continue };
+        if alt.capability.is_some_and(|number| number >= CAPABILITIES_MAX) {
+            let why = format!(
+                "depends on memory that nobody can know: an entry of .altinstructions is for capability {}, of which the kernel looks for a bit behind its own on the stack",
+                alt.capability.unwrap_or(0)
+            );
+            module.said.push(Finding::note("FIN-35", Severity::Warning, why));
+        }
         let applied = match alt.capability {
             None => Some(true),
             Some(number) => cpus_have_cap(module, number),

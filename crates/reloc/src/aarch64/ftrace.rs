@@ -6,6 +6,7 @@ use elf_layout::{Change, Errno, Finding, Findings, KernelConfig, LoadInfo};
 
 use super::insn::{MOV_X9_LR, NOP, is_bti};
 use super::plts::{PLT_ENTRY_SIZE, get_plt_entry};
+use crate::FtraceBug;
 use crate::finalizer::Finalizer;
 use crate::record::Step;
 
@@ -52,24 +53,37 @@ fn init_plt(module: &mut Finalizer<'_, '_>, section: &str, slot: u64, target: &s
 }
 
 /// `ftrace_call_adjust` and `ftrace_init_nop` for one site.
-pub fn ftrace_init_nop(module: &mut Finalizer<'_, '_>, site: u64) -> bool {
+pub fn ftrace_init_nop(module: &mut Finalizer<'_, '_>, site: u64) -> Result<(), FtraceBug> {
     let config = module.info.config;
     if !patchable(config) {
         // A call of _mcount, whatever it goes through.
-        return module.write(site, &NOP.to_le_bytes(), Step::FtraceSite, 0);
+        let written = module.write(site, &NOP.to_le_bytes(), Step::FtraceSite, 0);
+        return if written { Ok(()) } else { Err(FtraceBug::Faulted(site)) };
     }
     if !config.dynamic_ftrace_with_call_ops {
         return save_lr(module, site);
     }
     // FIN-44: two nops before the function make room for a pointer.
-    if !site.is_multiple_of(8) || !set_nop_ops(module, site) {
-        return false;
+    if !site.is_multiple_of(8) {
+        return Err(FtraceBug::Crash("does not lie at a multiple of 8 bytes, and counts as address 0"));
+    }
+    if site < LINEAR_ALIAS {
+        return Err(FtraceBug::Faulted(site.wrapping_add(12)));
+    }
+    if !set_nop_ops(module, site) {
+        return Err(FtraceBug::Crash(
+            "is no memory of the module, where its pointer is to be written (patch_map)",
+        ));
     }
     let func = site.wrapping_add(8);
     // Only kernels with CONFIG_ARM64_BTI_KERNEL have it in their modules, and skip it.
     let bti = module.u32(func).is_some_and(is_bti);
     save_lr(module, if bti { func.wrapping_add(4) } else { func })
 }
+
+/// Below it an address of user space: vmalloc_to_page takes it for one of the same place in the kernel's linear mapping, where
+/// every system has memory; reading it as it is then fails.
+const LINEAR_ALIAS: u64 = 64 << 20;
 
 /// `ftrace_rec_set_nop_ops` (FIN-46). False if the place is not in the module.
 fn set_nop_ops(module: &mut Finalizer<'_, '_>, literal: u64) -> bool {
@@ -83,9 +97,14 @@ fn set_nop_ops(module: &mut Finalizer<'_, '_>, literal: u64) -> bool {
     }
 }
 
-/// `mov x9, x30` over the first of two nops (FIN-43). False if there is none.
-fn save_lr(module: &mut Finalizer<'_, '_>, at: u64) -> bool {
-    module.u32(at) == Some(NOP) && module.write(at, &MOV_X9_LR.to_le_bytes(), Step::FtraceSite, 0)
+/// `mov x9, x30` over the first of two nops (FIN-43). What the kernel tells is the address of the second one.
+fn save_lr(module: &mut Finalizer<'_, '_>, at: u64) -> Result<(), FtraceBug> {
+    let told = at.wrapping_add(4);
+    match module.u32(at) {
+        None => Err(FtraceBug::Faulted(told)),
+        Some(NOP) if module.write(at, &MOV_X9_LR.to_le_bytes(), Step::FtraceSite, 0) => Ok(()),
+        Some(_) => Err(FtraceBug::Unexpected { at: told, shown: 4, expected: None }),
+    }
 }
 
 /// arm64's `module_init_ftrace_plt` wants sections to put the ways to the tracer into (FIN-30).

@@ -23,7 +23,7 @@ use elf_layout::{Findings, KernelConfig, LoadInfo, Machine};
 
 use crate::finalizer::Finalizer;
 use crate::reach::Reach;
-use crate::{Architecture, Cpu, ModArch, Records, RelaSection};
+use crate::{Architecture, Cpu, FtraceBug, ModArch, Records, RelaSection};
 use kernel::RunningKernel;
 
 /// The aarch64 architecture.
@@ -106,7 +106,7 @@ impl Architecture for Aarch64 {
         ftrace::callsites(config)
     }
 
-    fn ftrace_init_nop(&self, module: &mut Finalizer<'_, '_>, site: u64) -> bool {
+    fn ftrace_init_nop(&self, module: &mut Finalizer<'_, '_>, site: u64) -> Result<(), FtraceBug> {
         ftrace::ftrace_init_nop(module, site)
     }
 

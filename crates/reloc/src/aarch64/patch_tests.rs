@@ -248,8 +248,17 @@ fn site(
         let text = address(m, ".text");
         put_words(m, text, code);
         let listed = Aarch64.ftrace_callsites(m.info.config) == module.sections[1].0;
-        let bug = listed && !Aarch64.ftrace_init_nop(m, text + offset);
-        (words(m, text, code.len() as u64), if bug { vec!["FIN-47"] } else { vec![] })
+        let made = if listed { Aarch64.ftrace_init_nop(m, text + offset) } else { Ok(()) };
+        let said = match made {
+            Ok(()) => vec![],
+            Err(FtraceBug::Crash(_)) => vec!["FIN-44"],
+            Err(FtraceBug::Unexpected { at, shown, expected }) => {
+                assert_eq!((at % 4, shown, expected), (0, 4, None), "FIN-47");
+                vec!["FIN-47"]
+            }
+            Err(FtraceBug::Faulted(_)) => vec!["faulted"],
+        };
+        (words(m, text, code.len() as u64), said)
     })
 }
 
@@ -267,6 +276,8 @@ fn fin_43_two_nops() {
         assert!(said.is_empty(), "{said:?}");
         let (text, said) = site(&module, &kernel, &[RET, NOP], 0);
         assert_eq!((text, said), (vec![RET, NOP], vec!["FIN-47"]), "FIN-43: no nop: {release}");
+        let said = site(&module, &kernel, &[NOP, NOP], 0x10_0000).1;
+        assert_eq!(said, ["faulted"], "FIN-47: nothing there: {release}");
     }
 }
 
@@ -280,7 +291,13 @@ fn fin_44_and_46_pointer_before_the_function() {
     assert_eq!(text, [low, high, MOV_X9_LR, NOP, RET], "FIN-44");
     assert!(said.is_empty(), "{said:?}");
     assert_eq!(run(&[NOP, NOP, BTI_C, NOP, NOP], 0).0, [low, high, BTI_C, MOV_X9_LR, NOP], "FIN-44: BTI");
-    assert_eq!(run(&[NOP; 6], 4), (vec![NOP; 6], vec!["FIN-47"]), "FIN-44: not aligned");
+    assert_eq!(run(&[NOP; 6], 4), (vec![NOP; 6], vec!["FIN-44"]), "FIN-44: not aligned");
+    // Where every system has memory, by the linear mapping.
+    module.run(&kernel, |m| {
+        let made = Aarch64.ftrace_init_nop(m, 0x1_0000);
+        assert_eq!(made, Err(FtraceBug::Faulted(0x1_000c)), "FIN-47: an address of user space");
+    });
+    assert_eq!(run(&[NOP; 6], 0x10_0000), (vec![NOP; 6], vec!["FIN-44"]), "FIN-44: outside of the module");
     // The pointer is written before the nop is looked at.
     assert_eq!(run(&[NOP, NOP, RET], 0), (vec![low, high, RET], vec!["FIN-47"]), "FIN-44");
     let unknown = site(&module, &TestKernel::default(), &[NOP; 4], 0);
@@ -323,6 +340,19 @@ fn fin_34_shadow_call_stack_is_not_modelled() {
         module.run(&TestKernel::default(), |m| {
             Aarch64.module_finalize(m);
             assert_eq!(m.record.unknown.len(), want, "FIN-34: {name}");
+        });
+    }
+}
+
+#[test]
+fn fin_35_capabilities_that_do_not_exist() {
+    for (number, unknowable) in [(100, false), (511, false), (512, true), (0x7fff, true)] {
+        alternatives("6.12.0", 1).run(&kernel(&[]), |m| {
+            let [text, code, table] = [".text", ".altinstr_replacement", ALT].map(|name| address(m, name));
+            put(m, table, &alt_instr(table, text, code, number, 4, 4));
+            alternative::apply_alternatives_module(m);
+            let found: Vec<_> = m.said.iter().map(|f| f.code).collect();
+            assert_eq!(found, if unknowable { vec!["FIN-35"] } else { vec![] }, "FIN-35: {number}");
         });
     }
 }

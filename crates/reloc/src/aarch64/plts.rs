@@ -4,8 +4,10 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use elf_layout::elf::{Rela, SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, SHT_RELA, SHT_SYMTAB, Shdr, SymFields};
-use elf_layout::{Change, Errno, Finding, Findings, LoadInfo, ModuleFile};
+use elf_layout::elf::{
+    Rela, SHDR_SIZE, SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, SHT_RELA, SHT_SYMTAB, Shdr, SymFields,
+};
+use elf_layout::{Change, Errno, Finding, Findings, LoadInfo, ModuleFile, Severity};
 use object::elf;
 
 use super::ERRATUM_843419;
@@ -68,6 +70,7 @@ pub fn module_frob_arch_sections(info: &mut LoadInfo<'_>, cpu: Cpu, said: &mut F
         said.refuse(Finding::error("PLT-2", Errno::ENOEXEC, why).says(line).hint(hint));
         return arch;
     }
+    targets_in_reach(info, said);
     if !tables_overlap(info) {
         for index in 0..info.sechdrs.len() {
             count_section(info, index, &mut arch);
@@ -86,6 +89,24 @@ pub fn module_frob_arch_sections(info: &mut LoadInfo<'_>, cpu: Cpu, said: &mut F
         fill_in(info, index, PLT_ENTRY_ALIGN, ftrace_plts);
     }
     arch
+}
+
+/// PLT-3: the header of the section that a RELA table is for is read without a look at its number.
+fn targets_in_reach(info: &LoadInfo<'_>, said: &mut Findings) {
+    let end = elf_layout::bytes::align_up(info.file.bytes().len() as u64, info.config.page_size);
+    said.stage_at_first(|said| {
+        for (index, section) in info.sechdrs.iter().enumerate().filter(|(_, s)| s.sh_type == SHT_RELA) {
+            let header = u64::from(section.sh_info).saturating_mul(SHDR_SIZE);
+            if info.file.e_shoff().saturating_add(header) >= end {
+                let why = format!(
+                    "it is for section {}, whose header would lie far behind the file: the kernel crashes",
+                    section.sh_info
+                );
+                let finding = Finding::note("PLT-3", Severity::Oops, why);
+                said.push(finding.about(info.file.section_subject(index)));
+            }
+        }
+    });
 }
 
 /// PLT-1: the last of each name.

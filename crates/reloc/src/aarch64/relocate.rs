@@ -62,7 +62,10 @@ pub fn width(r_type: u32) -> u64 {
     }
 }
 
-/// Does it fit for every symbol (RELOC-GEN-16)? Modules lie within 2 GiB of the kernel and of each other, branches that do not
+/// About how far the temporary copy is from the module: vmalloc space follows the module area.
+const TEMPORARY_COPY: u64 = 0x100_0000;
+
+/// Does it fit for every symbol (RELOC-GEN-17)? Modules lie within 2 GiB of the kernel and of each other, branches that do not
 /// reach go through a table.
 pub fn reaches_every_symbol(r_type: u32) -> bool {
     match r_type {
@@ -85,6 +88,9 @@ fn apply_all(
     for (entry, rela) in records.enumerate() {
         let Some(value) = section.value(entry, &rela, said) else { continue };
         let place = section.address.wrapping_add(rela.r_offset);
+        let temporary = section.is_temporary(&rela);
+        // A64REL-40: an address of the temporary copy, in reach of the module but never of 32 bits.
+        let value = if temporary { value.wrapping_add(section.address | TEMPORARY_COPY) } else { value };
         let memory = section.memory.section();
         let mut result = apply_one(memory, rela.r_offset, rela.r_type(), value, place, plts);
         if result == Err(Refusal::OutOfBounds)

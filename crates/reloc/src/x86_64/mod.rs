@@ -26,11 +26,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use elf_layout::place::Windows;
-use elf_layout::{CpuCapabilities, Findings, KernelConfig, Machine};
+use elf_layout::{Change, CpuCapabilities, Findings, KernelConfig, Machine};
 
 use crate::finalizer::Finalizer;
 use crate::reach::Reach;
-use crate::{Architecture, ModArch, Records, RelaSection};
+use crate::{Architecture, FtraceBug, ModArch, Records, RelaSection};
 use kernel::types::StructPaths;
 use kernel::{Part, RunningKernel};
 
@@ -112,8 +112,12 @@ impl Architecture for X86_64 {
         addresses::reach(config, kernel, address)
     }
 
-    fn ftrace_init_nop(&self, module: &mut Finalizer<'_, '_>, site: u64) -> bool {
+    fn ftrace_init_nop(&self, module: &mut Finalizer<'_, '_>, site: u64) -> Result<(), FtraceBug> {
         sites::ftrace_init_nop(module, site)
+    }
+
+    fn ftrace_looks_up_sites(&self, config: &KernelConfig) -> bool {
+        config.has(Change::FtraceWeakChecked)
     }
 
     fn jump_label_insn(

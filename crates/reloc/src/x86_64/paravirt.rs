@@ -26,8 +26,11 @@ pub fn apply_paravirt(module: &mut Finalizer<'_, '_>) {
         let site = module.u64(at).zip(module.bytes::<2>(at.wrapping_add(8)));
         let Some((instr, [number, len])) = site else { continue };
         let code = usize::from(len);
+        let slot = pv_ops.map(|ops| ops.wrapping_add(u64::from(number).wrapping_mul(8)));
+        let op = slot.and_then(|slot| module.kernel.pointer(slot));
         // With nop operations nothing is called, else five bytes are needed (BUG).
-        if len > MAX_PATCH_LEN || (len < 5 && len != 0) {
+        let calls = op.zip(nop).is_some_and(|(op, nop)| op != nop);
+        if len > MAX_PATCH_LEN || (len < 5 && (calls || len != 0)) {
             let why = "an entry of .parainstructions has a length that the kernel crashes on (BUG)";
             module.said.refuse(Finding::note("FIN-73", Severity::Oops, why));
             return;
@@ -35,8 +38,6 @@ pub fn apply_paravirt(module: &mut Finalizer<'_, '_>) {
         if !module.touches(&X86_64, instr, len.into(), "an entry of .parainstructions") {
             return;
         }
-        let slot = pv_ops.map(|ops| ops.wrapping_add(u64::from(number).wrapping_mul(8)));
-        let op = slot.and_then(|slot| module.kernel.pointer(slot));
         let target = match op {
             Some(0) => bug,
             other => other,

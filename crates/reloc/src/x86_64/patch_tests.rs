@@ -236,9 +236,14 @@ fn fin_42_ftrace_sites() {
             (text_gen_insn(CALL, text, KERNEL), false),
         ] {
             put(m, text, &code);
-            assert_eq!(X86_64.ftrace_init_nop(m, text), good, "FIN-42: {code:02x?}");
+            let made = X86_64.ftrace_init_nop(m, text);
+            let call = text_gen_insn(CALL, text, KERNEL + 0x4000).to_vec();
+            let unexpected = FtraceBug::Unexpected { at: text, shown: 5, expected: Some(call) };
+            assert_eq!(made, if good { Ok(()) } else { Err(unexpected) }, "FIN-42, FIN-47: {code:02x?}");
             assert_eq!(bytes(m, text, 5) == NOP5, good, "FIN-42: {code:02x?}");
         }
+        let far = text + 0x10_0000;
+        assert_eq!(X86_64.ftrace_init_nop(m, far), Err(FtraceBug::Faulted(far)), "FIN-47: nothing there");
     });
 }
 

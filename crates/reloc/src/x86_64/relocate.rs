@@ -1,6 +1,7 @@
 //! Relocation types of x86_64 (spec 04 §4.2).
 
 use alloc::format;
+use alloc::string::String;
 
 use elf_layout::bytes::slice_mut;
 use elf_layout::elf::Rela;
@@ -64,7 +65,7 @@ pub fn width(r_type: u32) -> u64 {
     }
 }
 
-/// Does it fit for every symbol (RELOC-GEN-16)? Kernel and modules lie in the upper 2 GiB; per-cpu places are small numbers.
+/// Does it fit for every symbol (RELOC-GEN-17)? Kernel and modules lie in the upper 2 GiB; per-cpu places are small numbers.
 pub fn reaches_every_symbol(r_type: u32) -> bool {
     let fits = [R_X86_64_NONE, R_X86_64_64, R_X86_64_PC32, R_X86_64_PLT32, R_X86_64_32S, R_X86_64_PC64];
     fits.contains(&r_type)
@@ -187,15 +188,26 @@ fn refused(section: &RelaSection<'_>, entry: usize, rela: &Rela, refusal: Refusa
             let why =
                 format!("{type_name} against {symbol}: the place already holds something, it must be zero");
             let verb = if order.overflow_first { "Invalid" } else { "Skipping invalid" };
+            // Since v6.19.
+            let record = if section.config.has(Change::RelocationNamesRecord) {
+                format!("sec {}, idx {entry}, ", section.index)
+            } else {
+                String::new()
+            };
             let line = format!(
-                "module: x86/modules: {verb} relocation target, existing value is nonzero for type {r_type}, loc {place:016x}, val {value:x}"
+                "module: x86/modules: {verb} relocation target, existing value is nonzero for {record}type {r_type}, loc {place:016x}, val {value:x}"
             );
             Finding::error("X86REL-3", Errno::ENOEXEC, why).says(line)
         }
         Refusal::Overflow(value) => {
             let why = format!("{type_name} against {symbol}: {value:#x} does not fit into 32 bits");
+            let record = if section.config.has(Change::RelocationNamesRecord) {
+                format!(" sec {} idx {entry}", section.index)
+            } else {
+                String::new()
+            };
             Finding::error("X86REL-4", Errno::ENOEXEC, why)
-                .says(format!("module: overflow in relocation type {r_type} val {value:x}"))
+                .says(format!("module: overflow in relocation type {r_type} val {value:x}{record}"))
                 .says(format!("module: `{me}' likely not compiled with -mcmodel=kernel"))
         }
     };

@@ -4,24 +4,30 @@ use alloc::vec::Vec;
 
 use elf_layout::Change;
 
+use super::X86_64;
 use super::insn::text_gen_insn;
 use super::nops::{NOP2, NOP5};
 use super::text::{CALL, JMP32};
+use crate::FtraceBug;
 use crate::finalizer::Finalizer;
+use crate::reach::{Reach, reach};
 use crate::record::Step;
 
 /// `ftrace_make_nop` (FIN-42): the call of `__fentry__` at `site` becomes a nop. Kernels with nops from the
 /// compiler or objtool leave what is one already.
-pub fn ftrace_init_nop(module: &mut Finalizer<'_, '_>, site: u64) -> bool {
-    let Some(now) = module.bytes::<5>(site) else { return false };
-    if now == NOP5 {
-        return true;
-    }
-    let is_call = match module.kernel.symbol("__fentry__") {
-        Some(fentry) => now == text_gen_insn(CALL, site, fentry),
-        None => now[0] == CALL,
+pub fn ftrace_init_nop(module: &mut Finalizer<'_, '_>, site: u64) -> Result<(), FtraceBug> {
+    let call = module.kernel.symbol("__fentry__").map(|fentry| text_gen_insn(CALL, site, fentry));
+    let unexpected = FtraceBug::Unexpected { at: site, shown: 5, expected: call.map(|call| call.to_vec()) };
+    let Some(now) = module.bytes::<5>(site) else {
+        // What is there in the kernel or in another module is no call of it any more.
+        let readable = reach(module, module.kernel, &X86_64, site) == Reach::Image;
+        return Err(if readable { unexpected } else { FtraceBug::Faulted(site) });
     };
-    is_call && module.write(site, &NOP5, Step::FtraceSite, 0)
+    if now == NOP5 {
+        return Ok(());
+    }
+    let is_call = call.map_or(now[0] == CALL, |call| now == call);
+    if is_call && module.write(site, &NOP5, Step::FtraceSite, 0) { Ok(()) } else { Err(unexpected) }
 }
 
 /// `__jump_label_patch` (FIN-53): a jump to `target` or a nop, as long as the instruction at `code`.

@@ -105,7 +105,7 @@ fn reloc_gen_3_and_6_to_8_by_type_of_section() {
 }
 
 #[test]
-fn reloc_gen_16_what_hangs_on_a_value_that_is_not_known() {
+fn reloc_gen_17_what_hangs_on_a_value_that_is_not_known() {
     for (machine, kind, addend, open) in [
         (62, ABS64, 0, false),
         (62, PC32, -4, false),
@@ -134,9 +134,9 @@ fn reloc_gen_16_what_hangs_on_a_value_that_is_not_known() {
             let symbol = b.symbol(name, GLOBAL, 0, UNDEF, 0);
             b.relocations(target, &[rela(8, kind, symbol, addend)]);
             let (said, _) = link(config(12), &b, if machine == 62 { BASE } else { ARM64_BASE }, &[]);
-            let found = said.open_rules().iter().any(|rule| rule.code == "RELOC-GEN-16");
+            let found = said.open_rules().iter().any(|rule| rule.code == "RELOC-GEN-17");
             let want = open && name == "unplaced" && target == ".text";
-            assert_eq!(found, want, "RELOC-GEN-16: type {kind} of {machine} to {name} in {target}: {said:?}");
+            assert_eq!(found, want, "RELOC-GEN-17: type {kind} of {machine} to {name} in {target}: {said:?}");
         }
     }
 }
@@ -213,11 +213,11 @@ fn reloc_gen_11_places_outside_of_their_section() {
         ("half outside", 60, Some("RELOC-GEN-11"), None),
         ("the next section", 64, Some("RELOC-GEN-11"), None),
         ("the section before", 0u64.wrapping_sub(8), Some("RELOC-GEN-11"), None),
-        ("what is not zero", 128, Some("X86REL-3"), Some("ENOEXEC")),
-        ("behind the region", 0x1000, Some("RELOC-GEN-11"), None),
+        ("what is not zero", 129, Some("X86REL-3"), Some("ENOEXEC")),
+        ("behind the regions", 0x10_0000, Some("RELOC-GEN-11"), None),
         ("far away", 1 << 40, Some("RELOC-GEN-11"), None),
     ] {
-        let crashes = offset == 0x1000 || offset == 1 << 40;
+        let crashes = offset == 0x10_0000 || offset == 1 << 40;
         let mut b = b.clone();
         b.relocations(".data", &[rela(offset, ABS64, variable, 0)]);
         let (said, found) = link(config(12), &b, BASE, &[".data", ".bss"]);
@@ -267,6 +267,51 @@ fn x86rel_10_symbols_of_the_temporary_copy() {
             want,
             "X86REL-10: type {kind}: {said:?}"
         );
+    }
+}
+
+#[test]
+fn x86rel_11_lines_that_name_the_record() {
+    let newest = KernelConfig::new(KernelVersion::new(7, 3, 0)).with(|c| c.modversions = false);
+    let mut b = mini();
+    b.section(".data.1", ALLOC | WRITE, 16).data(vec![1; 16]);
+    for (kind, addend, lines) in [
+        (ABS64, 5, vec!["existing value is nonzero for sec 9, idx 1, type 1, loc "]),
+        (11, 1 << 40, vec!["module: overflow in relocation type 11 val 10000000000 sec 9 idx 1", "likely"]),
+    ] {
+        let mut b = b.clone();
+        b.relocations(".data.1", &[rela(0, 0, 0, 0), rela(0, kind, 0, addend)]);
+        for config in [newest.clone(), config(12)] {
+            let new = config.version().minor == 3;
+            let (said, _) = link(config, &b, BASE, &[]);
+            let log: Vec<&str> = said.dmesg().collect();
+            assert_eq!(log.len(), lines.len(), "X86REL-11: {said:?}");
+            assert_eq!(log[0].contains(lines[0]), new, "X86REL-11: {log:?}");
+        }
+    }
+}
+
+#[test]
+fn a64rel_40_symbols_of_the_temporary_copy() {
+    // ABS64, PREL32, ABS32
+    for (kind, errno) in [(257, None), (261, None), (258, Some("ENOEXEC"))] {
+        let mut b = arm64(0);
+        b.section(".comment", 0, 1).zeros(64);
+        let comment = b.index(".comment");
+        let text = b.symbol("text", LOCAL, 0, comment, 4);
+        b.relocations(".data", &[rela(0, kind, text, 0)]);
+        let (said, _) = link(config(12), &b, ARM64_BASE, &[".data"]);
+        assert_eq!(said.errno().map(|e| e.name()), errno, "A64REL-40: type {kind}: {said:?}");
+    }
+}
+
+#[test]
+fn plt_3_a_target_that_does_not_exist() {
+    for (info, crashes) in [(0x10, false), (0x8000_0000u32, true)] {
+        let mut b = arm64(0);
+        b.relocations(".text", &calls(&[1])).info = info;
+        let (said, _) = link(config(12), &b, ARM64_BASE, &[]);
+        assert_eq!(stop(&said).map(|s| s.0), crashes.then_some("PLT-3"), "PLT-3: {info:#x}: {said:?}");
     }
 }
 

@@ -11,7 +11,7 @@ use symres::LoadFlags;
 use symres::btf::btf_module_notify;
 use symres::early::{
     already_loaded, check_export_symbol_versions, check_modinfo_taints, early_mod_check,
-    find_module_sections, signature_and_name_taints, verify_exported_symbols, warn_unsorted,
+    find_module_sections, setup_modinfo, signature_and_name_taints, verify_exported_symbols, warn_unsorted,
 };
 use symres::simplify::simplify_symbols;
 use testkit::elf::Builder;
@@ -66,6 +66,7 @@ fn load_module(kernel: &Kernel, bytes: &[u8], flags: LoadFlags, said: &mut Findi
     signature_and_name_taints(kernel, &file, None, &mut taints, said);
     find_module_sections(&file, said);
     check_export_symbol_versions(kernel, &file, &mut taints, said);
+    setup_modinfo(kernel, &file, said);
     let ignores = |name: &[u8]| name == b"_GLOBAL_OFFSET_TABLE_";
     let mut resolution = simplify_symbols(&mut module, kernel, taints, ignores, said);
     let exports = ksymtab::exports(&file, config.changes());

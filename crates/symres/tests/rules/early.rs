@@ -481,3 +481,34 @@ fn sym_33_exports_that_are_not_sorted() {
         }
     }
 }
+
+#[test]
+fn val_55_a_name_without_end() {
+    let fortified = format!("{KALLSYMS}ffffffff81000900 T fortify_panic\n");
+    let name = "x".repeat(60);
+    for (minor, symbols, crashes) in [(1, &*fortified, true), (1, KALLSYMS, false), (12, &*fortified, false)]
+    {
+        let builder = builder_of(config(6, minor), SYMVERS);
+        let builder = builder.symbols("test", KernelSymbols::parse(symbols.as_bytes()).unwrap());
+        let on = Kernel::booted(builder.build(reloc::MACHINES).unwrap());
+        let b = module(&name, &["license=GPL", &format!("vermagic={OURS}")], &CRCS);
+        let (said, _) = run(&on, &b, NONE);
+        let stop = said.iter().find(|f| f.stops_here).map(|f| (f.code, f.errno));
+        assert_eq!(stop, crashes.then_some(("VAL-55", None)), "VAL-55: 6.{minor}: {said:?}");
+    }
+}
+
+#[test]
+fn ns_4_module_namespaces_are_not_imported() {
+    for (minor, namespace, refused) in
+        [(16, "module:kvm", true), (16, "MODULE:kvm", false), (12, "module:kvm", false)]
+    {
+        let import = format!("import_ns={namespace}");
+        let b = module("mini", &["license=GPL", &format!("vermagic={OURS}"), &import], &CRCS);
+        let (errno, log) = outcome(&kernel(config(6, minor)), &b, NONE);
+        let want = refused.then_some("EPERM");
+        assert_eq!(errno, want, "NS-4: 6.{minor} {namespace}");
+        let line = "mini: module tries to import module namespace: module:kvm";
+        assert_eq!(log.last().is_some_and(|l| l == line), refused, "NS-4: {log:?}");
+    }
+}
