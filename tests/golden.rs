@@ -69,7 +69,7 @@ fn made(dir: &Path) -> Vec<(&'static str, PathBuf)> {
         spec.set(record, file(name));
     }
     let pem = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/another-key.pem");
-    spec.set("certificate-0000", kmodld::keyring::read(&pem).unwrap().remove(0));
+    spec.set("certificate-0000", module_signature::keyring::parse(&common::read(&pem)).unwrap().remove(0));
     let mut bytes = Vec::new();
     spec_file::write(&spec, &mut bytes).unwrap();
 
