@@ -49,10 +49,17 @@ pub fn jump_label_add_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architec
     if !module.writes_data(arch, table.address, table.size, "the table __jump_table") {
         return;
     }
+    // A key whose relocation was left out for want of a value still leads to its own place in the table.
+    let left_out = !module.left_out(table.index).is_empty();
+    let in_table = table.address..table.address.saturating_add(table.size);
     let entries = jump_label_sort_entries(module, &table);
     for run in entries.chunk_by(|a, b| a.key == b.key) {
         // Before the first run the kernel's last key is NULL.
         let Some(first) = run.first().filter(|first| first.key != 0) else { continue };
+        if left_out && in_table.contains(&first.key) {
+            module.record.not_known("keys of jump labels");
+            continue;
+        }
         // A key of the kernel may be one that is no longer written to.
         let of_kernel = reach(module, module.kernel, arch, first.key) == Reach::Image;
         let key_type = first.key.wrapping_add(KEY_TYPE);

@@ -136,7 +136,7 @@ impl KernelDescription {
     /// All certificates that it is known to trust modules by (SIG-8).
     pub fn trusted(&self) -> impl Iterator<Item = &Vec<u8>> {
         let asked = |ring: &Keyring| ring.is_asked(&self.config) == Some(true);
-        let rings = [Keyring::Unnamed].into_iter().chain(Keyring::NAMED).filter(asked);
+        let rings = Keyring::NAMED.into_iter().chain([Keyring::Unnamed]).filter(asked);
         rings.flat_map(|ring| self.keys_of(ring))
     }
 

@@ -1,7 +1,7 @@
 //! How each fact of a kernel is known.
 
 use elf_layout::KernelVersion;
-use kernel::{BaseBtf, Fact, KernelDescription, KernelDescriptionBuilder, Known, Types, newest};
+use kernel::{BaseBtf, Fact, KernelDescription, KernelDescriptionBuilder, Keyring, Known, Types, newest};
 
 use crate::common::{builder, describe, records, symbols, symvers};
 use crate::image;
@@ -60,7 +60,7 @@ fn each_source_tells_its_own_facts() {
         (new().live_symbols("x", symbols(TEXT)), &[Fact::Symbols, Fact::Machine]),
         (new().symbols("x", symbols("1000 T f\n")), &[Fact::Symbols]),
         (new().symvers("x", symvers(SYMVERS)), &[Fact::Exports, Fact::NotLoaded]),
-        (new().keyring("x", kernel::Keyring::Unnamed, [Vec::new()]), &[Fact::Keyring]),
+        (new().keyring("x", Keyring::Unnamed, [Vec::new()]), &[Fact::Keyring]),
         (new().types("x", Types::default()), &[Fact::Types]),
         (new().base_btf("x", BaseBtf::default()), &[Fact::Btf]),
         (new().cmdline("x", ""), &[Fact::Cmdline]),
@@ -119,7 +119,7 @@ fn the_last_source_counts() {
         .release("--release", "6.12.0")
         .config_text("--config", b"CONFIG_SMP=y\n".to_vec())
         .symvers("Module.symvers", symvers(text))
-        .keyring("--keyring", kernel::Keyring::Unnamed, [Vec::new()])
+        .keyring("--keyring", Keyring::Unnamed, [Vec::new()])
         .build(reloc::MACHINES)
         .unwrap();
     assert_eq!(kernel.release, "6.12.0");
