@@ -65,7 +65,7 @@ impl Architecture for Toy {
             }
             let value = section.values[rela.r_sym() as usize].wrapping_add_signed(rela.r_addend);
             let at = rela.r_offset as usize;
-            section.memory[at..at + 8].copy_from_slice(&(!value).to_le_bytes());
+            section.memory.section()[at..at + 8].copy_from_slice(&(!value).to_le_bytes());
         }
     }
 
