@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use elf_layout::Findings;
 use elf_layout::elf::Rela;
-use reloc::{ModArch, Records, RelaSection, architecture};
+use reloc::{ModArch, Records, RelaSection, Target, architecture};
 
 use crate::inputs::{Fixtures, must_load};
 
@@ -52,10 +52,12 @@ pub fn apply(criterion: &mut Criterion) {
                     index: 2,
                     target: 1,
                     in_init: false,
-                    memory,
+                    memory: Target::alone(memory),
                     address: ADDRESS,
                     values,
                     unknown: &[],
+                    symtab: 0,
+                    sechdrs: &[],
                 };
                 let records = Records::Reordered(black_box(&records));
                 arch.apply_relocate_add(&mut section, records, &mut ModArch::default(), &mut said);

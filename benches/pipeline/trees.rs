@@ -8,7 +8,7 @@ use elf_layout::Findings;
 use elf_layout::elf::{SHF_ALLOC, SHT_RELA};
 use kmodld::load::Args;
 use kmodld::{Loader, Place, Stage};
-use reloc::{ModArch, Records, RelaSection};
+use reloc::{ModArch, Records, RelaSection, Target};
 use testkit::trees::{Tree, trees};
 
 use crate::inputs::{Module, kernel_of_tree, module_of_tree, must_load};
@@ -89,10 +89,12 @@ pub fn sections_of_a_large_module(criterion: &mut Criterion) {
                         index,
                         target,
                         in_init: load.module.info.is_init_section(target),
-                        memory,
+                        memory: Target::alone(memory),
                         address: patched.sh_addr,
                         values: &load.module.values,
                         unknown: &load.module.unknown,
+                        symtab: 0,
+                        sechdrs: &load.module.info.sechdrs,
                     };
                     let records = Records::File(black_box(records));
                     let (mut arch, mut said) = (ModArch::default(), Findings::new());
