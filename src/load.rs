@@ -356,7 +356,7 @@ pub fn load_module<'d>(
     verify_exported_symbols(kernel, file, &exports, patching.said);
     warn_unsorted(kernel, &exports, patching.said);
     if patched {
-        complete_formation(&mut patching, arch);
+        complete_formation(&mut patching);
     }
     let coming = !patching.said.refused();
     if patched && coming {

@@ -23,7 +23,7 @@ const SHOWN_BY_THE_WHOLE: &[(&str, &[&str], &str)] = &[
     ("elf-layout", &["LIC-2", "LIFE-46"], "facts of a machine: symres and the loader go by them"),
     (
         "elf-layout",
-        &["SYM-2", "SYM-3", "SYM-4", "SYM-6", "SYM-7", "SYM-9"],
+        &["SYM-2", "SYM-3", "SYM-4", "SYM-6", "SYM-7"],
         "the values of a module's symbols: symres gives them",
     ),
     ("symres", &["LIFE-3", "DUP-3"], "what comes before layout and relocation, and what after"),
@@ -36,7 +36,7 @@ const SHOWN_BY_THE_WHOLE: &[(&str, &[&str], &str)] = &[
     ("finalize", &["LAYOUT-60", "LIFE-20"], "what other stages have done to the module before"),
     (
         "finalize",
-        &["FIN-42", "FIN-43", "FIN-44", "FIN-46", "FIN-54", "FIN-60", "FIN-61"],
+        &["FIN-42", "FIN-43", "FIN-46", "FIN-54", "FIN-60", "FIN-61"],
         "what an architecture does in the step: the tests of reloc",
     ),
     (

@@ -157,11 +157,11 @@ impl Module<'_> {
         })
     }
 
-    /// Can the memory at an address of the module only be read once it is formed (`complete_formation`, FIN-87)?
-    pub fn is_read_only(&self, address: u64) -> bool {
-        let Some(place) = self.place_of(address).filter(|_| self.info.config.strict_module_rwx) else {
+    /// Can a place of the module only be read once it is formed (`complete_formation`)?
+    pub fn is_read_only(&self, place: SectionPlace) -> bool {
+        if !self.info.config.strict_module_rwx {
             return false;
-        };
+        }
         let [core, init] = self.layout.marks;
         match place.region {
             Region::Core => place.offset < core.ro_size,

@@ -130,7 +130,7 @@ impl<'d> ModuleFile<'d> {
     }
 
     /// All of the file from a section on: strings do not end where their section ends, but at the next NUL.
-    pub(crate) fn from_section(&self, index: usize) -> &'d [u8] {
+    pub(crate) fn tail_of(&self, index: usize) -> &'d [u8] {
         let start = self.sections.get(index).and_then(|s| usize::try_from(s.sh_offset).ok());
         start.and_then(|start| self.bytes.get(start..)).unwrap_or(&[])
     }
@@ -195,7 +195,7 @@ impl<'d> ModuleFile<'d> {
         let index = self.index.info;
         // VAL-64: without the section nothing matches.
         let (bytes, size) = match self.sections.get(index) {
-            Some(section) if index != 0 => (self.from_section(index), section.sh_size),
+            Some(section) if index != 0 => (self.tail_of(index), section.sh_size),
             _ => (&[][..], 0),
         };
         Modinfo::new(bytes, size)

@@ -122,7 +122,7 @@ fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
     module.symbols = elf::records::<Sym>(module.section_bytes(module.index.sym));
     // The kernel reads names in its copy of the file, whatever the type of the table.
     module.strtab = module.copied_bytes(module.index.str);
-    module.strings = module.from_section(module.index.str);
+    module.strings = module.tail_of(module.index.str);
     // Since v6.13 (d979e3dffa93), last of all.
     if config.has(Change::SymbolStringsChecked) {
         c.symbol_strings(&module);

@@ -46,7 +46,7 @@ pub fn jump_label_add_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architec
     let Some(table) = module.section("__jump_table").filter(|table| table.size >= ENTRY as u64) else {
         return;
     };
-    if !module.writes_data(arch, table.address, table.size, "the table __jump_table") {
+    if !module.writes_place(table.place, "the table __jump_table") {
         return;
     }
     // A key whose relocation was left out for want of a value still leads to its own place in the table.

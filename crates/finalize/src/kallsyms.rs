@@ -87,7 +87,7 @@ pub fn names_in_reach(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) -
     behind.into_iter().all(|name| module.touches(arch, strings.wrapping_add(name), 1, "the name of a symbol"))
 }
 
-/// FIN-79: `elf_type` looks up the section of every symbol. All but symbol 0 have been checked (SYM-6). False if the kernel
+/// FIN-79: `elf_type` looks up the section of every symbol. All but symbol 0 have been checked. False if the kernel
 /// crashes.
 pub fn section_of_symbol_0(module: &mut Finalizer<'_, '_>) -> bool {
     /// Bytes of a section header, and where its flags are.

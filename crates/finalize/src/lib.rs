@@ -65,10 +65,9 @@ pub fn export_names_in_reach(module: &mut Finalizer<'_, '_>, arch: &dyn Architec
 }
 
 /// `kernel/module/main.c: complete_formation`: code and constants become read-only, and then `mod->state` is set (FIN-87).
-pub fn complete_formation(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) {
-    let this = module.table(module.info.file.index().module);
-    if let Some(this) = this {
-        module.writes_data(arch, this.address, this.size, "struct module");
+pub fn complete_formation(module: &mut Finalizer<'_, '_>) {
+    if let Some(this) = module.table(module.info.file.index().module) {
+        module.writes_place(this.place, "struct module");
     }
 }
 

@@ -151,7 +151,7 @@ impl RelaSection<'_> {
     }
 
     /// Is the symbol of a record in a section that is not moved? Its value is an address in the temporary copy, which counts
-    /// as 0 here (LAYOUT-43).
+    /// as 0 here (X86REL-10, A64REL-40).
     pub(crate) fn is_temporary(&self, rela: &Rela) -> bool {
         let shndx = self.file.symbols().get(rela.r_sym() as usize).map_or(SHN_UNDEF, SymFields::shndx);
         let index = usize::from(shndx);

@@ -4,15 +4,29 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use elf_layout::place::Windows;
-use elf_layout::{Findings, KernelConfig, LoadInfo};
+use elf_layout::{Findings, KernelConfig, LoadInfo, SectionPlace};
 use kernel_image::ImageArch;
 
 use crate::finalizer::Finalizer;
 use crate::mod_arch::{Cpu, ModArch};
-use crate::reach::Reach;
 use crate::{Records, RelaSection};
 use kernel::types::StructPaths;
 use kernel::{Part, RunningKernel};
+
+/// What is at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Memory of the module.
+    Own(SectionPlace),
+    /// Memory of the kernel's image that stays.
+    Image,
+    /// Nothing: who touches it crashes.
+    Nothing,
+    /// Nothing, unless another module is there.
+    Free,
+    /// Memory that may be anything, or nothing.
+    Unknown,
+}
 
 /// A site at which the function tracer turns itself off (FIN-47).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +144,7 @@ pub trait Architecture: ImageArch {
         Ok(())
     }
 
-    /// Does it look up the name of each site when a module comes (FIN-48)?
+    /// Does it look up the name of each site when a module comes?
     fn ftrace_looks_up_sites(&self, _config: &KernelConfig) -> bool {
         false
     }

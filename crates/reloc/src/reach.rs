@@ -5,22 +5,8 @@ use alloc::format;
 use elf_layout::{Change, Finding, Module, SectionPlace, Severity};
 use kernel::RunningKernel;
 
+pub use crate::arch::Reach;
 use crate::{Architecture, Finalizer};
-
-/// What is at an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Memory of the module.
-    Own(SectionPlace),
-    /// Memory of the kernel's image that stays.
-    Image,
-    /// Nothing: who touches it crashes.
-    Nothing,
-    /// Nothing, unless another module is there.
-    Free,
-    /// Memory that may be anything, or nothing.
-    Unknown,
-}
 
 /// What is at an address of the kernel's image, where `_text`, `_end` and the bounds of its init memory are known: `None` if
 /// it is outside.
@@ -93,10 +79,14 @@ impl Finalizer<'_, '_> {
     /// FIN-87: a step writes to `len` bytes of data once the module is formed, when its code and constants cannot be
     /// written any more. False if the kernel crashes there.
     pub fn writes_data(&mut self, arch: &dyn Architecture, address: u64, len: u64, what: &str) -> bool {
-        if !self.touches(arch, address, len, what) {
-            return false;
-        }
-        if self.is_read_only(address) {
+        self.touches(arch, address, len, what)
+            && self.place_of(address).is_none_or(|place| self.writes_place(place, what))
+    }
+
+    /// As [`Finalizer::writes_data`], for a place of the module.
+    pub fn writes_place(&mut self, place: SectionPlace, what: &str) -> bool {
+        if self.is_read_only(place) {
+            let address = self.placement.address(place);
             let why = format!(
                 "{what}, at {address:#x}, is written to when the memory that it lies in can only be read: the kernel crashes"
             );
@@ -123,14 +113,14 @@ mod tests {
 
     #[test]
     fn fin_78_what_is_at_an_address() {
-        let mut kernel = TestKernel::default();
-        kernel.symbols = [
+        let symbols = [
             ("_text", 0xffff_ffff_8100_0000),
             ("__init_begin", 0xffff_ffff_8240_0000),
             ("__init_end", 0xffff_ffff_8260_0000),
             ("_end", 0xffff_ffff_8300_1000),
         ]
         .into();
+        let kernel = TestKernel { symbols, ..TestKernel::default() };
         TestModule::x86("6.12.0", &SECTIONS).run(&kernel, |m| {
             let text = address(m, ".text");
             for (address, want) in [
@@ -187,12 +177,12 @@ mod tests {
 
     #[test]
     fn fin_78_lists_of_sites() {
-        let mut kernel = TestKernel::default();
-        kernel.symbols = [
+        let symbols = [
             ("__x86_return_thunk", 0xffff_ffff_8200_0000),
             ("__x86_indirect_thunk_array", 0xffff_ffff_8200_0100),
         ]
         .into();
+        let kernel = TestKernel { symbols, ..TestKernel::default() };
         for list in [".return_sites", ".retpoline_sites"] {
             let sections = [(".text", CODE, 64), (list, RODATA, 4)];
             for (distance, crashes) in [(0u32, false), (0x7fff_ffff, true), (0x8000_0000, true)] {

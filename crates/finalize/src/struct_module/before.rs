@@ -120,7 +120,7 @@ fn written_before(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture, table
     Before { file, written }
 }
 
-/// Does a relocation go beyond its section, and so perhaps into `struct module` (RELOC-GEN-11)?
+/// Does a relocation go beyond its section, and so perhaps into `struct module`?
 fn reaches_outside(module: &Module<'_>, arch: &dyn Architecture) -> bool {
     let (file, sechdrs) = (module.info.file, &module.info.sechdrs);
     let tables = sechdrs.iter().enumerate().filter(|(_, s)| s.sh_type == SHT_RELA);

@@ -18,7 +18,7 @@ const R_X86_64_32: u32 = 10;
 const R_X86_64_32S: u32 = 11;
 const R_X86_64_PC64: u32 = 24;
 
-/// About where the temporary copy is, with page tables of four levels: its addresses have more than 32 bits, whatever they
+/// X86REL-10: about where the temporary copy is, with page tables of four levels: its addresses have more than 32 bits, whatever they
 /// are.
 const TEMPORARY_COPY: u64 = 0xffff_c900_0000_0000;
 
@@ -188,7 +188,7 @@ fn refused(section: &RelaSection<'_>, entry: usize, rela: &Rela, refusal: Refusa
             let why =
                 format!("{type_name} against {symbol}: the place already holds something, it must be zero");
             let verb = if order.overflow_first { "Invalid" } else { "Skipping invalid" };
-            // Since v6.19.
+            // Since v6.19 (X86REL-11).
             let record = if section.config.has(Change::RelocationNamesRecord) {
                 format!("sec {}, idx {entry}, ", section.index)
             } else {

@@ -96,7 +96,7 @@ pub fn static_call_add_module(module: &mut Finalizer<'_, '_>) {
     }
     let changes = module.changes();
     let several = sites.0.len() > 1;
-    if several && !module.writes_data(&X86_64, table.address, table.size, "the table .static_call_sites") {
+    if several && !module.writes_place(table.place, "the table .static_call_sites") {
         return;
     }
     sort(&mut sites, changes);
