@@ -235,6 +235,10 @@ fn module_is_blacklisted(_: &[u8], _: &Kernel) -> Option<Finding> {
 
 /// SIG-18: algorithms that are taken to be there, and what is not computed here.
 fn open_questions(verified: &Verified, kernel: &Kernel) -> Option<Finding> {
+    // Of an unknown key nothing is computed.
+    if verified.verdict == Verdict::UnknownKey {
+        return None;
+    }
     if verified.not_computed {
         let why =
             "the signature is made with an algorithm that is not computed here: it is taken to be right";
@@ -255,7 +259,7 @@ fn open_questions(verified: &Verified, kernel: &Kernel) -> Option<Finding> {
         return Some(Finding::note("SIG-18", Severity::Warning, why).hint(hint));
     }
     let why = format!(
-        "it is not known whether this kernel has what the signature needs ({unknown}): it is taken to"
+        "it is not known whether this kernel has what the signature needs ({unknown}): that is assumed"
     );
     let hint = "give the kernel's configuration (--config), or its image";
     (!unknown.is_empty()).then(|| Finding::note("SIG-18", Severity::Note, why).hint(hint))
@@ -331,6 +335,36 @@ mod tests {
         let why = not_verified(&kernel).map(|note| note.explanation.into_owned());
         let built_out = "this build cannot verify signatures: the signature counts as good";
         assert_eq!(why.as_deref(), (!cfg!(feature = "verify")).then_some(built_out), "SIG-8");
+    }
+
+    #[test]
+    #[cfg(feature = "verify")]
+    fn sig_9_the_hash_of_a_module_is_looked_up_by_debian() {
+        let mut kernel = Kernel::unknown(KernelConfig::new(KernelVersion::new(6, 12, 0)));
+        let hash = crate::hash::blacklist_name("bin", &crate::Hash::Sha256.digest(b"module"));
+        Arc::make_mut(&mut kernel.description).blacklist = vec![hash];
+        assert!(module_is_blacklisted(b"module", &kernel).is_none(), "SIG-9: mainline does not");
+        Arc::make_mut(&mut kernel.description).config.flavour = Flavour::Debian;
+        let found = module_is_blacklisted(b"module", &kernel).unwrap();
+        assert_eq!((found.code, found.errno), ("SIG-9", Some(Errno::EKEYREJECTED)));
+        assert!(module_is_blacklisted(b"another", &kernel).is_none(), "SIG-9");
+        let description = Arc::make_mut(&mut kernel.description);
+        description.config.measured(Change::ModuleHashesNotLookedUp, true);
+        assert!(module_is_blacklisted(b"module", &kernel).is_none(), "SIG-9: it dropped the patch");
+    }
+
+    #[test]
+    fn sig_18_what_is_assumed_is_said() {
+        let kernel = Kernel::unknown(KernelConfig::new(KernelVersion::new(6, 12, 0)));
+        let verified = |verdict, assumed: &[Crypto], not_computed| {
+            let (assumed, log, lacks) = (assumed.to_vec(), Vec::new(), Vec::new());
+            Verified { verdict, log, why: "", lacks, assumed, not_computed }
+        };
+        let said = |verified| open_questions(&verified, &kernel).map(|finding| finding.severity);
+        assert_eq!(said(verified(Verdict::Good, &[], false)), None, "SIG-18");
+        assert_eq!(said(verified(Verdict::Good, &[Crypto::Rsa], false)), Some(Severity::Note), "SIG-18");
+        assert_eq!(said(verified(Verdict::Good, &[], true)), Some(Severity::Warning), "SIG-18: not computed");
+        assert_eq!(said(verified(Verdict::UnknownKey, &[Crypto::Rsa], false)), None, "SIG-18: not needed");
     }
 
     /// What an unsigned module gets, with the log.

@@ -73,11 +73,7 @@ impl KernelDescriptionBuilder {
         let (Some(head), Some(own)) = (head, KernelVersion::parse(release)) else { return Ok(()) };
         // Distributions may name a series alone: 6.1.0-57-amd64 is a 6.1.192.
         let same_patch = own.patch == 0 || own.patch == head.patch;
-        if (head.major, head.minor) == (own.major, own.minor) && same_patch {
-            Ok(())
-        } else {
-            two(&head.to_string())
-        }
+        if head.same_series(own) && same_patch { Ok(()) } else { two(&head.to_string()) }
     }
 
     /// Do the options that vermagic shows agree with the configuration?
