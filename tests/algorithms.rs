@@ -48,7 +48,7 @@ impl Keys {
     }
 
     /// `hello` of a kernel, signed as scripts/sign-file does but for `more`; `edit` changes the message.
-    fn signed(&self, kernel: &str, key: &str, more: &str, edit: fn(&mut Vec<u8>, &mut Vec<u8>)) -> PathBuf {
+    fn signed(&self, kernel: &str, key: &str, more: &str, edit: Edit) -> PathBuf {
         let mut module = common::read(&ko(kernel, "hello"));
         std::fs::write(self.path("module"), &module).unwrap();
         self.openssl(&format!(
@@ -103,9 +103,12 @@ fn check(kernel: &str, file: &Path, more: &[&str]) -> Ran {
     check_with(kernel, options(kernel), file, more)
 }
 
-fn as_made(_: &mut Vec<u8>, _: &mut Vec<u8>) {}
+/// Changes the module, which is signed by then, or the message.
+type Edit = fn(&mut [u8], &mut Vec<u8>);
 
-fn module_changed(module: &mut Vec<u8>, _: &mut Vec<u8>) {
+fn as_made(_: &mut [u8], _: &mut Vec<u8>) {}
+
+fn module_changed(module: &mut [u8], _: &mut Vec<u8>) {
     module[9] ^= 1;
 }
 
@@ -127,7 +130,6 @@ fn sig_18_what_booted_kernels_said() {
     let attributes = ("EKEYREJECTED", &["PKCS7: Invalid module sig (has authattrs)"][..]);
     let attached =
         ("EBADMSG", &["PKCS7: Data already supplied", "PKCS#7 signature with non-detached data"][..]);
-    type Edit = fn(&mut Vec<u8>, &mut Vec<u8>);
     let plain = "-noattr -nocerts -md";
     let rows: [(&str, String, Edit, _, _); 19] = [
         ("rsa", format!("{plain} sha1"), as_made, good, good),

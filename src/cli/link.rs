@@ -64,12 +64,13 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
         None => Place::Regions(args.place.region.clone()),
     };
     let load = loader.load_in(&mut workspace, &opened, &how, &place, args.place.percpu, &mut said);
+    // What is asked for comes before what the kernel says of it.
+    load.as_ref().map_or(Ok(()), |load| check_place(args, load))?;
     let Some(load) = load.filter(|_| !said.refused()) else {
         report::refusal(&args.file, &said, args.json)?;
         return Ok(Outcome::Refused);
     };
     addresses_known(&args.file, &load)?;
-    check_place(args, &load)?;
     report::unjudged(&args.file.display().to_string(), &kmodld::document::unjudged(&said));
     finish(args, &loader, &load, &said)?;
     Ok(Outcome::Done)

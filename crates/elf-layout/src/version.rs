@@ -39,6 +39,12 @@ impl KernelVersion {
     pub const fn same_series(self, other: Self) -> bool {
         self.major == other.major && self.minor == other.minor
     }
+
+    /// May a release of this version be a kernel of that one? Distributions may name a series alone: 6.1.0-57-amd64 is a
+    /// 6.1.192.
+    pub const fn may_name(self, other: Self) -> bool {
+        self.same_series(other) && (self.patch == 0 || self.patch == other.patch)
+    }
 }
 
 impl fmt::Display for KernelVersion {
@@ -51,6 +57,13 @@ impl fmt::Display for KernelVersion {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_release_may_name_its_series_alone() {
+        let version = |patch| KernelVersion::new(6, 1, patch);
+        assert!(version(0).may_name(version(192)) && version(192).may_name(version(192)));
+        assert!(!version(191).may_name(version(192)) && !version(0).may_name(KernelVersion::new(6, 12, 0)));
+    }
 
     #[test]
     fn releases_parse() {

@@ -87,7 +87,11 @@ mod tests {
     fn sig_8_which_keyrings_are_asked() {
         let mut config = KernelConfig::new(KernelVersion::new(6, 12, 0));
         let all = |config: &KernelConfig| Keyring::NAMED.map(|ring| ring.is_asked(config));
-        assert_eq!(all(&config), [Some(true), None, None, None, Some(false)], "SIG-8: nothing is known");
+        assert_eq!(
+            all(&config),
+            [Some(true), None, None, None, Some(false)],
+            "SIG-8, SIG-9: nothing is known"
+        );
         config.keys.secondary = Some(true);
         config.keys.machine = Some(true);
         config.keys.platform = Some(true);

@@ -9,7 +9,7 @@ use cms::cert::x509::Certificate;
 use kernel_image::split_certificates;
 use memchr::memmem;
 
-use crate::verify::decode;
+use crate::decode::decode;
 
 const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 const END: &[u8] = b"-----END CERTIFICATE-----";

@@ -17,6 +17,8 @@
 extern crate alloc;
 
 #[cfg(feature = "verify")]
+mod decode;
+#[cfg(feature = "verify")]
 mod hash;
 #[cfg(feature = "verify")]
 pub mod keyring;

@@ -12,8 +12,8 @@ use cms::signed_data::{SignedData, SignerIdentifier};
 use der::asn1::{AnyRef, ObjectIdentifier};
 use der::{Decode, Encode, Tag, Tagged};
 
+use crate::decode::decode;
 use crate::hash;
-use crate::verify::decode;
 
 /// What a signature says about itself, as `modinfo` prints it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

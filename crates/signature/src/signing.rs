@@ -233,7 +233,8 @@ fn left_open(verified: &Verified, kernel: &Kernel) -> Option<(&'static str, Cow<
             "a build of this program that can verify signatures (feature `signature`)".into(),
         ));
     }
-    if verified.not_computed {
+    // Of an unknown key nothing is computed.
+    if verified.not_computed && verified.verdict != Verdict::UnknownKey {
         return Some(("SIG-18", "the kernel itself: the signature's algorithm is not computed here".into()));
     }
     // A key that is none of those known may be one of those that are not.
@@ -267,6 +268,9 @@ fn keeps_unsigned_out(kernel: &Kernel) -> bool {
 
 /// SIG-18: algorithms that are taken to be there.
 fn open_questions(verified: &Verified, kernel: &Kernel) -> Option<Finding> {
+    if verified.verdict == Verdict::UnknownKey {
+        return None;
+    }
     let is = |presence| move |crypto: &&Crypto| kernel.config.keys.presence(**crypto) == presence;
     let names = |presence| {
         let all = verified.assumed.iter().filter(is(presence));
@@ -282,7 +286,7 @@ fn open_questions(verified: &Verified, kernel: &Kernel) -> Option<Finding> {
         return Some(Finding::note("SIG-18", Severity::Warning, why).hint(hint));
     }
     let why = format!(
-        "it is not known whether this kernel has what the signature needs ({unknown}): it is taken to"
+        "it is not known whether this kernel has what the signature needs ({unknown}): that is assumed"
     );
     let hint = "give the kernel's configuration (--config), or its image";
     (!unknown.is_empty()).then(|| Finding::note("SIG-18", Severity::Note, why).hint(hint))
@@ -348,6 +352,40 @@ mod tests {
     use alloc::vec;
     use elf_layout::{KernelConfig, KernelVersion, LockdownConfig};
     use kernel::BootParams;
+
+    #[test]
+    #[cfg(feature = "verify")]
+    fn sig_9_the_hash_of_a_module_is_looked_up_by_debian() {
+        let mut kernel = Kernel::unknown(KernelConfig::new(KernelVersion::new(6, 12, 0)));
+        let hash = crate::hash::blacklist_name("bin", &crate::Hash::Sha256.digest(b"module"));
+        Arc::make_mut(&mut kernel.description).blacklist = vec![hash];
+        assert!(module_is_blacklisted(b"module", &kernel).is_none(), "SIG-9: mainline does not");
+        Arc::make_mut(&mut kernel.description).config.flavour = Flavour::Debian;
+        let found = module_is_blacklisted(b"module", &kernel).unwrap();
+        assert_eq!((found.code, found.errno), ("SIG-9", Some(Errno::EKEYREJECTED)));
+        assert!(module_is_blacklisted(b"another", &kernel).is_none(), "SIG-9");
+        let description = Arc::make_mut(&mut kernel.description);
+        description.config.measured(Change::ModuleHashesNotLookedUp, true);
+        assert!(module_is_blacklisted(b"module", &kernel).is_none(), "SIG-9: it dropped the patch");
+    }
+
+    #[test]
+    #[cfg(feature = "verify")]
+    fn sig_18_what_is_assumed_is_said() {
+        let kernel = Kernel::unknown(KernelConfig::new(KernelVersion::new(6, 12, 0)));
+        let verified = |verdict, assumed: &[Crypto], not_computed| {
+            let (assumed, log, lacks) = (assumed.to_vec(), Vec::new(), Vec::new());
+            Verified { verdict, log, why: "", lacks, assumed, not_computed }
+        };
+        let open = |verified: &Verified| left_open(verified, &kernel).map(|(code, _)| code);
+        let said = |verified| open_questions(&verified, &kernel).map(|finding| finding.severity);
+        assert_eq!(said(verified(Verdict::Good, &[], false)), None, "SIG-18");
+        assert_eq!(said(verified(Verdict::Good, &[Crypto::Rsa], false)), Some(Severity::Note), "SIG-18");
+        assert_eq!(open(&verified(Verdict::Good, &[], true)), Some("SIG-18"), "SIG-18: not computed");
+        assert_eq!(open(&verified(Verdict::Good, &[Crypto::Rsa], false)), Some("SIG-18"), "SIG-18: if it may matter");
+        assert_eq!(open(&verified(Verdict::UnknownKey, &[], true)), Some("SIG-8"), "SIG-8: no key is known");
+        assert_eq!(said(verified(Verdict::UnknownKey, &[Crypto::Rsa], false)), None, "SIG-18: not needed");
+    }
 
     /// What an unsigned module gets, with the log; the codes of what is told or left open.
     fn unsigned(kernel: &Kernel) -> (Option<Errno>, Vec<String>, Vec<&'static str>) {

@@ -12,8 +12,8 @@ use elf_layout::{Change, Crypto, KernelConfig};
 use p256::ecdsa::signature::hazmat::PrehashVerifier;
 use rsa::pkcs8::DecodePublicKey;
 
+use crate::decode::decode;
 use crate::hash::Hash;
-use crate::verify::decode;
 
 const SUBJECT_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
 const AUTHORITY_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.35");

@@ -209,7 +209,7 @@ fn said(change: impl FnOnce(&mut Elf), step: impl FnOnce(&mut Finalizer<'_, '_>)
             choices: false,
             verdict_only: true,
         });
-        said.iter().map(|f| f.code).collect()
+        said.iter().map(|f| f.code).chain(said.open_rules().iter().map(|rule| rule.code)).collect()
     })
 }
 

@@ -91,13 +91,7 @@ impl KernelDescriptionBuilder {
         }
         let head = text.split(|b| *b == b'\n').take(8).find_map(version_comment);
         let (Some(head), Some(own)) = (head, KernelVersion::parse(release)) else { return Ok(()) };
-        // Distributions may name a series alone: 6.1.0-57-amd64 is a 6.1.192.
-        let same_patch = own.patch == 0 || own.patch == head.patch;
-        if (head.major, head.minor) == (own.major, own.minor) && same_patch {
-            Ok(())
-        } else {
-            two(&head.to_string())
-        }
+        if own.may_name(head) { Ok(()) } else { two(&head.to_string()) }
     }
 
     /// Do the options that vermagic shows agree with the configuration?
