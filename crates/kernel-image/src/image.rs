@@ -261,7 +261,7 @@ impl<'d> KernelImage<'d> {
     pub fn pointers_to(&self, text: &[u8]) -> Vec<u64> {
         let quoted = [b"\0", text, b"\0"].concat();
         let places = |needle: Vec<u8>| {
-            let found: Vec<usize> = memmem::find_iter(&*self.data, &needle).take(POINTERS_MAX).collect();
+            let found: Vec<usize> = memmem::find_iter(&self.data, &needle).take(POINTERS_MAX).collect();
             found.into_iter()
         };
         let texts = places(quoted).filter_map(|at| self.memory.address_of(at.checked_add(1)?));

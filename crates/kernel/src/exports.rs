@@ -186,7 +186,7 @@ impl ExportTable {
 
     /// The same, of which only so much is known.
     #[must_use]
-    pub(crate) fn as_told(self, told: Told) -> Self {
+    pub(crate) fn told_by(self, told: Told) -> Self {
         ExportTable { told, ..self }
     }
 

@@ -77,7 +77,7 @@ impl Tables {
                 of_owner.insert(owner.map(<[u8]>::to_vec), exports_by_label(symbols, of_this, *owner));
             }
         }
-        let unknown = || ExportTable::default().as_told(Told::Nothing);
+        let unknown = || ExportTable::default().told_by(Told::Nothing);
         let own = Arc::new(of_owner.remove(&None).unwrap_or_else(unknown));
         let module = |name: &[u8], exports, listed| {
             Arc::new(LoadedModule { exports, listed, ..LoadedModule::named(name) })
@@ -144,5 +144,5 @@ fn exports_by_label(symbols: &KernelSymbols, own: &[KernelSymbol<'_>], owner: Op
         namespace: b"",
     };
     let table = ExportTable::new(names.into_iter().map(export).collect());
-    table.as_told(if by_label { Told::Labels } else { Told::Globals })
+    table.told_by(if by_label { Told::Labels } else { Told::Globals })
 }

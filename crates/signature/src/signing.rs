@@ -382,7 +382,11 @@ mod tests {
         assert_eq!(said(verified(Verdict::Good, &[], false)), None, "SIG-18");
         assert_eq!(said(verified(Verdict::Good, &[Crypto::Rsa], false)), Some(Severity::Note), "SIG-18");
         assert_eq!(open(&verified(Verdict::Good, &[], true)), Some("SIG-18"), "SIG-18: not computed");
-        assert_eq!(open(&verified(Verdict::Good, &[Crypto::Rsa], false)), Some("SIG-18"), "SIG-18: if it may matter");
+        assert_eq!(
+            open(&verified(Verdict::Good, &[Crypto::Rsa], false)),
+            Some("SIG-18"),
+            "SIG-18: if it may matter"
+        );
         assert_eq!(open(&verified(Verdict::UnknownKey, &[], true)), Some("SIG-8"), "SIG-8: no key is known");
         assert_eq!(said(verified(Verdict::UnknownKey, &[Crypto::Rsa], false)), None, "SIG-18: not needed");
     }
