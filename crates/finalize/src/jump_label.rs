@@ -49,10 +49,13 @@ pub fn jump_label_add_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architec
     if !module.writes_place(table.place, "the table __jump_table") {
         return;
     }
+    // A key that is not known was left out, so that its entry names itself.
+    let left_out = module.left_out(table.index);
     let entries = jump_label_sort_entries(module, &table);
     for run in entries.chunk_by(|a, b| a.key == b.key) {
         // Before the first run the kernel's last key is NULL.
-        let Some(first) = run.first().filter(|first| first.key != 0) else { continue };
+        let is_key = |key: u64| key != 0 && left_out.binary_search(&key).is_err();
+        let Some(first) = run.first().filter(|first| is_key(first.key)) else { continue };
         // A key of the kernel may be one that is no longer written to.
         let of_kernel = reach(module, module.kernel, arch, first.key) == Reach::Image;
         let key_type = first.key.wrapping_add(KEY_TYPE);
@@ -309,6 +312,26 @@ mod tests {
                 assert_eq!(may, both, "FIN-53: {key:x?}");
             });
         }
+    }
+
+    #[test]
+    fn fin_51_a_key_that_is_not_known() {
+        let mut module = TestModule::x86("6.12.0", &SECTIONS);
+        module.sections[3].2 = 32;
+        module.imports = vec![("key", 0)];
+        module.relocations = vec![("__jump_table", 8, 24, 1)];
+        module.run(&TestKernel::default(), |m| {
+            m.module.unknown = vec![false, true];
+            let [text, data, at] = [".text", ".data", "__jump_table"].map(|name| address(m, name));
+            // Of the first entry nothing but the code is known; behind the second is nothing of it.
+            put_table(m, at, &[(text, text, at + 8, false), (text + 8, text, data, false)]);
+            let before = m.read(at + 32, 16).map(<[u8]>::to_vec);
+            jump_label_add_module(m, &reloc::x86_64::X86_64);
+            assert!(m.said.iter().next().is_none(), "FIN-51: {:?}", m.said);
+            assert_eq!(m.read(at + 32, 16).map(<[u8]>::to_vec), before, "FIN-51: nothing is written to");
+            let own = m.u64(data + 8).unwrap();
+            assert!((at..at + 32).contains(&own), "FIN-51: the other key has its entries: {own:#x}");
+        });
     }
 
     #[test]
