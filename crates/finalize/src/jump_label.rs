@@ -319,6 +319,26 @@ mod tests {
     }
 
     #[test]
+    fn fin_51_a_key_that_is_not_known() {
+        let mut module = TestModule::x86("6.12.0", &SECTIONS);
+        module.sections[3].2 = 32;
+        module.imports = vec![("key", 0)];
+        module.relocations = vec![("__jump_table", 8, 24, 1)];
+        module.run(&TestKernel::default(), |m| {
+            m.module.unknown = vec![false, true];
+            let [text, data, at] = [".text", ".data", "__jump_table"].map(|name| address(m, name));
+            // Of the first entry nothing but the code is known; behind the second is nothing of it.
+            put_table(m, at, &[(text, text, at + 8, false), (text + 8, text, data, false)]);
+            let before = m.read(at + 32, 16).map(<[u8]>::to_vec);
+            jump_label_add_module(m, &reloc::x86_64::X86_64);
+            assert!(m.said.iter().next().is_none(), "FIN-51: {:?}", m.said);
+            assert_eq!(m.read(at + 32, 16).map(<[u8]>::to_vec), before, "FIN-51: nothing is written to");
+            let own = m.u64(data + 8).unwrap();
+            assert!((at..at + 32).contains(&own), "FIN-51: the other key has its entries: {own:#x}");
+        });
+    }
+
+    #[test]
     fn fin_78_and_87_keys_that_cannot_be_written() {
         for (key, code) in [(0x1000, "FIN-78"), (0, "FIN-87"), (8, "FIN-87")] {
             TestModule::x86("6.12.0", &SECTIONS).run(&TestKernel::default(), |m| {

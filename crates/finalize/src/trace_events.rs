@@ -87,6 +87,9 @@ fn events_in_reach(
     types: &Types,
     table: &elf_layout::Table,
 ) -> bool {
+    // A pointer that is not known was left out, and is zero.
+    let left_out = module.unknown.contains(&true);
+    let known = |pointer: &u64| *pointer != 0 || !left_out;
     table.records(8).all(|record| {
         let word = |module: &Finalizer<'_, '_>, of: u64, offset| module.u64(of.wrapping_add(offset));
         let Some(call) = module.u64(record) else { return true };
@@ -94,13 +97,13 @@ fn events_in_reach(
             return false;
         }
         let (class, funcs) = (word(module, call, types.class), word(module, call, types.funcs));
-        let format = word(module, call, types.print_fmt);
+        let format = word(module, call, types.print_fmt).filter(known);
         // A union of the event's name and its tracepoint, which begins with a name, follows the class.
         let named = word(module, call, types.class.wrapping_add(8)).filter(|named| *named != 0);
         if named.is_some_and(|named| !module.touches(arch, named, 8, "the name of a trace event")) {
             return false;
         }
-        let Some(class) = class else { return true };
+        let Some(class) = class.filter(known) else { return true };
         if !module.touches(arch, class, 8, "the class of a trace event") {
             return false;
         }

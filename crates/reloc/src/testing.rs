@@ -17,7 +17,7 @@ use elf_layout::layout::layout_sections;
 use elf_layout::module::{HeapMemory, move_module};
 use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{Findings, KernelConfig, LoadInfo, Placement};
-use testkit::elf::{Builder, ET_REL, GLOBAL, UNDEF};
+use testkit::elf::{Builder, ET_REL, GLOBAL, Rela, UNDEF};
 
 use crate::finalizer::LoadFacts;
 use crate::{Finalizer, ModArch, Record, Step};
@@ -137,6 +137,8 @@ pub struct TestModule {
     pub sections: Vec<(&'static str, u64, usize)>,
     /// Name and value of its undefined symbols.
     pub imports: Vec<(&'static str, u64)>,
+    /// Relocations that are not applied: section, offset, type and symbol.
+    pub relocations: Vec<(&'static str, u64, u32, u32)>,
 }
 
 impl TestModule {
@@ -148,6 +150,7 @@ impl TestModule {
             machine: crate::aarch64::MACHINE.e_machine,
             sections: sections.to_vec(),
             imports: Vec::new(),
+            relocations: Vec::new(),
         }
     }
 
@@ -163,6 +166,10 @@ impl TestModule {
         }
         for (name, _) in &self.imports {
             builder.symbol(name, GLOBAL, 0, UNDEF, 0);
+        }
+        for (section, offset, kind, symbol) in &self.relocations {
+            let record = Rela { offset: *offset, kind: *kind, symbol: *symbol, addend: 0 };
+            builder.relocations(section, &[record]);
         }
         builder.build()
     }

@@ -56,11 +56,11 @@ pub fn apply_alternatives_module(module: &mut Finalizer<'_, '_>) {
     for at in table.records(ENTRY) {
         let Some(alt) = alt_instr(module, at) else { continue };
         if alt.capability.is_some_and(|number| number >= CAPABILITIES_MAX) {
-            let why = format!(
-                "depends on memory that nobody can know: an entry of .altinstructions is for capability {}, of which the kernel looks for a bit behind its own on the stack",
+            let needs = format!(
+                "what lies on the kernel's stack: an entry of .altinstructions is for capability {}, and the kernel looks for its bit behind those that it has",
                 alt.capability.unwrap_or(0)
             );
-            module.said.push(Finding::note("FIN-35", Severity::Warning, why));
+            module.said.may_crash("FIN-35", needs);
         }
         let applied = match alt.capability {
             None => Some(true),

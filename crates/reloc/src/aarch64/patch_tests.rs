@@ -351,7 +351,7 @@ fn fin_35_capabilities_that_do_not_exist() {
             let [text, code, table] = [".text", ".altinstr_replacement", ALT].map(|name| address(m, name));
             put(m, table, &alt_instr(table, text, code, number, 4, 4));
             alternative::apply_alternatives_module(m);
-            let found: Vec<_> = m.said.iter().map(|f| f.code).collect();
+            let found: Vec<_> = m.said.open_rules().iter().map(|rule| rule.code).collect();
             assert_eq!(found, if unknowable { vec!["FIN-35"] } else { vec![] }, "FIN-35: {number}");
         });
     }

@@ -455,12 +455,12 @@ fn touches(module: &mut Finalizer<'_, '_>, entry: &AltInstr, has: Option<bool>) 
         return false;
     }
     if applied.is_none() && module.read(entry.replacement, entry.replacementlen.into()).is_none() {
-        let why = format!(
-            "depends on the CPU: {replacement}, for {}, leads to {:#x}",
+        let needs = format!(
+            "whether the CPU has {} (--cpu-caps): {replacement} leads to {:#x}",
             entry.feature(),
             entry.replacement
         );
-        module.said.push(Finding::note("FIN-78", Severity::Warning, why));
+        module.said.may_crash("FIN-78", needs);
     }
     if !module.touches(&X86_64, entry.instr, written.into(), instr) {
         return false;
