@@ -551,6 +551,25 @@ fn a_module_of_with_that_would_be_refused() {
     assert!(ran.stderr.contains("/nonexistent/x.ko: cannot read"), "{}", ran.stderr);
 }
 
+/// What nobody can know leaves the verdict open, and is told.
+#[test]
+fn layout_1_what_nobody_can_know() {
+    use common::elf::{Elf, Sh};
+    let dir = tempfile::tempdir().unwrap();
+    let hello = Elf::new(common::read(&ko(KERNEL, "hello")));
+    let mut over_headers = hello.clone();
+    let note = over_headers.section(".note.Linux");
+    let table = over_headers.shoff() as u64;
+    over_headers.set(note, Sh::Offset, table);
+    for (file, codes) in [(&hello, vec![]), (&over_headers, vec!["LAYOUT-1"])] {
+        let path = dir.path().join("hello.ko");
+        std::fs::write(&path, &file.bytes).unwrap();
+        let v = parsed(check(KERNEL, &path, &["--jsonl"]));
+        assert_eq!(open(&v), codes, "LAYOUT-1: {v}");
+        assert_eq!(v["verdict"] == "undecided", !codes.is_empty(), "LAYOUT-1: {v}");
+    }
+}
+
 /// Module.symvers has no addresses, and for most modules none are needed. Alone it refuses what has no export; a yes needs
 /// more, and what that is is told.
 #[test]

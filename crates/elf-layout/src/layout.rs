@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::vec;
 
-use crate::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE, SHT_NOBITS};
+use crate::elf::{SHDR_SIZE, SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE, SHT_NOBITS};
 use crate::finding::{Finding, Findings, Severity};
 use crate::load_info::LoadInfo;
 use crate::plan::{Layout, bounded};
@@ -65,6 +65,19 @@ pub fn layout_sections(info: &LoadInfo<'_>, said: &mut Findings) -> Option<Layou
 pub fn sections_inside(info: &LoadInfo<'_>, layout: &Layout, said: &mut Findings) {
     let outside = (0..info.sechdrs.len()).filter_map(|index| section_outside(info, layout, index));
     said.stage_at_first(|said| outside.for_each(|finding| said.push(finding)));
+    // LAYOUT-1: by the time when sections are moved, their headers hold addresses of the temporary copy.
+    let table = info.file.e_shoff();
+    let end = table.saturating_add(SHDR_SIZE.saturating_mul(info.sechdrs.len() as u64));
+    let over_headers = info.sechdrs.iter().enumerate().any(|(index, section)| {
+        let has_bytes =
+            section.sh_type != SHT_NOBITS && section.sh_size != 0 && layout.place(index).is_some();
+        has_bytes && section.sh_offset < end && table < section.sh_offset.saturating_add(section.sh_size)
+    });
+    if over_headers {
+        let needs = "the address of the kernel's temporary copy of the file: a section has section headers for its bytes, and the \
+                     kernel writes that address into them before it moves the section";
+        said.unjudged("LAYOUT-1", needs);
+    }
 }
 
 /// Does this section end after what is allocated for its region?

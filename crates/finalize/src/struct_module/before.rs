@@ -4,6 +4,7 @@ use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use elf_layout::bytes::printed;
 use elf_layout::elf::{LE, Rela, Rela64, SHF_ALLOC, SHT_RELA};
@@ -17,6 +18,8 @@ const UNFORMED: u64 = 3;
 /// `struct latch_tree_node`: two `struct rb_node`, which begin with the parent and the colour.
 const LATCH_TREE_NODE: u64 = 48;
 const RB_NODE: u64 = 24;
+/// Bytes of a pointer.
+const POINTER: u64 = 8;
 /// What `find_module_sections` looks up in any section; the rest of [`ANY_OBJS`] is set after relocation.
 const FOUND_EARLY: &[&str] = &["btf_data", "btf_base_data"];
 
@@ -25,6 +28,8 @@ const FOUND_EARLY: &[&str] = &["btf_data", "btf_base_data"];
 pub struct Before {
     file: Vec<u8>,
     written: Vec<u8>,
+    /// Links in the kernel's tree of module addresses that lead to other modules, if there are such; by address.
+    links: Vec<Range<u64>>,
 }
 
 /// A relocation of `.gnu.linkonce.this_module` that goes elsewhere than the kernel's `init` and `exit`.
@@ -68,6 +73,11 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
         let holds = before.is_some() && module.read(place, width).is_some_and(|b| b.iter().any(|b| *b != 0));
         let why = format!("{}{BUILT_AGAINST}", at.why(module, (init, exit), holds));
         module.said.push(told(why).about(at.subject(module, index)));
+        let end = place.saturating_add(width);
+        if before.as_ref().is_some_and(|b| b.links.iter().any(|link| link.start < end && place < link.end)) {
+            let needs = "the kernel's tree of module addresses: a relocation of struct module goes to a link in it, which may be zero or not";
+            module.said.unjudged("RELOC-GEN-15", needs);
+        }
         // A place that must be zero and is not is refused by itself.
         if let Some(table) = walked(module, arch, at.offset).filter(|_| !(zeros && holds)) {
             let why = format!(
@@ -115,9 +125,9 @@ fn walked(module: &Finalizer<'_, '_>, arch: &dyn Architecture, offset: u64) -> O
 /// Writes what the kernel has written by then.
 fn written_before(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture, table: Table) -> Before {
     let file = module.read(table.address, table.size).unwrap_or_default().to_vec();
-    This { module, base: table.address }.before_relocation(arch);
+    let links = This { module, base: table.address }.before_relocation(arch);
     let written = module.read(table.address, table.size).unwrap_or_default().to_vec();
-    Before { file, written }
+    Before { file, written, links }
 }
 
 /// Does a relocation go beyond its section, and so perhaps into `struct module`?
@@ -232,8 +242,9 @@ fn member_at(module: &Finalizer<'_, '_>, offset: u64) -> Cow<'static, str> {
 impl This<'_, '_, '_> {
     /// All that is not zero when `apply_relocations` begins: by `layout_and_allocate`, `add_unformed_module`,
     /// `percpu_modalloc`, `module_unload_init`, `init_param_lock`, `find_module_sections`, `setup_modinfo` and what
-    /// taints. Pointers that nobody can know are set to all ones, as no byte of them is sure to be zero.
-    fn before_relocation(&mut self, arch: &dyn Architecture) {
+    /// taints. Pointers that nobody can know are set to all ones, as no byte of them is sure to be zero. What comes back are
+    /// the links that may be missing.
+    fn before_relocation(&mut self, arch: &dyn Architecture) -> Vec<Range<u64>> {
         let early: Vec<_> = ANY_OBJS.iter().filter(|objs| FOUND_EARLY.contains(&objs.0)).collect();
         self.module_sections(&early, arch);
         self.memory();
@@ -243,7 +254,14 @@ impl This<'_, '_, '_> {
             self.runtime(path, "a list");
         }
         let unknown: Vec<_> = self.module.record.runtime.drain(..).collect();
+        let mut links = Vec::new();
         for state in unknown {
+            if state.len == LATCH_TREE_NODE {
+                let node = self.module.placement.address(state.place);
+                let children = [POINTER..RB_NODE, RB_NODE + POINTER..LATCH_TREE_NODE];
+                let at = |offset: u64| node.saturating_add(offset);
+                links.extend(children.map(|link| at(link.start)..at(link.end)));
+            }
             // Children of a node in the tree of addresses may be missing.
             let starts: &[u64] = if state.len == LATCH_TREE_NODE { &[0, RB_NODE] } else { &[0] };
             let len = if state.len == LATCH_TREE_NODE { 8 } else { state.len };
@@ -255,6 +273,7 @@ impl This<'_, '_, '_> {
                 }
             }
         }
+        links
     }
 }
 
