@@ -61,6 +61,11 @@ impl Verdict {
         self.verdict == Ending::Good
     }
 
+    /// Does the kernel refuse it, or crash?
+    pub fn is_refused(&self) -> bool {
+        matches!(self.verdict, Ending::Refused | Ending::Oops)
+    }
+
     /// `loads`, `refused`, `oops` or `undecided`.
     pub fn word(&self) -> &'static str {
         self.verdict.word("loads")

@@ -250,7 +250,7 @@ impl<'s> State<'s> {
     /// Keeps the verdict on a module until its turn comes: in any case, or if there is room.
     pub fn put(&mut self, target: usize, index: usize, judged: (Verdict, bool), exact: bool, keep: bool) {
         let (verdict, proprietary) = judged;
-        let outcome = Outcome { refused: !verdict.loads(), proprietary };
+        let outcome = Outcome { refused: verdict.is_refused(), proprietary };
         let keep = keep || self.has_room(index, &verdict);
         let Some(view) = self.views.get_mut(target) else { return };
         view.put(index, keep.then_some(verdict), outcome, exact);

@@ -158,9 +158,10 @@ impl<'a> Printer<'a> {
                 return Ok(());
             }
         };
-        let is_refused = |v: &Verdict| matches!(v.verdict, Ending::Refused | Ending::Oops);
         self.outcome = match self.outcome {
-            Outcome::Done | Outcome::Undecided if verdicts.iter().any(is_refused) => Outcome::Refused,
+            Outcome::Done | Outcome::Undecided if verdicts.iter().any(Verdict::is_refused) => {
+                Outcome::Refused
+            }
             Outcome::Done if verdicts.iter().any(|v| !v.loads()) => Outcome::Undecided,
             outcome => outcome,
         };
