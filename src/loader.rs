@@ -125,11 +125,16 @@ impl Loader {
         info: &LoadInfo<'_>,
         layout: &Layout,
     ) -> Option<PerRegion<u64>> {
-        let mut bases = self.area(arch).place(layout)?;
-        if self.kernel.module(info.file.name()).is_some_and(|m| m.listed) {
-            for (region, base) in self.listed_bases(info, layout) {
-                *bases.get_mut(region) = base;
-            }
+        let is_listed = self.kernel.module(info.file.name()).is_some_and(|m| m.listed);
+        let listed = if is_listed { self.listed_bases(info, layout) } else { Vec::new() };
+        let mut area = self.area(arch);
+        // The regions of which nothing is listed do not lie over those of which something is.
+        for (region, base) in &listed {
+            area.to_mut().take(*base, base.saturating_add(layout.allocated(*region)));
+        }
+        let mut bases = area.place(layout)?;
+        for (region, base) in listed {
+            *bases.get_mut(region) = base;
         }
         Some(bases)
     }
