@@ -105,6 +105,47 @@ fn a_refused_dependency_is_named() {
     assert!(ran.stderr.contains("proprietary_gpl.ko: the kernel would refuse this module"), "{}", ran.stderr);
 }
 
+/// The symbol table lists one region of a module, which is longer than the page of that symbol: others stay away from all of it.
+#[test]
+fn layout_50_what_is_listed_is_not_covered() {
+    let dir = tempfile::tempdir().unwrap();
+    for kernel in ["6.1-amd64", "6.1-arm64"] {
+        let plain = link(kernel, "sections", &["--json"]).exits(0).json();
+        let (sections, regions) =
+            (plain["sections"].as_array().unwrap(), plain["regions"].as_array().unwrap());
+        let last = regions.last().unwrap();
+        let elf = Elf::new(common::read(&ko(kernel, "sections")));
+        let of_last = |index: u16| {
+            sections.iter().find(|s| s["index"] == index && s["region"] == last["name"])?["offset"].as_u64()
+        };
+        let once =
+            |name: &str| !name.is_empty() && elf.symbols().iter().filter(|s| s.name == name).count() == 1;
+        let symbols = elf.symbols();
+        let placed = symbols.iter().filter(|s| once(&s.name)).filter_map(|s| Some((s, of_last(s.shndx)?)));
+        let lowest = placed.min_by_key(|(symbol, offset)| offset + symbol.value);
+        let (symbol, offset) = lowest.unwrap_or_else(|| panic!("{kernel}: no symbol in {last}"));
+        let address = hex(&last["base"]) + offset + symbol.value;
+        let mut args = common::link_args(kernel, "sections");
+        let symtab = args.iter().position(|arg| arg == "--symtab").unwrap() + 1;
+        let text = common::text(std::path::Path::new(&args[symtab]));
+        let path = dir.path().join(kernel);
+        std::fs::write(&path, format!("{text}{address:016x} t {}\t[sections]\n", symbol.name)).unwrap();
+        args[symtab] = path.display().to_string();
+        args.push(String::from("--json"));
+        let listed = common::kmodld(&args).exits(0).json();
+        let range = |r: &Value| hex(&r["base"])..hex(&r["base"]) + r["size"].as_u64().unwrap();
+        let mut ranges: Vec<_> = listed["regions"].as_array().unwrap().iter().map(range).collect();
+        assert_eq!(
+            ranges.last().unwrap().start,
+            hex(&last["base"]),
+            "LAYOUT-50: {kernel}: where it is listed"
+        );
+        ranges.sort_by_key(|range| range.start);
+        let apart = ranges.windows(2).all(|pair| pair[0].end <= pair[1].start);
+        assert!(apart, "LAYOUT-50: {kernel}: regions lie over each other: {ranges:x?}");
+    }
+}
+
 /// Addresses of the kernel's own symbols in a kallsyms, a global one before local ones.
 fn kallsyms(kernel: &str) -> BTreeMap<String, u64> {
     let mut out: BTreeMap<String, (bool, u64)> = BTreeMap::new();
