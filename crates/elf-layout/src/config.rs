@@ -1,5 +1,7 @@
 //! What of a kernel's version and configuration steers the loader.
 
+use alloc::collections::BTreeMap;
+
 use crate::changes::{Change, Changes};
 use crate::keys::KeyConfig;
 use crate::lockdown::LockdownConfig;
@@ -298,11 +300,15 @@ impl KernelConfig {
     /// does not mention are off, as in Kconfig. Its head names the version.
     pub fn apply(&mut self, config: &[u8], known: &[&Machine]) {
         let lines = || config.split(|&b| b == b'\n');
-        let value = |name: &str| {
-            lines().find_map(|line| {
-                line.strip_prefix(name.as_bytes())?.strip_prefix(b"=").map(<[u8]>::trim_ascii)
-            })
-        };
+        // Read once: some seventy options are asked for, of ten thousand. The first line of a name counts.
+        let mut options: BTreeMap<&[u8], &[u8]> = BTreeMap::new();
+        for line in lines().filter(|line| line.starts_with(b"CONFIG_")) {
+            let Some(at) = memchr::memchr(b'=', line) else { continue };
+            if let Some((name, value)) = line.split_at_checked(at) {
+                options.entry(name).or_insert_with(|| value.get(1..).unwrap_or_default().trim_ascii());
+            }
+        }
+        let value = |name: &str| options.get(name.as_bytes()).copied();
         let is_set = |name: &str| value(name) == Some(b"y");
         if let Some(version) = lines().take(8).find_map(version_comment) {
             self.set_version(version);

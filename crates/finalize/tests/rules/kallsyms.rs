@@ -161,25 +161,35 @@ fn layout_43_values_in_the_temporary_copy_are_not_told() {
             let want: Vec<(u64, u64)> =
                 of_full.chain(of_core.map(|(n, _)| core + 24 * n + 8)).map(|at| (at, 8)).collect();
             assert!(want.len() >= lost.len(), "mini has such symbols");
-            let (kernel, mut record, mut said) = Default::default();
-            let mut patching = Finalizer {
-                module,
-                load: LoadFacts {
-                    mod_arch: &ModArch::default(),
-                    taints: 0,
-                    using_gplonly_symbols: false,
-                    sig_ok: false,
-                },
-                kernel: &kernel as &TestKernel,
-                record: &mut record,
-                said: &mut said,
-                choices: false,
-                verdict_only: false,
-            };
-            symbols_of_the_temporary_copy(&mut patching);
-            assert_eq!(runtime(&patching), want, "LAYOUT-43: mini on 6.{minor}: values that nothing tells");
+            let told = patching(module, false, |m| {
+                symbols_of_the_temporary_copy(m);
+                runtime(m)
+            });
+            assert_eq!(told, want, "LAYOUT-43: mini on 6.{minor}: values that nothing tells");
         });
     }
+}
+
+/// Does something to a module on a kernel of which nothing is known.
+fn patching<R>(
+    module: &mut Module<'_>,
+    verdict_only: bool,
+    step: impl FnOnce(&mut Finalizer<'_, '_>) -> R,
+) -> R {
+    step(&mut Finalizer {
+        module,
+        load: LoadFacts {
+            mod_arch: &ModArch::default(),
+            taints: 0,
+            using_gplonly_symbols: false,
+            sig_ok: false,
+        },
+        kernel: &TestKernel::default(),
+        record: &mut Record::default(),
+        said: &mut Findings::new(),
+        choices: false,
+        verdict_only,
+    })
 }
 
 /// The codes of what a step says of a module with one function, whose symbol table was changed.
@@ -194,22 +204,11 @@ fn said(change: impl FnOnce(&mut Elf), step: impl FnOnce(&mut Finalizer<'_, '_>)
     change(&mut elf);
     let config = config(12).with(|c| c.dynamic_ftrace = true);
     with_load(config, &elf.bytes, |module| {
-        let mut said = Findings::new();
-        step(&mut Finalizer {
-            module,
-            load: LoadFacts {
-                mod_arch: &ModArch::default(),
-                taints: 0,
-                using_gplonly_symbols: false,
-                sig_ok: false,
-            },
-            kernel: &TestKernel::default(),
-            record: &mut Record::default(),
-            said: &mut said,
-            choices: false,
-            verdict_only: true,
-        });
-        said.iter().map(|f| f.code).chain(said.open_rules().iter().map(|rule| rule.code)).collect()
+        patching(module, true, |m| {
+            step(m);
+            let (said, open) = (m.said.iter(), m.said.open_rules().iter());
+            said.map(|f| f.code).chain(open.map(|rule| rule.code)).collect()
+        })
     })
 }
 

@@ -320,8 +320,7 @@ impl KernelDescriptionBuilder {
         self.is_one_kernel()?;
         let release = self.release.clone().unwrap_or_default();
         let of_config = self.known.entry(Fact::Config).or_insert(Known::Assumed).clone();
-        let of_config_given = of_config.clone();
-        self.known.entry(Fact::PageSize).or_insert(of_config);
+        self.known.entry(Fact::PageSize).or_insert_with(|| of_config.clone());
         let mut config = self.join_config(&release, known);
         let vermagic_words = self.vermagic_words(machine);
         if self.vermagic.is_none()
@@ -330,7 +329,7 @@ impl KernelDescriptionBuilder {
         {
             // VER-20: the string follows from the release and the configuration.
             self.vermagic = Some([&release, words.as_str()].concat());
-            self.note(Fact::Vermagic, of_config_given);
+            self.note(Fact::Vermagic, of_config);
         }
         let slide = self.slide()?;
         for fact in [Fact::Slide, Fact::Cmdline] {

@@ -53,18 +53,18 @@ impl KernelDescriptionBuilder {
     /// What follows the release in the vermagic string of a kernel of this configuration (VER-20; include/linux/vermagic.h).
     /// `None` if the configuration is not known, or the layout of structures is random.
     pub(super) fn vermagic_words(&self, machine: Option<&Machine>) -> Option<String> {
-        let text = String::from_utf8_lossy(self.config_text.as_deref()?);
-        let has = |options: &[&str]| text.lines().any(|line| options.contains(&line));
-        if has(&["CONFIG_RANDSTRUCT=y", "CONFIG_GCC_PLUGIN_RANDSTRUCT=y"]) {
+        let text = self.config_text.as_deref()?;
+        let has = |options: &[&str]| options.iter().any(|option| is_set(text, option) == Some(true));
+        if has(&["CONFIG_RANDSTRUCT", "CONFIG_GCC_PLUGIN_RANDSTRUCT"]) {
             return None;
         }
         let words = [
-            ("SMP ", has(&["CONFIG_SMP=y"])),
+            ("SMP ", has(&["CONFIG_SMP"])),
             // CONFIG_PREEMPT before v5.15.
-            ("preempt ", has(&["CONFIG_PREEMPT_BUILD=y", "CONFIG_PREEMPT=y"])),
-            ("preempt_rt ", has(&["CONFIG_PREEMPT_RT=y"]) && !has(&["CONFIG_PREEMPT_BUILD=y"])),
-            ("mod_unload ", has(&["CONFIG_MODULE_UNLOAD=y"])),
-            ("modversions ", has(&["CONFIG_MODVERSIONS=y"])),
+            ("preempt ", has(&["CONFIG_PREEMPT_BUILD", "CONFIG_PREEMPT"])),
+            ("preempt_rt ", has(&["CONFIG_PREEMPT_RT"]) && !has(&["CONFIG_PREEMPT_BUILD"])),
+            ("mod_unload ", has(&["CONFIG_MODULE_UNLOAD"])),
+            ("modversions ", has(&["CONFIG_MODVERSIONS"])),
         ];
         let words = words.iter().filter(|(_, is_set)| *is_set).map(|(word, _)| *word);
         Some([" "].into_iter().chain(words).chain([machine?.vermagic_word]).collect())
