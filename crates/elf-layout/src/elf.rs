@@ -174,6 +174,13 @@ pub struct Shdr {
     pub sh_entsize: u64,
 }
 
+impl Shdr {
+    /// Has it bytes in the file? Without them `move_module` copies nothing, whatever its size says (LAYOUT-14).
+    pub fn has_bytes(&self) -> bool {
+        self.sh_type != SHT_NOBITS && self.sh_size != 0
+    }
+}
+
 impl From<&SectionHeader64<LE>> for Shdr {
     fn from(raw: &SectionHeader64<LE>) -> Self {
         Shdr {

@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::vec;
 
-use crate::elf::{SHDR_SIZE, SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE, SHT_NOBITS};
+use crate::elf::{SHDR_SIZE, SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE};
 use crate::finding::{Finding, Findings, Severity};
 use crate::load_info::LoadInfo;
 use crate::plan::{Layout, bounded};
@@ -69,9 +69,8 @@ pub fn sections_inside(info: &LoadInfo<'_>, layout: &Layout, said: &mut Findings
     let table = info.file.e_shoff();
     let end = table.saturating_add(SHDR_SIZE.saturating_mul(info.sechdrs.len() as u64));
     let over_headers = info.sechdrs.iter().enumerate().any(|(index, section)| {
-        let has_bytes =
-            section.sh_type != SHT_NOBITS && section.sh_size != 0 && layout.place(index).is_some();
-        has_bytes && section.sh_offset < end && table < section.sh_offset.saturating_add(section.sh_size)
+        let is_moved = section.has_bytes() && layout.place(index).is_some();
+        is_moved && section.sh_offset < end && table < section.sh_offset.saturating_add(section.sh_size)
     });
     if over_headers {
         let needs = "the address of the kernel's temporary copy of the file: a section has section headers for its bytes, and the \
@@ -84,7 +83,7 @@ pub fn sections_inside(info: &LoadInfo<'_>, layout: &Layout, said: &mut Findings
 fn section_outside(info: &LoadInfo<'_>, layout: &Layout, index: usize) -> Option<Finding> {
     let (section, place) = (info.sechdrs.get(index)?, layout.place(index)?);
     let (end, allocated) = (place.offset.checked_add(section.sh_size), layout.allocated(place.region));
-    if section.sh_type == SHT_NOBITS || section.sh_size == 0 || end.is_some_and(|end| end <= allocated) {
+    if !section.has_bytes() || end.is_some_and(|end| end <= allocated) {
         return None;
     }
     let why = format!(
