@@ -29,6 +29,7 @@ mod mapped;
 pub mod memory_file;
 pub mod outputs;
 pub mod raw_output;
+pub mod root;
 pub mod sarif;
 pub mod setup;
 pub mod simulate;

@@ -1,14 +1,16 @@
 //! What a run begins with: a kernel as files describe it, how it runs, and the modules that are loaded before.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use elf_layout::{Findings, KernelVersion};
-use kernel::{Init, KernelDescription, KernelState, Piece, Taints};
+use kernel::{ExportTable, Init, KernelDescription, KernelState, LoadedModule, Piece, Shown, Taints};
 
 use crate::error::Error;
 use crate::input::read_decompressed;
 use crate::kernel_source::KernelSource;
+use crate::kernel_source::unread::Unread;
 use crate::load::{Args, open};
 use crate::loader::Loader;
 use crate::memory_file::parse_pieces;
@@ -27,8 +29,8 @@ pub struct RunningFacts {
     pub cpu_caps: Option<Vec<u8>>,
     /// Errata that the CPUs have, whatever the bitmap says: the numbers that their makers gave them.
     pub errata: Vec<String>,
-    /// Taint mask before the first load.
-    pub tainted: u64,
+    /// Taint mask before the first load, if not that of the running kernel.
+    pub tainted: Option<u64>,
     /// A file with pieces of the kernel's memory, as [`parse_pieces`] reads it.
     pub memory: Option<PathBuf>,
 }
@@ -37,7 +39,12 @@ pub struct RunningFacts {
 #[derive(Debug)]
 pub enum Prepared {
     /// The kernel with its modules.
-    Ready(Box<Loader>),
+    Ready {
+        /// It.
+        loader: Box<Loader>,
+        /// What the system of a running kernel did not show.
+        unread: Vec<Unread>,
+    },
     /// It refuses one of the modules that are to be loaded before.
     Refused {
         /// The module.
@@ -56,20 +63,39 @@ pub fn prepare(
     with: &[PathBuf],
     version: impl FnOnce() -> Option<KernelVersion>,
 ) -> Result<Prepared, Error> {
-    let mut kernel = source.describe(version, &facts.cmdline)?;
-    kernel.boot.secure_boot = facts.secure_boot;
-    if source.paths().next().is_none() && source.release.is_none() {
+    if source.is_empty() {
         let what = "nothing describes the kernel: give its image, a SPEC or a tree (--kernel), or its /proc/kallsyms (--symtab) and Module.symvers (--symvers)";
         return Err(Error::Usage(what.into()));
     }
+    let mut unread = Vec::new();
+    let mut builder = source.read_noting(&mut unread)?;
+    let shows = source.running.as_ref().map(|running| running.shows(&mut unread));
+    match shows.as_ref().and_then(|shows| shows.cmdline.as_deref()) {
+        _ if !facts.cmdline.is_empty() => builder = builder.cmdline("--cmdline", &facts.cmdline),
+        Some(cmdline) => builder = builder.cmdline("/proc/cmdline", cmdline),
+        None => {}
+    }
+    let mut kernel = source.build(builder, version)?;
+    kernel.boot.secure_boot = facts.secure_boot;
     let mut state = KernelState::booted(&kernel);
-    state.taints = Taints::of_kernel(facts.tainted);
+    state.cpus = facts.cpus;
+    if let Some(shows) = shows {
+        kernel.boot.secure_boot |= shows.secure_boot == Some(true);
+        kernel.boot.modules_disabled |= shows.modules_disabled;
+        // What is given is meant: a question about another state than the one that is.
+        let asks_otherwise = facts.secure_boot || !facts.cmdline.is_empty();
+        kernel.boot.shown = if asks_otherwise { Shown::default() } else { shows.shown };
+        state.taints = Taints::of_kernel(shows.tainted.unwrap_or(0));
+        state.cpus = facts.cpus.or(shows.cpus);
+        shows.modules.into_iter().for_each(|modules| are_loaded(&mut state, modules));
+        shows.areas.into_iter().for_each(|areas| state.space.show(areas));
+    }
+    facts.tainted.iter().for_each(|mask| state.taints = Taints::of_kernel(*mask));
     state.live = Arc::new(facts.memory.as_deref().map(read_memory).transpose()?.unwrap_or_default());
     if let Some(caps) = &facts.cpu_caps {
         fits(&kernel, caps)?;
         state.cpu_caps = Some(words(caps));
     }
-    state.cpus = facts.cpus;
     state.errata.clone_from(&facts.errata);
     let mut loader = Loader::new(kernel, state);
     let args = Args::verdict(LoadFlags::default(), b"");
@@ -79,7 +105,23 @@ pub fn prepare(
             return Ok(Prepared::Refused { file: path.clone(), said });
         }
     }
-    Ok(Prepared::Ready(Box::new(loader)))
+    Ok(Prepared::Ready { loader: Box::new(loader), unread })
+}
+
+/// The modules that a running kernel lists, newest first, in place of those that its symbol table lists: of these stays what
+/// they export.
+fn are_loaded(state: &mut KernelState, modules: Vec<LoadedModule>) {
+    let listed: Vec<Box<[u8]>> = state.modules().map(|module| module.name.clone()).collect();
+    let mut exports: HashMap<Box<[u8]>, ExportTable> = listed
+        .into_iter()
+        .filter_map(|name| Some((name.clone(), state.remove_module(&name)?.exports)))
+        .collect();
+    for mut module in modules.into_iter().rev() {
+        if let Some(exports) = exports.remove(&module.name) {
+            module.exports = exports;
+        }
+        state.insert_module(module);
+    }
 }
 
 /// Is a bitmap of CPU capabilities as long as that of this kernel, where its types tell?

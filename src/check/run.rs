@@ -47,8 +47,7 @@ pub fn tell_apart(targets: &mut [Target<'_>], kernels: &[KernelSource]) {
     for (target, kernel) in targets.iter_mut().zip(kernels) {
         let release = &target.loader.kernel.release;
         let is_several = releases.iter().filter(|r| *r == release).count() > 1 || release.is_empty();
-        let path = kernel.kernel.as_ref().filter(|_| is_several && kernels.len() > 1);
-        target.label = path.map(|path| path.display().to_string());
+        target.label = kernel.label().filter(|_| is_several && kernels.len() > 1);
     }
 }
 

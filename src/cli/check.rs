@@ -59,7 +59,7 @@ pub fn run(args: &Check) -> Result<Outcome, Error> {
 fn targets(args: &Check) -> Result<Option<Vec<Target<'_>>>, Error> {
     let mut targets = Vec::new();
     let (kernels, facts) =
-        (args.kernels.sources().map_err(Error::Usage)?, args.live.facts(args.kernels.secure_boot));
+        (args.kernels.sources()?, args.live.facts(args.kernels.secure_boot));
     for kernel in &kernels {
         let Some(loader) = prepared(kernel, &facts, &args.with, || None)? else { return Ok(None) };
         tell_without_versions(&loader);

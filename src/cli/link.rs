@@ -21,7 +21,7 @@ use super::report::{self, one_line};
 use super::{Beside, Outcome, prepared};
 
 pub fn run(args: &Link) -> Result<Outcome, Error> {
-    let (source, facts) = (args.kernel.source(), args.live.facts(args.kernel.secure_boot));
+    let (source, facts) = (args.kernel.source()?, args.live.facts(args.kernel.secure_boot));
     let more = args.with.iter().chain(&args.live.memory).chain([&args.file]).map(PathBuf::as_path);
     keep_apart(&outputs(args), source.paths().chain(more))?;
     // While the kernel is read, the module is, and gets its memory.

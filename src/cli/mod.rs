@@ -17,6 +17,7 @@ use std::thread;
 use clap::Parser;
 use elf_layout::{Coverage, KernelVersion};
 use kmodld::kernel_source::KernelSource;
+use kmodld::kernel_source::unread::Unread;
 use kmodld::setup::{Prepared, RunningFacts, prepare};
 use kmodld::{Error, Loader, threads};
 
@@ -75,7 +76,8 @@ fn prepared(
     version: impl FnOnce() -> Option<KernelVersion>,
 ) -> Result<Option<Loader>, Error> {
     match prepare(source, facts, with, version)? {
-        Prepared::Ready(loader) => {
+        Prepared::Ready { loader, unread } => {
+            unread.iter().for_each(tell_unread);
             tell_coverage(&loader);
             loader.kernel.boot.doubts.iter().for_each(|doubt| report::note(doubt));
             Ok(Some(*loader))
@@ -85,6 +87,13 @@ fn prepared(
             Ok(None)
         }
     }
+}
+
+/// What the running kernel's system does not show: what, why, and how it does.
+fn tell_unread(unread: &Unread) {
+    let Unread { what, path, why, way } = unread;
+    let way = if way.is_empty() { String::new() } else { format!("; {way}") };
+    report::note(&format!("{what} not known: {}: {why}{way}", path.display()));
 }
 
 /// What is said of a kernel that no booted one was compared with is worth less: that is said once.

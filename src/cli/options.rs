@@ -1,12 +1,13 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use elf_layout::Region;
 use kernel::spec::hex_bytes;
-use kmodld::Stage;
+use kmodld::{Error, Stage};
 use kmodld::kernel_source::KernelSource;
 use kmodld::keyring::KeyringFile;
 use kmodld::setup::RunningFacts;
@@ -225,10 +226,13 @@ pub struct Explain {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Kernel")]
 pub struct Kernel {
-    /// vmlinuz, vmlinux, Image, a SPEC, or a tree: a root with boot/ and lib/modules/RELEASE, or
-    /// lib/modules/RELEASE itself
-    #[arg(long, value_name = "PATH")]
-    pub kernel: Option<PathBuf>,
+    /// The release of an installed kernel, `running`, or a path: vmlinuz, vmlinux, Image, a SPEC, or a tree (a root with
+    /// boot/ and lib/modules/RELEASE, or lib/modules/RELEASE itself) [default: the running kernel]
+    #[arg(long, value_name = "KERNEL")]
+    pub kernel: Option<OsString>,
+    /// Look for kernels, modules and modprobe.d in an image or chroot, not in /
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
     /// Its /proc/kallsyms or System.map
     #[arg(long, value_name = "FILE")]
     pub symtab: Option<PathBuf>,
@@ -255,10 +259,14 @@ pub struct Kernel {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Kernel")]
 pub struct Kernels {
-    /// vmlinuz, vmlinux, Image, a SPEC, or a tree: a root with boot/ and lib/modules/RELEASE, or
-    /// lib/modules/RELEASE itself. Repeatable: every module is checked against every kernel
-    #[arg(long, value_name = "PATH")]
-    pub kernel: Vec<PathBuf>,
+    /// The release of an installed kernel, `running`, or a path: vmlinuz, vmlinux, Image, a SPEC, or a tree (a root with
+    /// boot/ and lib/modules/RELEASE, or lib/modules/RELEASE itself). Repeatable: every module is checked against every
+    /// kernel [default: the running kernel]
+    #[arg(long, value_name = "KERNEL")]
+    pub kernel: Vec<OsString>,
+    /// Look for kernels, modules and modprobe.d in an image or chroot, not in /
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
     /// Its /proc/kallsyms or System.map (with one kernel only)
     #[arg(long, value_name = "FILE")]
     pub symtab: Option<PathBuf>,
@@ -283,27 +291,34 @@ pub struct Kernels {
 
 impl Kernel {
     /// Where its description comes from.
-    pub fn source(&self) -> KernelSource {
-        KernelSource {
-            kernel: self.kernel.clone(),
+    pub fn source(&self) -> Result<KernelSource, Error> {
+        let given = KernelSource {
             symtab: self.symtab.clone(),
             symvers: self.symvers.clone(),
             config: self.config.clone(),
             keyring: self.keyring.clone(),
             release: self.release.clone(),
-        }
+            ..KernelSource::default()
+        };
+        given.named(self.kernel.as_deref(), self.root.as_deref())
     }
 }
 
 impl Kernels {
     /// Where the description of each comes from; at least one, described or not. The error names options that do not
     /// say which kernel they mean.
-    pub fn sources(&self) -> Result<Vec<KernelSource>, String> {
+    pub fn sources(&self) -> Result<Vec<KernelSource>, Error> {
+        let given = KernelSource {
+            symtab: self.symtab.clone(),
+            symvers: self.symvers.clone(),
+            config: self.config.clone(),
+            keyring: self.keyring.clone(),
+            release: self.release.clone(),
+            ..KernelSource::default()
+        };
+        let root = self.root.as_deref();
         if self.kernel.len() <= 1 {
-            let (symtab, symvers, config) = (self.symtab.clone(), self.symvers.clone(), self.config.clone());
-            let (kernel, keyring) = (self.kernel.first().cloned(), self.keyring.clone());
-            let release = self.release.clone();
-            return Ok(vec![KernelSource { kernel, symtab, symvers, config, keyring, release }]);
+            return Ok(vec![given.named(self.kernel.first().map(OsString::as_os_str), root)?]);
         }
         let refining = [
             ("--symtab", self.symtab.is_some()),
@@ -312,16 +327,11 @@ impl Kernels {
             ("--release", self.release.is_some()),
         ];
         if let Some((option, _)) = refining.iter().find(|(_, given)| *given) {
-            return Err(format!(
+            return Err(Error::Usage(format!(
                 "{option} with several --kernel: which of them is it of? (make a SPEC of each: kmodld kernel -o)"
-            ));
+            )));
         }
-        let one = |kernel: &PathBuf| KernelSource {
-            kernel: Some(kernel.clone()),
-            keyring: self.keyring.clone(),
-            ..KernelSource::default()
-        };
-        Ok(self.kernel.iter().map(one).collect())
+        self.kernel.iter().map(|kernel| given.clone().named(Some(kernel), root)).collect()
     }
 }
 
@@ -357,8 +367,8 @@ pub struct Live {
     #[arg(long)]
     pub erratum_843419: bool,
     /// Taint mask before the load (/proc/sys/kernel/tainted)
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = number)]
-    pub tainted: u64,
+    #[arg(long, value_name = "N", value_parser = number)]
+    pub tainted: Option<u64>,
     /// Pieces of the kernel's memory, a JSON array of {"addr": "0x...", "bytes": "hex"}; they are read
     /// before the kernel image
     #[arg(long, value_name = "FILE")]

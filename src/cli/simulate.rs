@@ -29,7 +29,7 @@ enum Asked {
 pub fn run(args: &Simulate) -> Result<Outcome, Error> {
     let steps = args.steps.iter().map(|step| parse(step)).collect::<Result<Vec<_>, _>>()?;
     let facts = args.live.facts(args.kernel.secure_boot);
-    let Some(loader) = prepared(&args.kernel.source(), &facts, &args.with, || None)? else {
+    let Some(loader) = prepared(&args.kernel.source()?, &facts, &args.with, || None)? else {
         return Ok(Outcome::Refused);
     };
     let mut simulation = Simulation::new(loader);

@@ -1,11 +1,14 @@
 //! From the files that describe a kernel to a [`KernelDescription`].
 //!
 //! Every file adds to a [`KernelDescriptionBuilder`]: an image ([`image`]), a SPEC ([`spec_file`]), a tree
-//! ([`tree`]), or a single text.
+//! ([`tree`]), a single text, or the system that the kernel runs on ([`running`]).
 
 pub mod image;
+mod named;
+pub mod running;
 pub mod spec_file;
 pub mod tree;
+pub mod unread;
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +19,11 @@ use reloc::{ARCHITECTURES, MACHINES};
 use crate::error::Error;
 use crate::input::read_decompressed;
 use crate::keyring::KeyringFile;
+use crate::root::Root;
+
+use running::Running;
+use tree::Tree;
+use unread::Unread;
 
 /// What the stages after relocation read of a kernel.
 pub fn needs() -> Needs {
@@ -27,6 +35,12 @@ pub fn needs() -> Needs {
 pub struct KernelSource {
     /// vmlinuz, vmlinux, Image, a SPEC or a tree.
     pub kernel: Option<PathBuf>,
+    /// Instead: what a root holds of a release.
+    pub tree: Option<Tree>,
+    /// Instead: the kernel that runs, and what its system shows.
+    pub running: Option<Running>,
+    /// Where modules are looked for, if neither of these has them.
+    pub root: Root,
     /// `/proc/kallsyms` or System.map.
     pub symtab: Option<PathBuf>,
     /// Module.symvers.
@@ -46,11 +60,26 @@ impl KernelSource {
         one.into_iter().flatten().chain(self.keyring.iter().map(|file| &file.path)).map(PathBuf::as_path)
     }
 
+    /// Is there anything that says which kernel is meant?
+    pub fn is_empty(&self) -> bool {
+        self.paths().next().is_none()
+            && self.release.is_none()
+            && self.tree.is_none()
+            && self.running.is_none()
+    }
+
     /// Reads all files.
     pub fn read(&self) -> Result<KernelDescriptionBuilder, Error> {
-        let mut out = match &self.kernel {
-            Some(path) => read(path)?,
-            None => KernelDescriptionBuilder::new(),
+        self.read_noting(&mut Vec::new())
+    }
+
+    /// Reads all files. What a running kernel does not show is noted.
+    pub fn read_noting(&self, unread: &mut Vec<Unread>) -> Result<KernelDescriptionBuilder, Error> {
+        let mut out = match (&self.running, &self.tree, &self.kernel) {
+            (Some(running), ..) => running.read(unread)?,
+            (_, Some(tree), _) => tree.read()?,
+            (_, _, Some(path)) => read(path)?,
+            _ => KernelDescriptionBuilder::new(),
         };
         if let Some(path) = &self.config {
             out = add_config(out, path)?;
@@ -83,10 +112,17 @@ impl KernelSource {
         version: impl FnOnce() -> Option<KernelVersion>,
         cmdline: &str,
     ) -> Result<KernelDescription, Error> {
-        let mut builder = self.read()?;
-        if !cmdline.is_empty() {
-            builder = builder.cmdline("--cmdline", cmdline);
-        }
+        let builder = self.read()?;
+        let builder = if cmdline.is_empty() { builder } else { builder.cmdline("--cmdline", cmdline) };
+        self.build(builder, version)
+    }
+
+    /// Joins what was read.
+    pub fn build(
+        &self,
+        mut builder: KernelDescriptionBuilder,
+        version: impl FnOnce() -> Option<KernelVersion>,
+    ) -> Result<KernelDescription, Error> {
         if builder.own_release().is_none() {
             builder = builder.assume_version(version());
         }

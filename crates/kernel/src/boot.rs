@@ -23,10 +23,21 @@ pub struct BootParams {
     pub lsm_names_lockdown: Option<bool>,
     /// The machine was started by UEFI with Secure Boot on (SIG-17). No word of the command line: firmware tells it.
     pub secure_boot: bool,
+    /// What the running kernel itself shows: it beats what follows from its configuration and all of this.
+    pub shown: Shown,
     /// Spectre v2 is not mitigated: modules without retpolines are fine.
     pub spectre_v2_off: bool,
     /// Words that look as if they changed how modules are loaded, and do not: each a sentence.
     pub doubts: Vec<String>,
+}
+
+/// What a running kernel shows of itself, each if it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// `/sys/module/module/parameters/sig_enforce` (SIG-11).
+    pub sig_enforced: Option<bool>,
+    /// `/sys/kernel/security/lockdown` (SIG-16): is it at one of its two levels?
+    pub locked_down: Option<bool>,
 }
 
 /// Words of the command line that decide about modules, with what a value must be.

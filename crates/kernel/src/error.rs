@@ -34,6 +34,9 @@ pub enum Error {
     /// Something of a kernel image cannot be read.
     #[error(transparent)]
     Image(#[from] kernel_image::Error),
+    /// A line of `/proc/modules`.
+    #[error("line {0} is not one of /proc/modules: NAME SIZE COUNT USERS STATE ADDRESS")]
+    ModulesLine(usize),
     /// A record of a SPEC is malformed.
     #[error("a damaged record \"{0}\"")]
     Record(

@@ -8,6 +8,9 @@ use crate::description::KernelDescription;
 impl KernelDescription {
     /// Are signatures enforced (SIG-11, SIG-17; kernel/module/signing.c: is_module_sig_enforced)?
     pub fn sig_enforced_by(&self) -> Option<&'static str> {
+        if let Some(enforced) = self.boot.shown.sig_enforced {
+            return enforced.then_some("the running kernel shows so in /sys/module/module/parameters/sig_enforce");
+        }
         if self.config.known(Setting::ModuleSigForce) == Some(true) {
             return Some("it is built with CONFIG_MODULE_SIG_FORCE");
         }
@@ -22,6 +25,9 @@ impl KernelDescription {
     /// Is the kernel locked down (SIG-16, SIG-17; security/lockdown/lockdown.c: lockdown_is_locked_down)? Both levels keep
     /// unsigned modules out.
     pub fn locked_down_by(&self) -> Option<&'static str> {
+        if let Some(locked_down) = self.boot.shown.locked_down {
+            return locked_down.then_some("the running kernel shows so in /sys/kernel/security/lockdown");
+        }
         if self.has_lockdown() != Some(true) {
             return None;
         }
@@ -44,12 +50,17 @@ impl KernelDescription {
         }
         let options = &self.config.lockdown;
         let boot = &self.boot;
-        let no_signatures = self.config.known(Setting::ModuleSig) == Some(false);
-        if self.config.assumes(Setting::ModuleSigForce) && !no_signatures {
-            return Some("SIG-11");
+        if boot.shown.sig_enforced.is_none() {
+            let no_signatures = self.config.known(Setting::ModuleSig) == Some(false);
+            if self.config.assumes(Setting::ModuleSigForce) && !no_signatures {
+                return Some("SIG-11");
+            }
+            if boot.secure_boot && options.ima_arch_policy.is_none() {
+                return Some("SIG-17");
+            }
         }
-        if boot.secure_boot && options.ima_arch_policy.is_none() {
-            return Some("SIG-17");
+        if boot.shown.locked_down.is_some() {
+            return None;
         }
         if self.locked_down_by().is_some() || self.has_lockdown() == Some(false) {
             return None;
@@ -136,6 +147,22 @@ mod tests {
         let neither = LockdownConfig { ima_arch_policy: Some(false), in_secure_boot: Some(false), ..DEBIAN };
         let neither = kernel("", true, neither);
         assert_eq!((neither.sig_enforced_by(), neither.locked_down_by()), (None, None), "SIG-17: upstream");
+    }
+
+    #[test]
+    fn sig_11_and_16_what_a_running_kernel_shows_beats_the_rest() {
+        let mut unknown = kernel("", true, LockdownConfig::default());
+        unknown.config = unknown.config.with_settings_assumed();
+        unknown.boot.shown.sig_enforced = Some(false);
+        assert_eq!(unknown.may_keep_unsigned_out(), Some("SIG-17"), "SIG-16 is not known yet");
+        unknown.boot.shown.locked_down = Some(false);
+        assert_eq!(unknown.may_keep_unsigned_out(), None, "SIG-11, SIG-16: both shown");
+        let mut debian = kernel("module.sig_enforce lockdown=integrity", true, DEBIAN);
+        debian.boot.shown = crate::boot::Shown { sig_enforced: Some(false), locked_down: Some(false) };
+        assert_eq!((debian.sig_enforced_by(), debian.locked_down_by()), (None, None));
+        debian.boot.shown = crate::boot::Shown { sig_enforced: Some(true), locked_down: Some(true) };
+        assert!(debian.sig_enforced_by().is_some_and(|by| by.contains("sig_enforce")), "SIG-11");
+        assert!(debian.locked_down_by().is_some_and(|by| by.contains("lockdown")), "SIG-16");
     }
 
     #[test]

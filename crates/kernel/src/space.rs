@@ -21,6 +21,8 @@ pub struct AddressSpace {
     percpu: Option<Holes>,
     /// Highest symbol of the modules that the symbol table lists.
     last_listed: Option<u64>,
+    /// Everything in the module area as the running kernel lists it, whoever holds it: `[start, end)`, guard pages included.
+    areas: Option<Vec<(u64, u64)>>,
     /// What each module holds of both, by name.
     held: BTreeMap<Box<[u8]>, Held>,
 }
@@ -40,7 +42,13 @@ impl AddressSpace {
         let percpu = symbols.address("__per_cpu_end").map(|start| Holes::new(start, u64::MAX));
         let of_modules = symbols.iter().filter(|s| s.module.is_some());
         let last_listed = of_modules.map(|s| s.address).max();
-        AddressSpace { area: None, percpu, last_listed, held: BTreeMap::new() }
+        AddressSpace { area: None, percpu, last_listed, areas: None, held: BTreeMap::new() }
+    }
+
+    /// What the running kernel lists of its memory (`/proc/vmallocinfo`): ranges `[start, end)` with their guard pages.
+    pub fn show(&mut self, areas: Vec<(u64, u64)>) {
+        self.area = None;
+        self.areas = Some(areas);
     }
 
     /// The module area; `windows` are its bounds, of pages of `page_size` bytes. The modules of the symbol
@@ -52,6 +60,14 @@ impl AddressSpace {
         let windows = windows();
         let (start, end) = windows.direct;
         let mut area = ModuleArea::new(windows, page_size);
+        if let Some(areas) = &self.areas {
+            let inside = || areas.iter().filter(|(from, _)| (start..end).contains(from));
+            inside().for_each(|(from, to)| area.take(*from, *to));
+            // KASLR leaves a gap in front of the first (LAYOUT-51).
+            let lowest = inside().map(|(from, _)| *from).min();
+            lowest.iter().for_each(|lowest| area.take(start, *lowest));
+            return Cow::Owned(area);
+        }
         if let Some(last) = self.last_listed.filter(|a| (start..end).contains(a)) {
             // The page of the last symbol, one more that its end may reach into, a guard page.
             area.take(start, align_up(last, page_size).saturating_add(page_size.saturating_mul(2)));

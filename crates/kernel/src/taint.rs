@@ -36,6 +36,12 @@ pub fn letters(mask: u64) -> String {
     LETTERS.iter().filter(|(bit, _)| mask & (1 << bit) != 0).map(|(_, letter)| letter).collect()
 }
 
+/// The mask of these letters; those of no taint that a module can carry are left out.
+pub(crate) fn mask_of(letters: &str) -> u64 {
+    let bit = |letter: char| LETTERS.iter().find(|(_, known)| *known == letter).map_or(0, |(bit, _)| 1 << bit);
+    letters.chars().fold(0, |mask, letter| mask | bit(letter))
+}
+
 impl Taint {
     const fn mask(self) -> u64 {
         1 << self as u8

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use kernel_image::KernelImage;
+use kernel_image::{Btf, KernelImage};
 
 use super::{KernelDescriptionBuilder, Needs, set};
 use crate::error::Error;
@@ -62,15 +62,8 @@ impl KernelDescriptionBuilder {
 
         match image.btf() {
             Ok(btf) => {
-                self.struct_module_size = btf.struct_size("module");
-                let offset = |member| btf.member("module", member).map(|m| m.offset);
-                self.init_exit = offset("init").zip(offset("exit"));
-                self.types = Types::of(&btf, &needs.types);
                 self.tell("BTF", format!("{} types", btf.len()));
-                self.btf = Some(btf.blob().to_vec());
-                for fact in [Fact::StructModule, Fact::Types, Fact::Btf] {
-                    self.note(fact, Known::Image);
-                }
+                self.add_btf(&btf, needs, &Known::Image);
             }
             Err(e) => self.tell("BTF", format!("none: {e}")),
         }
@@ -86,6 +79,29 @@ impl KernelDescriptionBuilder {
         self.memory = LinkMemory::Image(Box::new(image.into_owned()));
         self.note(Fact::Memory, Known::Image);
         Ok(self)
+    }
+
+    /// The kernel's BTF by itself, as a running one shows it (`/sys/kernel/btf/vmlinux`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Image`], if these bytes are no BTF.
+    pub fn btf(mut self, from: &str, bytes: &[u8], needs: &Needs) -> Result<Self, Error> {
+        let btf = Btf::parse(bytes)?;
+        self.tell("BTF", format!("{} types ({from})", btf.len()));
+        self.add_btf(&btf, needs, &Known::given(from));
+        Ok(self)
+    }
+
+    fn add_btf(&mut self, btf: &Btf<'_>, needs: &Needs, known: &Known) {
+        self.struct_module_size = btf.struct_size("module");
+        let offset = |member| btf.member("module", member).map(|m| m.offset);
+        self.init_exit = offset("init").zip(offset("exit"));
+        self.types = Types::of(btf, &needs.types);
+        self.btf = Some(btf.blob().to_vec());
+        for fact in [Fact::StructModule, Fact::Types, Fact::Btf] {
+            self.note(fact, known.clone());
+        }
     }
 
     fn tell(&mut self, what: &'static str, how: String) {
