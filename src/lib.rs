@@ -27,6 +27,7 @@ pub mod load_map;
 pub mod loader;
 mod mapped;
 pub mod memory_file;
+pub mod modprobe;
 pub mod outputs;
 pub mod raw_output;
 pub mod root;

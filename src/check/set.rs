@@ -126,6 +126,16 @@ impl<'a> Search<'a> {
 }
 
 impl Set {
+    /// With these files behind the others: those that it has already are left out. They are at hand for what needs them.
+    pub fn add(&mut self, files: impl IntoIterator<Item = PathBuf>) {
+        let there: HashSet<PathBuf> = self.files.iter().cloned().collect();
+        for file in files.into_iter().filter(|file| !there.contains(file)) {
+            let index = self.files.len();
+            self.by_name.entry(name_of(&file)).or_default().push(index);
+            self.files.push(file);
+        }
+    }
+
     /// Number of files.
     pub fn len(&self) -> usize {
         self.files.len()
@@ -167,14 +177,14 @@ impl Set {
 }
 
 /// `snd_hda_intel` of `.../snd-hda-intel.ko.xz`: the name that kbuild gave the module.
-fn name_of(file: &Path) -> Vec<u8> {
+pub fn name_of(file: &Path) -> Vec<u8> {
     let name = file.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
     let end = ENDINGS.iter().find_map(|ending| name.strip_suffix(ending.as_bytes()));
     end.unwrap_or(name).iter().map(|b| if *b == b'-' { b'_' } else { *b }).collect()
 }
 
 /// depmod's default search order is `updates` before the rest.
-fn is_update(file: &Path) -> bool {
+pub fn is_update(file: &Path) -> bool {
     file.components().any(|part| part.as_os_str() == "updates")
 }
 

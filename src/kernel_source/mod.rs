@@ -126,8 +126,8 @@ impl KernelSource {
         if builder.own_release().is_none() {
             builder = builder.assume_version(version());
         }
-        let at_fault = self.symtab.as_deref().or(self.kernel.as_deref()).unwrap_or(Path::new("-"));
-        builder.build(MACHINES).map_err(|source| Error::Kernel { path: at_fault.to_owned(), source })
+        let at_fault = || self.symtab.clone().or_else(|| self.label().map(PathBuf::from)).unwrap_or_else(|| "-".into());
+        builder.build(MACHINES).map_err(|source| Error::Kernel { path: at_fault(), source })
     }
 }
 
@@ -156,9 +156,13 @@ pub fn of_file(path: &Path, bytes: &[u8]) -> Result<KernelDescriptionBuilder, Er
 }
 
 fn add_config(to: KernelDescriptionBuilder, path: &Path) -> Result<KernelDescriptionBuilder, Error> {
+    Ok(to.config_text(&path.display().to_string(), read_config(path)?))
+}
+
+fn read_config(path: &Path) -> Result<Vec<u8>, Error> {
     let text = read_decompressed(path)?;
     not_a_config(&text).map_or(Ok(()), |what| Err(Error::unusable(path, what)))?;
-    Ok(to.config_text(&path.display().to_string(), text.to_vec()))
+    Ok(text.to_vec())
 }
 
 /// What keeps a text from being a kernel configuration; `None` if it is one.

@@ -11,7 +11,7 @@ use kernel::{KernelDescriptionBuilder, KernelSymbols, LoadedModule, Shown, parse
 
 use super::tree::Tree;
 use super::unread::{Unread, cannot_read};
-use super::{add_config, image, needs};
+use super::{add_config, image, needs, read_config};
 use crate::error::Error;
 use crate::input::read_decompressed;
 use crate::root::Root;
@@ -155,6 +155,9 @@ impl Running {
         let own = self.root.at("proc/config.gz");
         for path in [own.clone()].into_iter().chain(tree.configs()).filter(|path| path.is_file()) {
             match cannot_read(&path) {
+                None if path == own => {
+                    return Ok(out.own_config_text(&path.display().to_string(), read_config(&path)?));
+                }
                 None => return add_config(out, &path),
                 Some(why) => unread.push(Unread::new(WHAT, path, why)),
             }

@@ -55,6 +55,8 @@ pub struct KernelDescriptionBuilder {
     /// Given outright; the texts do not count then.
     config: Option<KernelConfig>,
     config_text: Option<Vec<u8>>,
+    /// The kernel itself has that text: it needs no proof of being this kernel's.
+    config_is_own: bool,
     /// What an image showed of it, as a SPEC keeps it.
     shown: Shown,
     /// At link addresses.
@@ -117,9 +119,17 @@ impl KernelDescriptionBuilder {
     #[must_use]
     pub fn config_text(mut self, from: &str, text: Vec<u8>) -> Self {
         self.config_text = Some(text);
+        self.config_is_own = false;
         self.note(Fact::Config, Known::given(from));
         self.find("configuration", from, "read as text");
         self
+    }
+
+    /// The text that the running kernel itself gives out (`/proc/config.gz`). Whatever release it names, it is this kernel's:
+    /// builders leave CONFIG_BUILD_SALT of the configuration that they began with.
+    #[must_use]
+    pub fn own_config_text(self, from: &str, text: Vec<u8>) -> Self {
+        KernelDescriptionBuilder { config_is_own: true, ..self.config_text(from, text) }
     }
 
     /// Its version and configuration outright: what release, vermagic and `.config` tell of them does not count.

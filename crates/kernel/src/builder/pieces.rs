@@ -80,6 +80,9 @@ impl KernelDescriptionBuilder {
 
     /// Is the configuration of this release? Its head names the version, and CONFIG_BUILD_SALT of distributions the release.
     fn config_is_of_the_release(&self) -> Result<(), Error> {
+        if self.config_is_own {
+            return Ok(());
+        }
         let (Some(release), Some(text)) = (&self.release, &self.config_text) else { return Ok(()) };
         let two = |of: &str| {
             Err(Error::TwoKernels(format!("the configuration is of {of}, the release is {release}")))

@@ -1,0 +1,208 @@
+//! The tables of a folder of modules: what depmod wrote, or else what the files themselves say.
+
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use kernel::Kernel;
+use symres::LoadFlags;
+
+use super::pattern::matches;
+use super::settings::underscores;
+use crate::check::set::{is_update, module_files, name_of};
+use crate::error::Error;
+use crate::input::read_decompressed;
+use crate::load::open;
+
+/// No table of a distribution is a tenth as large.
+const TEXT_MAX: u64 = 64 << 20;
+
+/// A text, if there is such a file.
+pub fn read_text(path: &Path) -> Result<Option<String>, Error> {
+    let failed = |e| Error::read(path, e);
+    let mut bytes = Vec::new();
+    match File::open(path) {
+        Ok(file) => file.take(TEXT_MAX.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    if bytes.len() as u64 > TEXT_MAX {
+        return Err(Error::unusable(path, "larger than 64 MiB: not a table of modules"));
+    }
+    Ok(Some(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())))
+}
+
+/// A folder of modules.
+#[derive(Debug)]
+pub struct Tables {
+    /// `lib/modules/RELEASE`
+    pub folder: PathBuf,
+    /// The text of modules.dep, and the line of each module by its name.
+    dep: Option<(String, HashMap<String, Range<usize>>)>,
+    /// Without modules.dep: the file of each module.
+    files: OnceCell<BTreeMap<String, PathBuf>>,
+}
+
+impl Tables {
+    /// Reads modules.dep, if there is one.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join("modules.dep");
+        let dep = match read_text(&path)? {
+            Some(text) => {
+                let mut lines = HashMap::new();
+                let mut at = 0usize;
+                for (line, number) in text.split('\n').zip(1usize..) {
+                    let from = at;
+                    at = from.saturating_add(line.len()).saturating_add(1);
+                    if line.trim().is_empty() || line.starts_with('#') {
+                        continue;
+                    }
+                    let Some((file, _)) = line.split_once(':') else {
+                        let what = format!("line {number} is not FILE: FILES; run depmod");
+                        return Err(Error::unusable(&path, what));
+                    };
+                    lines.insert(module_name(Path::new(file)), from..from.saturating_add(line.len()));
+                }
+                Some((text, lines))
+            }
+            None => None,
+        };
+        Ok(Tables { folder: folder.to_owned(), dep, files: OnceCell::new() })
+    }
+
+    /// Has depmod written modules.dep?
+    pub fn has_dep(&self) -> bool {
+        self.dep.is_some()
+    }
+
+    /// The file of a module, by the name that the kernel knows it under.
+    pub fn file(&self, module: &str) -> Option<PathBuf> {
+        match &self.dep {
+            Some(_) => self.line(module).and_then(|line| Some(self.folder.join(line.split_once(':')?.0.trim()))),
+            None => self.files().get(module).cloned(),
+        }
+    }
+
+    fn line(&self, module: &str) -> Option<&str> {
+        let (text, lines) = self.dep.as_ref()?;
+        text.get(lines.get(module)?.clone())
+    }
+
+    /// The files of the modules that are there.
+    pub fn files(&self) -> &BTreeMap<String, PathBuf> {
+        self.files.get_or_init(|| {
+            let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
+            for file in module_files(&self.folder).flatten() {
+                let name = module_name(&file);
+                // depmod looks into `updates` first.
+                if !files.contains_key(&name) || is_update(&file) {
+                    files.insert(name, file);
+                }
+            }
+            files
+        })
+    }
+
+    /// What a module needs, directly or not: in the order in which modprobe loads it. With modules.dep that is its line from the
+    /// end; without it, `depends=` of the files.
+    pub fn dependencies(&self, module: &str) -> Result<Vec<String>, Error> {
+        if self.dep.is_some() {
+            let files = self.line(module).and_then(|line| line.split_once(':')).map_or("", |(_, files)| files);
+            return Ok(files.split_ascii_whitespace().rev().map(|file| module_name(Path::new(file))).collect());
+        }
+        let mut order = Vec::new();
+        let mut seen = HashSet::from([module.to_owned()]);
+        // Depth first, without recursion: a module, and which of those that it needs were not looked at, the next one last.
+        let mut path = vec![(module.to_owned(), self.depends_of(module)?)];
+        while let Some((name, left)) = path.last_mut() {
+            match left.pop() {
+                None => {
+                    order.push(std::mem::take(name));
+                    path.pop();
+                }
+                Some(next) if seen.insert(next.clone()) => {
+                    let depends = self.depends_of(&next)?;
+                    path.push((next, depends));
+                }
+                Some(_) => {}
+            }
+        }
+        order.pop();
+        Ok(order)
+    }
+
+    /// `depends=` of a module's file, the first last.
+    fn depends_of(&self, module: &str) -> Result<Vec<String>, Error> {
+        let Some(file) = self.file(module) else { return Ok(Vec::new()) };
+        let bytes = read_decompressed(&file)?;
+        Ok(depends(&bytes))
+    }
+
+    /// The modules of `modules.alias` that an alias means. `None` if there is no such table.
+    pub fn aliases(&self, alias: &str) -> Result<Option<Vec<String>>, Error> {
+        let Some(text) = read_text(&self.folder.join("modules.alias"))? else { return Ok(None) };
+        let mut modules = Vec::new();
+        for line in text.lines() {
+            if let Some((pattern, module)) = line.strip_prefix("alias ").and_then(|l| l.rsplit_once(' '))
+                && matches(underscores(pattern).as_bytes(), alias.as_bytes())
+            {
+                let module = underscores(module);
+                if !modules.contains(&module) {
+                    modules.push(module);
+                }
+            }
+        }
+        Ok(Some(modules))
+    }
+
+    /// The module that exports each of these names, by `modules.symbols`; `None` without that table.
+    pub fn exporters(&self, names: &HashSet<&str>) -> Result<Option<HashMap<String, String>>, Error> {
+        let Some(text) = read_text(&self.folder.join("modules.symbols"))? else { return Ok(None) };
+        let mut exporters = HashMap::new();
+        for line in text.lines() {
+            if let Some((name, module)) = line.strip_prefix("alias symbol:").and_then(|l| l.split_once(' '))
+                && names.contains(name)
+            {
+                exporters.entry(name.to_owned()).or_insert_with(|| underscores(module.trim()));
+            }
+        }
+        Ok(Some(exporters))
+    }
+
+    /// The module that is built into the kernel and has this name or alias.
+    pub fn built_in(&self, name: &str) -> Result<Option<String>, Error> {
+        let text = read_text(&self.folder.join("modules.builtin"))?.unwrap_or_default();
+        if text.lines().any(|line| module_name(Path::new(line.trim())) == name) {
+            return Ok(Some(name.to_owned()));
+        }
+        let text = read_text(&self.folder.join("modules.builtin.modinfo"))?.unwrap_or_default();
+        let found = text.split('\0').find_map(|entry| {
+            let (module, rest) = entry.split_once('.')?;
+            let alias = rest.strip_prefix("alias=");
+            let is_it = module == name || alias.is_some_and(|a| matches(underscores(a).as_bytes(), name.as_bytes()));
+            is_it.then(|| underscores(module))
+        });
+        Ok(found)
+    }
+}
+
+/// `snd_hda_intel` of `.../snd-hda-intel.ko.xz`.
+pub fn module_name(file: &Path) -> String {
+    String::from_utf8_lossy(&name_of(file)).into_owned()
+}
+
+/// `depends=` of a module, the first last; nothing of what is no module.
+pub fn depends(bytes: &[u8]) -> Vec<String> {
+    let kernel = Kernel::unknown(kernel::newest());
+    let opened = open(bytes, &kernel, LoadFlags::default());
+    let depends = opened.module.as_ref().and_then(|file| file.modinfo().get("depends")).unwrap_or_default();
+    names(&String::from_utf8_lossy(depends))
+}
+
+/// Names with commas between them, the first last.
+pub fn names(list: &str) -> Vec<String> {
+    list.split(',').map(str::trim).filter(|name| !name.is_empty()).rev().map(underscores).collect()
+}
