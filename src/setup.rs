@@ -157,6 +157,11 @@ fn read_memory(path: &Path) -> Result<Vec<Piece>, Error> {
     parse_pieces(&text).map_err(|what| Error::unusable(path, what))
 }
 
+/// Loads a module that modprobe loads on the way; what the kernel says of it.
+pub fn load_step(loader: &mut Loader, path: &Path, options: &str) -> Result<Findings, Error> {
+    load_before(loader, &Args::verdict(LoadFlags::default(), options.as_bytes()), path)
+}
+
 /// A module that stays in the kernel, if this does not refuse it.
 fn load_before(loader: &mut Loader, args: &Args<'_>, path: &Path) -> Result<Findings, Error> {
     let bytes = read_decompressed(path)?;

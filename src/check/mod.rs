@@ -49,6 +49,9 @@ pub struct Verdict {
     pub taints: String,
     /// The rules that were not judged before the kernel stops, and what settles each.
     pub unjudged: Vec<UnjudgedEntry>,
+    /// The modules that are loaded before it, in this order; left out if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<String>,
     /// Everything found, also behind the point where the kernel stops.
     pub findings: Vec<FindingEntry>,
     /// Findings that were counted but not kept.
@@ -167,6 +170,7 @@ fn verdict(file: &str, kernel: &Kernel, opened: &Opened<'_>, said: &Findings, ta
         dmesg: said.dmesg().filter(|_| is_decided).map(str::to_owned).collect(),
         taints,
         unjudged: unjudged(said),
+        with: Vec::new(),
         findings: findings(said),
         suppressed: said.suppressed(),
     }

@@ -5,13 +5,14 @@
 //! Only modules for which that was not so are judged again, after those that they need: with a bare kernel image these
 //! are all modules that need others.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use elf_layout::ModuleFile;
 use kernel::{Kernel, LoadedModule};
 use kernel_image::Packed;
 
@@ -39,10 +40,13 @@ pub struct Target<'a> {
     pub loader: Loader,
     /// How modules are loaded.
     pub args: Args<'a>,
+    /// Parameters of modules by name, before those of `args`: what `modprobe.d` gives them.
+    pub options: BTreeMap<Box<[u8]>, Vec<u8>>,
 }
 
 /// Gives labels to the targets of `kernels` that their releases do not tell apart: their paths.
-pub fn tell_apart(targets: &mut [Target<'_>], kernels: &[KernelSource]) {
+pub fn tell_apart<'t, 'a: 't>(targets: impl Iterator<Item = &'t mut Target<'a>>, kernels: &[KernelSource]) {
+    let mut targets: Vec<&mut Target<'a>> = targets.collect();
     let releases: Vec<String> = targets.iter().map(|t| t.loader.kernel.release.clone()).collect();
     for (target, kernel) in targets.iter_mut().zip(kernels) {
         let release = &target.loader.kernel.release;
@@ -308,10 +312,16 @@ impl<'a> Run<'a> {
         workspace: &mut Workspace,
     ) -> (Verdict, bool) {
         let file = self.set.file(index).display().to_string();
+        let name = opened.module.as_ref().map(ModuleFile::name).unwrap_or_default();
+        let params = target.options.get(name).map(|own| [own, target.args.params.unwrap_or_default()].join(&b' '));
+        let mut args = target.args;
+        if let Some(params) = &params {
+            args.params = Some(params);
+        }
         let (mut verdict, proprietary) = if before.is_empty() {
-            judge(&target.loader, &file, opened, packed, &target.args, workspace)
+            judge(&target.loader, &file, opened, packed, &args, workspace)
         } else {
-            judge(&target.loader.with_modules(before), &file, opened, packed, &target.args, workspace)
+            judge(&target.loader.with_modules(before), &file, opened, packed, &args, workspace)
         };
         if target.label.is_some() {
             verdict.kernel.clone_from(&target.label);

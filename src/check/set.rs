@@ -18,7 +18,7 @@ const ENDINGS: [&str; 4] = [".ko", ".ko.gz", ".ko.xz", ".ko.zst"];
 const SHARES: usize = 64;
 
 /// The files of a set, in the order of the command line, those of a directory sorted by path.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Set {
     files: Vec<PathBuf>,
     /// By the name that a file's name gives its module: the files, best first (SET-2).
@@ -141,6 +141,11 @@ impl Set {
         self.files.len()
     }
 
+    /// Are these the same files in the same order?
+    pub fn has_same_files(&self, other: &Set) -> bool {
+        self.files == other.files
+    }
+
     /// No file at all?
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
@@ -168,8 +173,13 @@ impl Set {
 
     /// Part `part` of `of`, from 1: neighbouring files, so that the parts one after the other are the whole.
     pub fn part(&self, part: usize, of: usize) -> Range<usize> {
+        self.part_of(self.len(), part, of)
+    }
+
+    /// As [`Set::part`], of the first `len` files.
+    pub fn part_of(&self, len: usize, part: usize, of: usize) -> Range<usize> {
         let end = |part: usize| {
-            let end = (part as u128).saturating_mul(self.len() as u128).checked_div(of as u128);
+            let end = (part as u128).saturating_mul(len as u128).checked_div(of as u128);
             end.and_then(|end| usize::try_from(end).ok()).unwrap_or(0)
         };
         end(part.saturating_sub(1))..end(part)

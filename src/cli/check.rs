@@ -1,6 +1,8 @@
 //! `kmodld check`
 
+use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
+use std::path::{Path, PathBuf};
 
 use elf_layout::Errno;
 use kmodld::check::run::{Event, Target, run as run_set, tell_apart};
@@ -8,9 +10,12 @@ use kmodld::check::set::{Search, Set};
 use kmodld::check::summary::Summary;
 use kmodld::check::{Ending, Verdict};
 use kmodld::load::Args;
+use kmodld::modprobe::may_be_name;
+use kmodld::modprobe::providers::Home;
 use kmodld::sarif::{BEGIN, Sarif};
 use kmodld::{Error, Loader};
 
+use super::modules::{Meaning, Ways, judge_loaded_ones, with_words};
 use super::options::Check;
 use super::report::{self, Progress, one_line};
 use super::{Beside, Outcome, prepared};
@@ -19,55 +24,183 @@ use super::{Beside, Outcome, prepared};
 const FINDINGS_SHOWN: usize = 10;
 
 pub fn run(args: &Check) -> Result<Outcome, Error> {
-    // The files are looked for while the kernel is read, and after that by two threads.
-    let search = Search::new(&args.paths);
-    let targets = Beside::new(|| search.work()).run(|| {
-        let targets = targets(args);
-        search.work();
-        targets
-    });
+    let is_named = args.paths.iter().any(|path| may_be_name(path).is_some());
     let mut errors = Vec::new();
-    let set = search.into_set(|error| errors.push(error));
+    let complain = |error| errors.push(error);
+    // Files are looked for while the kernel is read, and after that by two threads; names need the kernel first.
+    let (kernels, set) = if is_named {
+        (kernels(args)?, None)
+    } else {
+        let search = Search::new(&args.paths);
+        let kernels = Beside::new(|| search.work()).run(|| {
+            let kernels = kernels(args);
+            search.work();
+            kernels
+        });
+        let set = search.into_set(complain);
+        (if set.is_empty() { Some(Vec::new()) } else { kernels? }, Some(set))
+    };
+    let Some(mut kernels) = kernels else { return Ok(Outcome::Refused) };
+    let mut runs = Vec::new();
+    for kernel in &mut kernels {
+        runs.push(prepare_run(args, kernel, set.as_ref(), &mut errors)?);
+    }
     errors.iter().for_each(report::error);
-    let targets = if set.is_empty() { Some(Vec::new()) } else { targets? };
-    let Some(targets) = targets else { return Ok(Outcome::Refused) };
-    // What ends with the process is given back sooner in one piece.
-    let targets = ManuallyDrop::new(targets);
-    let part = args.shard.map_or(0..set.len(), |shard| set.part(shard.part, shard.of));
-    let threads = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, usize::from);
-    let names = targets.iter().map(name).collect();
-    let mut printer = Printer::new(args, &set, names);
+    let named = runs.first().map_or(0, |run| run.named);
+    if runs.iter().any(|run| run.named != named) {
+        let what = "these kernels do not have the same modules of these names: ask for one kernel after the other";
+        return Err(Error::Usage(what.into()));
+    }
+    let names = kernels.iter().map(|kernel| name(&kernel.target)).collect();
+    let has_directory = runs.iter().any(|run| run.set.has_directory);
+    let mut printer = Printer::new(args, has_directory, named, names);
     errors.iter().for_each(|error| printer.unreadable(error));
     printer.begin()?;
-    let mut progress = Progress::new();
-    run_set(&set, &targets, part, threads, &mut |event| match event {
-        Event::Progress(done, of) => {
-            printer.flush()?;
-            progress.show(done, of);
-            Ok(())
-        }
-        Event::Checked(result) => {
-            progress.hide();
-            printer.print(result)
-        }
-    })?;
-    progress.hide();
+    if let Some(run) = runs.first() {
+        run.lines.iter().try_for_each(|line| printer.line(line))?;
+    }
+    // What ends with the process is given back sooner in one piece.
+    let (targets, homes): (Vec<Target<'_>>, Vec<_>) =
+        kernels.into_iter().map(|kernel| (kernel.target, kernel.home)).unzip();
+    let (targets, _homes) = (ManuallyDrop::new(targets), ManuallyDrop::new(homes));
+    judge_all(args, &targets, &runs, &mut printer)?;
     printer.end()
 }
 
-/// The kernels that the options describe. `None`, all said, if one refuses a module of `--with`.
-fn targets(args: &Check) -> Result<Option<Vec<Target<'_>>>, Error> {
-    let mut targets = Vec::new();
-    let (kernels, facts) =
-        (args.kernels.sources()?, args.live.facts(args.kernels.secure_boot));
-    for kernel in &kernels {
-        let Some(loader) = prepared(kernel, &facts, &args.with, || None)? else { return Ok(None) };
-        tell_without_versions(&loader);
-        let how = Args::verdict(args.live.flags(), args.params.as_bytes());
-        targets.push(Target { label: None, loader, args: how });
+/// What is checked on one kernel.
+#[derive(Debug, Default)]
+struct Run {
+    /// The modules that are asked for, and behind them those that are loaded before.
+    set: Set,
+    /// How many are asked for.
+    named: usize,
+    ways: Ways,
+    /// About names that mean no file.
+    lines: Vec<String>,
+}
+
+/// Names become files, and what they need comes along.
+fn prepare_run(
+    args: &Check,
+    kernel: &mut OneKernel<'_>,
+    found: Option<&Set>,
+    errors: &mut Vec<Error>,
+) -> Result<Run, Error> {
+    let OneKernel { target, home } = kernel;
+    let (mut meaning, mut set) = (Meaning::default(), found.cloned());
+    if found.is_none() {
+        let release = name(target);
+        meaning = Meaning::of(&args.paths, home.as_ref(), &release)?;
+        errors.append(&mut meaning.errors);
+        let search = Search::new(&meaning.paths);
+        set = Some(search.into_set(|error| errors.push(error)));
     }
-    tell_apart(&mut targets, &kernels);
-    Ok(Some(targets))
+    let mut set = set.unwrap_or_default();
+    let named = set.len();
+    let mut ways = Ways::default();
+    if let Some(home) = home.as_mut().filter(|_| !args.no_deps) {
+        judge_loaded_ones(&mut target.loader, &args.with);
+        // The whole tree has all that it needs.
+        let has_all = home.modprobe.as_ref().is_some_and(|m| covers(&args.paths, &m.tables.folder));
+        for index in (0..named).filter(|_| !has_all) {
+            let file = set.file(index).to_owned();
+            // What cannot be read is told when it is judged.
+            if let Ok(way) = meaning.way(&file, home, &mut target.loader) {
+                ways.add(&file, way);
+            }
+        }
+        set.add(ways.before.iter().cloned());
+        target.options = ways.options.iter().map(|(name, text)| (name.clone(), text.clone().into_bytes())).collect();
+    }
+    Ok(Run { set, named, ways, lines: meaning.lines })
+}
+
+/// Is a folder below one of these directories, or one of them?
+fn covers(paths: &[PathBuf], folder: &Path) -> bool {
+    let Ok(folder) = folder.canonicalize() else { return false };
+    paths.iter().filter(|path| path.is_dir()).filter_map(|path| path.canonicalize().ok()).any(|path| folder.starts_with(path))
+}
+
+/// Judges on all kernels: at once where the files are the same.
+fn judge_all(args: &Check, targets: &[Target<'_>], runs: &[Run], printer: &mut Printer<'_>) -> Result<(), Error> {
+    let [first, others @ ..] = runs else { return Ok(()) };
+    let part = args.shard.map_or(0..first.named, |shard| first.set.part_of(first.named, shard.part, shard.of));
+    let threads = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, usize::from);
+    let mut progress = Progress::new();
+    if others.iter().all(|run| run.set.has_same_files(&first.set)) {
+        run_set(&first.set, targets, part, threads, &mut |event| match event {
+            Event::Progress(done, of) => {
+                printer.flush()?;
+                progress.show(done, of);
+                Ok(())
+            }
+            Event::Checked(result) => {
+                progress.hide();
+                printer.print(result.map(|verdicts| with_names(verdicts, runs)))
+            }
+        })?;
+    } else {
+        let mut rows: Vec<Result<Vec<Verdict>, Error>> = part.clone().map(|_| Ok(Vec::new())).collect();
+        for (run, target) in runs.iter().zip(targets) {
+            let mut at = rows.iter_mut();
+            run_set(&run.set, std::slice::from_ref(target), part.clone(), threads, &mut |event| {
+                let Event::Checked(result) = event else { return Ok(()) };
+                match (at.next(), result) {
+                    (Some(Ok(row)), Ok(verdicts)) => row.extend(with_names(verdicts, std::slice::from_ref(run))),
+                    (Some(row), Err(error)) => *row = Err(error),
+                    _ => {}
+                }
+                Ok(())
+            })?;
+        }
+        rows.into_iter().try_for_each(|row| printer.print(row))?;
+    }
+    progress.hide();
+    // What is loaded before was not asked for: it is told where it does not load.
+    for (run, target) in runs.iter().zip(targets).filter(|_| part_has_all(args)) {
+        run_set(&run.set, std::slice::from_ref(target), run.named..run.set.len(), threads, &mut |event| match event {
+            Event::Checked(Ok(verdicts)) if verdicts.iter().all(Verdict::loads) => Ok(()),
+            Event::Checked(result) => printer.print(result),
+            Event::Progress(..) => Ok(()),
+        })?;
+    }
+    Ok(())
+}
+
+/// Of several parts the first tells of what is loaded before: so it is told once.
+fn part_has_all(args: &Check) -> bool {
+    args.shard.is_none_or(|shard| shard.part == 1)
+}
+
+/// With the names of what is loaded before each, on the kernel of each run.
+fn with_names(mut verdicts: Vec<Verdict>, runs: &[Run]) -> Vec<Verdict> {
+    for (verdict, run) in verdicts.iter_mut().zip(runs) {
+        verdict.with = run.ways.with(&verdict.file);
+    }
+    verdicts
+}
+
+/// A kernel to check against, and where its modules are.
+#[derive(Debug)]
+struct OneKernel<'a> {
+    target: Target<'a>,
+    home: Option<Home>,
+}
+
+/// The kernels that the options describe. `None`, all said, if one refuses a module of `--with`.
+fn kernels(args: &Check) -> Result<Option<Vec<OneKernel<'_>>>, Error> {
+    let mut all = Vec::new();
+    let (sources, facts) = (args.kernels.sources()?, args.live.facts(args.kernels.secure_boot));
+    for source in &sources {
+        let Some(loader) = prepared(source, &facts, &args.with, || None)? else { return Ok(None) };
+        tell_without_versions(&loader);
+        let home = Home::new(source, &loader.kernel)?;
+        let how = Args::verdict(args.live.flags(), args.params.as_bytes());
+        let target = Target { label: None, loader, args: how, options: BTreeMap::new() };
+        all.push(OneKernel { target, home: Some(home) });
+    }
+    tell_apart(all.iter_mut().map(|kernel| &mut kernel.target), &sources);
+    Ok(Some(all))
 }
 
 /// Without CRCs a verdict is worth less: that is said once.
@@ -107,12 +240,12 @@ struct Printer<'a> {
 }
 
 impl<'a> Printer<'a> {
-    fn new(args: &'a Check, set: &Set, kernels: Vec<String>) -> Self {
+    fn new(args: &'a Check, has_directory: bool, modules: usize, kernels: Vec<String>) -> Self {
         Printer {
             args,
             outcome: Outcome::Done,
-            brief: set.has_directory && !args.verbose,
-            several_modules: set.has_directory || set.len() > 1,
+            brief: has_directory && !args.verbose,
+            several_modules: has_directory || modules > 1,
             begun: false,
             sarif: Sarif::default(),
             documents: Vec::new(),
@@ -139,6 +272,15 @@ impl<'a> Printer<'a> {
             let numbers: String = (1..).zip(&self.kernels).map(|(n, _)| format!("{n:<13}")).collect();
             return report::print(&format!("{}{numbers}module\n", numbered.collect::<String>()));
         }
+        Ok(())
+    }
+
+    /// A line about what is no module to judge.
+    fn line(&self, line: &str) -> Result<(), Error> {
+        if self.is_text() {
+            return report::print(&format!("{}\n", one_line(line)));
+        }
+        report::note(line);
         Ok(())
     }
 
@@ -265,7 +407,7 @@ fn in_words(v: &Verdict) -> String {
     // The finding says more: kmod 31 and later may get another answer.
     let packed = v.findings.iter().find(|f| v.loads() && f.code.starts_with("DEC-"));
     let packed = packed.map_or(String::new(), |f| format!("; with kmod 31 and later see {}", f.code));
-    format!("{verdict}{errno}{taints}{packed}")
+    format!("{verdict}{errno}{taints}{}{packed}", with_words(&v.with))
 }
 
 /// A line with the verdicts, then one for each errno and each code.

@@ -5,14 +5,26 @@ use std::fmt::Write;
 use kmodld::Error;
 use kmodld::input::read_decompressed;
 use kmodld::inspect::{Inspection, inspect};
+use kmodld::kernel_source::KernelSource;
+use kmodld::modprobe::may_be_name;
+use kmodld::modprobe::providers::Home;
 
 use super::Outcome;
+use super::modules::Meaning;
 use super::options::Inspect;
 use super::report::{self, one_line};
 
 pub fn run(args: &Inspect) -> Result<Outcome, Error> {
     let mut outcome = Outcome::Done;
-    for (n, path) in args.files.iter().enumerate() {
+    let meaning = meaning(args)?;
+    for line in &meaning.lines {
+        report::print(&format!("{}\n", one_line(line)))?;
+    }
+    for error in &meaning.errors {
+        report::error(error);
+        outcome = Outcome::Input;
+    }
+    for (n, path) in meaning.paths.iter().enumerate() {
         let name = path.display().to_string();
         let read = read_decompressed(path);
         let bytes = match read {
@@ -37,6 +49,17 @@ pub fn run(args: &Inspect) -> Result<Outcome, Error> {
         }
     }
     Ok(outcome)
+}
+
+/// The files that the arguments mean.
+fn meaning(args: &Inspect) -> Result<Meaning, Error> {
+    if args.files.iter().all(|file| may_be_name(file).is_none()) {
+        return Meaning::of(&args.files, None, "");
+    }
+    let source = KernelSource::default().named(args.kernel.as_deref(), args.root.as_deref())?;
+    let release = source.own_release()?;
+    let home = Home::of_tree(source.modules_of(&release))?;
+    Meaning::of(&args.files, Some(&home), &release)
 }
 
 fn tables(i: &Inspection) -> String {

@@ -1,28 +1,33 @@
 //! `kmodld kernel`
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use kernel::spec::{exports_as_symvers, kallsyms_text};
 use kmodld::kernel_facts::KernelFacts;
-use kmodld::kernel_source::{self, needs, spec_file};
+use kmodld::kernel_source::{KernelSource, needs, spec_file};
 use kmodld::outputs::keep_apart;
 use kmodld::{Error, raw_output};
 use reloc::MACHINES;
 
-use super::Outcome;
+use super::{Outcome, tell_unread};
 use super::options::KernelCommand;
 use super::report::{self, one_line};
 
 pub fn run(args: &KernelCommand) -> Result<Outcome, Error> {
-    keep_apart(args.output.as_slice(), [args.path.as_path()])?;
-    let kernel = kernel_source::read(&args.path)?;
+    let source = KernelSource::default().named(args.kernel.as_deref(), args.root.as_deref())?;
+    keep_apart(args.output.as_slice(), source.paths())?;
+    let mut unread = Vec::new();
+    let kernel = source.read_noting(&mut unread)?;
+    unread.iter().for_each(tell_unread);
+    let path = PathBuf::from(source.label().unwrap_or_default());
     let machine = kernel.machine_told(MACHINES);
-    let machine = machine.map_err(|source| Error::Kernel { path: args.path.clone(), source })?;
+    let machine = machine.map_err(|source| Error::Kernel { path: path.clone(), source })?;
     if let Some(output) = &args.output {
         let records = kernel.to_records(&needs());
         raw_output::replace(output, |file| spec_file::write(&records, &mut std::io::BufWriter::new(file)))?;
     }
-    let missing = |what: &str| Error::unusable(&args.path, format!("no {what} in it"));
+    let missing = |what: &str| Error::unusable(&path, format!("no {what} in it"));
     if args.kallsyms {
         let symbols = kernel.link_symbols().ok_or_else(|| missing("symbols"))?;
         report::print_bytes(&kallsyms_text(symbols))?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use elf_layout::Findings;
 use kmodld::decompression::module_decompress;
@@ -12,37 +13,54 @@ use kmodld::load::vermagic_version;
 use kmodld::load::{Args, moved_bytes, open};
 use kmodld::load_map::load_map;
 use kmodld::outputs::keep_apart;
-use kmodld::setup::modprobe_parameters;
+use kmodld::modprobe::providers::Home;
+use kmodld::modprobe::{Modprobe, may_be_name};
+use kmodld::setup::{load_step, modprobe_parameters};
 use kmodld::{Error, Load, Loader, Place, Stage, Workspace, elf_output, raw_output};
 use reloc::Step;
 
+use super::modules::{Meaning, Ways};
 use super::options::{Format, Link};
 use super::report::{self, one_line};
 use super::{Beside, Outcome, prepared};
 
 pub fn run(args: &Link) -> Result<Outcome, Error> {
     let (source, facts) = (args.kernel.source()?, args.live.facts(args.kernel.secure_boot));
-    let more = args.with.iter().chain(&args.live.memory).chain([&args.file]).map(PathBuf::as_path);
+    let more = args.with.iter().chain(&args.live.memory).map(PathBuf::as_path);
     keep_apart(&outputs(args), source.paths().chain(more))?;
-    // While the kernel is read, the module is, and gets its memory.
-    let file = Beside::new(|| read_decompressed(&args.file));
+    // While the kernel is read, the module is, and gets its memory; a name means a file once the kernel is known.
+    let named: OnceLock<PathBuf> = OnceLock::new();
+    let is_name = may_be_name(&args.file).is_some();
+    let file = Beside::new(|| read_decompressed(named.get().unwrap_or(&args.file)));
     let mut workspace = Workspace::fresh();
     let touching = workspace.touching();
     let memory = Beside::new(|| {
-        touching.want(file.get().as_deref().map_or(0, moved_bytes));
-        touching.touch();
+        if !is_name {
+            touching.want(file.get().as_deref().map_or(0, moved_bytes));
+            touching.touch();
+        }
     });
-    let version = || vermagic_version(file.get().as_ref().ok()?);
+    let version = || vermagic_version(file.get().as_ref().ok().filter(|_| !is_name)?);
     let loader = memory.run(|| {
         let loader = prepared(&source, &facts, &args.with, version);
         touching.touch();
         loader
     });
+    let Some(mut loader) = loader? else { return Ok(Outcome::Refused) };
+    let mut home = Home::new(&source, &loader.kernel)?;
+    let mut meaning = Meaning::of(std::slice::from_ref(&args.file), Some(&home), &loader.kernel.release)?;
+    let path = meaning.only_file(&args.file)?;
+    let path = named.get_or_init(|| path).as_path();
+    keep_apart(&outputs(args), [path])?;
+    let mut given = args.params.clone();
+    if !args.no_deps {
+        let Some(options) = load_before(&meaning, path, &mut home, &mut loader)? else { return Ok(Outcome::Refused) };
+        given.splice(..0, Some(options).filter(|options| !options.is_empty()));
+    }
     let bytes = file.into_result()?;
-    let Some(loader) = loader? else { return Ok(Outcome::Refused) };
     // What ends with the process is given back sooner in one piece.
     let (bytes, loader) = (ManuallyDrop::new(bytes), ManuallyDrop::new(loader));
-    let params = modprobe_parameters(&args.params);
+    let params = modprobe_parameters(&given);
     let how = Args {
         flags: args.live.flags(),
         stage: stage(args),
@@ -55,7 +73,7 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
     let packed = bytes.packed().and_then(|packed| module_decompress(packed, &loader.kernel.config));
     packed.into_iter().for_each(|finding| said.push(finding));
     if opened.module.is_none() {
-        report::refusal(&args.file, &said, args.json)?;
+        report::refusal(path, &said, args.json)?;
         return Ok(Outcome::Input);
     }
     let place = match args.place.base {
@@ -67,13 +85,43 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
     // What is asked for comes before what the kernel says of it.
     load.as_ref().map_or(Ok(()), |load| check_place(args, load))?;
     let Some(load) = load.filter(|_| !said.refused()) else {
-        report::refusal(&args.file, &said, args.json)?;
+        report::refusal(path, &said, args.json)?;
         return Ok(Outcome::Refused);
     };
-    addresses_known(&args.file, &load)?;
-    report::unjudged(&args.file.display().to_string(), &kmodld::document::unjudged(&said));
-    finish(args, &loader, &load, &said)?;
+    addresses_known(path, &load)?;
+    report::unjudged(&path.display().to_string(), &kmodld::document::unjudged(&said));
+    finish(args, path, &loader, &load, &said)?;
     Ok(Outcome::Done)
+}
+
+/// Loads what modprobe loads before the module of a file; its own parameters. `None`, all said, if the kernel refuses what it needs.
+fn load_before(
+    meaning: &Meaning,
+    path: &Path,
+    home: &mut Home,
+    loader: &mut Loader,
+) -> Result<Option<String>, Error> {
+    let way = meaning.way(path, home, loader)?;
+    let (options, is_loaded) = (way.options.clone(), way.is_loaded);
+    let mut ways = Ways::default();
+    ways.add(path, way);
+    for step in ways.steps(path) {
+        let Some(file) = &step.file else { continue };
+        let said = load_step(loader, file, &step.options)?;
+        if said.refused() && step.required {
+            report::refusal(file, &said, false)?;
+            return Ok(None);
+        }
+    }
+    if is_loaded && let Some(module) = loader.kernel.state.module_mut(Modprobe::name_of(path).as_bytes()) {
+        // It lies where it lies.
+        module.listed = true;
+    }
+    let with = ways.with(&path.display().to_string());
+    if !with.is_empty() {
+        report::note(&format!("loaded before: {}", with.join(", ")));
+    }
+    Ok(Some(options))
 }
 
 /// The files that are to be written.
@@ -149,7 +197,7 @@ fn regions_lie_apart(args: &Link, load: &Load<'_>) -> Result<(), Error> {
 }
 
 /// Writes and prints.
-fn finish(args: &Link, loader: &Loader, load: &Load<'_>, said: &Findings) -> Result<(), Error> {
+fn finish(args: &Link, path: &Path, loader: &Loader, load: &Load<'_>, said: &Findings) -> Result<(), Error> {
     let release = &loader.kernel.release;
     let document = Document::new(load, release, said);
     if let Some(output) = &args.output {
@@ -165,7 +213,7 @@ fn finish(args: &Link, loader: &Loader, load: &Load<'_>, said: &Findings) -> Res
     if !args.params.is_empty() && load.stage != Stage::Final {
         report::warn("parameters are set last: this stage does not show them");
     }
-    report::findings(&args.file.display().to_string(), &document.findings);
+    report::findings(&path.display().to_string(), &document.findings);
     for what in &document.unknown {
         report::warn(&format!("not known: {what}"));
     }

@@ -5,6 +5,7 @@ mod explain;
 mod inspect;
 mod kernel;
 mod link;
+mod modules;
 mod options;
 mod report;
 mod simulate;

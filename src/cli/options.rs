@@ -49,9 +49,15 @@ pub enum Command {
 /// `inspect`
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// Modules, also compressed (.gz, .xz, .zst)
-    #[arg(required = true)]
+    /// Modules: names and aliases as modprobe takes them, or files, also compressed (.gz, .xz, .zst)
+    #[arg(required = true, value_name = "MODULE")]
     pub files: Vec<PathBuf>,
+    /// The kernel whose modules are named: a release, or a path to a tree or an image [default: the running kernel]
+    #[arg(long, value_name = "KERNEL")]
+    pub kernel: Option<OsString>,
+    /// Look for modules in an image or chroot, not in /
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
     /// Print one JSON document per module, one a line
     #[arg(long)]
     pub json: bool,
@@ -60,7 +66,8 @@ pub struct Inspect {
 /// `link`
 #[derive(Debug, Args)]
 pub struct Link {
-    /// The module, also compressed (.gz, .xz, .zst)
+    /// The module: a name or alias as modprobe takes it, or a file, also compressed (.gz, .xz, .zst)
+    #[arg(value_name = "MODULE")]
     pub file: PathBuf,
     /// Module parameters, as on modprobe's command line; only the final stage shows them
     #[arg(value_name = "PARAM=VALUE")]
@@ -85,6 +92,9 @@ pub struct Link {
     /// A module loaded before, in this order; repeatable
     #[arg(long, value_name = "FILE")]
     pub with: Vec<PathBuf>,
+    /// Do as insmod, not as modprobe: nothing is loaded before but what --with names, and modprobe.d does not count
+    #[arg(long)]
+    pub no_deps: bool,
     #[command(flatten)]
     pub place: PlaceArgs,
     #[command(flatten)]
@@ -95,9 +105,11 @@ pub struct Link {
 #[derive(Debug, Args)]
 #[command(after_help = CHECK_HELP)]
 pub struct Check {
-    /// Modules, also compressed (.gz, .xz, .zst), and directories with modules in any depth. All of them are one
-    /// set: a module that needs others of the set is checked as if those had been loaded before it
-    #[arg(required = true, value_name = "PATH")]
+    /// Modules: names and aliases as modprobe takes them, files, also compressed (.gz, .xz, .zst), and directories with
+    /// modules in any depth. What has a slash or ends in .ko is a path; anything else too, if the kernel has no such module.
+    /// All of them are one set: a module that needs others of the set, of the kernel's tree or of the folder that it lies
+    /// in is checked as if those had been loaded before it, as modprobe does
+    #[arg(required = true, value_name = "MODULE|DIR")]
     pub paths: Vec<PathBuf>,
     /// Parameters as on modprobe's command line: "A=1 B=2"
     #[arg(
@@ -132,6 +144,9 @@ pub struct Check {
     /// A module loaded before, in this order; repeatable
     #[arg(long, value_name = "FILE")]
     pub with: Vec<PathBuf>,
+    /// Judge insmod, not modprobe: nothing is loaded before but what --with names, and modprobe.d does not count
+    #[arg(long)]
+    pub no_deps: bool,
     #[command(flatten)]
     pub live: Live,
 }
@@ -198,9 +213,13 @@ fn shard(text: &str) -> Result<Shard, String> {
 /// `kernel`
 #[derive(Debug, Args)]
 pub struct KernelCommand {
-    /// vmlinuz, vmlinux, Image, a SPEC, or a tree: a root with boot/ and lib/modules/RELEASE, or
-    /// lib/modules/RELEASE itself
-    pub path: PathBuf,
+    /// The release of an installed kernel, `running`, or a path: vmlinuz, vmlinux, Image, a SPEC, or a tree (a root with
+    /// boot/ and lib/modules/RELEASE, or lib/modules/RELEASE itself) [default: the running kernel]
+    #[arg(value_name = "KERNEL")]
+    pub kernel: Option<OsString>,
+    /// Look for kernels in an image or chroot, not in /
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
     /// Print its symbols as /proc/kallsyms does, at link addresses
     #[arg(long, group = "print")]
     pub kallsyms: bool,

@@ -53,6 +53,20 @@ impl KernelSource {
         )
     }
 
+    /// Its release, read from as little as it takes.
+    pub fn own_release(&self) -> Result<String, Error> {
+        if let Some(running) = &self.running {
+            return Ok(running.release.clone());
+        }
+        if let Some(tree) = &self.tree {
+            return Ok(tree.release.clone());
+        }
+        match &self.kernel {
+            Some(path) if path.is_dir() => Ok(Tree::find(path)?.release),
+            _ => Ok(self.read()?.own_release().unwrap_or_default().to_owned()),
+        }
+    }
+
     /// What it is called, where several are told apart.
     pub fn label(&self) -> Option<String> {
         let tree = self.tree.as_ref().map(|tree| tree.folder().display().to_string());

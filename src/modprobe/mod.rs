@@ -166,12 +166,12 @@ impl Modprobe {
         }
     }
 
-    /// What `modprobe.d` or `modules.softdep` say.
+    /// What `modprobe.d` or `modules.softdep` say, else the file itself.
     fn softdep(&self, module: &str) -> Option<Softdep> {
-        self.settings.softdep_of(module)
+        self.settings.softdep_of(module).or_else(|| self.tables.softdep_of(module))
     }
 
-    /// The file of a module by its name, and where it lies beside `folder`, as that of a module that was just built.
+    /// The file of a module by its name.
     pub fn file(&self, module: &str) -> Option<PathBuf> {
         self.tables.file(module)
     }
@@ -221,7 +221,7 @@ impl List<'_> {
     fn softdeps(&mut self, names: &[String], depth: usize) -> Result<(), Error> {
         for name in names {
             if let Meant::Modules(modules) = self.modprobe.lookup(name)? {
-                for module in modules.iter().filter(|m| !self.visited.contains(&m.name)).cloned().collect::<Vec<_>>() {
+                for module in modules {
                     let needed = self.modprobe.tables.dependencies(&module.name)?;
                     self.probe(&module.name, &needed, depth.saturating_add(1))?;
                 }

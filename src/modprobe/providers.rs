@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::input::read_decompressed;
 use crate::kernel_source::KernelSource;
 use crate::kernel_source::running::Running;
+use crate::kernel_source::tree::Tree;
 use crate::load::open;
 use crate::loader::Loader;
 
@@ -100,6 +101,12 @@ impl Home {
         Ok(Home { modprobe, running, learned: HashSet::new(), neighbours: HashMap::new() })
     }
 
+    /// That of a tree alone, if there is one: enough to look names up.
+    pub fn of_tree(tree: Option<Tree>) -> Result<Self, Error> {
+        let modprobe = tree.map(|tree| Modprobe::open(tree, None)).transpose()?;
+        Ok(Home { modprobe, running: None, learned: HashSet::new(), neighbours: HashMap::new() })
+    }
+
     /// What a name means; without a tree, nothing.
     pub fn lookup(&self, name: &str) -> Result<Meant, Error> {
         self.modprobe.as_ref().map_or(Ok(Meant::Nothing { without_aliases: true }), |modprobe| modprobe.lookup(name))
@@ -134,7 +141,7 @@ impl Home {
     /// tree.
     pub fn way_of_file(&mut self, path: &Path, loader: &mut Loader) -> Result<Way, Error> {
         let name = module_name(path);
-        if let Some(chosen) = self.of_tree(path, &name) {
+        if let Some(chosen) = self.in_tree(path, &name) {
             return self.way_of(&chosen, None, loader);
         }
         let mut steps = Vec::new();
@@ -150,7 +157,7 @@ impl Home {
     }
 
     /// The module of the tree whose file this is.
-    fn of_tree(&self, path: &Path, name: &str) -> Option<Chosen> {
+    fn in_tree(&self, path: &Path, name: &str) -> Option<Chosen> {
         let file = self.modprobe.as_ref()?.file(name)?;
         let is_it = path.canonicalize().ok()? == file.canonicalize().ok()?;
         is_it.then(|| Chosen { name: name.to_owned(), file, by_alias: false })

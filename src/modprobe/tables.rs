@@ -1,6 +1,6 @@
 //! The tables of a folder of modules: what depmod wrote, or else what the files themselves say.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -11,7 +11,7 @@ use kernel::Kernel;
 use symres::LoadFlags;
 
 use super::pattern::matches;
-use super::settings::underscores;
+use super::settings::{Softdep, underscores};
 use crate::check::set::{is_update, module_files, name_of};
 use crate::error::Error;
 use crate::input::read_decompressed;
@@ -44,6 +44,17 @@ pub struct Tables {
     dep: Option<(String, HashMap<String, Range<usize>>)>,
     /// Without modules.dep: the file of each module.
     files: OnceCell<BTreeMap<String, PathBuf>>,
+    /// Without modules.dep: what files say of what they need.
+    told: RefCell<HashMap<String, Told>>,
+}
+
+/// What a file says of the modules that are loaded with it.
+#[derive(Clone, Debug, Default)]
+struct Told {
+    /// `depends=`, the first last.
+    depends: Vec<String>,
+    /// `softdep=`
+    softdep: Softdep,
 }
 
 impl Tables {
@@ -70,7 +81,7 @@ impl Tables {
             }
             None => None,
         };
-        Ok(Tables { folder: folder.to_owned(), dep, files: OnceCell::new() })
+        Ok(Tables { folder: folder.to_owned(), dep, files: OnceCell::new(), told: RefCell::default() })
     }
 
     /// Has depmod written modules.dep?
@@ -136,9 +147,27 @@ impl Tables {
 
     /// `depends=` of a module's file, the first last.
     fn depends_of(&self, module: &str) -> Result<Vec<String>, Error> {
-        let Some(file) = self.file(module) else { return Ok(Vec::new()) };
-        let bytes = read_decompressed(&file)?;
-        Ok(depends(&bytes))
+        Ok(self.told(module)?.depends)
+    }
+
+    /// What a module's file says goes with it, where no modules.softdep can.
+    pub fn softdep_of(&self, module: &str) -> Option<Softdep> {
+        if self.dep.is_some() {
+            return None;
+        }
+        self.told(module).ok().map(|told| told.softdep)
+    }
+
+    fn told(&self, module: &str) -> Result<Told, Error> {
+        if let Some(told) = self.told.borrow().get(module) {
+            return Ok(told.clone());
+        }
+        let told = match self.file(module) {
+            Some(file) => Told::of(&read_decompressed(&file)?),
+            None => Told::default(),
+        };
+        self.told.borrow_mut().insert(module.to_owned(), told.clone());
+        Ok(told)
     }
 
     /// The modules of `modules.alias` that an alias means. `None` if there is no such table.
@@ -194,12 +223,15 @@ pub fn module_name(file: &Path) -> String {
     String::from_utf8_lossy(&name_of(file)).into_owned()
 }
 
-/// `depends=` of a module, the first last; nothing of what is no module.
-pub fn depends(bytes: &[u8]) -> Vec<String> {
-    let kernel = Kernel::unknown(kernel::newest());
-    let opened = open(bytes, &kernel, LoadFlags::default());
-    let depends = opened.module.as_ref().and_then(|file| file.modinfo().get("depends")).unwrap_or_default();
-    names(&String::from_utf8_lossy(depends))
+impl Told {
+    /// Nothing of what is no module.
+    fn of(bytes: &[u8]) -> Self {
+        let kernel = Kernel::unknown(kernel::newest());
+        let opened = open(bytes, &kernel, LoadFlags::default());
+        let value = |key| opened.module.as_ref().and_then(|file| file.modinfo().get(key)).unwrap_or_default();
+        let text = |key| String::from_utf8_lossy(value(key)).into_owned();
+        Told { depends: names(&text("depends")), softdep: Softdep::parse(&text("softdep")) }
+    }
 }
 
 /// Names with commas between them, the first last.
