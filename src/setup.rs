@@ -81,7 +81,6 @@ pub fn prepare(
     state.cpus = facts.cpus;
     if let Some(shows) = shows {
         kernel.boot.secure_boot |= shows.secure_boot == Some(true);
-        kernel.boot.modules_disabled |= shows.modules_disabled;
         // What is given is meant: a question about another state than the one that is.
         let asks_otherwise = facts.secure_boot || !facts.cmdline.is_empty();
         kernel.boot.shown = if asks_otherwise { Shown::default() } else { shows.shown };

@@ -139,7 +139,7 @@ fn wrong_usage() {
         (vec!["link".into()], "required"),
         (vec!["inspect".into()], "required"),
         (vec!["no-such-command".into()], "no-such-command"),
-        (vec!["link".into(), hello.clone()], "--symtab"),
+        (["link", &hello, "--kernel", "running", "--root", "/usr"].map(String::from).to_vec(), "--root"),
         (with(&["--no-such-option"]), "--no-such-option"),
         (with(&["--format", "coff"]), "coff"),
         (with(&["--stage", "never"]), "never"),

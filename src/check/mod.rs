@@ -79,6 +79,37 @@ impl Verdict {
         self.loads() && self.findings.iter().all(|f| f.severity == Severity::Note)
     }
 
+    /// A module that it needs is loaded before it, under this name, and the kernel does not take that one for certain: nor does
+    /// it come to this one (SET-9).
+    pub fn is_loaded_after(&mut self, name: &str, other: &Verdict) {
+        if other.loads() || self.is_refused() {
+            return;
+        }
+        let (Ending::Refused | Ending::Oops, errno) = (other.verdict, other.errno) else {
+            self.verdict = Ending::Undecided;
+            let open = |rule: &&UnjudgedEntry| !self.unjudged.iter().any(|own| own.needs == rule.needs);
+            let needs = other.unjudged.iter().filter(open).map(|rule| UnjudgedEntry {
+                code: "SET-9",
+                needs: format!("to know whether {name} loads, which it needs: {}", rule.needs),
+            });
+            let needs: Vec<UnjudgedEntry> = needs.collect();
+            self.unjudged.extend(needs);
+            return;
+        };
+        let how = errno.map_or(String::from("crashes the kernel"), |e| format!("is refused with {}", e.name()));
+        let why = format!("{name}, which it needs, {how}: modprobe comes no further");
+        self.findings.push(FindingEntry {
+            errno,
+            dmesg: other.dmesg.first().cloned(),
+            stops_here: true,
+            ..FindingEntry::from(&elf_layout::Finding::note("SET-9", Severity::Error, why).hint(format!(
+                "mend {name} first, which is judged too; --no-deps judges this module as if it were loaded"
+            )))
+        });
+        (self.verdict, self.errno) = (other.verdict, errno);
+        self.dmesg.clone_from(&other.dmesg);
+    }
+
     /// About how many bytes it takes in memory.
     fn weight(&self) -> usize {
         let text = |f: &FindingEntry| {

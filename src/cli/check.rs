@@ -63,7 +63,11 @@ pub fn run(args: &Check) -> Result<Outcome, Error> {
     let (targets, homes): (Vec<Target<'_>>, Vec<_>) =
         kernels.into_iter().map(|kernel| (kernel.target, kernel.home)).unzip();
     let (targets, _homes) = (ManuallyDrop::new(targets), ManuallyDrop::new(homes));
-    judge_all(args, &targets, &runs, &mut printer)?;
+    let threads = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, usize::from);
+    for (run, target) in runs.iter_mut().zip(targets.iter()) {
+        judge_before(args, run, target, threads)?;
+    }
+    judge_all(args, &targets, &runs, threads, &mut printer)?;
     printer.end()
 }
 
@@ -75,6 +79,8 @@ struct Run {
     /// How many are asked for.
     named: usize,
     ways: Ways,
+    /// Of what is loaded before: the files that do not load.
+    before: BTreeMap<PathBuf, Verdict>,
     /// About names that mean no file.
     lines: Vec<String>,
 }
@@ -112,7 +118,7 @@ fn prepare_run(
         set.add(ways.before.iter().cloned());
         target.options = ways.options.iter().map(|(name, text)| (name.clone(), text.clone().into_bytes())).collect();
     }
-    Ok(Run { set, named, ways, lines: meaning.lines })
+    Ok(Run { set, named, ways, before: BTreeMap::new(), lines: meaning.lines })
 }
 
 /// Is a folder below one of these directories, or one of them?
@@ -122,10 +128,15 @@ fn covers(paths: &[PathBuf], folder: &Path) -> bool {
 }
 
 /// Judges on all kernels: at once where the files are the same.
-fn judge_all(args: &Check, targets: &[Target<'_>], runs: &[Run], printer: &mut Printer<'_>) -> Result<(), Error> {
+fn judge_all(
+    args: &Check,
+    targets: &[Target<'_>],
+    runs: &[Run],
+    threads: usize,
+    printer: &mut Printer<'_>,
+) -> Result<(), Error> {
     let [first, others @ ..] = runs else { return Ok(()) };
     let part = args.shard.map_or(0..first.named, |shard| first.set.part_of(first.named, shard.part, shard.of));
-    let threads = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, usize::from);
     let mut progress = Progress::new();
     if others.iter().all(|run| run.set.has_same_files(&first.set)) {
         run_set(&first.set, targets, part, threads, &mut |event| match event {
@@ -156,26 +167,43 @@ fn judge_all(args: &Check, targets: &[Target<'_>], runs: &[Run], printer: &mut P
         rows.into_iter().try_for_each(|row| printer.print(row))?;
     }
     progress.hide();
-    // What is loaded before was not asked for: it is told where it does not load.
-    for (run, target) in runs.iter().zip(targets).filter(|_| part_has_all(args)) {
-        run_set(&run.set, std::slice::from_ref(target), run.named..run.set.len(), threads, &mut |event| match event {
-            Event::Checked(Ok(verdicts)) if verdicts.iter().all(Verdict::loads) => Ok(()),
-            Event::Checked(result) => printer.print(result),
-            Event::Progress(..) => Ok(()),
-        })?;
-    }
     Ok(())
 }
 
-/// Of several parts the first tells of what is loaded before: so it is told once.
-fn part_has_all(args: &Check) -> bool {
-    args.shard.is_none_or(|shard| shard.part == 1)
+/// Judges what is loaded before the modules that are asked for.
+fn judge_before(args: &Check, run: &mut Run, target: &Target<'_>, threads: usize) -> Result<(), Error> {
+    let part = run.named..run.set.len();
+    let mut before = BTreeMap::new();
+    run_set(&run.set, std::slice::from_ref(target), part, threads, &mut |event| {
+        match event {
+            Event::Checked(Ok(verdicts)) => {
+                for verdict in verdicts.into_iter().filter(|verdict| !verdict.loads()) {
+                    if !(args.json || args.jsonl || args.sarif) {
+                        report::findings(&verdict.file, &verdict.findings);
+                    }
+                    before.insert(PathBuf::from(&verdict.file), verdict);
+                }
+            }
+            // What it exports is missing then, which is a finding of who needs it.
+            Event::Checked(Err(error)) => report::error(&error),
+            Event::Progress(..) => {}
+        }
+        Ok(())
+    })?;
+    run.before = before;
+    Ok(())
 }
 
-/// With the names of what is loaded before each, on the kernel of each run.
+/// With what is loaded before each, on the kernel of each run.
 fn with_names(mut verdicts: Vec<Verdict>, runs: &[Run]) -> Vec<Verdict> {
     for (verdict, run) in verdicts.iter_mut().zip(runs) {
         verdict.with = run.ways.with(&verdict.file);
+        let needed = run.ways.steps(Path::new(&verdict.file)).iter().filter(|step| step.required);
+        for step in needed {
+            if let Some(other) = step.file.as_ref().and_then(|file| run.before.get(file)) {
+                verdict.is_loaded_after(&step.name, other);
+            }
+        }
     }
     verdicts
 }

@@ -40,9 +40,7 @@ pub struct Shows {
     pub cpus: Option<u32>,
     /// Was it started by UEFI with Secure Boot on?
     pub secure_boot: Option<bool>,
-    /// Does it take no modules any more (`/proc/sys/kernel/modules_disabled`)?
-    pub modules_disabled: bool,
-    /// Whether signatures are enforced, and whether it is locked down.
+    /// Whether signatures are enforced, whether it is locked down, and whether it takes modules at all.
     pub shown: Shown,
     /// Its modules, newest first.
     pub modules: Option<Vec<LoadedModule>>,
@@ -198,8 +196,8 @@ impl Running {
             tainted: self.told("taints", "proc/sys/kernel/tainted", unread, |text| text.trim().parse().ok()),
             cpus: self.text("sys/devices/system/cpu/present").and_then(|text| count(text.trim())),
             secure_boot: self.secure_boot(unread),
-            modules_disabled: flag("proc/sys/kernel/modules_disabled") == Some(true),
             shown: Shown {
+                modules_disabled: flag("proc/sys/kernel/modules_disabled") == Some(true),
                 sig_enforced: flag("sys/module/module/parameters/sig_enforce"),
                 locked_down: self.locked_down(unread),
             },

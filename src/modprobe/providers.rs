@@ -64,6 +64,7 @@ struct Needs {
     symbols: Vec<String>,
     /// `depends=`, the first last.
     depends: Vec<String>,
+    /// What is loaded before it where that is possible.
     softdeps: Vec<String>,
 }
 
@@ -119,9 +120,14 @@ impl Home {
             Some(modprobe) => modprobe.plan(&chosen.name, alias)?,
             None => Plan::default(),
         };
-        let is_loaded = loader.kernel.module(chosen.name.as_bytes()).is_some_and(|m| !m.listed);
+        let is_loaded = self.is_loaded(&chosen.name, loader);
         let before = self.not_loaded(plan.before, loader)?;
         Ok(Way { before, options: plan.options, command: plan.command, is_loaded })
+    }
+
+    /// Has the running kernel loaded a module of this name?
+    fn is_loaded(&self, name: &str, loader: &Loader) -> bool {
+        self.running.is_some() && loader.kernel.module(name.as_bytes()).is_some()
     }
 
     /// The steps that are still to be taken.
@@ -151,7 +157,7 @@ impl Home {
         Ok(Way {
             options: settings.map(|s| s.options_of(&name, None)).unwrap_or_default(),
             command: settings.and_then(|s| s.install_of(&name)).cloned(),
-            is_loaded: loader.kernel.module(name.as_bytes()).is_some_and(|m| !m.listed),
+            is_loaded: self.is_loaded(&name, loader),
             before: steps,
         })
     }
@@ -173,6 +179,8 @@ impl Home {
         depth: usize,
     ) -> Result<(), Error> {
         let mut needs = Needs::of(path, &loader.kernel)?;
+        let configured = self.modprobe.as_ref().and_then(|m| m.settings.softdep_of(&module_name(path)));
+        configured.into_iter().for_each(|softdep| needs.softdeps = softdep.pre);
         if needs.symbols.is_empty() && needs.depends.is_empty() && needs.softdeps.is_empty() || depth > NEIGHBOURS_MAX {
             return Ok(());
         }
@@ -181,7 +189,7 @@ impl Home {
         if providers.left {
             // It may come from a loaded module whose exports nobody asked for yet.
             self.learn_all(loader)?;
-            needs = Needs::of(path, &loader.kernel)?;
+            needs.symbols = Needs::of(path, &loader.kernel)?.symbols;
             providers = self.providers(&folder, &needs, loader)?;
         }
         for (name, required) in providers.names {
@@ -226,9 +234,7 @@ impl Home {
     fn providers(&mut self, folder: &Path, needs: &Needs, loader: &Loader) -> Result<Providers, Error> {
         self.look_around(folder, &loader.kernel);
         let around = self.neighbours.get(folder);
-        let softdeps = needs.softdeps.iter().map(|name| (name.replace('-', "_"), false));
-        let depends = needs.depends.iter().rev().map(|name| (name.clone(), true));
-        let mut names: Vec<(String, bool)> = softdeps.chain(depends).collect();
+        let mut names: Vec<(String, bool)> = needs.depends.iter().rev().map(|name| (name.clone(), true)).collect();
         let mut left: Vec<&str> = Vec::new();
         for symbol in &needs.symbols {
             match around.and_then(|all| all.exporters.get(symbol.as_bytes())) {
@@ -253,6 +259,11 @@ impl Home {
             !is_found
         });
         names.extend(found.into_iter().map(|name| (name, true)));
+        for softdep in &needs.softdeps {
+            if let Meant::Modules(all) = self.lookup(softdep)? {
+                names.extend(all.into_iter().map(|chosen| (chosen.name, false)));
+            }
+        }
         if !left.is_empty() {
             let named: Vec<String> = names.iter().map(|(name, _)| name.clone()).collect();
             left.retain(|symbol| !self.one_exports(&named, symbol, kernel));

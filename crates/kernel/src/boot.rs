@@ -38,6 +38,8 @@ pub struct Shown {
     pub sig_enforced: Option<bool>,
     /// `/sys/kernel/security/lockdown` (SIG-16): is it at one of its two levels?
     pub locked_down: Option<bool>,
+    /// `/proc/sys/kernel/modules_disabled` (VAL-1): no module is loaded any more.
+    pub modules_disabled: bool,
 }
 
 /// Words of the command line that decide about modules, with what a value must be.

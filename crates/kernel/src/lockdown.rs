@@ -158,9 +158,17 @@ mod tests {
         unknown.boot.shown.locked_down = Some(false);
         assert_eq!(unknown.may_keep_unsigned_out(), None, "SIG-11, SIG-16: both shown");
         let mut debian = kernel("module.sig_enforce lockdown=integrity", true, DEBIAN);
-        debian.boot.shown = crate::boot::Shown { sig_enforced: Some(false), locked_down: Some(false) };
+        debian.boot.shown = crate::boot::Shown {
+            sig_enforced: Some(false),
+            locked_down: Some(false),
+            ..Default::default()
+        };
         assert_eq!((debian.sig_enforced_by(), debian.locked_down_by()), (None, None));
-        debian.boot.shown = crate::boot::Shown { sig_enforced: Some(true), locked_down: Some(true) };
+        debian.boot.shown = crate::boot::Shown {
+            sig_enforced: Some(true),
+            locked_down: Some(true),
+            ..Default::default()
+        };
         assert!(debian.sig_enforced_by().is_some_and(|by| by.contains("sig_enforce")), "SIG-11");
         assert!(debian.locked_down_by().is_some_and(|by| by.contains("lockdown")), "SIG-16");
     }

@@ -1,0 +1,292 @@
+//! kmodld on a machine: modules by name, what modprobe loads before them, and what a running kernel shows. All of it on
+//! roots that are made up of the fixtures.
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{fixtures, ko, kmodld, release, text};
+use kmodld::kernel_source::KernelSource;
+use kmodld::kernel_source::running::Running;
+use kmodld::modprobe::providers::Home;
+use kmodld::modprobe::{Chosen, Meant};
+use kmodld::root::Root;
+use kmodld::setup::{Prepared, RunningFacts, prepare};
+use kmodld::{Loader, Place};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const KERNEL: &str = "6.12-amd64";
+
+fn write(root: &Path, path: &str, content: impl AsRef<[u8]>) {
+    let path = root.join(path.replace("{m}", &format!("lib/modules/{}", release(KERNEL))));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+/// A root with modules of the fixture kernel and the tables that depmod makes of them.
+fn root() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    for module in ["exporter", "importer", "gpl_importer", "hello", "params"] {
+        write(root, &format!("{{m}}/kernel/{module}.ko"), common::read(&ko(KERNEL, module)));
+    }
+    for (from, to) in [("Module.symvers", "{m}/build/Module.symvers"), ("config", "{m}/config"), ("kallsyms", "{m}/System.map")] {
+        write(root, to, common::read(&fixtures(KERNEL).join(from)));
+    }
+    write(root, "{m}/modules.dep", "kernel/importer.ko: kernel/exporter.ko\nkernel/gpl_importer.ko: kernel/exporter.ko\n\
+        kernel/exporter.ko:\nkernel/hello.ko:\nkernel/params.ko:\n");
+    write(root, "{m}/modules.alias", "alias fixture-* importer\n");
+    write(root, "{m}/modules.builtin", "kernel/fs/ext4/ext4.ko\n");
+    dir
+}
+
+fn check(root: &Path, args: &[&str]) -> Vec<Value> {
+    let ran = kmodld([&["check", "--jsonl", "--root", root.to_str().unwrap()], args].concat());
+    ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn with(v: &Value) -> Vec<&str> {
+    v["with"].as_array().into_iter().flatten().map(|name| name.as_str().unwrap()).collect()
+}
+
+#[test]
+fn modules_have_names_and_bring_what_they_need() {
+    let dir = root();
+    let release = release(KERNEL);
+    // What the texts do not tell of struct module leaves it undecided; nothing is refused.
+    for args in [&["importer"][..], &["importer", "--kernel", &release], &["fixture-x"]] {
+        let [v] = check(dir.path(), args).try_into().unwrap();
+        assert_eq!((v["module"].as_str(), v["errno"].as_str(), with(&v)), (Some("importer"), None, vec!["exporter"]), "SET-8");
+    }
+    let [v] = check(dir.path(), &["importer", "--no-deps"]).try_into().unwrap();
+    assert_eq!((v["errno"].as_str(), with(&v)), (Some("ENOENT"), vec![]), "SYM-5: insmod");
+    let root = dir.path().to_str().unwrap();
+    let ran = kmodld(["check", "ext4", "--root", root]).exits(0);
+    assert_eq!(ran.stdout, format!("ext4 is built into {release}: there is nothing to load\n"));
+    let ran = kmodld(["check", "hello", "nothing", "--root", root]).exits(3);
+    assert!(ran.stderr.contains("nothing: no such file, and no such module under"), "{}", ran.stderr);
+    assert!(ran.stdout.contains("hello.ko: undecided"), "the others are judged: {}", ran.stdout);
+    let ran = kmodld(["inspect", "fixture-y", "--root", root, "--json"]).exits(0);
+    assert_eq!(ran.json()["module"], "importer");
+    let ran = kmodld(["link", "importer", "--root", root, "--base", "0xffffffffc0000000", "--percpu", "0x1000", "--json"]);
+    let linked = ran.exits(0);
+    assert!(linked.stderr.contains("loaded before: exporter"), "{}", linked.stderr);
+    assert_eq!(linked.json()["depends"][0], "exporter");
+}
+
+#[test]
+fn a_path_is_a_path_and_a_name_is_a_name() {
+    let dir = root();
+    // A file of the name of a module, and a folder: the module wins, unless the argument is a path.
+    let here = tempfile::tempdir().unwrap();
+    fs::write(here.path().join("hello"), "no module").unwrap();
+    let run = |argument: &str| {
+        let mut program = common::program();
+        program.current_dir(here.path()).args(["check", argument, "--jsonl", "--root", dir.path().to_str().unwrap()]);
+        let out = program.output().unwrap();
+        serde_json::from_slice::<Value>(&out.stdout).unwrap()
+    };
+    assert!(run("hello")["file"].as_str().unwrap().ends_with("kernel/hello.ko"));
+    assert_eq!(run("./hello")["errno"], "ENOEXEC");
+    fs::rename(here.path().join("hello"), here.path().join("other")).unwrap();
+    assert_eq!((run("other")["errno"].as_str(), run("other")["file"].as_str()), (Some("ENOEXEC"), Some("other")));
+}
+
+#[test]
+fn set_8_a_module_that_was_just_built_takes_the_trees_and_its_neighbours() {
+    let dir = root();
+    let built = tempfile::tempdir().unwrap();
+    let file = built.path().join("importer.ko");
+    fs::copy(ko(KERNEL, "importer"), &file).unwrap();
+    let file = file.to_str().unwrap();
+    let [v] = check(dir.path(), &[file]).try_into().unwrap();
+    assert_eq!((v["errno"].as_str(), with(&v)), (None, vec!["exporter"]), "SET-8: of the tree, by depends=");
+    // By the table of depmod, where the module does not name it.
+    let nameless = common::read(&ko(KERNEL, "importer"));
+    let at = nameless.windows(16).position(|w| w == b"depends=exporter").unwrap();
+    let nameless = [&nameless[..at], b"dependx=exporter", &nameless[at + 16..]].concat();
+    fs::write(file, nameless).unwrap();
+    let symbols = "alias symbol:kmodld_add exporter\nalias symbol:kmodld_shared exporter\n";
+    write(dir.path(), "{m}/modules.symbols", symbols);
+    let [v] = check(dir.path(), &[file]).try_into().unwrap();
+    assert_eq!((v["errno"].as_str(), with(&v)), (None, vec!["exporter"]), "SET-8: of the tree, by modules.symbols");
+    // A neighbour comes before the tree.
+    fs::copy(ko(KERNEL, "exporter"), built.path().join("exporter.ko")).unwrap();
+    fs::remove_file(dir.path().join(format!("lib/modules/{}/kernel/exporter.ko", release(KERNEL)))).unwrap();
+    let [v] = check(dir.path(), &[file]).try_into().unwrap();
+    assert_eq!((v["errno"].as_str(), with(&v)), (None, vec!["exporter"]), "SET-8: of its folder");
+}
+
+#[test]
+fn set_9_what_does_not_load_keeps_the_others_out() {
+    let dir = root();
+    write(dir.path(), "{m}/kernel/exporter.ko", common::read(&ko("6.1-amd64", "exporter")));
+    let [v] = check(dir.path(), &["importer", "--force-modversion"]).try_into().unwrap();
+    let codes: Vec<&str> = v["findings"].as_array().unwrap().iter().map(|f| f["code"].as_str().unwrap()).collect();
+    assert!(codes.contains(&"SET-9"), "SET-9: {v}");
+    assert_eq!((v["verdict"].as_str(), v["errno"].as_str()), (Some("refused"), Some("ENOEXEC")), "SET-9");
+    // A softdep may fail.
+    write(dir.path(), "{m}/modules.softdep", "softdep hello pre: exporter\n");
+    let [v] = check(dir.path(), &["hello"]).try_into().unwrap();
+    assert_eq!((v["errno"].as_str(), with(&v)), (None, vec!["exporter"]), "SET-9: not required");
+}
+
+#[test]
+fn settings_of_modprobe_count() {
+    let dir = root();
+    let root = dir.path().to_str().unwrap();
+    write(dir.path(), "etc/modprobe.d/x.conf", "options params an_int=x\nblacklist importer\ninstall exporter /bin/false\n");
+    let [v] = check(dir.path(), &["params"]).try_into().unwrap();
+    assert_eq!(v["errno"], "EINVAL", "PARAM: options of modprobe.d");
+    let [v] = check(dir.path(), &["params", "--no-deps"]).try_into().unwrap();
+    assert_eq!(v["errno"], Value::Null);
+    let ran = kmodld(["check", "fixture-x", "--root", root]).exits(0);
+    assert!(ran.stdout.contains("modprobe does not load by an alias: blacklist importer") && ran.stdout.contains("line 2"), "{}", ran.stdout);
+    let ran = kmodld(["check", "importer", "--root", root]).exits(1);
+    assert!(ran.stderr.contains("exporter is not loaded: modprobe runs `/bin/false' instead"), "{}", ran.stderr);
+    assert!(ran.stdout.contains("refused with ENOENT"), "{}", ran.stdout);
+}
+
+/// The root, with what a running kernel shows.
+fn machine() -> TempDir {
+    let dir = root();
+    let root = dir.path();
+    write(root, "proc/version", "Linux version 6.12.117 (x) #1\n");
+    write(root, "proc/cmdline", "root=/dev/sda1 module_blacklist=hello params.an_int=7 quiet\n");
+    write(root, "proc/sys/kernel/tainted", "4096\n");
+    write(root, "proc/sys/kernel/kptr_restrict", "0\n");
+    write(root, "proc/kallsyms", text(&fixtures(KERNEL).join("kallsyms")));
+    write(root, "proc/modules", "exporter 16384 0 - Live 0xffffffffc0201000 (OE)\n");
+    write(root, "proc/vmallocinfo", "0xffffffffc0201000-0xffffffffc0206000   20480 load_module+0x1/0x2 pages=4 vmalloc\n\
+        0xffffc90000000000-0xffffc90000005000   20480 x+0x1/0x2\n");
+    write(root, "sys/devices/system/cpu/present", "0-3\n");
+    write(root, "sys/module/module/parameters/sig_enforce", "N\n");
+    write(root, "sys/kernel/security/lockdown", "[none] integrity confidentiality\n");
+    write(root, "sys/firmware/none", "");
+    dir
+}
+
+fn running(root: &Path) -> KernelSource {
+    let running = Running { root: Root::new(root).unwrap(), release: release(KERNEL) };
+    KernelSource { running: Some(running), ..KernelSource::default() }
+}
+
+fn prepared(source: &KernelSource) -> (Loader, Vec<String>) {
+    match prepare(source, &RunningFacts::default(), &[], || None).unwrap() {
+        Prepared::Ready { loader, unread } => {
+            let unread = unread.iter().map(|u| format!("{}: {}: {}", u.what, u.why, u.way)).collect();
+            (*loader, unread)
+        }
+        Prepared::Refused { said, .. } => panic!("{said:?}"),
+    }
+}
+
+#[test]
+fn a_running_kernel_shows_what_it_is() {
+    let dir = machine();
+    let (loader, unread) = prepared(&running(dir.path()));
+    let kernel = &loader.kernel;
+    assert_eq!((&*kernel.release, kernel.state.cpus), (&*release(KERNEL), Some(4)));
+    assert_eq!(kernel.boot.module_blacklist, [b"hello".to_vec()]);
+    assert_eq!(kernel.boot.shown.sig_enforced, Some(false));
+    assert_eq!(kernel.boot.shown.locked_down, Some(false));
+    assert!(kernel.state.taints.kernel_has(kernel::Taint::OutOfTreeModule));
+    assert_eq!(kernel.modules().map(|m| (&*m.name, m.base)).collect::<Vec<_>>(), [(&b"exporter"[..], 0xffff_ffff_c020_1000)]);
+    // There is no image; everything else is there.
+    assert_eq!(unread.len(), 1, "{unread:?}");
+    assert!(unread[0].starts_with("kernel image: there is no such file"), "{unread:?}");
+}
+
+#[test]
+fn what_is_not_shown_is_told_with_the_way() {
+    let dir = machine();
+    let hidden: String = text(&fixtures(KERNEL).join("kallsyms"))
+        .lines()
+        .map(|line| format!("0000000000000000{}\n", line.get(16..).unwrap()))
+        .collect();
+    write(dir.path(), "proc/kallsyms", hidden);
+    for path in ["proc/modules", "proc/cmdline", "sys/kernel/security/lockdown", "proc/vmallocinfo"] {
+        fs::remove_file(dir.path().join(path)).unwrap();
+    }
+    let (loader, unread) = prepared(&running(dir.path()));
+    for want in [
+        "kernel image: there is no such file: install its package",
+        "addresses of symbols: all addresses are zero: run kmodld with sudo",
+        "kernel command line: there is no such file",
+        "lockdown: there is no such file: mount -t securityfs",
+        "loaded modules: there is no such file",
+        "places that modules take: there is no such file",
+    ] {
+        assert_eq!(unread.iter().filter(|told| told.starts_with(want)).count(), 1, "{want}: {unread:?}");
+    }
+    assert_eq!(loader.kernel.boot.shown.locked_down, None);
+    write(dir.path(), "proc/sys/kernel/kptr_restrict", "2\n");
+    let (_, unread) = prepared(&running(dir.path()));
+    assert!(unread.iter().any(|told| told.contains("sysctl kernel.kptr_restrict=1")), "{unread:?}");
+    // An image of another build is not this kernel's.
+    let v = fs::read(dir.path().join("proc/version")).unwrap();
+    assert!(v.starts_with(b"Linux version"));
+}
+
+#[test]
+fn damaged_sources_are_told_and_do_no_harm() {
+    let dir = machine();
+    for path in ["proc/modules", "proc/vmallocinfo", "proc/kallsyms", "proc/sys/kernel/tainted", "sys/devices/system/cpu/present"] {
+        write(dir.path(), path, b"\xff\x00rubbish\n\n-\n0x1-\n");
+    }
+    let (_, unread) = prepared(&running(dir.path()));
+    for want in ["loaded modules: line 1 is not", "places that modules take: it shows no", "addresses of symbols:", "taints:"] {
+        assert!(unread.iter().any(|told| told.starts_with(want)), "{want}: {unread:?}");
+    }
+}
+
+#[test]
+fn set_8_what_is_loaded_is_not_loaded_again() {
+    let dir = machine();
+    let source = running(dir.path());
+    let (mut loader, _) = prepared(&source);
+    let mut home = Home::new(&source, &loader.kernel).unwrap();
+    let Meant::Modules(all) = home.lookup("importer").unwrap() else { panic!() };
+    let [importer]: [Chosen; 1] = all.try_into().unwrap();
+    let way = home.way_of(&importer, None, &mut loader).unwrap();
+    assert_eq!((way.before.len(), way.is_loaded), (0, false), "SET-8");
+    // What proves that the file is what was loaded is missing: what it exports is not known.
+    let exports = |loader: &Loader| loader.kernel.module(b"exporter").unwrap().exports.len();
+    assert_eq!(exports(&loader), 0);
+    // srcversion of the file, and then of another.
+    for (srcversion, known) in [("0000000000000000000000", false), (&*srcversion("exporter"), true)] {
+        write(dir.path(), "sys/module/exporter/srcversion", format!("{srcversion}\n"));
+        let (mut loader, _) = prepared(&source);
+        let mut home = Home::new(&source, &loader.kernel).unwrap();
+        home.way_of(&importer, None, &mut loader).unwrap();
+        assert_eq!(exports(&loader) != 0, known && srcversion != "none", "SET-8: {srcversion}");
+    }
+    // The parameters of the command line are modprobe's.
+    let Meant::Modules(params) = home.lookup("params").unwrap() else { panic!() };
+    assert_eq!(home.way_of(&params[0], None, &mut loader).unwrap().options, "an_int=7");
+    let Meant::Modules(exporter) = home.lookup("exporter").unwrap() else { panic!() };
+    assert!(home.way_of(&exporter[0], None, &mut loader).unwrap().is_loaded);
+}
+
+/// `srcversion=` of a fixture; `none` if it has none.
+fn srcversion(module: &str) -> String {
+    let ran = kmodld(["inspect", ko(KERNEL, module).to_str().unwrap(), "--json"]).exits(0).json();
+    let tags = ran["modinfo"].as_array().unwrap();
+    let tag = tags.iter().find(|tag| tag[0] == "srcversion");
+    tag.map_or(String::from("none"), |tag| tag[1].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn layout_50_the_next_module_goes_where_nothing_is() {
+    let dir = machine();
+    let (loader, _) = prepared(&running(dir.path()));
+    let bytes = common::read(&ko(KERNEL, "hello"));
+    let opened = loader.open(&bytes, symres::LoadFlags::default());
+    let args = kmodld::Args::verdict(symres::LoadFlags::default(), b"");
+    let mut said = elf_layout::Findings::new();
+    let load = loader.load(&opened, &args, &Place::Kernel, None, &mut said).unwrap();
+    assert_eq!(load.bases().get(elf_layout::Region::Text), 0xffff_ffff_c020_6000, "LAYOUT-50: behind what vmallocinfo lists");
+}
