@@ -11,10 +11,16 @@ use kmodld::{Error, raw_output};
 use reloc::MACHINES;
 
 use super::{Outcome, tell_unread};
-use super::options::KernelCommand;
+use super::options::{KernelCommand, cache};
 use super::report::{self, one_line};
 
 pub fn run(args: &KernelCommand) -> Result<Outcome, Error> {
+    if args.cache_clear {
+        let cache = cache().ok_or_else(|| Error::Usage("no cache folder: neither XDG_CACHE_HOME nor HOME is set".into()))?;
+        let (count, folder) = (cache.clear()?, cache.folder().display());
+        report::print(&format!("{count} kept kernel images removed from {folder}\n"))?;
+        return Ok(Outcome::Done);
+    }
     let source = KernelSource::default().named(args.kernel.as_deref(), args.root.as_deref())?;
     keep_apart(args.output.as_slice(), source.paths())?;
     let mut unread = Vec::new();

@@ -9,6 +9,7 @@ use elf_layout::Region;
 use kernel::spec::hex_bytes;
 use kmodld::{Error, Stage};
 use kmodld::kernel_source::KernelSource;
+use kmodld::kernel_source::cache::Cache;
 use kmodld::keyring::KeyringFile;
 use kmodld::setup::RunningFacts;
 use symres::LoadFlags;
@@ -229,6 +230,9 @@ pub struct KernelCommand {
     /// Print the facts as one JSON document
     #[arg(long, group = "print")]
     pub json: bool,
+    /// Forget the kernel images that were read before (in kmodld of the user's cache folder), and do nothing else
+    #[arg(long, conflicts_with_all = ["kernel", "print", "output"])]
+    pub cache_clear: bool,
     /// Write a SPEC: one compact file that --kernel takes in place of all this
     #[arg(short, long, value_name = "SPEC")]
     pub output: Option<PathBuf>,
@@ -252,6 +256,9 @@ pub struct Kernel {
     /// Look for kernels, modules and modprobe.d in an image or chroot, not in /
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
+    /// Read the kernel's image anew, and keep nothing of it in the cache folder
+    #[arg(long)]
+    pub no_cache: bool,
     /// Its /proc/kallsyms or System.map
     #[arg(long, value_name = "FILE")]
     pub symtab: Option<PathBuf>,
@@ -286,6 +293,9 @@ pub struct Kernels {
     /// Look for kernels, modules and modprobe.d in an image or chroot, not in /
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
+    /// Read the kernel's image anew, and keep nothing of it in the cache folder
+    #[arg(long)]
+    pub no_cache: bool,
     /// Its /proc/kallsyms or System.map (with one kernel only)
     #[arg(long, value_name = "FILE")]
     pub symtab: Option<PathBuf>,
@@ -308,6 +318,16 @@ pub struct Kernels {
     pub secure_boot: bool,
 }
 
+/// The user's folder for what can be made again (XDG Base Directory Specification). Programs that differ do not share it.
+pub fn cache() -> Option<Cache> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let folder = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    let built = std::env::current_exe().and_then(std::fs::metadata).ok();
+    let when = built.as_ref().and_then(|m| m.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok());
+    let program = format!("{}.{:x}", env!("CARGO_PKG_VERSION"), when.unwrap_or_default().as_nanos());
+    Some(Cache::new(folder.join("kmodld"), &program))
+}
+
 impl Kernel {
     /// Where its description comes from.
     pub fn source(&self) -> Result<KernelSource, Error> {
@@ -317,6 +337,7 @@ impl Kernel {
             config: self.config.clone(),
             keyring: self.keyring.clone(),
             release: self.release.clone(),
+            cache: if self.no_cache { None } else { cache() },
             ..KernelSource::default()
         };
         given.named(self.kernel.as_deref(), self.root.as_deref())
@@ -333,6 +354,7 @@ impl Kernels {
             config: self.config.clone(),
             keyring: self.keyring.clone(),
             release: self.release.clone(),
+            cache: if self.no_cache { None } else { cache() },
             ..KernelSource::default()
         };
         let root = self.root.as_deref();

@@ -6,8 +6,27 @@ use kernel::KernelDescriptionBuilder;
 use kernel_image::{ImageArch, KernelImage};
 use reloc::ARCHITECTURES;
 
+use super::cache::Cache;
 use super::needs;
 use crate::error::Error;
+
+/// Reads an image in any container, or what a cache has of it.
+pub fn read_kept(
+    path: &Path,
+    bytes: &[u8],
+    cache: Option<&Cache>,
+) -> Result<KernelDescriptionBuilder, Error> {
+    let Some(cache) = cache else { return read(path, bytes) };
+    let from = path.display().to_string();
+    let kept = cache.get(path).and_then(|records| KernelDescriptionBuilder::new().records(&from, &records).ok());
+    if let Some(kept) = kept {
+        return Ok(kept);
+    }
+    let name = cache.name(path);
+    let told = read(path, bytes)?;
+    cache.put(path, name, &told.to_records(&needs()));
+    Ok(told)
+}
 
 /// Reads an image in any container. Without symbols or exports it is of no use.
 pub fn read(path: &Path, bytes: &[u8]) -> Result<KernelDescriptionBuilder, Error> {

@@ -3,6 +3,7 @@
 //! Every file adds to a [`KernelDescriptionBuilder`]: an image ([`image`]), a SPEC ([`spec_file`]), a tree
 //! ([`tree`]), a single text, or the system that the kernel runs on ([`running`]).
 
+pub mod cache;
 pub mod image;
 mod named;
 pub mod running;
@@ -21,6 +22,7 @@ use crate::input::read_decompressed;
 use crate::keyring::KeyringFile;
 use crate::root::Root;
 
+use cache::Cache;
 use running::Running;
 use tree::Tree;
 use unread::Unread;
@@ -41,6 +43,8 @@ pub struct KernelSource {
     pub running: Option<Running>,
     /// Where modules are looked for, if neither of these has them.
     pub root: Root,
+    /// Where images that were read are kept.
+    pub cache: Option<Cache>,
     /// `/proc/kallsyms` or System.map.
     pub symtab: Option<PathBuf>,
     /// Module.symvers.
@@ -76,9 +80,9 @@ impl KernelSource {
     /// Reads all files. What a running kernel does not show is noted.
     pub fn read_noting(&self, unread: &mut Vec<Unread>) -> Result<KernelDescriptionBuilder, Error> {
         let mut out = match (&self.running, &self.tree, &self.kernel) {
-            (Some(running), ..) => running.read(unread)?,
-            (_, Some(tree), _) => tree.read()?,
-            (_, _, Some(path)) => read(path)?,
+            (Some(running), ..) => running.read(unread, self.cache.as_ref())?,
+            (_, Some(tree), _) => tree.read(self.cache.as_ref())?,
+            (_, _, Some(path)) => read_kept(path, self.cache.as_ref())?,
             _ => KernelDescriptionBuilder::new(),
         };
         if let Some(path) = &self.config {
@@ -139,10 +143,16 @@ fn release_of(text: &str) -> &str {
 
 /// Reads an image, a SPEC or a tree.
 pub fn read(path: &Path) -> Result<KernelDescriptionBuilder, Error> {
+    read_kept(path, None)
+}
+
+/// The same, with images that a cache has.
+fn read_kept(path: &Path, cache: Option<&Cache>) -> Result<KernelDescriptionBuilder, Error> {
     if path.is_dir() {
-        return tree::read(path);
+        return Tree::find(path)?.read(cache);
     }
-    of_file(path, &crate::input::read(path)?)
+    let bytes = crate::input::read(path)?;
+    if spec_file::is_spec(&bytes) { of_file(path, &bytes) } else { image::read_kept(path, &bytes, cache) }
 }
 
 /// What the bytes of an image or a SPEC tell; `path` is for messages.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use kernel::{KernelDescriptionBuilder, KernelSymbols, LoadedModule, Shown, parse_proc_modules};
 
+use super::cache::Cache;
 use super::tree::Tree;
 use super::unread::{Unread, cannot_read};
 use super::{add_config, image, needs, read_config};
@@ -68,9 +69,13 @@ impl Running {
     }
 
     /// Its description: image, configuration, Module.symvers, symbols.
-    pub fn read(&self, unread: &mut Vec<Unread>) -> Result<KernelDescriptionBuilder, Error> {
+    pub fn read(
+        &self,
+        unread: &mut Vec<Unread>,
+        cache: Option<&Cache>,
+    ) -> Result<KernelDescriptionBuilder, Error> {
         let tree = self.tree();
-        let image = self.image(&tree, unread);
+        let image = self.image(&tree, unread, cache);
         let has_image = image.is_some();
         let mut out = image.unwrap_or_default();
         if out.own_release().is_none() {
@@ -104,7 +109,12 @@ impl Running {
     }
 
     /// What the image of this very build tells.
-    fn image(&self, tree: &Tree, unread: &mut Vec<Unread>) -> Option<KernelDescriptionBuilder> {
+    fn image(
+        &self,
+        tree: &Tree,
+        unread: &mut Vec<Unread>,
+        cache: Option<&Cache>,
+    ) -> Option<KernelDescriptionBuilder> {
         const WHAT: &str = "kernel image";
         let banner = self.text("proc/version");
         let mut none = true;
@@ -114,7 +124,7 @@ impl Running {
                 unread.push(Unread::new(WHAT, path, why));
                 continue;
             }
-            let read = crate::input::read(&path).and_then(|bytes| image::read(&path, &bytes));
+            let read = crate::input::read(&path).and_then(|bytes| image::read_kept(&path, &bytes, cache));
             let told = match read {
                 Ok(told) => told,
                 Err(error) => {

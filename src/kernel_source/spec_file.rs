@@ -40,9 +40,14 @@ pub fn is_spec(bytes: &[u8]) -> bool {
 
 /// Writes a SPEC file.
 pub fn write(records: &Records, file: &mut impl Write) -> io::Result<()> {
+    write_at(LEVEL, records, file)
+}
+
+/// Writes a SPEC file, compressed at another level than usual.
+pub fn write_at(level: i32, records: &Records, file: &mut impl Write) -> io::Result<()> {
     file.write_all(MAGIC)?;
     writeln!(file, "{VERSION}")?;
-    let mut zstd = zstd::stream::write::Encoder::new(file, LEVEL)?;
+    let mut zstd = zstd::stream::write::Encoder::new(file, level)?;
     zstd.include_checksum(true)?;
     for (name, value) in records.iter() {
         writeln!(zstd, "{name} {}", value.len())?;

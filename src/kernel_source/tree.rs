@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use kernel::KernelDescriptionBuilder;
 
+use super::cache::Cache;
 use super::unread::{Unread, cannot_read};
 use super::{add_config, add_symvers, image, read_symbols};
 use crate::error::Error;
@@ -50,11 +51,6 @@ pub struct Tree {
     pub modules: PathBuf,
     /// Its release.
     pub release: String,
-}
-
-/// Reads what is there.
-pub fn read(path: &Path) -> Result<KernelDescriptionBuilder, Error> {
-    Tree::find(path)?.read()
 }
 
 impl Tree {
@@ -162,10 +158,10 @@ impl Tree {
         self.fill(&CONFIGS)
     }
 
-    /// Reads what is there.
-    pub fn read(&self) -> Result<KernelDescriptionBuilder, Error> {
+    /// Reads what is there; an image that a cache has is not read again.
+    pub fn read(&self, cache: Option<&Cache>) -> Result<KernelDescriptionBuilder, Error> {
         let mut out = match self.images().find(|p| p.is_file()) {
-            Some(path) => image::read(&path, &crate::input::read(&path)?)?,
+            Some(path) => image::read_kept(&path, &crate::input::read(&path)?, cache)?,
             None => KernelDescriptionBuilder::new(),
         };
         if out.own_release().is_none() {

@@ -55,7 +55,10 @@ impl Ran {
 /// The program itself.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kmodld"));
-    command.env_remove("RUST_BACKTRACE").stdin(Stdio::null());
+    // What tests say does not depend on what was read before.
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-cache-here");
+    std::fs::write(&cache, "a file where a folder is meant").unwrap();
+    command.env_remove("RUST_BACKTRACE").env("XDG_CACHE_HOME", cache).stdin(Stdio::null());
     command
 }
 
