@@ -11,12 +11,25 @@ const PLACES: usize = 1 << 16;
 const BANNER: &[u8] = b"Linux version ";
 
 /// `linux_banner`, without its newline: `Linux version RELEASE (BUILDER) (COMPILER) #...`.
+///
+/// Since v6.1 (2df8220cc511) version.o has one of its own, without the number behind `#`, which the linker leaves in the image
+/// before the one that counts.
 pub(crate) fn banner(data: &[u8]) -> Option<&[u8]> {
-    memmem::find_iter(data, BANNER).take(PLACES).find_map(|at| {
-        let text = cstr(data.get(at..)?, MAX)?;
-        release_of(text)?;
-        Some(text.strip_suffix(b"\n").unwrap_or(text))
-    })
+    let all = || {
+        memmem::find_iter(data, BANNER).take(PLACES).filter_map(|at| {
+            let text = cstr(data.get(at..)?, MAX)?;
+            release_of(text)?;
+            Some(text.strip_suffix(b"\n").unwrap_or(text))
+        })
+    };
+    let first = all().next()?;
+    all().find(|text| release_of(text) == release_of(first) && is_numbered(text)).or(Some(first))
+}
+
+/// Has it the number of the build, `#1 SMP ...`?
+fn is_numbered(banner: &[u8]) -> bool {
+    let number = memmem::find(banner, b" #").and_then(|at| banner.get(at.saturating_add(2)..));
+    number.and_then(<[u8]>::first).is_some_and(u8::is_ascii_digit)
 }
 
 /// The release in a banner.

@@ -227,7 +227,7 @@ pub fn import_ns(kernel: &Kernel, namespace: &str) -> String {
 fn with_tree(kernel: &Kernel, file: &ModuleFile<'_>) -> String {
     let (name, release) = (file.name_text(), own_release(kernel).unwrap_or("RELEASE"));
     format!(
-        "judge it with all that modprobe loads first: `kmodld check {name}.ko TREE/lib/modules/{release} --kernel TREE`"
+        "judge it with all that modprobe loads first: `kmodld check {name}.ko --kernel {release}` (or a tree; without --no-deps)"
     )
 }
 
