@@ -147,7 +147,10 @@ pub fn open_for<'d>(
     // VAL-1: may_init_module
     if kernel.boot.shown.modules_disabled && !kernel.boot.modules_disabled {
         let why = "kernel.modules_disabled is set on this machine: it loads no module any more";
-        said.refuse(Finding::error("VAL-1", Errno::EPERM, why).hint("start the machine anew; nothing else sets it back"));
+        said.refuse(
+            Finding::error("VAL-1", Errno::EPERM, why)
+                .hint("start the machine anew; nothing else sets it back"),
+        );
     }
     if kernel.boot.modules_disabled {
         let why = "nomodule is on the kernel's command line: it loads no module";

@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{fixtures, ko, kmodld, release, text};
+use common::{fixtures, kmodld, ko, release, text};
 use kmodld::kernel_source::KernelSource;
 use kmodld::kernel_source::running::Running;
 use kmodld::modprobe::providers::Home;
@@ -33,11 +33,19 @@ fn root() -> TempDir {
     for module in ["exporter", "importer", "gpl_importer", "hello", "params"] {
         write(root, &format!("{{m}}/kernel/{module}.ko"), common::read(&ko(KERNEL, module)));
     }
-    for (from, to) in [("Module.symvers", "{m}/build/Module.symvers"), ("config", "{m}/config"), ("kallsyms", "{m}/System.map")] {
+    for (from, to) in [
+        ("Module.symvers", "{m}/build/Module.symvers"),
+        ("config", "{m}/config"),
+        ("kallsyms", "{m}/System.map"),
+    ] {
         write(root, to, common::read(&fixtures(KERNEL).join(from)));
     }
-    write(root, "{m}/modules.dep", "kernel/importer.ko: kernel/exporter.ko\nkernel/gpl_importer.ko: kernel/exporter.ko\n\
-        kernel/exporter.ko:\nkernel/hello.ko:\nkernel/params.ko:\n");
+    write(
+        root,
+        "{m}/modules.dep",
+        "kernel/importer.ko: kernel/exporter.ko\nkernel/gpl_importer.ko: kernel/exporter.ko\n\
+        kernel/exporter.ko:\nkernel/hello.ko:\nkernel/params.ko:\n",
+    );
     write(root, "{m}/modules.alias", "alias fixture-* importer\n");
     write(root, "{m}/modules.builtin", "kernel/fs/ext4/ext4.ko\n");
     dir
@@ -59,7 +67,11 @@ fn modules_have_names_and_bring_what_they_need() {
     // What the texts do not tell of struct module leaves it undecided; nothing is refused.
     for args in [&["importer"][..], &["importer", "--kernel", &release], &["fixture-x"]] {
         let [v] = check(dir.path(), args).try_into().unwrap();
-        assert_eq!((v["module"].as_str(), v["errno"].as_str(), with(&v)), (Some("importer"), None, vec!["exporter"]), "SET-8");
+        assert_eq!(
+            (v["module"].as_str(), v["errno"].as_str(), with(&v)),
+            (Some("importer"), None, vec!["exporter"]),
+            "SET-8"
+        );
     }
     let [v] = check(dir.path(), &["importer", "--no-deps"]).try_into().unwrap();
     assert_eq!((v["errno"].as_str(), with(&v)), (Some("ENOENT"), vec![]), "SYM-5: insmod");
@@ -71,7 +83,17 @@ fn modules_have_names_and_bring_what_they_need() {
     assert!(ran.stdout.contains("hello.ko: undecided"), "the others are judged: {}", ran.stdout);
     let ran = kmodld(["inspect", "fixture-y", "--root", root, "--json"]).exits(0);
     assert_eq!(ran.json()["module"], "importer");
-    let ran = kmodld(["link", "importer", "--root", root, "--base", "0xffffffffc0000000", "--percpu", "0x1000", "--json"]);
+    let ran = kmodld([
+        "link",
+        "importer",
+        "--root",
+        root,
+        "--base",
+        "0xffffffffc0000000",
+        "--percpu",
+        "0x1000",
+        "--json",
+    ]);
     let linked = ran.exits(0);
     assert!(linked.stderr.contains("loaded before: exporter"), "{}", linked.stderr);
     assert_eq!(linked.json()["depends"][0], "exporter");
@@ -85,14 +107,23 @@ fn a_path_is_a_path_and_a_name_is_a_name() {
     fs::write(here.path().join("hello"), "no module").unwrap();
     let run = |argument: &str| {
         let mut program = common::program();
-        program.current_dir(here.path()).args(["check", argument, "--jsonl", "--root", dir.path().to_str().unwrap()]);
+        program.current_dir(here.path()).args([
+            "check",
+            argument,
+            "--jsonl",
+            "--root",
+            dir.path().to_str().unwrap(),
+        ]);
         let out = program.output().unwrap();
         serde_json::from_slice::<Value>(&out.stdout).unwrap()
     };
     assert!(run("hello")["file"].as_str().unwrap().ends_with("kernel/hello.ko"));
     assert_eq!(run("./hello")["errno"], "ENOEXEC");
     fs::rename(here.path().join("hello"), here.path().join("other")).unwrap();
-    assert_eq!((run("other")["errno"].as_str(), run("other")["file"].as_str()), (Some("ENOEXEC"), Some("other")));
+    assert_eq!(
+        (run("other")["errno"].as_str(), run("other")["file"].as_str()),
+        (Some("ENOEXEC"), Some("other"))
+    );
 }
 
 #[test]
@@ -112,7 +143,11 @@ fn set_8_a_module_that_was_just_built_takes_the_trees_and_its_neighbours() {
     let symbols = "alias symbol:kmodld_add exporter\nalias symbol:kmodld_shared exporter\n";
     write(dir.path(), "{m}/modules.symbols", symbols);
     let [v] = check(dir.path(), &[file]).try_into().unwrap();
-    assert_eq!((v["errno"].as_str(), with(&v)), (None, vec!["exporter"]), "SET-8: of the tree, by modules.symbols");
+    assert_eq!(
+        (v["errno"].as_str(), with(&v)),
+        (None, vec!["exporter"]),
+        "SET-8: of the tree, by modules.symbols"
+    );
     // A neighbour comes before the tree.
     fs::copy(ko(KERNEL, "exporter"), built.path().join("exporter.ko")).unwrap();
     fs::remove_file(dir.path().join(format!("lib/modules/{}/kernel/exporter.ko", release(KERNEL)))).unwrap();
@@ -125,7 +160,8 @@ fn set_9_what_does_not_load_keeps_the_others_out() {
     let dir = root();
     write(dir.path(), "{m}/kernel/exporter.ko", common::read(&ko("6.1-amd64", "exporter")));
     let [v] = check(dir.path(), &["importer", "--force-modversion"]).try_into().unwrap();
-    let codes: Vec<&str> = v["findings"].as_array().unwrap().iter().map(|f| f["code"].as_str().unwrap()).collect();
+    let codes: Vec<&str> =
+        v["findings"].as_array().unwrap().iter().map(|f| f["code"].as_str().unwrap()).collect();
     assert!(codes.contains(&"SET-9"), "SET-9: {v}");
     assert_eq!((v["verdict"].as_str(), v["errno"].as_str()), (Some("refused"), Some("ENOEXEC")), "SET-9");
     // A softdep may fail.
@@ -138,15 +174,28 @@ fn set_9_what_does_not_load_keeps_the_others_out() {
 fn settings_of_modprobe_count() {
     let dir = root();
     let root = dir.path().to_str().unwrap();
-    write(dir.path(), "etc/modprobe.d/x.conf", "options params an_int=x\nblacklist importer\ninstall exporter /bin/false\n");
+    write(
+        dir.path(),
+        "etc/modprobe.d/x.conf",
+        "options params an_int=x\nblacklist importer\ninstall exporter /bin/false\n",
+    );
     let [v] = check(dir.path(), &["params"]).try_into().unwrap();
     assert_eq!(v["errno"], "EINVAL", "PARAM: options of modprobe.d");
     let [v] = check(dir.path(), &["params", "--no-deps"]).try_into().unwrap();
     assert_eq!(v["errno"], Value::Null);
     let ran = kmodld(["check", "fixture-x", "--root", root]).exits(0);
-    assert!(ran.stdout.contains("modprobe does not load by an alias: blacklist importer") && ran.stdout.contains("line 2"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("modprobe does not load by an alias: blacklist importer")
+            && ran.stdout.contains("line 2"),
+        "{}",
+        ran.stdout
+    );
     let ran = kmodld(["check", "importer", "--root", root]).exits(1);
-    assert!(ran.stderr.contains("exporter is not loaded: modprobe runs `/bin/false' instead"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("exporter is not loaded: modprobe runs `/bin/false' instead"),
+        "{}",
+        ran.stderr
+    );
     assert!(ran.stdout.contains("refused with ENOENT"), "{}", ran.stdout);
 }
 
@@ -160,8 +209,12 @@ fn machine() -> TempDir {
     write(root, "proc/sys/kernel/kptr_restrict", "0\n");
     write(root, "proc/kallsyms", text(&fixtures(KERNEL).join("kallsyms")));
     write(root, "proc/modules", "exporter 16384 0 - Live 0xffffffffc0201000 (OE)\n");
-    write(root, "proc/vmallocinfo", "0xffffffffc0201000-0xffffffffc0206000   20480 load_module+0x1/0x2 pages=4 vmalloc\n\
-        0xffffc90000000000-0xffffc90000005000   20480 x+0x1/0x2\n");
+    write(
+        root,
+        "proc/vmallocinfo",
+        "0xffffffffc0201000-0xffffffffc0206000   20480 load_module+0x1/0x2 pages=4 vmalloc\n\
+        0xffffc90000000000-0xffffc90000005000   20480 x+0x1/0x2\n",
+    );
     write(root, "sys/devices/system/cpu/present", "0-3\n");
     write(root, "sys/module/module/parameters/sig_enforce", "N\n");
     write(root, "sys/kernel/security/lockdown", "[none] integrity confidentiality\n");
@@ -194,7 +247,10 @@ fn a_running_kernel_shows_what_it_is() {
     assert_eq!(kernel.boot.shown.sig_enforced, Some(false));
     assert_eq!(kernel.boot.shown.locked_down, Some(false));
     assert!(kernel.state.taints.kernel_has(kernel::Taint::OutOfTreeModule));
-    assert_eq!(kernel.modules().map(|m| (&*m.name, m.base)).collect::<Vec<_>>(), [(&b"exporter"[..], 0xffff_ffff_c020_1000)]);
+    assert_eq!(
+        kernel.modules().map(|m| (&*m.name, m.base)).collect::<Vec<_>>(),
+        [(&b"exporter"[..], 0xffff_ffff_c020_1000)]
+    );
     // There is no image; everything else is there.
     assert_eq!(unread.len(), 1, "{unread:?}");
     assert!(unread[0].starts_with("kernel image: there is no such file"), "{unread:?}");
@@ -234,11 +290,22 @@ fn what_is_not_shown_is_told_with_the_way() {
 #[test]
 fn damaged_sources_are_told_and_do_no_harm() {
     let dir = machine();
-    for path in ["proc/modules", "proc/vmallocinfo", "proc/kallsyms", "proc/sys/kernel/tainted", "sys/devices/system/cpu/present"] {
+    for path in [
+        "proc/modules",
+        "proc/vmallocinfo",
+        "proc/kallsyms",
+        "proc/sys/kernel/tainted",
+        "sys/devices/system/cpu/present",
+    ] {
         write(dir.path(), path, b"\xff\x00rubbish\n\n-\n0x1-\n");
     }
     let (_, unread) = prepared(&running(dir.path()));
-    for want in ["loaded modules: line 1 is not", "places that modules take: it shows no", "addresses of symbols:", "taints:"] {
+    for want in [
+        "loaded modules: line 1 is not",
+        "places that modules take: it shows no",
+        "addresses of symbols:",
+        "taints:",
+    ] {
         assert!(unread.iter().any(|told| told.starts_with(want)), "{want}: {unread:?}");
     }
 }
@@ -282,5 +349,9 @@ fn layout_50_the_next_module_goes_where_nothing_is() {
     let args = kmodld::Args::verdict(symres::LoadFlags::default(), b"");
     let mut said = elf_layout::Findings::new();
     let load = loader.load(&opened, &args, &Place::Kernel, None, &mut said).unwrap();
-    assert_eq!(load.bases().get(elf_layout::Region::Text), 0xffff_ffff_c020_6000, "LAYOUT-50: behind what vmallocinfo lists");
+    assert_eq!(
+        load.bases().get(elf_layout::Region::Text),
+        0xffff_ffff_c020_6000,
+        "LAYOUT-50: behind what vmallocinfo lists"
+    );
 }

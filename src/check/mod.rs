@@ -96,7 +96,8 @@ impl Verdict {
             self.unjudged.extend(needs);
             return;
         };
-        let how = errno.map_or(String::from("crashes the kernel"), |e| format!("is refused with {}", e.name()));
+        let how =
+            errno.map_or(String::from("crashes the kernel"), |e| format!("is refused with {}", e.name()));
         let why = format!("{name}, which it needs, {how}: modprobe comes no further");
         self.findings.push(FindingEntry {
             errno,

@@ -313,7 +313,8 @@ impl<'a> Run<'a> {
     ) -> (Verdict, bool) {
         let file = self.set.file(index).display().to_string();
         let name = opened.module.as_ref().map(ModuleFile::name).unwrap_or_default();
-        let params = target.options.get(name).map(|own| [own, target.args.params.unwrap_or_default()].join(&b' '));
+        let params =
+            target.options.get(name).map(|own| [own, target.args.params.unwrap_or_default()].join(&b' '));
         let mut args = target.args;
         if let Some(params) = &params {
             args.params = Some(params);

@@ -48,7 +48,8 @@ pub fn run(args: &Check) -> Result<Outcome, Error> {
     errors.iter().for_each(report::error);
     let named = runs.first().map_or(0, |run| run.named);
     if runs.iter().any(|run| run.named != named) {
-        let what = "these kernels do not have the same modules of these names: ask for one kernel after the other";
+        let what =
+            "these kernels do not have the same modules of these names: ask for one kernel after the other";
         return Err(Error::Usage(what.into()));
     }
     let names = kernels.iter().map(|kernel| name(&kernel.target)).collect();
@@ -116,7 +117,8 @@ fn prepare_run(
             }
         }
         set.add(ways.before.iter().cloned());
-        target.options = ways.options.iter().map(|(name, text)| (name.clone(), text.clone().into_bytes())).collect();
+        target.options =
+            ways.options.iter().map(|(name, text)| (name.clone(), text.clone().into_bytes())).collect();
     }
     Ok(Run { set, named, ways, before: BTreeMap::new(), lines: meaning.lines })
 }
@@ -124,7 +126,11 @@ fn prepare_run(
 /// Is a folder below one of these directories, or one of them?
 fn covers(paths: &[PathBuf], folder: &Path) -> bool {
     let Ok(folder) = folder.canonicalize() else { return false };
-    paths.iter().filter(|path| path.is_dir()).filter_map(|path| path.canonicalize().ok()).any(|path| folder.starts_with(path))
+    paths
+        .iter()
+        .filter(|path| path.is_dir())
+        .filter_map(|path| path.canonicalize().ok())
+        .any(|path| folder.starts_with(path))
 }
 
 /// Judges on all kernels: at once where the files are the same.
@@ -136,7 +142,8 @@ fn judge_all(
     printer: &mut Printer<'_>,
 ) -> Result<(), Error> {
     let [first, others @ ..] = runs else { return Ok(()) };
-    let part = args.shard.map_or(0..first.named, |shard| first.set.part_of(first.named, shard.part, shard.of));
+    let part =
+        args.shard.map_or(0..first.named, |shard| first.set.part_of(first.named, shard.part, shard.of));
     let mut progress = Progress::new();
     if others.iter().all(|run| run.set.has_same_files(&first.set)) {
         run_set(&first.set, targets, part, threads, &mut |event| match event {
@@ -157,7 +164,9 @@ fn judge_all(
             run_set(&run.set, std::slice::from_ref(target), part.clone(), threads, &mut |event| {
                 let Event::Checked(result) = event else { return Ok(()) };
                 match (at.next(), result) {
-                    (Some(Ok(row)), Ok(verdicts)) => row.extend(with_names(verdicts, std::slice::from_ref(run))),
+                    (Some(Ok(row)), Ok(verdicts)) => {
+                        row.extend(with_names(verdicts, std::slice::from_ref(run)))
+                    }
                     (Some(row), Err(error)) => *row = Err(error),
                     _ => {}
                 }

@@ -10,13 +10,14 @@ use kmodld::outputs::keep_apart;
 use kmodld::{Error, raw_output};
 use reloc::MACHINES;
 
-use super::{Outcome, tell_unread};
 use super::options::{KernelCommand, cache};
 use super::report::{self, one_line};
+use super::{Outcome, tell_unread};
 
 pub fn run(args: &KernelCommand) -> Result<Outcome, Error> {
     if args.cache_clear {
-        let cache = cache().ok_or_else(|| Error::Usage("no cache folder: neither XDG_CACHE_HOME nor HOME is set".into()))?;
+        let cache = cache()
+            .ok_or_else(|| Error::Usage("no cache folder: neither XDG_CACHE_HOME nor HOME is set".into()))?;
         let (count, folder) = (cache.clear()?, cache.folder().display());
         report::print(&format!("{count} kept kernel images removed from {folder}\n"))?;
         return Ok(Outcome::Done);

@@ -12,9 +12,9 @@ use kmodld::input::read_decompressed;
 use kmodld::load::vermagic_version;
 use kmodld::load::{Args, moved_bytes, open};
 use kmodld::load_map::load_map;
-use kmodld::outputs::keep_apart;
 use kmodld::modprobe::providers::Home;
 use kmodld::modprobe::{Modprobe, may_be_name};
+use kmodld::outputs::keep_apart;
 use kmodld::setup::{load_step, modprobe_parameters};
 use kmodld::{Error, Load, Loader, Place, Stage, Workspace, elf_output, raw_output};
 use reloc::Step;
@@ -54,7 +54,9 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
     keep_apart(&outputs(args), [path])?;
     let mut given = args.params.clone();
     if !args.no_deps {
-        let Some(options) = load_before(&meaning, path, &mut home, &mut loader)? else { return Ok(Outcome::Refused) };
+        let Some(options) = load_before(&meaning, path, &mut home, &mut loader)? else {
+            return Ok(Outcome::Refused);
+        };
         given.splice(..0, Some(options).filter(|options| !options.is_empty()));
     }
     let bytes = file.into_result()?;

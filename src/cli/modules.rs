@@ -29,12 +29,16 @@ impl Meaning {
     pub fn of(arguments: &[PathBuf], home: Option<&Home>, release: &str) -> Result<Self, Error> {
         let mut meaning = Meaning::default();
         for argument in arguments {
-            let looked_up = may_be_name(argument).zip(home).map(|(name, home)| Ok((name, home.lookup(name)?, home)));
+            let looked_up =
+                may_be_name(argument).zip(home).map(|(name, home)| Ok((name, home.lookup(name)?, home)));
             match looked_up.transpose()? {
                 Some((name, Meant::Modules(all), home)) => meaning.add(name, all, home),
                 Some((name, Meant::BuiltIn(module), _)) => {
-                    let alias = if module == name.replace('-', "_") { String::new() } else { format!(" ({module})") };
-                    meaning.lines.push(format!("{name}{alias} is built into {release}: there is nothing to load"));
+                    let alias =
+                        if module == name.replace('-', "_") { String::new() } else { format!(" ({module})") };
+                    meaning
+                        .lines
+                        .push(format!("{name}{alias} is built into {release}: there is nothing to load"));
                 }
                 Some((name, Meant::Nothing { without_aliases }, home)) if !argument.exists() => {
                     meaning.errors.push(no_such_module(name, without_aliases, home));
@@ -97,7 +101,11 @@ fn no_such_module(name: &str, without_aliases: bool, home: &Home) -> Error {
         return Error::unusable(Path::new(name), what);
     };
     let folder = modprobe.tables.folder.display();
-    let aliases = if without_aliases { "; it has no modules.alias, so aliases are not known (depmod makes it)" } else { "" };
+    let aliases = if without_aliases {
+        "; it has no modules.alias, so aliases are not known (depmod makes it)"
+    } else {
+        ""
+    };
     Error::unusable(Path::new(name), format!("no such file, and no such module under {folder}{aliases}"))
 }
 
@@ -120,7 +128,11 @@ impl Ways {
         let module = kmodld::modprobe::Modprobe::name_of(file);
         way.before.retain(|step| self.is_loaded_by(step));
         if let Some(setting) = &way.command {
-            self.say(format!("modprobe does not load {module} itself: it runs `{}' ({})", setting.text, place(setting)));
+            self.say(format!(
+                "modprobe does not load {module} itself: it runs `{}' ({})",
+                setting.text,
+                place(setting)
+            ));
         }
         if way.is_loaded {
             self.say(format!(

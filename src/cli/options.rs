@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use elf_layout::Region;
 use kernel::spec::hex_bytes;
-use kmodld::{Error, Stage};
 use kmodld::kernel_source::KernelSource;
 use kmodld::kernel_source::cache::Cache;
 use kmodld::keyring::KeyringFile;
 use kmodld::setup::RunningFacts;
+use kmodld::{Error, Stage};
 use symres::LoadFlags;
 
 /// Runs Linux's load_module in user space: what a kernel module looks like in

@@ -54,7 +54,10 @@ impl Cache {
         match spec_file::parse(&bytes) {
             Ok(records) => {
                 // The one that was used last goes last.
-                let _ = File::options().append(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+                let _ = File::options()
+                    .append(true)
+                    .open(&path)
+                    .and_then(|file| file.set_modified(SystemTime::now()));
                 Some(records)
             }
             Err(_) => {
@@ -282,7 +285,9 @@ mod tests {
                     for _ in 0..20 {
                         cache.put(image, cache.name(image), &records(&"6".repeat(n + 1)));
                         let got = cache.get(image);
-                        assert!(got.is_none_or(|got| got.text("release").is_some_and(|r| r.starts_with('6'))));
+                        assert!(
+                            got.is_none_or(|got| got.text("release").is_some_and(|r| r.starts_with('6')))
+                        );
                     }
                 });
             }

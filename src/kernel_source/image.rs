@@ -18,7 +18,8 @@ pub fn read_kept(
 ) -> Result<KernelDescriptionBuilder, Error> {
     let Some(cache) = cache else { return read(path, bytes) };
     let from = path.display().to_string();
-    let kept = cache.get(path).and_then(|records| KernelDescriptionBuilder::new().records(&from, &records).ok());
+    let kept =
+        cache.get(path).and_then(|records| KernelDescriptionBuilder::new().records(&from, &records).ok());
     if let Some(kept) = kept {
         return Ok(kept);
     }

@@ -130,7 +130,8 @@ impl KernelSource {
         if builder.own_release().is_none() {
             builder = builder.assume_version(version());
         }
-        let at_fault = || self.symtab.clone().or_else(|| self.label().map(PathBuf::from)).unwrap_or_else(|| "-".into());
+        let at_fault =
+            || self.symtab.clone().or_else(|| self.label().map(PathBuf::from)).unwrap_or_else(|| "-".into());
         builder.build(MACHINES).map_err(|source| Error::Kernel { path: at_fault(), source })
     }
 }

@@ -60,7 +60,9 @@ impl Running {
     /// The kernel that this program runs on.
     #[cfg(not(target_os = "linux"))]
     pub fn here() -> Result<Self, Error> {
-        Err(Error::Usage(String::from("no Linux kernel runs here: say which one is meant (--kernel, --root)")))
+        Err(Error::Usage(String::from(
+            "no Linux kernel runs here: say which one is meant (--kernel, --root)",
+        )))
     }
 
     /// Its tree, whatever is there of it.
@@ -95,10 +97,8 @@ impl Running {
             Err(why) => unread.push(why),
         }
         if out.is_empty() {
-            let reasons: Vec<String> = unread
-                .iter()
-                .map(|u| format!("{} ({}: {})", u.what, u.path.display(), u.why))
-                .collect();
+            let reasons: Vec<String> =
+                unread.iter().map(|u| format!("{} ({}: {})", u.what, u.path.display(), u.why)).collect();
             return Err(Error::Usage(format!(
                 "nothing that can be read describes the running kernel {}: no {}; name a kernel with --kernel, or run kmodld with sudo",
                 self.release,
@@ -143,7 +143,12 @@ impl Running {
                 return Some(told);
             }
             let why = "it is of another build than the kernel that runs (/proc/version)";
-            unread.push(Unread::because(WHAT, path, why, "start the kernel that is installed, or name it with --kernel"));
+            unread.push(Unread::because(
+                WHAT,
+                path,
+                why,
+                "start the kernel that is installed, or name it with --kernel",
+            ));
         }
         if none {
             let path = tree.images().next().unwrap_or_default();
@@ -187,10 +192,14 @@ impl Running {
         let hidden = |path: &Path| Unread::because(WHAT, path.to_owned(), "all addresses are zero", way);
         let begin = head(&path, SMALL).map_err(|e| Unread::new(WHAT, path.clone(), e))?;
         // The whole takes the kernel a tenth of a second to write.
-        if begin.split(|b| *b == b'\n').all(|line| line.iter().take_while(|b| **b != b' ').all(|b| *b == b'0')) {
+        if begin
+            .split(|b| *b == b'\n')
+            .all(|line| line.iter().take_while(|b| **b != b' ').all(|b| *b == b'0'))
+        {
             return Err(hidden(&path));
         }
-        let text = read_decompressed(&path).map_err(|e| Unread::because(WHAT, path.clone(), e.to_string(), ""))?;
+        let text =
+            read_decompressed(&path).map_err(|e| Unread::because(WHAT, path.clone(), e.to_string(), ""))?;
         match KernelSymbols::parse(&text) {
             Ok(symbols) => Ok((path.display().to_string(), symbols)),
             Err(kernel::Error::Hidden) => Err(hidden(&path)),
@@ -202,7 +211,8 @@ impl Running {
     pub fn shows(&self, unread: &mut Vec<Unread>) -> Shows {
         let flag = |path: &str| self.text(path).and_then(|text| is_on(text.trim()));
         Shows {
-            cmdline: self.told("kernel command line", "proc/cmdline", unread, |text| Some(text.trim().to_owned())),
+            cmdline: self
+                .told("kernel command line", "proc/cmdline", unread, |text| Some(text.trim().to_owned())),
             tainted: self.told("taints", "proc/sys/kernel/tainted", unread, |text| text.trim().parse().ok()),
             cpus: self.text("sys/devices/system/cpu/present").and_then(|text| count(text.trim())),
             secure_boot: self.secure_boot(unread),
@@ -277,7 +287,9 @@ impl Running {
             }
             Ok(_) => Some(false),
             // Where efivarfs is mounted and has no such variable, the firmware knows nothing of it.
-            Err(_) if fs::read_dir(efi.join("efivars")).is_ok_and(|mut all| all.next().is_some()) => Some(false),
+            Err(_) if fs::read_dir(efi.join("efivars")).is_ok_and(|mut all| all.next().is_some()) => {
+                Some(false)
+            }
             Err((path, why)) => {
                 unread.push(Unread::new("Secure Boot", path, why));
                 None

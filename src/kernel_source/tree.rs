@@ -92,7 +92,8 @@ impl Tree {
     pub fn releases(root: &Root) -> Vec<String> {
         let entries = FOLDERS.iter().filter_map(|folder| fs::read_dir(root.at(folder)).ok());
         let folders = entries.flatten().flatten().filter(|e| e.path().is_dir());
-        let mut releases: Vec<String> = folders.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+        let mut releases: Vec<String> =
+            folders.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
         releases.sort();
         releases.dedup();
         releases
@@ -145,8 +146,12 @@ impl Tree {
     /// Where its image may be.
     pub fn images(&self) -> impl Iterator<Item = PathBuf> {
         let entries = ENTRIES.iter().flat_map(|folder| {
-            let mut ids: Vec<PathBuf> =
-                fs::read_dir(self.root.at(folder)).into_iter().flatten().flatten().map(|e| e.path()).collect();
+            let mut ids: Vec<PathBuf> = fs::read_dir(self.root.at(folder))
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|e| e.path())
+                .collect();
             ids.sort();
             ids.into_iter().filter(|id| id.is_dir()).map(|id| id.join(&self.release).join("linux"))
         });
@@ -235,7 +240,10 @@ mod tests {
             let root = Root::new(top.path()).unwrap();
             let tree = Tree::of_release(&root, "6.9.1-x").unwrap();
             assert_eq!(tree.modules, Path::new(folder));
-            assert_eq!(tree.images().find(|p| p.is_file()).as_deref().map(Path::file_name), Some(image.file_name()));
+            assert_eq!(
+                tree.images().find(|p| p.is_file()).as_deref().map(Path::file_name),
+                Some(image.file_name())
+            );
             for other in ["6.9.1", "", ".", "..", "../modules/6.9.1-x"] {
                 assert_eq!(Tree::of_release(&root, other), None, "{other}");
             }

@@ -138,13 +138,16 @@ impl Modprobe {
     /// What modprobe loads for a module of the tree (libkmod: kmod_module_get_probe_list). `alias` is what it was asked for
     /// as, if that was another name.
     pub fn plan(&self, module: &str, alias: Option<&str>) -> Result<Plan, Error> {
-        let mut list = List { modprobe: self, visited: HashSet::new(), order: Vec::new(), required: HashSet::new() };
+        let mut list =
+            List { modprobe: self, visited: HashSet::new(), order: Vec::new(), required: HashSet::new() };
         let needed = self.tables.dependencies(module)?;
         list.required.extend(needed.iter().cloned());
         list.probe(module, &needed, 0)?;
         let List { order, required, .. } = list;
         let at = order.iter().position(|(name, _)| name == module).unwrap_or(order.len());
-        let step = |(name, ignores_command): &(String, bool)| self.step(name, *ignores_command, required.contains(name));
+        let step = |(name, ignores_command): &(String, bool)| {
+            self.step(name, *ignores_command, required.contains(name))
+        };
         let (before, rest) = order.split_at_checked(at).unwrap_or_default();
         // A softdep of its own makes a command pointless (libkmod: ignorecmd).
         let has_softdep = self.softdep(module).is_some_and(|s| !s.pre.is_empty() || !s.post.is_empty());
@@ -268,7 +271,11 @@ mod tests {
     #[test]
     fn set_8_dependencies_come_in_the_order_of_modprobe() {
         let (_top, modprobe) = modprobe(&[DEP]);
-        assert_eq!(order(&modprobe, "ext4"), ["mbcache", "crc16", "jbd2", "EXT4"], "SET-8: the line from its end");
+        assert_eq!(
+            order(&modprobe, "ext4"),
+            ["mbcache", "crc16", "jbd2", "EXT4"],
+            "SET-8: the line from its end"
+        );
         assert_eq!(order(&modprobe, "crc16"), ["CRC16"]);
         let file = modprobe.plan("ext4", None).unwrap().before[0].file.clone().unwrap();
         assert!(file.ends_with(format!("lib/modules/{R}/kernel/fs/mbcache.ko.xz")), "{file:?}");
@@ -276,20 +283,32 @@ mod tests {
 
     #[test]
     fn set_8_softdeps_are_loaded_before_and_after() {
-        let softdep = ("{m}/modules.softdep", "softdep ext4 pre: crc32c post: snd-hda\nsoftdep jbd2 pre: crc32c ext4\n");
-        let options = ("etc/modprobe.d/o.conf", "options crc32c a=1\noptions ext4 b=2\ninstall mbcache /bin/false\n");
+        let softdep = (
+            "{m}/modules.softdep",
+            "softdep ext4 pre: crc32c post: snd-hda\nsoftdep jbd2 pre: crc32c ext4\n",
+        );
+        let options =
+            ("etc/modprobe.d/o.conf", "options crc32c a=1\noptions ext4 b=2\ninstall mbcache /bin/false\n");
         let (_top, modprobe) = modprobe(&[DEP, softdep, options]);
-        assert_eq!(order(&modprobe, "ext4"), ["mbcache", "crc16", "crc32c", "jbd2", "EXT4", "snd_hda"], "SET-8");
+        assert_eq!(
+            order(&modprobe, "ext4"),
+            ["mbcache", "crc16", "crc32c", "jbd2", "EXT4", "snd_hda"],
+            "SET-8"
+        );
         let plan = modprobe.plan("ext4", None).unwrap();
         let by_name = |name: &str| plan.before.iter().find(|s| s.name == name).unwrap();
-        assert!(by_name("mbcache").required && !by_name("crc32c").required, "SET-8: a softdep may be missing");
+        assert!(
+            by_name("mbcache").required && !by_name("crc32c").required,
+            "SET-8: a softdep may be missing"
+        );
         assert_eq!((&*by_name("crc32c").options, &*plan.options), ("a=1", "b=2"));
         assert_eq!(by_name("mbcache").command.as_ref().map(|s| &*s.text), Some("/bin/false"));
     }
 
     #[test]
     fn softdeps_in_circles_and_chains_end() {
-        let circle = ("{m}/modules.softdep", "softdep ext4 pre: crc32c\nsoftdep crc32c pre: ext4 post: ext4\n");
+        let circle =
+            ("{m}/modules.softdep", "softdep ext4 pre: crc32c\nsoftdep crc32c pre: ext4 post: ext4\n");
         let (_top, circle) = modprobe(&[DEP, circle]);
         assert_eq!(order(&circle, "ext4"), ["mbcache", "crc16", "jbd2", "crc32c", "EXT4"]);
         let dep: String = (0..500).map(|n| format!("m{n}.ko:\n")).collect();
@@ -303,16 +322,21 @@ mod tests {
     fn names_and_aliases_mean_what_modprobe_says() {
         let (_top, modprobe) = modprobe(&[
             DEP,
-            ("{m}/modules.alias", "# x\nalias fs-ext4 ext4\nalias fs-ext3 ext4\nalias pci:v1*d* snd_hda\nalias pci:v1*d2 jbd2\n"),
+            (
+                "{m}/modules.alias",
+                "# x\nalias fs-ext4 ext4\nalias fs-ext3 ext4\nalias pci:v1*d* snd_hda\nalias pci:v1*d2 jbd2\n",
+            ),
             ("{m}/modules.symbols", "alias symbol:jbd2_start jbd2\n"),
             ("{m}/modules.builtin", "kernel/fs/binfmt-elf.ko\n"),
             ("{m}/modules.builtin.modinfo", "vfat.alias=fs-vfat\0vfat.license=GPL\0printk.parm=x\0"),
             ("etc/modprobe.d/a.conf", "alias my-sound snd-hda\nalias crc16 jbd2\nblacklist snd_hda\n"),
         ]);
         let names = |given: &str| match modprobe.lookup(given).unwrap() {
-            Meant::Modules(all) => {
-                all.iter().map(|m| format!("{}{}", m.name, if m.by_alias { "*" } else { "" })).collect::<Vec<_>>().join(" ")
-            }
+            Meant::Modules(all) => all
+                .iter()
+                .map(|m| format!("{}{}", m.name, if m.by_alias { "*" } else { "" }))
+                .collect::<Vec<_>>()
+                .join(" "),
             Meant::BuiltIn(name) => format!("built in {name}"),
             Meant::Nothing { without_aliases } => format!("nothing {without_aliases}"),
         };

@@ -95,6 +95,8 @@ mod tests {
         let text = "a".repeat(1500);
         assert!(!matches(pattern.as_bytes(), text.as_bytes()));
         assert!(matches(pattern.as_bytes(), "a".repeat(2000).as_bytes()));
-        assert!(!matches(b"[", b"a") && !matches(b"[!", b"a") && !matches(b"[a-", b"a") && !matches(b"\\", b"a"));
+        assert!(
+            !matches(b"[", b"a") && !matches(b"[!", b"a") && !matches(b"[a-", b"a") && !matches(b"\\", b"a")
+        );
     }
 }

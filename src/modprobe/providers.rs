@@ -77,7 +77,8 @@ impl Needs {
         let text = |key| String::from_utf8_lossy(file.modinfo().get(key).unwrap_or_default()).into_owned();
         let mut seen = HashSet::new();
         let undefined = file.symbols().iter().skip(1).filter(|s| s.shndx() == SHN_UNDEF);
-        let names_of = undefined.map(|s| file.symbol_name(s)).filter(|name| !name.is_empty() && seen.insert(*name));
+        let names_of =
+            undefined.map(|s| file.symbol_name(s)).filter(|name| !name.is_empty() && seen.insert(*name));
         let foreign = names_of.filter(|name| kernel.find_symbol(name, true, file.name()).is_none());
         Ok(Needs {
             symbols: foreign.map(|name| String::from_utf8_lossy(name).into_owned()).collect(),
@@ -110,12 +111,19 @@ impl Home {
 
     /// What a name means; without a tree, nothing.
     pub fn lookup(&self, name: &str) -> Result<Meant, Error> {
-        self.modprobe.as_ref().map_or(Ok(Meant::Nothing { without_aliases: true }), |modprobe| modprobe.lookup(name))
+        self.modprobe
+            .as_ref()
+            .map_or(Ok(Meant::Nothing { without_aliases: true }), |modprobe| modprobe.lookup(name))
     }
 
     /// How a module of the tree that has this name gets into the kernel. What the loaded modules export that it needs is
     /// learned.
-    pub fn way_of(&mut self, chosen: &Chosen, alias: Option<&str>, loader: &mut Loader) -> Result<Way, Error> {
+    pub fn way_of(
+        &mut self,
+        chosen: &Chosen,
+        alias: Option<&str>,
+        loader: &mut Loader,
+    ) -> Result<Way, Error> {
         let plan = match &self.modprobe {
             Some(modprobe) => modprobe.plan(&chosen.name, alias)?,
             None => Plan::default(),
@@ -181,7 +189,9 @@ impl Home {
         let mut needs = Needs::of(path, &loader.kernel)?;
         let configured = self.modprobe.as_ref().and_then(|m| m.settings.softdep_of(&module_name(path)));
         configured.into_iter().for_each(|softdep| needs.softdeps = softdep.pre);
-        if needs.symbols.is_empty() && needs.depends.is_empty() && needs.softdeps.is_empty() || depth > NEIGHBOURS_MAX {
+        if needs.symbols.is_empty() && needs.depends.is_empty() && needs.softdeps.is_empty()
+            || depth > NEIGHBOURS_MAX
+        {
             return Ok(());
         }
         let folder = path.parent().map(Path::to_owned).unwrap_or_default();
@@ -214,12 +224,14 @@ impl Home {
                 steps.push(step);
                 continue;
             }
-            let Some(modprobe) = self.modprobe.as_ref().filter(|modprobe| modprobe.file(&name).is_some()) else {
+            let Some(modprobe) = self.modprobe.as_ref().filter(|modprobe| modprobe.file(&name).is_some())
+            else {
                 continue;
             };
             let plan = modprobe.plan(&name, None)?;
             let own = modprobe.step(&name, false, required);
-            let all = self.not_loaded(plan.before.into_iter().chain([own]).chain(plan.after).collect(), loader)?;
+            let all =
+                self.not_loaded(plan.before.into_iter().chain([own]).chain(plan.after).collect(), loader)?;
             for step in all {
                 seen.insert(step.name.clone());
                 if !steps.iter().any(|s| s.name == step.name) {
@@ -234,7 +246,8 @@ impl Home {
     fn providers(&mut self, folder: &Path, needs: &Needs, loader: &Loader) -> Result<Providers, Error> {
         self.look_around(folder, &loader.kernel);
         let around = self.neighbours.get(folder);
-        let mut names: Vec<(String, bool)> = needs.depends.iter().rev().map(|name| (name.clone(), true)).collect();
+        let mut names: Vec<(String, bool)> =
+            needs.depends.iter().rev().map(|name| (name.clone(), true)).collect();
         let mut left: Vec<&str> = Vec::new();
         for symbol in &needs.symbols {
             match around.and_then(|all| all.exporters.get(symbol.as_bytes())) {
@@ -243,7 +256,8 @@ impl Home {
             }
         }
         let wanted: HashSet<&str> = left.iter().copied().collect();
-        let table = self.modprobe.as_ref().filter(|_| !wanted.is_empty()).map(|m| m.tables.exporters(&wanted));
+        let table =
+            self.modprobe.as_ref().filter(|_| !wanted.is_empty()).map(|m| m.tables.exporters(&wanted));
         let table = table.transpose()?.flatten();
         let kernel = &loader.kernel;
         let described = |symbol: &str| {
@@ -278,7 +292,8 @@ impl Home {
             let Ok(bytes) = read_decompressed(&file) else { return false };
             let unsigned = Kernel::unknown(kernel.config.clone());
             let opened = open(&bytes, &unsigned, LoadFlags::default());
-            let exports = |file: &ModuleFile<'_>| exports_of(file, kernel).iter().any(|e| e.name == symbol.as_bytes());
+            let exports =
+                |file: &ModuleFile<'_>| exports_of(file, kernel).iter().any(|e| e.name == symbol.as_bytes());
             opened.module.as_ref().is_some_and(exports)
         })
     }
@@ -290,11 +305,13 @@ impl Home {
         }
         let mut all = Neighbours::default();
         let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        let mut files: Vec<PathBuf> = fs::read_dir(here).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(here).into_iter().flatten().flatten().map(|e| e.path()).collect();
         files.sort();
         let is_module = |path: &PathBuf| {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            [".ko", ".ko.gz", ".ko.xz", ".ko.zst"].iter().any(|ending| name.ends_with(ending)) && path.is_file()
+            [".ko", ".ko.gz", ".ko.xz", ".ko.zst"].iter().any(|ending| name.ends_with(ending))
+                && path.is_file()
         };
         for path in files.into_iter().filter(is_module).take(NEIGHBOURS_MAX) {
             let Ok(bytes) = read_decompressed(&path) else { continue };
@@ -321,7 +338,9 @@ impl Home {
     /// What a loaded module exports: of its file, if the running kernel shows that this is what was loaded.
     fn learn(&mut self, name: &str, loader: &mut Loader) -> Result<(), Error> {
         let known = loader.kernel.module(name.as_bytes()).is_none_or(|m| m.exports.told() == Told::Records);
-        let Some((running, file)) = self.running.as_ref().zip(self.modprobe.as_ref().and_then(|m| m.file(name))) else {
+        let Some((running, file)) =
+            self.running.as_ref().zip(self.modprobe.as_ref().and_then(|m| m.file(name)))
+        else {
             return Ok(());
         };
         if known || !self.learned.insert(name.to_owned()) {
@@ -360,7 +379,9 @@ fn is_what_runs(file: &ModuleFile<'_>, name: &str, running: &Running) -> bool {
     let folder = running.sysfs(name);
     if let Ok(note) = fs::read(folder.join("notes/.note.gnu.build-id")) {
         let sections = file.sections().iter().enumerate();
-        let mut own = sections.map(|(index, _)| index).filter(|index| file.section_name(*index) == b".note.gnu.build-id");
+        let mut own = sections
+            .map(|(index, _)| index)
+            .filter(|index| file.section_name(*index) == b".note.gnu.build-id");
         return own.next().is_some_and(|index| file.section_bytes(index) == note);
     }
     let shown = fs::read(folder.join("srcversion")).unwrap_or_default();

@@ -91,7 +91,8 @@ impl Settings {
             }
             let whole = whole.trim();
             if !whole.is_empty() && !whole.starts_with('#') && !self.add_line(file, line, whole) {
-                self.doubts.push(format!("{}: line {line} says nothing to modprobe: {whole}", file.display()));
+                self.doubts
+                    .push(format!("{}: line {line} says nothing to modprobe: {whole}", file.display()));
             }
         }
     }
@@ -236,7 +237,10 @@ mod tests {
         assert_eq!(s.options_of("snd_hda_intel", None), "power_save=1  model=\"a b\" x=2");
         assert_eq!(s.install_of("floppy").map(|s| &*s.text), Some("/bin/false"));
         let softdep = s.softdep_of("uhci_hcd").unwrap();
-        assert_eq!((softdep.pre, softdep.post), (vec!["ehci-hcd".to_owned()], vec!["x".to_owned(), "y".to_owned()]));
+        assert_eq!(
+            (softdep.pre, softdep.post),
+            (vec!["ehci-hcd".to_owned()], vec!["x".to_owned(), "y".to_owned()])
+        );
         assert_eq!(s.doubts.len(), 3, "{:?}", s.doubts);
         assert!(s.doubts[0].contains("a.conf: line 12"), "{:?}", s.doubts);
     }

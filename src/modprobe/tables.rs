@@ -26,7 +26,9 @@ pub fn read_text(path: &Path) -> Result<Option<String>, Error> {
     let mut bytes = Vec::new();
     match File::open(path) {
         Ok(file) => file.take(TEXT_MAX.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
         Err(error) => return Err(failed(error)),
     };
     if bytes.len() as u64 > TEXT_MAX {
@@ -92,7 +94,9 @@ impl Tables {
     /// The file of a module, by the name that the kernel knows it under.
     pub fn file(&self, module: &str) -> Option<PathBuf> {
         match &self.dep {
-            Some(_) => self.line(module).and_then(|line| Some(self.folder.join(line.split_once(':')?.0.trim()))),
+            Some(_) => {
+                self.line(module).and_then(|line| Some(self.folder.join(line.split_once(':')?.0.trim())))
+            }
             None => self.files().get(module).cloned(),
         }
     }
@@ -121,8 +125,13 @@ impl Tables {
     /// end; without it, `depends=` of the files.
     pub fn dependencies(&self, module: &str) -> Result<Vec<String>, Error> {
         if self.dep.is_some() {
-            let files = self.line(module).and_then(|line| line.split_once(':')).map_or("", |(_, files)| files);
-            return Ok(files.split_ascii_whitespace().rev().map(|file| module_name(Path::new(file))).collect());
+            let files =
+                self.line(module).and_then(|line| line.split_once(':')).map_or("", |(_, files)| files);
+            return Ok(files
+                .split_ascii_whitespace()
+                .rev()
+                .map(|file| module_name(Path::new(file)))
+                .collect());
         }
         let mut order = Vec::new();
         let mut seen = HashSet::from([module.to_owned()]);
@@ -211,7 +220,8 @@ impl Tables {
         let found = text.split('\0').find_map(|entry| {
             let (module, rest) = entry.split_once('.')?;
             let alias = rest.strip_prefix("alias=");
-            let is_it = module == name || alias.is_some_and(|a| matches(underscores(a).as_bytes(), name.as_bytes()));
+            let is_it =
+                module == name || alias.is_some_and(|a| matches(underscores(a).as_bytes(), name.as_bytes()));
             is_it.then(|| underscores(module))
         });
         Ok(found)

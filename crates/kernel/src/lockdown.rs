@@ -9,7 +9,8 @@ impl KernelDescription {
     /// Are signatures enforced (SIG-11, SIG-17; kernel/module/signing.c: is_module_sig_enforced)?
     pub fn sig_enforced_by(&self) -> Option<&'static str> {
         if let Some(enforced) = self.boot.shown.sig_enforced {
-            return enforced.then_some("the running kernel shows so in /sys/module/module/parameters/sig_enforce");
+            return enforced
+                .then_some("the running kernel shows so in /sys/module/module/parameters/sig_enforce");
         }
         if self.config.known(Setting::ModuleSigForce) == Some(true) {
             return Some("it is built with CONFIG_MODULE_SIG_FORCE");
@@ -158,17 +159,11 @@ mod tests {
         unknown.boot.shown.locked_down = Some(false);
         assert_eq!(unknown.may_keep_unsigned_out(), None, "SIG-11, SIG-16: both shown");
         let mut debian = kernel("module.sig_enforce lockdown=integrity", true, DEBIAN);
-        debian.boot.shown = crate::boot::Shown {
-            sig_enforced: Some(false),
-            locked_down: Some(false),
-            ..Default::default()
-        };
+        debian.boot.shown =
+            crate::boot::Shown { sig_enforced: Some(false), locked_down: Some(false), ..Default::default() };
         assert_eq!((debian.sig_enforced_by(), debian.locked_down_by()), (None, None));
-        debian.boot.shown = crate::boot::Shown {
-            sig_enforced: Some(true),
-            locked_down: Some(true),
-            ..Default::default()
-        };
+        debian.boot.shown =
+            crate::boot::Shown { sig_enforced: Some(true), locked_down: Some(true), ..Default::default() };
         assert!(debian.sig_enforced_by().is_some_and(|by| by.contains("sig_enforce")), "SIG-11");
         assert!(debian.locked_down_by().is_some_and(|by| by.contains("lockdown")), "SIG-16");
     }

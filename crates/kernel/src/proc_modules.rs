@@ -53,7 +53,10 @@ mod tests {
         assert_eq!((all[0].size, all[0].base, all[0].refcount()), (16384, 0xffff_ffff_c040_1000, 0));
         assert!(all[0].proprietary && all[0].taints == 1 | 1 << 12 | 1 << 13 && !all[1].proprietary);
         assert_eq!((all[1].refcount(), &*all[1].source_list[0]), (1, &b"b"[..]));
-        assert_eq!((all[2].state, all[2].source_list.len(), all[2].is_permanent()), (ModuleState::Coming, 1, true));
+        assert_eq!(
+            (all[2].state, all[2].source_list.len(), all[2].is_permanent()),
+            (ModuleState::Coming, 1, true)
+        );
         assert!(all.iter().all(|m| m.exports.told() == Told::Nothing));
         assert!(parse_proc_modules(b"").unwrap().is_empty());
     }

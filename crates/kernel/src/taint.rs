@@ -38,7 +38,8 @@ pub fn letters(mask: u64) -> String {
 
 /// The mask of these letters; those of no taint that a module can carry are left out.
 pub(crate) fn mask_of(letters: &str) -> u64 {
-    let bit = |letter: char| LETTERS.iter().find(|(_, known)| *known == letter).map_or(0, |(bit, _)| 1 << bit);
+    let bit =
+        |letter: char| LETTERS.iter().find(|(_, known)| *known == letter).map_or(0, |(bit, _)| 1 << bit);
     letters.chars().fold(0, |mask, letter| mask | bit(letter))
 }
 
