@@ -8,11 +8,11 @@ use elf_layout::elf::SymFields;
 use elf_layout::place::{ModuleArea, Windows};
 use elf_layout::{Findings, Generation, Layout, LoadInfo, Machine, ModuleFile, PerRegion, Placement, Region};
 use kernel::{Exit, Init, Kernel, KernelDescription, KernelState, LoadedModule, Taint, Taints};
-use reloc::{ARCHITECTURES, Architecture};
+use reloc::{ARCHITECTURES, Architecture, Cpu};
 use symres::LoadFlags;
 
 use crate::image::Workspace;
-use crate::load::{Args, Load, Opened, load_module, open_for};
+use crate::load::{Args, LaidOut, Load, Opened, lay_out, load_module, open_for};
 
 /// Where a module is to go.
 #[derive(Clone, Debug, Default)]
@@ -137,6 +137,36 @@ impl Loader {
             *bases.get_mut(region) = base;
         }
         Some(bases)
+    }
+
+    /// A module that is loaded holds the regions that the symbol table shows of it, and this per-cpu area. False if the table
+    /// does not show all that stays of it, or if that is no module.
+    pub fn hold(&mut self, opened: &Opened<'_>, percpu: Option<u64>) -> bool {
+        let Some(file) = &opened.module else { return false };
+        let machine = file.e_machine();
+        let Some(arch) = self.architectures.iter().copied().find(|arch| arch.e_machine() == machine) else {
+            return false;
+        };
+        let mut said = Findings::new();
+        let config = &self.kernel.config;
+        let Some(LaidOut { info, layout, .. }) = lay_out(config, file, arch, Cpu::default(), &mut said)
+        else {
+            return false;
+        };
+        let shown = self.listed_bases(&info, &layout);
+        let mut bases = PerRegion::default();
+        shown.iter().for_each(|(region, base)| *bases.get_mut(*region) = *base);
+        let stays = |region: &Region| !region.is_init();
+        if layout.regions().filter(stays).any(|region| shown.iter().all(|(known, _)| *known != region)) {
+            return false;
+        }
+        let size = info.sechdrs.get(file.index().pcpu).map_or(0, |section| align_up(section.sh_size, 4));
+        let percpu = percpu.map(|start| (start, start.saturating_add(size)));
+        let Kernel { description, state } = &mut self.kernel;
+        let windows = || module_area(arch, description);
+        state.space.take(file.name(), windows, &layout, &bases, percpu);
+        state.space.free_init(file.name());
+        true
     }
 
     /// Regions of a module that the symbol table lists, by one symbol in each: its address there less

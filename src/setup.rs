@@ -87,7 +87,6 @@ pub fn prepare(
         state.taints = Taints::of_kernel(shows.tainted.unwrap_or(0));
         state.cpus = facts.cpus.or(shows.cpus);
         shows.modules.into_iter().for_each(|modules| are_loaded(&mut state, modules));
-        shows.areas.into_iter().for_each(|areas| state.space.show(areas));
     }
     facts.tainted.iter().for_each(|mask| state.taints = Taints::of_kernel(*mask));
     state.live = Arc::new(facts.memory.as_deref().map(read_memory).transpose()?.unwrap_or_default());

@@ -22,7 +22,7 @@ use reloc::Step;
 use super::modules::{Meaning, Ways};
 use super::options::{Format, Link};
 use super::report::{self, one_line};
-use super::{Beside, Outcome, prepared};
+use super::{Beside, Outcome, prepared, tell_unread};
 
 pub fn run(args: &Link) -> Result<Outcome, Error> {
     let (source, facts) = (args.kernel.source()?, args.live.facts(args.kernel.secure_boot));
@@ -52,6 +52,11 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
     let path = meaning.only_file(&args.file)?;
     let path = named.get_or_init(|| path).as_path();
     keep_apart(&outputs(args), [path])?;
+    if args.place.base.is_none() {
+        let mut unread = Vec::new();
+        home.hold_places(&mut loader, &mut unread)?;
+        unread.iter().for_each(tell_unread);
+    }
     let mut given = args.params.clone();
     if !args.no_deps {
         let Some(options) = load_before(&meaning, path, &mut home, &mut loader)? else {

@@ -45,8 +45,6 @@ pub struct Shows {
     pub shown: Shown,
     /// Its modules, newest first.
     pub modules: Option<Vec<LoadedModule>>,
-    /// What lies in the memory that modules are placed in: `[start, end)`.
-    pub areas: Option<Vec<(u64, u64)>>,
 }
 
 impl Running {
@@ -222,7 +220,6 @@ impl Running {
                 locked_down: self.locked_down(unread),
             },
             modules: self.modules(unread),
-            areas: self.areas(unread),
         }
     }
 
@@ -320,8 +317,9 @@ impl Running {
         }
     }
 
+    /// What lies in the memory that modules are placed in, `[start, end)`: all of it, whoever holds it.
     /// `/proc/vmallocinfo`: `0xffffffffc0201000-0xffffffffc0206000   20480 layout_and_allocate+0x2fc/0xbb0 pages=4 vmalloc`
-    fn areas(&self, unread: &mut Vec<Unread>) -> Option<Vec<(u64, u64)>> {
+    pub fn areas(&self, unread: &mut Vec<Unread>) -> Option<Vec<(u64, u64)>> {
         const WHAT: &str = "places that modules take";
         let path = self.root.at("proc/vmallocinfo");
         let text = match read_decompressed(&path) {
@@ -337,12 +335,30 @@ impl Running {
         };
         let areas: Option<Vec<(u64, u64)>> =
             text.split(|b| *b == b'\n').filter(|line| !line.is_empty()).map(range).collect();
-        let areas = areas.filter(|areas| areas.iter().any(|(start, _)| *start != 0));
+        // With kptr_restrict=0 these are hashes of 32 bits instead (lib/vsprintf.c: ptr_to_id).
+        let areas = areas.filter(|areas| areas.iter().any(|(start, _)| start >> 32 != 0));
         if areas.is_none() {
             let way = "sysctl kernel.kptr_restrict=1, and run kmodld with sudo";
             unread.push(Unread::because(WHAT, path, "it shows no addresses", way));
         }
         areas
+    }
+
+    /// The per-cpu area of a loaded module, as sysfs shows it: where it is. `None` if it has none; the error is that it is not shown.
+    pub fn percpu_of(&self, module: &str) -> Result<Option<u64>, ()> {
+        let sections = self.sysfs(module).join("sections");
+        if fs::read_dir(&sections).is_err() {
+            return Err(());
+        }
+        match head(&sections.join(".data..percpu"), SMALL) {
+            Ok(text) => {
+                let text = String::from_utf8_lossy(&text).into_owned();
+                let hex = text.trim().strip_prefix("0x").and_then(|hex| u64::from_str_radix(hex, 16).ok());
+                hex.filter(|address| *address != 0).map(Some).ok_or(())
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(_) => Err(()),
+        }
     }
 
     /// Where the running kernel shows a module of this name.

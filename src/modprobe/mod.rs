@@ -1,4 +1,4 @@
-//! What modprobe does before the kernel is asked (kmod 30): names become files, and other modules are loaded first.
+//! What modprobe does before the kernel is asked (kmod 30; SET-8): names become files, and other modules are loaded first.
 //!
 //! [`settings`] are what it is told, [`tables`] what depmod or the files tell of a folder of modules, [`providers`] what a file
 //! outside of them needs.
@@ -7,14 +7,16 @@ pub mod pattern;
 pub mod providers;
 pub mod settings;
 pub mod tables;
+pub mod text;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 use crate::kernel_source::tree::Tree;
-use settings::{Setting, Settings, Softdep, underscores};
+use settings::{Setting, Settings, Softdep};
 use tables::{Tables, module_name};
+use text::underscores;
 
 /// Softdeps lead from module to module; no deeper than this.
 const DEPTH_MAX: usize = 64;

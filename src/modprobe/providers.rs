@@ -19,6 +19,7 @@ use crate::input::read_decompressed;
 use crate::kernel_source::KernelSource;
 use crate::kernel_source::running::Running;
 use crate::kernel_source::tree::Tree;
+use crate::kernel_source::unread::Unread;
 use crate::load::open;
 use crate::loader::Loader;
 
@@ -325,6 +326,44 @@ impl Home {
             all.files.insert(name, path);
         }
         self.neighbours.insert(folder.to_owned(), all);
+    }
+
+    /// The loaded modules of a running kernel hold the addresses that it shows, so that the next one goes where it will: by
+    /// `/proc/vmallocinfo`, else by their files and the symbol table. What is not shown is noted.
+    pub fn hold_places(&mut self, loader: &mut Loader, unread: &mut Vec<Unread>) -> Result<(), Error> {
+        let Some(running) = self.running.clone() else { return Ok(()) };
+        let mut told = Vec::new();
+        let areas = running.areas(&mut told);
+        let has_areas = areas.is_some();
+        areas.into_iter().for_each(|areas| loader.kernel.state.space.show(areas));
+        let names: Vec<String> =
+            loader.kernel.modules().map(|m| String::from_utf8_lossy(&m.name).into_owned()).collect();
+        let mut held = loader.clone();
+        held.kernel.state.space.forget_listed();
+        let mut all = true;
+        for name in names.iter().rev() {
+            all &= self.holds(name, &running, &mut held)?;
+        }
+        match (all, has_areas) {
+            (true, _) => *loader = held,
+            (false, true) => loader.kernel.state.space.forget_percpu(),
+            (false, false) => {
+                loader.kernel.state.space.forget_percpu();
+                unread.append(&mut told);
+            }
+        }
+        Ok(())
+    }
+
+    /// Does a loaded module hold what its file and the symbol table show?
+    fn holds(&self, name: &str, running: &Running, loader: &mut Loader) -> Result<bool, Error> {
+        let file = self.modprobe.as_ref().and_then(|modprobe| modprobe.file(name));
+        let (Some(file), Ok(percpu)) = (file, running.percpu_of(name)) else { return Ok(false) };
+        let bytes = read_decompressed(&file)?;
+        let unsigned = Kernel::unknown(loader.kernel.config.clone());
+        let opened = open(&bytes, &unsigned, LoadFlags::default());
+        let is_it = opened.module.as_ref().is_some_and(|module| is_what_runs(module, name, running));
+        Ok(is_it && loader.hold(&opened, percpu))
     }
 
     /// What every loaded module exports, as far as its file is there.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::pattern::matches;
-use super::tables::read_text;
+use super::text::{read_text, underscores};
 use crate::error::Error;
 use crate::root::Root;
 
@@ -190,16 +190,6 @@ fn split_word(text: &str) -> (&str, &str) {
     text.split_once([' ', '\t']).map_or((text, ""), |(word, rest)| (word, rest.trim()))
 }
 
-/// The name as kmod compares it: dashes are underscores, but between brackets.
-pub fn underscores(name: &str) -> String {
-    let mut inside = false;
-    let letter = |letter: char| {
-        inside = (inside || letter == '[') && letter != ']';
-        if letter == '-' && !inside { '_' } else { letter }
-    };
-    name.chars().map(letter).collect()
-}
-
 /// Words of a command line; blanks between double quotes belong to a word.
 fn words(text: &str) -> Vec<String> {
     let mut quoted = false;
@@ -274,10 +264,5 @@ mod tests {
         assert!(s.blacklisted("own").is_some() && s.blacklisted("hidden").is_none());
         assert_eq!(s.softdep_of("m").unwrap().pre, ["first"], "by the names of the files");
         assert_eq!(s.softdep_of("n").unwrap().pre, ["n1"]);
-    }
-
-    #[test]
-    fn dashes_are_underscores() {
-        assert_eq!(underscores("a-b[0-9]-c"), "a_b[0-9]_c");
     }
 }

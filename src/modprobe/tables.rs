@@ -2,8 +2,6 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -11,31 +9,12 @@ use kernel::Kernel;
 use symres::LoadFlags;
 
 use super::pattern::matches;
-use super::settings::{Softdep, underscores};
+use super::settings::Softdep;
+use super::text::{read_text, underscores};
 use crate::check::set::{is_update, module_files, name_of};
 use crate::error::Error;
 use crate::input::read_decompressed;
 use crate::load::open;
-
-/// No table of a distribution is a tenth as large.
-const TEXT_MAX: u64 = 64 << 20;
-
-/// A text, if there is such a file.
-pub fn read_text(path: &Path) -> Result<Option<String>, Error> {
-    let failed = |e| Error::read(path, e);
-    let mut bytes = Vec::new();
-    match File::open(path) {
-        Ok(file) => file.take(TEXT_MAX.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(failed(error)),
-    };
-    if bytes.len() as u64 > TEXT_MAX {
-        return Err(Error::unusable(path, "larger than 64 MiB: not a table of modules"));
-    }
-    Ok(Some(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())))
-}
 
 /// A folder of modules.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ import initramfs  # noqa: E402
 PROGRAMS = ["dash", "mount", "cat", "ls", "modprobe", "setpriv", "sleep", "uname", "grep", "date", "mkdir", "chmod"]
 # Loaded one after the other, each after what it needs: where several are loaded at once depends on when the kernel gets to
 # free what was needed for their init.
-MODULES = ["crc16", "mbcache", "jbd2", "ext4", "dummy"]
+MODULES = ["crc16", "mbcache", "jbd2", "ext4"]
 INIT = r"""#!/bin/dash
 export PATH=/bin HOME=/root
 mount -t proc proc /proc
@@ -157,7 +157,7 @@ def main():
     parser.add_argument("--kernel", required=True)
     parser.add_argument("--kmodld", default="target/release/kmodld")
     parser.add_argument("--append", default="nokaslr", help="more of the kernel's command line")
-    parser.add_argument("--limit", type=int, default=600)
+    parser.add_argument("--limit", type=int, default=1200)
     parser.add_argument("--log", help="write what the guest said to this file")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -51,6 +51,16 @@ impl AddressSpace {
         self.areas = Some(areas);
     }
 
+    /// Modules that are loaded hold parts of the per-cpu reserve, and it is not known which.
+    pub fn forget_percpu(&mut self) {
+        self.percpu = None;
+    }
+
+    /// The modules that the symbol table lists take what [`AddressSpace::take`] says, not all up to their last symbol.
+    pub fn forget_listed(&mut self) {
+        self.last_listed = None;
+    }
+
     /// The module area; `windows` are its bounds, of pages of `page_size` bytes. The modules of the symbol
     /// table take its lower part up to their last symbol, as their exact regions are not known.
     pub fn area(&self, windows: impl FnOnce() -> Windows, page_size: u64) -> Cow<'_, ModuleArea> {
@@ -63,7 +73,7 @@ impl AddressSpace {
         if let Some(areas) = &self.areas {
             let inside = || areas.iter().filter(|(from, _)| (start..end).contains(from));
             inside().for_each(|(from, to)| area.take(*from, *to));
-            // KASLR leaves a gap in front of the first (LAYOUT-51).
+            // KASLR leaves a gap in front of the first.
             let lowest = inside().map(|(from, _)| *from).min();
             lowest.iter().for_each(|lowest| area.take(start, *lowest));
             return Cow::Owned(area);
