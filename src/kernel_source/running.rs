@@ -344,20 +344,17 @@ impl Running {
         areas
     }
 
-    /// The per-cpu area of a loaded module, as sysfs shows it: where it is. `None` if it has none; the error is that it is not shown.
-    pub fn percpu_of(&self, module: &str) -> Result<Option<u64>, ()> {
+    /// The per-cpu area of a loaded module, as sysfs shows it: where it is, or that it has none. `None` if it is not shown.
+    pub fn percpu_of(&self, module: &str) -> Option<Option<u64>> {
         let sections = self.sysfs(module).join("sections");
-        if fs::read_dir(&sections).is_err() {
-            return Err(());
-        }
+        fs::read_dir(&sections).ok()?;
         match head(&sections.join(".data..percpu"), SMALL) {
             Ok(text) => {
                 let text = String::from_utf8_lossy(&text).into_owned();
                 let hex = text.trim().strip_prefix("0x").and_then(|hex| u64::from_str_radix(hex, 16).ok());
-                hex.filter(|address| *address != 0).map(Some).ok_or(())
+                hex.filter(|address| *address != 0).map(Some)
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(_) => Err(()),
+            Err(error) => (error.kind() == std::io::ErrorKind::NotFound).then_some(None),
         }
     }
 

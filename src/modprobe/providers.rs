@@ -358,7 +358,7 @@ impl Home {
     /// Does a loaded module hold what its file and the symbol table show?
     fn holds(&self, name: &str, running: &Running, loader: &mut Loader) -> Result<bool, Error> {
         let file = self.modprobe.as_ref().and_then(|modprobe| modprobe.file(name));
-        let (Some(file), Ok(percpu)) = (file, running.percpu_of(name)) else { return Ok(false) };
+        let (Some(file), Some(percpu)) = (file, running.percpu_of(name)) else { return Ok(false) };
         let bytes = read_decompressed(&file)?;
         let unsigned = Kernel::unknown(loader.kernel.config.clone());
         let opened = open(&bytes, &unsigned, LoadFlags::default());
