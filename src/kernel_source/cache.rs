@@ -51,13 +51,13 @@ impl Cache {
             return None;
         }
         let bytes = crate::input::read(&path).ok()?;
-        match spec_file::parse(&bytes) {
+        let parsed = spec_file::parse(&bytes);
+        // A file that is mapped is leased: nobody may wait for that.
+        drop(bytes);
+        match parsed {
             Ok(records) => {
                 // The one that was used last goes last.
-                let _ = File::options()
-                    .append(true)
-                    .open(&path)
-                    .and_then(|file| file.set_modified(SystemTime::now()));
+                touch(&path);
                 Some(records)
             }
             Err(_) => {
@@ -179,6 +179,17 @@ fn is_mine(path: &Path) -> bool {
 fn is_mine(path: &Path) -> bool {
     path.exists()
 }
+
+/// Sets the time of the last change to now, without opening the file: others may have it mapped.
+#[cfg(target_os = "linux")]
+fn touch(path: &Path) {
+    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let _ = utimensat(CWD, path, &Timestamps { last_access: now, last_modification: now }, AtFlags::empty());
+}
+
+#[cfg(not(target_os = "linux"))]
+fn touch(_: &Path) {}
 
 /// For its owner alone.
 fn make_folder(folder: &Path) -> std::io::Result<()> {

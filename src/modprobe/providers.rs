@@ -130,6 +130,7 @@ impl Home {
             None => Plan::default(),
         };
         let is_loaded = self.is_loaded(&chosen.name, loader);
+        self.learn_what_it_may_meet(&chosen.file, loader)?;
         let before = self.not_loaded(plan.before, loader)?;
         Ok(Way { before, options: plan.options, command: plan.command, is_loaded })
     }
@@ -161,6 +162,7 @@ impl Home {
         }
         let mut steps = Vec::new();
         let mut seen = HashSet::from([name.clone()]);
+        self.learn_what_it_may_meet(path, loader)?;
         self.visit(path, loader, &mut steps, &mut seen, 0)?;
         let settings = self.modprobe.as_ref().map(|modprobe| &modprobe.settings);
         Ok(Way {
@@ -364,6 +366,18 @@ impl Home {
         let opened = open(&bytes, &unsigned, LoadFlags::default());
         let is_it = opened.module.as_ref().is_some_and(|module| is_what_runs(module, name, running));
         Ok(is_it && loader.hold(&opened, percpu))
+    }
+
+    /// What a module exports itself must not be exported by any loaded one (DUP-1).
+    fn learn_what_it_may_meet(&mut self, path: &Path, loader: &mut Loader) -> Result<(), Error> {
+        if self.running.is_none() {
+            return Ok(());
+        }
+        let bytes = read_decompressed(path)?;
+        let unsigned = Kernel::unknown(loader.kernel.config.clone());
+        let opened = open(&bytes, &unsigned, LoadFlags::default());
+        let exports = opened.module.as_ref().is_some_and(|file| !exports_of(file, &loader.kernel).is_empty());
+        if exports { self.learn_all(loader) } else { Ok(()) }
     }
 
     /// What every loaded module exports, as far as its file is there.
