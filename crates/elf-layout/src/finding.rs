@@ -6,6 +6,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::changes::Change;
+use crate::config::KernelConfig;
+
 macro_rules! errnos {
     ($($name:ident = $value:literal,)*) => {
         /// The error a system call returns (as `-errno`).
@@ -376,7 +379,14 @@ pub struct Findings {
     unjudged: Vec<Unjudged>,
     stopped: Option<(usize, Option<Errno>)>,
     suppressed: u64,
+    /// Characters that a record of the kernel's log holds, where it is not [`LINE_MAX`].
+    line_max: Option<usize>,
 }
+
+/// Characters of a record of the kernel's log: 1024 bytes with the level before them and the NUL behind them (PARAM-20).
+const LINE_MAX: usize = 1021;
+/// Those before v6.3.
+const SHORT_LINE_MAX: usize = 989;
 
 /// More rules than this are not told: the verdict hangs on none of them alone.
 const UNJUDGED_MAX: usize = 64;
@@ -390,8 +400,22 @@ impl Findings {
         Findings::default()
     }
 
-    /// Adds a finding.
-    pub fn push(&mut self, finding: Finding) {
+    /// Lines of the log are cut as that kernel cuts them.
+    pub fn cut_lines(&mut self, config: &KernelConfig) {
+        self.line_max = (!config.has(Change::LongerLogRecords)).then_some(SHORT_LINE_MAX);
+    }
+
+    /// Adds a finding. What a record of the kernel's log does not hold is cut, and a record with line feeds is several lines.
+    pub fn push(&mut self, mut finding: Finding) {
+        let max = self.line_max.unwrap_or(LINE_MAX);
+        for line in finding.dmesg.iter_mut().filter(|line| line.len() > max) {
+            let cut = line.char_indices().nth(max).map(|(at, _)| at);
+            cut.iter().for_each(|at| line.truncate(*at));
+        }
+        if finding.dmesg.iter().any(|line| line.contains('\n')) {
+            finding.dmesg =
+                finding.dmesg.iter().flat_map(|record| record.split('\n')).map(String::from).collect();
+        }
         if self.list.len() < FINDINGS_MAX {
             self.list.push(finding);
         } else {
@@ -413,6 +437,11 @@ impl Findings {
         if !self.refused() && self.unjudged.len() < UNJUDGED_MAX && !self.unjudged.contains(&rule) {
             self.unjudged.push(rule);
         }
+    }
+
+    /// Takes over the rules that another list leaves open.
+    pub fn leaves_open_too(&mut self, other: &Findings) {
+        other.unjudged.iter().for_each(|rule| self.leave_open(rule.clone()));
     }
 
     /// The rules that were not judged before the kernel stops, each once.

@@ -52,6 +52,17 @@ fn ftrace_process_locs(module: &mut Finalizer<'_, '_>, table: &Table) -> Vec<u64
     let Some(bytes) = module.read(table.address, table.size) else { return Vec::new() };
     let (entries, _) = bytes.as_chunks();
     let mut sites: Vec<u64> = entries.iter().map(|entry| u64::from_le_bytes(*entry)).collect();
+    let lost = module.left_out(table.index);
+    if !lost.is_empty() {
+        let known = sites.iter().zip((table.address..).step_by(8));
+        let known = known.filter(|(_, at)| lost.binary_search(at).is_err());
+        sites = known.map(|(site, _)| *site).collect();
+        module.said.may_crash(
+            "FIN-47",
+            "the addresses of all sites of the function tracer: some lie outside of the module",
+        );
+        return sites;
+    }
     // Equal ones cannot be told apart, so any sort does.
     sites.sort_unstable();
     let sorted: Vec<u8> = sites.iter().flat_map(|site| site.to_le_bytes()).collect();

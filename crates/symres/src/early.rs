@@ -6,9 +6,9 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use kernel::exports::missed;
-use kernel::{Kernel, ModuleState, Owner, Taint, Taints, Told};
+use kernel::{Kernel, ModuleState, Owner, RunningKernel, Taint, Taints, Told};
 
-use elf_layout::bytes::printed;
+use elf_layout::bytes::{printed, slice};
 use elf_layout::ksymtab::ModuleExport;
 use elf_layout::{Change, Errno, Finding, Findings, ModuleFile, Setting, Severity, needs};
 
@@ -38,6 +38,10 @@ pub fn early_mod_check(
         blacklisted(kernel, file, said);
         check_modstruct_version(kernel, file, taints, said);
         check_vermagic(kernel, file, flags, taints, said);
+        // Before v6.4 check_modinfo had said by then what taints.
+        if kernel.config.has(Change::TaintsAfterInsertion) {
+            check_modinfo_livepatch(kernel, file, said);
+        }
         // LIFE-3: since v6.4 here too, before anything is allocated.
         if kernel.config.has(Change::DuplicateCheckedEarly) {
             module_patient_check_exists(kernel, file, said);
@@ -159,6 +163,25 @@ fn check_vermagic(
     }
 }
 
+/// `kernel/module/main.c: check_modinfo_livepatch` (LIC-8).
+fn check_modinfo_livepatch(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
+    if file.modinfo().get("livepatch").is_none() {
+        return;
+    }
+    match kernel.config.known(Setting::Livepatch) {
+        Some(true) => {}
+        Some(false) => {
+            let me = file.name_text();
+            let line =
+                format!("{me}: module is marked as livepatch module, but livepatch support is disabled");
+            let why = format!("{me} is a livepatch, and this kernel is built without CONFIG_LIVEPATCH");
+            let hint = "take a kernel with CONFIG_LIVEPATCH=y";
+            said.push(Finding::error("LIC-8", Errno::ENOEXEC, why).says(line).hint(hint));
+        }
+        None => said.unjudged("LIC-8", needs::CONFIG),
+    }
+}
+
 /// `kernel/module/main.c: add_unformed_module`, as far as it looks for the name. Since v6.4 that was done before
 /// (LIFE-3), and nothing else has been loaded meanwhile.
 pub fn already_loaded(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
@@ -204,6 +227,18 @@ fn module_patient_check_exists(kernel: &Kernel, file: &ModuleFile<'_>, said: &mu
     });
 }
 
+/// A member of up to 8 bytes of the `struct module` in the file; 0 where the kernel's layout is not known.
+fn in_struct_module(kernel: &Kernel, file: &ModuleFile<'_>, path: &str) -> u64 {
+    let member = kernel.member("module", path);
+    let bytes = member.and_then(|m| slice(file.section_bytes(file.index().module), m.offset, m.size));
+    bytes.map_or(0, |bytes| bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+}
+
+/// LIC-7: the taints that a module brings with it in its own `struct module`: the kernel adds others, and never clears the field.
+pub fn taints_of_file(kernel: &Kernel, file: &ModuleFile<'_>) -> u64 {
+    in_struct_module(kernel, file, "taints")
+}
+
 /// What of `.modinfo` taints, in the kernel's order: `check_modinfo` up to 6.3,
 /// `module_augment_kernel_taints` from 6.4.
 pub fn check_modinfo_taints(
@@ -236,7 +271,13 @@ pub fn check_modinfo_taints(
         let finding = warn("LIC-2", format!("{me} is a staging driver: taint C")).says(line);
         said.push(taints.add_taint_module(Taint::Crap, finding));
     }
-    if livepatch.is_some() {
+    if !kernel.config.has(Change::TaintsAfterInsertion) {
+        said.stage(|said| check_modinfo_livepatch(kernel, file, said));
+    }
+    // LIC-7: what sets mod->klp, and since v6.4 also a file that has it set.
+    let is_livepatch =
+        kernel.config.has(Change::TaintsAfterInsertion) && in_struct_module(kernel, file, "klp") != 0;
+    if livepatch.is_some() || is_livepatch {
         said.push(taints.livepatch(&me));
     }
     let license = license.unwrap_or(b"unspecified");
@@ -303,6 +344,12 @@ pub fn find_module_sections(file: &ModuleFile<'_>, said: &mut Findings) {
 /// `kernel/module/main.c: setup_modinfo` since v6.16 (NS-4): namespaces that name modules cannot be imported.
 pub fn setup_modinfo(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
     if !kernel.config.has(Change::ModuleNamespaces) {
+        return;
+    }
+    if file.modinfo().ends_within("import_ns") {
+        let why =
+            ".modinfo ends within a tag import_ns: the kernel reads on to the end of its memory, and crashes";
+        said.refuse(Finding::note("NS-7", Severity::Oops, why));
         return;
     }
     said.stage_at_first(|said| {

@@ -294,12 +294,10 @@ fn validate(module: &mut Finalizer<'_, '_>, site: Site) -> bool {
         code[0] == CALL || five == NOP5 || five == XOR5RAX
     };
     if !valid {
-        // The kernel's line names the place by %pS, with an offset and a size.
-        let why = format!(
-            "unexpected static_call insn opcode {:#x} at {:#x}: no call and no jump, the kernel crashes (BUG)",
-            code[0], site.address
-        );
-        module.said.refuse(Finding::note("FIN-61", Severity::Oops, why));
+        let what = format!("unexpected static_call insn opcode {:#x} at", code[0]);
+        let why = format!("{what} {:#x}: no call and no jump, the kernel crashes (BUG)", site.address);
+        let line = format!("{what} {}", module.symbol_text(site.address));
+        module.said.refuse(Finding::note("FIN-61", Severity::Oops, why).says(line));
     }
     valid
 }
