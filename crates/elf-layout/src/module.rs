@@ -303,14 +303,15 @@ impl Module<'_> {
     }
 
     /// An address of the module as `%pS` prints it once the module is formed: a symbol with offset and size, which reaches to the next
-    /// symbol or to the end of its region; the bare address without one (LIFE-54).
+    /// symbol or to the end of its region; the bare address without one in that region (LIFE-54, seen on 7.3.4).
     pub fn symbol_text(&self, address: u64) -> String {
-        let Some(name) = self.symbol_at(address) else { return format!("{address:#x}") };
         let inside =
             |segment: &Segment| segment.base <= address && address.wrapping_sub(segment.base) < segment.size;
-        let end = self.segments().find(inside).map_or(u64::MAX, |s| s.base.wrapping_add(s.size));
+        let (base, end) =
+            self.segments().find(inside).map_or((0, u64::MAX), |s| (s.base, s.base.wrapping_add(s.size)));
         let values = self.values.iter().skip(1);
-        let start = values.clone().filter(|value| **value <= address).max().copied().unwrap_or(0);
+        let start = values.clone().filter(|value| (base..=address).contains(*value)).max().copied();
+        let Some((start, name)) = start.zip(self.symbol_at(address)) else { return format!("{address:#x}") };
         let next = values.filter(|value| **value > address).min().map_or(end, |next| end.min(*next));
         let (offset, size) = (address.wrapping_sub(start), next.wrapping_sub(start));
         format!("{}+{offset:#x}/{size:#x} [{}]", printed(name), self.info.file.name_text())

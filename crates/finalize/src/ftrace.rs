@@ -95,8 +95,11 @@ fn ftrace_bug(module: &mut Finalizer<'_, '_>, section: &str, site: u64, bug: &Ft
         }
         FtraceBug::Unexpected { at, shown, expected } => {
             finding = finding.says("ftrace failed to modify ").says(symbol(*at));
-            finding = match module.read(*at, *shown) {
-                Some(now) => finding.says(format!(" actual:   {}", bytes(now))),
+            let mut of_kernel = alloc::vec![0; usize::try_from(*shown).unwrap_or(0)];
+            let now = module.read(*at, *shown).map(<[u8]>::to_vec);
+            let now = now.or_else(|| module.kernel.read(*at, &mut of_kernel).then_some(of_kernel));
+            finding = match now {
+                Some(now) => finding.says(format!(" actual:   {}", bytes(&now))),
                 None => finding,
             };
             if let Some(expected) = expected {

@@ -185,8 +185,8 @@ fn check_modinfo_livepatch(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Fi
 /// `kernel/module/main.c: add_unformed_module`, as far as it looks for the name. Since v6.4 that was done before
 /// (LIFE-3), and nothing else has been loaded meanwhile.
 pub fn already_loaded(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
+    name_is_terminated(kernel, file, said);
     if !kernel.config.has(Change::DuplicateCheckedEarly) {
-        name_is_terminated(kernel, file, said);
         said.stage(|said| module_patient_check_exists(kernel, file, said));
     }
 }
@@ -197,7 +197,14 @@ fn name_is_terminated(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Finding
     const ARRAY: usize = 56;
     let fortified =
         ["fortify_panic", "__fortify_panic"].iter().any(|name| kernel.symbols.address(name).is_some());
-    if file.name().len() >= ARRAY && fortified {
+    if file.name().len() < ARRAY || !fortified {
+        return;
+    }
+    if kernel.config.has(Change::DuplicateCheckedEarly) {
+        let needs = "whether the kernel looks for a module by its name while this one is in its list: the name in its struct module has no end, \
+            and measuring it stops with a BUG";
+        said.may_crash("VAL-55", needs);
+    } else {
         let why = "the name in its struct module has no end: the kernel measures it, and stops with a BUG";
         let finding = Finding::note("VAL-55", Severity::Oops, why);
         said.refuse(finding.says("detected buffer overflow in __fortify_strlen"));

@@ -286,7 +286,14 @@ fn jcc(code: [u8; 6]) -> Option<u8> {
 
 /// `__static_call_validate`: false where the kernel crashes.
 fn validate(module: &mut Finalizer<'_, '_>, site: Site) -> bool {
-    let Some(code) = code_of(module, site) else { return true };
+    let Some(code) = code_of(module, site) else {
+        let needs = format!(
+            "what the running kernel has in its memory at {:#x}, a site of a static call",
+            site.address
+        );
+        module.said.may_crash("FIN-61", needs);
+        return true;
+    };
     let [five @ .., _] = code;
     let valid = if site.key & TAIL != 0 {
         matches!(code[0], JMP32 | RET) || jcc(code).is_some()
