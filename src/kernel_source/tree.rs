@@ -50,6 +50,9 @@ pub fn read(path: &Path) -> Result<KernelDescriptionBuilder, Error> {
     if let Some(path) = existing(&SYMVERS) {
         out = add_symvers(out, &path)?;
     }
+    if let Some(path) = existing(&["{m}/modules.builtin"]) {
+        out = out.modules_builtin(&path.display().to_string(), &crate::input::read(&path)?);
+    }
     if out.link_symbols().is_none()
         && let Some(path) = existing(&SYSTEM_MAPS)
     {

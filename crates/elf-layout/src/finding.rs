@@ -415,6 +415,11 @@ impl Findings {
         }
     }
 
+    /// Leaves those rules open that another list leaves open.
+    pub fn take_open_rules(&mut self, from: &Findings) {
+        from.unjudged.iter().for_each(|rule| self.leave_open(rule.clone()));
+    }
+
     /// The rules that were not judged before the kernel stops, each once.
     pub fn open_rules(&self) -> &[Unjudged] {
         &self.unjudged
@@ -568,6 +573,10 @@ mod tests {
         let crash = |s: &mut Findings| s.may_crash("FIN-1", "x");
         assert_eq!(said(&|s| (crash(s), s.refuse(refusal())).1), (true, 1));
         assert_eq!(said(&|s| (crash(s), s.refuse(oops())).1), (false, 1));
+        let mut other = Findings::new();
+        (first(&mut other), crash(&mut other));
+        assert_eq!(said(&|s| s.take_open_rules(&other)), (true, 2));
+        assert_eq!(said(&|s| (s.refuse(refusal()), s.take_open_rules(&other)).1), (false, 0));
     }
 
     #[test]
