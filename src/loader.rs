@@ -11,6 +11,7 @@ use kernel::{Exit, Init, Kernel, KernelDescription, KernelState, LoadedModule, T
 use reloc::{ARCHITECTURES, Architecture};
 use symres::LoadFlags;
 
+use crate::attempt::Attempt;
 use crate::image::Workspace;
 use crate::load::{Args, Load, Opened, load_module, open_for};
 
@@ -82,9 +83,8 @@ impl Loader {
         args: &Args<'_>,
         place: &Place,
         percpu: Option<u64>,
-        said: &mut Findings,
-    ) -> Option<Load<'d>> {
-        self.load_in(&mut Workspace::default(), opened, args, place, percpu, said)
+    ) -> Attempt<'d> {
+        self.load_in(&mut Workspace::default(), opened, args, place, percpu)
     }
 
     /// As [`Loader::load`], in memory that earlier loads have left ([`Workspace::recycle`]).
@@ -95,8 +95,8 @@ impl Loader {
         args: &Args<'_>,
         place: &Place,
         percpu: Option<u64>,
-        said: &mut Findings,
-    ) -> Option<Load<'d>> {
+    ) -> Attempt<'d> {
+        let mut said = opened.said.clone();
         let choose = |arch: &dyn Architecture, info: &LoadInfo<'_>, layout: &Layout| {
             let bases = match place {
                 Place::Base(base) => Placement::consecutive(layout, *base).bases,
@@ -114,7 +114,8 @@ impl Loader {
         };
         let machine = opened.module.as_ref().map(ModuleFile::e_machine);
         let arch = self.architectures.iter().copied().find(|arch| Some(arch.e_machine()) == machine);
-        load_module(&self.kernel, arch, opened, args, choose, workspace, said)
+        let load = load_module(&self.kernel, arch, opened, args, choose, workspace, &mut said);
+        Attempt::new(load, said)
     }
 
     /// Where the kernel would put a module next (LAYOUT-50); where it lies, if the symbol table
@@ -164,8 +165,8 @@ impl Loader {
     /// `init_module`: loads a module where the kernel would put it, and calls its init function, which
     /// ends as `init` says. What is refused leaves nothing behind but what it made of the kernel's taints.
     pub fn insmod(&mut self, opened: &Opened<'_>, args: &Args<'_>, init: Init) -> Findings {
-        let mut said = opened.said.clone();
-        let kept = self.load(opened, args, &Place::Kernel, None, &mut said).map(|load| self.keep(&load));
+        let (load, mut said) = self.load(opened, args, &Place::Kernel, None).whatever_it_says();
+        let kept = load.map(|load| self.keep(&load));
         if let Some(kept) = kept {
             self.insert(kept, init, &mut said);
         }

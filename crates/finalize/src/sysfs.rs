@@ -266,7 +266,7 @@ mod tests {
                     put(m, record + 24, &u16::to_le_bytes(0o444));
                 }
                 let mut said = Findings::new();
-                mod_sysfs_setup(m, m.kernel, &X86_64, &mut said);
+                module_param_sysfs_setup(m, m.kernel, &X86_64, &mut said);
                 let open = said.open_rules().iter().filter(|rule| rule.code == "LIFE-42" && rule.may_crash);
                 assert_eq!(open.count(), want, "LIFE-42: {said:?}");
             });
