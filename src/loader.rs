@@ -21,7 +21,7 @@ pub enum Place {
     /// Where the kernel itself would put it (LAYOUT-50).
     #[default]
     Kernel,
-    /// Regions after each other from this address.
+    /// The first region at this address, the others where the kernel would then put them (LAYOUT-56).
     Base(u64),
     /// These regions at these addresses, the others where the kernel would put them.
     Regions(Vec<(Region, u64)>),
@@ -99,7 +99,7 @@ impl Loader {
         let mut said = opened.said.clone();
         let choose = |arch: &dyn Architecture, info: &LoadInfo<'_>, layout: &Layout| {
             let bases = match place {
-                Place::Base(base) => Placement::consecutive(layout, *base).bases,
+                Place::Base(base) => self.place_at(arch, info, layout, *base)?,
                 Place::Kernel => self.place(arch, info, layout)?,
                 Place::Regions(given) => {
                     let mut bases = self.place(arch, info, layout).unwrap_or_default();
@@ -138,6 +138,20 @@ impl Loader {
             *bases.get_mut(region) = base;
         }
         Some(bases)
+    }
+
+    /// Where the regions lie if the first one lies at `base`: where the kernel would put them if it puts that one there, else
+    /// behind it (LAYOUT-56).
+    fn place_at(
+        &self,
+        arch: &dyn Architecture,
+        info: &LoadInfo<'_>,
+        layout: &Layout,
+        base: u64,
+    ) -> Option<PerRegion<u64>> {
+        let first = layout.regions().next()?;
+        let own = self.place(arch, info, layout).filter(|bases| bases.get(first) == base);
+        own.or_else(|| self.area(arch).place_behind(layout, base))
     }
 
     /// Regions of a module that the symbol table lists, by one symbol in each: its address there less

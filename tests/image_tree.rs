@@ -44,8 +44,8 @@ impl Pair<'_> {
         }
         for loader in [Some(&mut self.image), self.texts.as_mut()].into_iter().flatten() {
             let opened = library::open_on(loader, &bytes);
-            let load =
-                library::load(loader, &opened, &mut said).unwrap_or_else(|| panic!("{name}: {said:?}"));
+            let (load, mut said) = library::load(loader, &opened);
+            let load = load.unwrap_or_else(|| panic!("{name}: {said:?}"));
             let kept = loader.keep(&load);
             drop(load);
             loader.insert(kept, kernel::Init::Returns(0), &mut said);

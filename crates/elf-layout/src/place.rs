@@ -155,13 +155,15 @@ impl ModuleArea {
 
     /// `[start, end)` of `size` bytes and the guard page behind them in the lowest hole; `None` if there is none.
     fn hole(&self, size: u64, taken: &[(u64, u64)]) -> Option<(u64, u64)> {
+        let windows = [Some(self.windows.direct), self.windows.fallback];
+        windows.into_iter().flatten().find_map(|window| self.hole_in(window, size, taken))
+    }
+
+    /// The same in one window.
+    fn hole_in(&self, window: (u64, u64), size: u64, taken: &[(u64, u64)]) -> Option<(u64, u64)> {
         let pages = Some(align_up(size, self.page_size)).filter(|pages| *pages >= size)?;
         let size = pages.checked_add(self.page_size)?;
-        let windows = [Some(self.windows.direct), self.windows.fallback];
-        windows
-            .into_iter()
-            .flatten()
-            .find_map(|window| self.holes.first_fit(window, size, self.page_size, taken))
+        self.holes.first_fit(window, size, self.page_size, taken)
     }
 
     /// Where all regions of a layout would go now, in the kernel's order (LAYOUT-50).
@@ -170,6 +172,29 @@ impl ModuleArea {
         let mut taken = Vec::new();
         for region in layout.regions() {
             let (start, end) = self.hole(layout.allocated(region), &taken)?;
+            *bases.get_mut(region) = start;
+            taken.push((start, end));
+        }
+        Some(bases)
+    }
+
+    /// Where all regions of a layout go if the first one lies at `base`, and what else is taken below is not known: the others take
+    /// the lowest holes behind it (LAYOUT-56). Where something lies at `base` already, nothing is known of what is behind it either.
+    pub fn place_behind(&self, layout: &Layout, base: u64) -> Option<PerRegion<u64>> {
+        let first = layout.regions().next()?;
+        let end = base.checked_add(layout.allocated(first))?.checked_add(self.page_size)?;
+        let windows = [Some(self.windows.direct), self.windows.fallback];
+        let own = windows.into_iter().flatten().find(|(start, end)| (*start..*end).contains(&base));
+        let window = (base, own.map_or(u64::MAX, |(_, end)| end));
+        let is_free =
+            self.hole_in(window, layout.allocated(first), &[]).is_some_and(|(start, _)| start == base);
+        let other = ModuleArea::new(self.windows, self.page_size);
+        let area = if is_free { self } else { &other };
+        let mut bases = PerRegion::default();
+        *bases.get_mut(first) = base;
+        let mut taken = Vec::from([(base, end)]);
+        for region in layout.regions().skip(1) {
+            let (start, end) = area.hole_in(window, layout.allocated(region), &taken)?;
             *bases.get_mut(region) = start;
             taken.push((start, end));
         }
@@ -242,6 +267,43 @@ mod tests {
         assert_eq!(allocate(&mut area, 0x1000), Some(0x4000), "LAYOUT-50: a freed hole is used again");
         assert_eq!(allocate(&mut area, u64::MAX), None);
         assert_eq!(allocate(&mut area, 0x10_0000), None, "LAYOUT-50: the area is finite");
+    }
+
+    #[test]
+    fn layout_56_the_others_lie_behind_the_first() {
+        let mut layout = Layout::new(crate::Generation::ModMemType, 0x1000, 0);
+        for (region, size) in [(Region::Text, 0x1800), (Region::Data, 0x10), (Region::Rodata, 0x2000)] {
+            *layout.sizes.get_mut(region) = size;
+        }
+        let place = |area: &ModuleArea, base| {
+            let bases = area.place_behind(&layout, base)?;
+            Some([Region::Text, Region::Data, Region::Rodata].map(|region| bases.get(region)))
+        };
+        let mut area = ModuleArea::new(Windows { direct: (0x1_0000, 0x10_0000), fallback: None }, 0x1000);
+        assert_eq!(
+            place(&area, 0x2_0000),
+            Some([0x2_0000, 0x2_3000, 0x2_5000]),
+            "LAYOUT-56: a guard page behind each"
+        );
+        area.take(0x2_5000, 0x3_0000);
+        assert_eq!(
+            place(&area, 0x2_0000),
+            Some([0x2_0000, 0x2_3000, 0x3_0000]),
+            "LAYOUT-56: not where others lie"
+        );
+        area.take(0x2_1000, 0x2_2000);
+        assert_eq!(
+            place(&area, 0x2_0000),
+            Some([0x2_0000, 0x2_3000, 0x2_5000]),
+            "LAYOUT-56: what was taken is another time's"
+        );
+        assert_eq!(
+            place(&area, 0x40_0000),
+            Some([0x40_0000, 0x40_3000, 0x40_5000]),
+            "LAYOUT-56: outside of the area"
+        );
+        assert_eq!(place(&area, 0xf_f000), None, "LAYOUT-56: the area ends");
+        assert_eq!(place(&area, u64::MAX - 0xfff), None, "LAYOUT-56: so do addresses");
     }
 
     #[test]
