@@ -358,6 +358,9 @@ pub struct Unjudged {
 pub mod needs {
     /// What only the image shows.
     pub const IMAGE: &str = "the kernel's image, a tree with one, or a SPEC (--kernel)";
+    /// How its `struct module` is laid out.
+    pub const STRUCT_MODULE: &str =
+        "the kernel's image with its BTF, a tree with its own modules, or a SPEC of one of them (--kernel)";
     /// An option of the configuration.
     pub const CONFIG: &str =
         "the kernel's configuration (--config, or a tree that has it), or its image (--kernel)";

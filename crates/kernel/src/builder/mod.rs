@@ -182,6 +182,21 @@ impl KernelDescriptionBuilder {
         self
     }
 
+    /// `sizeof(struct module)` in bytes, and the byte offsets of `init` and `exit` in it, as so many of its own modules show them.
+    #[must_use]
+    pub fn struct_module_shown(
+        mut self,
+        from: &str,
+        modules: usize,
+        size: u64,
+        init_exit: (u64, u64),
+    ) -> Self {
+        (self.struct_module_size, self.init_exit) = (Some(size), Some(init_exit));
+        self.note(Fact::StructModule, Known::given(from));
+        self.find("struct module", from, &format!("as {modules} of its own modules have it"));
+        self
+    }
+
     /// Certificates of a keyring beside those built in, each as DER.
     #[must_use]
     pub fn keyring(
@@ -298,6 +313,17 @@ impl KernelDescriptionBuilder {
     /// `sizeof(struct module)` in bytes, and the byte offsets of `init` and `exit` in it.
     pub fn struct_module(&self) -> (Option<u64>, Option<(u64, u64)>) {
         (self.struct_module_size, self.init_exit)
+    }
+
+    /// The CRC of one of its exports, if an image or Module.symvers has it.
+    pub fn own_crc(&self, name: &[u8]) -> Option<u32> {
+        if let Some(exports) = &self.exports {
+            return exports.iter().find(|export| export.name == name)?.crc;
+        }
+        let symvers = self.symvers.as_ref()?;
+        let own = symvers.exporters().filter(|exporter| exporter.module().is_none());
+        let mut exports = own.flat_map(|exporter| symvers.exports().part(exporter.positions));
+        exports.find(|export| export.name == name)?.crc
     }
 
     /// Symbols at link addresses.
