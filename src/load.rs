@@ -21,6 +21,7 @@ use finalize::{
     struct_module,
 };
 use kernel::{Export, ExportTable, Fact, Kernel, RunningKernel, Taints, newest};
+use kernel_image::Packed;
 use module_signature::{Unsigned, module_signature};
 use reloc::{
     Architecture, Cpu, Finalizer, LoadFacts, MACHINES, ModArch, ModPltSec, Patch, Record, RuntimeState, Step,
@@ -35,6 +36,7 @@ use symres::early::{
 use symres::simplify::{simplify_symbols, write_symtab};
 use symres::{LoadFlags, Resolution};
 
+use crate::decompression::module_decompress;
 use crate::image::{Image, Workspace};
 
 /// How far a load goes. Named after the points at which real kernels were read.
@@ -114,6 +116,14 @@ impl Opened<'_> {
     /// `info->sig_ok`: is there nothing against the signature? False for an unsigned module.
     pub fn sig_ok(&self) -> bool {
         self.unsigned.is_none()
+    }
+
+    /// The same out of a compressed file: what the kernel makes of that is said too (DEC-1 to DEC-7).
+    #[must_use]
+    pub fn out_of(mut self, packed: Option<&Packed>, config: &KernelConfig) -> Self {
+        let note = packed.and_then(|packed| module_decompress(packed, config));
+        note.into_iter().for_each(|note| self.said.push(note));
+        self
     }
 }
 
@@ -250,7 +260,7 @@ pub fn lay_out<'d>(
 
 /// `kernel/module/main.c: load_module` after the ELF checks ([`open`]), up to `stage`. `arch` is the architecture of the
 /// module, if it is known. `place` chooses addresses once the layout is known. `None` if there is nothing to lay out or no room for it; `said` tells why.
-pub fn load_module<'d>(
+pub(crate) fn load_module<'d>(
     kernel: &'d Kernel,
     arch: Option<&'static dyn Architecture>,
     opened: &'d Opened<'_>,

@@ -37,7 +37,12 @@ pub struct RunningFacts {
 #[derive(Debug)]
 pub enum Prepared {
     /// The kernel with its modules.
-    Ready(Box<Loader>),
+    Ready {
+        /// The kernel.
+        loader: Box<Loader>,
+        /// The modules that are loaded before, and what it says of each.
+        before: Vec<(PathBuf, Findings)>,
+    },
     /// It refuses one of the modules that are to be loaded before.
     Refused {
         /// The module.
@@ -73,13 +78,15 @@ pub fn prepare(
     state.errata.clone_from(&facts.errata);
     let mut loader = Loader::new(kernel, state);
     let args = Args::verdict(LoadFlags::default(), b"");
+    let mut before = Vec::new();
     for path in with {
         let said = load_before(&mut loader, &args, path)?;
         if said.refused() {
             return Ok(Prepared::Refused { file: path.clone(), said });
         }
+        before.push((path.clone(), said));
     }
-    Ok(Prepared::Ready(Box::new(loader)))
+    Ok(Prepared::Ready { loader: Box::new(loader), before })
 }
 
 /// Is a bitmap of CPU capabilities as long as that of this kernel, where its types tell?
@@ -118,7 +125,8 @@ fn read_memory(path: &Path) -> Result<Vec<Piece>, Error> {
 /// A module that stays in the kernel, if this does not refuse it.
 fn load_before(loader: &mut Loader, args: &Args<'_>, path: &Path) -> Result<Findings, Error> {
     let bytes = read_decompressed(path)?;
-    let opened = open(&bytes, &loader.kernel, args.flags);
+    let kernel = &loader.kernel;
+    let opened = open(&bytes, kernel, args.flags).out_of(bytes.packed(), &kernel.config);
     Ok(loader.insmod(&opened, args, Init::Returns(0)))
 }
 

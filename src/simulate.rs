@@ -97,7 +97,8 @@ impl Simulation {
             Step::Insmod { file, params, flags, init } => {
                 let bytes = read_decompressed(file)?;
                 let how = Args::verdict(*flags, params.as_bytes());
-                let opened = open(&bytes, &loader.kernel, how.flags);
+                let kernel = &loader.kernel;
+                let opened = open(&bytes, kernel, how.flags).out_of(bytes.packed(), &kernel.config);
                 Ok(loader.insmod(&opened, &how, *init))
             }
             Step::Rmmod { name, force, exit } => {

@@ -611,27 +611,3 @@ fn usage() {
         assert!(help.contains(option), "no {option} in {help}");
     }
 }
-
-/// kmod 31 and later leaves a file to the kernel that this kernel does not read: that is said beside "loads".
-#[test]
-fn dec_6_an_xz_file_with_another_check() {
-    use liblzma::stream::{Check, Stream};
-    let dir = tempfile::tempdir().unwrap();
-    let hello = common::read(&ko(KERNEL, "hello"));
-    for (check_of_file, told) in [(Check::Crc32, false), (Check::Crc64, true), (Check::Sha256, true)] {
-        let path = dir.path().join("hello.ko.xz");
-        let stream = Stream::new_easy_encoder(1, check_of_file).unwrap();
-        let mut packed = Vec::new();
-        let mut encoder = liblzma::read::XzEncoder::new_stream(&*hello, stream);
-        std::io::Read::read_to_end(&mut encoder, &mut packed).unwrap();
-        std::fs::write(&path, packed).unwrap();
-        let v = parsed(check(KERNEL, &path, &["--jsonl"]));
-        assert_eq!(v["verdict"], "loads", "DEC-7: kmod before 31: {v}");
-        assert_eq!(codes(&v).contains(&("DEC-6", None)), told, "DEC-6: {check_of_file:?}: {v}");
-        let text = check(KERNEL, &path, &[]);
-        assert_eq!(text.stdout.contains("with kmod 31 and later see DEC-6"), told, "DEC-6: {text:?}");
-        // This kernel does not decompress.
-        let own = parsed(check("6.1-amd64", &path, &["--jsonl"]));
-        assert!(!codes(&own).iter().any(|(code, _)| code.starts_with("DEC-")), "DEC-1: {own}");
-    }
-}

@@ -11,10 +11,8 @@ pub mod summary;
 
 use elf_layout::{Errno, Findings, Severity};
 use kernel::{Kernel, Taint};
-use kernel_image::Packed;
 use serde::{Serialize, Serializer};
 
-use crate::decompression::module_decompress;
 use crate::document::{FindingEntry, UnjudgedEntry, errno_name, findings, unjudged};
 use crate::image::Workspace;
 use crate::load::{Args, Opened, open};
@@ -91,7 +89,7 @@ impl Verdict {
 
 /// Checks one module, already decompressed, against a kernel with the modules loaded so far.
 pub fn check(loader: &Loader, file: &str, bytes: &[u8], args: &Args<'_>) -> Verdict {
-    judge(loader, file, &open(bytes, &loader.kernel, args.flags), None, args, &mut Workspace::default()).0
+    judge(loader, file, &open(bytes, &loader.kernel, args.flags), args, &mut Workspace::default()).0
 }
 
 /// The verdict on a module, and whether it is marked as proprietary (LIC-5).
@@ -99,14 +97,10 @@ fn judge(
     loader: &Loader,
     file: &str,
     opened: &Opened<'_>,
-    packed: Option<&Packed>,
     args: &Args<'_>,
     workspace: &mut Workspace,
 ) -> (Verdict, bool) {
-    let mut said = opened.said.clone();
-    let packed = packed.and_then(|packed| module_decompress(packed, &loader.kernel.config));
-    packed.into_iter().for_each(|note| said.push(note));
-    let load = loader.load_in(workspace, opened, args, &Place::Kernel, None, &mut said);
+    let (load, said) = loader.load_in(workspace, opened, args, &Place::Kernel, None).whatever_it_says();
     let proprietary = load.as_ref().is_some_and(|l| l.resolution.taints.module_has(Taint::ProprietaryModule));
     let taints = load.as_ref().map(|l| l.taints.module_letters()).unwrap_or_default();
     load.into_iter().for_each(|load| workspace.recycle(load.module));

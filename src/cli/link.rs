@@ -5,7 +5,6 @@ use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
 use elf_layout::Findings;
-use kmodld::decompression::module_decompress;
 use kmodld::document::Document;
 use kmodld::input::read_decompressed;
 use kmodld::load::vermagic_version;
@@ -50,12 +49,9 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
         choices: false,
         verdict_only: false,
     };
-    let opened = open(&bytes, &loader.kernel, how.flags);
-    let mut said = opened.said.clone();
-    let packed = bytes.packed().and_then(|packed| module_decompress(packed, &loader.kernel.config));
-    packed.into_iter().for_each(|finding| said.push(finding));
+    let opened = open(&bytes, &loader.kernel, how.flags).out_of(bytes.packed(), &loader.kernel.config);
     if opened.module.is_none() {
-        report::refusal(&args.file, &said, args.json)?;
+        report::refusal(&args.file, &opened.said, args.json)?;
         return Ok(Outcome::Input);
     }
     let place = match args.place.base {
@@ -63,7 +59,9 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
         None if args.place.region.is_empty() => Place::Kernel,
         None => Place::Regions(args.place.region.clone()),
     };
-    let load = loader.load_in(&mut workspace, &opened, &how, &place, args.place.percpu, &mut said);
+    // What is undecided is linked, and said; refusals and unknown addresses are looked at here.
+    let attempt = loader.load_in(&mut workspace, &opened, &how, &place, args.place.percpu);
+    let (load, said) = attempt.whatever_it_says();
     // What is asked for comes before what the kernel says of it.
     load.as_ref().map_or(Ok(()), |load| check_place(args, load))?;
     let Some(load) = load.filter(|_| !said.refused()) else {

@@ -15,7 +15,8 @@ use std::sync::OnceLock;
 use std::thread;
 
 use clap::Parser;
-use elf_layout::{Coverage, KernelVersion};
+use elf_layout::{Coverage, Findings, KernelVersion};
+use kmodld::document::{findings, unjudged};
 use kmodld::kernel_source::KernelSource;
 use kmodld::setup::{Prepared, RunningFacts, prepare};
 use kmodld::{Error, Loader, threads};
@@ -75,8 +76,9 @@ fn prepared(
     version: impl FnOnce() -> Option<KernelVersion>,
 ) -> Result<Option<Loader>, Error> {
     match prepare(source, facts, with, version)? {
-        Prepared::Ready(loader) => {
+        Prepared::Ready { loader, before } => {
             tell_coverage(&loader);
+            before.iter().for_each(|(file, said)| tell_before(&file.display().to_string(), said));
             loader.kernel.boot.doubts.iter().for_each(|doubt| report::note(doubt));
             Ok(Some(*loader))
         }
@@ -85,6 +87,15 @@ fn prepared(
             Ok(None)
         }
     }
+}
+
+/// Of modules that are taken as loaded it is told what may keep them from that: rules that were not judged, and files that the
+/// kernel may not read (DEC-1 to DEC-7).
+fn tell_before(file: &str, said: &Findings) {
+    report::unjudged(file, &unjudged(said));
+    let mut notes = findings(said);
+    notes.retain(|note| note.code.starts_with("DEC-"));
+    report::findings(file, &notes);
 }
 
 /// What is said of a kernel that no booted one was compared with is worth less: that is said once.

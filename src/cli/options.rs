@@ -329,7 +329,8 @@ impl Kernels {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Place (where the kernel itself would put it if not given)")]
 pub struct PlaceArgs {
-    /// Address of the first region; the others follow, page aligned
+    /// Address of the first region (text, before 6.4 core), as /sys/module/NAME/sections shows it; the others lie where the kernel
+    /// would then put them: each behind the one before it and a guard page, or in a hole between other modules
     #[arg(long, value_name = "ADDR", value_parser = number, conflicts_with = "region")]
     pub base: Option<u64>,
     /// Address of one region; repeatable

@@ -4,6 +4,7 @@
 //! ([`tree`]), or a single text.
 
 pub mod image;
+mod own_modules;
 pub mod spec_file;
 pub mod tree;
 

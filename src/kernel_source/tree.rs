@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kernel::KernelDescriptionBuilder;
 
-use super::{add_config, add_symvers, image, read_symbols};
+use super::{add_config, add_symvers, image, own_modules, read_symbols};
 use crate::error::Error;
 
 /// Where distributions keep what belongs to a release; `{r}` is the release, `{m}` its folder under
@@ -50,6 +50,9 @@ pub fn read(path: &Path) -> Result<KernelDescriptionBuilder, Error> {
     if let Some(path) = existing(&SYMVERS) {
         out = add_symvers(out, &path)?;
     }
+    if let Some(path) = existing(&["{m}/modules.builtin"]) {
+        out = out.modules_builtin(&path.display().to_string(), &crate::input::read(&path)?);
+    }
     if out.link_symbols().is_none()
         && let Some(path) = existing(&SYSTEM_MAPS)
     {
@@ -61,6 +64,8 @@ pub fn read(path: &Path) -> Result<KernelDescriptionBuilder, Error> {
             Err(error) => return Err(error),
         };
     }
+    // What was put there later (updates, extra) may be of another kernel.
+    out = own_modules::add(out, &root.join(&modules).join("kernel"));
     if out.is_empty() {
         let what = format!(
             "nothing under it describes kernel {release}: no image, no Module.symvers, no System.map"

@@ -361,6 +361,9 @@ pub struct Unjudged {
 pub mod needs {
     /// What only the image shows.
     pub const IMAGE: &str = "the kernel's image, a tree with one, or a SPEC (--kernel)";
+    /// How its `struct module` is laid out.
+    pub const STRUCT_MODULE: &str =
+        "the kernel's image with its BTF, a tree with its own modules, or a SPEC of one of them (--kernel)";
     /// An option of the configuration.
     pub const CONFIG: &str =
         "the kernel's configuration (--config, or a tree that has it), or its image (--kernel)";
@@ -439,9 +442,9 @@ impl Findings {
         }
     }
 
-    /// Takes over the rules that another list leaves open.
-    pub fn leaves_open_too(&mut self, other: &Findings) {
-        other.unjudged.iter().for_each(|rule| self.leave_open(rule.clone()));
+    /// Leaves those rules open that another list leaves open.
+    pub fn take_open_rules(&mut self, from: &Findings) {
+        from.unjudged.iter().for_each(|rule| self.leave_open(rule.clone()));
     }
 
     /// The rules that were not judged before the kernel stops, each once.
@@ -597,6 +600,10 @@ mod tests {
         let crash = |s: &mut Findings| s.may_crash("FIN-1", "x");
         assert_eq!(said(&|s| (crash(s), s.refuse(refusal())).1), (true, 1));
         assert_eq!(said(&|s| (crash(s), s.refuse(oops())).1), (false, 1));
+        let mut other = Findings::new();
+        (first(&mut other), crash(&mut other));
+        assert_eq!(said(&|s| s.take_open_rules(&other)), (true, 2));
+        assert_eq!(said(&|s| (s.refuse(refusal()), s.take_open_rules(&other)).1), (false, 0));
     }
 
     #[test]

@@ -224,7 +224,12 @@ impl ModuleArea {
         Some(align_up(size, self.page_size)).filter(|pages| *pages >= size)
     }
 
-    /// `[start, end)` of `size` bytes and the guard page behind them in the lowest hole; `None` if there is none.
+    /// `[start, end)` of `size` bytes and the guard page behind them in the lowest hole of a window.
+    fn hole_in(&self, window: (u64, u64), size: u64, taken: &[(u64, u64)]) -> Option<(u64, u64)> {
+        self.holes.first_fit(window, self.pages(size)?.checked_add(self.page_size)?, self.page_size, taken)
+    }
+
+    /// The same in the lowest hole of the area; `None` if there is none.
     fn hole(&self, size: u64, taken: &[(u64, u64)]) -> Option<(u64, u64)> {
         let size = self.pages(size)?.checked_add(self.page_size)?;
         self.fit(size, self.page_size, None, taken)
@@ -265,8 +270,19 @@ impl ModuleArea {
     /// Where all regions of a layout would go now, in the kernel's order (LAYOUT-50, LAYOUT-55).
     pub fn place(&self, layout: &Layout) -> Option<PerRegion<u64>> {
         let mut bases = PerRegion::default();
+        self.place_regions(layout, layout.regions(), &mut bases)?;
+        Some(bases)
+    }
+
+    /// The places of some regions.
+    fn place_regions(
+        &self,
+        layout: &Layout,
+        regions: impl Iterator<Item = Region>,
+        bases: &mut PerRegion<u64>,
+    ) -> Option<()> {
         let mut promised = Promised::default();
-        for region in layout.regions() {
+        for region in regions {
             let size = layout.allocated(region);
             let start = if self.is_cached(region) {
                 self.code(size, &mut promised)?
@@ -276,6 +292,40 @@ impl ModuleArea {
                 start
             };
             *bases.get_mut(region) = start;
+        }
+        Some(())
+    }
+
+    /// Where all regions of a layout go if the first one lies at `base`, and what else is taken below is not known: the others take
+    /// the lowest holes behind it (LAYOUT-56). Where something lies at `base` already, nothing is known of what is behind it either.
+    pub fn place_behind(&self, layout: &Layout, base: u64) -> Option<PerRegion<u64>> {
+        let first = layout.regions().next()?;
+        let end = base.checked_add(layout.allocated(first))?.checked_add(self.page_size)?;
+        let mut bases = PerRegion::default();
+        *bases.get_mut(first) = base;
+        // LAYOUT-55: code of init follows in the block; what is not code lies where it would anyhow.
+        if let Some(block_size) = self.windows.code_block.filter(|_| self.is_cached(first)) {
+            let mut area = self.clone();
+            let block = base & !block_size.saturating_sub(1);
+            if area.block_of(base).is_none() {
+                area.add_block(block, align_up(end, block_size));
+            }
+            area.cached.take(block, end.saturating_sub(self.page_size));
+            area.place_regions(layout, layout.regions().skip(1), &mut bases)?;
+            return Some(bases);
+        }
+        let windows = [Some(self.windows.direct), self.windows.fallback];
+        let own = windows.into_iter().flatten().find(|(start, end)| (*start..*end).contains(&base));
+        let window = (base, own.map_or(u64::MAX, |(_, end)| end));
+        let is_free =
+            self.hole_in(window, layout.allocated(first), &[]).is_some_and(|(start, _)| start == base);
+        let other = ModuleArea::new(self.windows, self.page_size);
+        let area = if is_free { self } else { &other };
+        let mut taken = Vec::from([(base, end)]);
+        for region in layout.regions().skip(1) {
+            let (start, end) = area.hole_in(window, layout.allocated(region), &taken)?;
+            *bases.get_mut(region) = start;
+            taken.push((start, end));
         }
         Some(bases)
     }
@@ -349,6 +399,53 @@ mod tests {
         assert_eq!(allocate(&mut area, 0x1000), Some(0x4000), "LAYOUT-50: a freed hole is used again");
         assert_eq!(allocate(&mut area, u64::MAX), None);
         assert_eq!(allocate(&mut area, 0x10_0000), None, "LAYOUT-50: the area is finite");
+    }
+
+    #[test]
+    fn layout_56_the_others_lie_behind_the_first() {
+        let mut layout = Layout::new(crate::Generation::ModMemType, 0x1000, 0);
+        for (region, size) in [(Region::Text, 0x1800), (Region::Data, 0x10), (Region::Rodata, 0x2000)] {
+            *layout.sizes.get_mut(region) = size;
+        }
+        let place = |area: &ModuleArea, base| {
+            let bases = area.place_behind(&layout, base)?;
+            Some([Region::Text, Region::Data, Region::Rodata].map(|region| bases.get(region)))
+        };
+        let mut area = ModuleArea::new(
+            Windows { direct: (0x1_0000, 0x10_0000), fallback: None, code_block: None },
+            0x1000,
+        );
+        assert_eq!(
+            place(&area, 0x2_0000),
+            Some([0x2_0000, 0x2_3000, 0x2_5000]),
+            "LAYOUT-56: a guard page behind each"
+        );
+        area.take(0x2_5000, 0x3_0000);
+        assert_eq!(
+            place(&area, 0x2_0000),
+            Some([0x2_0000, 0x2_3000, 0x3_0000]),
+            "LAYOUT-56: not where others lie"
+        );
+        area.take(0x2_1000, 0x2_2000);
+        assert_eq!(
+            place(&area, 0x2_0000),
+            Some([0x2_0000, 0x2_3000, 0x2_5000]),
+            "LAYOUT-56: what was taken is another time's"
+        );
+        assert_eq!(
+            place(&area, 0x40_0000),
+            Some([0x40_0000, 0x40_3000, 0x40_5000]),
+            "LAYOUT-56: outside of the area"
+        );
+        assert_eq!(place(&area, 0xf_f000), None, "LAYOUT-56: the area ends");
+        assert_eq!(place(&area, u64::MAX - 0xfff), None, "LAYOUT-56: so do addresses");
+        let windows = Windows { direct: (0x1_0000, 0x10_0000), fallback: None, code_block: Some(0x1_0000) };
+        let area = ModuleArea::new(windows, 0x1000);
+        assert_eq!(
+            place(&area, 0x3_4000),
+            Some([0x3_4000, 0x1_0000, 0x1_2000]),
+            "LAYOUT-55, LAYOUT-56: code lies in a block, the rest where it would anyhow"
+        );
     }
 
     #[test]

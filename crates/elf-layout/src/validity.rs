@@ -462,7 +462,7 @@ impl<'d> Checks<'d, '_> {
         }
         let size = self.expected.config.struct_module_size;
         if size.is_none() {
-            self.said.unjudged("VAL-48", needs::IMAGE);
+            self.said.unjudged("VAL-48", needs::STRUCT_MODULE);
         }
         if let Some(size) = size.filter(|size| *size != s.sh_size) {
             let line =

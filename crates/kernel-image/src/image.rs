@@ -13,6 +13,7 @@ use crate::certificates::{self, Certificates};
 use crate::container::{self, Container, Decompressor, Unwrapped};
 use crate::elf::Elf;
 use crate::exports::Exports;
+use crate::folders::{self, BuiltIn};
 use crate::kallsyms::{Kallsyms, KallsymsLayout};
 use crate::memory::{Extent, KERNEL_HALF, Memory, Rela};
 use crate::{Error, facts};
@@ -334,6 +335,11 @@ impl<'d> KernelImage<'d> {
         let compression = crate::Compression::Gzip;
         let text = crate::decompress(compression, self.config_gz()?, LIMIT);
         Some(text.map_err(|reason| Error::Decompress { compression, reason }))
+    }
+
+    /// The built-in modules that its tables of parameters and versions name (LIFE-41); `None` if it does not show these tables.
+    pub fn built_in(&self) -> Option<Vec<BuiltIn<'_>>> {
+        folders::find(self)
     }
 
     /// The certificates built into it.

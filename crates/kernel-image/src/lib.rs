@@ -13,6 +13,7 @@
 //!   (IMG-20 to 31);
 //! - [`Btf`]: sizes and member offsets of the kernel's structs;
 //! - release, vermagic, page size, built-in configuration, certificates;
+//! - [`BuiltIn`]: the modules that have a folder in /sys/module (LIFE-41);
 //! - the kernel's memory at link addresses, with the pointers that an image may
 //!   leave to relocation ([`KernelImage::read_u64`]).
 //!
@@ -44,6 +45,7 @@ mod exports;
 mod facts;
 #[cfg(feature = "decompress")]
 mod file;
+mod folders;
 mod image;
 mod kallsyms;
 #[cfg(feature = "bzip2-lz4-lzo")]
@@ -64,6 +66,7 @@ pub use error::{DecompressError, Error};
 pub use exports::{Export, ExportSource, Exports};
 #[cfg(feature = "decompress")]
 pub use file::{FileError, decompress_file};
+pub use folders::BuiltIn;
 pub use image::{Format, KernelImage};
 pub use kallsyms::{Kallsyms, KallsymsLayout, KernelSymbol};
 pub use packed::{Objection, Packed};

@@ -2,6 +2,7 @@
 //! and what taints (spec 00 steps 5 to 21).
 
 use alloc::borrow::Cow;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -457,6 +458,38 @@ pub fn verify_exported_symbols(
             }
         }
     });
+    exported_by_others(kernel, file, exports, said);
+}
+
+/// DUP-5: names that modules export which are not loaded, as Module.symvers tells.
+fn exported_by_others(
+    kernel: &Kernel,
+    file: &ModuleFile<'_>,
+    exports: &[ModuleExport<'_>],
+    said: &mut Findings,
+) {
+    let mut by_owner: BTreeMap<&[u8], Vec<Cow<'_, str>>> = BTreeMap::new();
+    for ModuleExport { name, .. } in exports {
+        let Some(other) = kernel.not_loaded(name).filter(|other| *other.name != *file.name()) else {
+            continue;
+        };
+        // One that was loaded since is DUP-1.
+        if kernel.module(&other.name).is_none() {
+            by_owner.entry(&other.name).or_default().push(printed(name));
+        }
+    }
+    for (owner, names) in by_owner {
+        let (me, owner, count) = (file.name_text(), printed(owner), names.len());
+        let some = names.iter().take(3).map(|name| &**name).collect::<Vec<_>>().join(", ");
+        let more = if count > 3 { format!(" and {} more", count.saturating_sub(3)) } else { String::new() };
+        let why = format!(
+            "{owner} exports {some}{more} too (Module.symvers): the kernel refuses the one of both that is loaded last"
+        );
+        let hint = format!(
+            "keep {owner} from being loaded (blacklist it) if {me} stands in for it; else rename the exports"
+        );
+        said.push(Finding::note("DUP-5", Severity::Note, why).hint(hint));
+    }
 }
 
 /// DUP-1: a name that the kernel or a module exports already.

@@ -48,7 +48,7 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
     }
     let info = &module.info;
     let Some((init, exit)) = info.config.struct_module_init_exit else {
-        module.said.unjudged("RELOC-GEN-15", needs::IMAGE);
+        module.said.unjudged("RELOC-GEN-15", needs::STRUCT_MODULE);
         return None;
     };
     let elsewhere = elsewhere(module, index, (init, exit));

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use kernel_image::KernelImage;
 
 use super::{KernelDescriptionBuilder, Needs, set};
+use crate::built_in::Names;
 use crate::error::Error;
 use crate::exports::Export;
 use crate::kallsyms::KernelSymbols;
@@ -78,6 +79,12 @@ impl KernelDescriptionBuilder {
             self.config_text = Some(config?);
             self.note(Fact::Config, Known::Image);
             self.tell("configuration", String::from("built in (IKCONFIG)"));
+        }
+        if let Some(built_in) = image.built_in() {
+            let folders: Names = built_in.iter().filter(|b| b.folder).map(|b| Box::from(b.module)).collect();
+            self.tell("built-in modules", format!("{} have a folder in /sys/module", folders.len()));
+            self.built_in.extend(built_in.iter().map(|b| Box::from(b.module)));
+            self.folders = Some(folders);
         }
         let certificates = image.certificates();
         self.tell("certificates", format!("{}, found by {:?}", certificates.der.len(), certificates.source));

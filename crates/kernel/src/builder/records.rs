@@ -1,13 +1,16 @@
 //! A description as the records of a SPEC (`docs/spec-file.md`).
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use elf_layout::KernelConfig;
 
 use super::shown::Shown;
 use super::{KernelDescriptionBuilder, Needs, set};
+use crate::built_in::Names;
 use crate::description::newest;
 use crate::error::Error;
 use crate::kallsyms::KernelSymbols;
@@ -63,6 +66,8 @@ impl KernelDescriptionBuilder {
             self.memory = LinkMemory::Pieces(pieces);
             told.push((Fact::Memory, true));
         }
+        self.built_in.extend(records.get("built-in").into_iter().flat_map(lines));
+        set(&mut self.folders, records.get("module-folders").map(|text| lines(text).collect()));
         let certificates = self.certificates.len();
         self.certificates.extend(records.all(CERTIFICATE).map(<[u8]>::to_vec));
         let has_none = number("certificates") == Some(0);
@@ -103,6 +108,10 @@ impl KernelDescriptionBuilder {
                 records.set("memory", memory_text(&pieces));
             }
         }
+        if !self.built_in.is_empty() {
+            records.set("built-in", text_of(&self.built_in));
+        }
+        self.folders.iter().for_each(|folders| records.set("module-folders", text_of(folders)));
         self.btf.iter().for_each(|btf| records.set("btf", btf.as_slice()));
         if self.known.contains_key(&Fact::Certificates) && self.certificates.is_empty() {
             records.set("certificates", "0");
@@ -121,10 +130,18 @@ impl KernelDescriptionBuilder {
     }
 }
 
+/// A name in each line.
+fn text_of(names: &Names) -> Vec<u8> {
+    names.iter().flat_map(|name| [&**name, b"\n"].concat()).collect()
+}
+
+/// Reads that.
+fn lines(text: &[u8]) -> impl Iterator<Item = Box<[u8]>> {
+    text.split(|b| *b == b'\n').filter(|line| !line.is_empty()).map(Box::from)
+}
+
 #[cfg(test)]
 mod tests {
-    use alloc::vec::Vec;
-
     use super::*;
     use crate::exports::{Export, Exports};
 
@@ -147,11 +164,14 @@ mod tests {
             init_exit: Some((0x138, 0x4b0)),
             symbols: Some(KernelSymbols::parse(b"ffffffff81000000 T _text\n").unwrap()),
             exports: Some(exports),
+            built_in: lines(b"a\nb").collect(),
+            folders: Some(lines(b"a").collect()),
             ..KernelDescriptionBuilder::default()
         };
         let records = builder.to_records(&NEEDS);
         let read = KernelDescriptionBuilder::new().records("x", &records).unwrap();
         assert_eq!(read.exports, builder.exports);
+        assert_eq!((&read.built_in, &read.folders), (&builder.built_in, &builder.folders), "LIFE-41");
         assert_eq!(
             (read.release.as_deref(), read.page_size, read.init_exit),
             (Some("6.12.0"), Some(4096), Some((0x138, 0x4b0)))

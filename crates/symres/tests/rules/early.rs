@@ -397,6 +397,32 @@ fn dup_1_and_2_names_that_are_exported_already() {
 }
 
 #[test]
+fn dup_5_names_that_modules_export_which_are_not_loaded() {
+    let symvers = format!(
+        "{SYMVERS}0x01\tone\tdrivers/a\tEXPORT_SYMBOL\t\n0x02\ttwo\tdrivers/a\tEXPORT_SYMBOL_GPL\tNS\n0x03\tmine\tdrivers/mini\tEXPORT_SYMBOL\t\n\
+         0x04\tthree\tdrivers/a\tEXPORT_SYMBOL\t\n0x05\tfour\tdrivers/a\tEXPORT_SYMBOL\t\n0x06\tfive\tdrivers/b\tEXPORT_SYMBOL\t\n"
+    );
+    let mut on = Kernel::booted(builder_of(config(6, 12), &symvers).build(reloc::MACHINES).unwrap());
+    let notes = |on: &Kernel, names: &[&str]| {
+        let mut b = mini(&CRCS);
+        b.section(".text", ALLOC | EXEC, 16).zeros(16);
+        export(&mut b, "__ksymtab", names);
+        let said = run(on, &b, NONE).0;
+        let dup = said.iter().filter(|f| f.code.starts_with("DUP-"));
+        dup.map(|f| (f.code, f.explanation.split(" too (").next().unwrap().to_owned())).collect::<Vec<_>>()
+    };
+    let note = |text: &str| ("DUP-5", text.to_owned());
+    assert_eq!(notes(&on, &["fresh"]), [], "DUP-5: nobody's");
+    assert_eq!(notes(&on, &["mine"]), [], "DUP-5: its own");
+    assert_eq!(notes(&on, &["mine", "one"]), [note("a exports one")], "DUP-5");
+    let all = [note("a exports one, two, three and 1 more"), note("b exports five")];
+    assert_eq!(notes(&on, &["one", "two", "three", "four", "five"]), all, "DUP-5: two modules");
+    on.insert_module(loaded("a", false, &[("one", "")]));
+    let found = notes(&on, &["one"]);
+    assert_eq!(found.iter().map(|(code, _)| *code).collect::<Vec<_>>(), ["DUP-1"], "DUP-5: it is loaded now");
+}
+
+#[test]
 fn val_70_names_on_module_blacklist() {
     for (name, list, refused) in [
         ("mini", "mini", true),
