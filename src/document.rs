@@ -8,6 +8,7 @@ use elf_layout::elf::{SHT_NULL, Shdr};
 use elf_layout::{Errno, Finding, Findings, Layout, LoadInfo, Placement, Region, Severity, Unjudged};
 use kernel::Export;
 use serde::{Serialize, Serializer};
+use symres::hints::Cause;
 
 use crate::address::Explainer;
 use crate::explain::fix;
@@ -210,8 +211,25 @@ pub struct FindingEntry {
     pub explanation: Cow<'static, str>,
     /// What to do about it.
     pub hint: Option<String>,
+    /// Who exports the symbol that it is about, if that is known: `vmlinux` or a module.
+    pub exporter: Option<String>,
     /// The kernel stops here.
     pub stops_here: bool,
+}
+
+/// The one cause behind many findings.
+#[derive(Debug, Serialize)]
+pub struct CauseEntry {
+    /// What is wrong.
+    pub text: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+impl From<Cause> for CauseEntry {
+    fn from(cause: Cause) -> Self {
+        CauseEntry { text: cause.text, hint: cause.hint }
+    }
 }
 
 /// A rule that was not judged.
@@ -249,6 +267,7 @@ impl From<&Finding> for FindingEntry {
             subject: f.subject.to_string(),
             explanation: f.explanation.clone(),
             hint: f.hint.clone().or_else(|| general.map(str::to_owned)),
+            exporter: f.exporter.clone(),
             stops_here: f.stops_here,
         }
     }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use elf_layout::elf::{SHN_UNDEF, STB_WEAK, SymFields};
 use elf_layout::ksymtab;
 use elf_layout::params::params;
+use elf_layout::validity::THIS_MODULE;
 use elf_layout::versions::{modversions, modversions_ext};
 use elf_layout::{KernelConfig, ModuleFile, Placement};
 use kernel::Kernel;
@@ -140,7 +141,10 @@ pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, Vec<FindingEntry>
     let kernel = Kernel::unknown(config.clone());
     let Opened { signature, module, mut said, .. } = open(bytes, &kernel, LoadFlags::default());
     // VAL-13: what is laid out by another machine's rules is not read.
-    let is_known = |module: &ModuleFile<'_>| reloc::architecture(module.e_machine()).is_some();
+    // VAL-45: without struct module it is some other ELF file.
+    let is_known = |module: &ModuleFile<'_>| {
+        reloc::architecture(module.e_machine()).is_some() && module.find_any_sec(THIS_MODULE) != 0
+    };
     let Some(module) = module.filter(is_known) else {
         return Err(findings(&said));
     };

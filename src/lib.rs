@@ -12,6 +12,7 @@
 pub mod address;
 pub mod check;
 pub mod decompression;
+pub mod digest;
 pub mod document;
 pub mod elf_output;
 pub mod error;
@@ -27,6 +28,7 @@ pub mod load_map;
 pub mod loader;
 mod mapped;
 pub mod memory_file;
+pub mod modinfo;
 pub mod outputs;
 pub mod raw_output;
 pub mod sarif;

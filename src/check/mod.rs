@@ -9,13 +9,15 @@ pub mod set;
 mod state;
 pub mod summary;
 
+use crate::decompression::module_decompress;
 use elf_layout::{Errno, Findings, Severity};
 use kernel::{Kernel, Taint};
 use kernel_image::Packed;
 use serde::{Serialize, Serializer};
+use symres::hints::cause;
 
-use crate::decompression::module_decompress;
-use crate::document::{FindingEntry, UnjudgedEntry, errno_name, findings, unjudged};
+use crate::document::{CauseEntry, FindingEntry, UnjudgedEntry, errno_name, findings, unjudged};
+use crate::error::Error;
 use crate::image::Workspace;
 use crate::load::{Args, Opened, open};
 use crate::loader::{Loader, Place};
@@ -47,6 +49,8 @@ pub struct Verdict {
     pub dmesg: Vec<String>,
     /// Taint letters of the module, as far as the load comes.
     pub taints: String,
+    /// The one cause behind many findings: the module was built for another kernel. Null if there is none.
+    pub cause: Option<CauseEntry>,
     /// The rules that were not judged before the kernel stops, and what settles each.
     pub unjudged: Vec<UnjudgedEntry>,
     /// Everything found, also behind the point where the kernel stops.
@@ -86,6 +90,47 @@ impl Verdict {
         let log = self.dmesg.iter().map(|line| line.len().saturating_add(size_of::<String>()));
         let all = self.findings.iter().map(one).chain(log).fold(0, usize::saturating_add);
         all.saturating_add(size_of::<Verdict>()).saturating_add(self.file.len())
+    }
+}
+
+/// What stands in place of a verdict where a file cannot be read. It has the fields of [`Verdict`], so that who looks for
+/// those finds them.
+#[derive(Debug, Serialize)]
+pub struct Unreadable {
+    /// The version of this document: 2.
+    pub schema: u32,
+    /// The file as it was named or found.
+    pub file: Option<String>,
+    /// Null.
+    pub module: Option<String>,
+    /// Null.
+    pub kernel: Option<String>,
+    /// `unreadable`.
+    pub verdict: &'static str,
+    /// Why it cannot be read.
+    pub error: String,
+    /// Null: no kernel was asked.
+    pub errno: Option<String>,
+    /// Empty.
+    pub dmesg: Vec<String>,
+    /// Empty.
+    pub findings: Vec<FindingEntry>,
+}
+
+impl Unreadable {
+    /// Of what keeps a file from being read.
+    pub fn of(error: &Error) -> Self {
+        Unreadable {
+            schema: SCHEMA,
+            file: error.path().map(|path| path.display().to_string()),
+            module: None,
+            kernel: None,
+            verdict: "unreadable",
+            error: error.to_string(),
+            errno: None,
+            dmesg: Vec::new(),
+            findings: Vec::new(),
+        }
     }
 }
 
@@ -156,6 +201,13 @@ fn verdict(file: &str, kernel: &Kernel, opened: &Opened<'_>, said: &Findings, ta
     let name = opened.module.as_ref().map(|m| m.name_text().into_owned()).filter(|name| !name.is_empty());
     let ending = Ending::of(said);
     let is_decided = ending != Ending::Undecided;
+    let mut findings = findings(said);
+    if !kernel.release.is_empty() {
+        // General advice speaks of the machine that it is read on.
+        let hints = findings.iter_mut().filter_map(|f| f.hint.as_mut());
+        let hints = hints.filter(|hint| hint.contains("$(uname -r)"));
+        hints.for_each(|hint| *hint = hint.replace("$(uname -r)", &kernel.release));
+    }
     Verdict {
         schema: SCHEMA,
         file: file.to_owned(),
@@ -166,8 +218,9 @@ fn verdict(file: &str, kernel: &Kernel, opened: &Opened<'_>, said: &Findings, ta
         errno: said.errno().filter(|_| is_decided),
         dmesg: said.dmesg().filter(|_| is_decided).map(str::to_owned).collect(),
         taints,
+        cause: opened.module.as_ref().and_then(|file| cause(kernel, file, said)).map(CauseEntry::from),
         unjudged: unjudged(said),
-        findings: findings(said),
+        findings,
         suppressed: said.suppressed(),
     }
 }

@@ -8,6 +8,7 @@ mod link;
 mod options;
 mod report;
 mod simulate;
+mod terminal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,11 +17,13 @@ use std::thread;
 
 use clap::Parser;
 use elf_layout::{Coverage, KernelVersion};
+use kmodld::check::Ending;
 use kmodld::kernel_source::KernelSource;
 use kmodld::setup::{Prepared, RunningFacts, prepare};
 use kmodld::{Error, Loader, threads};
 
 use options::{Cli, Command};
+use terminal::Amount;
 
 /// How a run ended: the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,17 @@ pub enum Outcome {
     Input = 3,
     /// Nothing refused, but something undecided.
     Undecided = 4,
+}
+
+impl Outcome {
+    /// With one more verdict: a refusal outweighs what is undecided, and what cannot be read outweighs both.
+    fn and(self, ending: Ending) -> Self {
+        match (self, ending) {
+            (Outcome::Done | Outcome::Undecided, Ending::Refused | Ending::Oops) => Outcome::Refused,
+            (Outcome::Done, Ending::Undecided) => Outcome::Undecided,
+            (outcome, _) => outcome,
+        }
+    }
 }
 
 /// Work on a thread of its own.
@@ -81,7 +95,7 @@ fn prepared(
             Ok(Some(*loader))
         }
         Prepared::Refused { file, said } => {
-            report::refusal(&file, &said, false)?;
+            report::refusal(&file, None, &said, false)?;
             Ok(None)
         }
     }
@@ -100,6 +114,7 @@ fn tell_coverage(loader: &Loader) {
 /// Reads the command line, runs the command, and says what kept it from its work.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    terminal::set(cli.color, Amount { quiet: cli.quiet, verbose: cli.verbose });
     match run(&cli) {
         Ok(outcome) => ExitCode::from(outcome as u8),
         Err(error) => {

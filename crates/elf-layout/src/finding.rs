@@ -294,6 +294,8 @@ pub struct Finding {
     pub explanation: Cow<'static, str>,
     /// What to do about it.
     pub hint: Option<String>,
+    /// Who exports the symbol that it is about, if that is known: `vmlinux` or a module.
+    pub exporter: Option<String>,
     /// This is where the kernel gives up; it would not see what follows.
     pub stops_here: bool,
 }
@@ -309,6 +311,7 @@ impl Finding {
             subject: Subject::Module,
             explanation: explanation.into(),
             hint: None,
+            exporter: None,
             stops_here: false,
         }
     }
@@ -333,6 +336,12 @@ impl Finding {
     /// With what it is about.
     pub fn about(mut self, subject: Subject) -> Self {
         self.subject = subject;
+        self
+    }
+
+    /// With who exports the symbol.
+    pub fn exported_by(mut self, exporter: impl Into<String>) -> Self {
+        self.exporter = Some(exporter.into());
         self
     }
 
