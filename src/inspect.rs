@@ -20,7 +20,10 @@ use crate::loader::Loader;
 
 /// Everything about one module file.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Inspection {
+    /// The version of this document: 2.
+    pub schema: u32,
     /// The file as it was named.
     pub file: String,
     /// Module name.
@@ -51,6 +54,7 @@ pub struct Inspection {
 
 /// One parameter.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ParameterEntry {
     /// Its name.
     pub name: String,
@@ -72,6 +76,7 @@ pub struct ParameterEntry {
 
 /// One undefined symbol.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WantedEntry {
     /// Its name.
     pub name: String,
@@ -83,6 +88,7 @@ pub struct WantedEntry {
 
 /// One export.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct OfferedEntry {
     /// Its name.
     pub name: String,
@@ -96,6 +102,7 @@ pub struct OfferedEntry {
 
 /// What a signature says about itself; the fields are those that `modinfo` prints.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SignatureEntry {
     /// `PKCS#7`
     pub sig_id: &'static str,
@@ -162,6 +169,7 @@ pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, Vec<FindingEntry>
         sections = document::sections(&info, &layout, &placement);
     }
     Ok(Inspection {
+        schema: document::SCHEMA,
         file: file.to_owned(),
         module: module.name_text().into_owned(),
         arch,

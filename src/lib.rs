@@ -32,6 +32,8 @@ pub mod modinfo;
 pub mod outputs;
 pub mod raw_output;
 pub mod sarif;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod setup;
 pub mod simulate;
 pub mod threads;

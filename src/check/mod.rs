@@ -4,6 +4,7 @@
 //! need ([`catalog`]).
 
 pub mod catalog;
+pub mod read;
 pub mod run;
 pub mod set;
 mod state;
@@ -16,17 +17,15 @@ use kernel_image::Packed;
 use serde::{Serialize, Serializer};
 use symres::hints::cause;
 
-use crate::document::{CauseEntry, FindingEntry, UnjudgedEntry, errno_name, findings, unjudged};
+use crate::document::{CauseEntry, FindingEntry, SCHEMA, UnjudgedEntry, errno_name, findings, unjudged};
 use crate::error::Error;
 use crate::image::Workspace;
 use crate::load::{Args, Opened, open};
 use crate::loader::{Loader, Place};
 
-/// The version of [`Verdict`] as a document.
-const SCHEMA: u32 = 2;
-
 /// What a kernel makes of one module, as `check --jsonl` prints it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Verdict {
     /// The version of this document: 2.
     pub schema: u32,
@@ -40,10 +39,12 @@ pub struct Verdict {
     pub coverage: &'static str,
     /// `loads`, `refused`, `oops` or `undecided`.
     #[serde(serialize_with = "verdict_word")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub verdict: Ending,
     /// What the system call returns: where rules are unjudged, unless one of them refuses the module before. Null if the
     /// module loads, the kernel crashes, or the verdict is undecided.
     #[serde(serialize_with = "errno_name")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub errno: Option<Errno>,
     /// What the kernel logs, in order; it stops where it stops. Nothing if the verdict is undecided.
     pub dmesg: Vec<String>,
@@ -96,6 +97,7 @@ impl Verdict {
 /// What stands in place of a verdict where a file cannot be read. It has the fields of [`Verdict`], so that who looks for
 /// those finds them.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Unreadable {
     /// The version of this document: 2.
     pub schema: u32,
@@ -172,6 +174,9 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// All of them.
+    pub const ALL: [Ending; 4] = [Ending::Good, Ending::Refused, Ending::Oops, Ending::Undecided];
+
     /// How it ends by what the kernel says.
     pub fn of(said: &Findings) -> Self {
         match (said.refused(), said.errno()) {

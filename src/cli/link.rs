@@ -173,7 +173,13 @@ fn regions_lie_apart(args: &Link, load: &Load<'_>) -> Result<(), Error> {
 /// Writes and prints.
 fn finish(args: &Link, loader: &Loader, load: &Load<'_>, said: &Findings) -> Result<(), Error> {
     let release = &loader.kernel.release;
-    let document = Document::new(load, release, said);
+    let mut document = Document::new(load, release, said);
+    if args.symbols {
+        document = document.with_symbols(load);
+    }
+    if args.relocations {
+        document = document.with_relocations(load);
+    }
     if let Some(output) = &args.output {
         match args.format {
             Format::Elf => elf_output::write(output, load)?,

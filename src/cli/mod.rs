@@ -5,7 +5,9 @@ mod explain;
 mod inspect;
 mod kernel;
 mod link;
+mod merge;
 mod options;
+mod packaging;
 mod report;
 mod simulate;
 mod terminal;
@@ -127,6 +129,19 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// `schema`
+fn schema(args: &options::Schema) -> Result<Outcome, Error> {
+    let commands = kmodld::schema::COMMANDS;
+    let found = kmodld::schema::schema(&args.command);
+    let found = found.ok_or_else(|| {
+        Error::Usage(format!("{} prints no JSON; {} do", args.command, commands.join(", ")))
+    })?;
+    let text = serde_json::to_string_pretty(&found)
+        .map_err(|e| Error::write(std::path::Path::new("stdout"), e.into()))?;
+    report::print_bytes(format!("{text}\n").as_bytes())?;
+    Ok(Outcome::Done)
+}
+
 /// Runs the command.
 fn run(cli: &Cli) -> Result<Outcome, Error> {
     match &cli.command {
@@ -136,5 +151,9 @@ fn run(cli: &Cli) -> Result<Outcome, Error> {
         Command::Simulate(args) => simulate::run(args),
         Command::Kernel(args) => kernel::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Merge(args) => merge::run(args),
+        Command::Schema(args) => schema(args),
+        Command::Completions(args) => packaging::completions(args),
+        Command::Man(args) => packaging::man(args),
     }
 }

@@ -60,8 +60,70 @@ pub enum Command {
     Simulate(Box<Simulate>),
     /// Show what a kernel image or tree tells: symbols, exports, facts; or save it as a SPEC
     Kernel(KernelCommand),
-    /// Explain the code of a finding: the rule, what the kernel does, what to do about it
+    /// Explain a finding, an errno or a line of dmesg: the rule, what the kernel does, what to do about it
     Explain(Explain),
+    /// Join the outputs of check --jsonl, of shards or of several kernels, into one summary, SARIF file and exit code
+    Merge(Merge),
+    /// Print the JSON Schema of what a command prints
+    Schema(Schema),
+    /// Print the completions of a shell
+    Completions(Completions),
+    /// Write the man pages into a folder
+    Man(Man),
+}
+
+/// `merge`
+#[derive(Debug, Args)]
+pub struct Merge {
+    /// Outputs of check --jsonl; - is stdin
+    #[arg(required = true, value_name = "FILE.jsonl")]
+    pub files: Vec<PathBuf>,
+    /// Write all findings as one SARIF 2.1.0 document; - is stdout, which has no summary then
+    #[arg(long, value_name = "FILE")]
+    pub sarif: Option<PathBuf>,
+}
+
+/// `completions`
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: ShellArg,
+}
+
+/// Shells that completions are made for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ShellArg {
+    /// bash
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
+}
+
+impl From<ShellArg> for clap_complete::Shell {
+    fn from(shell: ShellArg) -> Self {
+        match shell {
+            ShellArg::Bash => clap_complete::Shell::Bash,
+            ShellArg::Zsh => clap_complete::Shell::Zsh,
+            ShellArg::Fish => clap_complete::Shell::Fish,
+        }
+    }
+}
+
+/// `man`
+#[derive(Debug, Args)]
+pub struct Man {
+    /// The folder, which is made if need be
+    pub dir: PathBuf,
+}
+
+/// `schema`
+#[derive(Debug, Args)]
+pub struct Schema {
+    /// check (a line of --jsonl), inspect, kernel, link or simulate
+    pub command: String,
 }
 
 /// `inspect`
@@ -113,6 +175,12 @@ pub struct Link {
     /// Print the document of layout.json instead of tables
     #[arg(long)]
     pub json: bool,
+    /// Add all symbols to the document
+    #[arg(long)]
+    pub symbols: bool,
+    /// Add all relocations to the document
+    #[arg(long)]
+    pub relocations: bool,
     #[command(flatten)]
     pub kernel: Kernel,
     /// A module loaded before, in this order; repeatable
@@ -273,8 +341,10 @@ pub struct KernelCommand {
 /// `explain`
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// A code, such as VER-6; all codes are listed if not given
-    pub code: Option<String>,
+    /// A code (VER-6), a family (VER), any rule of docs/spec (FIN-9), an errno (ENOEXEC), a line of dmesg, or - for lines
+    /// of stdin. Families are listed if nothing is given
+    #[arg(value_name = "CODE|ERRNO|LINE", allow_hyphen_values = true)]
+    pub words: Vec<String>,
 }
 
 /// What describes the kernel.

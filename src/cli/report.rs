@@ -8,11 +8,11 @@ use std::path::Path;
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
-use elf_layout::{Errno, Findings, Severity};
+use elf_layout::{Findings, Severity};
 use kmodld::Error;
 use kmodld::digest::{Digest, Point, fold, unfolded};
 use kmodld::document::{
-    CauseEntry, FindingEntry, RegionEntry, SectionEntry, UnjudgedEntry, findings as entries,
+    CauseEntry, FindingEntry, Refusal, RegionEntry, SCHEMA, SectionEntry, UnjudgedEntry, findings as entries,
 };
 use serde::Serialize;
 
@@ -306,15 +306,19 @@ pub fn reason(what: &str, f: &FindingEntry) {
 
 /// A module that the kernel refuses, or that is none.
 pub fn refusal(path: &Path, cause: Option<&CauseEntry>, said: &Findings, as_json: bool) -> Result<(), Error> {
-    let findings_of = entries(said);
-    let file = path.display().to_string();
+    let refusal = Refusal {
+        schema: SCHEMA,
+        file: path.display().to_string(),
+        errno: said.errno(),
+        findings: entries(said),
+    };
     if as_json {
-        let errno = said.errno().map(Errno::name);
-        json(&serde_json::json!({ "file": file, "errno": errno, "findings": findings_of }))?;
+        json(&refusal)?;
     }
+    let Refusal { file, findings, .. } = refusal;
     let errno = said.errno().map_or(String::new(), |e| format!(" with {e}"));
     say(Severity::Error, &format!("{file}: the kernel would refuse this module{errno}"));
-    Told::default().findings(short_name(None, &file), cause, &findings_of, usize::MAX);
+    Told::default().findings(short_name(None, &file), cause, &findings, usize::MAX);
     if said.suppressed() != 0 {
         warn(&format!("{} more findings are not kept", said.suppressed()));
     }

@@ -216,6 +216,9 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// All of them, the worst first.
+    pub const ALL: [Severity; 4] = [Severity::Oops, Severity::Error, Severity::Warning, Severity::Note];
+
     /// The word used in JSON and on the terminal.
     pub const fn word(self) -> &'static str {
         match self {
