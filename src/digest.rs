@@ -13,6 +13,9 @@ use crate::document::FindingEntry;
 /// More names than these are counted, not listed.
 const NAMES_SHOWN: usize = 4;
 
+/// Where findings that are one point log more lines, only those of the first are shown.
+const LOG_SHOWN: usize = 4;
+
 /// One thing to tell.
 #[derive(Debug)]
 pub struct Point<'f> {
@@ -24,7 +27,7 @@ pub struct Point<'f> {
     pub errno: Option<Errno>,
     /// What is wrong.
     pub text: Cow<'f, str>,
-    /// What the kernel logs of the first one.
+    /// What the kernel logs: of a few findings all, of many what it says of the first.
     pub dmesg: Vec<&'f str>,
     /// What to do.
     pub hint: Option<&'f str>,
@@ -55,8 +58,24 @@ struct Group<'f> {
     first: &'f FindingEntry,
     names: Vec<&'f str>,
     count: usize,
+    /// What the kernel logs of them, up to a line more than is shown of several.
     dmesg: Vec<&'f str>,
+    /// How many of these lines are of the first.
+    of_first: usize,
     stops_here: bool,
+}
+
+impl<'f> Group<'f> {
+    /// Takes lines of the finding that was counted last.
+    fn log(&mut self, lines: impl Iterator<Item = &'f str>) {
+        let room = LOG_SHOWN.saturating_add(1).saturating_sub(self.dmesg.len());
+        // The first one's lines are all kept.
+        let room = if self.count == 1 { usize::MAX } else { room };
+        self.dmesg.extend(lines.take(room));
+        if self.count == 1 {
+            self.of_first = self.dmesg.len();
+        }
+    }
 }
 
 /// The findings of a module, folded. `has_cause` says that one cause is told for all that comes of other headers.
@@ -70,14 +89,14 @@ pub fn fold(findings: &[FindingEntry], has_cause: bool) -> Digest<'_> {
     for (at, f) in findings.iter().enumerate() {
         let log = || f.dmesg.iter().filter(|_| at <= stop).flat_map(|lines| lines.lines());
         let explained = has_cause && !f.stops_here && is_of_other_headers(f.code, f.exporter.as_deref());
-        if is_consequence(f) || (is_refused && !f.severity.refuses()) || explained {
+        // Of a module that is refused, what does not refuse it is of little interest, but for what somebody has just typed.
+        let beside = is_refused && !f.severity.refuses() && f.code != "PARAM-32";
+        if is_consequence(f) || beside || explained {
             hide(&mut digest.hidden, f.code);
             // What the kernel says of the consequence belongs to what it follows from.
             if let Some(cause) = last.and_then(|last| groups.get_mut(last)).filter(|_| is_consequence(f)) {
                 cause.stops_here |= f.stops_here;
-                if cause.count == 1 {
-                    cause.dmesg.extend(log());
-                }
+                cause.log(log());
             }
             continue;
         }
@@ -85,12 +104,20 @@ pub fn fold(findings: &[FindingEntry], has_cause: bool) -> Digest<'_> {
         let new = groups.len();
         let here = *index.entry(key).or_insert(new);
         if here == new {
-            let dmesg = log().collect();
-            groups.push(Group { first: f, names: Vec::new(), count: 0, dmesg, stops_here: false });
+            let group = Group {
+                first: f,
+                names: Vec::new(),
+                count: 0,
+                dmesg: Vec::new(),
+                of_first: 0,
+                stops_here: false,
+            };
+            groups.push(group);
         }
         last = Some(here);
         if let Some(group) = groups.get_mut(here) {
             group.count = group.count.saturating_add(1);
+            group.log(log());
             group.stops_here |= f.stops_here;
             group.names.extend(Some(name(f)).filter(|_| group.names.len() <= NAMES_SHOWN));
         }
@@ -191,7 +218,10 @@ fn shape(f: &FindingEntry) -> String {
 }
 
 fn point(group: Group<'_>) -> Point<'_> {
-    let Group { first, names, count, dmesg, stops_here } = group;
+    let Group { first, names, count, mut dmesg, of_first, stops_here } = group;
+    if dmesg.len() > LOG_SHOWN {
+        dmesg.truncate(of_first);
+    }
     let text = if count == 1 { with_subject(first) } else { folded(first, &names, count) };
     Point {
         code: first.code,

@@ -19,7 +19,8 @@ struct Parameter<'i> {
 pub fn field(inspection: &Inspection, filename: &str, name: &str) -> Vec<String> {
     match name {
         "filename" => vec![filename.to_owned()],
-        "parm" => parameters(inspection).iter().map(|p| with_kind(p, true)).collect(),
+        // A list that grows at its front.
+        "parm" => parameters(inspection).iter().rev().map(|p| with_kind(p, true)).collect(),
         _ => {
             let of_file =
                 inspection.modinfo.iter().filter(|(tag, _)| tag == name).map(|(_, value)| value.clone());
@@ -40,7 +41,6 @@ pub fn ended_by_nul(inspection: &Inspection, filename: &str) -> String {
     for (tag, value) in signature(inspection) {
         out.push_str(&format!("{tag}={value}\0"));
     }
-    // A list that grows at its front.
     for parameter in parameters(inspection).iter().rev() {
         out.push_str(&format!("parm:           {}\0", with_kind(parameter, false)));
     }

@@ -213,7 +213,8 @@ fn finish(args: &Link, loader: &Loader, load: &Load<'_>, said: &Findings) -> Res
 
 fn summary(args: &Link, load: &Load<'_>, document: &Document) -> String {
     let mut out = format!(
-        "module {} for {} ({}), stage {}\n\nregions\n",
+        "{}: module {} for {} ({}), stage {}\n\nregions\n",
+        one_line(&args.file.display().to_string()),
         one_line(&document.module),
         one_line(&document.release),
         document.arch,

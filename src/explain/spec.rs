@@ -30,6 +30,9 @@ pub struct Rule {
 /// The rule of that id, however its letters are written; dashes may be missing.
 pub fn rule(id: &str) -> Option<Rule> {
     let wanted = super::bare(id);
+    if wanted.is_empty() {
+        return None;
+    }
     CHAPTERS.into_iter().find_map(|(chapter, text)| {
         let mut head: Option<&str> = None;
         let mut lines = text.lines().peekable();
