@@ -302,6 +302,8 @@ pub struct FindingEntry {
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CauseEntry {
+    /// The release that the module was built for, null if it is that of the kernel, or not known.
+    pub built_for: Option<String>,
     /// What is wrong.
     pub text: String,
     /// What to do about it.
@@ -310,7 +312,7 @@ pub struct CauseEntry {
 
 impl From<Cause> for CauseEntry {
     fn from(cause: Cause) -> Self {
-        CauseEntry { text: cause.text, hint: cause.hint }
+        CauseEntry { built_for: cause.built_for, text: cause.text, hint: cause.hint }
     }
 }
 

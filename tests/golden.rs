@@ -104,7 +104,8 @@ fn made(dir: &Path) -> Vec<(&'static str, PathBuf)> {
     }
     let mut of_other = Vec::new();
     spec_file::write(&other, &mut of_other).unwrap();
-    let files = [("OTHER", of_other), ("SPEC", bytes), ("SYMVERS", symvers.into_bytes()), ("CHANGED", changed)];
+    let files =
+        [("OTHER", of_other), ("SPEC", bytes), ("SYMVERS", symvers.into_bytes()), ("CHANGED", changed)];
     let write = |(word, bytes): (&'static str, Vec<u8>)| {
         let path = dir.join(word);
         std::fs::write(&path, bytes).unwrap();

@@ -62,7 +62,11 @@ fn verdict(value: &Value) -> Result<Verdict, String> {
 }
 
 fn cause(value: &Value) -> Result<CauseEntry, String> {
-    Ok(CauseEntry { text: text_of(value, "text")?.to_owned(), hint: text_of(value, "hint")?.to_owned() })
+    Ok(CauseEntry {
+        built_for: optional(value, "built_for"),
+        text: text_of(value, "text")?.to_owned(),
+        hint: text_of(value, "hint")?.to_owned(),
+    })
 }
 
 fn finding(value: &Value) -> Result<FindingEntry, String> {

@@ -354,7 +354,12 @@ fn reasons(verdicts: &[Verdict], first: usize) -> Vec<(String, Vec<usize>)> {
     for (at, verdict) in verdicts.iter().enumerate().filter(|(_, verdict)| verdict.is_refused()) {
         let digest = fold(&verdict.findings, verdict.cause.is_some());
         let of_point = || digest.points.first().map(|point| format!("[{}] {}", point.code, point.text));
-        let Some(reason) = verdict.cause.as_ref().map(|cause| cause.text.clone()).or_else(of_point) else {
+        // Which kernels these are stands above.
+        let of_cause = verdict.cause.as_ref().map(|cause| match &cause.built_for {
+            Some(release) => format!("it was built for {release}"),
+            None => cause.text.clone(),
+        });
+        let Some(reason) = of_cause.or_else(of_point) else {
             continue;
         };
         let number = first.saturating_add(at).saturating_add(1);
@@ -387,11 +392,18 @@ pub fn in_sum(summary: &Summary, kernel: &str, unreadable: usize) -> String {
     let Summary { modules, loads, oops, undecided, refused, unjudged, findings } = summary;
     let of_modules = |count: usize| counted(count, "module", "modules");
     let mut out = format!(
-        "{} on {kernel}: {loads} {}, {} refused, {oops} would crash, {undecided} undecided, {unreadable} unreadable\n",
+        "{} on {kernel}: {loads} {}, {} refused",
         of_modules(*modules),
         if *loads == 1 { "loads" } else { "load" },
         summary.all_refused()
     );
+    // What is rare is told where there is any.
+    for (count, what) in [(*oops, "would crash"), (*undecided, "undecided"), (unreadable, "unreadable")] {
+        if count != 0 {
+            out.push_str(&format!(", {count} {what}"));
+        }
+    }
+    out.push('\n');
     for (errno, modules) in refused.values() {
         out.push_str(&format!("  refused with {:<14}{}\n", errno.name(), right(*modules)));
     }

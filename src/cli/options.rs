@@ -453,7 +453,7 @@ impl Kernels {
 
 /// Where the module goes.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Place (where the kernel itself would put it if not given)")]
+#[command(next_help_heading = "Place (else where the kernel puts it)")]
 pub struct PlaceArgs {
     /// Address of the first region; the others follow, page aligned
     #[arg(long, value_name = "ADDR", value_parser = number, conflicts_with = "region")]

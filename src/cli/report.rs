@@ -190,21 +190,34 @@ pub fn note(text: &str) {
 #[derive(Debug, Default)]
 pub struct Told {
     hints: HashSet<String>,
+    /// Warnings without the name of the module.
+    warnings: HashSet<String>,
+}
+
+/// Is it in the set for the first time?
+fn is_new(set: &mut HashSet<String>, text: &str) -> bool {
+    if set.contains(text) {
+        return false;
+    }
+    if set.len() < KEPT {
+        set.insert(text.to_owned());
+    }
+    true
 }
 
 /// A hostile tree can have a hint of its own for every module.
-const HINTS_KEPT: usize = 1000;
+const KEPT: usize = 1000;
 
 impl Told {
     /// Is the hint new?
     fn is_new(&mut self, hint: &str) -> bool {
-        if self.hints.contains(hint) {
-            return false;
-        }
-        if self.hints.len() < HINTS_KEPT {
-            self.hints.insert(hint.to_owned());
-        }
-        true
+        is_new(&mut self.hints, hint)
+    }
+
+    /// Of many modules, each warning is shown of the first that has it. The summary counts them.
+    fn is_new_warning(&mut self, name: &str, point: &Point<'_>) -> bool {
+        point.severity.refuses()
+            || is_new(&mut self.warnings, &format!("{} {}", point.code, point.text.replace(name, "\0")))
     }
 
     /// What is found of a module, on stderr: the cause, what refuses it, the rest. At most `most` points, unless all of it is wanted.
@@ -225,11 +238,15 @@ impl Told {
             let Digest { points, hidden } = fold(findings, cause.is_some());
             (points, hidden)
         };
+        let mut points = points;
+        if most != usize::MAX {
+            points.retain(|point| self.is_new_warning(name, point));
+        }
         // One cause is enough of a module among many.
         let most = if most != usize::MAX && cause.is_some() { 0 } else { most };
         let (shown, rest) = points.split_at(most.min(points.len()));
         on_stderr(|out| {
-            if let Some(CauseEntry { text, hint }) = cause {
+            if let Some(CauseEntry { text, hint, .. }) = cause {
                 out.line(colour(Severity::Error), "cause", &format!(": {}", one_line(text)));
                 self.hint(out, hint);
             }

@@ -62,6 +62,8 @@ fn headers_package(release: &str) -> Option<String> {
 /// Why all that does not fit does not: the module was built against the headers of another kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
+    /// The release that the module was built for, if it is another than the kernel's.
+    pub built_for: Option<String>,
     /// What is wrong.
     pub text: String,
     /// What to do about it.
@@ -85,22 +87,20 @@ pub fn cause(kernel: &Kernel, file: &ModuleFile<'_>, said: &Findings) -> Option<
     let vermagic = file.modinfo().get("vermagic").unwrap_or(&[]);
     let built = vermagic.split(|b| *b == b' ').next().map(printed).filter(|release| !release.is_empty());
     let me = file.name_text();
-    let text = match (built, own_release(kernel)) {
-        (Some(built), Some(release)) if built != release => {
-            format!("{me} was built for {built}, this kernel is {release}")
-        }
-        (Some(built), None)
-            if KernelVersion::parse(&built).is_some_and(|v| !v.same_series(kernel.config.version())) =>
-        {
-            format!("{me} was built for {built}, this kernel is {}", kernel_name(kernel))
-        }
+    let other = built.filter(|built| match own_release(kernel) {
+        Some(release) => built != release,
+        None => KernelVersion::parse(built).is_some_and(|v| !v.same_series(kernel.config.version())),
+    });
+    let text = match &other {
+        Some(built) => format!("{me} was built for {built}, this kernel is {}", kernel_name(kernel)),
         // One release, and yet another kernel: what shows that is what the kernel itself compares.
-        _ if matches!(first.code, "VAL-48" | "VER-6") => {
+        None if matches!(first.code, "VAL-48" | "VER-6") => {
             format!("{me} was built against headers that are not those of this kernel")
         }
-        _ => return None,
+        None => return None,
     };
-    Some(Cause { text, hint: rebuild(kernel) })
+    let built_for = other.map(Cow::into_owned);
+    Some(Cause { built_for, text, hint: rebuild(kernel) })
 }
 
 /// What a module says it was built for, as the words before a hint.
