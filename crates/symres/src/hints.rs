@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use kernel::{Kernel, Owner};
 
 use elf_layout::bytes::printed;
+use elf_layout::config::Flavour;
 use elf_layout::{Change, Finding, Findings, KernelVersion, Machine, ModuleFile};
 
 use crate::license::license_is_gpl_compatible;
@@ -36,7 +37,8 @@ pub fn rebuild(kernel: &Kernel) -> String {
             kernel_name(kernel)
         );
     };
-    let package = headers_package(release).map_or(String::new(), |package| format!("package {package}; "));
+    let package = headers_package(release, kernel.config.flavour)
+        .map_or(String::new(), |package| format!("package {package}; "));
     format!(
         "rebuild it against the headers of {release}: `make -C /lib/modules/{release}/build M=$PWD` \
          ({package}with DKMS `dkms autoinstall -k {release}`), or install the build that is meant for it"
@@ -44,7 +46,7 @@ pub fn rebuild(kernel: &Kernel) -> String {
 }
 
 /// The package with the headers of a kernel, where its release shows whose it is.
-fn headers_package(release: &str) -> Option<String> {
+fn headers_package(release: &str, flavour: Flavour) -> Option<String> {
     let (ends, has) = (|end: &str| release.ends_with(end), |part: &str| release.contains(part));
     if [".fc", ".el", ".amzn"].into_iter().any(has) {
         return Some(format!("kernel-devel-{release}"));
@@ -55,8 +57,8 @@ fn headers_package(release: &str) -> Option<String> {
     if has("-arch") {
         return Some(String::from("linux-headers"));
     }
-    let flavours = ["-amd64", "-arm64", "-generic", "-lowlatency", "-686", "-686-pae", "-armmp"];
-    flavours.into_iter().any(ends).then(|| format!("linux-headers-{release}"))
+    let is_ubuntu = ["-generic", "-lowlatency"].into_iter().any(ends);
+    (flavour == Flavour::Debian || is_ubuntu).then(|| format!("linux-headers-{release}"))
 }
 
 /// Why all that does not fit does not: the module was built against the headers of another kernel.
@@ -355,17 +357,18 @@ mod tests {
 
     #[test]
     fn packages_of_headers_by_release() {
-        for (release, package) in [
-            ("6.12.117+deb12-amd64", Some("linux-headers-6.12.117+deb12-amd64")),
-            ("6.8.0-45-generic", Some("linux-headers-6.8.0-45-generic")),
-            ("6.11.3-200.fc40.x86_64", Some("kernel-devel-6.11.3-200.fc40.x86_64")),
-            ("5.14.0-427.el9.x86_64", Some("kernel-devel-5.14.0-427.el9.x86_64")),
-            ("6.4.0-150600.23-default", Some("kernel-default-devel")),
-            ("6.11.5-arch1-1", Some("linux-headers")),
-            ("6.6.0", None),
-            ("6.6.0-mine", None),
+        let (debian, upstream) = (Flavour::Debian, Flavour::Upstream);
+        for (release, flavour, package) in [
+            ("6.12.117+deb12-cloud", debian, Some("linux-headers-6.12.117+deb12-cloud")),
+            ("6.8.0-45-generic", upstream, Some("linux-headers-6.8.0-45-generic")),
+            ("6.11.3-200.fc40.machine", upstream, Some("kernel-devel-6.11.3-200.fc40.machine")),
+            ("5.14.0-427.el9.machine", upstream, Some("kernel-devel-5.14.0-427.el9.machine")),
+            ("6.4.0-150600.23-default", upstream, Some("kernel-default-devel")),
+            ("6.11.5-arch1-1", upstream, Some("linux-headers")),
+            ("6.6.0", upstream, None),
+            ("6.6.0-mine", upstream, None),
         ] {
-            assert_eq!(headers_package(release).as_deref(), package, "{release}");
+            assert_eq!(headers_package(release, flavour).as_deref(), package, "{release}");
         }
     }
 
