@@ -124,7 +124,9 @@ fn kubernetes_job() {
     fs::create_dir(machine.path("pods")).unwrap();
     for pod in 0..shards {
         let mut sh = machine.command("/bin/sh");
-        sh.args(["-c", &script]).env("JOB_COMPLETION_INDEX", pod.to_string()).env("SHARDS", shards.to_string());
+        sh.args(["-c", &script])
+            .env("JOB_COMPLETION_INDEX", pod.to_string())
+            .env("SHARDS", shards.to_string());
         let output = sh.output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     }
@@ -180,7 +182,11 @@ fn initramfs_hook() {
     machine.put(&format!("{modules}/other.ko"), &read(&ko(OLD, "hello")));
     let warned = hook(&[]);
     assert_eq!(warned.status.code(), Some(0), "it only tells");
-    assert!(text(&warned).starts_with("W: kmodld: ") && text(&warned).contains("other.ko"), "{}", text(&warned));
+    assert!(
+        text(&warned).starts_with("W: kmodld: ") && text(&warned).contains("other.ko"),
+        "{}",
+        text(&warned)
+    );
 }
 
 #[test]

@@ -208,10 +208,10 @@ fn verdict(file: &str, kernel: &Kernel, opened: &Opened<'_>, said: &Findings, ta
     let is_decided = ending != Ending::Undecided;
     let mut findings = findings(said);
     if !kernel.release.is_empty() {
-        // General advice speaks of the machine that it is read on.
+        // General advice speaks of any kernel.
         let hints = findings.iter_mut().filter_map(|f| f.hint.as_mut());
-        let hints = hints.filter(|hint| hint.contains("$(uname -r)"));
-        hints.for_each(|hint| *hint = hint.replace("$(uname -r)", &kernel.release));
+        let hints = hints.filter(|hint| hint.contains("RELEASE"));
+        hints.for_each(|hint| *hint = hint.replace("RELEASE", &kernel.release));
     }
     Verdict {
         schema: SCHEMA,

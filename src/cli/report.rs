@@ -267,6 +267,25 @@ impl Told {
         });
     }
 
+    /// What refuses a step, on stderr, without what the kernel logs.
+    pub fn reasons(&mut self, step: &str, findings: &[FindingEntry]) {
+        let Amount { quiet, verbose } = amount();
+        if quiet {
+            return;
+        }
+        let points = if verbose { unfolded(findings) } else { fold(findings, false).points };
+        on_stderr(|out| {
+            for point in points.iter().filter(|point| point.severity.refuses()) {
+                let errno = point.errno.map_or(String::new(), |e| format!(" ({})", e.name()));
+                let text = format!("[{}]: {step}: {}{errno}", point.code, point.text);
+                out.line(colour(point.severity), point.severity.word(), &one_line(&text));
+                if let Some(hint) = point.hint {
+                    self.hint(out, hint);
+                }
+            }
+        });
+    }
+
     fn hint(&mut self, out: &mut Lines, hint: &str) {
         if self.is_new(hint) {
             out.indented(4, BOLD, "hint", &format!(": {}", one_line(hint)));
@@ -304,21 +323,6 @@ pub fn short_name<'n>(module: Option<&'n str>, file: &'n str) -> &'n str {
         let name = file.rsplit('/').next().unwrap_or(file);
         name.split_once(".ko").map_or(name, |(name, _)| name)
     })
-}
-
-/// One finding on stderr, without what the kernel would log.
-pub fn reason(what: &str, f: &FindingEntry) {
-    if amount().quiet {
-        return;
-    }
-    let errno = f.errno.map_or(String::new(), |e| format!(" ({})", e.name()));
-    let text = format!("[{}]: {}: {}{errno}", f.code, one_line(what), one_line(&f.explanation));
-    on_stderr(|out| {
-        out.line(colour(f.severity), f.severity.word(), &text);
-        if let Some(hint) = &f.hint {
-            out.indented(4, BOLD, "hint", &format!(": {}", one_line(hint)));
-        }
-    });
 }
 
 /// A module that the kernel refuses, or that is none.
