@@ -219,6 +219,9 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// All of them, the worst first.
+    pub const ALL: [Severity; 4] = [Severity::Oops, Severity::Error, Severity::Warning, Severity::Note];
+
     /// The word used in JSON and on the terminal.
     pub const fn word(self) -> &'static str {
         match self {
@@ -297,6 +300,8 @@ pub struct Finding {
     pub explanation: Cow<'static, str>,
     /// What to do about it.
     pub hint: Option<String>,
+    /// Who exports the symbol that it is about, if that is known: `vmlinux` or a module.
+    pub exporter: Option<String>,
     /// This is where the kernel gives up; it would not see what follows.
     pub stops_here: bool,
 }
@@ -312,6 +317,7 @@ impl Finding {
             subject: Subject::Module,
             explanation: explanation.into(),
             hint: None,
+            exporter: None,
             stops_here: false,
         }
     }
@@ -336,6 +342,12 @@ impl Finding {
     /// With what it is about.
     pub fn about(mut self, subject: Subject) -> Self {
         self.subject = subject;
+        self
+    }
+
+    /// With who exports the symbol.
+    pub fn exported_by(mut self, exporter: impl Into<String>) -> Self {
+        self.exporter = Some(exporter.into());
         self
     }
 

@@ -87,11 +87,7 @@ fn check_modstruct_version(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut 
     for mut finding in own.into_list() {
         if checked.is_err() && finding.severity.refuses() {
             finding.errno = Some(Errno::ENOEXEC);
-            finding.hint = Some(format!(
-                "{}struct module differs there; {}",
-                hints::built_for(file),
-                hints::rebuild(kernel, file)
-            ));
+            finding.hint = Some(hints::rebuild(kernel));
         }
         said.push(finding);
     }
@@ -114,13 +110,11 @@ fn check_vermagic(
         }
         if !kernel.config.module_force_load {
             let why = format!("{me} has no vermagic, and this kernel does not force modules in");
-            said.push(Finding::error("VER-21", Errno::ENOEXEC, why).hint(hints::rebuild(kernel, file)));
+            said.push(Finding::error("VER-21", Errno::ENOEXEC, why).hint(hints::rebuild(kernel)));
             return;
         }
         let why = format!("the vermagic of {me} is absent or ignored: it is forced in, taint F");
-        said.push(
-            taints.force_load(&file.name_text(), "bad vermagic", why).hint(hints::rebuild(kernel, file)),
-        );
+        said.push(taints.force_load(&file.name_text(), "bad vermagic", why).hint(hints::rebuild(kernel)));
         return;
     };
     // VER-22: with CRCs the release does not count.
@@ -138,7 +132,7 @@ fn check_vermagic(
             let theirs = printed(vermagic);
             let release = if kernel.release.is_empty() { "..." } else { &kernel.release };
             let why = format!("{me} was built for {theirs}, this kernel is {release}{ours}");
-            said.push(Finding::error("VER-23", Errno::ENOEXEC, why).hint(hints::rebuild(kernel, file)));
+            said.push(Finding::error("VER-23", Errno::ENOEXEC, why).hint(hints::rebuild(kernel)));
         } else if kernel.vermagic_words.is_none() {
             said.unjudged(
                 "VER-23",
@@ -159,7 +153,7 @@ fn check_vermagic(
         let (theirs, ours) = (printed(vermagic), printed(ours));
         let line = format!("{}: version magic '{theirs}' should be '{ours}'", file.info_name_text());
         let why = format!("{me} was built for another kernel: {differs}");
-        let hint = hints::rebuild(kernel, file);
+        let hint = hints::rebuild(kernel);
         said.push(Finding::error("VER-23", Errno::ENOEXEC, why).says(line).hint(hint));
     }
 }
@@ -396,11 +390,11 @@ pub fn check_export_symbol_versions(
             if config.module_force_load {
                 let why = format!("{me} exports symbols without CRCs: it is forced in, taint F");
                 let finding = taints.force_load(&me, "no versions for exported symbols", why);
-                said.push(finding.hint(hints::rebuild(kernel, file)));
+                said.push(finding.hint(hints::rebuild(kernel)));
             } else {
                 let why =
                     format!("{me} exports symbols without CRCs, and this kernel does not force modules in");
-                said.push(Finding::error("VER-11", Errno::ENOEXEC, why).hint(hints::rebuild(kernel, file)));
+                said.push(Finding::error("VER-11", Errno::ENOEXEC, why).hint(hints::rebuild(kernel)));
             }
         }
     });
