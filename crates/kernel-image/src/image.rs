@@ -1,6 +1,7 @@
 //! A kernel image, unpacked and with its tables found.
 
 use alloc::borrow::Cow;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use elf_layout::Machine;
@@ -16,7 +17,7 @@ use crate::exports::Exports;
 use crate::folders::{self, BuiltIn};
 use crate::kallsyms::{Kallsyms, KallsymsLayout};
 use crate::memory::{Extent, KERNEL_HALF, Memory, Rela};
-use crate::{Error, facts};
+use crate::{Error, drivers, facts};
 
 /// More texts or pointers of one kind are not looked at.
 const POINTERS_MAX: usize = 64;
@@ -340,6 +341,16 @@ impl<'d> KernelImage<'d> {
     /// The built-in modules that its tables of parameters and versions name (LIFE-41); `None` if it does not show these tables.
     pub fn built_in(&self) -> Option<Vec<BuiltIn<'_>>> {
         folders::find(self)
+    }
+
+    /// The built-in modules that may register a driver under their name (LIFE-41); `None` if it does not show which.
+    pub fn registering(&self) -> Option<BTreeSet<&[u8]>> {
+        drivers::find(self)
+    }
+
+    /// Its architecture.
+    pub(crate) fn arch(&self) -> &'static dyn ImageArch {
+        self.arch
     }
 
     /// The certificates built into it.
