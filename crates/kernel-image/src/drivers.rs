@@ -44,8 +44,15 @@ struct Calls<'i, 'd> {
     known: BTreeMap<(u64, u32), bool>,
 }
 
-/// Those modules; `None` if the image does not show initcalls, what functions take, or what they call.
-pub(crate) fn find<'i>(image: &'i KernelImage<'_>) -> Option<BTreeSet<&'i [u8]>> {
+impl KernelImage<'_> {
+    /// The built-in modules that may register a driver under their name (LIFE-41); `None` if it does not show initcalls, what functions
+    /// take, or what they call.
+    pub fn registering(&self) -> Option<BTreeSet<&[u8]>> {
+        find(self)
+    }
+}
+
+fn find<'i>(image: &'i KernelImage<'_>) -> Option<BTreeSet<&'i [u8]>> {
     let (kallsyms, btf) = (image.kallsyms().ok()?, image.btf().ok()?);
     let names: BTreeSet<&[u8]> = btf.functions_with_parameter(&PARAMETERS).into_iter().collect();
     let registers = |name: &[u8]| {

@@ -1,7 +1,6 @@
 //! A kernel image, unpacked and with its tables found.
 
 use alloc::borrow::Cow;
-use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use elf_layout::Machine;
@@ -14,10 +13,9 @@ use crate::certificates::{self, Certificates};
 use crate::container::{self, Container, Decompressor, Unwrapped};
 use crate::elf::Elf;
 use crate::exports::Exports;
-use crate::folders::{self, BuiltIn};
 use crate::kallsyms::{Kallsyms, KallsymsLayout};
 use crate::memory::{Extent, KERNEL_HALF, Memory, Rela};
-use crate::{Error, drivers, facts};
+use crate::{Error, facts};
 
 /// More texts or pointers of one kind are not looked at.
 const POINTERS_MAX: usize = 64;
@@ -336,16 +334,6 @@ impl<'d> KernelImage<'d> {
         let compression = crate::Compression::Gzip;
         let text = crate::decompress(compression, self.config_gz()?, LIMIT);
         Some(text.map_err(|reason| Error::Decompress { compression, reason }))
-    }
-
-    /// The built-in modules that its tables of parameters and versions name (LIFE-41); `None` if it does not show these tables.
-    pub fn built_in(&self) -> Option<Vec<BuiltIn<'_>>> {
-        folders::find(self)
-    }
-
-    /// The built-in modules that may register a driver under their name (LIFE-41); `None` if it does not show which.
-    pub fn registering(&self) -> Option<BTreeSet<&[u8]>> {
-        drivers::find(self)
     }
 
     /// Its architecture.
