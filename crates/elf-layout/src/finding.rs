@@ -613,7 +613,8 @@ mod tests {
         assert_eq!(said(&|s| (crash(s), s.refuse(refusal())).1), (true, 1));
         assert_eq!(said(&|s| (crash(s), s.refuse(oops())).1), (false, 1));
         let mut other = Findings::new();
-        (first(&mut other), crash(&mut other));
+        first(&mut other);
+        crash(&mut other);
         assert_eq!(said(&|s| s.take_open_rules(&other)), (true, 2));
         assert_eq!(said(&|s| (s.refuse(refusal()), s.take_open_rules(&other)).1), (false, 0));
     }

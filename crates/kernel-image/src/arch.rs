@@ -1,5 +1,6 @@
 //! What an architecture knows about the images of its kernels.
 
+use alloc::vec::Vec;
 use core::fmt::Debug;
 
 use elf_layout::Machine;
@@ -20,6 +21,12 @@ pub trait ImageArch: Sync + Debug {
     /// The type of the RELA records that fill in the kernel's own pointers when it starts, as B + A (KSYM-12);
     /// `None` if pointers stand in the file.
     fn relative_relocation(&self) -> Option<u32> {
+        None
+    }
+
+    /// Where the code at `address` calls or jumps to by instructions that hold the distance; addresses that are none may be among
+    /// them. `None` if that is not known of the architecture.
+    fn calls(&self, _code: &[u8], _address: u64) -> Option<Vec<u64>> {
         None
     }
 

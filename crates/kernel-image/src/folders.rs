@@ -29,8 +29,15 @@ const MOST: usize = 1 << 16;
 /// No prefix of a parameter is longer (MAX_PARAM_PREFIX_LEN).
 const PREFIX_MAX: usize = 56;
 
-/// All records of both tables in their order; `None` if the image does not show them.
-pub(crate) fn find<'i>(image: &'i KernelImage<'_>) -> Option<Vec<BuiltIn<'i>>> {
+impl KernelImage<'_> {
+    /// The built-in modules that its tables of parameters and versions name, by the records of both in their order (LIFE-41); `None` if it
+    /// does not show these tables.
+    pub fn built_in(&self) -> Option<Vec<BuiltIn<'_>>> {
+        find(self)
+    }
+}
+
+fn find<'i>(image: &'i KernelImage<'_>) -> Option<Vec<BuiltIn<'i>>> {
     let symbol = |name| image.kallsyms().ok()?.address(name);
     let table = |start, stop| symbol(start).zip(symbol(stop));
     let params = table("__start___param", "__stop___param").or_else(|| scan(image))?;

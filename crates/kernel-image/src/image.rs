@@ -13,7 +13,6 @@ use crate::certificates::{self, Certificates};
 use crate::container::{self, Container, Decompressor, Unwrapped};
 use crate::elf::Elf;
 use crate::exports::Exports;
-use crate::folders::{self, BuiltIn};
 use crate::kallsyms::{Kallsyms, KallsymsLayout};
 use crate::memory::{Extent, KERNEL_HALF, Memory, Rela};
 use crate::{Error, facts};
@@ -337,9 +336,9 @@ impl<'d> KernelImage<'d> {
         Some(text.map_err(|reason| Error::Decompress { compression, reason }))
     }
 
-    /// The built-in modules that its tables of parameters and versions name (LIFE-41); `None` if it does not show these tables.
-    pub fn built_in(&self) -> Option<Vec<BuiltIn<'_>>> {
-        folders::find(self)
+    /// Its architecture.
+    pub(crate) fn arch(&self) -> &'static dyn ImageArch {
+        self.arch
     }
 
     /// The certificates built into it.

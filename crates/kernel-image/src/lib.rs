@@ -39,6 +39,7 @@ mod compression;
 mod container;
 #[cfg(feature = "decompress")]
 mod decompress;
+mod drivers;
 mod elf;
 mod error;
 mod exports;
@@ -62,6 +63,7 @@ pub use compression::Compression;
 pub use container::{Container, Decompressor};
 #[cfg(feature = "decompress")]
 pub use decompress::decompress;
+pub use drivers::module_of_initcall;
 pub use error::{DecompressError, Error};
 pub use exports::{Export, ExportSource, Exports};
 #[cfg(feature = "decompress")]

@@ -3,6 +3,8 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 
+use kernel_image::module_of_initcall;
+
 use crate::kallsyms::KernelSymbols;
 
 /// The folder of a built-in module in /sys/module.
@@ -17,10 +19,21 @@ pub enum Folder {
 /// Names of modules.
 pub(crate) type Names = BTreeSet<Box<[u8]>>;
 
+/// What sources tell of built-in modules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Modules that are built in.
+    pub(crate) names: Names,
+    /// Those that have a folder for a parameter or for their version; `None` if that is not known.
+    pub(crate) folders: Option<Names>,
+    /// Those that may register a driver under their name; `None` if that is not known.
+    pub(crate) drivers: Option<Names>,
+}
+
 /// The modules that are known to be built in.
 #[derive(Clone, Debug, Default)]
 pub struct BuiltIn {
-    /// All of them.
+    /// All of which a folder may be made.
     names: Names,
     /// Those that have a folder for a parameter or for their version; `None` if that is not known.
     folders: Option<Names>,
@@ -33,21 +46,22 @@ pub struct BuiltIn {
 const OF_DRIVERS: &str = "lookup_or_create_module_kobject";
 
 impl BuiltIn {
-    /// The modules of `names`, and those whose initcalls `symbols` list. `folders` as in the image; `is_whole` tells whether
-    /// the symbols hold all functions.
-    pub(crate) fn new(
-        mut names: Names,
-        folders: Option<Names>,
-        symbols: &KernelSymbols,
-        is_whole: bool,
-    ) -> Self {
+    /// The modules of `told`, and those that may register a driver: as the image shows them, else all whose initcalls `symbols` list.
+    /// `is_whole` tells whether the symbols hold all functions.
+    pub(crate) fn new(told: Told, symbols: &KernelSymbols, is_whole: bool) -> Self {
+        let Told { mut names, folders, drivers } = told;
         // A kernel without CONFIG_SYSFS has no module_kset.
         let labels = symbols.address("__start___param").is_some();
         if labels && symbols.address("module_kset").is_none() {
             return BuiltIn::default();
         }
-        let own = symbols.iter().filter(|s| s.module.is_none());
-        names.extend(own.filter_map(|s| of_initcall(s.name)).map(Box::from));
+        match drivers {
+            Some(drivers) => names.extend(drivers),
+            None => {
+                let own = symbols.iter().filter(|s| s.module.is_none());
+                names.extend(own.filter_map(|s| module_of_initcall(s.name)).map(Box::from));
+            }
+        }
         let drivers = !is_whole || symbols.address(OF_DRIVERS).is_some();
         BuiltIn { names, folders, drivers }
     }
@@ -60,21 +74,6 @@ impl BuiltIn {
         let may_have = self.drivers || self.folders.is_none();
         (may_have && self.names.contains(module)).then_some(Folder::Perhaps)
     }
-}
-
-/// The module of an initcall: its symbol is `__initcall__kmod_MODULE__COUNTER_LINE_FUNCTIONLEVEL` since v5.10
-/// (include/linux/init.h).
-fn of_initcall(symbol: &[u8]) -> Option<&[u8]> {
-    let rest = symbol.strip_prefix(b"__initcall__kmod_")?;
-    let ends = |at: &usize| {
-        let numbers = rest.get(*at..).and_then(|rest| rest.strip_prefix(b"__"));
-        let mut numbers = numbers.into_iter().flat_map(|text| text.splitn(3, |b| *b == b'_'));
-        let (counter, line) = (numbers.next(), numbers.next());
-        let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-        numbers.next().is_some() && [counter, line].into_iter().flatten().all(is_number)
-    };
-    let end = (1..rest.len()).find(ends)?;
-    rest.get(..end)
 }
 
 #[cfg(test)]
@@ -91,21 +90,6 @@ mod tests {
     }
 
     #[test]
-    fn life_41_the_module_of_an_initcall() {
-        for (symbol, module) in [
-            ("__initcall__kmod_wext_core__720_409_wireless_nlevent_init4", Some("wext_core")),
-            ("__initcall__kmod_core__582_2438___init_it6", Some("core")),
-            ("__initcall__kmod_a__b__1_2_f6", Some("a__b")),
-            ("__initcall__kmod_core__x_2438_f6", None),
-            ("__initcall__kmod___1_2_f6", None),
-            ("__initcall__kmod_core__1_2", None),
-            ("__initcall_f6", None),
-        ] {
-            assert_eq!(of_initcall(symbol.as_bytes()), module.map(str::as_bytes), "LIFE-41: {symbol}");
-        }
-    }
-
-    #[test]
     fn life_41_who_has_a_folder() {
         let initcall = "__initcall__kmod_driver__1_2_f6";
         let all = symbols(&[initcall, OF_DRIVERS]);
@@ -114,7 +98,8 @@ mod tests {
         };
         let (exists, perhaps) = (Some(Folder::Exists), Some(Folder::Perhaps));
         let made = |folders, symbols: &KernelSymbols, is_whole| {
-            folder(&BuiltIn::new(names(&["listed"]), folders, symbols, is_whole))
+            let told = Told { names: names(&["listed"]), folders, drivers: None };
+            folder(&BuiltIn::new(told, symbols, is_whole))
         };
         let known = || Some(names(&["params"]));
         assert_eq!(made(known(), &all, true), [exists, perhaps, perhaps, None], "LIFE-41");
@@ -126,6 +111,9 @@ mod tests {
             "LIFE-41: not all functions"
         );
         assert_eq!(made(None, &old, true), [None, perhaps, perhaps, None], "LIFE-41: without the tables");
+        let told = Told { drivers: Some(names(&["other"])), folders: known(), ..Told::default() };
+        let shown = folder(&BuiltIn::new(told, &all, true));
+        assert_eq!(shown, [exists, None, None, perhaps], "LIFE-41: the image shows who registers drivers");
         let without = symbols(&[initcall, "__start___param"]);
         assert_eq!(made(known(), &without, true), [None; 4], "LIFE-41: no sysfs");
     }

@@ -3,7 +3,7 @@
 use kernel_image::{BuiltIn, KernelImage};
 use testkit::elf::Flat;
 
-use super::{Plan, build_with, open};
+use super::{Plan, Symbol, build_with, open};
 use kernel_image::KallsymsLayout::Old;
 
 /// Parameters by name and mode; `panic` is among those of every kernel.
@@ -53,6 +53,11 @@ fn put(out: &mut Flat, parameters: &[(String, u16)], versions: &[&str]) -> Vec<(
     ]
 }
 
+/// Symbols of these labels, if the kernel has such.
+fn labels_of(has: bool, labels: Vec<(&'static str, u64)>) -> Vec<Symbol> {
+    labels.into_iter().filter(|_| has).map(|(name, at)| (at, b'R', String::from(name))).collect()
+}
+
 fn with_folder(image: &KernelImage<'_>) -> Option<Vec<String>> {
     let all = image.built_in()?;
     let with = all.iter().filter(|b: &&BuiltIn<'_>| b.folder);
@@ -67,7 +72,7 @@ fn life_41_parameters_with_a_mode_and_versions_make_folders() {
     for arm64 in [false, true] {
         for labels in [true, false] {
             let plan = Plan { labels, ..Plan::new(arm64, Old) };
-            let image = build_with(&plan, |out| put(out, &parameters(), &["versioned"]));
+            let image = build_with(&plan, |out| labels_of(labels, put(out, &parameters(), &["versioned"])));
             let image = open(&image.bytes, 1 << 24).unwrap();
             assert_eq!(with_folder(&image).as_ref(), Some(&want), "LIFE-41: arm64 {arm64}, labels {labels}");
             let named = image.built_in().unwrap();
@@ -84,9 +89,9 @@ fn life_41_what_is_no_table_tells_nothing() {
     let found = |labels, parameters: &[(String, u16)], edit: fn(&mut Vec<(&'static str, u64)>)| {
         let plan = Plan { labels, ..Plan::new(false, Old) };
         let image = build_with(&plan, |out| {
-            let mut labels = put(out, parameters, &[]);
-            edit(&mut labels);
-            labels
+            let mut all = put(out, parameters, &[]);
+            edit(&mut all);
+            labels_of(labels, all)
         });
         with_folder(&open(&image.bytes, 1 << 24).unwrap())
     };
@@ -101,4 +106,76 @@ fn life_41_what_is_no_table_tells_nothing() {
     assert_eq!(found(true, &parameters(), |labels| labels[3].1 += 72), None, "LIFE-41: no version there");
     let unnamed = [(String::new(), 0o644)];
     assert_eq!(found(true, &unnamed, |_| {}), None, "LIFE-41: a parameter without a name");
+}
+
+/// Functions, each of which calls another one or none; modules with their initcalls.
+fn put_code(
+    out: &mut Flat,
+    arm64: bool,
+    functions: &[(&str, &str)],
+    initcalls: &[(&str, &str)],
+) -> Vec<Symbol> {
+    const SIZE: u64 = 16;
+    out.align(16);
+    let start = out.here();
+    let at = |name: &str| functions.iter().position(|(own, _)| *own == name).map(|n| start + SIZE * n as u64);
+    for (_, callee) in functions {
+        let code = match (at(callee), arm64) {
+            (None, _) => vec![0x90; 16],
+            (Some(to), true) => {
+                let distance = to.wrapping_sub(out.here()) >> 2;
+                [0x9400_0000 | distance as u32 & 0x3ff_ffff, 0, 0, 0].map(u32::to_le_bytes).concat()
+            }
+            (Some(to), false) => {
+                let distance = to.wrapping_sub(out.here() + 6) as u32;
+                [&[0x90, 0xe8][..], &distance.to_le_bytes(), &[0xc3; 10]].concat()
+            }
+        };
+        out.put(&code);
+    }
+    let mut symbols: Vec<Symbol> =
+        functions.iter().map(|(name, _)| (at(name).unwrap(), b't', String::from(*name))).collect();
+    // What follows the last of them.
+    symbols.push((out.here(), b't', String::from("behind")));
+    for (n, (module, function)) in initcalls.iter().enumerate() {
+        symbols.push((out.here(), b'd', format!("__initcall__kmod_{module}__{n}_1_{function}6")));
+        out.prel32(at(function).unwrap());
+    }
+    symbols
+}
+
+#[test]
+fn life_41_initcalls_that_register_drivers() {
+    let functions = [
+        ("__toy_register_driver", ""),
+        ("toy_name", ""),
+        ("toy_register", ""),
+        ("direct", "__toy_register_driver"),
+        ("helper", "__toy_register_driver"),
+        ("by_helper", "helper"),
+        ("too_deep", "by_helper"),
+        ("names", "toy_name"),
+        ("without", "toy_register"),
+        ("idle", ""),
+    ];
+    let initcalls = ["direct", "by_helper", "too_deep", "names", "without", "idle"].map(|name| (name, name));
+    for arm64 in [false, true] {
+        let plan = Plan { sections: !arm64, ..Plan::new(arm64, Old) };
+        let registering = |functions: &[(&str, &str)], initcalls: &[(&str, &str)]| {
+            let image = build_with(&plan, |out| put_code(out, arm64, functions, initcalls));
+            let image = open(&image.bytes, 1 << 24).unwrap();
+            let found = image.registering();
+            found.map(|all| {
+                all.into_iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect::<Vec<_>>()
+            })
+        };
+        let want = ["by_helper", "direct"].map(String::from);
+        assert_eq!(registering(&functions, &initcalls).as_deref(), Some(&want[..]), "LIFE-41: arm64 {arm64}");
+        assert_eq!(registering(&functions, &[]), None, "LIFE-41: arm64 {arm64}: no initcalls are listed");
+        assert_eq!(
+            registering(&functions[1..2], &[("names", "toy_name")]),
+            None,
+            "LIFE-41: arm64 {arm64}: nothing registers"
+        );
+    }
 }

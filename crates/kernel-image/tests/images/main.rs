@@ -107,8 +107,8 @@ pub(crate) fn build(plan: &Plan) -> Built {
     build_with(plan, |_| Vec::new())
 }
 
-/// As [`build`], with what else is put into it; this tells labels of the linker.
-pub(crate) fn build_with(plan: &Plan, more: impl FnOnce(&mut Flat) -> Vec<(&'static str, u64)>) -> Built {
+/// As [`build`], with what else is put into it, and the symbols of that.
+pub(crate) fn build_with(plan: &Plan, more: impl FnOnce(&mut Flat) -> Vec<Symbol>) -> Built {
     let base = if plan.arm64 { ARM64_BASE } else { X86_BASE };
     let mut out = if plan.arm64 { Flat::arm64(base) } else { Flat::new(base) };
     out.rela = (plan.arm64 && plan.rela).then(Vec::new);
@@ -116,7 +116,7 @@ pub(crate) fn build_with(plan: &Plan, more: impl FnOnce(&mut Flat) -> Vec<(&'sta
     out.put(format!("Linux version %s\0Linux version {RELEASE} (me@here) (cc) #1 SMP\n\0").as_bytes());
     out.put(format!("{RELEASE}\0{RELEASE} SMP preempt mod_unload modversions {arch}\0").as_bytes());
     let certificates = certificates::list(&mut out);
-    let labels = more(&mut out);
+    let more_symbols = more(&mut out);
     let (exports, export_labels) = put_exports(&mut out, plan);
     let btf = out.align(8);
     let blob = facts::btf_blob();
@@ -125,8 +125,8 @@ pub(crate) fn build_with(plan: &Plan, more: impl FnOnce(&mut Flat) -> Vec<(&'sta
     if plan.labels {
         symbols.extend(export_labels.iter().map(|(name, address)| (*address, b'R', String::from(*name))));
         symbols.extend(certificates);
-        symbols.extend(labels.into_iter().map(|(name, address)| (address, b'R', String::from(name))));
     }
+    symbols.extend(more_symbols);
     symbols.sort_by_key(|s| s.0);
     put_kallsyms(&mut out, plan, &symbols);
     out.put(b"IKCFG_ST");

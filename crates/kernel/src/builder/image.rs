@@ -84,9 +84,11 @@ impl KernelDescriptionBuilder {
         if let Some(built_in) = image.built_in() {
             let folders: Names = built_in.iter().filter(|b| b.folder).map(|b| Box::from(b.module)).collect();
             self.tell("built-in modules", format!("{} have a folder in /sys/module", folders.len()));
-            self.built_in.extend(built_in.iter().map(|b| Box::from(b.module)));
-            self.folders = Some(folders);
+            self.built_in.names.extend(built_in.iter().map(|b| Box::from(b.module)));
+            self.built_in.folders = Some(folders);
         }
+        let drivers = image.registering();
+        self.built_in.drivers = drivers.map(|all| all.into_iter().map(Box::from).collect());
         let certificates = image.certificates();
         self.tell("certificates", format!("{}, found {}", certificates.der.len(), certificates.source));
         self.certificates = certificates.der.iter().map(|der| der.to_vec()).collect();

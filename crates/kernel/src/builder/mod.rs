@@ -17,7 +17,7 @@ use elf_layout::{KernelConfig, KernelVersion, Machine, Setting};
 
 use crate::boot::BootParams;
 use crate::btf::BaseBtf;
-use crate::built_in::{BuiltIn, Names};
+use crate::built_in::{self, BuiltIn};
 use crate::description::{KernelDescription, newest};
 use crate::error::Error;
 use crate::exports::Exports;
@@ -65,10 +65,7 @@ pub struct KernelDescriptionBuilder {
     symvers: Option<Symvers>,
     memory: LinkMemory,
     types: Types,
-    /// Modules that are built in.
-    built_in: Names,
-    /// Those of them that have a folder in /sys/module; `None` if that is not known.
-    folders: Option<Names>,
+    built_in: built_in::Told,
     certificates: Vec<Vec<u8>>,
     keyring: Vec<(Keyring, Vec<u8>)>,
     blacklist: Vec<String>,
@@ -177,7 +174,7 @@ impl KernelDescriptionBuilder {
             // KBUILD_MODNAME
             stem.iter().map(|b| if *b == b'-' { b'_' } else { *b }).collect()
         });
-        self.built_in.extend(names);
+        self.built_in.names.extend(names);
         self.find("built-in modules", from, "read as text");
         self
     }
@@ -390,7 +387,7 @@ impl KernelDescriptionBuilder {
         if self.config.is_none() && self.config_text.is_none() && is_whole {
             config.of_symbols(|name| symbols.address(name).is_some());
         }
-        let built_in = BuiltIn::new(self.built_in, self.folders, &symbols, is_whole);
+        let built_in = BuiltIn::new(self.built_in, &symbols, is_whole);
         let of_blob = || kernel_image::Btf::parse(self.btf.as_deref()?).ok().map(|btf| BaseBtf::of(&btf));
         let btf = self.base_btf.take().or_else(of_blob);
         Ok(KernelDescription {
