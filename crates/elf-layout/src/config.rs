@@ -427,7 +427,7 @@ mod tests {
             ("FIN-44", "DYNAMIC_FTRACE_WITH_CALL_OPS", |c| c.dynamic_ftrace_with_call_ops),
             ("BTF-1", "DEBUG_INFO_BTF_MODULES", |c| c.btf_modules),
             ("BTF-3", "MODULE_ALLOW_BTF_MISMATCH", |c| c.allow_btf_mismatch),
-            ("RELOC-GEN-5", "LIVEPATCH", |c| c.livepatch),
+            ("RELOC-GEN-5, LIC-8", "LIVEPATCH", |c| c.livepatch),
             ("LAYOUT-40", "ARM64_64K_PAGES", |c| c.page_size == 0x1_0000),
             ("LAYOUT-40", "ARM64_16K_PAGES", |c| c.page_size == 0x4000),
         ];

@@ -620,6 +620,18 @@ mod tests {
     }
 
     #[test]
+    fn param_20_lines_are_cut_as_the_log_cuts_them() {
+        for ((major, minor), max) in [((6, 1), 989), ((6, 2), 989), ((6, 3), 1021), ((7, 3), 1021)] {
+            let mut said = Findings::new();
+            said.cut_lines(&KernelConfig::new(crate::KernelVersion::new(major, minor, 0)));
+            let line = "\u{e9}".repeat(1100);
+            said.push(Finding::note("PARAM-20", Severity::Warning, "").says(line).says("two\nlines"));
+            let lengths: Vec<_> = said.dmesg().map(|line| line.chars().count()).collect();
+            assert_eq!(lengths, [max, 3, 5], "PARAM-20: {major}.{minor}");
+        }
+    }
+
+    #[test]
     fn findings_are_bounded() {
         let mut said = Findings::new();
         for _ in 0..FINDINGS_MAX + 5 {

@@ -97,6 +97,17 @@ mod tests {
     }
 
     #[test]
+    fn ns_7_a_section_that_ends_within_a_tag() {
+        let bytes = b"tag=x\0tag=y\0";
+        for (size, ends) in
+            [(0, true), (3, true), (4, false), (6, false), (7, true), (9, true), (10, false), (12, false)]
+        {
+            assert_eq!(Modinfo::new(bytes, size).ends_within("tag"), ends, "NS-7: {size}");
+        }
+        assert!(!Modinfo::new(bytes, 0).ends_within("other"), "NS-7: without such a tag");
+    }
+
+    #[test]
     fn val_60_to_63_strings() {
         let info = whole(b"license=GPL\0\0\0alias=a\0alias=b=c\0licensex=no\0junk\0x");
         assert_eq!(info.get("license"), Some(&b"GPL"[..]), "VAL-62: first match");

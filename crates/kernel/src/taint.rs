@@ -202,4 +202,11 @@ mod tests {
         assert_eq!(later.module_letters(), "");
         assert!(later.unsigned("n", String::new()).dmesg.is_empty(), "SIG-12: once per boot, over modules");
     }
+
+    #[test]
+    fn lic_7_a_module_may_bring_taints() {
+        let taints = Taints::of_kernel(2).with_module(1);
+        assert!(taints.module_has(Taint::ProprietaryModule), "LIC-7");
+        assert_eq!((taints.module_mask(), taints.kernel_mask()), (1, 2), "LIC-7: the kernel's own stay");
+    }
 }

@@ -303,3 +303,24 @@ impl Before {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reloc::testing::{DATA, TestKernel, TestModule};
+
+    #[test]
+    fn layout_14_and_reloc_gen_15_a_struct_module_under_another_section() {
+        const THIS: &str = ".gnu.linkonce.this_module";
+        TestModule::x86("6.12.0", &[(THIS, DATA, 64), (".data", DATA, 64)]).run(
+            &TestKernel::default(),
+            |m| {
+                let index = m.info.file.index().module;
+                for (size, lies) in [(64, false), (65, true)] {
+                    m.module.info.sechdrs[index].sh_size = size;
+                    assert_eq!(lies_under_another(m, index), lies, "LAYOUT-14, RELOC-GEN-15: {size} bytes");
+                }
+            },
+        );
+    }
+}
