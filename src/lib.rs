@@ -13,7 +13,8 @@
 pub mod address;
 pub mod attempt;
 pub mod check;
-mod decompression;
+pub mod decompression;
+pub mod digest;
 pub mod document;
 pub mod elf_output;
 pub mod error;
@@ -29,9 +30,12 @@ pub mod load_map;
 pub mod loader;
 mod mapped;
 pub mod memory_file;
+pub mod modinfo;
 pub mod outputs;
 pub mod raw_output;
 pub mod sarif;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod setup;
 pub mod simulate;
 pub mod threads;

@@ -4,6 +4,7 @@ use elf_layout::elf::{EHDR_SIZE, RELA_SIZE, SHF_ALLOC, SHT_RELA};
 use elf_layout::ksymtab;
 use elf_layout::layout::{layout_sections, sections_inside};
 use elf_layout::module::move_module;
+use elf_layout::plan::no_memory;
 use elf_layout::signature::SignatureTail;
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
@@ -13,7 +14,7 @@ use elf_layout::{
 };
 use finalize::initcall::initcall_blacklisted;
 use finalize::parse_args::{ParamEnv, parse_args};
-use finalize::struct_module::struct_module_layout;
+use finalize::struct_module::{struct_module_has_places, struct_module_layout};
 use finalize::sysfs::mod_sysfs_setup;
 use finalize::{
     complete_formation, export_names_in_reach, module_finalize, post_relocation, prepare_coming_module,
@@ -29,7 +30,8 @@ use reloc::{
 use symres::btf::btf_module_notify;
 use symres::early::{
     already_loaded, check_export_symbol_versions, check_modinfo_taints, early_mod_check,
-    find_module_sections, setup_modinfo, signature_and_name_taints, verify_exported_symbols, warn_unsorted,
+    find_module_sections, setup_modinfo, signature_and_name_taints, taints_of_file, verify_exported_symbols,
+    warn_unsorted,
 };
 use symres::simplify::{simplify_symbols, write_symtab};
 use symres::{LoadFlags, Resolution};
@@ -140,6 +142,7 @@ pub fn open_for<'d>(
 ) -> Opened<'d> {
     let mut said = Findings::new();
     let config = &kernel.config;
+    said.cut_lines(config);
     // VAL-1: without CONFIG_MODULES there is no such system call.
     if config.assumes(Setting::Modules) {
         said.unjudged("VAL-1", needs::CONFIG);
@@ -271,7 +274,7 @@ pub(crate) fn load_module<'d>(
     if kernel.machine.is_some_and(|machine| machine.e_machine != file.e_machine()) {
         return None;
     }
-    let mut taints = kernel.state.taints;
+    let mut taints = kernel.state.taints.with_module(taints_of_file(kernel, file));
     let mut at_stop = None;
     let mut reached = |taints: &Taints, said: &Findings| {
         if said.refused() {
@@ -294,6 +297,9 @@ pub(crate) fn load_module<'d>(
     // The second rewrite: every address is final from here on.
     let mut module = move_module(info, layout, placement, Box::new(image));
     already_loaded(kernel, file, said);
+    if !taints_late {
+        taints = keeps_taints(kernel, &module, taints);
+    }
     reached(&taints, said);
     if taints_late {
         check_modinfo_taints(kernel, file, &mut taints, said);
@@ -358,6 +364,9 @@ pub(crate) fn load_module<'d>(
         verdict_only: args.verdict_only,
     };
     if patched {
+        struct_module_has_places(&mut patching);
+    }
+    if patched && !patching.said.refused() {
         module_finalize(&mut patching, arch);
     }
     if patched && !patching.said.refused() {
@@ -397,6 +406,14 @@ pub(crate) fn load_module<'d>(
         load.initcall_blacklisted = initcall_blacklisted(&load.module, &kernel.boot.initcall_blacklist, said);
     }
     Some(load)
+}
+
+/// VAL-56: before v6.4 a piece of `struct module` that ends before its taints takes none with it when it is moved.
+fn keeps_taints(kernel: &Kernel, module: &Module<'_>, taints: Taints) -> Taints {
+    let own = module.table(module.info.file.index().module).map_or(0, |table| table.size);
+    let member = kernel.member("module", "taints");
+    let lost = member.is_some_and(|m| own < m.offset.saturating_add(m.size));
+    if lost { taints.with_module(0) } else { taints }
 }
 
 /// `percpu_modalloc`, as far as it says something or fails whatever else is loaded (LAYOUT-60). Where the area goes is part of the
@@ -454,8 +471,8 @@ fn allocate(
     match (placement, image) {
         (Some(placement), Ok(image)) => Some((placement, image)),
         (None, _) => {
-            let why = "the module area has no hole that is large enough for the module";
-            said.refuse(Finding::error("LAYOUT-50", Errno::ENOMEM, why));
+            let why = "the module area has no hole that is large enough for the module".into();
+            said.refuse(no_memory(info.config, "LAYOUT-50", why));
             None
         }
         (_, Err(error)) => {

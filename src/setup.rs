@@ -141,6 +141,13 @@ pub fn modprobe_parameters(given: &[String]) -> String {
     given.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
+/// Parameters in one word, then those that stand by themselves.
+pub fn parameters(together: &str, single: &[String]) -> String {
+    let single = modprobe_parameters(single);
+    let gap = if together.is_empty() || single.is_empty() { "" } else { " " };
+    format!("{together}{gap}{single}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

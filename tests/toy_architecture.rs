@@ -45,7 +45,7 @@ impl ImageArch for Toy {
 
 impl Architecture for Toy {
     fn module_area(&self, _: &KernelConfig, _: &dyn Fn(&str) -> Option<u64>) -> Windows {
-        Windows { direct: (AREA, AREA + (1 << 30)), fallback: None }
+        Windows { direct: (AREA, AREA + (1 << 30)), fallback: None, code_block: None }
     }
 
     fn apply_relocate_add(

@@ -1,28 +1,40 @@
 //! `kmodld check`
 
+use std::ffi::OsStr;
 use std::mem::ManuallyDrop;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use elf_layout::Errno;
 use kmodld::check::run::{Event, Target, run as run_set, tell_apart};
-use kmodld::check::set::{Search, Set};
+use kmodld::check::set::{Search, Set, module_name, share};
 use kmodld::check::summary::Summary;
-use kmodld::check::{Ending, Verdict};
+use kmodld::check::{Ending, Unreadable, Verdict};
+use kmodld::digest::fold;
+use kmodld::explain::explain;
+use kmodld::input::read;
 use kmodld::load::Args;
 use kmodld::sarif::{BEGIN, Sarif};
+use kmodld::setup::parameters;
 use kmodld::{Error, Loader};
+use serde::Serialize;
 
-use super::options::Check;
-use super::report::{self, Progress, one_line};
+use super::options::{Check, Shard};
+use super::report::{self, Progress, Told, counted, one_line};
+use super::terminal::amount;
 use super::{Beside, Outcome, prepared};
 
-/// Findings shown of each module of a directory.
-const FINDINGS_SHOWN: usize = 10;
+/// Points shown of each module of a directory.
+const POINTS_SHOWN: usize = 10;
 
 pub fn run(args: &Check) -> Result<Outcome, Error> {
+    let (paths, params) = words(args)?;
+    let shard = args.part().map_err(Error::Usage)?;
     // The files are looked for while the kernel is read, and after that by two threads.
-    let search = Search::new(&args.paths);
+    let search = Search::new(&paths);
     let targets = Beside::new(|| search.work()).run(|| {
-        let targets = targets(args);
+        let targets = targets(args, &params);
         search.work();
         targets
     });
@@ -33,14 +45,21 @@ pub fn run(args: &Check) -> Result<Outcome, Error> {
     let Some(targets) = targets else { return Ok(Outcome::Refused) };
     // What ends with the process is given back sooner in one piece.
     let targets = ManuallyDrop::new(targets);
-    let part = args.shard.map_or(0..set.len(), |shard| set.part(shard.part, shard.of));
-    let threads = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, usize::from);
+    let part = Part::of(shard, set.len(), targets.len());
+    let threads = match args.jobs {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        jobs => jobs,
+    };
     let names = targets.iter().map(name).collect();
-    let mut printer = Printer::new(args, &set, names);
-    errors.iter().for_each(|error| printer.unreadable(error));
+    let mut printer = Printer::new(args, &set, names, shard);
+    // Of several parts, the first one tells what is in none.
+    if part.is_first {
+        errors.iter().try_for_each(|error| printer.unreadable(error))?;
+    }
     printer.begin()?;
     let mut progress = Progress::new();
-    run_set(&set, &targets, part, threads, &mut |event| match event {
+    let mut file = part.files.start;
+    run_set(&set, &targets, part.files.clone(), threads, &mut |event| match event {
         Event::Progress(done, of) => {
             printer.flush()?;
             progress.show(done, of);
@@ -48,22 +67,79 @@ pub fn run(args: &Check) -> Result<Outcome, Error> {
         }
         Event::Checked(result) => {
             progress.hide();
-            printer.print(result)
+            let kernels = part.kernels(file);
+            file = file.saturating_add(1);
+            printer.print(result, kernels)
         }
     })?;
     progress.hide();
     printer.end()
 }
 
+/// Paths and parameters among the words of the command line, and the paths of `--files-from`.
+fn words(args: &Check) -> Result<(Vec<PathBuf>, String), Error> {
+    let is_param = |path: &&PathBuf| {
+        let text = path.as_os_str().as_encoded_bytes();
+        text.contains(&b'=') && !module_name(text) && std::fs::symlink_metadata(path).is_err()
+    };
+    let (given, mut paths): (Vec<&PathBuf>, Vec<&PathBuf>) = args.paths.iter().partition(is_param);
+    let mut listed = Vec::new();
+    if let Some(list) = &args.files_from {
+        listed = names_in(&read(list)?);
+    }
+    paths.extend(&listed);
+    if paths.is_empty() && args.files_from.is_none() {
+        return Err(Error::Usage(String::from("no module: all words are parameters")));
+    }
+    let given: Vec<String> = given.iter().map(|param| param.display().to_string()).collect();
+    Ok((paths.into_iter().cloned().collect(), parameters(&args.params, &given)))
+}
+
+/// The names that a list of files holds: ended by NUL, as `find -print0` writes them, or one a line.
+fn names_in(list: &[u8]) -> Vec<PathBuf> {
+    let end = if list.contains(&0) { 0 } else { b'\n' };
+    let names = list.split(|byte| *byte == end).filter(|name| !name.is_empty());
+    names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect()
+}
+
+/// The part of all modules on all kernels that is to be checked, in the order of the output.
+#[derive(Debug)]
+struct Part {
+    /// Module by module, the kernels of each.
+    pairs: Range<usize>,
+    targets: usize,
+    files: Range<usize>,
+    is_first: bool,
+}
+
+impl Part {
+    fn of(shard: Option<Shard>, files: usize, targets: usize) -> Self {
+        let all = files.saturating_mul(targets);
+        let pairs = shard.map_or(0..all, |shard| share(all, shard.part, shard.of));
+        let targets = targets.max(1);
+        let first = pairs.start.checked_div(targets).unwrap_or(0);
+        let files = if pairs.is_empty() { first..first } else { first..pairs.end.div_ceil(targets) };
+        Part { pairs, targets, files, is_first: shard.is_none_or(|shard| shard.part == 1) }
+    }
+
+    /// The kernels for which a file is of this part.
+    fn kernels(&self, file: usize) -> Range<usize> {
+        let start = file.saturating_mul(self.targets);
+        let end = start.saturating_add(self.targets);
+        let within = |pair: usize| pair.clamp(start, end).saturating_sub(start);
+        within(self.pairs.start)..within(self.pairs.end)
+    }
+}
+
 /// The kernels that the options describe. `None`, all said, if one refuses a module of `--with`.
-fn targets(args: &Check) -> Result<Option<Vec<Target<'_>>>, Error> {
+fn targets<'a>(args: &'a Check, params: &'a str) -> Result<Option<Vec<Target<'a>>>, Error> {
     let mut targets = Vec::new();
     let (kernels, facts) =
         (args.kernels.sources().map_err(Error::Usage)?, args.live.facts(args.kernels.secure_boot));
     for kernel in &kernels {
         let Some(loader) = prepared(kernel, &facts, &args.with, || None)? else { return Ok(None) };
         tell_without_versions(&loader);
-        let how = Args::verdict(args.live.flags(), args.params.as_bytes());
+        let how = Args::verdict(args.live.flags(), params.as_bytes());
         targets.push(Target { label: None, loader, args: how });
     }
     tell_apart(&mut targets, &kernels);
@@ -104,21 +180,23 @@ struct Printer<'a> {
     documents: Vec<u8>,
     summaries: Vec<Summary>,
     unreadable: usize,
+    told: Told,
 }
 
 impl<'a> Printer<'a> {
-    fn new(args: &'a Check, set: &Set, kernels: Vec<String>) -> Self {
+    fn new(args: &'a Check, set: &Set, kernels: Vec<String>, shard: Option<Shard>) -> Self {
         Printer {
             args,
             outcome: Outcome::Done,
-            brief: set.has_directory && !args.verbose,
+            brief: set.has_directory && !amount().verbose,
             several_modules: set.has_directory || set.len() > 1,
             begun: false,
-            sarif: Sarif::default(),
+            sarif: Sarif::new(shard.map(|shard| (shard.part, shard.of))),
             documents: Vec::new(),
             summaries: kernels.iter().map(|_| Summary::default()).collect(),
             kernels,
             unreadable: 0,
+            told: Told::default(),
         }
     }
 
@@ -143,45 +221,51 @@ impl<'a> Printer<'a> {
     }
 
     /// Something that was named or found cannot be read.
-    fn unreadable(&mut self, error: &Error) {
+    fn unreadable(&mut self, error: &Error) -> Result<(), Error> {
         self.sarif.unreadable(&error.to_string());
         self.unreadable = self.unreadable.saturating_add(1);
         self.outcome = Outcome::Input;
+        self.document(&Unreadable::of(error))
     }
 
-    fn print(&mut self, result: Result<Vec<Verdict>, Error>) -> Result<(), Error> {
+    /// A document on a line or as an element; text and SARIF have other forms.
+    fn document(&mut self, document: &impl Serialize) -> Result<(), Error> {
+        if self.args.jsonl {
+            self.documents.extend_from_slice(report::json_text(document)?.as_bytes());
+            self.documents.push(b'\n');
+        } else if self.args.json {
+            self.element(&report::json_text(document)?);
+        }
+        Ok(())
+    }
+
+    /// The verdicts on a file, of which those on `kernels` belong to this part.
+    fn print(&mut self, result: Result<Vec<Verdict>, Error>, kernels: Range<usize>) -> Result<(), Error> {
         let verdicts = match result {
             Ok(verdicts) => verdicts,
             Err(error) => {
                 report::error(&error);
-                self.unreadable(&error);
-                return Ok(());
+                // Whoever has the first kernel tells it.
+                return if kernels.start == 0 { self.unreadable(&error) } else { Ok(()) };
             }
         };
-        self.outcome = match self.outcome {
-            Outcome::Done | Outcome::Undecided if verdicts.iter().any(Verdict::is_refused) => {
-                Outcome::Refused
-            }
-            Outcome::Done if verdicts.iter().any(|v| !v.loads()) => Outcome::Undecided,
-            outcome => outcome,
-        };
+        let verdicts = verdicts.get(kernels.clone()).unwrap_or_default();
+        self.outcome = verdicts.iter().fold(self.outcome, |outcome, verdict| outcome.and(verdict.verdict));
         if self.is_text() {
-            self.summaries.iter_mut().zip(&verdicts).for_each(|(summary, verdict)| summary.add(verdict));
-            return match verdicts.as_slice() {
-                [verdict] => self.show(verdict),
-                several => self.show_row(several),
+            let summaries = self.summaries.iter_mut().skip(kernels.start);
+            summaries.zip(verdicts).for_each(|(summary, verdict)| summary.add(verdict));
+            return match verdicts {
+                [verdict] if self.kernels.len() == 1 => self.show(verdict),
+                several => self.show_row(several, kernels.start),
             };
         }
-        for verdict in &verdicts {
-            if self.args.jsonl {
-                self.documents.extend_from_slice(report::json_text(verdict)?.as_bytes());
-                self.documents.push(b'\n');
-            } else if self.args.json {
-                self.element(&report::json_text(verdict)?);
-            } else {
+        for verdict in verdicts {
+            if self.args.sarif {
                 for result in self.sarif.results(verdict) {
                     self.element(&report::json_text(&result)?);
                 }
+            } else {
+                self.document(verdict)?;
             }
         }
         Ok(())
@@ -200,41 +284,53 @@ impl<'a> Printer<'a> {
     }
 
     /// The verdict on stdout, the reasons on stderr.
-    fn show(&self, v: &Verdict) -> Result<(), Error> {
+    fn show(&mut self, v: &Verdict) -> Result<(), Error> {
         if self.brief && v.is_clean() {
             return Ok(());
         }
+        report::print(&format!("{}: {}\n", one_line(&v.file), in_words(v)))?;
         self.show_findings(v);
-        report::print(&format!("{}: {}\n", one_line(&v.file), in_words(v)))
+        Ok(())
     }
 
-    fn show_findings(&self, v: &Verdict) {
-        let shown = if self.brief { FINDINGS_SHOWN } else { usize::MAX };
-        let (shown, rest) = v.findings.split_at(shown.min(v.findings.len()));
-        report::findings(&v.file, shown);
-        if !self.brief {
-            report::unjudged(&v.file, &v.unjudged);
+    fn show_findings(&mut self, v: &Verdict) {
+        let most = if self.brief { POINTS_SHOWN } else { usize::MAX };
+        // What is not known comes first where the verdict hangs on it, and does not matter where it does not.
+        if v.verdict == Ending::Undecided && !self.brief || amount().verbose {
+            report::unjudged(&v.unjudged);
         }
-        let more = v.suppressed.saturating_add(rest.len() as u64);
-        if more != 0 {
-            let how = if rest.is_empty() { "" } else { " (-v shows them)" };
-            report::warn(&format!("{}: {more} more findings are not shown{how}", v.file));
+        let name = report::short_name(v.module.as_deref(), &v.file);
+        self.told.findings(name, v.cause.as_ref(), &v.findings, most);
+        if v.suppressed != 0 {
+            report::warn(&format!("{name}: {} more findings are not kept", v.suppressed));
         }
     }
 
-    /// One module on several kernels: of directories only if they do not agree.
-    fn show_row(&self, verdicts: &[Verdict]) -> Result<(), Error> {
-        let same = |a: &Verdict, b: &Verdict| (a.verdict, a.errno) == (b.verdict, b.errno);
-        let agree = verdicts.first().is_none_or(|first| verdicts.iter().all(|v| same(v, first)));
-        if self.brief && agree {
+    /// One module on several kernels: of directories only if one of them does not load it. `first` is the number of the
+    /// kernel of the first verdict.
+    fn show_row(&mut self, verdicts: &[Verdict], first: usize) -> Result<(), Error> {
+        let is_undecided = verdicts.iter().all(|v| v.verdict == Ending::Undecided);
+        if self.brief && (is_undecided || verdicts.iter().all(Verdict::loads)) {
             return Ok(());
         }
-        if self.args.verbose {
-            verdicts.iter().for_each(|v| self.show_findings(v));
-        }
         let cell = |v: &Verdict| format!("{:<13}", v.errno.map_or(v.word(), Errno::name));
-        let cells: String = verdicts.iter().map(cell).collect();
-        report::print(&format!("{cells}{}\n", one_line(verdicts.first().map_or("", |v| &v.file))))
+        let none = std::iter::repeat_n(format!("{:<13}", "-"), first);
+        let cells: String = none.chain(verdicts.iter().map(cell)).collect();
+        let file = one_line(verdicts.first().map_or("", |v| &v.file)).into_owned();
+        let mut out = format!("{cells}{file}\n");
+        for (reason, kernels) in reasons(verdicts, first) {
+            let numbers: Vec<String> = kernels.iter().map(ToString::to_string).collect();
+            out.push_str(&format!("    {}: {}\n", numbers.join(", "), one_line(&reason)));
+        }
+        report::print(&out)?;
+        if amount().verbose {
+            for (verdict, kernel) in verdicts.iter().zip(self.kernels.iter().skip(first)) {
+                report::note(&format!("on {kernel}:"));
+                let name = report::short_name(verdict.module.as_deref(), &verdict.file);
+                self.told.findings(name, verdict.cause.as_ref(), &verdict.findings, usize::MAX);
+            }
+        }
+        Ok(())
     }
 
     fn end(mut self) -> Result<Outcome, Error> {
@@ -250,6 +346,29 @@ impl<'a> Printer<'a> {
         }
         Ok(self.outcome)
     }
+}
+
+/// The first reason of each refusal, with the numbers of the kernels that have it.
+fn reasons(verdicts: &[Verdict], first: usize) -> Vec<(String, Vec<usize>)> {
+    let mut reasons: Vec<(String, Vec<usize>)> = Vec::new();
+    for (at, verdict) in verdicts.iter().enumerate().filter(|(_, verdict)| verdict.is_refused()) {
+        let digest = fold(&verdict.findings, verdict.cause.is_some());
+        let of_point = || digest.points.first().map(|point| format!("[{}] {}", point.code, point.text));
+        // Which kernels these are stands above.
+        let of_cause = verdict.cause.as_ref().map(|cause| match &cause.built_for {
+            Some(release) => format!("it was built for {release}"),
+            None => cause.text.clone(),
+        });
+        let Some(reason) = of_cause.or_else(of_point) else {
+            continue;
+        };
+        let number = first.saturating_add(at).saturating_add(1);
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, kernels)) => kernels.push(number),
+            None => reasons.push((reason, vec![number])),
+        }
+    }
+    reasons
 }
 
 /// `refused with ENOENT, taints OE`
@@ -269,22 +388,74 @@ fn in_words(v: &Verdict) -> String {
 }
 
 /// A line with the verdicts, then one for each errno and each code.
-fn in_sum(summary: &Summary, kernel: &str, unreadable: usize) -> String {
+pub fn in_sum(summary: &Summary, kernel: &str, unreadable: usize) -> String {
     let Summary { modules, loads, oops, undecided, refused, unjudged, findings } = summary;
-    let plural = if *modules == 1 { "module" } else { "modules" };
+    let of_modules = |count: usize| counted(count, "module", "modules");
     let mut out = format!(
-        "{modules} {plural} on {kernel}: {loads} loads, {} refused, {oops} would crash, {undecided} undecided, {unreadable} unreadable\n",
+        "{} on {kernel}: {loads} {}, {} refused",
+        of_modules(*modules),
+        if *loads == 1 { "loads" } else { "load" },
         summary.all_refused()
     );
+    // What is rare is told where there is any.
+    for (count, what) in [(*oops, "would crash"), (*undecided, "undecided"), (unreadable, "unreadable")] {
+        if count != 0 {
+            out.push_str(&format!(", {count} {what}"));
+        }
+    }
+    out.push('\n');
     for (errno, modules) in refused.values() {
-        out.push_str(&format!("  refused with {:<14}{modules:>6} modules\n", errno.name()));
+        out.push_str(&format!("  refused with {:<14}{}\n", errno.name(), right(*modules)));
     }
     for ((code, needs), modules) in unjudged {
-        out.push_str(&format!("  not judged: {code:<15}{modules:>6} modules: needs {needs}\n"));
+        out.push_str(&format!("  not judged: {code:<15}{}: needs {needs}\n", right(*modules)));
     }
     for ((_, code), count) in findings {
         let what = format!("{}[{code}]", count.severity.word());
-        out.push_str(&format!("  {what:<27}{:>6} modules, {} times\n", count.modules, count.times));
+        let title = explain(code).map_or("", |e| e.title);
+        let times = if count.times == count.modules as u64 {
+            String::new()
+        } else {
+            format!(", {} times", count.times)
+        };
+        out.push_str(&format!("  {what:<27}{}{times}: {title}\n", right(count.modules)));
     }
     out
+}
+
+/// Modules in a column of numbers.
+fn right(modules: usize) -> String {
+    format!("{modules:>6} {}", if modules == 1 { "module" } else { "modules" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_modules_on_kernels_are_the_whole() {
+        for (files, targets) in [(0, 0), (0, 2), (1, 3), (5, 1), (7, 3)] {
+            for of in 1..30 {
+                let mut seen = Vec::new();
+                for part in 1..=of {
+                    let part = Part::of(Some(Shard { part, of }), files, targets);
+                    for file in part.files.clone() {
+                        let kernels = part.kernels(file);
+                        assert!(!kernels.is_empty(), "nothing is read in vain");
+                        seen.extend(kernels.map(|kernel| (file, kernel)));
+                    }
+                }
+                let all = (0..files).flat_map(|file| (0..targets).map(move |kernel| (file, kernel)));
+                assert_eq!(seen, all.collect::<Vec<_>>(), "{files} files, {targets} kernels, {of} parts");
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_a_list() {
+        let names = |list: &[u8]| names_in(list).iter().map(|p| p.display().to_string()).collect::<Vec<_>>();
+        assert_eq!(names(b"a.ko\n\nb c.ko\n"), ["a.ko", "b c.ko"]);
+        assert_eq!(names(b"a\nb.ko\0c.ko\0"), ["a\nb.ko", "c.ko"]);
+        assert_eq!(names(b""), [""; 0]);
+    }
 }

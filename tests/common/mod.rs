@@ -55,7 +55,7 @@ impl Ran {
 /// The program itself.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kmodld"));
-    command.env_remove("RUST_BACKTRACE").stdin(Stdio::null());
+    command.env_remove("RUST_BACKTRACE").env_remove("COLUMNS").stdin(Stdio::null());
     command
 }
 

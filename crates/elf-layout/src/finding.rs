@@ -6,6 +6,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::changes::Change;
+use crate::config::KernelConfig;
+
 macro_rules! errnos {
     ($($name:ident = $value:literal,)*) => {
         /// The error a system call returns (as `-errno`).
@@ -216,6 +219,9 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// All of them, the worst first.
+    pub const ALL: [Severity; 4] = [Severity::Oops, Severity::Error, Severity::Warning, Severity::Note];
+
     /// The word used in JSON and on the terminal.
     pub const fn word(self) -> &'static str {
         match self {
@@ -294,6 +300,8 @@ pub struct Finding {
     pub explanation: Cow<'static, str>,
     /// What to do about it.
     pub hint: Option<String>,
+    /// Who exports the symbol that it is about, if that is known: `vmlinux` or a module.
+    pub exporter: Option<String>,
     /// This is where the kernel gives up; it would not see what follows.
     pub stops_here: bool,
 }
@@ -309,6 +317,7 @@ impl Finding {
             subject: Subject::Module,
             explanation: explanation.into(),
             hint: None,
+            exporter: None,
             stops_here: false,
         }
     }
@@ -333,6 +342,12 @@ impl Finding {
     /// With what it is about.
     pub fn about(mut self, subject: Subject) -> Self {
         self.subject = subject;
+        self
+    }
+
+    /// With who exports the symbol.
+    pub fn exported_by(mut self, exporter: impl Into<String>) -> Self {
+        self.exporter = Some(exporter.into());
         self
     }
 
@@ -379,7 +394,14 @@ pub struct Findings {
     unjudged: Vec<Unjudged>,
     stopped: Option<(usize, Option<Errno>)>,
     suppressed: u64,
+    /// Characters that a record of the kernel's log holds, where it is not [`LINE_MAX`].
+    line_max: Option<usize>,
 }
+
+/// Characters of a record of the kernel's log: 1024 bytes with the level before them and the NUL behind them (PARAM-20).
+const LINE_MAX: usize = 1021;
+/// Those before v6.3.
+const SHORT_LINE_MAX: usize = 989;
 
 /// More rules than this are not told: the verdict hangs on none of them alone.
 const UNJUDGED_MAX: usize = 64;
@@ -393,8 +415,22 @@ impl Findings {
         Findings::default()
     }
 
-    /// Adds a finding.
-    pub fn push(&mut self, finding: Finding) {
+    /// Lines of the log are cut as that kernel cuts them.
+    pub fn cut_lines(&mut self, config: &KernelConfig) {
+        self.line_max = (!config.has(Change::LongerLogRecords)).then_some(SHORT_LINE_MAX);
+    }
+
+    /// Adds a finding. What a record of the kernel's log does not hold is cut, and a record with line feeds is several lines.
+    pub fn push(&mut self, mut finding: Finding) {
+        let max = self.line_max.unwrap_or(LINE_MAX);
+        for line in finding.dmesg.iter_mut().filter(|line| line.len() > max) {
+            let cut = line.char_indices().nth(max).map(|(at, _)| at);
+            cut.iter().for_each(|at| line.truncate(*at));
+        }
+        if finding.dmesg.iter().any(|line| line.contains('\n')) {
+            finding.dmesg =
+                finding.dmesg.iter().flat_map(|record| record.split('\n')).map(String::from).collect();
+        }
         if self.list.len() < FINDINGS_MAX {
             self.list.push(finding);
         } else {

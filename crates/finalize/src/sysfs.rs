@@ -94,9 +94,12 @@ fn module_param_sysfs_setup(
 ) {
     let Some(table) = module.section("__param") else { return };
     let mut seen = BTreeSet::new();
+    let unknown = module.left_out(table.index);
     for record in table.records(KERNEL_PARAM_SIZE) {
         let perm = module.u16(record.wrapping_add(field::PERM));
-        let name = module.u64(record.wrapping_add(field::NAME)).filter(|_| perm != Some(0));
+        let name = record.wrapping_add(field::NAME);
+        let is_known = unknown.binary_search(&name).is_err();
+        let name = module.u64(name).filter(|_| is_known && perm != Some(0));
         let Some(address) = name else { continue };
         let of_parameter = format!("the name of a parameter with a file in sysfs, at {address:#x},");
         match reach(module, kernel, arch, address) {

@@ -45,7 +45,7 @@ pub trait ImageArch: Sync + Debug {
 /// linked.
 #[derive(Debug)]
 pub struct FlatFormat {
-    /// Its name in one word, as [`KernelImage::format_name`](crate::KernelImage::format_name) gives it.
+    /// Its name, as [`KernelImage::format_name`](crate::KernelImage::format_name) gives it.
     pub name: &'static str,
     /// Its name in messages.
     pub title: &'static str,

@@ -194,11 +194,11 @@ impl<'d> KernelImage<'d> {
         if self.elf.is_some() { Format::Elf } else { Format::Flat }
     }
 
-    /// The name of [`KernelImage::format`] in one word: `Elf`, or what the architecture calls its flat image.
+    /// The name of [`KernelImage::format`]: `ELF`, or what the architecture calls its flat image.
     pub fn format_name(&self) -> &'static str {
         match (&self.elf, self.arch.flat_format()) {
             (None, Some(format)) => format.name,
-            _ => "Elf",
+            _ => "ELF",
         }
     }
 

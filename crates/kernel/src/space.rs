@@ -2,7 +2,7 @@
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use elf_layout::PerRegion;
@@ -19,10 +19,19 @@ pub struct AddressSpace {
     area: Option<ModuleArea>,
     /// What is free of the modules' per-cpu reserve, if it is known where that is (LAYOUT-54).
     percpu: Option<Holes>,
-    /// Highest symbol of the modules that the symbol table lists.
-    last_listed: Option<u64>,
+    /// What the modules of the symbol table show of theirs.
+    listed: Listed,
     /// What each module holds of both, by name.
     held: BTreeMap<Box<[u8]>, Held>,
+}
+
+/// How far the modules that a symbol table lists reach: their exact regions are not known.
+#[derive(Clone, Debug, Default)]
+struct Listed {
+    /// Last addresses of pages with code.
+    code: BTreeSet<u64>,
+    /// Highest address of anything else.
+    last_other: Option<u64>,
 }
 
 /// The addresses that a module holds.
@@ -38,23 +47,48 @@ impl AddressSpace {
     pub fn booted(symbols: &KernelSymbols) -> Self {
         // LAYOUT-54
         let percpu = symbols.address("__per_cpu_end").map(|start| Holes::new(start, u64::MAX));
-        let of_modules = symbols.iter().filter(|s| s.module.is_some());
-        let last_listed = of_modules.map(|s| s.address).max();
-        AddressSpace { area: None, percpu, last_listed, held: BTreeMap::new() }
+        let mut listed = Listed::default();
+        for symbol in symbols.iter().filter(|s| s.module.is_some()) {
+            if symbol.kind.eq_ignore_ascii_case(&b't') {
+                // One of each page is enough.
+                listed.code.insert(symbol.address | 0xfff);
+            } else {
+                listed.last_other = listed.last_other.max(Some(symbol.address));
+            }
+        }
+        AddressSpace { area: None, percpu, listed, held: BTreeMap::new() }
     }
 
     /// The module area; `windows` are its bounds, of pages of `page_size` bytes. The modules of the symbol
-    /// table take its lower part up to their last symbol, as their exact regions are not known.
+    /// table take its lower part up to their last symbol, as their exact regions are not known; their code takes so much of
+    /// each block of the cache that it is in (LAYOUT-55).
     pub fn area(&self, windows: impl FnOnce() -> Windows, page_size: u64) -> Cow<'_, ModuleArea> {
         if let Some(area) = &self.area {
             return Cow::Borrowed(area);
         }
         let windows = windows();
-        let (start, end) = windows.direct;
         let mut area = ModuleArea::new(windows, page_size);
-        if let Some(last) = self.last_listed.filter(|a| (start..end).contains(a)) {
-            // The page of the last symbol, one more that its end may reach into, a guard page.
-            area.take(start, align_up(last, page_size).saturating_add(page_size.saturating_mul(2)));
+        let inside = |address: &u64| (windows.direct.0..windows.direct.1).contains(address);
+        // The page of the last symbol, and one more that its end may reach into.
+        let reached = |last| align_up(last, page_size).saturating_add(page_size);
+        let last_code = self.listed.code.iter().copied().rfind(inside);
+        let last_other = self.listed.last_other.filter(inside);
+        let last = match windows.code_block {
+            Some(size) => {
+                let pages = self.listed.code.iter().filter(|page| inside(page));
+                let blocks: BTreeSet<u64> = pages.map(|page| page & !size.saturating_sub(1)).collect();
+                for block in blocks {
+                    let end = block.saturating_add(size);
+                    let last = self.listed.code.range(block..end).next_back();
+                    area.add_block(block, end);
+                    area.take(block, last.map_or(end, |last| reached(*last)));
+                }
+                last_other
+            }
+            None => last_code.max(last_other),
+        };
+        if let Some(last) = last {
+            area.take(windows.direct.0, reached(last).saturating_add(page_size));
         }
         Cow::Owned(area)
     }
@@ -78,7 +112,7 @@ impl AddressSpace {
         let area = self.area.take();
         let mut area = area.unwrap_or_else(|| self.area(windows, layout.page_size).into_owned());
         let ranges = area.ranges(layout, bases);
-        ranges.iter().for_each(|(_, start, end)| area.take(*start, *end));
+        ranges.iter().for_each(|(region, start, end)| area.take_region(*region, *start, *end));
         self.area = Some(area);
         if let (Some(reserve), Some((start, end))) = (&mut self.percpu, percpu) {
             reserve.take(start, end);

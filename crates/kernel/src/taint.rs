@@ -82,6 +82,12 @@ impl Taints {
         Taints { module: 0, ..self }
     }
 
+    /// The same for a module whose `struct module` has this mask in the file (LIC-7).
+    #[must_use]
+    pub fn with_module(self, mask: u64) -> Self {
+        Taints { module: mask, ..self }
+    }
+
     /// Is the kernel tainted so?
     pub fn kernel_has(&self, taint: Taint) -> bool {
         self.kernel & taint.mask() != 0

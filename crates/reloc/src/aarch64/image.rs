@@ -12,7 +12,7 @@ const R_AARCH64_RELATIVE: u32 = 0x403;
 
 /// `Documentation/arch/arm64/booting.rst`; addresses are those of `arch/arm64/include/asm/memory.h`.
 static IMAGE: FlatFormat = FlatFormat {
-    name: "Arm64Image",
+    name: "arm64 Image",
     title: "arm64 Image",
     header,
     // KIMAGE_VADDR is aligned to the size of the modules' region, 128 MiB at least.
