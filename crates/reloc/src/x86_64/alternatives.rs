@@ -52,10 +52,11 @@ impl Form {
     /// From the distance between records in the table's relocations, which a backport cannot change unseen;
     /// without any, by version.
     fn of(module: &Finalizer<'_, '_>, table: &Table) -> Form {
-        let measured = match record_size(module, table.index) {
-            Some(13) => Some(Form::Padded),
-            Some(12) => Some(Form::Inverted),
-            Some(14) => Some(Form::Flags),
+        // A table of one record is as large as it.
+        let measured = match record_size(module, table.index).unwrap_or(table.size) {
+            13 => Some(Form::Padded),
+            12 => Some(Form::Inverted),
+            14 => Some(Form::Flags),
             _ => None,
         };
         measured.unwrap_or(if module.has(Change::AltInstrFlags) {
