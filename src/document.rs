@@ -4,14 +4,18 @@
 use std::borrow::Cow;
 
 use elf_layout::bytes::printed;
-use elf_layout::elf::{SHT_NULL, Shdr};
+use elf_layout::elf::{SHT_NULL, Shdr, Sym, SymFields};
 use elf_layout::{Errno, Finding, Findings, Layout, LoadInfo, Placement, Region, Severity, Unjudged};
 use kernel::Export;
 use serde::{Serialize, Serializer};
+use symres::hints::Cause;
 
-use crate::address::Explainer;
+use crate::address::{Explainer, Relocation};
 use crate::explain::fix;
 use crate::load::Load;
+
+/// The version of the documents that commands print.
+pub const SCHEMA: u32 = 2;
 
 /// An address as `0x` and 16 digits.
 pub fn address(value: u64) -> String {
@@ -35,7 +39,10 @@ pub fn file_name(region: Region) -> String {
 
 /// The whole document.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Document {
+    /// The version of this document: 2.
+    pub schema: u32,
     /// Module name.
     pub module: String,
     /// Its architecture, as `uname -m` calls it.
@@ -60,6 +67,12 @@ pub struct Document {
     pub percpu: PercpuEntry,
     /// Linkage tables with slots in use, which branches that do not reach far enough go through.
     pub plts: Vec<PltEntry>,
+    /// All symbols, if they were asked for, in table order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub symbols: Option<Vec<SymbolEntry>>,
+    /// All relocations that were applied, if they were asked for, by address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relocations: Option<Vec<RelocationEntry>>,
     /// What was changed after relocation, in order.
     pub patches: Vec<PatchEntry>,
     /// Bytes that only the running kernel knows.
@@ -74,6 +87,7 @@ pub struct Document {
 
 /// One region.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RegionEntry {
     /// Its name.
     pub name: &'static str,
@@ -87,6 +101,7 @@ pub struct RegionEntry {
 
 /// One section.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SectionEntry {
     /// Index in the section header table.
     pub index: usize,
@@ -104,6 +119,7 @@ pub struct SectionEntry {
 
 /// One import.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImportEntry {
     /// Symbol.
     pub name: String,
@@ -121,6 +137,7 @@ pub struct ImportEntry {
 
 /// One export.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ExportEntry {
     /// Symbol.
     pub name: String,
@@ -136,6 +153,7 @@ pub struct ExportEntry {
 
 /// The per-cpu area.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PercpuEntry {
     /// `mod->percpu`, null if the module has none.
     pub addr: Option<String>,
@@ -145,6 +163,7 @@ pub struct PercpuEntry {
 
 /// One linkage table.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PltEntry {
     /// Its section.
     pub section: String,
@@ -158,6 +177,7 @@ pub struct PltEntry {
 
 /// One slot.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SlotEntry {
     /// Its address.
     pub addr: String,
@@ -165,8 +185,66 @@ pub struct SlotEntry {
     pub target: String,
 }
 
+/// One symbol of the module.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SymbolEntry {
+    /// Its index in the symbol table.
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+    /// Its final value, null if that is not known.
+    pub value: Option<String>,
+    /// `st_size`
+    pub size: u64,
+    /// Its type: `STT_FUNC` is 2.
+    #[serde(rename = "type")]
+    pub kind: u8,
+    /// `STB_LOCAL` is 0.
+    pub bind: u8,
+    /// `st_shndx`: index of its section, 0 if it is imported.
+    pub section: usize,
+}
+
+/// One relocation that was applied.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct RelocationEntry {
+    /// Address of the first byte that it writes.
+    pub addr: String,
+    /// How many bytes.
+    pub size: u64,
+    /// Its type by name.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Index of its symbol in the symbol table.
+    pub symbol: u32,
+    /// Its addend.
+    pub addend: i64,
+    /// Where it is.
+    #[serde(rename = "in")]
+    pub place: Option<String>,
+}
+
+/// What is printed of a module that cannot be linked.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Refusal {
+    /// The version of this document: 2.
+    pub schema: u32,
+    /// The file as it was named.
+    pub file: String,
+    /// What the system call returns, null if the kernel crashes.
+    #[serde(serialize_with = "errno_name")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    pub errno: Option<Errno>,
+    /// Everything found.
+    pub findings: Vec<FindingEntry>,
+}
+
 /// Bytes that a step after relocation changed.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PatchEntry {
     /// Address of the first one.
     pub addr: String,
@@ -182,6 +260,7 @@ pub struct PatchEntry {
 
 /// Bytes that are not predicted.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RuntimeEntry {
     /// Address of the first one.
     pub addr: String,
@@ -193,16 +272,19 @@ pub struct RuntimeEntry {
 
 /// One finding.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FindingEntry {
     /// Rule of the specification.
     pub code: &'static str,
     /// Name of the errno, null if there is none.
     #[serde(serialize_with = "errno_name")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub errno: Option<Errno>,
     /// The kernel's log lines joined by newlines, null if it says nothing.
     pub dmesg: Option<String>,
     /// error, oops, warning or note.
     #[serde(serialize_with = "severity_word")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub severity: Severity,
     /// What it is about.
     pub subject: String,
@@ -210,12 +292,33 @@ pub struct FindingEntry {
     pub explanation: Cow<'static, str>,
     /// What to do about it.
     pub hint: Option<String>,
+    /// Who exports the symbol that it is about, if that is known: `vmlinux` or a module.
+    pub exporter: Option<String>,
     /// The kernel stops here.
     pub stops_here: bool,
 }
 
+/// The one cause behind many findings.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct CauseEntry {
+    /// The release that the module was built for, null if it is that of the kernel, or not known.
+    pub built_for: Option<String>,
+    /// What is wrong.
+    pub text: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+impl From<Cause> for CauseEntry {
+    fn from(cause: Cause) -> Self {
+        CauseEntry { built_for: cause.built_for, text: cause.text, hint: cause.hint }
+    }
+}
+
 /// A rule that was not judged.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UnjudgedEntry {
     /// Rule of the specification.
     pub code: &'static str,
@@ -249,6 +352,7 @@ impl From<&Finding> for FindingEntry {
             subject: f.subject.to_string(),
             explanation: f.explanation.clone(),
             hint: f.hint.clone().or_else(|| general.map(str::to_owned)),
+            exporter: f.exporter.clone(),
             stops_here: f.stops_here,
         }
     }
@@ -347,6 +451,39 @@ fn runtime(load: &Load<'_>) -> Vec<RuntimeEntry> {
 }
 
 impl Document {
+    /// With the module's symbols.
+    pub fn with_symbols(mut self, load: &Load<'_>) -> Self {
+        let module = &load.module;
+        let all = module.info.file.symbols().iter().zip(&module.values).enumerate().skip(1);
+        let entry = |(index, (symbol, value)): (usize, (&Sym, &u64))| SymbolEntry {
+            index,
+            name: text(module.info.file.symbol_name(symbol)),
+            value: (!module.unknown.get(index).is_some_and(|unknown| *unknown)).then(|| address(*value)),
+            size: symbol.size(),
+            kind: symbol.kind(),
+            bind: symbol.bind(),
+            section: usize::from(symbol.shndx()),
+        };
+        self.symbols = Some(all.map(entry).collect());
+        self
+    }
+
+    /// With the module's relocations.
+    pub fn with_relocations(mut self, load: &Load<'_>) -> Self {
+        let explainer = Explainer::new(load);
+        let machine = load.module.info.file.e_machine();
+        let entry = |relocation: &Relocation| RelocationEntry {
+            addr: address(relocation.address),
+            size: relocation.len,
+            kind: reloc::type_text(machine, relocation.r_type).into_owned(),
+            symbol: relocation.symbol,
+            addend: relocation.addend,
+            place: explainer.symbol(relocation.address),
+        };
+        self.relocations = Some(explainer.relocations().iter().map(entry).collect());
+        self
+    }
+
     /// Describes a load.
     pub fn new(load: &Load<'_>, release: &str, said: &Findings) -> Self {
         let pcpu = load.module.info.file.index().pcpu;
@@ -359,6 +496,7 @@ impl Document {
             namespace: some_text(i.namespace),
         });
         Document {
+            schema: SCHEMA,
             module: load.module.info.file.name_text().into_owned(),
             arch: load.arch.name(),
             release: release.to_owned(),
@@ -374,6 +512,8 @@ impl Document {
                 size: load.module.info.sechdrs.get(pcpu).filter(|_| pcpu != 0).map_or(0, |s| s.sh_size),
             },
             plts: plts(load),
+            symbols: None,
+            relocations: None,
             patches: patches(load),
             runtime: runtime(load),
             unknown: load.record.unknown.clone(),

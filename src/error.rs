@@ -56,6 +56,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// The file it is about.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Error::Read { path, .. }
+            | Error::Write { path, .. }
+            | Error::Decompress { path, .. }
+            | Error::Kernel { path, .. }
+            | Error::Unusable { path, .. } => Some(path),
+            Error::Usage(_) => None,
+        }
+    }
+
     /// With the file it is about.
     pub fn read(path: &Path, source: io::Error) -> Self {
         Error::Read { path: path.into(), source }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use kernel_image::{FileError, Packed, decompress_file};
 use memmap2::MmapMut;
@@ -18,6 +19,26 @@ const FILE_MAX: u64 = i32::MAX as u64;
 /// Files from this size in bytes on are mapped, where nobody can change them meanwhile: a copy would need memory that is
 /// not there yet. To read smaller ones into memory that is used again costs less.
 const MAPPED_MIN: usize = 1 << 20;
+
+/// What stands for stdin, or stdout, instead of a file's name.
+pub const STDIN: &str = "-";
+
+/// All of stdin, which can be read once only.
+fn stdin(into: &mut Vec<u8>) -> std::io::Result<()> {
+    static ALL: Mutex<Option<Vec<u8>>> = Mutex::new(None);
+    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    let bytes = match &mut *all {
+        Some(bytes) => bytes,
+        empty => {
+            let mut bytes = Vec::new();
+            std::io::stdin().lock().take(FILE_MAX).read_to_end(&mut bytes)?;
+            empty.insert(bytes)
+        }
+    };
+    into.clear();
+    into.extend_from_slice(bytes);
+    Ok(())
+}
 
 /// The bytes of a file, or what came out of a compressed one.
 #[derive(Debug)]
@@ -133,6 +154,10 @@ impl Buffers {
 
     fn read(&mut self, path: &Path) -> Result<Where, Error> {
         let failed = |e| Error::read(path, e);
+        if path == Path::new(STDIN) {
+            stdin(&mut self.piped).map_err(failed)?;
+            return Ok(Where::Piped);
+        }
         let mut file = File::open(path).map_err(failed)?;
         let too_large = || Error::unusable(path, "larger than 2 GiB, the kernel's limit for a module file");
         let metadata = file.metadata().map_err(failed)?;

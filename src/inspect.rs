@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use elf_layout::elf::{SHN_UNDEF, STB_WEAK, SymFields};
 use elf_layout::ksymtab;
 use elf_layout::params::params;
+use elf_layout::validity::THIS_MODULE;
 use elf_layout::versions::{modversions, modversions_ext};
 use elf_layout::{KernelConfig, ModuleFile, Placement};
 use kernel::Kernel;
@@ -19,7 +20,10 @@ use crate::loader::Loader;
 
 /// Everything about one module file.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Inspection {
+    /// The version of this document: 2.
+    pub schema: u32,
     /// The file as it was named.
     pub file: String,
     /// Module name.
@@ -50,6 +54,7 @@ pub struct Inspection {
 
 /// One parameter.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ParameterEntry {
     /// Its name.
     pub name: String,
@@ -71,6 +76,7 @@ pub struct ParameterEntry {
 
 /// One undefined symbol.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WantedEntry {
     /// Its name.
     pub name: String,
@@ -82,6 +88,7 @@ pub struct WantedEntry {
 
 /// One export.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct OfferedEntry {
     /// Its name.
     pub name: String,
@@ -95,6 +102,7 @@ pub struct OfferedEntry {
 
 /// What a signature says about itself; the fields are those that `modinfo` prints.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SignatureEntry {
     /// `PKCS#7`
     pub sig_id: &'static str,
@@ -140,7 +148,10 @@ pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, Vec<FindingEntry>
     let kernel = Kernel::unknown(config.clone());
     let Opened { signature, module, mut said, .. } = open(bytes, &kernel, LoadFlags::default());
     // VAL-13: what is laid out by another machine's rules is not read.
-    let is_known = |module: &ModuleFile<'_>| reloc::architecture(module.e_machine()).is_some();
+    // VAL-45: without struct module it is some other ELF file.
+    let is_known = |module: &ModuleFile<'_>| {
+        reloc::architecture(module.e_machine()).is_some() && module.find_any_sec(THIS_MODULE) != 0
+    };
     let Some(module) = module.filter(is_known) else {
         return Err(findings(&said));
     };
@@ -158,6 +169,7 @@ pub fn inspect(file: &str, bytes: &[u8]) -> Result<Inspection, Vec<FindingEntry>
         sections = document::sections(&info, &layout, &placement);
     }
     Ok(Inspection {
+        schema: document::SCHEMA,
         file: file.to_owned(),
         module: module.name_text().into_owned(),
         arch,

@@ -4,8 +4,11 @@ use elf_layout::Machine;
 use kernel::{Exports, KernelDescriptionBuilder, KernelSymbols};
 use serde::Serialize;
 
+use crate::document::SCHEMA;
+
 /// The facts. Fields are in the order of their names, as they are printed.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KernelFacts<'k> {
     /// Its architecture, as `uname -m` calls it.
     pub arch: Option<&'static str>,
@@ -25,6 +28,8 @@ pub struct KernelFacts<'k> {
     pub page_size: Option<u64>,
     /// `uname -r`
     pub release: Option<&'k str>,
+    /// The version of this document: 2.
+    pub schema: u32,
     /// `struct module`, as far as it is known.
     pub struct_module: StructModuleEntry,
     /// How many symbols it has.
@@ -35,6 +40,7 @@ pub struct KernelFacts<'k> {
 
 /// One piece of the description.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FoundEntry<'k> {
     /// Where and how it was found.
     pub how: &'k str,
@@ -44,6 +50,7 @@ pub struct FoundEntry<'k> {
 
 /// `struct module`: numbers of bytes in hex.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StructModuleEntry {
     /// Offset of `exit`.
     pub exit: Option<String>,
@@ -69,6 +76,7 @@ impl<'k> KernelFacts<'k> {
             found: kernel.found().iter().map(|f| FoundEntry { how: &f.how, what: f.what }).collect(),
             page_size: kernel.page_size(),
             release: kernel.own_release(),
+            schema: SCHEMA,
             struct_module: StructModuleEntry {
                 exit: exit.map(hex),
                 init: init.map(hex),

@@ -4,6 +4,7 @@ use elf_layout::elf::{EHDR_SIZE, RELA_SIZE, SHF_ALLOC, SHT_RELA};
 use elf_layout::ksymtab;
 use elf_layout::layout::{layout_sections, sections_inside};
 use elf_layout::module::move_module;
+use elf_layout::plan::no_memory;
 use elf_layout::signature::SignatureTail;
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
@@ -13,13 +14,14 @@ use elf_layout::{
 };
 use finalize::initcall::initcall_blacklisted;
 use finalize::parse_args::{ParamEnv, parse_args};
-use finalize::struct_module::struct_module_layout;
+use finalize::struct_module::{struct_module_has_places, struct_module_layout};
 use finalize::sysfs::mod_sysfs_setup;
 use finalize::{
     complete_formation, export_names_in_reach, module_finalize, post_relocation, prepare_coming_module,
     struct_module,
 };
 use kernel::{Export, ExportTable, Fact, Kernel, RunningKernel, Taints, newest};
+use kernel_image::Packed;
 use module_signature::{Unsigned, module_signature};
 use reloc::{
     Architecture, Cpu, Finalizer, LoadFacts, MACHINES, ModArch, ModPltSec, Patch, Record, RuntimeState, Step,
@@ -28,11 +30,13 @@ use reloc::{
 use symres::btf::btf_module_notify;
 use symres::early::{
     already_loaded, check_export_symbol_versions, check_modinfo_taints, early_mod_check,
-    find_module_sections, setup_modinfo, signature_and_name_taints, verify_exported_symbols, warn_unsorted,
+    find_module_sections, setup_modinfo, signature_and_name_taints, taints_of_file, verify_exported_symbols,
+    warn_unsorted,
 };
 use symres::simplify::{simplify_symbols, write_symtab};
 use symres::{LoadFlags, Resolution};
 
+use crate::decompression::module_decompress;
 use crate::image::{Image, Workspace};
 
 /// How far a load goes. Named after the points at which real kernels were read.
@@ -113,6 +117,14 @@ impl Opened<'_> {
     pub fn sig_ok(&self) -> bool {
         self.unsigned.is_none()
     }
+
+    /// The same out of a compressed file: what the kernel makes of that is said too (DEC-1 to DEC-7).
+    #[must_use]
+    pub fn out_of(mut self, packed: Option<&Packed>, config: &KernelConfig) -> Self {
+        let note = packed.and_then(|packed| module_decompress(packed, config));
+        note.into_iter().for_each(|note| self.said.push(note));
+        self
+    }
 }
 
 /// `module_sig_check` and the ELF checks, for a kernel. Without certificates a well-formed signature
@@ -130,6 +142,7 @@ pub fn open_for<'d>(
 ) -> Opened<'d> {
     let mut said = Findings::new();
     let config = &kernel.config;
+    said.cut_lines(config);
     // VAL-1: without CONFIG_MODULES there is no such system call.
     if config.assumes(Setting::Modules) {
         said.unjudged("VAL-1", needs::CONFIG);
@@ -254,7 +267,7 @@ pub fn lay_out<'d>(
 
 /// `kernel/module/main.c: load_module` after the ELF checks ([`open`]), up to `stage`. `arch` is the architecture of the
 /// module, if it is known. `place` chooses addresses once the layout is known. `None` if there is nothing to lay out or no room for it; `said` tells why.
-pub fn load_module<'d>(
+pub(crate) fn load_module<'d>(
     kernel: &'d Kernel,
     arch: Option<&'static dyn Architecture>,
     opened: &'d Opened<'_>,
@@ -268,7 +281,7 @@ pub fn load_module<'d>(
     if kernel.machine.is_some_and(|machine| machine.e_machine != file.e_machine()) {
         return None;
     }
-    let mut taints = kernel.state.taints;
+    let mut taints = kernel.state.taints.with_module(taints_of_file(kernel, file));
     let mut at_stop = None;
     let mut reached = |taints: &Taints, said: &Findings| {
         if said.refused() {
@@ -291,6 +304,9 @@ pub fn load_module<'d>(
     // The second rewrite: every address is final from here on.
     let mut module = move_module(info, layout, placement, Box::new(image));
     already_loaded(kernel, file, said);
+    if !taints_late {
+        taints = keeps_taints(kernel, &module, taints);
+    }
     reached(&taints, said);
     if taints_late {
         check_modinfo_taints(kernel, file, &mut taints, said);
@@ -355,6 +371,9 @@ pub fn load_module<'d>(
         verdict_only: args.verdict_only,
     };
     if patched {
+        struct_module_has_places(&mut patching);
+    }
+    if patched && !patching.said.refused() {
         module_finalize(&mut patching, arch);
     }
     if patched && !patching.said.refused() {
@@ -394,6 +413,14 @@ pub fn load_module<'d>(
         load.initcall_blacklisted = initcall_blacklisted(&load.module, &kernel.boot.initcall_blacklist, said);
     }
     Some(load)
+}
+
+/// VAL-56: before v6.4 a piece of `struct module` that ends before its taints takes none with it when it is moved.
+fn keeps_taints(kernel: &Kernel, module: &Module<'_>, taints: Taints) -> Taints {
+    let own = module.table(module.info.file.index().module).map_or(0, |table| table.size);
+    let member = kernel.member("module", "taints");
+    let lost = member.is_some_and(|m| own < m.offset.saturating_add(m.size));
+    if lost { taints.with_module(0) } else { taints }
 }
 
 /// `percpu_modalloc`, as far as it says something or fails whatever else is loaded (LAYOUT-60). Where the area goes is part of the
@@ -451,8 +478,8 @@ fn allocate(
     match (placement, image) {
         (Some(placement), Ok(image)) => Some((placement, image)),
         (None, _) => {
-            let why = "the module area has no hole that is large enough for the module";
-            said.refuse(Finding::error("LAYOUT-50", Errno::ENOMEM, why));
+            let why = "the module area has no hole that is large enough for the module".into();
+            said.refuse(no_memory(info.config, "LAYOUT-50", why));
             None
         }
         (_, Err(error)) => {

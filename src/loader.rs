@@ -11,6 +11,7 @@ use kernel::{Exit, Init, Kernel, KernelDescription, KernelState, LoadedModule, T
 use reloc::{ARCHITECTURES, Architecture, Cpu};
 use symres::LoadFlags;
 
+use crate::attempt::Attempt;
 use crate::image::Workspace;
 use crate::load::{Args, LaidOut, Load, Opened, lay_out, load_module, open_for};
 
@@ -20,7 +21,7 @@ pub enum Place {
     /// Where the kernel itself would put it (LAYOUT-50).
     #[default]
     Kernel,
-    /// Regions after each other from this address.
+    /// The first region at this address, the others where the kernel would then put them (LAYOUT-56).
     Base(u64),
     /// These regions at these addresses, the others where the kernel would put them.
     Regions(Vec<(Region, u64)>),
@@ -82,9 +83,8 @@ impl Loader {
         args: &Args<'_>,
         place: &Place,
         percpu: Option<u64>,
-        said: &mut Findings,
-    ) -> Option<Load<'d>> {
-        self.load_in(&mut Workspace::default(), opened, args, place, percpu, said)
+    ) -> Attempt<'d> {
+        self.load_in(&mut Workspace::default(), opened, args, place, percpu)
     }
 
     /// As [`Loader::load`], in memory that earlier loads have left ([`Workspace::recycle`]).
@@ -95,11 +95,11 @@ impl Loader {
         args: &Args<'_>,
         place: &Place,
         percpu: Option<u64>,
-        said: &mut Findings,
-    ) -> Option<Load<'d>> {
+    ) -> Attempt<'d> {
+        let mut said = opened.said.clone();
         let choose = |arch: &dyn Architecture, info: &LoadInfo<'_>, layout: &Layout| {
             let bases = match place {
-                Place::Base(base) => Placement::consecutive(layout, *base).bases,
+                Place::Base(base) => self.place_at(arch, info, layout, *base)?,
                 Place::Kernel => self.place(arch, info, layout)?,
                 Place::Regions(given) => {
                     let mut bases = self.place(arch, info, layout).unwrap_or_default();
@@ -114,7 +114,8 @@ impl Loader {
         };
         let machine = opened.module.as_ref().map(ModuleFile::e_machine);
         let arch = self.architectures.iter().copied().find(|arch| Some(arch.e_machine()) == machine);
-        load_module(&self.kernel, arch, opened, args, choose, workspace, said)
+        let load = load_module(&self.kernel, arch, opened, args, choose, workspace, &mut said);
+        Attempt::new(load, said)
     }
 
     /// Where the kernel would put a module next (LAYOUT-50); where it lies, if the symbol table
@@ -169,6 +170,20 @@ impl Loader {
         true
     }
 
+    /// Where the regions lie if the first one lies at `base`: where the kernel would put them if it puts that one there, else
+    /// behind it (LAYOUT-56).
+    fn place_at(
+        &self,
+        arch: &dyn Architecture,
+        info: &LoadInfo<'_>,
+        layout: &Layout,
+        base: u64,
+    ) -> Option<PerRegion<u64>> {
+        let first = layout.regions().next()?;
+        let own = self.place(arch, info, layout).filter(|bases| bases.get(first) == base);
+        own.or_else(|| self.area(arch).place_behind(layout, base))
+    }
+
     /// Regions of a module that the symbol table lists, by one symbol in each: its address there less
     /// its place in the region.
     fn listed_bases(&self, info: &LoadInfo<'_>, layout: &Layout) -> Vec<(Region, u64)> {
@@ -194,8 +209,8 @@ impl Loader {
     /// `init_module`: loads a module where the kernel would put it, and calls its init function, which
     /// ends as `init` says. What is refused leaves nothing behind but what it made of the kernel's taints.
     pub fn insmod(&mut self, opened: &Opened<'_>, args: &Args<'_>, init: Init) -> Findings {
-        let mut said = opened.said.clone();
-        let kept = self.load(opened, args, &Place::Kernel, None, &mut said).map(|load| self.keep(&load));
+        let (load, mut said) = self.load(opened, args, &Place::Kernel, None).whatever_it_says();
+        let kept = load.map(|load| self.keep(&load));
         if let Some(kept) = kept {
             self.insert(kept, init, &mut said);
         }

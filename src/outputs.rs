@@ -5,14 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+use crate::input::STDIN;
 
 /// Refuses an output that would take the place of a file that is read, or of another output.
 pub fn keep_apart<'p>(outputs: &[PathBuf], inputs: impl IntoIterator<Item = &'p Path>) -> Result<(), Error> {
     let names = |path: &Path| [Some(place(path)), fs::canonicalize(path).ok()];
     let read: HashSet<PathBuf> = inputs.into_iter().flat_map(names).flatten().collect();
     let mut written = HashSet::new();
-    // A device or a pipe keeps nothing.
-    let is_kept = |path: &&PathBuf| fs::metadata(path).map_or(true, |there| there.is_file());
+    // A device or a pipe keeps nothing, nor does stdout.
+    let is_kept = |path: &&PathBuf| {
+        path.as_os_str() != STDIN && fs::metadata(path).map_or(true, |there| there.is_file())
+    };
     for output in outputs.iter().filter(is_kept) {
         let place = place(output);
         let what = if read.contains(&place) {

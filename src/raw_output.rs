@@ -3,12 +3,14 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use elf_layout::Region;
 
 use crate::document::{Document, file_name};
 use crate::error::Error;
+use crate::input::STDIN;
 use crate::load::Load;
 
 /// Name of the file that describes the others.
@@ -41,8 +43,13 @@ pub fn write(dir: &Path, load: &Load<'_>, document: &Document) -> Result<(), Err
 }
 
 /// Writes a file under a temporary name and renames it, so that no half-written one is ever found under its own,
-/// and of two that are written at once one is there whole. A device or a pipe is written to as it is.
+/// and of two that are written at once one is there whole. A device or a pipe is written to as it is; `-` is stdout.
 pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
+    if path == Path::new(STDIN) {
+        let stdout = io::stdout().as_fd().try_clone_to_owned();
+        let written = stdout.and_then(|stdout| write(&mut File::from(stdout)));
+        return written.map_err(|e| Error::write(Path::new("stdout"), e));
+    }
     let name = path.file_name().ok_or_else(|| Error::unusable(path, "not a file name"))?;
     if fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
         let written = OpenOptions::new().write(true).open(path).and_then(|mut file| write(&mut file));

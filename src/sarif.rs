@@ -21,9 +21,16 @@ pub struct Sarif {
     rules: Vec<&'static str>,
     index: HashMap<&'static str, usize>,
     notifications: Vec<Value>,
+    /// Part and number of parts, if it is of one part.
+    shard: Option<(usize, usize)>,
 }
 
 impl Sarif {
+    /// Nothing in it yet; `shard` are the number of the part that it is of, and how many there are.
+    pub fn new(shard: Option<(usize, usize)>) -> Self {
+        Sarif { shard, ..Sarif::default() }
+    }
+
     /// The results of a module, one for each finding, and one of the kind `open` for each rule that was not judged.
     pub fn results(&mut self, verdict: &Verdict) -> Vec<Value> {
         let mut results: Vec<Value> =
@@ -101,7 +108,12 @@ impl Sarif {
             "executionSuccessful": self.notifications.is_empty(),
             "toolExecutionNotifications": self.notifications,
         }]);
-        format!("],\"tool\":{{\"driver\":{driver}}},\"invocations\":{invocations}}}]}}\n")
+        // What is before the last slash is the category, by which services tell runs apart.
+        let id = self.shard.map_or(String::from("kmodld/"), |(part, of)| format!("kmodld/{part}-of-{of}/"));
+        let details = json!({ "id": id });
+        format!(
+            "],\"tool\":{{\"driver\":{driver}}},\"automationDetails\":{details},\"invocations\":{invocations}}}]}}\n"
+        )
     }
 }
 

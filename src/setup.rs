@@ -40,10 +40,12 @@ pub struct RunningFacts {
 pub enum Prepared {
     /// The kernel with its modules.
     Ready {
-        /// It.
+        /// The kernel.
         loader: Box<Loader>,
         /// What the system of a running kernel did not show.
         unread: Vec<Unread>,
+        /// The modules that are loaded before, and what it says of each.
+        before: Vec<(PathBuf, Findings)>,
     },
     /// It refuses one of the modules that are to be loaded before.
     Refused {
@@ -97,13 +99,15 @@ pub fn prepare(
     state.errata.clone_from(&facts.errata);
     let mut loader = Loader::new(kernel, state);
     let args = Args::verdict(LoadFlags::default(), b"");
+    let mut before = Vec::new();
     for path in with {
         let said = load_before(&mut loader, &args, path)?;
         if said.refused() {
             return Ok(Prepared::Refused { file: path.clone(), said });
         }
+        before.push((path.clone(), said));
     }
-    Ok(Prepared::Ready { loader: Box::new(loader), unread })
+    Ok(Prepared::Ready { loader: Box::new(loader), unread, before })
 }
 
 /// The modules that a running kernel lists, newest first, in place of those that its symbol table lists: of these stays what
@@ -163,7 +167,8 @@ pub fn load_step(loader: &mut Loader, path: &Path, options: &str) -> Result<Find
 /// A module that stays in the kernel, if this does not refuse it.
 fn load_before(loader: &mut Loader, args: &Args<'_>, path: &Path) -> Result<Findings, Error> {
     let bytes = read_decompressed(path)?;
-    let opened = open(&bytes, &loader.kernel, args.flags);
+    let kernel = &loader.kernel;
+    let opened = open(&bytes, kernel, args.flags).out_of(bytes.packed(), &kernel.config);
     Ok(loader.insmod(&opened, args, Init::Returns(0)))
 }
 
@@ -176,6 +181,13 @@ pub fn modprobe_parameters(given: &[String]) -> String {
         _ => param.clone(),
     };
     given.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+/// Parameters in one word, then those that stand by themselves.
+pub fn parameters(together: &str, single: &[String]) -> String {
+    let single = modprobe_parameters(single);
+    let gap = if together.is_empty() || single.is_empty() { "" } else { " " };
+    format!("{together}{gap}{single}")
 }
 
 #[cfg(test)]

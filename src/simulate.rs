@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use symres::LoadFlags;
 
 use crate::check::Ending;
-use crate::document::{FindingEntry, errno_name, findings, text};
+use crate::document::{FindingEntry, SCHEMA, errno_name, findings, text};
 use crate::error::Error;
 use crate::input::read_decompressed;
 use crate::load::{Args, open};
@@ -97,7 +97,8 @@ impl Simulation {
             Step::Insmod { file, params, flags, init } => {
                 let bytes = read_decompressed(file)?;
                 let how = Args::verdict(*flags, params.as_bytes());
-                let opened = open(&bytes, &loader.kernel, how.flags);
+                let kernel = &loader.kernel;
+                let opened = open(&bytes, kernel, how.flags).out_of(bytes.packed(), &kernel.config);
                 Ok(loader.insmod(&opened, &how, *init))
             }
             Step::Rmmod { name, force, exit } => {
@@ -128,7 +129,10 @@ fn known(kernel: &Kernel, name: &str) -> Result<(), Error> {
 
 /// The document that `simulate --json` prints.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Document<'r> {
+    /// The version of this document: 2.
+    pub schema: u32,
     /// Release of the kernel.
     pub release: &'r str,
     /// How far what is said of this kernel is known to be right: `exact`, `rules` or `unknown`.
@@ -143,12 +147,19 @@ impl<'r> Document<'r> {
     /// Describes steps on a kernel.
     pub fn new(kernel: &'r Kernel, steps: &'r [StepEntry]) -> Self {
         let notifiers = kernel.notifiers().into_iter().map(NotifierEntry::from).collect();
-        Document { release: &kernel.release, coverage: kernel.coverage().word(), notifiers, steps }
+        Document {
+            schema: SCHEMA,
+            release: &kernel.release,
+            coverage: kernel.coverage().word(),
+            notifiers,
+            steps,
+        }
     }
 }
 
 /// One function of the notifier chain.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NotifierEntry {
     /// Its name.
     pub function: &'static str,
@@ -164,14 +175,17 @@ impl From<Notifier> for NotifierEntry {
 
 /// One step.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StepEntry {
     /// The step as it was given.
     pub step: String,
     /// `done`, `refused`, or `oops`.
     #[serde(rename = "result", serialize_with = "result_word")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub ending: Ending,
     /// What the system call returns; null if it succeeds, or never returns.
     #[serde(serialize_with = "errno_name")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub errno: Option<Errno>,
     /// What the kernel logs.
     pub dmesg: Vec<String>,
@@ -217,6 +231,7 @@ impl StepEntry {
 
 /// One event.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EventEntry {
     /// The module.
     pub module: String,

@@ -18,9 +18,8 @@ fn every_relocation_and_patch_explains_its_bytes() {
         loader.kernel.state.cpus = Some(1);
         let bytes = common::read(&ko(folder, "hello"));
         let opened = open_on(&loader, &bytes);
-        let mut said = opened.said.clone();
         let args = Args { stage: Stage::Final, ..Args::default() };
-        let load = loader.load(&opened, &args, &Place::Kernel, None, &mut said).unwrap();
+        let load = loader.load(&opened, &args, &Place::Kernel, None).whatever_it_says().0.unwrap();
         let explainer = Explainer::new(&load);
         assert_eq!(explainer.relocations().len() as u64, load.relocations(), "{folder}");
         for relocation in explainer.relocations().iter().filter(|r| r.len != 0) {
@@ -51,8 +50,7 @@ fn a_function_is_named_at_its_start_and_inside() {
     let loader = Loader::from(kernel("6.12-amd64"));
     let bytes = common::read(&ko("6.12-amd64", "hello"));
     let opened = open_on(&loader, &bytes);
-    let mut said = opened.said.clone();
-    let load = loader.load(&opened, &Args::default(), &Place::Kernel, None, &mut said).unwrap();
+    let load = loader.load(&opened, &Args::default(), &Place::Kernel, None).whatever_it_says().0.unwrap();
     let explainer = Explainer::new(&load);
     let symbols = load.module.info.file.symbols().iter().zip(&load.module.values);
     let (_, init) =

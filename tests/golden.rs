@@ -16,10 +16,19 @@ const TEXTS: &str = "--symtab fixtures/6.12-amd64/kallsyms --symvers fixtures/6.
 const TREE: &str =
     "--symtab fixtures/6.12-amd64/kallsyms --symvers SYMVERS --config fixtures/6.12-amd64/config";
 
-/// Name and arguments of each run; a word in capitals stands for a file that is made for it.
-const RUNS: [(&str, &str, &str); 19] = [
+/// Name and arguments of each run; a word in capitals stands for a file that is made for it. Where a name ends with a
+/// number, that is how many columns the run is told to have.
+const RUNS: [(&str, &str, &str); 27] = [
     ("dkms-for-another-kernel", "check fixtures/6.1-amd64/hello.ko", "--kernel SPEC"),
     ("another-kernel-by-texts", "check fixtures/6.1-amd64/importer.ko --no-deps", TEXTS),
+    ("another-kernel-80", "check fixtures/6.1-amd64/importer.ko", "--kernel SPEC"),
+    ("another-kernel-40", "check fixtures/6.1-amd64/importer.ko", "--kernel SPEC"),
+    ("another-kernel-verbose-80", "check -v fixtures/6.1-amd64/importer.ko", "--kernel SPEC"),
+    ("folder-80", "check fixtures/6.12-amd64", "--kernel SPEC"),
+    ("folder-40", "check fixtures/6.12-amd64", "--kernel SPEC"),
+    ("two-kernels-80", "check fixtures/6.12-amd64 --kernel OTHER", "--kernel SPEC"),
+    ("link-refused-80", "link fixtures/6.12-amd64/proprietary_gpl.ko", "--kernel SPEC"),
+    ("link-no-module", "link Cargo.toml", "--kernel SPEC"),
     ("another-release-forced", "check fixtures/6.1-amd64/hello.ko --force-modversion", "--kernel SPEC"),
     ("another-architecture", "check fixtures/6.12-arm64/hello.ko", "--kernel SPEC"),
     ("import-from-the-same-folder", "check fixtures/6.12-amd64/gpl_importer.ko", TEXTS),
@@ -89,7 +98,15 @@ fn made(dir: &Path) -> Vec<(&'static str, PathBuf)> {
     let mut changed = file("hello_signed.ko");
     // One bit of padding that no check looks at.
     changed[9] ^= 1;
-    let files = [("SPEC", bytes), ("SYMVERS", symvers.into_bytes()), ("CHANGED", changed)];
+    let mut other = Records::default();
+    other.set("release", "6.1.0-56-amd64");
+    for (record, name) in [("kallsyms", "kallsyms"), ("symvers", "Module.symvers"), ("config", "config")] {
+        other.set(record, read(&fixtures("6.1-amd64").join(name)));
+    }
+    let mut of_other = Vec::new();
+    spec_file::write(&other, &mut of_other).unwrap();
+    let files =
+        [("OTHER", of_other), ("SPEC", bytes), ("SYMVERS", symvers.into_bytes()), ("CHANGED", changed)];
     let write = |(word, bytes): (&'static str, Vec<u8>)| {
         let path = dir.join(word);
         std::fs::write(&path, bytes).unwrap();
@@ -114,7 +131,13 @@ fn what_a_person_sees() {
             None if word == "PARAMS" => String::from(PARAMS),
             None => String::from(word),
         });
-        let output = program().args(real).current_dir(root).env_remove("NO_COLOR").output().unwrap();
+        let output = {
+            let mut program = program();
+            if let Some(columns) = name.rsplit('-').next().filter(|end| end.parse::<u16>().is_ok()) {
+                program.env("COLUMNS", columns);
+            }
+            program.args(real).current_dir(root).env_remove("NO_COLOR").output().unwrap()
+        };
         let mut seen = format!("$ kmodld {args} {kernel}\n").replace("PARAMS", &format!("{PARAMS:?}"));
         for (stream, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
             seen.push_str(&format!("--- {stream}\n{}", String::from_utf8_lossy(bytes)));

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use common::elf::{ALLOC, Builder, GLOBAL, LOCAL, NOBITS, Rela, Sh, UNDEF, WRITE};
 use common::{Elf, library};
-use elf_layout::Findings;
 use kmodld::Workspace;
 use kmodld::inspect::inspect;
 use kmodld::load::Args;
@@ -126,9 +125,9 @@ fn sections(n: usize) -> Vec<u8> {
 fn all(loader: &Loader, file: &[u8]) -> usize {
     let told = inspect("hostile.ko", file).map_or(0, |told| serde_json::to_string(&told).unwrap().len());
     let opened = library::open_on(loader, file);
-    let mut said = Findings::new();
     let mut elf = Vec::new();
-    if let Some(load) = library::load(loader, &opened, &mut said) {
+    let (load, said) = library::load(loader, &opened);
+    if let Some(load) = load {
         kmodld::elf_output::write_to(&mut elf, &load).unwrap();
     }
     let said: usize = said.iter().map(|f| format!("{f:?}").len()).sum();
@@ -189,9 +188,8 @@ fn memory_for_what_a_file_does_not_have_is_not_written() {
     let mut workspace = Workspace::default();
     let before = resident();
     for nth in ["first", "second", "third"] {
-        let mut said = Findings::new();
-        let load = loader.load_in(&mut workspace, &opened, &Args::default(), &Place::Kernel, None, &mut said);
-        workspace.recycle(load.expect("LAYOUT-40: there is room for 768 MiB").module);
+        let attempt = loader.load_in(&mut workspace, &opened, &Args::default(), &Place::Kernel, None);
+        workspace.recycle(attempt.whatever_it_says().0.expect("LAYOUT-40: there is room for 768 MiB").module);
         let more = resident().saturating_sub(before);
         assert!(more < 256 << 20, "{more} bytes for the {nth} load");
     }

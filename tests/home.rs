@@ -229,7 +229,7 @@ fn running(root: &Path) -> KernelSource {
 
 fn prepared(source: &KernelSource) -> (Loader, Vec<String>) {
     match prepare(source, &RunningFacts::default(), &[], || None).unwrap() {
-        Prepared::Ready { loader, unread } => {
+        Prepared::Ready { loader, unread, .. } => {
             let unread = unread.iter().map(|u| format!("{}: {}: {}", u.what, u.why, u.way)).collect();
             (*loader, unread)
         }
@@ -338,8 +338,7 @@ fn next_place(dir: &TempDir) -> (u64, Vec<String>) {
     let bytes = common::read(&ko(KERNEL, "hello"));
     let opened = loader.open(&bytes, symres::LoadFlags::default());
     let args = kmodld::Args::verdict(symres::LoadFlags::default(), b"");
-    let mut said = elf_layout::Findings::new();
-    let load = loader.load(&opened, &args, &Place::Kernel, None, &mut said).unwrap();
+    let load = loader.load(&opened, &args, &Place::Kernel, None).whatever_it_says().0.unwrap();
     (load.bases().get(elf_layout::Region::Text), unread.iter().map(|told| told.why.clone()).collect())
 }
 

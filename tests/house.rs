@@ -35,8 +35,10 @@ const REGISTRATION: (&str, [&str; 3]) =
     ("crates/reloc/src/lib.rs", ["pub mod ", "pub static ARCHITECTURES:", "pub static MACHINES:"]);
 
 /// Where documents are named, whose names have an architecture in them.
-const DOCUMENTS: (&str, [&str; 2]) =
-    ("src/explain.rs", ["docs/findings/X86REL.md", "docs/findings/A64REL.md"]);
+const DOCUMENTS: [(&str, [&str; 2]); 2] = [
+    ("src/explain/mod.rs", ["docs/findings/X86REL.md", "docs/findings/A64REL.md"]),
+    ("src/explain/spec.rs", ["04-reloc-x86_64", "05-reloc-aarch64"]),
+];
 
 /// Each crate may depend on those before it.
 const ORDER_OF_CRATES: [&str; 8] =
@@ -146,8 +148,9 @@ fn architecture_names(name: &str, source: &str) -> Vec<(usize, &'static str)> {
             continue;
         }
         let mut line = line.to_owned();
-        let (index, documents) = DOCUMENTS;
-        for document in documents.iter().filter(|_| name == index) {
+        for document in
+            DOCUMENTS.iter().filter(|(index, _)| name == *index).flat_map(|(_, documents)| documents)
+        {
             line = line.replace(document, "");
         }
         let line = line.to_ascii_lowercase();
@@ -188,7 +191,7 @@ fn names_of_architectures_are_seen() {
         ("crates/finalize/src/parse_args/tests.rs", "use x86_64::X;", &[]),
         ("crates/reloc/src/x86_64/cpu.rs", "use x86_64::X;", &[]),
         ("crates/reloc/src/lib.rs", "pub mod x86_64;\nuse x86_64::X;", &[2]),
-        ("src/explain.rs", "include_str!(\"../docs/findings/X86REL.md\")\n\"X86REL\"", &[2]),
+        ("src/explain/mod.rs", "include_str!(\"../../docs/findings/X86REL.md\")\n\"X86REL\"", &[2]),
         (file, "\"../docs/findings/X86REL.md\"", &[1]),
     ] {
         assert_eq!(seen(name, source), lines, "{name}: {source}");

@@ -44,9 +44,8 @@ impl Pair<'_> {
         }
         for loader in [Some(&mut self.image), self.texts.as_mut()].into_iter().flatten() {
             let opened = library::open_on(loader, &bytes);
-            let mut said = opened.said.clone();
-            let load =
-                library::load(loader, &opened, &mut said).unwrap_or_else(|| panic!("{name}: {said:?}"));
+            let (load, mut said) = library::load(loader, &opened);
+            let load = load.unwrap_or_else(|| panic!("{name}: {said:?}"));
             let kept = loader.keep(&load);
             drop(load);
             loader.insert(kept, kernel::Init::Returns(0), &mut said);
@@ -57,9 +56,8 @@ impl Pair<'_> {
 /// Every region of a module, with its base, before it is patched: of what patching reads, texts tell less than an image.
 fn memory(loader: &Loader, bytes: &[u8]) -> Result<Vec<(u64, Vec<u8>)>, String> {
     let opened = library::open_on(loader, bytes);
-    let mut said = opened.said.clone();
     let args = kmodld::Args { stage: kmodld::Stage::Kallsyms, ..kmodld::Args::default() };
-    let load = loader.load(&opened, &args, &Place::Kernel, None, &mut said);
+    let (load, said) = loader.load(&opened, &args, &Place::Kernel, None).whatever_it_says();
     let load = load.filter(|_| !said.refused()).ok_or_else(|| said.dmesg().collect::<Vec<_>>().join("; "))?;
     let region = |r| (load.bases().get(r), load.module.memory.region(r).to_vec());
     Ok(load.module.layout.regions().map(region).collect())

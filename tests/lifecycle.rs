@@ -4,7 +4,6 @@
 mod common;
 
 use common::{AMD64, KERNELS, Ran, hex, kernel_args, ko, library};
-use elf_layout::Findings;
 use kernel::Exit;
 use kmodld::Loader;
 use serde_json::{Value, json};
@@ -228,8 +227,7 @@ fn layout_54_percpu_areas_are_used_again() {
         }
         let file = common::read(&ko(KERNEL, "percpu"));
         let opened = library::open_on(&loader, &file);
-        let mut said = Findings::new();
-        library::load(&loader, &opened, &mut said).unwrap().module.placement.percpu
+        library::load(&loader, &opened).0.unwrap().module.placement.percpu
     };
     let free = at(&[]);
     assert!(free.is_some());
@@ -441,4 +439,47 @@ fn steps_that_cannot_be_taken() {
         &["--with", &ko(KERNEL, "hello").display().to_string()],
     );
     assert!(ran.exits(0).stdout.contains("Modules linked in: hello(OE)\n"));
+}
+
+/// The folder of a module in /sys/module may be there already: of a built-in module.
+#[test]
+fn life_41_the_name_of_a_built_in_module() {
+    use kmodld::kernel_source::spec_file;
+    let dir = tempfile::tempdir().unwrap();
+    let verdict = |records: &[(&str, &str)]| {
+        let mut spec = spec_file::parse(&common::read(&common::facts(KERNEL))).unwrap();
+        records.iter().for_each(|(name, text)| spec.set(name, *text));
+        let path = dir.path().join("spec");
+        spec_file::write(&spec, &mut std::fs::File::create(&path).unwrap()).unwrap();
+        let mut args =
+            vec![String::from("check"), ko(KERNEL, "hello").display().to_string(), "--jsonl".into()];
+        args.extend(kernel_args(KERNEL));
+        args.extend(["--kernel".into(), path.display().to_string()]);
+        let at = args.iter().position(|a| a == "--kernel").unwrap();
+        args.drain(at..at + 2);
+        common::kmodld(args).json()
+    };
+    let code = |v: &Value| v["findings"].as_array().unwrap().iter().any(|f| f["code"] == "LIFE-41");
+    let refused = verdict(&[("module-folders", "hello\nprintk\n")]);
+    assert_eq!(
+        (&refused["verdict"], &refused["errno"]),
+        (&json!("refused"), &json!("EINVAL")),
+        "LIFE-41: {refused}"
+    );
+    assert_eq!(
+        refused["dmesg"].as_array().unwrap().last().unwrap(),
+        "hello: module is already loaded",
+        "LIFE-41"
+    );
+    assert!(code(&refused));
+    // Built in: a driver may have made the folder.
+    for records in
+        [&[("built-in", "hello\n")][..], &[("built-in", "hello\n"), ("module-folders", "printk\n")]]
+    {
+        let open = verdict(records);
+        assert_eq!(open["verdict"], "undecided", "LIFE-41: {records:?}: {open}");
+        assert_eq!(open["unjudged"][0]["code"], "LIFE-41", "{records:?}: {open}");
+    }
+    let other = verdict(&[("built-in", "hello_world\n"), ("module-folders", "hell\n")]);
+    assert_eq!(other["verdict"], "loads", "LIFE-41: names are compared exactly: {other}");
 }

@@ -144,3 +144,32 @@ fn whole_distributions_as_modinfo_reads_them() {
     }
     assert!(wrong.is_empty(), "VAL-60: {}", common::first_of(&wrong));
 }
+
+/// `inspect -F` and `-0` print, byte for byte, what modinfo prints.
+#[test]
+fn fields_are_printed_as_modinfo_prints_them() {
+    if Command::new("modinfo").arg("--version").output().is_err() {
+        return common::skipped("fields_are_printed_as_modinfo_prints_them", "modinfo is not here");
+    }
+    let same = |modinfo: &[&str], inspect: &[&str], file: &str| {
+        let theirs = Command::new("modinfo").args(modinfo).arg(file).output().unwrap();
+        let ours = common::program().arg("inspect").args(inspect).arg(file).output().unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&ours.stdout),
+            String::from_utf8_lossy(&theirs.stdout),
+            "{inspect:?} {file}"
+        );
+    };
+    let of =
+        |kernel: &'static str| common::modules(kernel).into_iter().map(move |name| common::ko(kernel, &name));
+    for file in of("6.12-amd64").chain(of("6.1-arm64")) {
+        let file = file.to_str().unwrap();
+        same(&["-0"], &["-0"], file);
+        for field in
+            ["filename", "license", "parm", "parmtype", "vermagic", "depends", "signer", "signature", "none"]
+        {
+            same(&["-F", field], &["-F", field], file);
+            same(&["-0", "-F", field], &["-0", "-F", field], file);
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
-use common::{AMD64, fixtures, hex, kmodld, ko, link, link_args};
+use common::{AMD64, KERNELS, fixtures, hex, kmodld, ko, link, link_args};
 use serde_json::Value;
 
 const KERNEL: &str = "6.12-amd64";
@@ -136,18 +136,29 @@ fn layout_50_the_next_module_takes_the_holes_that_init_left() {
 }
 
 #[test]
-fn base_puts_regions_after_each_other() {
-    for kernel in AMD64 {
-        let document = link(kernel, "hello", &["--json", "--base", "0xffffffffc1230000"]).exits(0).json();
-        let mut at = 0xffff_ffff_c123_0000;
+fn layout_56_base_is_that_of_the_first_region() {
+    for kernel in KERNELS {
+        let base = if kernel.ends_with("arm64") { 0xffff_8000_7123_0000 } else { 0xffff_ffff_c123_0000u64 };
+        let document = link(kernel, "hello", &["--json", "--base", &format!("{base:#x}")]).exits(0).json();
+        let mut at = base;
         for (name, base, size) in regions(&document) {
-            assert_eq!(base, at, "{kernel}: {name}");
-            at += size;
+            assert_eq!(base, at, "LAYOUT-56: {kernel}: {name}");
+            // Its pages, and a guard page.
+            at += size.next_multiple_of(0x1000) + 0x1000;
         }
     }
     // Decimal too.
     let document = link(KERNEL, "hello", &["--json", "--base", "18446744072652718080"]).exits(0).json();
     assert_eq!(regions(&document)[0].1, 18_446_744_072_652_718_080);
+    // What others hold is not taken; where the first would lie in any case, the others do so too.
+    let other = ko(KERNEL, "exporter").display().to_string();
+    let with = |more: &[&str]| {
+        regions(&link(KERNEL, "hello", &[&["--json", "--with", &other], more].concat()).exits(0).json())
+    };
+    let own = with(&[]);
+    assert_eq!(with(&["--base", &format!("{:#x}", own[0].1)]), own, "LAYOUT-56");
+    let behind = with(&["--base", &format!("{:#x}", own[0].1 + 0x10_0000)]);
+    assert!(behind.iter().all(|(_, base, _)| *base >= behind[0].1), "LAYOUT-56: {behind:x?}");
 }
 
 #[test]

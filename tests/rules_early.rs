@@ -60,8 +60,8 @@ fn mini(crcs: &[(&str, u64)]) -> Builder {
 fn run(loader: &Loader, b: &Builder, flags: LoadFlags) -> (Findings, Option<Taints>) {
     let bytes = b.build();
     let opened = kmodld::load::open(&bytes, &loader.kernel, flags);
-    let mut said = opened.said.clone();
-    let load = loader.load(&opened, &Args { flags, ..Args::default() }, &Place::Kernel, None, &mut said);
+    let attempt = loader.load(&opened, &Args { flags, ..Args::default() }, &Place::Kernel, None);
+    let (load, said) = attempt.whatever_it_says();
     (said, load.map(|l| l.resolution.taints))
 }
 

@@ -5,7 +5,7 @@ mod common;
 
 use common::elf::{ALLOC, Builder, Elf, Sh, UNDEF, WEAK, WRITE};
 use common::library;
-use elf_layout::{Findings, KernelConfig, KernelVersion};
+use elf_layout::{KernelConfig, KernelVersion};
 use kernel::Kernel;
 use kmodld::Loader;
 
@@ -83,7 +83,7 @@ fn ov_3_undefined_symbols_are_not_in_section_0() {
         elf.set(percpu, Sh::Name, 0).set(0, Sh::Name, st_name).set(0, Sh::Flags, WA);
         let loader = Loader::from(Kernel::unknown(config(minor)));
         let opened = library::open_on(&loader, &elf.bytes);
-        let value = library::load(&loader, &opened, &mut Findings::new()).unwrap().module.values[1];
+        let value = library::load(&loader, &opened).0.unwrap().module.values[1];
         assert_eq!(value, 0x40, "OV-3: mini on 6.{minor}, section 0, .data..percpu: an undefined symbol");
     }
 }

@@ -38,9 +38,10 @@ fn loader(config: KernelConfig) -> Loader {
 fn with_load<R>(config: KernelConfig, file: &[u8], show: impl FnOnce(&Load<'_>, &Findings) -> R) -> R {
     let loader = loader(config);
     let opened = library::open_on(&loader, file);
-    let mut said = opened.said.clone();
-    let load = loader.load(&opened, &Args::default(), &Place::Base(BASE), None, &mut said).expect("a load");
+    let attempt = loader.load(&opened, &Args::default(), &Place::Base(BASE), None);
+    let (load, said) = attempt.whatever_it_says();
     assert!(!said.refused(), "{said:?}");
+    let load = load.expect("a load");
     show(&load, &said)
 }
 

@@ -5,7 +5,7 @@ mod common;
 
 use common::elf::{ALLOC, Builder, EXEC, GLOBAL, LOCAL, Rela, UNDEF, WEAK, WRITE};
 use common::library;
-use elf_layout::{Findings, KernelConfig, KernelVersion};
+use elf_layout::{KernelConfig, KernelVersion};
 use kernel::{KernelDescriptionBuilder, KernelSymbols, Symvers};
 use kmodld::Loader;
 
@@ -90,9 +90,9 @@ type Exported = (Vec<(String, Option<u64>, Option<u32>, bool)>, u64);
 fn exports(loader: &Loader, b: &Builder) -> Exported {
     let bytes = b.build();
     let opened = library::open_on(loader, &bytes);
-    let mut said = opened.said.clone();
-    let load = library::load(loader, &opened, &mut said).expect("a load");
+    let (load, said) = library::load(loader, &opened);
     assert!(!said.refused(), "exporter: {said:?}");
+    let load = load.expect("a load");
     let all = load.exports();
     let all = all.map(|e| (String::from_utf8_lossy(e.name).into_owned(), e.address, e.crc, e.gpl_only));
     (all.collect(), load.module.info.sechdrs[usize::from(b.index(".text"))].sh_addr)
@@ -122,7 +122,7 @@ fn sym_36_and_38_what_records_stand_for() {
     }
     let bytes = b.build();
     let opened = library::open_on(&loader, &bytes);
-    let load = library::load(&loader, &opened, &mut Findings::new()).unwrap();
+    let load = library::load(&loader, &opened).0.unwrap();
     let want = [0, text + 0x10, text + 0x18, 0x30060];
     assert_eq!(load.module.values, want, "SYM-36, SYM-38: mini: what an importer gets");
 }

@@ -424,7 +424,7 @@ fn every_code_is_explained_and_every_explanation_has_a_code() {
         }
         // What every text has: a paragraph on the rule, then these items.
         let mut at = 0;
-        for item in ["Kernel", "Result", "Log", "Versions", "Example", "Fix"] {
+        for item in ["Kernel", "Result", "Log", "Versions", "Example", "Mended", "Fix"] {
             match e.text[at..].find(&format!("\n- {item}: ")) {
                 Some(found) => at += found + 1,
                 None => problems

@@ -45,7 +45,7 @@ impl ImageArch for Toy {
 
 impl Architecture for Toy {
     fn module_area(&self, _: &KernelConfig, _: &dyn Fn(&str) -> Option<u64>) -> Windows {
-        Windows { direct: (AREA, AREA + (1 << 30)), fallback: None }
+        Windows { direct: (AREA, AREA + (1 << 30)), fallback: None, code_block: None }
     }
 
     fn apply_relocate_add(
@@ -111,9 +111,10 @@ fn an_architecture_from_outside_links_a_module() {
     assert_eq!(loader.kernel.config.page_size, 0x1_0000, "by its own option");
     let file = module(R_TOY_WORD);
     let opened = loader.open(&file, LoadFlags::default());
-    let mut said = opened.said.clone();
-    let load = loader.load(&opened, &Args::default(), &Place::Kernel, None, &mut said).expect("a load");
+    let attempt = loader.load(&opened, &Args::default(), &Place::Kernel, None);
+    let (load, said) = attempt.whatever_it_says();
     assert!(!said.refused(), "{said:?}");
+    let load = load.expect("a load");
     assert_eq!((load.arch.name(), load.stage), ("toy", Stage::Final));
     let (text, toys) = (load.module.section(".text").unwrap(), load.module.section(".toys").unwrap());
     assert_eq!(text.address, AREA, "LAYOUT-50: its own module area");
@@ -131,8 +132,8 @@ fn what_it_refuses_is_a_finding() {
     let loader = loader("6.12.0");
     let file = module(R_TOY_WORD + 1);
     let opened = loader.open(&file, LoadFlags::default());
-    let mut said = opened.said.clone();
-    loader.load(&opened, &Args::default(), &Place::Kernel, None, &mut said);
+    let attempt = loader.load(&opened, &Args::default(), &Place::Kernel, None);
+    let said = attempt.said();
     assert_eq!(said.errno(), Some(Errno::ENOEXEC));
     assert_eq!(said.iter().filter(|f| f.code == "TOY-1").count(), 2, "all of them, not only the first");
 }

@@ -141,9 +141,8 @@ impl<'d> Ready<'d> {
 
 fn load(loader: &Loader, module: &Module, workspace: &mut Workspace) -> u64 {
     let opened = module.open(&loader.kernel);
-    let mut said = Findings::new();
     let args = Args { stage: Stage::Relocated, ..Args::default() };
-    let load = loader.load_in(workspace, &opened, &args, &Place::Kernel, None, &mut said);
+    let (load, said) = loader.load_in(workspace, &opened, &args, &Place::Kernel, None).whatever_it_says();
     must_load(&module.name, &said);
     let load = black_box(load).unwrap();
     let relocations = load.relocations();

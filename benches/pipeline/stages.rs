@@ -77,7 +77,7 @@ pub fn finalize(criterion: &mut Criterion) {
         for stage in [Stage::Kallsyms, Stage::Final] {
             let args = Args { stage, ..Args::default() };
             group.bench_function(BenchmarkId::new(stage.name(), &module.name), |b| {
-                b.iter(|| loader.load(&opened, &args, &Place::Kernel, None, &mut Findings::new()).unwrap());
+                b.iter(|| loader.load(&opened, &args, &Place::Kernel, None).whatever_it_says().0.unwrap());
             });
         }
     }
@@ -93,8 +93,8 @@ pub fn link(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(&module.name), |b| {
             b.iter(|| {
                 let opened = black_box(module).open(&loader.kernel);
-                let mut said = Findings::new();
-                let load = loader.load(&opened, &Args::default(), &Place::Kernel, None, &mut said);
+                let attempt = loader.load(&opened, &Args::default(), &Place::Kernel, None);
+                let (load, said) = attempt.whatever_it_says();
                 must_load(&module.name, &said);
                 black_box(load.unwrap().module);
             });

@@ -41,9 +41,9 @@ fn args() -> Args<'static> {
 /// From bytes to memory. Returns the relocations of the module.
 fn link(loader: &Loader, module: &Module) -> Option<u64> {
     let opened = module.open(&loader.kernel);
-    let mut said = Findings::new();
-    let load = loader.load(&opened, &args(), &Place::Kernel, None, &mut said)?;
+    let (load, said) = loader.load(&opened, &args(), &Place::Kernel, None).whatever_it_says();
     must_load(&module.name, &said);
+    let load = load?;
     black_box(&load.module.memory);
     Some(load.relocations())
 }
@@ -69,7 +69,7 @@ pub fn sections_of_a_large_module(criterion: &mut Criterion) {
     for (tree, loader) in linkable() {
         let Some(module) = LARGE.iter().find_map(|name| module_of_tree(&tree, name)) else { continue };
         let opened = module.open(&loader.kernel);
-        let load = loader.load(&opened, &args(), &Place::Kernel, None, &mut Findings::new()).unwrap();
+        let load = loader.load(&opened, &args(), &Place::Kernel, None).whatever_it_says().0.unwrap();
         let file = load.module.info.file;
         let sections = load.module.info.sechdrs.iter().enumerate();
         for (index, section) in sections.filter(|(_, s)| s.sh_type == SHT_RELA && s.sh_size > 24 * 1000) {

@@ -4,6 +4,7 @@
 //! need ([`catalog`]).
 
 pub mod catalog;
+pub mod read;
 pub mod run;
 pub mod set;
 mod state;
@@ -11,20 +12,18 @@ pub mod summary;
 
 use elf_layout::{Errno, Findings, Severity};
 use kernel::{Kernel, Taint};
-use kernel_image::Packed;
 use serde::{Serialize, Serializer};
+use symres::hints::cause;
 
-use crate::decompression::module_decompress;
-use crate::document::{FindingEntry, UnjudgedEntry, errno_name, findings, unjudged};
+use crate::document::{CauseEntry, FindingEntry, SCHEMA, UnjudgedEntry, errno_name, findings, unjudged};
+use crate::error::Error;
 use crate::image::Workspace;
 use crate::load::{Args, Opened, open};
 use crate::loader::{Loader, Place};
 
-/// The version of [`Verdict`] as a document.
-const SCHEMA: u32 = 2;
-
 /// What a kernel makes of one module, as `check --jsonl` prints it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Verdict {
     /// The version of this document: 2.
     pub schema: u32,
@@ -38,19 +37,24 @@ pub struct Verdict {
     pub coverage: &'static str,
     /// `loads`, `refused`, `oops` or `undecided`.
     #[serde(serialize_with = "verdict_word")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub verdict: Ending,
     /// What the system call returns: where rules are unjudged, unless one of them refuses the module before. Null if the
     /// module loads, the kernel crashes, or the verdict is undecided.
     #[serde(serialize_with = "errno_name")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub errno: Option<Errno>,
     /// What the kernel logs, in order; it stops where it stops. Nothing if the verdict is undecided.
     pub dmesg: Vec<String>,
     /// Taint letters of the module, as far as the load comes.
     pub taints: String,
+    /// The one cause behind many findings: the module was built for another kernel. Null if there is none.
+    pub cause: Option<CauseEntry>,
     /// The rules that were not judged before the kernel stops, and what settles each.
     pub unjudged: Vec<UnjudgedEntry>,
     /// The modules that are loaded before it, in this order; left out if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(default))]
     pub with: Vec<String>,
     /// Everything found, also behind the point where the kernel stops.
     pub findings: Vec<FindingEntry>,
@@ -124,9 +128,51 @@ impl Verdict {
     }
 }
 
+/// What stands in place of a verdict where a file cannot be read. It has the fields of [`Verdict`], so that who looks for
+/// those finds them.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Unreadable {
+    /// The version of this document: 2.
+    pub schema: u32,
+    /// The file as it was named or found.
+    pub file: Option<String>,
+    /// Null.
+    pub module: Option<String>,
+    /// Null.
+    pub kernel: Option<String>,
+    /// `unreadable`.
+    pub verdict: &'static str,
+    /// Why it cannot be read.
+    pub error: String,
+    /// Null: no kernel was asked.
+    pub errno: Option<String>,
+    /// Empty.
+    pub dmesg: Vec<String>,
+    /// Empty.
+    pub findings: Vec<FindingEntry>,
+}
+
+impl Unreadable {
+    /// Of what keeps a file from being read.
+    pub fn of(error: &Error) -> Self {
+        Unreadable {
+            schema: SCHEMA,
+            file: error.path().map(|path| path.display().to_string()),
+            module: None,
+            kernel: None,
+            verdict: "unreadable",
+            error: error.to_string(),
+            errno: None,
+            dmesg: Vec::new(),
+            findings: Vec::new(),
+        }
+    }
+}
+
 /// Checks one module, already decompressed, against a kernel with the modules loaded so far.
 pub fn check(loader: &Loader, file: &str, bytes: &[u8], args: &Args<'_>) -> Verdict {
-    judge(loader, file, &open(bytes, &loader.kernel, args.flags), None, args, &mut Workspace::default()).0
+    judge(loader, file, &open(bytes, &loader.kernel, args.flags), args, &mut Workspace::default()).0
 }
 
 /// The verdict on a module, and whether it is marked as proprietary (LIC-5).
@@ -134,14 +180,10 @@ fn judge(
     loader: &Loader,
     file: &str,
     opened: &Opened<'_>,
-    packed: Option<&Packed>,
     args: &Args<'_>,
     workspace: &mut Workspace,
 ) -> (Verdict, bool) {
-    let mut said = opened.said.clone();
-    let packed = packed.and_then(|packed| module_decompress(packed, &loader.kernel.config));
-    packed.into_iter().for_each(|note| said.push(note));
-    let load = loader.load_in(workspace, opened, args, &Place::Kernel, None, &mut said);
+    let (load, said) = loader.load_in(workspace, opened, args, &Place::Kernel, None).whatever_it_says();
     let proprietary = load.as_ref().is_some_and(|l| l.resolution.taints.module_has(Taint::ProprietaryModule));
     let taints = load.as_ref().map(|l| l.taints.module_letters()).unwrap_or_default();
     load.into_iter().for_each(|load| workspace.recycle(load.module));
@@ -162,6 +204,9 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// All of them.
+    pub const ALL: [Ending; 4] = [Ending::Good, Ending::Refused, Ending::Oops, Ending::Undecided];
+
     /// How it ends by what the kernel says.
     pub fn of(said: &Findings) -> Self {
         match (said.refused(), said.errno()) {
@@ -191,6 +236,13 @@ fn verdict(file: &str, kernel: &Kernel, opened: &Opened<'_>, said: &Findings, ta
     let name = opened.module.as_ref().map(|m| m.name_text().into_owned()).filter(|name| !name.is_empty());
     let ending = Ending::of(said);
     let is_decided = ending != Ending::Undecided;
+    let mut findings = findings(said);
+    if !kernel.release.is_empty() {
+        // General advice speaks of any kernel.
+        let hints = findings.iter_mut().filter_map(|f| f.hint.as_mut());
+        let hints = hints.filter(|hint| hint.contains("RELEASE"));
+        hints.for_each(|hint| *hint = hint.replace("RELEASE", &kernel.release));
+    }
     Verdict {
         schema: SCHEMA,
         file: file.to_owned(),
@@ -201,9 +253,10 @@ fn verdict(file: &str, kernel: &Kernel, opened: &Opened<'_>, said: &Findings, ta
         errno: said.errno().filter(|_| is_decided),
         dmesg: said.dmesg().filter(|_| is_decided).map(str::to_owned).collect(),
         taints,
+        cause: opened.module.as_ref().and_then(|file| cause(kernel, file, said)).map(CauseEntry::from),
         unjudged: unjudged(said),
         with: Vec::new(),
-        findings: findings(said),
+        findings,
         suppressed: said.suppressed(),
     }
 }

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use elf_layout::ModuleFile;
 use kernel::{Kernel, LoadedModule};
-use kernel_image::Packed;
 
 use super::catalog::{Facts, described};
 use super::set::Set;
@@ -24,7 +23,7 @@ use crate::error::Error;
 use crate::image::Workspace;
 use crate::input::Buffers;
 use crate::kernel_source::KernelSource;
-use crate::load::{Args, open};
+use crate::load::{Args, Opened, open};
 use crate::loader::Loader;
 use crate::threads;
 
@@ -269,15 +268,16 @@ impl<'a> Run<'a> {
         for (at, (target, unsigned)) in self.targets.iter().zip(&self.unsigned).enumerate() {
             let kernel = &target.loader.kernel;
             let knows = self.set.len() == 1 || kernel.modules_not_loaded().next().is_some();
-            let mut opened = open(bytes, if knows { kernel } else { unsigned }, target.args.flags);
+            let opened_on = |on| open(bytes, on, target.args.flags).out_of(packed.as_ref(), &kernel.config);
+            let mut opened = opened_on(if knows { kernel } else { unsigned });
             let mut facts =
                 opened.module.as_ref().map_or_else(Facts::default, |file| Facts::of(file, kernel));
             let before = described(self.set, index, &mut facts, kernel).filter(|_| judges);
             let judged = before.map(|before| {
                 if !knows {
-                    opened = open(bytes, kernel, target.args.flags);
+                    opened = opened_on(kernel);
                 }
-                self.judge(target, index, (&opened, packed.as_ref()), before, workspace)
+                self.judge(target, index, &opened, before, workspace)
             });
             let mut state = self.lock();
             state.insert(at, index, facts);
@@ -297,8 +297,9 @@ impl<'a> Run<'a> {
         for at in targets {
             let Some(target) = self.targets.get(*at) else { continue };
             let before = self.lock().loaded_before(*at, index);
-            let opened = open(bytes, &target.loader.kernel, target.args.flags);
-            let judged = self.judge(target, index, (&opened, packed.as_ref()), before, workspace);
+            let kernel = &target.loader.kernel;
+            let opened = open(bytes, kernel, target.args.flags).out_of(packed.as_ref(), &kernel.config);
+            let judged = self.judge(target, index, &opened, before, workspace);
             self.lock().put(*at, index, judged, true, keep);
         }
     }
@@ -307,7 +308,7 @@ impl<'a> Run<'a> {
         &self,
         target: &Target<'_>,
         index: usize,
-        (opened, packed): (&crate::load::Opened<'_>, Option<&Packed>),
+        opened: &Opened<'_>,
         before: Vec<Arc<LoadedModule>>,
         workspace: &mut Workspace,
     ) -> (Verdict, bool) {
@@ -320,9 +321,9 @@ impl<'a> Run<'a> {
             args.params = Some(params);
         }
         let (mut verdict, proprietary) = if before.is_empty() {
-            judge(&target.loader, &file, opened, packed, &args, workspace)
+            judge(&target.loader, &file, opened, &args, workspace)
         } else {
-            judge(&target.loader.with_modules(before), &file, opened, packed, &args, workspace)
+            judge(&target.loader.with_modules(before), &file, opened, &args, workspace)
         };
         if target.label.is_some() {
             verdict.kernel.clone_from(&target.label);

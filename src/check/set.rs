@@ -170,20 +170,15 @@ impl Set {
     pub fn is_update(&self, index: usize) -> bool {
         is_update(self.file(index))
     }
+}
 
-    /// Part `part` of `of`, from 1: neighbouring files, so that the parts one after the other are the whole.
-    pub fn part(&self, part: usize, of: usize) -> Range<usize> {
-        self.part_of(self.len(), part, of)
-    }
-
-    /// As [`Set::part`], of the first `len` files.
-    pub fn part_of(&self, len: usize, part: usize, of: usize) -> Range<usize> {
-        let end = |part: usize| {
-            let end = (part as u128).saturating_mul(len as u128).checked_div(of as u128);
-            end.and_then(|end| usize::try_from(end).ok()).unwrap_or(0)
-        };
-        end(part.saturating_sub(1))..end(part)
-    }
+/// Part `part` of `of`, from 1, of `all` things: neighbours, so that the parts one after the other are the whole.
+pub fn share(all: usize, part: usize, of: usize) -> Range<usize> {
+    let end = |part: usize| {
+        let end = (part as u128).saturating_mul(all as u128).checked_div(of as u128);
+        end.and_then(|end| usize::try_from(end).ok()).unwrap_or(0)
+    };
+    end(part.saturating_sub(1))..end(part)
 }
 
 /// `snd_hda_intel` of `.../snd-hda-intel.ko.xz`: the name that kbuild gave the module.
@@ -191,6 +186,11 @@ pub fn name_of(file: &Path) -> Vec<u8> {
     let name = file.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
     let end = ENDINGS.iter().find_map(|ending| name.strip_suffix(ending.as_bytes()));
     end.unwrap_or(name).iter().map(|b| if *b == b'-' { b'_' } else { *b }).collect()
+}
+
+/// Does a name end as those of module files do?
+pub fn module_name(name: &[u8]) -> bool {
+    ENDINGS.iter().any(|ending| name.ends_with(ending.as_bytes()))
 }
 
 /// depmod's default search order is `updates` before the rest.
@@ -260,7 +260,7 @@ fn list(directory: &Path) -> Vec<Found> {
 /// What an entry of a directory is, if it counts.
 fn which(path: PathBuf, kind: FileType) -> Option<Found> {
     let name = path.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
-    let is_module = ENDINGS.iter().any(|ending| name.ends_with(ending.as_bytes()));
+    let is_module = module_name(name);
     if kind.is_dir() {
         return Some(Found::Directory(path));
     }
@@ -332,9 +332,9 @@ mod tests {
             let names: Vec<String> = (0..len).map(|n| format!("/nowhere/{n}.ko")).collect();
             let set = set(&names.iter().map(String::as_str).collect::<Vec<_>>());
             for of in 1..50 {
-                let all: Vec<usize> = (1..=of).flat_map(|part| set.part(part, of)).collect();
+                let all: Vec<usize> = (1..=of).flat_map(|part| share(set.len(), part, of)).collect();
                 assert_eq!(all, (0..len).collect::<Vec<_>>(), "{len} files in {of} parts");
-                let sizes: Vec<usize> = (1..=of).map(|part| set.part(part, of).len()).collect();
+                let sizes: Vec<usize> = (1..=of).map(|part| share(set.len(), part, of).len()).collect();
                 assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1, "{sizes:?}");
             }
         }

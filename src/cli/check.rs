@@ -1,39 +1,51 @@
 //! `kmodld check`
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::mem::ManuallyDrop;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use elf_layout::Errno;
 use kmodld::check::run::{Event, Target, run as run_set, tell_apart};
-use kmodld::check::set::{Search, Set};
+use kmodld::check::set::{Search, Set, module_name};
 use kmodld::check::summary::Summary;
-use kmodld::check::{Ending, Verdict};
+use kmodld::check::{Ending, Unreadable, Verdict};
+use kmodld::digest::fold;
+use kmodld::explain::explain;
+use kmodld::input::read;
 use kmodld::load::Args;
 use kmodld::modprobe::may_be_name;
 use kmodld::modprobe::providers::Home;
 use kmodld::sarif::{BEGIN, Sarif};
+use kmodld::setup::parameters;
 use kmodld::{Error, Loader};
+use serde::Serialize;
 
 use super::modules::{Meaning, Ways, judge_loaded_ones, with_words};
-use super::options::Check;
-use super::report::{self, Progress, one_line};
+use super::options::{Check, Shard};
+use super::part::Part;
+use super::report::{self, Progress, Told, counted, one_line};
+use super::terminal::amount;
 use super::{Beside, Outcome, prepared};
 
-/// Findings shown of each module of a directory.
-const FINDINGS_SHOWN: usize = 10;
+/// Points shown of each module of a directory.
+const POINTS_SHOWN: usize = 10;
 
 pub fn run(args: &Check) -> Result<Outcome, Error> {
-    let is_named = args.paths.iter().any(|path| may_be_name(path).is_some());
+    let (paths, params) = words(args)?;
+    let shard = args.part().map_err(Error::Usage)?;
+    let is_named = paths.iter().any(|path| may_be_name(path).is_some());
     let mut errors = Vec::new();
     let complain = |error| errors.push(error);
     // Files are looked for while the kernel is read, and after that by two threads; names need the kernel first.
     let (kernels, set) = if is_named {
-        (kernels(args)?, None)
+        (kernels(args, &params)?, None)
     } else {
-        let search = Search::new(&args.paths);
+        let search = Search::new(&paths);
         let kernels = Beside::new(|| search.work()).run(|| {
-            let kernels = kernels(args);
+            let kernels = kernels(args, &params);
             search.work();
             kernels
         });
@@ -43,7 +55,7 @@ pub fn run(args: &Check) -> Result<Outcome, Error> {
     let Some(mut kernels) = kernels else { return Ok(Outcome::Refused) };
     let mut runs = Vec::new();
     for kernel in &mut kernels {
-        runs.push(prepare_run(args, kernel, set.as_ref(), &mut errors)?);
+        runs.push(prepare_run(args, &paths, kernel, set.as_ref(), &mut errors)?);
     }
     errors.iter().for_each(report::error);
     let named = runs.first().map_or(0, |run| run.named);
@@ -52,24 +64,57 @@ pub fn run(args: &Check) -> Result<Outcome, Error> {
             "these kernels do not have the same modules of these names: ask for one kernel after the other";
         return Err(Error::Usage(what.into()));
     }
+    let part = Part::of(shard, named, kernels.len());
     let names = kernels.iter().map(|kernel| name(&kernel.target)).collect();
     let has_directory = runs.iter().any(|run| run.set.has_directory);
-    let mut printer = Printer::new(args, has_directory, named, names);
-    errors.iter().for_each(|error| printer.unreadable(error));
+    let mut printer = Printer::new(args, has_directory, named, names, shard);
+    // Of several parts, the first one tells what is in none.
+    if part.is_first {
+        errors.iter().try_for_each(|error| printer.unreadable(error))?;
+    }
     printer.begin()?;
-    if let Some(run) = runs.first() {
+    if let Some(run) = runs.first().filter(|_| part.is_first) {
         run.lines.iter().try_for_each(|line| printer.line(line))?;
     }
     // What ends with the process is given back sooner in one piece.
     let (targets, homes): (Vec<Target<'_>>, Vec<_>) =
         kernels.into_iter().map(|kernel| (kernel.target, kernel.home)).unzip();
     let (targets, _homes) = (ManuallyDrop::new(targets), ManuallyDrop::new(homes));
-    let threads = args.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, usize::from);
+    let threads = match args.jobs {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        jobs => jobs,
+    };
     for (run, target) in runs.iter_mut().zip(targets.iter()) {
         judge_before(args, run, target, threads)?;
     }
-    judge_all(args, &targets, &runs, threads, &mut printer)?;
+    judge_all(&part, &targets, &runs, threads, &mut printer)?;
     printer.end()
+}
+
+/// Paths and parameters among the words of the command line, and the paths of `--files-from`.
+fn words(args: &Check) -> Result<(Vec<PathBuf>, String), Error> {
+    let is_param = |path: &&PathBuf| {
+        let text = path.as_os_str().as_encoded_bytes();
+        text.contains(&b'=') && !module_name(text) && std::fs::symlink_metadata(path).is_err()
+    };
+    let (given, mut paths): (Vec<&PathBuf>, Vec<&PathBuf>) = args.paths.iter().partition(is_param);
+    let mut listed = Vec::new();
+    if let Some(list) = &args.files_from {
+        listed = names_in(&read(list)?);
+    }
+    paths.extend(&listed);
+    if paths.is_empty() && args.files_from.is_none() {
+        return Err(Error::Usage(String::from("no module: all words are parameters")));
+    }
+    let given: Vec<String> = given.iter().map(|param| param.display().to_string()).collect();
+    Ok((paths.into_iter().cloned().collect(), parameters(&args.params, &given)))
+}
+
+/// The names that a list of files holds: ended by NUL, as `find -print0` writes them, or one a line.
+fn names_in(list: &[u8]) -> Vec<PathBuf> {
+    let end = if list.contains(&0) { 0 } else { b'\n' };
+    let names = list.split(|byte| *byte == end).filter(|name| !name.is_empty());
+    names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect()
 }
 
 /// What is checked on one kernel.
@@ -89,6 +134,7 @@ struct Run {
 /// Names become files, and what they need comes along.
 fn prepare_run(
     args: &Check,
+    paths: &[PathBuf],
     kernel: &mut OneKernel<'_>,
     found: Option<&Set>,
     errors: &mut Vec<Error>,
@@ -97,7 +143,7 @@ fn prepare_run(
     let (mut meaning, mut set) = (Meaning::default(), found.cloned());
     if found.is_none() {
         let release = name(target);
-        meaning = Meaning::of(&args.paths, home.as_ref(), &release)?;
+        meaning = Meaning::of(paths, home.as_ref(), &release)?;
         errors.append(&mut meaning.errors);
         let search = Search::new(&meaning.paths);
         set = Some(search.into_set(|error| errors.push(error)));
@@ -108,7 +154,7 @@ fn prepare_run(
     if let Some(home) = home.as_mut().filter(|_| !args.no_deps) {
         judge_loaded_ones(&mut target.loader, &args.with);
         // The whole tree has all that it needs.
-        let has_all = home.modprobe.as_ref().is_some_and(|m| covers(&args.paths, &m.tables.folder));
+        let has_all = home.modprobe.as_ref().is_some_and(|m| covers(paths, &m.tables.folder));
         for index in (0..named).filter(|_| !has_all) {
             let file = set.file(index).to_owned();
             // What cannot be read is told when it is judged.
@@ -135,18 +181,17 @@ fn covers(paths: &[PathBuf], folder: &Path) -> bool {
 
 /// Judges on all kernels: at once where the files are the same.
 fn judge_all(
-    args: &Check,
+    part: &Part,
     targets: &[Target<'_>],
     runs: &[Run],
     threads: usize,
     printer: &mut Printer<'_>,
 ) -> Result<(), Error> {
     let [first, others @ ..] = runs else { return Ok(()) };
-    let part =
-        args.shard.map_or(0..first.named, |shard| first.set.part_of(first.named, shard.part, shard.of));
+    let mut file = part.files.start;
     let mut progress = Progress::new();
     if others.iter().all(|run| run.set.has_same_files(&first.set)) {
-        run_set(&first.set, targets, part, threads, &mut |event| match event {
+        run_set(&first.set, targets, part.files.clone(), threads, &mut |event| match event {
             Event::Progress(done, of) => {
                 printer.flush()?;
                 progress.show(done, of);
@@ -154,14 +199,16 @@ fn judge_all(
             }
             Event::Checked(result) => {
                 progress.hide();
-                printer.print(result.map(|verdicts| with_names(verdicts, runs)))
+                let kernels = part.kernels(file);
+                file = file.saturating_add(1);
+                printer.print(result.map(|verdicts| with_names(verdicts, runs)), kernels)
             }
         })?;
     } else {
-        let mut rows: Vec<Result<Vec<Verdict>, Error>> = part.clone().map(|_| Ok(Vec::new())).collect();
+        let mut rows: Vec<Result<Vec<Verdict>, Error>> = part.files.clone().map(|_| Ok(Vec::new())).collect();
         for (run, target) in runs.iter().zip(targets) {
             let mut at = rows.iter_mut();
-            run_set(&run.set, std::slice::from_ref(target), part.clone(), threads, &mut |event| {
+            run_set(&run.set, std::slice::from_ref(target), part.files.clone(), threads, &mut |event| {
                 let Event::Checked(result) = event else { return Ok(()) };
                 match (at.next(), result) {
                     (Some(Ok(row)), Ok(verdicts)) => {
@@ -173,7 +220,11 @@ fn judge_all(
                 Ok(())
             })?;
         }
-        rows.into_iter().try_for_each(|row| printer.print(row))?;
+        for row in rows {
+            let kernels = part.kernels(file);
+            file = file.saturating_add(1);
+            printer.print(row, kernels)?;
+        }
     }
     progress.hide();
     Ok(())
@@ -182,13 +233,14 @@ fn judge_all(
 /// Judges what is loaded before the modules that are asked for.
 fn judge_before(args: &Check, run: &mut Run, target: &Target<'_>, threads: usize) -> Result<(), Error> {
     let part = run.named..run.set.len();
-    let mut before = BTreeMap::new();
+    let (mut before, mut told) = (BTreeMap::new(), Told::default());
     run_set(&run.set, std::slice::from_ref(target), part, threads, &mut |event| {
         match event {
             Event::Checked(Ok(verdicts)) => {
                 for verdict in verdicts.into_iter().filter(|verdict| !verdict.loads()) {
                     if !(args.json || args.jsonl || args.sarif) {
-                        report::findings(&verdict.file, &verdict.findings);
+                        let name = report::short_name(verdict.module.as_deref(), &verdict.file);
+                        told.findings(name, verdict.cause.as_ref(), &verdict.findings, usize::MAX);
                     }
                     before.insert(PathBuf::from(&verdict.file), verdict);
                 }
@@ -225,14 +277,14 @@ struct OneKernel<'a> {
 }
 
 /// The kernels that the options describe. `None`, all said, if one refuses a module of `--with`.
-fn kernels(args: &Check) -> Result<Option<Vec<OneKernel<'_>>>, Error> {
+fn kernels<'a>(args: &'a Check, params: &'a str) -> Result<Option<Vec<OneKernel<'a>>>, Error> {
     let mut all = Vec::new();
     let (sources, facts) = (args.kernels.sources()?, args.live.facts(args.kernels.secure_boot));
     for source in &sources {
         let Some(loader) = prepared(source, &facts, &args.with, || None)? else { return Ok(None) };
         tell_without_versions(&loader);
         let home = Home::new(source, &loader.kernel)?;
-        let how = Args::verdict(args.live.flags(), args.params.as_bytes());
+        let how = Args::verdict(args.live.flags(), params.as_bytes());
         let target = Target { label: None, loader, args: how, options: BTreeMap::new() };
         all.push(OneKernel { target, home: Some(home) });
     }
@@ -274,21 +326,29 @@ struct Printer<'a> {
     documents: Vec<u8>,
     summaries: Vec<Summary>,
     unreadable: usize,
+    told: Told,
 }
 
 impl<'a> Printer<'a> {
-    fn new(args: &'a Check, has_directory: bool, modules: usize, kernels: Vec<String>) -> Self {
+    fn new(
+        args: &'a Check,
+        has_directory: bool,
+        modules: usize,
+        kernels: Vec<String>,
+        shard: Option<Shard>,
+    ) -> Self {
         Printer {
             args,
             outcome: Outcome::Done,
-            brief: has_directory && !args.verbose,
+            brief: has_directory && !amount().verbose,
             several_modules: has_directory || modules > 1,
             begun: false,
-            sarif: Sarif::default(),
+            sarif: Sarif::new(shard.map(|shard| (shard.part, shard.of))),
             documents: Vec::new(),
             summaries: kernels.iter().map(|_| Summary::default()).collect(),
             kernels,
             unreadable: 0,
+            told: Told::default(),
         }
     }
 
@@ -322,45 +382,51 @@ impl<'a> Printer<'a> {
     }
 
     /// Something that was named or found cannot be read.
-    fn unreadable(&mut self, error: &Error) {
+    fn unreadable(&mut self, error: &Error) -> Result<(), Error> {
         self.sarif.unreadable(&error.to_string());
         self.unreadable = self.unreadable.saturating_add(1);
         self.outcome = Outcome::Input;
+        self.document(&Unreadable::of(error))
     }
 
-    fn print(&mut self, result: Result<Vec<Verdict>, Error>) -> Result<(), Error> {
+    /// A document on a line or as an element; text and SARIF have other forms.
+    fn document(&mut self, document: &impl Serialize) -> Result<(), Error> {
+        if self.args.jsonl {
+            self.documents.extend_from_slice(report::json_text(document)?.as_bytes());
+            self.documents.push(b'\n');
+        } else if self.args.json {
+            self.element(&report::json_text(document)?);
+        }
+        Ok(())
+    }
+
+    /// The verdicts on a file, of which those on `kernels` belong to this part.
+    fn print(&mut self, result: Result<Vec<Verdict>, Error>, kernels: Range<usize>) -> Result<(), Error> {
         let verdicts = match result {
             Ok(verdicts) => verdicts,
             Err(error) => {
                 report::error(&error);
-                self.unreadable(&error);
-                return Ok(());
+                // Whoever has the first kernel tells it.
+                return if kernels.start == 0 { self.unreadable(&error) } else { Ok(()) };
             }
         };
-        self.outcome = match self.outcome {
-            Outcome::Done | Outcome::Undecided if verdicts.iter().any(Verdict::is_refused) => {
-                Outcome::Refused
-            }
-            Outcome::Done if verdicts.iter().any(|v| !v.loads()) => Outcome::Undecided,
-            outcome => outcome,
-        };
+        let verdicts = verdicts.get(kernels.clone()).unwrap_or_default();
+        self.outcome = verdicts.iter().fold(self.outcome, |outcome, verdict| outcome.and(verdict.verdict));
         if self.is_text() {
-            self.summaries.iter_mut().zip(&verdicts).for_each(|(summary, verdict)| summary.add(verdict));
-            return match verdicts.as_slice() {
-                [verdict] => self.show(verdict),
-                several => self.show_row(several),
+            let summaries = self.summaries.iter_mut().skip(kernels.start);
+            summaries.zip(verdicts).for_each(|(summary, verdict)| summary.add(verdict));
+            return match verdicts {
+                [verdict] if self.kernels.len() == 1 => self.show(verdict),
+                several => self.show_row(several, kernels.start),
             };
         }
-        for verdict in &verdicts {
-            if self.args.jsonl {
-                self.documents.extend_from_slice(report::json_text(verdict)?.as_bytes());
-                self.documents.push(b'\n');
-            } else if self.args.json {
-                self.element(&report::json_text(verdict)?);
-            } else {
+        for verdict in verdicts {
+            if self.args.sarif {
                 for result in self.sarif.results(verdict) {
                     self.element(&report::json_text(&result)?);
                 }
+            } else {
+                self.document(verdict)?;
             }
         }
         Ok(())
@@ -379,41 +445,53 @@ impl<'a> Printer<'a> {
     }
 
     /// The verdict on stdout, the reasons on stderr.
-    fn show(&self, v: &Verdict) -> Result<(), Error> {
+    fn show(&mut self, v: &Verdict) -> Result<(), Error> {
         if self.brief && v.is_clean() {
             return Ok(());
         }
+        report::print(&format!("{}: {}\n", one_line(&v.file), in_words(v)))?;
         self.show_findings(v);
-        report::print(&format!("{}: {}\n", one_line(&v.file), in_words(v)))
+        Ok(())
     }
 
-    fn show_findings(&self, v: &Verdict) {
-        let shown = if self.brief { FINDINGS_SHOWN } else { usize::MAX };
-        let (shown, rest) = v.findings.split_at(shown.min(v.findings.len()));
-        report::findings(&v.file, shown);
-        if !self.brief {
-            report::unjudged(&v.file, &v.unjudged);
+    fn show_findings(&mut self, v: &Verdict) {
+        let most = if self.brief { POINTS_SHOWN } else { usize::MAX };
+        // What is not known comes first where the verdict hangs on it, and does not matter where it does not.
+        if v.verdict == Ending::Undecided && !self.brief || amount().verbose {
+            report::unjudged(&v.unjudged);
         }
-        let more = v.suppressed.saturating_add(rest.len() as u64);
-        if more != 0 {
-            let how = if rest.is_empty() { "" } else { " (-v shows them)" };
-            report::warn(&format!("{}: {more} more findings are not shown{how}", v.file));
+        let name = report::short_name(v.module.as_deref(), &v.file);
+        self.told.findings(name, v.cause.as_ref(), &v.findings, most);
+        if v.suppressed != 0 {
+            report::warn(&format!("{name}: {} more findings are not kept", v.suppressed));
         }
     }
 
-    /// One module on several kernels: of directories only if they do not agree.
-    fn show_row(&self, verdicts: &[Verdict]) -> Result<(), Error> {
-        let same = |a: &Verdict, b: &Verdict| (a.verdict, a.errno) == (b.verdict, b.errno);
-        let agree = verdicts.first().is_none_or(|first| verdicts.iter().all(|v| same(v, first)));
-        if self.brief && agree {
+    /// One module on several kernels: of directories only if one of them does not load it. `first` is the number of the
+    /// kernel of the first verdict.
+    fn show_row(&mut self, verdicts: &[Verdict], first: usize) -> Result<(), Error> {
+        let is_undecided = verdicts.iter().all(|v| v.verdict == Ending::Undecided);
+        if self.brief && (is_undecided || verdicts.iter().all(Verdict::loads)) {
             return Ok(());
         }
-        if self.args.verbose {
-            verdicts.iter().for_each(|v| self.show_findings(v));
-        }
         let cell = |v: &Verdict| format!("{:<13}", v.errno.map_or(v.word(), Errno::name));
-        let cells: String = verdicts.iter().map(cell).collect();
-        report::print(&format!("{cells}{}\n", one_line(verdicts.first().map_or("", |v| &v.file))))
+        let none = std::iter::repeat_n(format!("{:<13}", "-"), first);
+        let cells: String = none.chain(verdicts.iter().map(cell)).collect();
+        let file = one_line(verdicts.first().map_or("", |v| &v.file)).into_owned();
+        let mut out = format!("{cells}{file}\n");
+        for (reason, kernels) in reasons(verdicts, first) {
+            let numbers: Vec<String> = kernels.iter().map(ToString::to_string).collect();
+            out.push_str(&format!("    {}: {}\n", numbers.join(", "), one_line(&reason)));
+        }
+        report::print(&out)?;
+        if amount().verbose {
+            for (verdict, kernel) in verdicts.iter().zip(self.kernels.iter().skip(first)) {
+                report::note(&format!("on {kernel}:"));
+                let name = report::short_name(verdict.module.as_deref(), &verdict.file);
+                self.told.findings(name, verdict.cause.as_ref(), &verdict.findings, usize::MAX);
+            }
+        }
+        Ok(())
     }
 
     fn end(mut self) -> Result<Outcome, Error> {
@@ -429,6 +507,29 @@ impl<'a> Printer<'a> {
         }
         Ok(self.outcome)
     }
+}
+
+/// The first reason of each refusal, with the numbers of the kernels that have it.
+fn reasons(verdicts: &[Verdict], first: usize) -> Vec<(String, Vec<usize>)> {
+    let mut reasons: Vec<(String, Vec<usize>)> = Vec::new();
+    for (at, verdict) in verdicts.iter().enumerate().filter(|(_, verdict)| verdict.is_refused()) {
+        let digest = fold(&verdict.findings, verdict.cause.is_some());
+        let of_point = || digest.points.first().map(|point| format!("[{}] {}", point.code, point.text));
+        // Which kernels these are stands above.
+        let of_cause = verdict.cause.as_ref().map(|cause| match &cause.built_for {
+            Some(release) => format!("it was built for {release}"),
+            None => cause.text.clone(),
+        });
+        let Some(reason) = of_cause.or_else(of_point) else {
+            continue;
+        };
+        let number = first.saturating_add(at).saturating_add(1);
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, kernels)) => kernels.push(number),
+            None => reasons.push((reason, vec![number])),
+        }
+    }
+    reasons
 }
 
 /// `refused with ENOENT, taints OE`
@@ -448,22 +549,55 @@ fn in_words(v: &Verdict) -> String {
 }
 
 /// A line with the verdicts, then one for each errno and each code.
-fn in_sum(summary: &Summary, kernel: &str, unreadable: usize) -> String {
+pub fn in_sum(summary: &Summary, kernel: &str, unreadable: usize) -> String {
     let Summary { modules, loads, oops, undecided, refused, unjudged, findings } = summary;
-    let plural = if *modules == 1 { "module" } else { "modules" };
+    let of_modules = |count: usize| counted(count, "module", "modules");
     let mut out = format!(
-        "{modules} {plural} on {kernel}: {loads} loads, {} refused, {oops} would crash, {undecided} undecided, {unreadable} unreadable\n",
+        "{} on {kernel}: {loads} {}, {} refused",
+        of_modules(*modules),
+        if *loads == 1 { "loads" } else { "load" },
         summary.all_refused()
     );
+    // What is rare is told where there is any.
+    for (count, what) in [(*oops, "would crash"), (*undecided, "undecided"), (unreadable, "unreadable")] {
+        if count != 0 {
+            out.push_str(&format!(", {count} {what}"));
+        }
+    }
+    out.push('\n');
     for (errno, modules) in refused.values() {
-        out.push_str(&format!("  refused with {:<14}{modules:>6} modules\n", errno.name()));
+        out.push_str(&format!("  refused with {:<14}{}\n", errno.name(), right(*modules)));
     }
     for ((code, needs), modules) in unjudged {
-        out.push_str(&format!("  not judged: {code:<15}{modules:>6} modules: needs {needs}\n"));
+        out.push_str(&format!("  not judged: {code:<15}{}: needs {needs}\n", right(*modules)));
     }
     for ((_, code), count) in findings {
         let what = format!("{}[{code}]", count.severity.word());
-        out.push_str(&format!("  {what:<27}{:>6} modules, {} times\n", count.modules, count.times));
+        let title = explain(code).map_or("", |e| e.title);
+        let times = if count.times == count.modules as u64 {
+            String::new()
+        } else {
+            format!(", {} times", count.times)
+        };
+        out.push_str(&format!("  {what:<27}{}{times}: {title}\n", right(count.modules)));
     }
     out
+}
+
+/// Modules in a column of numbers.
+fn right(modules: usize) -> String {
+    format!("{modules:>6} {}", if modules == 1 { "module" } else { "modules" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_a_list() {
+        let names = |list: &[u8]| names_in(list).iter().map(|p| p.display().to_string()).collect::<Vec<_>>();
+        assert_eq!(names(b"a.ko\n\nb c.ko\n"), ["a.ko", "b c.ko"]);
+        assert_eq!(names(b"a\nb.ko\0c.ko\0"), ["a\nb.ko", "c.ko"]);
+        assert_eq!(names(b""), [""; 0]);
+    }
 }

@@ -6,13 +6,14 @@ use kmodld::Error;
 use kmodld::input::read_decompressed;
 use kmodld::inspect::{Inspection, inspect};
 use kmodld::kernel_source::KernelSource;
+use kmodld::modinfo;
 use kmodld::modprobe::may_be_name;
 use kmodld::modprobe::providers::Home;
 
 use super::Outcome;
 use super::modules::Meaning;
 use super::options::Inspect;
-use super::report::{self, one_line};
+use super::report::{self, Told, one_line};
 
 pub fn run(args: &Inspect) -> Result<Outcome, Error> {
     let mut outcome = Outcome::Done;
@@ -37,13 +38,19 @@ pub fn run(args: &Inspect) -> Result<Outcome, Error> {
         };
         match inspect(&name, &bytes) {
             Ok(inspection) if args.json => report::json(&inspection)?,
+            Ok(inspection) if args.field.is_some() || args.null => {
+                let filename = std::path::absolute(path).map_or(name, |path| path.display().to_string());
+                report::print_bytes(fields(&inspection, &filename, args).as_bytes())?;
+            }
             Ok(inspection) => {
                 let gap = if n == 0 { "" } else { "\n" };
                 report::print(&format!("{gap}{}", tables(&inspection)))?;
-                report::findings(&name, &inspection.findings);
+                let module = report::short_name(Some(&inspection.module), &name);
+                Told::default().findings(module, None, &inspection.findings, usize::MAX);
             }
             Err(findings) => {
-                report::findings(&name, &findings);
+                report::error(&Error::unusable(path, "no kernel module"));
+                Told::default().findings(report::short_name(None, &name), None, &findings, usize::MAX);
                 outcome = Outcome::Input;
             }
         }
@@ -60,6 +67,16 @@ fn meaning(args: &Inspect) -> Result<Meaning, Error> {
     let release = source.own_release()?;
     let home = Home::of_tree(source.modules_of(&release))?;
     Meaning::of(&args.files, Some(&home), &release)
+}
+
+/// What modinfo prints with -F and -0.
+fn fields(inspection: &Inspection, filename: &str, args: &Inspect) -> String {
+    let Some(field) = &args.field else { return modinfo::ended_by_nul(inspection, filename) };
+    let end = if args.null { '\0' } else { '\n' };
+    let values = modinfo::field(inspection, filename, field).into_iter();
+    // For a terminal, what would drive it is escaped; a program gets every byte.
+    let shown = |value: String| if args.null { value } else { report::harmless(&value).into_owned() };
+    values.map(|value| format!("{}{end}", shown(value))).collect()
 }
 
 fn tables(i: &Inspection) -> String {

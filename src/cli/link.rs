@@ -6,25 +6,33 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use elf_layout::Findings;
-use kmodld::decompression::module_decompress;
-use kmodld::document::Document;
-use kmodld::input::read_decompressed;
+use kmodld::check::set::module_name;
+use kmodld::document::{CauseEntry, Document};
+use kmodld::input::{STDIN, read_decompressed};
 use kmodld::load::vermagic_version;
 use kmodld::load::{Args, moved_bytes, open};
 use kmodld::load_map::load_map;
 use kmodld::modprobe::providers::Home;
 use kmodld::modprobe::{Modprobe, may_be_name};
 use kmodld::outputs::keep_apart;
-use kmodld::setup::{load_step, modprobe_parameters};
+use kmodld::setup::{load_step, parameters};
 use kmodld::{Error, Load, Loader, Place, Stage, Workspace, elf_output, raw_output};
 use reloc::Step;
+use symres::hints::cause;
 
 use super::modules::{Meaning, Ways};
 use super::options::{Format, Link};
-use super::report::{self, one_line};
+use super::report::{self, Told, one_line};
 use super::{Beside, Outcome, prepared, tell_unread};
 
 pub fn run(args: &Link) -> Result<Outcome, Error> {
+    if let Some(word) = args.words.iter().find(|word| is_second_module(word)) {
+        let what = "is a module, where a parameter is expected: one module at a time is linked (--with FILE loads others before it)";
+        return Err(Error::Usage(format!("{word} {what}")));
+    }
+    if args.format == Format::Raw && to_stdout(args.output.as_deref()) {
+        return Err(Error::Usage(String::from("-o -: the raw format is a folder, which stdout cannot hold")));
+    }
     let (source, facts) = (args.kernel.source()?, args.live.facts(args.kernel.secure_boot));
     let more = args.with.iter().chain(&args.live.memory).map(PathBuf::as_path);
     keep_apart(&outputs(args), source.paths().chain(more))?;
@@ -62,12 +70,14 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
         let Some(options) = load_before(&meaning, path, &mut home, &mut loader)? else {
             return Ok(Outcome::Refused);
         };
-        given.splice(..0, Some(options).filter(|options| !options.is_empty()));
+        // What modprobe.d has for it comes first, so that the words have the last say.
+        let gap = if options.is_empty() || given.is_empty() { "" } else { " " };
+        given = format!("{options}{gap}{given}");
     }
     let bytes = file.into_result()?;
     // What ends with the process is given back sooner in one piece.
     let (bytes, loader) = (ManuallyDrop::new(bytes), ManuallyDrop::new(loader));
-    let params = modprobe_parameters(&given);
+    let params = parameters(&given, &args.words);
     let how = Args {
         flags: args.live.flags(),
         stage: stage(args),
@@ -75,12 +85,13 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
         choices: false,
         verdict_only: false,
     };
-    let opened = open(&bytes, &loader.kernel, how.flags);
-    let mut said = opened.said.clone();
-    let packed = bytes.packed().and_then(|packed| module_decompress(packed, &loader.kernel.config));
-    packed.into_iter().for_each(|finding| said.push(finding));
+    let opened = open(&bytes, &loader.kernel, how.flags).out_of(bytes.packed(), &loader.kernel.config);
+    let cause = |said: &Findings| {
+        let file = opened.module.as_ref()?;
+        cause(&loader.kernel, file, said).map(CauseEntry::from)
+    };
     if opened.module.is_none() {
-        report::refusal(path, &said, args.json)?;
+        report::refusal(path, None, &opened.said, args.json)?;
         return Ok(Outcome::Input);
     }
     let place = match args.place.base {
@@ -88,16 +99,18 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
         None if args.place.region.is_empty() => Place::Kernel,
         None => Place::Regions(args.place.region.clone()),
     };
-    let load = loader.load_in(&mut workspace, &opened, &how, &place, args.place.percpu, &mut said);
+    // What is undecided is linked, and said; refusals and unknown addresses are looked at here.
+    let attempt = loader.load_in(&mut workspace, &opened, &how, &place, args.place.percpu);
+    let (load, said) = attempt.whatever_it_says();
     // What is asked for comes before what the kernel says of it.
     load.as_ref().map_or(Ok(()), |load| check_place(args, load))?;
     let Some(load) = load.filter(|_| !said.refused()) else {
-        report::refusal(path, &said, args.json)?;
+        report::refusal(path, cause(&said).as_ref(), &said, args.json)?;
         return Ok(Outcome::Refused);
     };
     addresses_known(path, &load)?;
-    report::unjudged(&path.display().to_string(), &kmodld::document::unjudged(&said));
-    finish(args, path, &loader, &load, &said)?;
+    report::unjudged(&kmodld::document::unjudged(&said));
+    finish(args, &loader, &load, &said)?;
     Ok(Outcome::Done)
 }
 
@@ -116,7 +129,7 @@ fn load_before(
         let Some(file) = &step.file else { continue };
         let said = load_step(loader, file, &step.options)?;
         if said.refused() && step.required {
-            report::refusal(file, &said, false)?;
+            report::refusal(file, None, &said, false)?;
             return Ok(None);
         }
     }
@@ -129,6 +142,15 @@ fn load_before(
         report::note(&format!("loaded before: {}", with.join(", ")));
     }
     Ok(Some(options))
+}
+
+/// A module where a parameter is expected: parameters with values have `=`, and those without are no files.
+fn is_second_module(word: &str) -> bool {
+    !word.contains('=') && (module_name(word.as_bytes()) || Path::new(word).exists())
+}
+
+fn to_stdout(output: Option<&Path>) -> bool {
+    output == Some(Path::new(STDIN))
 }
 
 /// The files that are to be written.
@@ -204,9 +226,15 @@ fn regions_lie_apart(args: &Link, load: &Load<'_>) -> Result<(), Error> {
 }
 
 /// Writes and prints.
-fn finish(args: &Link, path: &Path, loader: &Loader, load: &Load<'_>, said: &Findings) -> Result<(), Error> {
+fn finish(args: &Link, loader: &Loader, load: &Load<'_>, said: &Findings) -> Result<(), Error> {
     let release = &loader.kernel.release;
-    let document = Document::new(load, release, said);
+    let mut document = Document::new(load, release, said);
+    if args.symbols {
+        document = document.with_symbols(load);
+    }
+    if args.relocations {
+        document = document.with_relocations(load);
+    }
     if let Some(output) = &args.output {
         match args.format {
             Format::Elf => elf_output::write(output, load)?,
@@ -217,10 +245,10 @@ fn finish(args: &Link, path: &Path, loader: &Loader, load: &Load<'_>, said: &Fin
         let map = load_map(load, release);
         raw_output::replace(path, |file| std::io::Write::write_all(file, map.as_bytes()))?;
     }
-    if !args.params.is_empty() && load.stage != Stage::Final {
+    if !(args.params.is_empty() && args.words.is_empty()) && load.stage != Stage::Final {
         report::warn("parameters are set last: this stage does not show them");
     }
-    report::findings(&path.display().to_string(), &document.findings);
+    Told::default().findings(&document.module, None, &document.findings, usize::MAX);
     for what in &document.unknown {
         report::warn(&format!("not known: {what}"));
     }
@@ -228,6 +256,9 @@ fn finish(args: &Link, path: &Path, loader: &Loader, load: &Load<'_>, said: &Fin
         report::warn(
             "what depends on it stays as it was: an image or SPEC (--kernel), --memory, --cpu-caps and --cpus tell of the running kernel (docs/final-bytes.md)",
         );
+    }
+    if to_stdout(args.output.as_deref()) || to_stdout(args.map.as_deref()) {
+        return Ok(());
     }
     if args.json {
         return report::json(&document);
@@ -237,7 +268,8 @@ fn finish(args: &Link, path: &Path, loader: &Loader, load: &Load<'_>, said: &Fin
 
 fn summary(args: &Link, load: &Load<'_>, document: &Document) -> String {
     let mut out = format!(
-        "module {} for {} ({}), stage {}\n\nregions\n",
+        "{}: module {} for {} ({}), stage {}\n\nregions\n",
+        one_line(&args.file.display().to_string()),
         one_line(&document.module),
         one_line(&document.release),
         document.arch,

@@ -5,10 +5,14 @@ mod explain;
 mod inspect;
 mod kernel;
 mod link;
+mod merge;
 mod modules;
 mod options;
+mod packaging;
+mod part;
 mod report;
 mod simulate;
+mod terminal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,13 +20,16 @@ use std::sync::OnceLock;
 use std::thread;
 
 use clap::Parser;
-use elf_layout::{Coverage, KernelVersion};
+use elf_layout::{Coverage, Findings, KernelVersion};
+use kmodld::check::Ending;
+use kmodld::document::{findings, unjudged};
 use kmodld::kernel_source::KernelSource;
 use kmodld::kernel_source::unread::Unread;
 use kmodld::setup::{Prepared, RunningFacts, prepare};
 use kmodld::{Error, Loader, threads};
 
 use options::{Cli, Command};
+use terminal::Amount;
 
 /// How a run ended: the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +45,17 @@ pub enum Outcome {
     Input = 3,
     /// Nothing refused, but something undecided.
     Undecided = 4,
+}
+
+impl Outcome {
+    /// With one more verdict: a refusal outweighs what is undecided, and what cannot be read outweighs both.
+    fn and(self, ending: Ending) -> Self {
+        match (self, ending) {
+            (Outcome::Done | Outcome::Undecided, Ending::Refused | Ending::Oops) => Outcome::Refused,
+            (Outcome::Done, Ending::Undecided) => Outcome::Undecided,
+            (outcome, _) => outcome,
+        }
+    }
 }
 
 /// Work on a thread of its own.
@@ -77,14 +95,15 @@ fn prepared(
     version: impl FnOnce() -> Option<KernelVersion>,
 ) -> Result<Option<Loader>, Error> {
     match prepare(source, facts, with, version)? {
-        Prepared::Ready { loader, unread } => {
+        Prepared::Ready { loader, unread, before } => {
             unread.iter().for_each(tell_unread);
             tell_coverage(&loader);
+            before.iter().for_each(|(file, said)| tell_before(&file.display().to_string(), said));
             loader.kernel.boot.doubts.iter().for_each(|doubt| report::note(doubt));
             Ok(Some(*loader))
         }
         Prepared::Refused { file, said } => {
-            report::refusal(&file, &said, false)?;
+            report::refusal(&file, None, &said, false)?;
             Ok(None)
         }
     }
@@ -95,6 +114,19 @@ fn tell_unread(unread: &Unread) {
     let Unread { what, path, why, way } = unread;
     let way = if way.is_empty() { String::new() } else { format!("; {way}") };
     report::note(&format!("{what} not known: {}: {why}{way}", path.display()));
+}
+
+/// Of modules that are taken as loaded it is told what may keep them from that: rules that were not judged, and files that the
+/// kernel may not read (DEC-1 to DEC-7).
+fn tell_before(file: &str, said: &Findings) {
+    let (open, mut notes) = (unjudged(said), findings(said));
+    notes.retain(|note| note.code.starts_with("DEC-"));
+    if open.is_empty() && notes.is_empty() {
+        return;
+    }
+    report::note(&format!("{file}, which is taken as loaded:"));
+    report::unjudged(&open);
+    report::Told::default().findings(file, None, &notes, usize::MAX);
 }
 
 /// What is said of a kernel that no booted one was compared with is worth less: that is said once.
@@ -110,6 +142,7 @@ fn tell_coverage(loader: &Loader) {
 /// Reads the command line, runs the command, and says what kept it from its work.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    terminal::set(cli.color, Amount { quiet: cli.quiet, verbose: cli.verbose });
     match run(&cli) {
         Ok(outcome) => ExitCode::from(outcome as u8),
         Err(error) => {
@@ -122,6 +155,19 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// `schema`
+fn schema(args: &options::Schema) -> Result<Outcome, Error> {
+    let commands = kmodld::schema::COMMANDS;
+    let found = kmodld::schema::schema(&args.command);
+    let found = found.ok_or_else(|| {
+        Error::Usage(format!("{} prints no JSON; {} do", args.command, commands.join(", ")))
+    })?;
+    let text = serde_json::to_string_pretty(&found)
+        .map_err(|e| Error::write(std::path::Path::new("stdout"), e.into()))?;
+    report::print_bytes(format!("{text}\n").as_bytes())?;
+    Ok(Outcome::Done)
+}
+
 /// Runs the command.
 fn run(cli: &Cli) -> Result<Outcome, Error> {
     match &cli.command {
@@ -131,5 +177,9 @@ fn run(cli: &Cli) -> Result<Outcome, Error> {
         Command::Simulate(args) => simulate::run(args),
         Command::Kernel(args) => kernel::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Merge(args) => merge::run(args),
+        Command::Schema(args) => schema(args),
+        Command::Completions(args) => packaging::completions(args),
+        Command::Man(args) => packaging::man(args),
     }
 }

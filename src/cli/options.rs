@@ -1,7 +1,6 @@
 //! The command line.
 
 use std::ffi::OsString;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -14,6 +13,8 @@ use kmodld::setup::RunningFacts;
 use kmodld::{Error, Stage};
 use symres::LoadFlags;
 
+use super::terminal::ColorArg;
+
 /// Runs Linux's load_module in user space: what a kernel module looks like in
 /// memory, and whether a kernel would take it.
 #[derive(Debug, Parser)]
@@ -22,6 +23,24 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// When to colour output
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        global = true,
+        display_order = 900,
+        hide_possible_values = true,
+        help = "When to colour output: auto, always or never"
+    )]
+    pub color: ColorArg,
+    /// Print results and errors only: no findings, no notes
+    #[arg(short, long, global = true, conflicts_with = "verbose", display_order = 901)]
+    pub quiet: bool,
+    /// Print everything: each finding by itself, consequences, and of directories modules that load
+    #[arg(short, long, global = true, display_order = 902)]
+    pub verbose: bool,
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done and nothing refused; 1 the kernel would refuse a module; \
@@ -43,14 +62,76 @@ pub enum Command {
     Simulate(Box<Simulate>),
     /// Show what a kernel image or tree tells: symbols, exports, facts; or save it as a SPEC
     Kernel(KernelCommand),
-    /// Explain the code of a finding: the rule, what the kernel does, what to do about it
+    /// Explain a finding, an errno or a line of dmesg: the rule, what the kernel does, what to do about it
     Explain(Explain),
+    /// Join the outputs of check --jsonl, of shards or of several kernels, into one summary, SARIF file and exit code
+    Merge(Merge),
+    /// Print the JSON Schema of what a command prints
+    Schema(Schema),
+    /// Print the completions of a shell
+    Completions(Completions),
+    /// Write the man pages into a folder
+    Man(Man),
+}
+
+/// `merge`
+#[derive(Debug, Args)]
+pub struct Merge {
+    /// Outputs of check --jsonl; - is stdin
+    #[arg(required = true, value_name = "FILE.jsonl")]
+    pub files: Vec<PathBuf>,
+    /// Write all findings as one SARIF 2.1.0 document; - is stdout, which has no summary then
+    #[arg(long, value_name = "FILE")]
+    pub sarif: Option<PathBuf>,
+}
+
+/// `completions`
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: ShellArg,
+}
+
+/// Shells that completions are made for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ShellArg {
+    /// bash
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
+}
+
+impl From<ShellArg> for clap_complete::Shell {
+    fn from(shell: ShellArg) -> Self {
+        match shell {
+            ShellArg::Bash => clap_complete::Shell::Bash,
+            ShellArg::Zsh => clap_complete::Shell::Zsh,
+            ShellArg::Fish => clap_complete::Shell::Fish,
+        }
+    }
+}
+
+/// `man`
+#[derive(Debug, Args)]
+pub struct Man {
+    /// The folder, which is made if need be
+    pub dir: PathBuf,
+}
+
+/// `schema`
+#[derive(Debug, Args)]
+pub struct Schema {
+    /// check (a line of --jsonl), inspect, kernel, link or simulate
+    pub command: String,
 }
 
 /// `inspect`
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// Modules: names and aliases as modprobe takes them, or files, also compressed (.gz, .xz, .zst)
+    /// Modules: names and aliases as modprobe takes them, or files, also compressed (.gz, .xz, .zst); - is stdin
     #[arg(required = true, value_name = "MODULE")]
     pub files: Vec<PathBuf>,
     /// The kernel whose modules are named: a release, or a path to a tree or an image [default: the running kernel]
@@ -59,6 +140,12 @@ pub struct Inspect {
     /// Look for modules in an image or chroot, not in /
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
+    /// Print this field only, as modinfo -F does: filename, license, vermagic, parm, signer...
+    #[arg(short = 'F', long, value_name = "FIELD", conflicts_with = "json")]
+    pub field: Option<String>,
+    /// Print fields as modinfo -0 does: TAG=VALUE, each ended by NUL; with -F the values alone
+    #[arg(short = '0', long, conflicts_with = "json")]
+    pub null: bool,
     /// Print one JSON document per module, one a line
     #[arg(long)]
     pub json: bool,
@@ -67,16 +154,25 @@ pub struct Inspect {
 /// `link`
 #[derive(Debug, Args)]
 pub struct Link {
-    /// The module: a name or alias as modprobe takes it, or a file, also compressed (.gz, .xz, .zst)
+    /// The module: a name or alias as modprobe takes it, or a file, also compressed (.gz, .xz, .zst); - is stdin
     #[arg(value_name = "MODULE")]
     pub file: PathBuf,
     /// Module parameters, as on modprobe's command line; only the final stage shows them
     #[arg(value_name = "PARAM=VALUE")]
-    pub params: Vec<String>,
+    pub words: Vec<String>,
+    /// Parameters in one word, before those: "A=1 B=2"
+    #[arg(
+        long,
+        value_name = "PARAMS",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    pub params: String,
     /// How far to go; final if not given
     #[arg(long, value_enum)]
     pub stage: Option<StageArg>,
-    /// Where to write: a file, or a folder for the raw format
+    /// Where to write: a file, - for stdout, or a folder for the raw format
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
     /// One ELF file at final addresses, or one file per region with layout.json
@@ -88,6 +184,12 @@ pub struct Link {
     /// Print the document of layout.json instead of tables
     #[arg(long)]
     pub json: bool,
+    /// Add all symbols to the document
+    #[arg(long)]
+    pub symbols: bool,
+    /// Add all relocations to the document
+    #[arg(long)]
+    pub relocations: bool,
     #[command(flatten)]
     pub kernel: Kernel,
     /// A module loaded before, in this order; repeatable
@@ -107,10 +209,11 @@ pub struct Link {
 #[command(after_help = CHECK_HELP)]
 pub struct Check {
     /// Modules: names and aliases as modprobe takes them, files, also compressed (.gz, .xz, .zst), and directories with
-    /// modules in any depth. What has a slash or ends in .ko is a path; anything else too, if the kernel has no such module.
+    /// modules in any depth; - is stdin. What has a slash or ends in .ko is a path; anything else too, if the kernel has no such module.
     /// All of them are one set: a module that needs others of the set, of the kernel's tree or of the folder that it lies
-    /// in is checked as if those had been loaded before it, as modprobe does
-    #[arg(required = true, value_name = "MODULE|DIR")]
+    /// in is checked as if those had been loaded before it, as modprobe does. Words with = that no file is called are
+    /// parameters, as on modprobe's command line
+    #[arg(required_unless_present = "files_from", value_name = "MODULE|DIR|PARAM=VALUE")]
     pub paths: Vec<PathBuf>,
     /// Parameters as on modprobe's command line: "A=1 B=2"
     #[arg(
@@ -130,16 +233,22 @@ pub struct Check {
     /// Print all findings as one SARIF 2.1.0 document
     #[arg(long, group = "print")]
     pub sarif: bool,
-    /// Of directories, tell about modules without a complaint as well, and every finding
-    #[arg(short, long)]
-    pub verbose: bool,
-    /// How many modules to check at a time [default: as many as there are processors]
-    #[arg(short, long, value_name = "N")]
-    pub jobs: Option<NonZeroUsize>,
-    /// Check only part I of N of the set, from 1. The parts are blocks of neighbours: their outputs with --jsonl one
-    /// after the other are that of the whole
-    #[arg(long, value_name = "I/N", value_parser = shard)]
+    /// How many modules to check at a time; 0, as if not given: as many as there are processors
+    #[arg(short, long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub jobs: usize,
+    /// Read more paths from a file, one a line, or ended by NUL if it has any; - is stdin
+    #[arg(long, value_name = "FILE")]
+    pub files_from: Option<PathBuf>,
+    /// Check only part I of N, from 1, of all modules on all kernels. The parts are blocks of neighbours: their outputs
+    /// with --jsonl one after the other are that of the whole, and `kmodld merge` makes one of them
+    #[arg(long, value_name = "I/N", value_parser = shard, conflicts_with_all = ["shard_index", "shard_count"])]
     pub shard: Option<Shard>,
+    /// The same by a number from 0, such as $SLURM_ARRAY_TASK_ID or $JOB_COMPLETION_INDEX
+    #[arg(long, value_name = "I", requires = "shard_count")]
+    pub shard_index: Option<usize>,
+    /// How many parts there are
+    #[arg(long, value_name = "N", requires = "shard_index")]
+    pub shard_count: Option<usize>,
     #[command(flatten)]
     pub kernels: Kernels,
     /// A module loaded before, in this order; repeatable
@@ -185,9 +294,9 @@ pub struct Simulate {
     pub live: Live,
 }
 
-const CHECK_HELP: &str = "Text output has a line for each module with its verdict, on stderr its findings, and a summary if \
-    there are several modules. Of directories, only modules that are refused or complained about are named, with their \
-    first ten findings each; -v shows all. With several --kernel it is a table of modules by kernels.\n\n\
+const CHECK_HELP: &str = "Text output has a line for each module with its verdict, on stderr the cause and what else is found, repeats \
+    folded, and a summary if there are several modules. Of directories, only modules that are refused or complained about \
+    are named; -v shows all, and each finding by itself. With several --kernel it is a table of modules by kernels.\n\n\
     Exit codes: 0 every module loads; 1 at least one is refused or crashes a kernel; 2 wrong usage; 3 a file cannot be \
     read or a directory holds no module, whatever the others are; 4 none is refused, and at least one is undecided, for \
     want of facts that are named.";
@@ -209,6 +318,21 @@ fn shard(text: &str) -> Result<Shard, String> {
         return Err(format!("there is no part {part} of {of}"));
     }
     Ok(Shard { part, of })
+}
+
+impl Check {
+    /// The part to check, however it is given.
+    pub fn part(&self) -> Result<Option<Shard>, String> {
+        match (self.shard, self.shard_index, self.shard_count) {
+            (None, Some(index), Some(count)) if index < count => {
+                Ok(Some(Shard { part: index.saturating_add(1), of: count }))
+            }
+            (None, Some(index), Some(count)) => Err(format!(
+                "--shard-index {index}: with --shard-count {count} they go from 0 to {count} less 1"
+            )),
+            (shard, ..) => Ok(shard),
+        }
+    }
 }
 
 /// `kernel`
@@ -241,8 +365,10 @@ pub struct KernelCommand {
 /// `explain`
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// A code, such as VER-6; all codes are listed if not given
-    pub code: Option<String>,
+    /// A code (VER-6), a family (VER), any rule of docs/spec (FIN-9), an errno (ENOEXEC), a line of dmesg, or - for lines
+    /// of stdin. Families are listed if nothing is given
+    #[arg(value_name = "CODE|ERRNO|LINE", allow_hyphen_values = true)]
+    pub words: Vec<String>,
 }
 
 /// What describes the kernel.
@@ -378,9 +504,10 @@ impl Kernels {
 
 /// Where the module goes.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Place (where the kernel itself would put it if not given)")]
+#[command(next_help_heading = "Place (else where the kernel puts it)")]
 pub struct PlaceArgs {
-    /// Address of the first region; the others follow, page aligned
+    /// Address of the first region (text, before 6.4 core), as /sys/module/NAME/sections shows it; the others lie where the kernel
+    /// would then put them: each behind the one before it and a guard page, or in a hole between other modules
     #[arg(long, value_name = "ADDR", value_parser = number, conflicts_with = "region")]
     pub base: Option<u64>,
     /// Address of one region; repeatable

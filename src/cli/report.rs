@@ -1,16 +1,22 @@
 //! What a person reads: the result on stdout, everything else on stderr.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
-use elf_layout::{Errno, Findings, Severity};
+use elf_layout::{Findings, Severity};
 use kmodld::Error;
-use kmodld::document::{FindingEntry, RegionEntry, SectionEntry, UnjudgedEntry, findings as entries};
+use kmodld::digest::{Digest, Point, fold, unfolded};
+use kmodld::document::{
+    CauseEntry, FindingEntry, Refusal, RegionEntry, SCHEMA, SectionEntry, UnjudgedEntry, findings as entries,
+};
 use serde::Serialize;
+
+use super::terminal::{Amount, amount, stderr_width, stdout_width, wrap, wrap_lines};
 
 const BOLD: Style = Style::new().bold();
 
@@ -22,13 +28,13 @@ fn colour(severity: Severity) -> Style {
     }
 }
 
-/// Prints to stdout.
+/// Prints to stdout, wrapped where its width is known.
 pub fn print(text: &str) -> Result<(), Error> {
-    print_bytes(harmless(text).as_bytes())
+    print_bytes(wrap_lines(&harmless(text), stdout_width()).as_bytes())
 }
 
 /// Names come from hostile files: what would drive a terminal, or turn what it shows around, is shown as its escape.
-fn harmless(text: &str) -> Cow<'_, str> {
+pub fn harmless(text: &str) -> Cow<'_, str> {
     escaped(text, |c| drives(c) && c != '\n' && c != '\t')
 }
 
@@ -83,7 +89,7 @@ pub struct Progress {
 impl Progress {
     /// Nothing shown yet.
     pub fn new() -> Self {
-        Progress { on_terminal: std::io::stderr().is_terminal(), shown: false }
+        Progress { on_terminal: std::io::stderr().is_terminal() && !amount().quiet, shown: false }
     }
 
     /// Shows how much of how much is done.
@@ -92,9 +98,14 @@ impl Progress {
             return;
         }
         const WIDTH: usize = 30;
-        let full = done.saturating_mul(WIDTH).checked_div(of).unwrap_or(0).min(WIDTH);
-        let (full, empty) = ("#".repeat(full), ".".repeat(WIDTH.saturating_sub(full)));
-        let _ = write!(std::io::stderr().lock(), "\r\x1b[K[{full}{empty}] {done}/{of}");
+        let numbers = format!("{done}/{of}");
+        // The brackets, a blank, and the last column, which would begin a line.
+        let room =
+            stderr_width().map_or(WIDTH, |width| width.saturating_sub(numbers.len().saturating_add(4)));
+        let room = room.min(WIDTH);
+        let full = done.saturating_mul(room).checked_div(of).unwrap_or(0).min(room);
+        let (full, empty) = ("#".repeat(full), ".".repeat(room.saturating_sub(full)));
+        let _ = write!(std::io::stderr().lock(), "\r\x1b[K[{full}{empty}] {numbers}");
         self.shown = true;
     }
 
@@ -106,14 +117,15 @@ impl Progress {
     }
 }
 
-/// The rules that were not judged, a line each, on stderr.
-pub fn unjudged(file: &str, rules: &[UnjudgedEntry]) {
-    on_stderr(|err, colours| {
-        let style = colours.of(AnsiColor::Yellow.on_default().bold());
+/// The rules that were not judged of a module, a line each, on stderr.
+pub fn unjudged(rules: &[UnjudgedEntry]) {
+    if amount().quiet {
+        return;
+    }
+    on_stderr(|out| {
         for UnjudgedEntry { code, needs } in rules {
-            writeln!(err, "{style}unjudged{style:#}[{code}]: {}: needs {needs}", one_line(file))?;
+            out.line(AnsiColor::Yellow.on_default().bold(), "unjudged", &format!("[{code}]: needs {needs}"));
         }
-        Ok(())
     });
 }
 
@@ -123,30 +135,45 @@ pub fn error(error: &Error) {
 }
 
 fn say(severity: Severity, text: &str) {
-    on_stderr(|err, colours| {
-        let (style, word) = (colours.of(colour(severity)), severity.word());
-        writeln!(err, "{style}{word}{style:#}: {}", one_line(text))
-    });
+    if amount().quiet && !severity.refuses() {
+        return;
+    }
+    on_stderr(|out| out.line(colour(severity), severity.word(), &format!(": {}", one_line(text))));
 }
 
-/// Are there any?
-#[derive(Clone, Copy, Debug)]
-struct Colours(bool);
+/// A text for stderr while it is made.
+struct Lines {
+    text: String,
+    has_colours: bool,
+    width: Option<usize>,
+}
 
-impl Colours {
-    fn of(self, style: Style) -> Style {
-        if self.0 { style } else { Style::new() }
+impl Lines {
+    /// A line that begins with a word in colour.
+    fn line(&mut self, style: Style, word: &str, rest: &str) {
+        self.indented(0, style, word, rest);
+    }
+
+    /// The same behind some blanks.
+    fn indented(&mut self, indent: usize, style: Style, word: &str, rest: &str) {
+        let style = if self.has_colours { style } else { Style::new() };
+        let line = format!("{}{word}{rest}", " ".repeat(indent));
+        let line = wrap(&line, self.width, indent.saturating_add(4));
+        // The word comes first and is in one piece.
+        let behind = line.get(indent.saturating_add(word.len())..).unwrap_or_default();
+        self.text.push_str(&format!("{}{style}{word}{style:#}{behind}\n", " ".repeat(indent)));
     }
 }
 
 /// Writes a text to stderr in one piece, with colours if it is a terminal. There may be thousands of lines, and every
 /// write to stderr is a system call.
-fn on_stderr(write: impl FnOnce(&mut Vec<u8>, Colours) -> std::io::Result<()>) {
+fn on_stderr(write: impl FnOnce(&mut Lines)) {
     let stderr = std::io::stderr();
-    let mut text = Vec::new();
-    let colours = Colours(AutoStream::choice(&stderr) != ColorChoice::Never);
+    let has_colours = AutoStream::choice(&stderr) != ColorChoice::Never;
+    let mut lines = Lines { text: String::new(), has_colours, width: stderr_width() };
+    write(&mut lines);
     // Nobody is left to tell that stderr is closed.
-    let _ = write(&mut text, colours).and_then(|()| stderr.lock().write_all(&text));
+    let _ = stderr.lock().write_all(lines.text.as_bytes());
 }
 
 /// A warning on stderr.
@@ -159,70 +186,163 @@ pub fn note(text: &str) {
     say(Severity::Note, text);
 }
 
-/// Findings on stderr, each with what the kernel logs of it: nothing behind the one where it stops.
-pub fn findings(file: &str, findings: &[FindingEntry]) {
-    let stop = findings.iter().position(|f| f.stops_here).unwrap_or(usize::MAX);
-    let mut numbered = findings.iter().enumerate();
-    on_stderr(|err, colours| {
-        numbered.try_for_each(|(at, f)| write_finding(err, colours, file, f, at <= stop))
-    });
+/// What a run has told already, and need not tell again.
+#[derive(Debug, Default)]
+pub struct Told {
+    hints: HashSet<String>,
+    /// Warnings without the name of the module.
+    warnings: HashSet<String>,
 }
 
-/// One finding on stderr, without what the kernel would log.
-pub fn reason(what: &str, f: &FindingEntry) {
-    let errno = f.errno.map_or(String::new(), |e| format!(" ({})", e.name()));
-    let text = one_line(&f.explanation);
-    on_stderr(|err, colours| {
-        let (style, bold) = (colours.of(colour(f.severity)), colours.of(BOLD));
-        writeln!(
-            err,
-            "{style}{}[{}]{style:#}: {}: {text}{errno}",
-            f.severity.word(),
-            f.code,
-            one_line(what)
-        )?;
-        f.hint.iter().try_for_each(|hint| writeln!(err, "    {bold}hint{bold:#}: {}", one_line(hint)))
-    });
+/// Is it in the set for the first time?
+fn is_new(set: &mut HashSet<String>, text: &str) -> bool {
+    if set.contains(text) {
+        return false;
+    }
+    if set.len() < KEPT {
+        set.insert(text.to_owned());
+    }
+    true
 }
 
-fn write_finding(
-    err: &mut impl Write,
-    colours: Colours,
-    file: &str,
-    f: &FindingEntry,
-    is_logged: bool,
-) -> std::io::Result<()> {
-    let (style, bold) = (colours.of(colour(f.severity)), colours.of(BOLD));
-    let errno = f.errno.map_or(String::new(), |e| format!(" ({})", e.name()));
-    let text = format!("{file}: {}: {}{errno}", f.subject, f.explanation);
-    writeln!(err, "{style}{}[{}]{style:#}: {}", f.severity.word(), f.code, one_line(&text))?;
-    for line in f.dmesg.iter().filter(|_| is_logged).flat_map(|lines| lines.lines()) {
-        writeln!(err, "    kernel: {}", one_line(line))?;
+/// A hostile tree can have a hint of its own for every module.
+const KEPT: usize = 1000;
+
+impl Told {
+    /// Is the hint new?
+    fn is_new(&mut self, hint: &str) -> bool {
+        is_new(&mut self.hints, hint)
     }
-    if let Some(hint) = &f.hint {
-        writeln!(err, "    {bold}hint{bold:#}: {}", one_line(hint))?;
+
+    /// Of many modules, each warning is shown of the first that has it. The summary counts them.
+    fn is_new_warning(&mut self, name: &str, point: &Point<'_>) -> bool {
+        point.severity.refuses()
+            || is_new(&mut self.warnings, &format!("{} {}", point.code, point.text.replace(name, "\0")))
     }
-    if f.stops_here {
-        writeln!(err, "    the kernel stops here")?;
+
+    /// What is found of a module, on stderr: the cause, what refuses it, the rest. At most `most` points, unless all of it is wanted.
+    pub fn findings(
+        &mut self,
+        name: &str,
+        cause: Option<&CauseEntry>,
+        findings: &[FindingEntry],
+        most: usize,
+    ) {
+        let Amount { quiet, verbose } = amount();
+        if quiet {
+            return;
+        }
+        let (points, hidden) = if verbose {
+            (unfolded(findings), Vec::new())
+        } else {
+            let Digest { points, hidden } = fold(findings, cause.is_some());
+            (points, hidden)
+        };
+        let mut points = points;
+        if most != usize::MAX {
+            points.retain(|point| self.is_new_warning(name, point));
+        }
+        // One cause is enough of a module among many.
+        let most = if most != usize::MAX && cause.is_some() { 0 } else { most };
+        let (shown, rest) = points.split_at(most.min(points.len()));
+        on_stderr(|out| {
+            if let Some(CauseEntry { text, hint, .. }) = cause {
+                out.line(colour(Severity::Error), "cause", &format!(": {}", one_line(text)));
+                self.hint(out, hint);
+            }
+            for point in shown {
+                self.point(out, name, point, cause.is_some());
+            }
+            if most == usize::MAX && !hidden.is_empty() {
+                let each = hidden.iter().map(|(code, count)| match count {
+                    1 => String::from(*code),
+                    _ => format!("{code} ({count} times)"),
+                });
+                let each = each.collect::<Vec<_>>().join(", ");
+                out.line(colour(Severity::Note), "note", &format!(": with -v also {each}"));
+            } else if most != 0 && !rest.is_empty() {
+                let more = counted(rest.len(), "more point is", "more points are");
+                out.line(colour(Severity::Note), "note", &format!(": {name}: {more} shown with -v"));
+            }
+        });
     }
-    Ok(())
+
+    /// What refuses a step, on stderr, without what the kernel logs.
+    pub fn reasons(&mut self, step: &str, findings: &[FindingEntry]) {
+        let Amount { quiet, verbose } = amount();
+        if quiet {
+            return;
+        }
+        let points = if verbose { unfolded(findings) } else { fold(findings, false).points };
+        on_stderr(|out| {
+            for point in points.iter().filter(|point| point.severity.refuses()) {
+                let errno = point.errno.map_or(String::new(), |e| format!(" ({})", e.name()));
+                let text = format!("[{}]: {step}: {}{errno}", point.code, point.text);
+                out.line(colour(point.severity), point.severity.word(), &one_line(&text));
+                if let Some(hint) = point.hint {
+                    self.hint(out, hint);
+                }
+            }
+        });
+    }
+
+    fn hint(&mut self, out: &mut Lines, hint: &str) {
+        if self.is_new(hint) {
+            out.indented(4, BOLD, "hint", &format!(": {}", one_line(hint)));
+        }
+    }
+
+    /// One point; `name` is the module's.
+    fn point(&mut self, out: &mut Lines, name: &str, point: &Point<'_>, has_cause: bool) {
+        let Point { code, severity, errno, text, dmesg, hint, is_of_other_headers, stops_here } = point;
+        let errno = errno.map_or(String::new(), |e| format!(" ({})", e.name()));
+        let name = if text.starts_with(name) { String::new() } else { format!("{name}: ") };
+        let text = format!("[{code}]: {name}{text}{errno}");
+        out.line(colour(*severity), severity.word(), &one_line(&text));
+        for line in dmesg {
+            out.indented(4, Style::new(), "kernel:", &format!(" {}", one_line(line)));
+        }
+        // The hint of the cause is enough.
+        if let Some(hint) = hint.filter(|_| !(has_cause && *is_of_other_headers)) {
+            self.hint(out, hint);
+        }
+        if *stops_here {
+            out.indented(4, Style::new(), "the", " kernel stops here");
+        }
+    }
+}
+
+/// `1 module`, `2 modules`.
+pub fn counted(count: usize, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
+}
+
+/// What a module is called where its file is named already.
+pub fn short_name<'n>(module: Option<&'n str>, file: &'n str) -> &'n str {
+    module.unwrap_or_else(|| {
+        let name = file.rsplit('/').next().unwrap_or(file);
+        name.split_once(".ko").map_or(name, |(name, _)| name)
+    })
 }
 
 /// A module that the kernel refuses, or that is none.
-pub fn refusal(path: &Path, said: &Findings, as_json: bool) -> Result<(), Error> {
-    let findings_of = entries(said);
-    findings(&path.display().to_string(), &findings_of);
-    if said.suppressed() != 0 {
-        warn(&format!("{} more findings are not shown", said.suppressed()));
-    }
+pub fn refusal(path: &Path, cause: Option<&CauseEntry>, said: &Findings, as_json: bool) -> Result<(), Error> {
+    let refusal = Refusal {
+        schema: SCHEMA,
+        file: path.display().to_string(),
+        errno: said.errno(),
+        findings: entries(said),
+    };
     if as_json {
-        let errno = said.errno().map(Errno::name);
-        json(
-            &serde_json::json!({ "file": path.display().to_string(), "errno": errno, "findings": findings_of }),
-        )?;
+        json(&refusal)?;
     }
+    let Refusal { file, findings, .. } = refusal;
     let errno = said.errno().map_or(String::new(), |e| format!(" with {e}"));
-    warn(&format!("{}: the kernel would refuse this module{errno}", path.display()));
+    say(Severity::Error, &format!("{file}: the kernel would refuse this module{errno}"));
+    Told::default().findings(short_name(None, &file), cause, &findings, usize::MAX);
+    if said.suppressed() != 0 {
+        warn(&format!("{} more findings are not kept", said.suppressed()));
+    }
     Ok(())
 }
 

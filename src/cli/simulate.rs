@@ -11,7 +11,7 @@ use kmodld::simulate::{Document, EventEntry, Simulation, Step, StepEntry};
 use symres::LoadFlags;
 
 use super::options::Simulate;
-use super::report::{self, one_line};
+use super::report::{self, Told, one_line};
 use super::{Outcome, prepared};
 
 /// One step, read.
@@ -34,10 +34,11 @@ pub fn run(args: &Simulate) -> Result<Outcome, Error> {
     };
     let mut simulation = Simulation::new(loader);
     let mut results: Vec<StepEntry> = Vec::new();
+    let mut told = Told::default();
     for (asked, text) in steps.iter().zip(&args.steps) {
         let result = take(asked, text, &mut simulation)?;
         if !args.json {
-            show(&result)?;
+            show(&result, &mut told)?;
         }
         results.push(result);
     }
@@ -67,7 +68,7 @@ fn take(asked: &Asked, text: &str, simulation: &mut Simulation) -> Result<StepEn
     Ok(StepEntry::printing(text, output))
 }
 
-fn show(result: &StepEntry) -> Result<(), Error> {
+fn show(result: &StepEntry, told: &mut Told) -> Result<(), Error> {
     if let Some(output) = &result.output {
         return report::print(output);
     }
@@ -83,9 +84,7 @@ fn show(result: &StepEntry) -> Result<(), Error> {
     lines.for_each(|line| out.push_str(&format!("    kernel: {line}\n")));
     report::print(&out)?;
     if result.ending != Ending::Good {
-        for f in result.findings.iter().filter(|f| f.severity.refuses()) {
-            report::reason(&result.step, f);
-        }
+        told.reasons(&result.step, &result.findings);
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 pub mod cache;
 pub mod image;
 mod named;
+mod own_modules;
 pub mod running;
 pub mod spec_file;
 pub mod tree;

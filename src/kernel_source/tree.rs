@@ -9,7 +9,7 @@ use kernel::KernelDescriptionBuilder;
 
 use super::cache::Cache;
 use super::unread::{Unread, cannot_read};
-use super::{add_config, add_symvers, image, read_symbols};
+use super::{add_config, add_symvers, image, own_modules, read_symbols};
 use crate::error::Error;
 use crate::root::Root;
 
@@ -198,6 +198,11 @@ impl Tree {
                 _ => out = add_symvers(out, &path)?,
             }
         }
+        if let Some(path) = self.fill(&["{m}/modules.builtin"]).find(|p| p.is_file()) {
+            out = out.modules_builtin(&path.display().to_string(), &crate::input::read(&path)?);
+        }
+        // What was put there later (updates, extra) may be of another kernel.
+        out = own_modules::add(out, &self.folder().join("kernel"));
         let map = self.fill(&SYSTEM_MAPS).find(|p| p.is_file());
         if out.link_symbols().is_some() || map.is_none() {
             return Ok(out);

@@ -41,24 +41,21 @@ pub fn open_on<'d>(loader: &Loader, file: &'d [u8]) -> Opened<'d> {
 }
 
 /// Loads a module where the kernel would put it, up to relocation.
-pub fn load<'d>(loader: &'d Loader, opened: &'d Opened<'_>, said: &mut Findings) -> Option<Load<'d>> {
+pub fn load<'d>(loader: &'d Loader, opened: &'d Opened<'_>) -> (Option<Load<'d>>, Findings) {
     let args = Args { stage: Stage::Relocated, ..Args::default() };
-    loader.load(opened, &args, &Place::Kernel, None, said)
+    loader.load(opened, &args, &Place::Kernel, None).whatever_it_says()
 }
 
 /// Everything a kernel says about a file, from its first byte to its last stage.
 pub fn say(loader: &Loader, file: &[u8]) -> Findings {
     let opened = open_on(loader, file);
-    let mut said = opened.said.clone();
-    let _ = loader.load(&opened, &Args::default(), &Place::Kernel, None, &mut said);
-    said
+    loader.load(&opened, &Args::default(), &Place::Kernel, None).whatever_it_says().1
 }
 
 /// Loads a module and keeps it in the kernel; how many relocations that took.
 pub fn keep(loader: &mut Loader, file: &[u8]) -> Result<u64, String> {
     let opened = open_on(loader, file);
-    let mut said = opened.said.clone();
-    let loaded = load(loader, &opened, &mut said);
+    let (loaded, mut said) = load(loader, &opened);
     let Some(loaded) = loaded.filter(|_| !said.refused()) else {
         let errno = said.errno().map_or("", |e| e.name());
         let codes = said.iter().filter(|f| f.severity.refuses()).map(|f| f.code).collect::<Vec<_>>();
@@ -77,9 +74,8 @@ pub fn keep(loader: &mut Loader, file: &[u8]) -> Result<u64, String> {
 /// Loads a module at this address, up to relocation; how many slots of its linkage tables it uses.
 pub fn slots_at(loader: &Loader, file: &[u8], base: u64) -> Result<u64, String> {
     let opened = open_on(loader, file);
-    let mut said = opened.said.clone();
     let args = Args { stage: Stage::Relocated, ..Args::default() };
-    let load = loader.load(&opened, &args, &Place::Base(base), None, &mut said);
+    let (load, said) = loader.load(&opened, &args, &Place::Base(base), None).whatever_it_says();
     let load = load.filter(|_| !said.refused()).ok_or_else(|| said.dmesg().collect::<Vec<_>>().join("; "))?;
     Ok(load.plts().map(|table| table.slots.len() as u64).sum())
 }

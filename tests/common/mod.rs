@@ -58,7 +58,11 @@ pub fn program() -> Command {
     // What tests say does not depend on what was read before.
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-cache-here");
     std::fs::write(&cache, "a file where a folder is meant").unwrap();
-    command.env_remove("RUST_BACKTRACE").env("XDG_CACHE_HOME", cache).stdin(Stdio::null());
+    command
+        .env_remove("RUST_BACKTRACE")
+        .env_remove("COLUMNS")
+        .env("XDG_CACHE_HOME", cache)
+        .stdin(Stdio::null());
     command
 }
 

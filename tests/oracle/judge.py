@@ -19,7 +19,7 @@ ERRNO = {**errno.errorcode, 524: "ENOTSUPP"}
 BOOT, WORK, WAIT = 300, 8, 60
 PREFIX = re.compile(r"^(<\d+>)?\[ *\d+\.\d+\] ?")
 # What a kernel says at any time, of itself.
-CHATTER = re.compile(r"^(clocksource|TSC|tsc|sched_clock|random|hrtimer|workqueue|input|perf|rcu)\b")
+CHATTER = re.compile(r"^(clocksource|TSC|tsc|sched_clock|random|hrtimer|workqueue|input|perf|rcu)\b|judged$")
 
 
 @dataclass
@@ -255,10 +255,10 @@ class Judge:
                 return Answer(end, None, log[:said], report)
             else:
                 raise GuestError(f"the guest stands at {at:#x}")
-        what, result = self.message().split()
-        if what != "judged":
-            raise GuestError(f"the guest says {what}")
-        result = int(result)
+        said = self.message()
+        if not re.fullmatch(r"judged -?\d+", said):
+            raise GuestError(f"the guest says {said!r}")
+        result = int(said.split()[1])
         log = lines(self.guest.read(*(registers[r] for r in self.machine.arguments[:2])).decode("latin1"))
         if result == 0:
             return Answer("loaded" if self.module_init is None else "init", None, log)

@@ -475,7 +475,7 @@ class Mutator:
             section = self.pick(f.headers)
             value = self.pick([0, 1, 4, 16, 63, 64, 65, f.shoff, f.shoff + 64, table - 64, table - 1, table, size - 1, size // 2])
             value = self.pick([value, section[4], section[4] + section[5], section[4] + section[5] - 1])
-            value = max(0, min(value, size - 1))
+            value = max(1, min(value, size - 1))  # without a byte there is no system call
             del f.data[value:]
         elif how == "grown":
             value = self.pick([1, 7, 8, 64, 4096])

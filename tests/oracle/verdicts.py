@@ -87,7 +87,7 @@ def classify(kernel, kmodld):
 
 
 def answer_row(answer):
-    row = {"verdict": answer.verdict, "end": answer.end, "log": answer.log[:60]}
+    row = {"verdict": answer.verdict, "end": answer.end, "log": answer.log[:400]}
     return {**row, "crash": answer.crash} if answer.crash else row
 
 

@@ -57,7 +57,7 @@ pub fn name(bytes: &[u8], at: u64) -> Option<&[u8]> {
 }
 
 /// What a kernel log line keeps of a `%s` argument (LOG_LINE_MAX leaves less than 1 KiB).
-const PRINTED_MAX: usize = 960;
+const PRINTED_MAX: usize = 1024;
 
 /// A name from the file as text for messages: invalid UTF-8 is replaced, and
 /// what a log line could not hold is cut.

@@ -106,6 +106,8 @@ pub struct KernelConfig {
     pub btf_modules: bool,
     /// CONFIG_MODULE_ALLOW_BTF_MISMATCH (BTF-3).
     pub allow_btf_mismatch: bool,
+    /// CONFIG_LIVEPATCH (RELOC-GEN-5, LIC-8).
+    pub livepatch: bool,
     /// PAGE_SIZE in bytes.
     pub page_size: u64,
     /// sizeof(struct module) in bytes, if known (VAL-48).
@@ -157,6 +159,7 @@ impl KernelConfig {
             dynamic_ftrace_with_call_ops: changes.has(Change::FtraceCallOps),
             btf_modules: true,
             allow_btf_mismatch: true,
+            livepatch: true,
             page_size: 4096,
             struct_module_size: None,
             struct_module_init_exit: None,
@@ -207,6 +210,7 @@ impl KernelConfig {
             Setting::AllowMissingNamespaceImports => self.allow_missing_namespace_imports,
             Setting::BtfModules => self.btf_modules,
             Setting::AllowBtfMismatch => self.allow_btf_mismatch,
+            Setting::Livepatch => self.livepatch,
         };
         (!self.assumes(setting)).then_some(value)
     }
@@ -230,6 +234,7 @@ impl KernelConfig {
             Setting::AllowMissingNamespaceImports => &mut self.allow_missing_namespace_imports,
             Setting::BtfModules => &mut self.btf_modules,
             Setting::AllowBtfMismatch => &mut self.allow_btf_mismatch,
+            Setting::Livepatch => &mut self.livepatch,
         } = value;
     }
 
@@ -291,6 +296,8 @@ impl KernelConfig {
         if !self.module_sig {
             self.learn(Setting::ModuleSigForce, false);
         }
+        // kernel/livepatch/core.c
+        self.learn(Setting::Livepatch, ["klp_module_coming", "klp_enable_patch"].into_iter().any(&has));
         self.learn(Setting::BtfModules, ["btf_module_notify", "btf_parse_module"].into_iter().any(&has));
         self.lockdown.of_symbols(&has);
         self.keys.of_symbols(has);
@@ -400,7 +407,7 @@ mod tests {
     #[test]
     fn options_are_read_one_by_one() {
         type Get = fn(&KernelConfig) -> bool;
-        let options: [(&str, &str, Get); 21] = [
+        let options: [(&str, &str, Get); 22] = [
             ("LAYOUT-36", "KALLSYMS", |c| c.kallsyms),
             ("LAYOUT-31", "KALLSYMS_ALL", |c| c.kallsyms_all == Some(true)),
             ("LAYOUT-10", "MODULE_UNLOAD", |c| c.module_unload),
@@ -420,6 +427,7 @@ mod tests {
             ("FIN-44", "DYNAMIC_FTRACE_WITH_CALL_OPS", |c| c.dynamic_ftrace_with_call_ops),
             ("BTF-1", "DEBUG_INFO_BTF_MODULES", |c| c.btf_modules),
             ("BTF-3", "MODULE_ALLOW_BTF_MISMATCH", |c| c.allow_btf_mismatch),
+            ("RELOC-GEN-5, LIC-8", "LIVEPATCH", |c| c.livepatch),
             ("LAYOUT-40", "ARM64_64K_PAGES", |c| c.page_size == 0x1_0000),
             ("LAYOUT-40", "ARM64_16K_PAGES", |c| c.page_size == 0x4000),
         ];

@@ -6,6 +6,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::changes::Change;
+use crate::config::KernelConfig;
+
 macro_rules! errnos {
     ($($name:ident = $value:literal,)*) => {
         /// The error a system call returns (as `-errno`).
@@ -216,6 +219,9 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// All of them, the worst first.
+    pub const ALL: [Severity; 4] = [Severity::Oops, Severity::Error, Severity::Warning, Severity::Note];
+
     /// The word used in JSON and on the terminal.
     pub const fn word(self) -> &'static str {
         match self {
@@ -294,6 +300,8 @@ pub struct Finding {
     pub explanation: Cow<'static, str>,
     /// What to do about it.
     pub hint: Option<String>,
+    /// Who exports the symbol that it is about, if that is known: `vmlinux` or a module.
+    pub exporter: Option<String>,
     /// This is where the kernel gives up; it would not see what follows.
     pub stops_here: bool,
 }
@@ -309,6 +317,7 @@ impl Finding {
             subject: Subject::Module,
             explanation: explanation.into(),
             hint: None,
+            exporter: None,
             stops_here: false,
         }
     }
@@ -336,6 +345,12 @@ impl Finding {
         self
     }
 
+    /// With who exports the symbol.
+    pub fn exported_by(mut self, exporter: impl Into<String>) -> Self {
+        self.exporter = Some(exporter.into());
+        self
+    }
+
     /// With advice.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -358,6 +373,9 @@ pub struct Unjudged {
 pub mod needs {
     /// What only the image shows.
     pub const IMAGE: &str = "the kernel's image, a tree with one, or a SPEC (--kernel)";
+    /// How its `struct module` is laid out.
+    pub const STRUCT_MODULE: &str =
+        "the kernel's image with its BTF, a tree with its own modules, or a SPEC of one of them (--kernel)";
     /// An option of the configuration.
     pub const CONFIG: &str =
         "the kernel's configuration (--config, or a tree that has it), or its image (--kernel)";
@@ -376,7 +394,14 @@ pub struct Findings {
     unjudged: Vec<Unjudged>,
     stopped: Option<(usize, Option<Errno>)>,
     suppressed: u64,
+    /// Characters that a record of the kernel's log holds, where it is not [`LINE_MAX`].
+    line_max: Option<usize>,
 }
+
+/// Characters of a record of the kernel's log: 1024 bytes with the level before them and the NUL behind them (PARAM-20).
+const LINE_MAX: usize = 1021;
+/// Those before v6.3.
+const SHORT_LINE_MAX: usize = 989;
 
 /// More rules than this are not told: the verdict hangs on none of them alone.
 const UNJUDGED_MAX: usize = 64;
@@ -390,8 +415,22 @@ impl Findings {
         Findings::default()
     }
 
-    /// Adds a finding.
-    pub fn push(&mut self, finding: Finding) {
+    /// Lines of the log are cut as that kernel cuts them.
+    pub fn cut_lines(&mut self, config: &KernelConfig) {
+        self.line_max = (!config.has(Change::LongerLogRecords)).then_some(SHORT_LINE_MAX);
+    }
+
+    /// Adds a finding. What a record of the kernel's log does not hold is cut, and a record with line feeds is several lines.
+    pub fn push(&mut self, mut finding: Finding) {
+        let max = self.line_max.unwrap_or(LINE_MAX);
+        for line in finding.dmesg.iter_mut().filter(|line| line.len() > max) {
+            let cut = line.char_indices().nth(max).map(|(at, _)| at);
+            cut.iter().for_each(|at| line.truncate(*at));
+        }
+        if finding.dmesg.iter().any(|line| line.contains('\n')) {
+            finding.dmesg =
+                finding.dmesg.iter().flat_map(|record| record.split('\n')).map(String::from).collect();
+        }
         if self.list.len() < FINDINGS_MAX {
             self.list.push(finding);
         } else {
@@ -413,6 +452,11 @@ impl Findings {
         if !self.refused() && self.unjudged.len() < UNJUDGED_MAX && !self.unjudged.contains(&rule) {
             self.unjudged.push(rule);
         }
+    }
+
+    /// Leaves those rules open that another list leaves open.
+    pub fn take_open_rules(&mut self, from: &Findings) {
+        from.unjudged.iter().for_each(|rule| self.leave_open(rule.clone()));
     }
 
     /// The rules that were not judged before the kernel stops, each once.
@@ -568,6 +612,23 @@ mod tests {
         let crash = |s: &mut Findings| s.may_crash("FIN-1", "x");
         assert_eq!(said(&|s| (crash(s), s.refuse(refusal())).1), (true, 1));
         assert_eq!(said(&|s| (crash(s), s.refuse(oops())).1), (false, 1));
+        let mut other = Findings::new();
+        first(&mut other);
+        crash(&mut other);
+        assert_eq!(said(&|s| s.take_open_rules(&other)), (true, 2));
+        assert_eq!(said(&|s| (s.refuse(refusal()), s.take_open_rules(&other)).1), (false, 0));
+    }
+
+    #[test]
+    fn param_20_lines_are_cut_as_the_log_cuts_them() {
+        for ((major, minor), max) in [((6, 1), 989), ((6, 2), 989), ((6, 3), 1021), ((7, 3), 1021)] {
+            let mut said = Findings::new();
+            said.cut_lines(&KernelConfig::new(crate::KernelVersion::new(major, minor, 0)));
+            let line = "\u{e9}".repeat(1100);
+            said.push(Finding::note("PARAM-20", Severity::Warning, "").says(line).says("two\nlines"));
+            let lengths: Vec<_> = said.dmesg().map(|line| line.chars().count()).collect();
+            assert_eq!(lengths, [max, 3, 5], "PARAM-20: {major}.{minor}");
+        }
     }
 
     #[test]

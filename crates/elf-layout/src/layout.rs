@@ -56,7 +56,7 @@ pub fn layout_sections(info: &LoadInfo<'_>, said: &mut Findings) -> Option<Layou
             }
         }
     }
-    bounded(&layout, said)?;
+    bounded(info.config, &layout, said)?;
     Some(layout)
 }
 

@@ -46,6 +46,17 @@ impl<'d> Modinfo<'d> {
     /// All values of `tag`, in order. The tag must be followed by `=` directly,
     /// so a tag that itself contains `=` is compared as the kernel compares it.
     pub fn all<'t>(&self, tag: &'t str) -> impl Iterator<Item = &'d [u8]> + use<'d, 't> {
+        self.places(tag).map(|(_, value)| value)
+    }
+
+    /// Does the section end between the begin of a tag and that of its value? What asks for the next one of that tag then goes
+    /// on without an end (NS-7).
+    pub fn ends_within(&self, tag: &str) -> bool {
+        self.places(tag).any(|(at, _)| at.saturating_add(tag.len()).saturating_add(1) > self.size)
+    }
+
+    /// Where the strings of `tag` begin, and their values.
+    fn places<'t>(&self, tag: &'t str) -> impl Iterator<Item = (usize, &'d [u8])> + use<'d, 't> {
         // The tag is searched for as such: measuring every string on the way takes twice as long.
         let Modinfo { bytes, size } = *self;
         let searched = bytes.get(..size.saturating_add(tag.len())).unwrap_or(bytes);
@@ -56,7 +67,7 @@ impl<'d> Modinfo<'d> {
             };
             let value =
                 bytes.get(at..).filter(|_| begins)?.strip_prefix(tag.as_bytes())?.strip_prefix(b"=")?;
-            cstr(value, 0)
+            Some((at, cstr(value, 0)?))
         })
     }
 
@@ -83,6 +94,17 @@ mod tests {
 
     fn whole(bytes: &[u8]) -> Modinfo<'_> {
         Modinfo::new(bytes, bytes.len() as u64)
+    }
+
+    #[test]
+    fn ns_7_a_section_that_ends_within_a_tag() {
+        let bytes = b"tag=x\0tag=y\0";
+        for (size, ends) in
+            [(0, true), (3, true), (4, false), (6, false), (7, true), (9, true), (10, false), (12, false)]
+        {
+            assert_eq!(Modinfo::new(bytes, size).ends_within("tag"), ends, "NS-7: {size}");
+        }
+        assert!(!Modinfo::new(bytes, 0).ends_within("other"), "NS-7: without such a tag");
     }
 
     #[test]

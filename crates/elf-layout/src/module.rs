@@ -2,10 +2,12 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::bytes::{le16, le32, le64};
+use crate::bytes::{le16, le32, le64, printed};
 use crate::elf::{Rela, SHF_ALLOC, SHN_UNDEF, SHT_NOBITS, SHT_RELA, SymFields};
 use crate::load_info::LoadInfo;
 use crate::place::{Memory, Placement};
@@ -51,6 +53,13 @@ impl Table {
         let (first, step) = (self.address, usize::try_from(size.max(1)).unwrap_or(usize::MAX));
         let whole = self.size.checked_div(size).unwrap_or(0).saturating_mul(size);
         (0..whole).step_by(step).map(move |at| first.wrapping_add(at))
+    }
+
+    /// As [`Table::records`], with an incomplete one at the end: a loop from the start to the end of a table takes it, with the
+    /// bytes that follow in memory (FIN-88).
+    pub fn records_begun(&self, size: u64) -> impl Iterator<Item = u64> + use<> {
+        let (first, step) = (self.address, usize::try_from(size.max(1)).unwrap_or(usize::MAX));
+        (0..self.size).step_by(step).map(move |at| first.wrapping_add(at))
     }
 }
 
@@ -245,16 +254,26 @@ impl Module<'_> {
         Some(Table { size: self.info.table_size(index), ..table })
     }
 
-    /// Addresses in a section at which relocations were left out, as nobody knows their symbols: what stands there means
-    /// nothing. In order.
+    /// Is a symbol in a section that is not moved? Its value is an address in the temporary copy (LAYOUT-43).
+    fn is_temporary(&self, symbol: u32) -> bool {
+        let file = self.info.file;
+        let shndx = file.symbols().get(symbol as usize).map_or(SHN_UNDEF, SymFields::shndx);
+        let index = usize::from(shndx);
+        let section =
+            self.info.sechdrs.get(index).filter(|_| shndx != SHN_UNDEF && index != file.index().pcpu);
+        section.is_some_and(|s| s.sh_flags & SHF_ALLOC == 0)
+    }
+
+    /// Addresses in a section at which relocations were left out, as nobody knows their symbols, or which hold addresses of the
+    /// temporary copy: what stands there means nothing. In order.
     pub fn left_out(&self, index: usize) -> Vec<u64> {
-        let Some(table) = self.table(index).filter(|_| self.unknown.contains(&true)) else {
-            return Vec::new();
-        };
+        let Some(table) = self.table(index) else { return Vec::new() };
         let sections = self.info.sechdrs.iter().enumerate();
         let of_table = sections.filter(|(_, s)| s.sh_type == SHT_RELA && s.sh_info as usize == index);
         let records = of_table.flat_map(|(rela, _)| self.info.file.relocations(rela)).map(Rela::from);
-        let lost = records.filter(|rela| self.unknown.get(rela.r_sym() as usize) == Some(&true));
+        let is_unknown =
+            |symbol| self.unknown.get(symbol as usize) == Some(&true) || self.is_temporary(symbol);
+        let lost = records.filter(|rela| is_unknown(rela.r_sym()));
         let mut lost: Vec<u64> = lost.map(|rela| table.address.wrapping_add(rela.r_offset)).collect();
         lost.sort_unstable();
         lost
@@ -281,6 +300,21 @@ impl Module<'_> {
             }
         }
         best.map(|(_, name)| name)
+    }
+
+    /// An address of the module as `%pS` prints it once the module is formed: a symbol with offset and size, which reaches to the next
+    /// symbol or to the end of its region; the bare address without one in that region (LIFE-54, seen on 7.3.4).
+    pub fn symbol_text(&self, address: u64) -> String {
+        let inside =
+            |segment: &Segment| segment.base <= address && address.wrapping_sub(segment.base) < segment.size;
+        let (base, end) =
+            self.segments().find(inside).map_or((0, u64::MAX), |s| (s.base, s.base.wrapping_add(s.size)));
+        let values = self.values.iter().skip(1);
+        let start = values.clone().filter(|value| (base..=address).contains(*value)).max().copied();
+        let Some((start, name)) = start.zip(self.symbol_at(address)) else { return format!("{address:#x}") };
+        let next = values.filter(|value| **value > address).min().map_or(end, |next| end.min(*next));
+        let (offset, size) = (address.wrapping_sub(start), next.wrapping_sub(start));
+        format!("{}+{offset:#x}/{size:#x} [{}]", printed(name), self.info.file.name_text())
     }
 
     /// Its regions in the order of allocation.

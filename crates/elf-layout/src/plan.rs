@@ -4,7 +4,11 @@ use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use alloc::string::String;
+
 use crate::bytes::align_up;
+use crate::changes::Change;
+use crate::config::KernelConfig;
 use crate::elf::Shdr;
 use crate::finding::{Errno, Finding, Findings};
 use crate::region::{Generation, PerRegion, Region};
@@ -129,14 +133,20 @@ impl Layout {
     }
 }
 
+/// What a kernel says that has no memory for a module: ENOMEM, since v6.10 (execmem, 12af2b83d0b1) with a line.
+pub fn no_memory(config: &KernelConfig, code: &'static str, why: String) -> Finding {
+    let finding = Finding::error(code, Errno::ENOMEM, why);
+    if config.has(Change::Execmem) { finding.says("execmem: unable to allocate memory") } else { finding }
+}
+
 /// The module area is finite: a region beyond [`MODULE_AREA_MAX`] is the kernel's failed allocation.
-pub(crate) fn bounded(layout: &Layout, said: &mut Findings) -> Option<()> {
+pub(crate) fn bounded(config: &KernelConfig, layout: &Layout, said: &mut Findings) -> Option<()> {
     let used = layout.generation.regions().iter().map(|r| layout.sizes.get(*r));
     let needed = used.max().unwrap_or(0);
     if needed <= MODULE_AREA_MAX {
         return Some(());
     }
     let why = format!("the module needs a region of {needed:#x} bytes, more than any module area holds");
-    said.refuse(Finding::error("LAYOUT-40", Errno::ENOMEM, why));
+    said.refuse(no_memory(config, "LAYOUT-40", why));
     None
 }

@@ -20,11 +20,13 @@ pub enum Setting {
     BtfModules,
     /// CONFIG_MODULE_ALLOW_BTF_MISMATCH (BTF-3).
     AllowBtfMismatch,
+    /// CONFIG_LIVEPATCH (RELOC-GEN-5, LIC-8).
+    Livepatch,
 }
 
 impl Setting {
     /// All of them.
-    pub const ALL: [Setting; 8] = [
+    pub const ALL: [Setting; 9] = [
         Setting::Modules,
         Setting::ModuleSig,
         Setting::ModuleSigForce,
@@ -33,6 +35,7 @@ impl Setting {
         Setting::AllowMissingNamespaceImports,
         Setting::BtfModules,
         Setting::AllowBtfMismatch,
+        Setting::Livepatch,
     ];
 
     /// Its name in a `.config`.
@@ -46,6 +49,7 @@ impl Setting {
             Setting::AllowMissingNamespaceImports => "CONFIG_MODULE_ALLOW_MISSING_NAMESPACE_IMPORTS",
             Setting::BtfModules => "CONFIG_DEBUG_INFO_BTF_MODULES",
             Setting::AllowBtfMismatch => "CONFIG_MODULE_ALLOW_BTF_MISMATCH",
+            Setting::Livepatch => "CONFIG_LIVEPATCH",
         }
     }
 

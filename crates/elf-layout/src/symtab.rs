@@ -76,7 +76,7 @@ pub fn layout_symtab(info: &mut LoadInfo<'_>, layout: &mut Layout, said: &mut Fi
         mod_kallsyms_init_off,
         init_typeoffs,
     });
-    bounded(layout, said)
+    bounded(info.config, layout, said)
 }
 
 /// SYM-10: the lengths of all names that are kept are summed up.

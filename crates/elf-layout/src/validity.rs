@@ -130,6 +130,9 @@ fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
     // VAL-54: the array may be full; the name then ends in what follows it.
     let this_module = module.section_bytes(module.index.module);
     let own = cstr(this_module, MODULE_NAME).filter(|_| module.index.module != 0);
+    // VAL-56: before v6.4 it may be too small for a name; zeros follow.
+    let no_name = module.index.module != 0 && this_module.len() as u64 <= MODULE_NAME;
+    let own = own.or(Some(&[][..]).filter(|_| no_name && !config.has(Change::ElfValidityCacheCopy)));
     let named = module_name(&module);
     module.name = own.or(named).unwrap_or(&[]);
     module.info_name = named.unwrap_or(module.name);
@@ -459,7 +462,7 @@ impl<'d> Checks<'d, '_> {
         }
         let size = self.expected.config.struct_module_size;
         if size.is_none() {
-            self.said.unjudged("VAL-48", needs::IMAGE);
+            self.said.unjudged("VAL-48", needs::STRUCT_MODULE);
         }
         if let Some(size) = size.filter(|size| *size != s.sh_size) {
             let line =

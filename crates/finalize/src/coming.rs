@@ -2,9 +2,10 @@
 //! 6.7). Those for tracepoints, BPF, KUnit and error injection only keep lists of their own.
 
 use elf_layout::bytes::cstr;
+use elf_layout::{Finding, Severity};
 
-use reloc::Finalizer;
 use reloc::Step;
+use reloc::{Architecture, Finalizer};
 
 /// Members of `struct srcu_struct` that are set when its module comes.
 pub const SRCU_MEMBERS: &[&str] = &[
@@ -26,6 +27,58 @@ pub const SRCU_MEMBERS: &[&str] = &[
 
 /// Names of modules are shorter (MODULE_NAME_LEN).
 const NAME_MAX: u64 = 64;
+
+/// FIN-83: `srcu_module_coming` writes to each `srcu_struct` of the list. False if the kernel crashes there.
+pub fn srcu_structs_in_reach(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) -> bool {
+    let Some(table) = module.section("___srcu_struct_ptrs") else { return true };
+    let left_out = module.left_out(table.index);
+    let mut records = table.records(8).filter(|record| left_out.binary_search(record).is_err());
+    records.all(|record| {
+        module
+            .u64(record)
+            .is_none_or(|ssp| module.writes_data(arch, ssp, 8, "an entry of ___srcu_struct_ptrs"))
+    })
+}
+
+/// The notice of `trace_printk_init_buffers` (kernel/trace/trace.c).
+const TRACE_PRINTK_NOTICE: [&str; 13] = [
+    "**********************************************************",
+    "**   NOTICE NOTICE NOTICE NOTICE NOTICE NOTICE NOTICE   **",
+    "**                                                      **",
+    "** trace_printk() being used. Allocating extra memory.  **",
+    "**                                                      **",
+    "** This means that this is a DEBUG kernel and it is     **",
+    "** unsafe for production use.                           **",
+    "**                                                      **",
+    "** If you see this message and you are not debugging    **",
+    "** the kernel, report this immediately to your vendor!  **",
+    "**                                                      **",
+    "**   NOTICE NOTICE NOTICE NOTICE NOTICE NOTICE NOTICE   **",
+    "**********************************************************",
+];
+
+/// FIN-85: the notice of a module with `trace_printk`, and its formats, which are copied. False if the kernel crashes there.
+pub fn trace_printk_formats_in_reach(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) -> bool {
+    let Some(table) = module.section("__trace_printk_fmt").filter(|table| table.size >= 8) else {
+        return true;
+    };
+    let kernel = module.kernel;
+    // CONFIG_TRACING=n
+    if kernel.struct_size("module").is_some() && kernel.member("module", "trace_bprintk_fmt_start").is_none()
+    {
+        return true;
+    }
+    let why = "the module calls trace_printk: the kernel allocates buffers for it once, and warns";
+    let notice = Finding::note("FIN-85", Severity::Warning, why);
+    module.said.push(TRACE_PRINTK_NOTICE.iter().fold(notice, |finding, line| finding.says(*line)));
+    let left_out = module.left_out(table.index);
+    let mut records = table.records(8).filter(|record| left_out.binary_search(record).is_err());
+    records.all(|record| {
+        module
+            .u64(record)
+            .is_none_or(|format| module.touches(arch, format, 1, "an entry of __trace_printk_fmt"))
+    })
+}
 
 /// The small notifiers, whose order among each other changes nothing.
 pub fn module_coming(module: &mut Finalizer<'_, '_>) {
@@ -218,6 +271,28 @@ mod tests {
             module_coming(m);
             assert!(runtime(m).is_empty(), "FIN-84: without descriptors there is no list");
         });
+    }
+
+    #[test]
+    fn fin_83_and_85_pointers_that_lead_nowhere() {
+        let kernel = TestKernel::with_types(crate::TYPES, &[], LISTS);
+        for (list, code, notice) in
+            [("___srcu_struct_ptrs", "FIN-83", 0), ("__trace_printk_fmt", "FIN-85", 13)]
+        {
+            let module = TestModule::x86("6.12.0", &[(list, DATA, 16), (".data", DATA, 256)]);
+            for (size, leads, crashes) in [(16, true, false), (16, false, true)] {
+                module.run(&kernel, |m| {
+                    let [table, data] = [list, ".data"].map(|name| address(m, name));
+                    put_word(m, table, data);
+                    put_word(m, table + size - 8, if leads { data } else { 0 });
+                    let arch = &reloc::x86_64::X86_64;
+                    let reached = srcu_structs_in_reach(m, arch) && trace_printk_formats_in_reach(m, arch);
+                    assert_eq!((reached, m.said.refused()), (!crashes, crashes), "{code}: {list}");
+                    let before: usize = m.said.iter().filter(|f| f.code == code).map(|f| f.dmesg.len()).sum();
+                    assert_eq!(before, notice, "{code}: {list}");
+                });
+            }
+        }
     }
 
     #[test]

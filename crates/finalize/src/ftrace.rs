@@ -52,6 +52,17 @@ fn ftrace_process_locs(module: &mut Finalizer<'_, '_>, table: &Table) -> Vec<u64
     let Some(bytes) = module.read(table.address, table.size) else { return Vec::new() };
     let (entries, _) = bytes.as_chunks();
     let mut sites: Vec<u64> = entries.iter().map(|entry| u64::from_le_bytes(*entry)).collect();
+    let lost = module.left_out(table.index);
+    if !lost.is_empty() {
+        let known = sites.iter().zip((table.address..).step_by(8));
+        let known = known.filter(|(_, at)| lost.binary_search(at).is_err());
+        sites = known.map(|(site, _)| *site).collect();
+        module.said.may_crash(
+            "FIN-47",
+            "the addresses of all sites of the function tracer: some lie outside of the module",
+        );
+        return sites;
+    }
     // Equal ones cannot be told apart, so any sort does.
     sites.sort_unstable();
     let sorted: Vec<u8> = sites.iter().flat_map(|site| site.to_le_bytes()).collect();
@@ -84,8 +95,11 @@ fn ftrace_bug(module: &mut Finalizer<'_, '_>, section: &str, site: u64, bug: &Ft
         }
         FtraceBug::Unexpected { at, shown, expected } => {
             finding = finding.says("ftrace failed to modify ").says(symbol(*at));
-            finding = match module.read(*at, *shown) {
-                Some(now) => finding.says(format!(" actual:   {}", bytes(now))),
+            let mut of_kernel = alloc::vec![0; usize::try_from(*shown).unwrap_or(0)];
+            let now = module.read(*at, *shown).map(<[u8]>::to_vec);
+            let now = now.or_else(|| module.kernel.read(*at, &mut of_kernel).then_some(of_kernel));
+            finding = match now {
+                Some(now) => finding.says(format!(" actual:   {}", bytes(&now))),
                 None => finding,
             };
             if let Some(expected) = expected {

@@ -81,7 +81,9 @@ pub fn prepare_coming_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architec
         jump_label::jump_label_add_module(module, arch);
         trace_events::trace_module_notify(module, arch);
         arch.static_calls(module);
-        if whole {
+        let reached = coming::srcu_structs_in_reach(module, arch)
+            && coming::trace_printk_formats_in_reach(module, arch);
+        if reached && whole {
             coming::module_coming(module);
             struct_module::write_struct_module(module, arch);
             kallsyms::symbols_of_the_temporary_copy(module);

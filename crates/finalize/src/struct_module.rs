@@ -5,11 +5,12 @@
 mod before;
 mod members;
 
+use alloc::format;
 use alloc::vec::Vec;
 
-use elf_layout::Generation;
 use elf_layout::bytes::{le32, slice};
 use elf_layout::elf::{SHF_ALLOC, SHT_NOTE};
+use elf_layout::{Change, Finding, Generation, Severity};
 use kernel::Member;
 
 pub use before::{Before, struct_module_layout};
@@ -49,6 +50,26 @@ pub fn write_struct_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architectu
         this.runtime(path, what);
     }
 }
+
+/// VAL-56: before v6.4 nobody looks whether `struct module` is whole. The kernel takes where the memory of init is from it
+/// (`add_kallsyms`), and from a piece of it takes zeros, or what another section has there.
+pub fn struct_module_has_places(module: &mut Finalizer<'_, '_>) {
+    let (info, index) = (&module.info, module.info.file.index().module);
+    let own = info.sechdrs.get(index).map_or(0, |s| s.sh_size);
+    let init_layout = module.kernel.member("module", "init_layout");
+    let missing = init_layout.filter(|m| index != 0 && own < m.offset.saturating_add(POINTER));
+    if missing.is_none() || module.changes().has(Change::ElfValidityCacheCopy) {
+        return;
+    }
+    let why = format!(
+        "struct module has {own:#x} bytes, fewer than up to where the kernel keeps the places of its memory: it crashes"
+    );
+    let finding = Finding::note("VAL-56", Severity::Oops, why).about(info.file.section_subject(index));
+    module.said.refuse(finding);
+}
+
+/// Bytes of a pointer.
+const POINTER: u64 = 8;
 
 /// The `struct module` of the module that is being loaded.
 struct This<'m, 'a, 'd> {
@@ -333,6 +354,22 @@ mod tests {
         (".init.text", CODE, 16),
         ("__mcount_loc", DATA, 16),
     ];
+
+    #[test]
+    fn val_56_a_piece_of_struct_module() {
+        let kernel = TestKernel::with_types(crate::TYPES, &[], SIZES);
+        let needed = kernel.offset("module.init_layout") as usize + 8;
+        for (release, size, crashes) in
+            [("6.1.0", 8, true), ("6.1.0", needed - 1, true), ("6.1.0", needed, false), ("6.12.0", 8, false)]
+        {
+            TestModule::x86(release, &[(THIS, DATA, size)]).run(&kernel, |m| {
+                struct_module_has_places(m);
+                let codes: Vec<_> = m.said.iter().map(|f| (f.code, f.severity)).collect();
+                let want = crashes.then_some(("VAL-56", Severity::Oops));
+                assert_eq!(codes, Vec::from_iter(want), "VAL-56: {release}, {size:#x} bytes");
+            });
+        }
+    }
 
     /// The value of a member; its size is as the kernel has it.
     fn value(m: &Finalizer<'_, '_>, kernel: &TestKernel, path: &str) -> u64 {

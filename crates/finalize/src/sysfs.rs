@@ -1,4 +1,4 @@
-//! `mod_sysfs_setup`: the module's folder in /sys/module (LIFE-40 to LIFE-43).
+//! `mod_sysfs_setup`: the module's folder in /sys/module (LIFE-40 to LIFE-44).
 
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -8,7 +8,7 @@ use elf_layout::bytes::{cstr, printed};
 use elf_layout::elf::SHF_ALLOC;
 use elf_layout::params::{KERNEL_PARAM_SIZE, field};
 use elf_layout::{Change, Errno, Finding, Findings, Module, Severity};
-use kernel::RunningKernel;
+use kernel::{Folder, RunningKernel};
 use reloc::Architecture;
 use reloc::reach::{Reach, reach};
 
@@ -22,10 +22,12 @@ pub fn mod_sysfs_setup(
 ) {
     said.stage_at_first(|said| {
         let mut own = Findings::new();
-        mod_sysfs_init(module, &mut own);
+        mod_sysfs_init(module, kernel, &mut own);
         module_param_sysfs_setup(module, kernel, arch, &mut own);
         add_sect_attrs(module, &mut own);
-        for finding in own.into_list() {
+        said.take_open_rules(&own);
+        for mut finding in own.into_list() {
+            finding.stops_here = false;
             let refused = finding.severity == Severity::Error;
             said.push(finding);
             if refused && let Some(address) = operations_nowhere(module, kernel, arch) {
@@ -59,11 +61,27 @@ fn operations_nowhere(
 /// Byte offset of `free` in `struct kernel_param_ops`.
 const FREE: u64 = 24;
 
-/// LIFE-43: a folder needs a name.
-fn mod_sysfs_init(module: &Module<'_>, said: &mut Findings) {
+/// LIFE-41, LIFE-43: a folder needs a name, and one that no other has.
+fn mod_sysfs_init(module: &Module<'_>, kernel: &dyn RunningKernel, said: &mut Findings) {
+    let me = module.info.file.name_text();
+    match kernel.folder(module.info.file.name()) {
+        Some(Folder::Exists) => {
+            let why = format!("{me} is built into this kernel, and has its folder in /sys/module");
+            let finding = Finding::error("LIFE-41", Errno::EINVAL, why);
+            let hint = "do without the module: the kernel has it; another driver needs another name";
+            said.refuse(finding.says(format!("{me}: module is already loaded")).hint(hint));
+        }
+        Some(Folder::Perhaps) => {
+            let needs = format!(
+                "whether the running kernel has /sys/module/{me}: {me} is built in, and a driver in it makes this folder once it is registered"
+            );
+            said.unjudged("LIFE-41", needs);
+        }
+        None => {}
+    }
     if module.info.file.name().is_empty() {
         let why = "its struct module has no name: sysfs has no folder for it";
-        said.push(Finding::error("LIFE-43", Errno::EINVAL, why));
+        said.refuse(Finding::error("LIFE-43", Errno::EINVAL, why));
     }
 }
 
@@ -76,25 +94,28 @@ fn module_param_sysfs_setup(
 ) {
     let Some(table) = module.section("__param") else { return };
     let mut seen = BTreeSet::new();
+    let unknown = module.left_out(table.index);
     for record in table.records(KERNEL_PARAM_SIZE) {
         let perm = module.u16(record.wrapping_add(field::PERM));
-        let name = module.u64(record.wrapping_add(field::NAME)).filter(|_| perm != Some(0));
+        let name = record.wrapping_add(field::NAME);
+        let is_known = unknown.binary_search(&name).is_err();
+        let name = module.u64(name).filter(|_| is_known && perm != Some(0));
         let Some(address) = name else { continue };
         let of_parameter = format!("the name of a parameter with a file in sysfs, at {address:#x},");
         match reach(module, kernel, arch, address) {
             _ if address == 0 => {
                 let why = "a parameter with a file in sysfs has no name";
-                said.push(Finding::error("LIFE-42", Errno::ENOMEM, why));
+                said.refuse(Finding::error("LIFE-42", Errno::ENOMEM, why));
             }
             Reach::Own(place) => {
                 let name = cstr(module.memory.region(place.region), place.offset).unwrap_or(&[]);
                 if !seen.insert(name) {
-                    said.push(duplicate(module, "LIFE-42", "parameters", name));
+                    said.refuse(duplicate(module, "LIFE-42", "parameters", name));
                 }
             }
             Reach::Nothing | Reach::Free => {
                 let why = format!("{of_parameter} is where there is no memory: the kernel crashes");
-                said.push(Finding::note("LIFE-42", Severity::Oops, why));
+                said.refuse(Finding::note("LIFE-42", Severity::Oops, why));
             }
             Reach::Unknown => {
                 let needs = format!("what the running kernel has in its memory for {of_parameter} if any");
@@ -229,6 +250,50 @@ mod tests {
             let found: Vec<_> =
                 found.into_iter().map(|(errno, code, log)| ((errno, code), log.len())).collect();
             assert_eq!(found.last(), Some(&(want, 1)), "LIFE-44: {ops:x?}");
+        }
+    }
+
+    #[test]
+    fn life_42_a_name_in_memory_that_is_not_known() {
+        let sections = [("__param", RODATA, 80), (".rodata", RODATA, 16)];
+        // The names of two parameters: the second is where the running kernel may have anything.
+        for (first_is_bad, want) in [(false, 1), (true, 0)] {
+            TestModule::x86("6.12.0", &sections).run(&TestKernel::default(), |m| {
+                let [table, names] = ["__param", ".rodata"].map(|name| address(m, name));
+                put(m, names, b"one\0");
+                let somewhere = 0xffff_8880_0000_1000;
+                let first = if first_is_bad { 0x1_0000_0001 } else { names };
+                for (record, name) in [(table, first), (table + 40, somewhere)] {
+                    put_word(m, record, name);
+                    put_word(m, record + 16, names);
+                    put(m, record + 24, &u16::to_le_bytes(0o444));
+                }
+                let mut said = Findings::new();
+                module_param_sysfs_setup(m, m.kernel, &X86_64, &mut said);
+                let open = said.open_rules().iter().filter(|rule| rule.code == "LIFE-42" && rule.may_crash);
+                assert_eq!(open.count(), want, "LIFE-42: {said:?}");
+            });
+        }
+    }
+
+    #[test]
+    fn life_41_a_name_that_a_built_in_module_has() {
+        for (folder, errno, open) in [
+            (Some(Folder::Exists), Some(Errno::EINVAL), 0),
+            (Some(Folder::Perhaps), None, 1),
+            (None, None, 0),
+        ] {
+            let kernel = TestKernel { folder, ..TestKernel::default() };
+            TestModule::x86("6.12.0", &[(".data", DATA, 8)]).run(&kernel, |m| {
+                let mut said = Findings::new();
+                mod_sysfs_init(m, m.kernel, &mut said);
+                let open_rules = said.open_rules().iter().filter(|rule| rule.code == "LIFE-41");
+                assert_eq!(open_rules.count(), open, "LIFE-41: {folder:?}");
+                let found = said.iter().find(|f| f.code == "LIFE-41");
+                assert_eq!(found.and_then(|f| f.errno), errno, "LIFE-41: {folder:?}");
+                let line = found.map(|f| f.dmesg.concat());
+                assert_eq!(line, errno.map(|_| String::from(": module is already loaded")));
+            });
         }
     }
 

@@ -23,6 +23,8 @@ use test_printk::{Fields, test_event_printk};
 const GOOD_TAINTS: u64 = 1 << 10 | 1 << 12 | 1 << 13 | 1 << 18;
 /// TAINT_LIVEPATCH
 const LIVEPATCH: u64 = 1 << 15;
+/// TRACE_EVENT_FL_TRACEPOINT: bit 4, and bit 3 since an earlier flag has gone. Modules have events of no other kind.
+const TRACEPOINT: u32 = 1 << 3 | 1 << 4;
 /// TRACE_EVENT_FL_TEST_STR, where there is `needs_test`.
 const TEST_STR: u32 = 1 << 10;
 /// `needs_test`, a bit-field behind `is_signed`.
@@ -39,7 +41,10 @@ pub fn trace_module_has_bad_taint(taints: u64, changes: Changes) -> bool {
 
 /// `trace_module_add_events` (FIN-81) and `trace_module_add_evals` (FIN-82).
 pub fn trace_module_notify(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) {
-    let Some(table) = module.section("_ftrace_events").filter(|table| table.size >= 8) else { return };
+    let Some(table) = module.section("_ftrace_events").filter(|table| table.size >= 8) else {
+        eval_maps_in_reach(module, arch);
+        return;
+    };
     let kernel = module.kernel;
     // CONFIG_EVENT_TRACING=n
     if kernel.struct_size("module").is_some() && kernel.member("module", "trace_events").is_none() {
@@ -58,7 +63,7 @@ pub fn trace_module_notify(module: &mut Finalizer<'_, '_>, arch: &dyn Architectu
     {
         return;
     }
-    if module.verdict_only {
+    if !eval_maps_in_reach(module, arch) || module.verdict_only {
         return;
     }
     let Some(types) = types else {
@@ -103,6 +108,14 @@ fn events_in_reach(
         if named.is_some_and(|named| !module.touches(arch, named, 8, "the name of a trace event")) {
             return false;
         }
+        let of_tracepoint = module.u32(call.wrapping_add(types.flags)).unwrap_or(0) & TRACEPOINT != 0;
+        let name = named
+            .filter(|_| of_tracepoint)
+            .and_then(|tracepoint| module.u64(tracepoint))
+            .filter(|name| *name != 0);
+        if name.is_some_and(|name| !module.touches(arch, name, 1, "the name of a tracepoint")) {
+            return false;
+        }
         let Some(class) = class.filter(known) else { return true };
         if !module.touches(arch, class, 8, "the class of a trace event") {
             return false;
@@ -114,6 +127,19 @@ fn events_in_reach(
         [(funcs, "the functions of a trace event"), (format, "the format of a trace event")]
             .into_iter()
             .all(|(at, what)| at.is_none_or(|at| module.touches(arch, at, 1, what)))
+    })
+}
+
+/// What `trace_event_eval_update` reads of each map, for every event of the kernel (FIN-82). False if the kernel crashes.
+fn eval_maps_in_reach(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) -> bool {
+    let Some(table) = module.section("_ftrace_eval_map") else { return true };
+    if trace_module_has_bad_taint(module.load.taints, module.changes()) {
+        return true;
+    }
+    let left_out = module.left_out(table.index);
+    let records = table.records(8).filter(|record| left_out.binary_search(record).is_err());
+    records.into_iter().all(|record| {
+        module.u64(record).is_none_or(|map| module.touches(arch, map, 8, "an entry of _ftrace_eval_map"))
     })
 }
 

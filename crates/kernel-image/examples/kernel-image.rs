@@ -110,6 +110,13 @@ fn facts(image: &KernelImage<'_>, out: &mut impl Write) -> io::Result<()> {
         }
         Err(e) => writeln!(out, "BTF           {e}")?,
     }
+    let built_in = image.built_in().unwrap_or_default();
+    let folders = built_in.iter().filter(|b| b.folder).map(|b| String::from_utf8_lossy(b.module));
+    let folders: std::collections::BTreeSet<_> = folders.collect();
+    writeln!(out, "in /sys/module {folders:?}")?;
+    let drivers =
+        image.registering().map(|all| all.into_iter().map(String::from_utf8_lossy).collect::<Vec<_>>());
+    writeln!(out, "drivers       {drivers:?}")?;
     writeln!(out, "config        {:?}", image.config().map(|c| c.map(|text| text.len())))?;
     let certificates = image.certificates();
     let sizes: Vec<usize> = certificates.der.iter().map(|der| der.len()).collect();

@@ -1,5 +1,6 @@
 //! What an architecture knows about the images of its kernels.
 
+use alloc::vec::Vec;
 use core::fmt::Debug;
 
 use elf_layout::Machine;
@@ -23,6 +24,12 @@ pub trait ImageArch: Sync + Debug {
         None
     }
 
+    /// Where the code at `address` calls or jumps to by instructions that hold the distance; addresses that are none may be among
+    /// them. `None` if that is not known of the architecture.
+    fn calls(&self, _code: &[u8], _address: u64) -> Option<Vec<u64>> {
+        None
+    }
+
     /// Bytes of a page, if the image tells them. `header` is that of a flat image, which a vmlinux may have too.
     ///
     /// Unless overridden: 4096 where no option changes it ([`Machine::page_sizes`]), else what the header says.
@@ -38,7 +45,7 @@ pub trait ImageArch: Sync + Debug {
 /// linked.
 #[derive(Debug)]
 pub struct FlatFormat {
-    /// Its name in one word, as [`KernelImage::format_name`](crate::KernelImage::format_name) gives it.
+    /// Its name, as [`KernelImage::format_name`](crate::KernelImage::format_name) gives it.
     pub name: &'static str,
     /// Its name in messages.
     pub title: &'static str,

@@ -5,13 +5,15 @@ use alloc::vec::Vec;
 use memchr::memmem;
 
 use crate::Error;
-use crate::bytes::{le32, size32, slice};
+use crate::bytes::{cstr, le32, size32, slice};
 
 const MAGIC: [u8; 4] = [0x9f, 0xeb, 1, 0];
 const HEADER: usize = 24;
 /// Types that are followed, members that are looked at: what a hostile blob may cost.
 const DEPTH: u32 = 32;
 const BUDGET: u32 = 100_000;
+/// No name is longer.
+const NAME_MAX: usize = 512;
 
 const INT: u8 = 1;
 const PTR: u8 = 2;
@@ -19,6 +21,7 @@ const ARRAY: u8 = 3;
 const STRUCT: u8 = 4;
 const UNION: u8 = 5;
 const ENUM: u8 = 6;
+const FUNC: u8 = 12;
 const FUNC_PROTO: u8 = 13;
 const VAR: u8 = 14;
 const DATASEC: u8 = 15;
@@ -197,7 +200,7 @@ impl<'d> Btf<'d> {
                     factor = factor.checked_mul(u64::from(le32(one.rest, 8)?))?;
                     id = TypeId(le32(one.rest, 0)?);
                 }
-                12 | FUNC_PROTO => return None,
+                FUNC | FUNC_PROTO => return None,
                 _ => id = TypeId(one.size_or_type),
             }
         }
@@ -230,6 +233,18 @@ impl<'d> Btf<'d> {
             });
         }
         found
+    }
+
+    /// The functions that have a parameter of one of these names.
+    pub fn functions_with_parameter(&self, names: &[&str]) -> Vec<&'d [u8]> {
+        let all = (1u32..).take(self.starts.len()).filter_map(|id| self.get(TypeId(id)));
+        let has = |function: &Type<'_>| {
+            let proto = self.get(TypeId(function.size_or_type)).filter(|proto| proto.kind == FUNC_PROTO);
+            let parameters = proto.map(|proto| proto.rest).unwrap_or_default().chunks_exact(8);
+            parameters.filter_map(|p| le32(p, 0)).any(|at| names.iter().any(|name| self.is(at, name)))
+        };
+        let functions = all.filter(|one| one.kind == FUNC).filter(has);
+        functions.filter_map(|one| cstr(self.strings.get(one.name as usize..)?, NAME_MAX)).collect()
     }
 
     /// The value of `enumerator` of the enum `name`.

@@ -1,6 +1,7 @@
 //! The certificates that were built into a kernel to trust (`system_certificate_list`).
 
 use alloc::vec::Vec;
+use core::fmt;
 
 use memchr::memmem;
 
@@ -17,6 +18,15 @@ pub enum CertificateSource {
     /// No such symbol in kallsyms (KSYM-10): they are all that looks like X.509
     /// version 3 in the image, whatever the kernel does with it.
     Scan,
+}
+
+impl fmt::Display for CertificateSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CertificateSource::Symbols => "by its list of certificates",
+            CertificateSource::Scan => "by their looks",
+        })
+    }
 }
 
 /// X.509 certificates in an image, each as DER.

@@ -194,11 +194,11 @@ impl<'d> KernelImage<'d> {
         if self.elf.is_some() { Format::Elf } else { Format::Flat }
     }
 
-    /// The name of [`KernelImage::format`] in one word: `Elf`, or what the architecture calls its flat image.
+    /// The name of [`KernelImage::format`]: `ELF`, or what the architecture calls its flat image.
     pub fn format_name(&self) -> &'static str {
         match (&self.elf, self.arch.flat_format()) {
             (None, Some(format)) => format.name,
-            _ => "Elf",
+            _ => "ELF",
         }
     }
 
@@ -334,6 +334,11 @@ impl<'d> KernelImage<'d> {
         let compression = crate::Compression::Gzip;
         let text = crate::decompress(compression, self.config_gz()?, LIMIT);
         Some(text.map_err(|reason| Error::Decompress { compression, reason }))
+    }
+
+    /// Its architecture.
+    pub(crate) fn arch(&self) -> &'static dyn ImageArch {
+        self.arch
     }
 
     /// The certificates built into it.

@@ -13,6 +13,7 @@
 //!   (IMG-20 to 31);
 //! - [`Btf`]: sizes and member offsets of the kernel's structs;
 //! - release, vermagic, page size, built-in configuration, certificates;
+//! - [`BuiltIn`]: the modules that have a folder in /sys/module (LIFE-41);
 //! - the kernel's memory at link addresses, with the pointers that an image may
 //!   leave to relocation ([`KernelImage::read_u64`]).
 //!
@@ -38,12 +39,14 @@ mod compression;
 mod container;
 #[cfg(feature = "decompress")]
 mod decompress;
+mod drivers;
 mod elf;
 mod error;
 mod exports;
 mod facts;
 #[cfg(feature = "decompress")]
 mod file;
+mod folders;
 mod image;
 mod kallsyms;
 #[cfg(feature = "bzip2-lz4-lzo")]
@@ -60,10 +63,12 @@ pub use compression::Compression;
 pub use container::{Container, Decompressor};
 #[cfg(feature = "decompress")]
 pub use decompress::decompress;
+pub use drivers::module_of_initcall;
 pub use error::{DecompressError, Error};
 pub use exports::{Export, ExportSource, Exports};
 #[cfg(feature = "decompress")]
 pub use file::{FileError, decompress_file};
+pub use folders::BuiltIn;
 pub use image::{Format, KernelImage};
 pub use kallsyms::{Kallsyms, KallsymsLayout, KernelSymbol};
 pub use packed::{Objection, Packed};

@@ -9,6 +9,7 @@ use elf_layout::{Coverage, KernelConfig, KernelVersion, Machine};
 
 use crate::boot::BootParams;
 use crate::btf::BaseBtf;
+use crate::built_in::BuiltIn;
 use crate::exports::ExportTable;
 use crate::kallsyms::KernelSymbols;
 use crate::keyring::Keyring;
@@ -47,6 +48,8 @@ pub struct KernelDescription {
     pub machine: Option<&'static Machine>,
     /// All symbols, at the addresses where the kernel runs.
     pub symbols: Arc<KernelSymbols>,
+    /// Its built-in modules, as far as they are known.
+    pub built_in: Arc<BuiltIn>,
     /// Certificates that are built into it to trust modules by, each as DER; empty if they are not known.
     pub certificates: Vec<Vec<u8>>,
     /// Those of its keyrings, as far as they are known, with the keyring that each is in.
@@ -87,6 +90,7 @@ impl KernelDescription {
             config,
             machine: None,
             symbols: Arc::default(),
+            built_in: Arc::default(),
             certificates: Vec::new(),
             keyring: Vec::new(),
             blacklist: Vec::new(),

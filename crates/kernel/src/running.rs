@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Debug;
 
+use crate::built_in::Folder;
 use crate::kernel::Kernel;
 use crate::memory::{LinkMemory, Piece};
 use crate::types::Member;
@@ -42,6 +43,11 @@ pub trait RunningKernel: Debug + Sync {
     /// Has it modules, whose memory may be anywhere in the module area?
     fn has_modules(&self) -> bool {
         false
+    }
+
+    /// The folder in /sys/module of a module that is built in (LIFE-41); `None` if there is none.
+    fn folder(&self, _module: &[u8]) -> Option<Folder> {
+        None
     }
 
     /// A member of a struct by the kernel's BTF, dots between the names of `path`. Only what is
@@ -141,6 +147,10 @@ impl RunningKernel for Kernel {
 
     fn has_modules(&self) -> bool {
         self.modules().next().is_some()
+    }
+
+    fn folder(&self, module: &[u8]) -> Option<Folder> {
+        self.built_in.folder(module)
     }
 
     fn member(&self, of: &str, path: &str) -> Option<Member> {

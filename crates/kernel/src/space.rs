@@ -2,7 +2,7 @@
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use elf_layout::PerRegion;
@@ -19,12 +19,21 @@ pub struct AddressSpace {
     area: Option<ModuleArea>,
     /// What is free of the modules' per-cpu reserve, if it is known where that is (LAYOUT-54).
     percpu: Option<Holes>,
-    /// Highest symbol of the modules that the symbol table lists.
-    last_listed: Option<u64>,
+    /// What the modules of the symbol table show of theirs.
+    listed: Listed,
     /// Everything in the module area as the running kernel lists it, whoever holds it: `[start, end)`, guard pages included.
     areas: Option<Vec<(u64, u64)>>,
     /// What each module holds of both, by name.
     held: BTreeMap<Box<[u8]>, Held>,
+}
+
+/// How far the modules that a symbol table lists reach: their exact regions are not known.
+#[derive(Clone, Debug, Default)]
+struct Listed {
+    /// Last addresses of pages with code.
+    code: BTreeSet<u64>,
+    /// Highest address of anything else.
+    last_other: Option<u64>,
 }
 
 /// The addresses that a module holds.
@@ -40,9 +49,16 @@ impl AddressSpace {
     pub fn booted(symbols: &KernelSymbols) -> Self {
         // LAYOUT-54
         let percpu = symbols.address("__per_cpu_end").map(|start| Holes::new(start, u64::MAX));
-        let of_modules = symbols.iter().filter(|s| s.module.is_some());
-        let last_listed = of_modules.map(|s| s.address).max();
-        AddressSpace { area: None, percpu, last_listed, areas: None, held: BTreeMap::new() }
+        let mut listed = Listed::default();
+        for symbol in symbols.iter().filter(|s| s.module.is_some()) {
+            if symbol.kind.eq_ignore_ascii_case(&b't') {
+                // One of each page is enough.
+                listed.code.insert(symbol.address | 0xfff);
+            } else {
+                listed.last_other = listed.last_other.max(Some(symbol.address));
+            }
+        }
+        AddressSpace { area: None, percpu, listed, areas: None, held: BTreeMap::new() }
     }
 
     /// What the running kernel lists of its memory (`/proc/vmallocinfo`): ranges `[start, end)` with their guard pages.
@@ -58,29 +74,49 @@ impl AddressSpace {
 
     /// The modules that the symbol table lists take what [`AddressSpace::take`] says, not all up to their last symbol.
     pub fn forget_listed(&mut self) {
-        self.last_listed = None;
+        self.listed = Listed::default();
     }
 
     /// The module area; `windows` are its bounds, of pages of `page_size` bytes. The modules of the symbol
-    /// table take its lower part up to their last symbol, as their exact regions are not known.
+    /// table take its lower part up to their last symbol, as their exact regions are not known; their code takes so much of
+    /// each block of the cache that it is in (LAYOUT-55).
     pub fn area(&self, windows: impl FnOnce() -> Windows, page_size: u64) -> Cow<'_, ModuleArea> {
         if let Some(area) = &self.area {
             return Cow::Borrowed(area);
         }
         let windows = windows();
-        let (start, end) = windows.direct;
         let mut area = ModuleArea::new(windows, page_size);
+        let (start, end) = windows.direct;
+        let inside = |address: &u64| (start..end).contains(address);
         if let Some(areas) = &self.areas {
-            let inside = || areas.iter().filter(|(from, _)| (start..end).contains(from));
+            let inside = || areas.iter().filter(|(from, _)| inside(from));
+            // LAYOUT-55: a block of code is listed whole; what is free of it is not.
             inside().for_each(|(from, to)| area.take(*from, *to));
             // KASLR leaves a gap in front of the first.
             let lowest = inside().map(|(from, _)| *from).min();
             lowest.iter().for_each(|lowest| area.take(start, *lowest));
             return Cow::Owned(area);
         }
-        if let Some(last) = self.last_listed.filter(|a| (start..end).contains(a)) {
-            // The page of the last symbol, one more that its end may reach into, a guard page.
-            area.take(start, align_up(last, page_size).saturating_add(page_size.saturating_mul(2)));
+        // The page of the last symbol, and one more that its end may reach into.
+        let reached = |last| align_up(last, page_size).saturating_add(page_size);
+        let last_code = self.listed.code.iter().copied().rfind(inside);
+        let last_other = self.listed.last_other.filter(inside);
+        let last = match windows.code_block {
+            Some(size) => {
+                let pages = self.listed.code.iter().filter(|page| inside(page));
+                let blocks: BTreeSet<u64> = pages.map(|page| page & !size.saturating_sub(1)).collect();
+                for block in blocks {
+                    let end = block.saturating_add(size);
+                    let last = self.listed.code.range(block..end).next_back();
+                    area.add_block(block, end);
+                    area.take(block, last.map_or(end, |last| reached(*last)));
+                }
+                last_other
+            }
+            None => last_code.max(last_other),
+        };
+        if let Some(last) = last {
+            area.take(start, reached(last).saturating_add(page_size));
         }
         Cow::Owned(area)
     }
@@ -104,7 +140,7 @@ impl AddressSpace {
         let area = self.area.take();
         let mut area = area.unwrap_or_else(|| self.area(windows, layout.page_size).into_owned());
         let ranges = area.ranges(layout, bases);
-        ranges.iter().for_each(|(_, start, end)| area.take(*start, *end));
+        ranges.iter().for_each(|(region, start, end)| area.take_region(*region, *start, *end));
         self.area = Some(area);
         if let (Some(reserve), Some((start, end))) = (&mut self.percpu, percpu) {
             reserve.take(start, end);

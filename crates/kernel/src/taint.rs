@@ -89,6 +89,12 @@ impl Taints {
         Taints { module: 0, ..self }
     }
 
+    /// The same for a module whose `struct module` has this mask in the file (LIC-7).
+    #[must_use]
+    pub fn with_module(self, mask: u64) -> Self {
+        Taints { module: mask, ..self }
+    }
+
     /// Is the kernel tainted so?
     pub fn kernel_has(&self, taint: Taint) -> bool {
         self.kernel & taint.mask() != 0
@@ -202,5 +208,12 @@ mod tests {
         let mut later = taints.after();
         assert_eq!(later.module_letters(), "");
         assert!(later.unsigned("n", String::new()).dmesg.is_empty(), "SIG-12: once per boot, over modules");
+    }
+
+    #[test]
+    fn lic_7_a_module_may_bring_taints() {
+        let taints = Taints::of_kernel(2).with_module(1);
+        assert!(taints.module_has(Taint::ProprietaryModule), "LIC-7");
+        assert_eq!((taints.module_mask(), taints.kernel_mask()), (1, 2), "LIC-7: the kernel's own stay");
     }
 }

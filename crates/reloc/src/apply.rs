@@ -7,7 +7,7 @@ use elf_layout::bytes::printed;
 use elf_layout::elf::{
     Rela, SHF_ALLOC, SHF_RELA_LIVEPATCH, SHN_UNDEF, SHT_REL, SHT_RELA, SYM_SIZE, Shdr, SymFields,
 };
-use elf_layout::{Change, Errno, Finding, Findings, LoadInfo, Module, Severity, Subject, needs};
+use elf_layout::{Change, Errno, Finding, Findings, LoadInfo, Module, Setting, Severity, Subject, needs};
 
 use crate::livepatch::{KallsymsLookup, klp_apply_section_relocs};
 use crate::target::Target;
@@ -47,10 +47,17 @@ pub fn apply_relocations(
                 warn_percpu(info, index, target, said);
                 continue;
             };
-            if section.sh_flags & SHF_RELA_LIVEPATCH != 0
-                && !klp_apply_section_relocs(info, index, values, kallsyms, said)
-            {
-                continue;
+            if section.sh_flags & SHF_RELA_LIVEPATCH != 0 {
+                match info.config.known(Setting::Livepatch) {
+                    // Without CONFIG_LIVEPATCH nothing applies it, and nothing looks at it.
+                    Some(false) => continue,
+                    None => {
+                        said.unjudged("RELOC-GEN-5", needs::CONFIG);
+                        continue;
+                    }
+                    Some(true) if klp_apply_section_relocs(info, index, values, kallsyms, said) => {}
+                    Some(true) => continue,
+                }
             }
             match section.sh_type {
                 SHT_REL => said.push(rel_unsupported(info, index)),

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::ops::Deref;
 
 use elf_layout::bytes::printed;
-use elf_layout::elf::{SHN_UNDEF, SymFields};
+use elf_layout::elf::{SHN_UNDEF, Shdr, SymFields};
 use elf_layout::{Change, Changes, Findings, Module, Table};
 
 use crate::mod_arch::ModArch;
@@ -78,6 +78,25 @@ impl<'d> Finalizer<'_, 'd> {
 }
 
 impl Finalizer<'_, '_> {
+    /// A list of sites that the architecture walks after relocation: the last section of that name, or the `first`. It walks one
+    /// that is not moved as well, where it lies in the temporary copy: what it finds from there is not known (FIN-88).
+    pub fn list_of_sites(&mut self, name: &str, first: bool) -> Option<Table> {
+        let found = if first { self.first_section(name) } else { self.last_section(name) };
+        let (file, sechdrs) = (self.info.file, &self.info.sechdrs);
+        let outside = |(index, section): (usize, &Shdr)| {
+            section.sh_size != 0
+                && file.section_name(index) == name.as_bytes()
+                && self.layout.place(index).is_none()
+        };
+        if found.is_none() && sechdrs.iter().enumerate().skip(1).any(outside) {
+            let needs = format!(
+                "the address of the kernel's temporary copy of the file: {name} is not moved into memory, and leads from there to anywhere"
+            );
+            self.said.may_crash("FIN-88", needs);
+        }
+        found
+    }
+
     /// Does the kernel have that change?
     pub fn has(&self, change: Change) -> bool {
         self.info.config.has(change)

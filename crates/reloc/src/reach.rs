@@ -175,6 +175,35 @@ mod tests {
         });
     }
 
+    /// What follows an incomplete record belongs to it, and a list outside of memory is walked where nobody knows.
+    #[test]
+    fn fin_88_incomplete_records_and_lists_outside_of_memory() {
+        let symbols = [
+            ("__x86_return_thunk", 0xffff_ffff_8200_0000),
+            ("__x86_indirect_thunk_array", 0xffff_ffff_8200_0100),
+        ];
+        let kernel = TestKernel { symbols: symbols.into(), ..TestKernel::default() };
+        for list in [".return_sites", ".retpoline_sites"] {
+            for (size, crashes) in [(4, false), (5, true), (8, true)] {
+                let sections = [(".text", CODE, 64), (list, RODATA, size), (".rodata", RODATA, 16)];
+                TestModule::x86("6.12.0", &sections).run(&kernel, |m| {
+                    let at = address(m, list);
+                    // The first record leads to itself, the second one far away.
+                    put(m, at + 4, &0x7fff_ffffu32.to_le_bytes());
+                    crate::Architecture::module_finalize(&x86_64::X86_64, m);
+                    assert_eq!(m.said.refused(), crashes, "FIN-88: {list}: {size} bytes: {:?}", m.said);
+                });
+            }
+            for (flags, size, open) in [(0, 4, true), (0, 0, false), (RODATA, 4, false)] {
+                TestModule::x86("6.12.0", &[(".text", CODE, 64), (list, flags, size)]).run(&kernel, |m| {
+                    crate::Architecture::module_finalize(&x86_64::X86_64, m);
+                    let rules: Vec<_> = m.said.open_rules().iter().map(|rule| rule.code).collect();
+                    assert_eq!(rules.contains(&"FIN-88"), open, "FIN-88: {list}: {size} bytes: {rules:?}");
+                });
+            }
+        }
+    }
+
     #[test]
     fn fin_78_lists_of_sites() {
         let symbols = [

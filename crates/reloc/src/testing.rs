@@ -21,7 +21,7 @@ use testkit::elf::{Builder, ET_REL, GLOBAL, Rela, UNDEF};
 
 use crate::finalizer::LoadFacts;
 use crate::{Finalizer, ModArch, Record, Step};
-use kernel::{Member, RunningKernel};
+use kernel::{Folder, Member, RunningKernel};
 
 /// Flags of code.
 pub const CODE: u64 = SHF_ALLOC | SHF_EXECINSTR;
@@ -47,6 +47,8 @@ pub struct TestKernel {
     pub cpus: Option<u32>,
     /// Command line.
     pub cmdline: &'static str,
+    /// The folder that a built-in module of any name has in /sys/module.
+    pub folder: Option<Folder>,
     /// Members by struct and path with a dot between them, and structs by name.
     pub types: BTreeMap<String, Member>,
     /// What may be asked for.
@@ -111,6 +113,9 @@ impl RunningKernel for TestKernel {
     }
     fn cmdline(&self) -> &str {
         self.cmdline
+    }
+    fn folder(&self, _: &[u8]) -> Option<Folder> {
+        self.folder
     }
     fn member(&self, of: &str, path: &str) -> Option<Member> {
         let mut lists = self.listed.iter();

@@ -19,6 +19,8 @@ use elf_layout::{Change, Errno, Finding, Findings, KernelConfig, ModuleFile, Set
 
 use metas::Check;
 
+use crate::hints;
+
 /// Why a kernel takes no BTF: the errno, what is wrong, and what it logs on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -74,11 +76,12 @@ fn mismatch(kernel: &Kernel, file: &ModuleFile<'_>, refusal: Refusal, taints: &m
     let line = format!("failed to validate module [{me}] BTF: -{}", refusal.errno.number());
     let fit = format!("the BTF of {me} does not fit that of this kernel: {}", refusal.why);
     let (mut finding, last) = if !config.allow_btf_mismatch {
-        let hint = format!("{}; or do without its BTF: objcopy --remove-section .BTF", rebuild(kernel, file));
+        let hint =
+            format!("{}; or do without its BTF: objcopy --remove-section .BTF", hints::rebuild(kernel));
         (Finding::error("BTF-3", refusal.errno, fit).hint(hint), Some(line))
     } else {
         let why = format!("{fit}; it is loaded without (CONFIG_MODULE_ALLOW_BTF_MISMATCH)");
-        let hint = format!("nothing but BPF programs and bpftool misses it; {}", rebuild(kernel, file));
+        let hint = format!("nothing but BPF programs and bpftool misses it; {}", hints::rebuild(kernel));
         // Since v6.3 (9cb61e50bf6b) this is said once per boot.
         let last = if !config.has(Change::BtfMismatchToldOnce) {
             Some(line)
@@ -90,10 +93,6 @@ fn mismatch(kernel: &Kernel, file: &ModuleFile<'_>, refusal: Refusal, taints: &m
     finding.dmesg.extend(refusal.log);
     finding.dmesg.extend(last);
     finding
-}
-
-fn rebuild(kernel: &Kernel, file: &ModuleFile<'_>) -> String {
-    crate::hints::rebuild(kernel, file)
 }
 
 const MISMATCH: &str =

@@ -2,13 +2,14 @@
 //! and what taints (spec 00 steps 5 to 21).
 
 use alloc::borrow::Cow;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use kernel::exports::missed;
-use kernel::{Kernel, ModuleState, Owner, Taint, Taints, Told};
+use kernel::{Kernel, ModuleState, Owner, RunningKernel, Taint, Taints, Told};
 
-use elf_layout::bytes::printed;
+use elf_layout::bytes::{printed, slice};
 use elf_layout::ksymtab::ModuleExport;
 use elf_layout::{Change, Errno, Finding, Findings, ModuleFile, Setting, Severity, needs};
 
@@ -38,6 +39,10 @@ pub fn early_mod_check(
         blacklisted(kernel, file, said);
         check_modstruct_version(kernel, file, taints, said);
         check_vermagic(kernel, file, flags, taints, said);
+        // Before v6.4 check_modinfo had said by then what taints.
+        if kernel.config.has(Change::TaintsAfterInsertion) {
+            check_modinfo_livepatch(kernel, file, said);
+        }
         // LIFE-3: since v6.4 here too, before anything is allocated.
         if kernel.config.has(Change::DuplicateCheckedEarly) {
             module_patient_check_exists(kernel, file, said);
@@ -82,11 +87,7 @@ fn check_modstruct_version(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut 
     for mut finding in own.into_list() {
         if checked.is_err() && finding.severity.refuses() {
             finding.errno = Some(Errno::ENOEXEC);
-            finding.hint = Some(format!(
-                "{}struct module differs there; {}",
-                hints::built_for(file),
-                hints::rebuild(kernel, file)
-            ));
+            finding.hint = Some(hints::rebuild(kernel));
         }
         said.push(finding);
     }
@@ -109,13 +110,11 @@ fn check_vermagic(
         }
         if !kernel.config.module_force_load {
             let why = format!("{me} has no vermagic, and this kernel does not force modules in");
-            said.push(Finding::error("VER-21", Errno::ENOEXEC, why).hint(hints::rebuild(kernel, file)));
+            said.push(Finding::error("VER-21", Errno::ENOEXEC, why).hint(hints::rebuild(kernel)));
             return;
         }
         let why = format!("the vermagic of {me} is absent or ignored: it is forced in, taint F");
-        said.push(
-            taints.force_load(&file.name_text(), "bad vermagic", why).hint(hints::rebuild(kernel, file)),
-        );
+        said.push(taints.force_load(&file.name_text(), "bad vermagic", why).hint(hints::rebuild(kernel)));
         return;
     };
     // VER-22: with CRCs the release does not count.
@@ -133,7 +132,7 @@ fn check_vermagic(
             let theirs = printed(vermagic);
             let release = if kernel.release.is_empty() { "..." } else { &kernel.release };
             let why = format!("{me} was built for {theirs}, this kernel is {release}{ours}");
-            said.push(Finding::error("VER-23", Errno::ENOEXEC, why).hint(hints::rebuild(kernel, file)));
+            said.push(Finding::error("VER-23", Errno::ENOEXEC, why).hint(hints::rebuild(kernel)));
         } else if kernel.vermagic_words.is_none() {
             said.unjudged(
                 "VER-23",
@@ -154,16 +153,35 @@ fn check_vermagic(
         let (theirs, ours) = (printed(vermagic), printed(ours));
         let line = format!("{}: version magic '{theirs}' should be '{ours}'", file.info_name_text());
         let why = format!("{me} was built for another kernel: {differs}");
-        let hint = hints::rebuild(kernel, file);
+        let hint = hints::rebuild(kernel);
         said.push(Finding::error("VER-23", Errno::ENOEXEC, why).says(line).hint(hint));
+    }
+}
+
+/// `kernel/module/main.c: check_modinfo_livepatch` (LIC-8).
+fn check_modinfo_livepatch(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
+    if file.modinfo().get("livepatch").is_none() {
+        return;
+    }
+    match kernel.config.known(Setting::Livepatch) {
+        Some(true) => {}
+        Some(false) => {
+            let me = file.name_text();
+            let line =
+                format!("{me}: module is marked as livepatch module, but livepatch support is disabled");
+            let why = format!("{me} is a livepatch, and this kernel is built without CONFIG_LIVEPATCH");
+            let hint = "take a kernel with CONFIG_LIVEPATCH=y";
+            said.push(Finding::error("LIC-8", Errno::ENOEXEC, why).says(line).hint(hint));
+        }
+        None => said.unjudged("LIC-8", needs::CONFIG),
     }
 }
 
 /// `kernel/module/main.c: add_unformed_module`, as far as it looks for the name. Since v6.4 that was done before
 /// (LIFE-3), and nothing else has been loaded meanwhile.
 pub fn already_loaded(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
+    name_is_terminated(kernel, file, said);
     if !kernel.config.has(Change::DuplicateCheckedEarly) {
-        name_is_terminated(kernel, file, said);
         said.stage(|said| module_patient_check_exists(kernel, file, said));
     }
 }
@@ -174,7 +192,14 @@ fn name_is_terminated(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Finding
     const ARRAY: usize = 56;
     let fortified =
         ["fortify_panic", "__fortify_panic"].iter().any(|name| kernel.symbols.address(name).is_some());
-    if file.name().len() >= ARRAY && fortified {
+    if file.name().len() < ARRAY || !fortified {
+        return;
+    }
+    if kernel.config.has(Change::DuplicateCheckedEarly) {
+        let needs = "whether the kernel looks for a module by its name while this one is in its list: the name in its struct module has no end, \
+            and measuring it stops with a BUG";
+        said.may_crash("VAL-55", needs);
+    } else {
         let why = "the name in its struct module has no end: the kernel measures it, and stops with a BUG";
         let finding = Finding::note("VAL-55", Severity::Oops, why);
         said.refuse(finding.says("detected buffer overflow in __fortify_strlen"));
@@ -202,6 +227,18 @@ fn module_patient_check_exists(kernel: &Kernel, file: &ModuleFile<'_>, said: &mu
             Finding::error("LIFE-1", Errno::EINTR, why)
         }
     });
+}
+
+/// A member of up to 8 bytes of the `struct module` in the file; 0 where the kernel's layout is not known.
+fn in_struct_module(kernel: &Kernel, file: &ModuleFile<'_>, path: &str) -> u64 {
+    let member = kernel.member("module", path);
+    let bytes = member.and_then(|m| slice(file.section_bytes(file.index().module), m.offset, m.size));
+    bytes.map_or(0, |bytes| bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+}
+
+/// LIC-7: the taints that a module brings with it in its own `struct module`: the kernel adds others, and never clears the field.
+pub fn taints_of_file(kernel: &Kernel, file: &ModuleFile<'_>) -> u64 {
+    in_struct_module(kernel, file, "taints")
 }
 
 /// What of `.modinfo` taints, in the kernel's order: `check_modinfo` up to 6.3,
@@ -236,7 +273,13 @@ pub fn check_modinfo_taints(
         let finding = warn("LIC-2", format!("{me} is a staging driver: taint C")).says(line);
         said.push(taints.add_taint_module(Taint::Crap, finding));
     }
-    if livepatch.is_some() {
+    if !kernel.config.has(Change::TaintsAfterInsertion) {
+        said.stage(|said| check_modinfo_livepatch(kernel, file, said));
+    }
+    // LIC-7: what sets mod->klp, and since v6.4 also a file that has it set.
+    let is_livepatch =
+        kernel.config.has(Change::TaintsAfterInsertion) && in_struct_module(kernel, file, "klp") != 0;
+    if livepatch.is_some() || is_livepatch {
         said.push(taints.livepatch(&me));
     }
     let license = license.unwrap_or(b"unspecified");
@@ -305,6 +348,12 @@ pub fn setup_modinfo(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings
     if !kernel.config.has(Change::ModuleNamespaces) {
         return;
     }
+    if file.modinfo().ends_within("import_ns") {
+        let why =
+            ".modinfo ends within a tag import_ns: the kernel reads on to the end of its memory, and crashes";
+        said.refuse(Finding::note("NS-7", Severity::Oops, why));
+        return;
+    }
     said.stage_at_first(|said| {
         for namespace in file.modinfo().all("import_ns").filter(|ns| ns.starts_with(b"module:")) {
             let (me, namespace) = (file.name_text(), printed(namespace));
@@ -341,11 +390,11 @@ pub fn check_export_symbol_versions(
             if config.module_force_load {
                 let why = format!("{me} exports symbols without CRCs: it is forced in, taint F");
                 let finding = taints.force_load(&me, "no versions for exported symbols", why);
-                said.push(finding.hint(hints::rebuild(kernel, file)));
+                said.push(finding.hint(hints::rebuild(kernel)));
             } else {
                 let why =
                     format!("{me} exports symbols without CRCs, and this kernel does not force modules in");
-                said.push(Finding::error("VER-11", Errno::ENOEXEC, why).hint(hints::rebuild(kernel, file)));
+                said.push(Finding::error("VER-11", Errno::ENOEXEC, why).hint(hints::rebuild(kernel)));
             }
         }
     });
@@ -403,6 +452,38 @@ pub fn verify_exported_symbols(
             }
         }
     });
+    exported_by_others(kernel, file, exports, said);
+}
+
+/// DUP-5: names that modules export which are not loaded, as Module.symvers tells.
+fn exported_by_others(
+    kernel: &Kernel,
+    file: &ModuleFile<'_>,
+    exports: &[ModuleExport<'_>],
+    said: &mut Findings,
+) {
+    let mut by_owner: BTreeMap<&[u8], Vec<Cow<'_, str>>> = BTreeMap::new();
+    for ModuleExport { name, .. } in exports {
+        let Some(other) = kernel.not_loaded(name).filter(|other| *other.name != *file.name()) else {
+            continue;
+        };
+        // One that was loaded since is DUP-1.
+        if kernel.module(&other.name).is_none() {
+            by_owner.entry(&other.name).or_default().push(printed(name));
+        }
+    }
+    for (owner, names) in by_owner {
+        let (me, owner, count) = (file.name_text(), printed(owner), names.len());
+        let some = names.iter().take(3).map(|name| &**name).collect::<Vec<_>>().join(", ");
+        let more = if count > 3 { format!(" and {} more", count.saturating_sub(3)) } else { String::new() };
+        let why = format!(
+            "{owner} exports {some}{more} too (Module.symvers): the kernel refuses the one of both that is loaded last"
+        );
+        let hint = format!(
+            "keep {owner} from being loaded (blacklist it) if {me} stands in for it; else rename the exports"
+        );
+        said.push(Finding::note("DUP-5", Severity::Note, why).hint(hint));
+    }
 }
 
 /// DUP-1: a name that the kernel or a module exports already.

@@ -8,7 +8,8 @@ use alloc::vec::Vec;
 use kernel::{Kernel, Owner};
 
 use elf_layout::bytes::printed;
-use elf_layout::{Change, KernelVersion, Machine, ModuleFile};
+use elf_layout::config::Flavour;
+use elf_layout::{Change, Finding, Findings, KernelVersion, Machine, ModuleFile};
 
 use crate::license::license_is_gpl_compatible;
 
@@ -29,17 +30,83 @@ fn own_release(kernel: &Kernel) -> Option<&str> {
 }
 
 /// What to do with a module that was built for another kernel.
-pub fn rebuild(kernel: &Kernel, file: &ModuleFile<'_>) -> String {
-    let release = own_release(kernel).unwrap_or("RELEASE");
+pub fn rebuild(kernel: &Kernel) -> String {
+    let Some(release) = own_release(kernel) else {
+        return format!(
+            "rebuild it against the headers of {} (`make -C /lib/modules/RELEASE/build M=$PWD`), or install the build that is meant for it",
+            kernel_name(kernel)
+        );
+    };
+    let package = headers_package(release, kernel.config.flavour)
+        .map_or(String::new(), |package| format!("package {package}; "));
     format!(
-        "rebuild {} against the headers of {} (DKMS: dkms autoinstall -k {release}), or install the build that is meant for it",
-        file.name_text(),
-        kernel_name(kernel)
+        "rebuild it against the headers of {release}: `make -C /lib/modules/{release}/build M=$PWD` \
+         ({package}with DKMS `dkms autoinstall -k {release}`), or install the build that is meant for it"
     )
 }
 
+/// The package with the headers of a kernel, where its release shows whose it is.
+fn headers_package(release: &str, flavour: Flavour) -> Option<String> {
+    let (ends, has) = (|end: &str| release.ends_with(end), |part: &str| release.contains(part));
+    if [".fc", ".el", ".amzn"].into_iter().any(has) {
+        return Some(format!("kernel-devel-{release}"));
+    }
+    if ends("-default") {
+        return Some(String::from("kernel-default-devel"));
+    }
+    if has("-arch") {
+        return Some(String::from("linux-headers"));
+    }
+    let is_ubuntu = ["-generic", "-lowlatency"].into_iter().any(ends);
+    (flavour == Flavour::Debian || is_ubuntu).then(|| format!("linux-headers-{release}"))
+}
+
+/// Why all that does not fit does not: the module was built against the headers of another kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// The release that the module was built for, if it is another than the kernel's.
+    pub built_for: Option<String>,
+    /// What is wrong.
+    pub text: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+/// Rules that refuse what was built against other headers, and what follows where they do.
+const OF_OTHER_HEADERS: &[&str] =
+    &["VER-6", "VER-11", "VER-21", "VER-23", "VER-40", "VAL-48", "BTF-3", "RELOC-GEN-15"];
+
+/// Is it a finding of this code, on a symbol of `exporter`, that other headers explain?
+pub fn is_of_other_headers(code: &str, exporter: Option<&str>) -> bool {
+    OF_OTHER_HEADERS.contains(&code) && exporter.is_none_or(|exporter| exporter == "vmlinux")
+}
+
+/// The one cause behind many findings: the module was built for another kernel. Told only if a rule refuses that shows
+/// it, and only by what is known of the kernel.
+pub fn cause(kernel: &Kernel, file: &ModuleFile<'_>, said: &Findings) -> Option<Cause> {
+    let shows = |f: &&Finding| f.severity.refuses() && is_of_other_headers(f.code, f.exporter.as_deref());
+    let first = said.iter().find(shows)?;
+    let vermagic = file.modinfo().get("vermagic").unwrap_or(&[]);
+    let built = vermagic.split(|b| *b == b' ').next().map(printed).filter(|release| !release.is_empty());
+    let me = file.name_text();
+    let other = built.filter(|built| match own_release(kernel) {
+        Some(release) => built != release,
+        None => KernelVersion::parse(built).is_some_and(|v| !v.same_series(kernel.config.version())),
+    });
+    let text = match &other {
+        Some(built) => format!("{me} was built for {built}, this kernel is {}", kernel_name(kernel)),
+        // One release, and yet another kernel: what shows that is what the kernel itself compares.
+        None if matches!(first.code, "VAL-48" | "VER-6") => {
+            format!("{me} was built against headers that are not those of this kernel")
+        }
+        None => return None,
+    };
+    let built_for = other.map(Cow::into_owned);
+    Some(Cause { built_for, text, hint: rebuild(kernel) })
+}
+
 /// What a module says it was built for, as the words before a hint.
-pub fn built_for(file: &ModuleFile<'_>) -> String {
+fn built_for(file: &ModuleFile<'_>) -> String {
     let vermagic = file.modinfo().get("vermagic").unwrap_or(&[]);
     match vermagic.split(|b| *b == b' ').next() {
         Some(release) if !release.is_empty() => {
@@ -52,7 +119,7 @@ pub fn built_for(file: &ModuleFile<'_>) -> String {
 /// VER-6: the module has to be rebuilt against the kernel or against the module that exports the symbol.
 pub fn wrong_crc(kernel: &Kernel, file: &ModuleFile<'_>, owner: Owner<'_>) -> String {
     match owner {
-        Owner::Vmlinux => format!("{}{}", built_for(file), rebuild(kernel, file)),
+        Owner::Vmlinux => rebuild(kernel),
         Owner::Module(owner) => {
             let owner = printed(owner);
             format!(
@@ -164,7 +231,7 @@ pub fn unknown(
         let why = format!(
             "this kernel does not export {symbol}, which compilers call for {what}: it was built without {option}, and {me} with it"
         );
-        return (why, Some(format!("{}{}", built_for(file), rebuild(kernel, file))));
+        return (why, Some(format!("{}{}", built_for(file), rebuild(kernel))));
     }
     let hint = missing_dependency(kernel, file).or_else(|| similar(kernel, file, name));
     if !kernel.config.keeps_data_symbols() && kernel.modules().any(|m| m.listed) {
@@ -259,7 +326,7 @@ fn similar(kernel: &Kernel, file: &ModuleFile<'_>, name: &[u8]) -> Option<String
         .into_iter()
         .filter(|c| c.as_slice() != name && !bare.is_empty())
         .find(|c| kernel.find_symbol(c, true, file.name()).is_some())?;
-    Some(format!("this kernel exports {}: {}{}", printed(&found), built_for(file), rebuild(kernel, file)))
+    Some(format!("this kernel exports {}: {}{}", printed(&found), built_for(file), rebuild(kernel)))
 }
 
 #[cfg(test)]
@@ -285,6 +352,23 @@ mod tests {
         }
         for name in ["printk", "x86_indirect_thunk_rax", "_printk", ""] {
             assert_eq!(toolchain(machine, name.as_bytes()), None, "SYM-5: {name}");
+        }
+    }
+
+    #[test]
+    fn packages_of_headers_by_release() {
+        let (debian, upstream) = (Flavour::Debian, Flavour::Upstream);
+        for (release, flavour, package) in [
+            ("6.12.117+deb12-cloud", debian, Some("linux-headers-6.12.117+deb12-cloud")),
+            ("6.8.0-45-generic", upstream, Some("linux-headers-6.8.0-45-generic")),
+            ("6.11.3-200.fc40.machine", upstream, Some("kernel-devel-6.11.3-200.fc40.machine")),
+            ("5.14.0-427.el9.machine", upstream, Some("kernel-devel-5.14.0-427.el9.machine")),
+            ("6.4.0-150600.23-default", upstream, Some("kernel-default-devel")),
+            ("6.11.5-arch1-1", upstream, Some("linux-headers")),
+            ("6.6.0", upstream, None),
+            ("6.6.0-mine", upstream, None),
+        ] {
+            assert_eq!(headers_package(release, flavour).as_deref(), package, "{release}");
         }
     }
 

@@ -270,6 +270,7 @@ impl<'a> Resolver<'a> {
                     "{me} was built against {symbol} with CRC {expected:#010x}; {exporter} exports it with {crc:#010x}"
                 );
                 let finding = Finding::error("VER-6", Errno::EINVAL, why).says(line).about(subject());
+                let finding = finding.exported_by(printed(owner.name()));
                 said.push(finding.hint(hints::wrong_crc(self.kernel, self.file, owner)));
                 Err(Errno::EINVAL)
             }
@@ -310,14 +311,14 @@ impl<'a> Resolver<'a> {
         if !self.kernel.config.module_force_load {
             let why = format!("{me} has no CRCs, and this kernel does not force modules in");
             let finding = Finding::error("VER-40", Errno::EINVAL, why).about(subject());
-            said.push(finding.hint(hints::rebuild(self.kernel, self.file)));
+            said.push(finding.hint(hints::rebuild(self.kernel)));
             return Err(Errno::EINVAL);
         }
         // Said once is enough: it is the same for every symbol.
         if !self.taints.module_has(Taint::ForcedModule) {
             let why = format!("{me} has no CRCs: it is forced in, taint F");
             let finding = self.taints.force_load(&me, reason, why).about(subject());
-            said.push(finding.hint(hints::rebuild(self.kernel, self.file)));
+            said.push(finding.hint(hints::rebuild(self.kernel)));
         }
         Ok(())
     }

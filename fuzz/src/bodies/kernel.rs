@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
-use elf_layout::{Findings, KernelConfig, KernelVersion};
+use elf_layout::{KernelConfig, KernelVersion};
 use kernel::spec::kallsyms_text;
 use kernel::{BootParams, Kernel, KernelDescriptionBuilder, KernelSymbols, Symvers, Types, newest};
 use kernel_image::{Btf, ImageArch, KernelImage, Packed, decompress_file};
@@ -32,8 +32,8 @@ thread_local! {
 /// Links a good module on a kernel that hostile input describes.
 fn link_on(loader: &Loader, file: &[u8]) -> String {
     let opened = open(file, &loader.kernel, LoadFlags::default());
-    let mut said: Findings = opened.said.clone();
-    let load = loader.load(&opened, &Args::default(), &Place::Kernel, None, &mut said);
+    let attempt = loader.load(&opened, &Args::default(), &Place::Kernel, None);
+    let (load, said) = attempt.whatever_it_says();
     invariants::findings(&said);
     load.iter().for_each(|load| invariants::load(load, &said));
     format!("{:?} {:?}", said.errno(), load.map(|load| load.record.patches.len()))

@@ -119,8 +119,7 @@ fn linked(loader: &Loader, data: &[u8]) -> String {
     let percpu = (chance >> 50 & 1 == 0).then_some(chance);
     let opened = open(data, &loader.kernel, args.flags);
     invariants::opened(&opened);
-    let mut said = opened.said.clone();
-    let load = loader.load(&opened, &args, &place, percpu, &mut said);
+    let (load, said) = loader.load(&opened, &args, &place, percpu).whatever_it_says();
     invariants::findings(&said);
     let Some(load) = load else { return format!("{said:?}") };
     invariants::load(&load, &said);
@@ -201,8 +200,7 @@ pub fn parameters(data: &[u8]) {
             same_twice(data, || {
                 let args = Args { params: Some(data), stage: Stage::Relocated, ..Args::default() };
                 let opened = open(file, &loader.kernel, args.flags);
-                let mut said = opened.said.clone();
-                let load = loader.load(&opened, &args, &Place::Kernel, None, &mut said);
+                let (load, said) = loader.load(&opened, &args, &Place::Kernel, None).whatever_it_says();
                 invariants::findings(&said);
                 let load = load.expect("the module itself is good");
                 invariants::load(&load, &said);

@@ -99,6 +99,8 @@ pub enum Change {
     Sha3Signatures,
     /// Paravirt calls of x86 are alternatives; `.parainstructions` is gone (FIN-73).
     ParavirtIsAlternatives,
+    /// Memory of modules comes from `execmem`, which tells in the log that it has none (LAYOUT-40).
+    Execmem,
     /// `sort()` takes two elements out of its heap per step, and equal children go right (FIN-9).
     SortTakesTwo,
     /// Alternatives of one place get the length of the longest (FIN-20).
@@ -151,6 +153,8 @@ pub enum Change {
     InitExistIsBusy,
     /// A positive value of an init function is told in one line, without a stack dump (LIFE-13).
     SuspiciousInitInOneLine,
+    /// The kind of a BTF type has 7 bits, before that 5, and the number of its records 24, before that 16 (BTF-3).
+    WideBtfInfo,
     /// Debian no longer looks up the hash of a module in the blacklist (SIG-9).
     ModuleHashesNotLookedUp,
     /// The section name table must be of type STRTAB (VAL-42).

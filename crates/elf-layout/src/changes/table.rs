@@ -59,7 +59,7 @@ const BY_RECORD_SIZE: &str =
 
 /// Every [`Change`] with what is known of it, in the order of the variants.
 #[rustfmt::skip]
-pub static TABLE: [Row; 69] = [
+pub static TABLE: [Row; 71] = [
     row(Change::SymbolNamespaces, "namespace field of export records", UNKNOWN, (5, 4)),
     row(Change::FtraceWithRegs, "ftrace with regs", &["3b23e4991fb6"], (5, 5))
         .recognised("by CONFIG_DYNAMIC_FTRACE_WITH_REGS of a .config"),
@@ -111,6 +111,7 @@ pub static TABLE: [Row; 69] = [
         .backported(&[from(6, 6, 107), from(6, 12, 48), from(6, 16, 8)]),
     row(Change::Sha3Signatures, "SHA-3 in PKCS#7, no MD4 and MD5", UNKNOWN, (6, 7)),
     row(Change::ParavirtIsAlternatives, "paravirt calls are alternatives", &["f7af6977621a"], (6, 8)),
+    row(Change::Execmem, "execmem: failed allocations told", &["12af2b83d0b1"], (6, 10)),
     row(Change::SortTakesTwo, "sort() takes two elements per step", UNKNOWN, (6, 10)),
     row(Change::AltLengthsEqualised, "alternatives of one place have one length", &["d2a793dae4fe"], (6, 11)),
     row(Change::OwnBtfBase, "modules bring .BTF.base", &["d4e48e3dd450"], (6, 11)),
@@ -140,6 +141,8 @@ pub static TABLE: [Row; 69] = [
         .recognised("by a section or a symbol __kflagstab (IMG-31)"),
     row(Change::InitExistIsBusy, "EEXIST of init becomes EBUSY", &["743f8cae549a"], (7, 1)),
     row(Change::SuspiciousInitInOneLine, "suspicious init told in one line", &["663385f9155f"], (7, 1)),
+    // In the branch for the release after 7.1; 7.3.4 has it.
+    row(Change::WideBtfInfo, "BTF: 7 bits of kind, 24 bits of records", &["f7a6b9eaff3e"], (7, 2)),
     // A patch of Debian's that it dropped: 6.12.117 has it, 7.2.13 has not.
     row(Change::ModuleHashesNotLookedUp, "Debian: hashes of modules not looked up", UNKNOWN, (7, 2)),
     // Queued for 7.3. In 6.12.117, and taken to be in all of 6.12.y.

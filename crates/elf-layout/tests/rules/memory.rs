@@ -2,7 +2,7 @@
 
 use elf_layout::elf::Rela;
 use elf_layout::module::move_module;
-use elf_layout::{HeapMemory, KernelConfig, KernelVersion, Placement};
+use elf_layout::{HeapMemory, KernelConfig, KernelVersion, Placement, Region, SectionPlace, Table};
 use testkit::elf::{ALLOC, Builder, EXEC, Elf, GLOBAL, LOCAL, Sh, UNDEF, WRITE};
 
 use crate::common::{lay_out, move_to, with_layout};
@@ -39,6 +39,21 @@ fn patterns(address: u64) -> (Builder, Elf) {
         elf.set(section, Sh::Addr, address);
     }
     (b, elf)
+}
+
+#[test]
+fn fin_88_incomplete_records() {
+    let place = SectionPlace { region: Region::Data, offset: 0 };
+    for (size, whole, begun) in [(0, 0, 0), (3, 0, 1), (4, 1, 1), (8, 2, 2), (9, 2, 3)] {
+        let table = Table { index: 1, address: 0x1000, place, size };
+        assert_eq!(table.records(4).count(), whole, "FIN-88: {size} bytes");
+        assert_eq!(table.records_begun(4).count(), begun, "FIN-88: {size} bytes");
+        assert_eq!(
+            table.records_begun(4).last(),
+            begun.checked_sub(1).map(|n| 0x1000 + 4 * n as u64),
+            "FIN-88"
+        );
+    }
 }
 
 #[test]

@@ -182,6 +182,19 @@ fn val_54_the_name_in_struct_module() {
 }
 
 #[test]
+fn val_56_a_piece_of_struct_module_has_no_name() {
+    for (kernel, size, name) in [("6.1-amd64", 8, ""), ("6.1-amd64", 0x18, ""), ("6.1-amd64", 0x380, "hello")]
+    {
+        let mut elf = hello(kernel);
+        let this = elf.section(THIS_MODULE);
+        elf.set(this, Sh::Size, size);
+        let opened = open(&elf.bytes, &config(kernel));
+        let found = opened.module.map(|m| m.name_text().into_owned());
+        assert_eq!(found.as_deref(), Some(name), "VAL-56: {kernel}: {size:#x} bytes");
+    }
+}
+
+#[test]
 fn val_48_size_of_struct_module() {
     let good = hello("6.12-amd64");
     let mut known = config("6.12-amd64");

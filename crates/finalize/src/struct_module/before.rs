@@ -11,15 +11,13 @@ use elf_layout::elf::{LE, Rela, Rela64, SHF_ALLOC, SHT_RELA};
 use elf_layout::{Finding, Module, Severity, Subject, Table, needs};
 use reloc::{Architecture, Finalizer};
 
-use super::{ANY_OBJS, MEMBERS, OBJS, This};
+use super::{ANY_OBJS, MEMBERS, OBJS, POINTER, This};
 
 /// `MODULE_STATE_UNFORMED`
 const UNFORMED: u64 = 3;
 /// `struct latch_tree_node`: two `struct rb_node`, which begin with the parent and the colour.
 const LATCH_TREE_NODE: u64 = 48;
 const RB_NODE: u64 = 24;
-/// Bytes of a pointer.
-const POINTER: u64 = 8;
 /// What `find_module_sections` looks up in any section; the rest of [`ANY_OBJS`] is set after relocation.
 const FOUND_EARLY: &[&str] = &["btf_data", "btf_base_data"];
 
@@ -43,10 +41,14 @@ struct Elsewhere {
 /// RELOC-GEN-15: `struct module` as the module has it is not the kernel's. What comes of it is told; and where relocation
 /// wants zeros, all is written that the kernel has written by then. Without the kernel's layout this is not judged.
 pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) -> Option<Before> {
+    let index = module.info.file.index().module;
+    if lies_under_another(module, index) {
+        let needs = "what the kernel writes to struct module while sections of the module lie over it: their alignment puts them there";
+        module.said.may_crash("RELOC-GEN-15", needs);
+    }
     let info = &module.info;
-    let index = info.file.index().module;
     let Some((init, exit)) = info.config.struct_module_init_exit else {
-        module.said.unjudged("RELOC-GEN-15", needs::IMAGE);
+        module.said.unjudged("RELOC-GEN-15", needs::STRUCT_MODULE);
         return None;
     };
     let elsewhere = elsewhere(module, index, (init, exit));
@@ -89,6 +91,17 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
         }
     }
     before
+}
+
+/// Does a section with bytes lie over another one? Only alignments that are none do that (LAYOUT-14).
+fn lies_under_another(module: &Module<'_>, index: usize) -> bool {
+    let range = |index: usize| {
+        let (place, section) = (module.layout.place(index)?, module.info.sechdrs.get(index)?);
+        Some((place.region, place.offset, place.offset.saturating_add(section.sh_size)))
+    };
+    let Some((region, start, end)) = range(index) else { return false };
+    let others = (1..module.info.sechdrs.len()).filter(|other| *other != index);
+    others.filter_map(range).any(|(of, from, to)| of == region && from < end && start < to)
 }
 
 /// Tables of a module that the kernel walks and follows before init runs.
@@ -288,5 +301,26 @@ impl Before {
                 *byte = *file;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reloc::testing::{DATA, TestKernel, TestModule};
+
+    #[test]
+    fn layout_14_and_reloc_gen_15_a_struct_module_under_another_section() {
+        const THIS: &str = ".gnu.linkonce.this_module";
+        TestModule::x86("6.12.0", &[(THIS, DATA, 64), (".data", DATA, 64)]).run(
+            &TestKernel::default(),
+            |m| {
+                let index = m.info.file.index().module;
+                for (size, lies) in [(64, false), (65, true)] {
+                    m.module.info.sechdrs[index].sh_size = size;
+                    assert_eq!(lies_under_another(m, index), lies, "LAYOUT-14, RELOC-GEN-15: {size} bytes");
+                }
+            },
+        );
     }
 }

@@ -3,6 +3,7 @@
 mod scan;
 
 use alloc::vec::Vec;
+use core::fmt;
 
 use crate::Error;
 use crate::bytes::{cstr, le32, prel32, prel32_offset, slice};
@@ -43,6 +44,16 @@ pub enum ExportSource {
     Symbols,
     /// By looking for records that name known symbols (IMG-23).
     Scan,
+}
+
+impl fmt::Display for ExportSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ExportSource::Sections => "by their sections",
+            ExportSource::Symbols => "by the linker's labels",
+            ExportSource::Scan => "by records that name symbols",
+        })
+    }
 }
 
 /// A table of records, and the CRCs beside it. All are file offsets.

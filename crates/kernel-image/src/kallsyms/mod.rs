@@ -4,6 +4,7 @@ pub(crate) mod addresses;
 pub(crate) mod find;
 
 use alloc::vec::Vec;
+use core::fmt;
 
 use crate::Error;
 use crate::elf::Elf;
@@ -30,6 +31,18 @@ pub enum KallsymsLayout {
     PlaceRelative,
     /// No kallsyms tables, but an ELF `.symtab` (IMG-7).
     Symtab,
+}
+
+impl fmt::Display for KallsymsLayout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KallsymsLayout::Old => "kallsyms tables as up to 6.3",
+            KallsymsLayout::OldAbsolute => "kallsyms tables as up to 6.3, with whole addresses",
+            KallsymsLayout::NamesFirst => "kallsyms tables as since 6.4",
+            KallsymsLayout::PlaceRelative => "kallsyms tables as since 7.0",
+            KallsymsLayout::Symtab => "the ELF symbol table",
+        })
+    }
 }
 
 /// One symbol of the kernel.

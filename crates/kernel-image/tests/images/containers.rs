@@ -122,7 +122,7 @@ fn img_6_compressed_files() {
         let image = open(&packed, built.bytes.len()).unwrap();
         assert_eq!(image.bytes(), built.bytes, "{compression:?}");
         assert_eq!(image.containers(), [Container::Compressed(compression)]);
-        assert_eq!((image.format(), image.format_name()), (Format::Flat, "Arm64Image"));
+        assert_eq!((image.format(), image.format_name()), (Format::Flat, "arm64 Image"));
         assert!(image.kallsyms().is_ok());
     }
 }
@@ -135,7 +135,7 @@ fn img_1_bzimage() {
         let image = open(&file, 1 << 24).unwrap();
         assert_eq!(image.bytes(), built.bytes, "{compression:?}");
         assert_eq!(image.containers(), [Container::BzImage, Container::Compressed(compression)]);
-        assert_eq!((image.format(), image.format_name()), (Format::Elf, "Elf"));
+        assert_eq!((image.format(), image.format_name()), (Format::Elf, "ELF"));
     }
     let mut file = bzimage(&built.bytes, built.bytes.len());
     file[0x1f1] = 0;

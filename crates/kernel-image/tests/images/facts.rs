@@ -32,6 +32,11 @@ pub(super) fn btf_blob() -> Vec<u8> {
         &[0, info(2, 0), 0],                               // 9: void *
         &[string("e"), info(6, 2) | FLAG, 4, string("MINUS"), u32::MAX, string("TWO"), 2], // 10
         &[string("loop"), info(8, 0), 11],                 // 11: itself
+        &[0, info(13, 2), 0, string("driver"), 9, string("mod_name"), 9], // 12: its parameters
+        &[string("__toy_register_driver"), info(12, 1), 12], // 13
+        &[string("toy_name"), info(12, 1), 12],            // 14: registers nothing
+        &[0, info(13, 1), 0, string("name"), 9],           // 15
+        &[string("toy_register"), info(12, 1), 15],        // 16
     ]
     .concat();
     let mut blob = vec![0x9f, 0xeb, 1, 0];
@@ -48,7 +53,10 @@ pub(super) fn btf_blob() -> Vec<u8> {
 fn btf_sizes_and_offsets() {
     let blob = btf_blob();
     let btf = Btf::parse(&blob).unwrap();
-    assert_eq!((btf.len(), btf.is_empty()), (11, false));
+    assert_eq!((btf.len(), btf.is_empty()), (16, false));
+    let functions = btf.functions_with_parameter(&["modname", "mod_name"]);
+    assert_eq!(functions, [&b"__toy_register_driver"[..], b"toy_name"]);
+    assert!(btf.functions_with_parameter(&["mod"]).is_empty());
     assert_eq!(
         (btf.struct_size("outer"), btf.struct_size("inner"), btf.struct_size("none")),
         (Some(48), Some(8), None)

@@ -97,7 +97,7 @@ fn toy_kernel(elf: bool) -> Built {
 
 #[test]
 fn a_machine_from_outside() {
-    for (elf, format, name) in [(false, Format::Flat, "ToyImage"), (true, Format::Elf, "Elf")] {
+    for (elf, format, name) in [(false, Format::Flat, "ToyImage"), (true, Format::Elf, "ELF")] {
         let built = toy_kernel(elf);
         let known: [&dyn ImageArch; 2] = [reloc::ARCHITECTURES[0], &Toy];
         let image = KernelImage::open(&built.bytes, LIMIT, &known).unwrap();

@@ -14,6 +14,7 @@ mod containers;
 mod elf;
 mod exports;
 mod facts;
+mod folders;
 mod hostile;
 mod kallsyms;
 mod machines;
@@ -103,6 +104,11 @@ pub(crate) fn open(file: &[u8], limit: usize) -> Result<KernelImage<'_>, Error> 
 pub(crate) const RELEASE: &str = "6.1.2-made-up";
 
 pub(crate) fn build(plan: &Plan) -> Built {
+    build_with(plan, |_| Vec::new())
+}
+
+/// As [`build`], with what else is put into it, and the symbols of that.
+pub(crate) fn build_with(plan: &Plan, more: impl FnOnce(&mut Flat) -> Vec<Symbol>) -> Built {
     let base = if plan.arm64 { ARM64_BASE } else { X86_BASE };
     let mut out = if plan.arm64 { Flat::arm64(base) } else { Flat::new(base) };
     out.rela = (plan.arm64 && plan.rela).then(Vec::new);
@@ -110,6 +116,7 @@ pub(crate) fn build(plan: &Plan) -> Built {
     out.put(format!("Linux version %s\0Linux version {RELEASE} (me@here) (cc) #1 SMP\n\0").as_bytes());
     out.put(format!("{RELEASE}\0{RELEASE} SMP preempt mod_unload modversions {arch}\0").as_bytes());
     let certificates = certificates::list(&mut out);
+    let more_symbols = more(&mut out);
     let (exports, export_labels) = put_exports(&mut out, plan);
     let btf = out.align(8);
     let blob = facts::btf_blob();
@@ -119,6 +126,7 @@ pub(crate) fn build(plan: &Plan) -> Built {
         symbols.extend(export_labels.iter().map(|(name, address)| (*address, b'R', String::from(*name))));
         symbols.extend(certificates);
     }
+    symbols.extend(more_symbols);
     symbols.sort_by_key(|s| s.0);
     put_kallsyms(&mut out, plan, &symbols);
     out.put(b"IKCFG_ST");

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use kernel_image::{Btf, KernelImage};
 
 use super::{KernelDescriptionBuilder, Needs, set};
+use crate::built_in::Names;
 use crate::error::Error;
 use crate::exports::Export;
 use crate::kallsyms::KernelSymbols;
@@ -39,17 +40,18 @@ impl KernelDescriptionBuilder {
         ];
         self.note_told(told, &Known::Image);
         let containers: Vec<String> = image.containers().iter().map(ToString::to_string).collect();
-        let shell = if containers.is_empty() { String::from("no container") } else { containers.join(", ") };
-        self.tell("image", format!("{} in {shell} ({from})", image.format_name()));
+        let shell =
+            if containers.is_empty() { String::new() } else { format!(" in {}", containers.join(", ")) };
+        self.tell("image", format!("{}{shell} ({from})", image.format_name()));
 
         let kallsyms = image.kallsyms().map_err(Clone::clone)?;
         let symbols = KernelSymbols::of_kernel(kallsyms.iter().map(|s| (s.address, s.kind, s.name)))?;
-        self.tell("symbols", format!("{} in kallsyms tables, {:?}", symbols.len(), kallsyms.layout()));
+        self.tell("symbols", format!("{} in {}", symbols.len(), kallsyms.layout()));
         self.symbols = Some(symbols);
         self.note(Fact::Symbols, Known::Image);
 
         let exports = image.exports()?;
-        self.tell("exports", format!("{} in __ksymtab, found by {:?}", exports.len(), exports.source()));
+        self.tell("exports", format!("{} in __ksymtab, found {}", exports.len(), exports.source()));
         let all = exports.iter().map(|e| Export {
             name: e.name,
             address: Some(e.address),
@@ -72,8 +74,16 @@ impl KernelDescriptionBuilder {
             self.note(Fact::Config, Known::Image);
             self.tell("configuration", String::from("built in (IKCONFIG)"));
         }
+        if let Some(built_in) = image.built_in() {
+            let folders: Names = built_in.iter().filter(|b| b.folder).map(|b| Box::from(b.module)).collect();
+            self.tell("built-in modules", format!("{} have a folder in /sys/module", folders.len()));
+            self.built_in.names.extend(built_in.iter().map(|b| Box::from(b.module)));
+            self.built_in.folders = Some(folders);
+        }
+        let drivers = image.registering();
+        self.built_in.drivers = drivers.map(|all| all.into_iter().map(Box::from).collect());
         let certificates = image.certificates();
-        self.tell("certificates", format!("{}, found by {:?}", certificates.der.len(), certificates.source));
+        self.tell("certificates", format!("{}, found {}", certificates.der.len(), certificates.source));
         self.certificates = certificates.der.iter().map(|der| der.to_vec()).collect();
         self.note(Fact::Certificates, Known::Image);
         self.memory = LinkMemory::Image(Box::new(image.into_owned()));

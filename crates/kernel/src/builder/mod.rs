@@ -17,6 +17,7 @@ use elf_layout::{KernelConfig, KernelVersion, Machine, Setting};
 
 use crate::boot::BootParams;
 use crate::btf::BaseBtf;
+use crate::built_in::{self, BuiltIn};
 use crate::description::{KernelDescription, newest};
 use crate::error::Error;
 use crate::exports::Exports;
@@ -66,6 +67,7 @@ pub struct KernelDescriptionBuilder {
     symvers: Option<Symvers>,
     memory: LinkMemory,
     types: Types,
+    built_in: built_in::Told,
     certificates: Vec<Vec<u8>>,
     keyring: Vec<(Keyring, Vec<u8>)>,
     blacklist: Vec<String>,
@@ -171,6 +173,34 @@ impl KernelDescriptionBuilder {
             self.note(Fact::NotLoaded, Known::given(from));
             self.find("Module.symvers", from, "read as text");
         }
+        self
+    }
+
+    /// Names of modules that are built in: the lines of `modules.builtin`.
+    #[must_use]
+    pub fn modules_builtin(mut self, from: &str, text: &[u8]) -> Self {
+        let files = text.split(|b| *b == b'\n').filter_map(|line| line.rsplit(|b| *b == b'/').next());
+        let names = files.filter_map(|file| file.trim_ascii().strip_suffix(b".ko")).map(|stem| {
+            // KBUILD_MODNAME
+            stem.iter().map(|b| if *b == b'-' { b'_' } else { *b }).collect()
+        });
+        self.built_in.names.extend(names);
+        self.find("built-in modules", from, "read as text");
+        self
+    }
+
+    /// `sizeof(struct module)` in bytes, and the byte offsets of `init` and `exit` in it, as so many of its own modules show them.
+    #[must_use]
+    pub fn struct_module_shown(
+        mut self,
+        from: &str,
+        modules: usize,
+        size: u64,
+        init_exit: (u64, u64),
+    ) -> Self {
+        (self.struct_module_size, self.init_exit) = (Some(size), Some(init_exit));
+        self.note(Fact::StructModule, Known::given(from));
+        self.find("struct module", from, &format!("as {modules} of its own modules have it"));
         self
     }
 
@@ -292,6 +322,17 @@ impl KernelDescriptionBuilder {
         (self.struct_module_size, self.init_exit)
     }
 
+    /// The CRC of one of its exports, if an image or Module.symvers has it.
+    pub fn own_crc(&self, name: &[u8]) -> Option<u32> {
+        if let Some(exports) = &self.exports {
+            return exports.iter().find(|export| export.name == name)?.crc;
+        }
+        let symvers = self.symvers.as_ref()?;
+        let own = symvers.exporters().filter(|exporter| exporter.module().is_none());
+        let mut exports = own.flat_map(|exporter| symvers.exports().part(exporter.positions));
+        exports.find(|export| export.name == name)?.crc
+    }
+
     /// Symbols at link addresses.
     pub fn link_symbols(&self) -> Option<&KernelSymbols> {
         self.symbols.as_ref()
@@ -356,6 +397,7 @@ impl KernelDescriptionBuilder {
         if self.config.is_none() && self.config_text.is_none() && is_whole {
             config.of_symbols(|name| symbols.address(name).is_some());
         }
+        let built_in = BuiltIn::new(self.built_in, &symbols, is_whole);
         let of_blob = || kernel_image::Btf::parse(self.btf.as_deref()?).ok().map(|btf| BaseBtf::of(&btf));
         let btf = self.base_btf.take().or_else(of_blob);
         Ok(KernelDescription {
@@ -367,6 +409,7 @@ impl KernelDescriptionBuilder {
             machine,
             tables: Tables::join(&symbols, self.exports, self.symvers),
             symbols: Arc::new(symbols),
+            built_in: Arc::new(built_in),
             certificates: self.certificates,
             keyring: self.keyring,
             blacklist: self.blacklist,

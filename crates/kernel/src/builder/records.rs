@@ -1,13 +1,16 @@
 //! A description as the records of a SPEC (`docs/spec-file.md`).
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use elf_layout::KernelConfig;
 
 use super::shown::Shown;
 use super::{KernelDescriptionBuilder, Needs, set};
+use crate::built_in::{Names, Told};
 use crate::description::newest;
 use crate::error::Error;
 use crate::kallsyms::KernelSymbols;
@@ -63,6 +66,10 @@ impl KernelDescriptionBuilder {
             self.memory = LinkMemory::Pieces(pieces);
             told.push((Fact::Memory, true));
         }
+        self.built_in.names.extend(records.get("built-in").into_iter().flat_map(lines));
+        let listed = |name| records.get(name).map(|text| lines(text).collect());
+        set(&mut self.built_in.folders, listed("module-folders"));
+        set(&mut self.built_in.drivers, listed("driver-modules"));
         let certificates = self.certificates.len();
         self.certificates.extend(records.all(CERTIFICATE).map(<[u8]>::to_vec));
         let has_none = number("certificates") == Some(0);
@@ -103,6 +110,13 @@ impl KernelDescriptionBuilder {
                 records.set("memory", memory_text(&pieces));
             }
         }
+        let Told { names, folders, drivers } = &self.built_in;
+        let names = Some(names).filter(|names| !names.is_empty());
+        for (name, list) in
+            [("built-in", names), ("module-folders", folders.as_ref()), ("driver-modules", drivers.as_ref())]
+        {
+            list.iter().for_each(|list| records.set(name, text_of(list)));
+        }
         self.btf.iter().for_each(|btf| records.set("btf", btf.as_slice()));
         if self.known.contains_key(&Fact::Certificates) && self.certificates.is_empty() {
             records.set("certificates", "0");
@@ -121,10 +135,18 @@ impl KernelDescriptionBuilder {
     }
 }
 
+/// A name in each line.
+fn text_of(names: &Names) -> Vec<u8> {
+    names.iter().flat_map(|name| [&**name, b"\n"].concat()).collect()
+}
+
+/// Reads that.
+fn lines(text: &[u8]) -> impl Iterator<Item = Box<[u8]>> {
+    text.split(|b| *b == b'\n').filter(|line| !line.is_empty()).map(Box::from)
+}
+
 #[cfg(test)]
 mod tests {
-    use alloc::vec::Vec;
-
     use super::*;
     use crate::exports::{Export, Exports};
 
@@ -147,11 +169,17 @@ mod tests {
             init_exit: Some((0x138, 0x4b0)),
             symbols: Some(KernelSymbols::parse(b"ffffffff81000000 T _text\n").unwrap()),
             exports: Some(exports),
+            built_in: Told {
+                names: lines(b"a\nb").collect(),
+                folders: Some(lines(b"a").collect()),
+                drivers: Some(Names::new()),
+            },
             ..KernelDescriptionBuilder::default()
         };
         let records = builder.to_records(&NEEDS);
         let read = KernelDescriptionBuilder::new().records("x", &records).unwrap();
         assert_eq!(read.exports, builder.exports);
+        assert_eq!(read.built_in, builder.built_in, "LIFE-41");
         assert_eq!(
             (read.release.as_deref(), read.page_size, read.init_exit),
             (Some("6.12.0"), Some(4096), Some((0x138, 0x4b0)))

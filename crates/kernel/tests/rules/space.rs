@@ -14,7 +14,7 @@ const PAGE: u64 = 0x1000;
 const AREA: (u64, u64) = (0xffff_ffff_c000_0000, 0xffff_ffff_ff00_0000);
 
 fn windows() -> Windows {
-    Windows { direct: AREA, fallback: None }
+    Windows { direct: AREA, fallback: None, code_block: None }
 }
 
 fn of_percpu_end(address: u64) -> AddressSpace {

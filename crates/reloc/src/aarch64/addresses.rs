@@ -7,9 +7,12 @@ use crate::reach::{Reach, in_image};
 /// Below are user space, which the kernel must not touch (PAN), and addresses that are none.
 const KERNEL_HALF: u64 = 0xfff0_0000_0000_0000;
 
+/// The last page is never mapped: an error as a pointer leads there.
+const ERRORS: u64 = 0xffff_ffff_ffff_f000;
+
 /// What is at an address outside of the module that is loaded and of `area`, where modules and their guard pages are.
 pub fn reach(kernel: &dyn RunningKernel, area: [(u64, u64); 2], address: u64) -> Reach {
-    if address < KERNEL_HALF {
+    if !(KERNEL_HALF..ERRORS).contains(&address) {
         return Reach::Nothing;
     }
     in_image(kernel, address).unwrap_or_else(|| {

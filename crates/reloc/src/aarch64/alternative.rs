@@ -50,10 +50,10 @@ enum Replacement {
 
 /// `apply_alternatives_module`: entry by entry in the order of the table. Later ones see what earlier ones did.
 pub fn apply_alternatives_module(module: &mut Finalizer<'_, '_>) {
-    let Some(table) = module.first_section(".altinstructions") else { return };
+    let Some(table) = module.list_of_sites(".altinstructions", true) else { return };
     let patch_nops = alt_cb_patch_nops(module);
     let mut unknown = BTreeSet::new();
-    for at in table.records(ENTRY) {
+    for at in table.records_begun(ENTRY) {
         let Some(alt) = alt_instr(module, at) else { continue };
         if alt.capability.is_some_and(|number| number >= CAPABILITIES_MAX) {
             let needs = format!(

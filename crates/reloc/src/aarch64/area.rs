@@ -28,5 +28,5 @@ pub fn module_area(changes: Changes, symbol: &dyn Fn(&str) -> Option<u64>) -> Wi
     } else {
         (image.wrapping_add(SZ_128M), start.wrapping_add(SZ_2G))
     };
-    Windows { direct: (start, image), fallback: near.then_some(fallback) }
+    Windows { direct: (start, image), fallback: near.then_some(fallback), code_block: None }
 }

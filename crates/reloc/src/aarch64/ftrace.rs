@@ -8,6 +8,7 @@ use super::insn::{MOV_X9_LR, NOP, is_bti};
 use super::plts::{PLT_ENTRY_SIZE, get_plt_entry};
 use crate::FtraceBug;
 use crate::finalizer::Finalizer;
+use crate::reach::{Reach, in_image};
 use crate::record::Step;
 
 /// Are functions compiled with nops at their entry? Else they call `_mcount`, as all did before v5.5
@@ -69,6 +70,10 @@ pub fn ftrace_init_nop(module: &mut Finalizer<'_, '_>, site: u64) -> Result<(), 
     }
     if site < LINEAR_ALIAS {
         return Err(FtraceBug::Faulted(site.wrapping_add(12)));
+    }
+    // The kernel's own code can be written through patch_map; what stands there is not what the compiler puts before a function.
+    if in_image(module.kernel, site) == Some(Reach::Image) {
+        return Err(FtraceBug::Unexpected { at: site.wrapping_add(12), shown: 4, expected: None });
     }
     if !set_nop_ops(module, site) {
         return Err(FtraceBug::Crash(

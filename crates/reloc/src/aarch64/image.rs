@@ -1,5 +1,7 @@
 //! Images of arm64 kernels: the flat Image (IMG-4) and the vmlinux that it is made of.
 
+use alloc::vec::Vec;
+
 use elf_layout::Machine;
 use kernel_image::{FlatFormat, FlatHeader, ImageArch};
 
@@ -10,7 +12,7 @@ const R_AARCH64_RELATIVE: u32 = 0x403;
 
 /// `Documentation/arch/arm64/booting.rst`; addresses are those of `arch/arm64/include/asm/memory.h`.
 static IMAGE: FlatFormat = FlatFormat {
-    name: "Arm64Image",
+    name: "arm64 Image",
     title: "arm64 Image",
     header,
     // KIMAGE_VADDR is aligned to the size of the modules' region, 128 MiB at least.
@@ -33,6 +35,18 @@ impl ImageArch for Aarch64 {
     fn relative_relocation(&self) -> Option<u32> {
         Some(R_AARCH64_RELATIVE)
     }
+
+    /// `bl` and `b`.
+    fn calls(&self, code: &[u8], address: u64) -> Option<Vec<u64>> {
+        let at = |(offset, bytes): (u64, &[u8])| {
+            let insn = u32::from_le_bytes(*bytes.first_chunk()?);
+            // imm26, in instructions.
+            let distance = i64::from((insn << 6).cast_signed() >> 4);
+            let calls = matches!(insn >> 26, 0b10_0101 | 0b00_0101);
+            calls.then(|| address.wrapping_add(offset).wrapping_add_signed(distance))
+        };
+        Some((0u64..).step_by(4).zip(code.chunks_exact(4)).filter_map(at).collect())
+    }
 }
 
 /// `struct arm64_image_header` of `arch/arm64/include/asm/image.h` (IMG-4).
@@ -51,4 +65,20 @@ fn header(image: &[u8]) -> Option<FlatHeader> {
             _ => None,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn life_41_what_code_calls() {
+        let code = [0xd503_201fu32, 0x9400_0004, 0x17ff_ffff, 0xd65f_03c0].map(u32::to_le_bytes).concat();
+        assert_eq!(
+            Aarch64.calls(&code, 0x1000),
+            Some(Vec::from([0x1014, 0x1004])),
+            "LIFE-41: nop, bl, b, ret"
+        );
+        assert_eq!(Aarch64.calls(&code[..7], 0x1000), Some(Vec::new()), "LIFE-41: cut off");
+    }
 }

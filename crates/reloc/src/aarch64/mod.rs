@@ -94,7 +94,8 @@ impl Architecture for Aarch64 {
     }
 
     fn reach(&self, config: &KernelConfig, kernel: &dyn RunningKernel, address: u64) -> Reach {
-        let Windows { direct, fallback } = area::module_area(config.changes(), &|name| kernel.symbol(name));
+        let Windows { direct, fallback, .. } =
+            area::module_area(config.changes(), &|name| kernel.symbol(name));
         addresses::reach(kernel, [direct, fallback.unwrap_or_default()], address)
     }
 

@@ -5,9 +5,9 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use elf_layout::elf::{
-    Rela, SHDR_SIZE, SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, SHT_RELA, SHT_SYMTAB, Shdr, SymFields,
+    Rela, SHDR_SIZE, SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, SHT_RELA, SHT_SYMTAB, SYM_SIZE, Shdr, SymFields,
 };
-use elf_layout::{Change, Errno, Finding, Findings, LoadInfo, ModuleFile, Severity};
+use elf_layout::{Change, Errno, Finding, Findings, KernelConfig, LoadInfo, ModuleFile, Severity};
 use object::elf;
 
 use super::ERRATUM_843419;
@@ -73,7 +73,7 @@ pub fn module_frob_arch_sections(info: &mut LoadInfo<'_>, cpu: Cpu, said: &mut F
     targets_in_reach(info, said);
     if !tables_overlap(info) {
         for index in 0..info.sechdrs.len() {
-            count_section(info, index, &mut arch);
+            count_section(info, index, &mut arch, said);
         }
     }
     for (table, index) in arch.tables.iter_mut().zip([found.plt, found.init_plt]) {
@@ -138,7 +138,7 @@ fn fill_in(info: &mut LoadInfo<'_>, index: usize, align: u64, slots: u64) {
 }
 
 /// Sorts and counts one RELA table that patches code (PLT-3 to PLT-11).
-fn count_section(info: &mut LoadInfo<'_>, index: usize, arch: &mut ModArch) {
+fn count_section(info: &mut LoadInfo<'_>, index: usize, arch: &mut ModArch, said: &mut Findings) {
     let Some(Shdr { sh_info, .. }) = info.sechdrs.get(index).filter(|s| s.sh_type == SHT_RELA) else {
         return;
     };
@@ -150,6 +150,14 @@ fn count_section(info: &mut LoadInfo<'_>, index: usize, arch: &mut ModArch) {
     // Since v6.5 (ea3752ba96c0) PLTs are not optional; before that branches need them only with RANDOMIZE_BASE.
     let branches = info.config.has(Change::PltsMandatory) || info.config.randomize_base;
     // Since v5.9 (d4e0340919fb) only the branches in front are sorted; before that all (PLT-7).
+    if branches && let Some(rela) = looked_at(&table, info.config).find(|rela| is_far(info, rela)) {
+        let why = format!(
+            "a relocation asks for symbol {}, which would lie far behind the file: the kernel crashes as it counts PLT entries",
+            rela.r_sym()
+        );
+        let finding = Finding::note("PLT-8", Severity::Oops, why);
+        said.refuse(finding.about(info.file.section_subject(index)));
+    }
     let sorted = if !info.config.has(Change::BranchRelasPartitioned) {
         table.len()
     } else if branches {
@@ -180,6 +188,20 @@ fn sort_key(rela: &Rela) -> (u32, u32, i64) {
 /// Does the symbol of a record stand in section `target`?
 fn is_local(file: &ModuleFile<'_>, rela: &Rela, target: usize) -> bool {
     file.symbols().get(rela.r_sym() as usize).is_some_and(|s| usize::from(s.shndx()) == target)
+}
+
+/// The records whose symbols the kernel looks at before it relocates: branches, and where it brings these to the front all but
+/// perhaps one (PLT-4, PLT-5).
+fn looked_at<'t>(table: &'t [Rela], config: &KernelConfig) -> impl Iterator<Item = &'t Rela> + use<'t> {
+    let all = config.has(Change::BranchRelasPartitioned) && table.len() > 1;
+    table.iter().filter(move |rela| all || is_branch(rela))
+}
+
+/// Is the symbol of a record behind the kernel's copy of the file? Its number is not looked at.
+fn is_far(info: &LoadInfo<'_>, rela: &Rela) -> bool {
+    let table = info.sechdrs.get(info.file.index().sym).map_or(0, |s| s.sh_offset);
+    let at = table.saturating_add(SYM_SIZE.saturating_mul(rela.r_sym().into()));
+    at >= elf_layout::bytes::align_up(info.file.bytes().len() as u64, info.config.page_size)
 }
 
 fn is_branch(rela: &Rela) -> bool {

@@ -11,6 +11,8 @@ use crate::reach::{Reach, in_image};
 const KERNEL_HALF: u64 = 0xff00_0000_0000_0000;
 /// Two gigabytes without memory begin here; the kernel's mapping follows.
 const HOLE: u64 = 0xffff_ffff_0000_0000;
+/// The last two megabytes are a hole too: an error as a pointer leads there.
+const LAST_HOLE: u64 = 0xffff_ffff_ffe0_0000;
 /// The mapping of the image ends at a large page.
 const LARGE_PAGE: u64 = 2 << 20;
 
@@ -19,7 +21,7 @@ pub fn reach(config: &KernelConfig, kernel: &dyn RunningKernel, address: u64) ->
     let image_size = if config.randomize_base { KERNEL_IMAGE_SIZE.0 } else { KERNEL_IMAGE_SIZE.1 };
     let modules = START_KERNEL_MAP.wrapping_add(image_size);
     match address {
-        ..KERNEL_HALF | HOLE..START_KERNEL_MAP => Reach::Nothing,
+        ..KERNEL_HALF | HOLE..START_KERNEL_MAP | LAST_HOLE.. => Reach::Nothing,
         _ if address < HOLE => Reach::Unknown,
         // cleanup_highmap has unmapped what is around the image.
         _ if address < modules => in_image(kernel, address).unwrap_or_else(|| around_image(kernel, address)),

@@ -52,10 +52,11 @@ impl Form {
     /// From the distance between records in the table's relocations, which a backport cannot change unseen;
     /// without any, by version.
     fn of(module: &Finalizer<'_, '_>, table: &Table) -> Form {
-        let measured = match record_size(module, table.index) {
-            Some(13) => Some(Form::Padded),
-            Some(12) => Some(Form::Inverted),
-            Some(14) => Some(Form::Flags),
+        // A table of one record is as large as it.
+        let measured = match record_size(module, table.index).unwrap_or(table.size) {
+            13 => Some(Form::Padded),
+            12 => Some(Form::Inverted),
+            14 => Some(Form::Flags),
             _ => None,
         };
         measured.unwrap_or(if module.has(Change::AltInstrFlags) {
@@ -159,12 +160,12 @@ struct Pending {
 
 /// `apply_alternatives` for the module's table.
 pub fn apply_alternatives(module: &mut Finalizer<'_, '_>) {
-    let Some(table) = module.last_section(".altinstructions") else { return };
+    let Some(table) = module.list_of_sites(".altinstructions", false) else { return };
     let form = Form::of(module, &table);
     equalise_lengths(module, &table, form);
     let mut pending: Option<Pending> = None;
     let mut site_of_choices = None;
-    for at in table.records(form.size()) {
+    for at in table.records_begun(form.size()) {
         let Some(entry) = AltInstr::read(module, form, at) else { continue };
         if entry.instrlen > MAX_PATCH_LEN || entry.cpuid >= FEATURES && !module.has(Change::MoreFeatureWords)
         {
@@ -210,7 +211,7 @@ pub fn apply_alternatives(module: &mut Finalizer<'_, '_>) {
 pub fn sites(module: &Finalizer<'_, '_>) -> Vec<u64> {
     let table = module.last_section(".altinstructions");
     let form = table.map(|table| Form::of(module, &table));
-    let entries = table.zip(form).into_iter().flat_map(|(table, form)| table.records(form.size()));
+    let entries = table.zip(form).into_iter().flat_map(|(table, form)| table.records_begun(form.size()));
     entries.filter_map(|at| module.relative(at)).collect()
 }
 
@@ -221,7 +222,7 @@ fn equalise_lengths(module: &mut Finalizer<'_, '_>, table: &Table, form: Form) {
     }
     // The kernel compares each entry with all that follow it. Two passes over a run give the same: forth,
     // then back.
-    let all = || table.records(form.size());
+    let all = || table.records_begun(form.size());
     let mut last: Option<(u64, u8)> = None;
     let mut pass = |module: &mut Finalizer<'_, '_>, at: u64| {
         let Some(entry) = AltInstr::read(module, form, at) else { return };

@@ -188,7 +188,7 @@ pub fn callthunks_patch_module_calls(module: &mut Finalizer<'_, '_>, others: imp
     }
     let Some(Some(thunks)) = CallThunks::of(module) else { return };
     let Some(text) = module.text_range() else { return };
-    for entry in calls.into_iter().flat_map(|table| table.records(ENTRY)) {
+    for entry in calls.into_iter().flat_map(|table| table.records_begun(ENTRY)) {
         if let Some(site) = module.relative(entry) {
             thunks.patch_call(module, &text, site);
         }

@@ -21,14 +21,14 @@ const fn poison(changes: Changes) -> [u8; 4] {
 
 /// `apply_seal_endbr` for the module's list.
 pub fn apply_seal_endbr(module: &mut Finalizer<'_, '_>) {
-    let Some(table) = module.last_section(".ibt_endbr_seal") else { return };
+    let Some(table) = module.list_of_sites(".ibt_endbr_seal", false) else { return };
     // Without CONFIG_X86_KERNEL_IBT the function is empty; its self-test exists with it alone.
     if lacks(module.kernel, "ibt_selftest") {
         return;
     }
     let poison = poison(module.changes());
     let mut warned = false;
-    for entry in table.records(ENTRY) {
+    for entry in table.records_begun(ENTRY) {
         let Some(address) = module.relative(entry) else { continue };
         let is_endbr = module.bytes(address).is_some_and(|b| [ENDBR64, ENDBR32, poison].contains(&b));
         if is_endbr {

@@ -70,12 +70,15 @@ const KERNEL_IMAGE_SIZE: (u64, u64) = (1 << 30, 512 << 20);
 const MODULES_END: u64 = 0xffff_ffff_ff00_0000;
 /// Where the first module of a boot starts in the module area: the kernel's own allocations lie below (LAYOUT-51).
 const FIRST_MODULE: u64 = 0x20_1000;
+/// PMD_SIZE: what the cache of code grows by (LAYOUT-55).
+const PMD_SIZE: u64 = 2 << 20;
 
 impl Architecture for X86_64 {
     fn module_area(&self, config: &KernelConfig, _symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
         let image_size = if config.randomize_base { KERNEL_IMAGE_SIZE.0 } else { KERNEL_IMAGE_SIZE.1 };
         let first = START_KERNEL_MAP.wrapping_add(image_size).wrapping_add(FIRST_MODULE);
-        Windows { direct: (first, MODULES_END), fallback: None }
+        let code_block = config.has(Change::CodeFromCache).then_some(PMD_SIZE);
+        Windows { direct: (first, MODULES_END), fallback: None, code_block }
     }
 
     fn ignores_undefined(&self, name: &[u8]) -> bool {

@@ -19,10 +19,10 @@ const MAX_PATCH_LEN: u8 = 254;
 
 /// `apply_paravirt` for the module's list.
 pub fn apply_paravirt(module: &mut Finalizer<'_, '_>) {
-    let Some(table) = module.last_section(".parainstructions") else { return };
+    let Some(table) = module.list_of_sites(".parainstructions", false) else { return };
     let pv_ops = module.kernel_symbol("pv_ops");
     let (nop, bug) = (module.kernel_symbol("_paravirt_nop"), module.kernel_symbol("paravirt_BUG"));
-    for at in table.records(SITE) {
+    for at in table.records_begun(SITE) {
         let site = module.u64(at).zip(module.bytes::<2>(at.wrapping_add(8)));
         let Some((instr, [number, len])) = site else { continue };
         let code = usize::from(len);
@@ -58,7 +58,7 @@ pub fn apply_paravirt(module: &mut Finalizer<'_, '_>) {
 /// Where the list's entries have their code.
 pub fn sites(module: &Finalizer<'_, '_>) -> Vec<u64> {
     let table = module.last_section(".parainstructions");
-    let entries = table.into_iter().flat_map(|table| table.records(SITE));
+    let entries = table.into_iter().flat_map(|table| table.records_begun(SITE));
     entries.filter_map(|at| module.u64(at)).collect()
 }
 

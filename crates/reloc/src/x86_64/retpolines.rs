@@ -48,12 +48,12 @@ impl Mode {
 
 /// `apply_retpolines` for the module's list.
 pub fn apply_retpolines(module: &mut Finalizer<'_, '_>) {
-    let Some(table) = module.last_section(".retpoline_sites") else { return };
+    let Some(table) = module.list_of_sites(".retpoline_sites", false) else { return };
     let Some(array) = module.kernel_symbol("__x86_indirect_thunk_array") else { return };
     let mode = Mode::of(module);
     let tracking = tracking_arrays(module);
     let mut warned = false;
-    for entry in table.records(ENTRY) {
+    for entry in table.records_begun(ENTRY) {
         let Some(address) = module.relative(entry) else { continue };
         if !module.touches(&X86_64, address, 1, "an entry of .retpoline_sites") {
             return;

@@ -87,11 +87,11 @@ pub fn forms(module: &Finalizer<'_, '_>, address: u64) -> Vec<Vec<u8>> {
 
 /// `apply_returns` for the module's list.
 pub fn apply_returns(module: &mut Finalizer<'_, '_>) {
-    let Some(table) = module.last_section(".return_sites") else { return };
+    let Some(table) = module.list_of_sites(".return_sites", false) else { return };
     let Some(compiled) = module.kernel_symbol("__x86_return_thunk") else { return };
     let returns = Returns::of(module);
     let mut warned = false;
-    for entry in table.records(ENTRY) {
+    for entry in table.records_begun(ENTRY) {
         let Some(address) = module.relative(entry) else { continue };
         if !module.touches(&X86_64, address, 1, "an entry of .return_sites") {
             return;

@@ -29,7 +29,7 @@ pub fn alternatives_smp_module_add(module: &mut Finalizer<'_, '_>) {
     if patched != Some(true) && !module.choices {
         return;
     }
-    for entry in table.records(ENTRY) {
+    for entry in table.records_begun(ENTRY) {
         if module.u32(entry).is_none_or(|offset| offset == 0) {
             continue;
         }

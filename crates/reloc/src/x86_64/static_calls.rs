@@ -286,7 +286,14 @@ fn jcc(code: [u8; 6]) -> Option<u8> {
 
 /// `__static_call_validate`: false where the kernel crashes.
 fn validate(module: &mut Finalizer<'_, '_>, site: Site) -> bool {
-    let Some(code) = code_of(module, site) else { return true };
+    let Some(code) = code_of(module, site) else {
+        let needs = format!(
+            "what the running kernel has in its memory at {:#x}, a site of a static call",
+            site.address
+        );
+        module.said.may_crash("FIN-61", needs);
+        return true;
+    };
     let [five @ .., _] = code;
     let valid = if site.key & TAIL != 0 {
         matches!(code[0], JMP32 | RET) || jcc(code).is_some()
@@ -294,12 +301,10 @@ fn validate(module: &mut Finalizer<'_, '_>, site: Site) -> bool {
         code[0] == CALL || five == NOP5 || five == XOR5RAX
     };
     if !valid {
-        // The kernel's line names the place by %pS, with an offset and a size.
-        let why = format!(
-            "unexpected static_call insn opcode {:#x} at {:#x}: no call and no jump, the kernel crashes (BUG)",
-            code[0], site.address
-        );
-        module.said.refuse(Finding::note("FIN-61", Severity::Oops, why));
+        let what = format!("unexpected static_call insn opcode {:#x} at", code[0]);
+        let why = format!("{what} {:#x}: no call and no jump, the kernel crashes (BUG)", site.address);
+        let line = format!("{what} {}", module.symbol_text(site.address));
+        module.said.refuse(Finding::note("FIN-61", Severity::Oops, why).says(line));
     }
     valid
 }

@@ -54,15 +54,17 @@ pub(super) struct Type {
     pub name: u32,
     info: u32,
     pub size_or_type: u32,
+    /// Have kind and number of records all bits that are free for them ([`Change::WideBtfInfo`])?
+    wide: bool,
 }
 
 impl Type {
     pub fn kind(self) -> u8 {
-        (self.info >> 24) as u8 & 0x1f
+        (self.info >> 24) as u8 & if self.wide { 0x7f } else { 0x1f }
     }
 
     pub fn vlen(self) -> u32 {
-        self.info & 0xffff
+        self.info & if self.wide { 0xff_ffff } else { 0xffff }
     }
 
     pub fn kflag(self) -> bool {
@@ -313,8 +315,9 @@ impl<'c> Check<'c> {
         let Some(rest) = bytes.get(12..) else {
             return self.refuse(&format!("[{id}] meta_left:{} meta_needed:12", bytes.len()));
         };
-        let t = Type { name: field(bytes, 0), info: field(bytes, 1), size_or_type: field(bytes, 2) };
-        if t.info & !INFO_MASK != 0 {
+        let wide = self.config.has(Change::WideBtfInfo);
+        let t = Type { name: field(bytes, 0), info: field(bytes, 1), size_or_type: field(bytes, 2), wide };
+        if !wide && t.info & !INFO_MASK != 0 {
             return self.refuse(&format!("[{id}] Invalid btf_info:{:x}", t.info));
         }
         if t.kind() == 0 || t.kind() > ENUM64 {

@@ -8,7 +8,7 @@ use kernel::{
     Export, ExportTable, Kernel, KernelDescriptionBuilder, LoadedModule, ModuleState, Taint, Taints,
 };
 use symres::LoadFlags;
-use testkit::elf::{ALLOC, Builder, EXEC, GLOBAL, LOCAL, Rela, UNDEF};
+use testkit::elf::{ALLOC, Builder, EXEC, Elf, GLOBAL, LOCAL, Rela, Sh, UNDEF};
 
 use crate::common::{self, NONE, codes, stop};
 
@@ -397,6 +397,32 @@ fn dup_1_and_2_names_that_are_exported_already() {
 }
 
 #[test]
+fn dup_5_names_that_modules_export_which_are_not_loaded() {
+    let symvers = format!(
+        "{SYMVERS}0x01\tone\tdrivers/a\tEXPORT_SYMBOL\t\n0x02\ttwo\tdrivers/a\tEXPORT_SYMBOL_GPL\tNS\n0x03\tmine\tdrivers/mini\tEXPORT_SYMBOL\t\n\
+         0x04\tthree\tdrivers/a\tEXPORT_SYMBOL\t\n0x05\tfour\tdrivers/a\tEXPORT_SYMBOL\t\n0x06\tfive\tdrivers/b\tEXPORT_SYMBOL\t\n"
+    );
+    let mut on = Kernel::booted(builder_of(config(6, 12), &symvers).build(reloc::MACHINES).unwrap());
+    let notes = |on: &Kernel, names: &[&str]| {
+        let mut b = mini(&CRCS);
+        b.section(".text", ALLOC | EXEC, 16).zeros(16);
+        export(&mut b, "__ksymtab", names);
+        let said = run(on, &b, NONE).0;
+        let dup = said.iter().filter(|f| f.code.starts_with("DUP-"));
+        dup.map(|f| (f.code, f.explanation.split(" too (").next().unwrap().to_owned())).collect::<Vec<_>>()
+    };
+    let note = |text: &str| ("DUP-5", text.to_owned());
+    assert_eq!(notes(&on, &["fresh"]), [], "DUP-5: nobody's");
+    assert_eq!(notes(&on, &["mine"]), [], "DUP-5: its own");
+    assert_eq!(notes(&on, &["mine", "one"]), [note("a exports one")], "DUP-5");
+    let all = [note("a exports one, two, three and 1 more"), note("b exports five")];
+    assert_eq!(notes(&on, &["one", "two", "three", "four", "five"]), all, "DUP-5: two modules");
+    on.insert_module(loaded("a", false, &[("one", "")]));
+    let found = notes(&on, &["one"]);
+    assert_eq!(found.iter().map(|(code, _)| *code).collect::<Vec<_>>(), ["DUP-1"], "DUP-5: it is loaded now");
+}
+
+#[test]
 fn val_70_names_on_module_blacklist() {
     for (name, list, refused) in [
         ("mini", "mini", true),
@@ -495,6 +521,8 @@ fn val_55_a_name_without_end() {
         let (said, _) = run(&on, &b, NONE);
         let stop = said.iter().find(|f| f.stops_here).map(|f| (f.code, f.errno));
         assert_eq!(stop, crashes.then_some(("VAL-55", None)), "VAL-55: 6.{minor}: {said:?}");
+        let open = said.open_rules().iter().any(|rule| rule.code == "VAL-55");
+        assert_eq!(open, minor == 12, "VAL-55: 6.{minor}: another search may find it: {said:?}");
     }
 }
 
@@ -510,5 +538,62 @@ fn ns_4_module_namespaces_are_not_imported() {
         assert_eq!(errno, want, "NS-4: 6.{minor} {namespace}");
         let line = "mini: module tries to import module namespace: module:kvm";
         assert_eq!(log.last().is_some_and(|l| l == line), refused, "NS-4: {log:?}");
+    }
+}
+
+#[test]
+fn ns_7_modinfo_ends_within_import_ns() {
+    for (minor, size, crashes) in
+        [(16, 0, true), (16, 9, true), (16, 10, false), (16, 12, false), (12, 0, false)]
+    {
+        let mut b = Builder::module(&["import_ns=A", "name=mini", "license=GPL"]);
+        b.versions(&CRCS);
+        let mut file = Elf::new(b.build());
+        let modinfo = file.section(".modinfo");
+        file.set(modinfo, Sh::Size, size);
+        let mut config = config(6, minor);
+        config.module_force_load = true;
+        let (_, said) = common::load(&kernel(config), &file.bytes, NONE);
+        let stop = said.iter().find(|f| f.stops_here).map(|f| (f.code, f.errno));
+        assert_eq!(stop, crashes.then_some(("NS-7", None)), "NS-7: 6.{minor}, {size} bytes: {said:?}");
+    }
+}
+
+#[test]
+fn lic_8_livepatches_need_config_livepatch() {
+    let b = module("mini", &["license=GPL", &format!("vermagic={OURS}"), "livepatch=Y"], &CRCS);
+    for minor in [1, 12] {
+        for (livepatch, errno) in [(true, None), (false, Some("ENOEXEC"))] {
+            let on = kernel(config(6, minor).with(|c| c.livepatch = livepatch));
+            let (found, log) = outcome(&on, &b, NONE);
+            assert_eq!(found, errno, "LIC-8: 6.{minor}: {log:?}");
+            let line = "mini: module is marked as livepatch module, but livepatch support is disabled";
+            assert_eq!(log.last().is_some_and(|l| l == line), !livepatch, "LIC-8: 6.{minor}: {log:?}");
+        }
+    }
+    let unknown = kernel(config(6, 12).with_settings_assumed());
+    let (said, _) = run(&unknown, &b, NONE);
+    assert!(said.open_rules().iter().any(|rule| rule.code == "LIC-8"), "LIC-8: {said:?}");
+}
+
+/// What the file has in `taints` and `klp` of its `struct module`.
+#[test]
+fn lic_7_taints_of_the_file() {
+    let types = kernel::types::Types::parse("module.taints 1152 8\nmodule.klp 1160 1\n");
+    for (minor, taints, klp) in [(12, 1u64, 0u8), (12, 0, 1), (12, 0, 0), (1, 0, 1)] {
+        let builder = builder_of(config(6, minor), SYMVERS).types("test", types.clone());
+        let on = Kernel::booted(builder.build(reloc::MACHINES).unwrap());
+        let mut b = mini(&CRCS);
+        b.symbol("gpl", GLOBAL, 0, UNDEF, 0);
+        let mut file = Elf::new(b.build());
+        let this = file.section(".gnu.linkonce.this_module");
+        file.data_mut(this)[1152..1160].copy_from_slice(&taints.to_le_bytes());
+        file.data_mut(this)[1160] = klp;
+        let (_, said) = common::load(&on, &file.bytes, NONE);
+        let missing = said.errno().map(|e| e.name());
+        assert_eq!(missing, (taints != 0).then_some("ENOENT"), "LIC-7: GPL-only symbols: {said:?}");
+        let line = "mini: tainting kernel with TAINT_LIVEPATCH";
+        let told = said.dmesg().any(|l| l == line);
+        assert_eq!(told, klp != 0 && minor == 12, "LIC-7: 6.{minor}, klp {klp}: {said:?}");
     }
 }

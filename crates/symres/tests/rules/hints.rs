@@ -7,6 +7,8 @@ use kernel::Symvers;
 use kernel::{Export, ExportTable, Kernel, KernelDescriptionBuilder, LoadedModule};
 use testkit::elf::{Builder, GLOBAL, UNDEF};
 
+use symres::hints::{cause, is_of_other_headers};
+
 use crate::common::{NONE, load};
 
 const KALLSYMS: &str = "ffffffff81000000 T _text\nffffffff81000100 T plain\nffffffff81000200 T gpl\n\
@@ -144,7 +146,7 @@ fn sym_5_tells_its_reason() {
             &[GPL],
             &["renamed"],
             "nothing in this kernel exports renamed",
-            "this kernel exports _renamed: mini was built for 6.1.0: rebuild mini against the headers of 6.12.0",
+            "this kernel exports _renamed: mini was built for 6.1.0: rebuild it against the headers of 6.12.0",
         ),
         (
             "known to modinfo only",
@@ -191,4 +193,45 @@ fn ver_6_and_ns_2_tell_who_exports() {
         let said = f.hint.clone().unwrap();
         assert!(said.starts_with(hint), "NS-2, NS-3, NS-6: 6.{minor}: {f:?}");
     }
+}
+
+/// VER-6, VER-23, VAL-48: one cause stands behind all that comes of other headers, and RELOC-GEN-15 is explained by it too.
+#[test]
+fn one_cause_stands_behind_what_comes_of_other_headers() {
+    use elf_layout::validity::{Expected, elf_validity};
+    use elf_layout::{Errno, Findings};
+    let of = |vermagic: &str, findings: Vec<Finding>| {
+        let bytes = Builder::module(&["name=mini", "license=GPL", vermagic]).build();
+        let (kernel, mut said) = (kernel(12), Findings::new());
+        let expected = Expected {
+            config: &kernel.config,
+            machine: kernel.machine,
+            known: reloc::MACHINES,
+            ignore_modversions: false,
+        };
+        let file = elf_validity(&bytes, &expected, &mut Findings::new()).unwrap();
+        findings.into_iter().for_each(|finding| said.push(finding));
+        cause(&kernel, &file, &said)
+    };
+    let size = || Finding::error("VAL-48", Errno::ENOEXEC, "another size");
+    let crc = |exporter: &str| Finding::error("VER-6", Errno::EINVAL, "another CRC").exported_by(exporter);
+    let found = of("vermagic=6.1.0 SMP ", vec![size(), crc("vmlinux")]).unwrap();
+    assert_eq!(found.text, "mini was built for 6.1.0, this kernel is 6.12.0", "VAL-48");
+    assert_eq!(found.built_for.as_deref(), Some("6.1.0"));
+    assert!(found.hint.contains("make -C /lib/modules/6.12.0/build"), "{found:?}");
+    let same = of("vermagic=6.12.0 SMP ", vec![crc("vmlinux")]).unwrap();
+    assert_eq!(
+        (same.built_for, &*same.text),
+        (None, "mini was built against headers that are not those of this kernel")
+    );
+    // A module that exports another CRC is not the kernel, and what only warns is no reason.
+    assert_eq!(of("vermagic=6.1.0 SMP ", vec![crc("other")]), None, "VER-6");
+    let warning = Finding::note("RELOC-GEN-15", elf_layout::Severity::Warning, "another layout");
+    assert_eq!(of("vermagic=6.1.0 SMP ", vec![warning]), None, "RELOC-GEN-15");
+    assert!(is_of_other_headers("RELOC-GEN-15", None) && !is_of_other_headers("SYM-5", None), "RELOC-GEN-15");
+    assert_eq!(
+        of("vermagic=6.12.0 preempt ", vec![Finding::error("VER-23", Errno::ENOEXEC, "words")]),
+        None,
+        "VER-23"
+    );
 }

@@ -1,29 +1,32 @@
 //! What the code of a finding stands for, at length: the texts of `docs/findings/`, one section a code.
 
+pub mod search;
+pub mod spec;
+
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 /// One file per family of rules; a code's section begins with its heading, `## CODE: TITLE`.
 const FAMILIES: [&str; 19] = [
-    include_str!("../docs/findings/OV.md"),
-    include_str!("../docs/findings/DEC.md"),
-    include_str!("../docs/findings/SIG.md"),
-    include_str!("../docs/findings/VAL.md"),
-    include_str!("../docs/findings/LIFE.md"),
-    include_str!("../docs/findings/LAYOUT.md"),
-    include_str!("../docs/findings/SYM.md"),
-    include_str!("../docs/findings/VER.md"),
-    include_str!("../docs/findings/NS.md"),
-    include_str!("../docs/findings/LIC.md"),
-    include_str!("../docs/findings/DUP.md"),
-    include_str!("../docs/findings/RELOC-GEN.md"),
-    include_str!("../docs/findings/X86REL.md"),
-    include_str!("../docs/findings/A64REL.md"),
-    include_str!("../docs/findings/PLT.md"),
-    include_str!("../docs/findings/FIN.md"),
-    include_str!("../docs/findings/BTF.md"),
-    include_str!("../docs/findings/PARAM.md"),
-    include_str!("../docs/findings/SET.md"),
+    include_str!("../../docs/findings/OV.md"),
+    include_str!("../../docs/findings/DEC.md"),
+    include_str!("../../docs/findings/SIG.md"),
+    include_str!("../../docs/findings/VAL.md"),
+    include_str!("../../docs/findings/LIFE.md"),
+    include_str!("../../docs/findings/LAYOUT.md"),
+    include_str!("../../docs/findings/SYM.md"),
+    include_str!("../../docs/findings/VER.md"),
+    include_str!("../../docs/findings/NS.md"),
+    include_str!("../../docs/findings/LIC.md"),
+    include_str!("../../docs/findings/DUP.md"),
+    include_str!("../../docs/findings/RELOC-GEN.md"),
+    include_str!("../../docs/findings/X86REL.md"),
+    include_str!("../../docs/findings/A64REL.md"),
+    include_str!("../../docs/findings/PLT.md"),
+    include_str!("../../docs/findings/FIN.md"),
+    include_str!("../../docs/findings/BTF.md"),
+    include_str!("../../docs/findings/PARAM.md"),
+    include_str!("../../docs/findings/SET.md"),
 ];
 
 /// What a code stands for.
@@ -47,6 +50,57 @@ pub fn all() -> impl Iterator<Item = Explanation> {
     })
 }
 
+impl Explanation {
+    /// One of the items at its end: `Kernel`, `Result`, `Log`, `Versions`, `Example`, `Mended`, `Fix`.
+    pub fn item(&self, name: &str) -> Option<&'static str> {
+        let (_, rest) = self.text.split_once(&format!("\n- {name}: "))?;
+        Some(rest.split_once("\n- ").map_or(rest, |(item, _)| item))
+    }
+
+    /// The family of its code: `VAL`, `RELOC-GEN`.
+    pub fn family(&self) -> &'static str {
+        self.code.rsplit_once('-').map_or(self.code, |(family, _)| family)
+    }
+
+    /// Codes that its text names, and those whose texts name it.
+    pub fn see_also(&self) -> Vec<&'static str> {
+        let names = |e: &Explanation, code: &str| words(e.text).any(|word| word == code);
+        let related = |e: &Explanation| e.code != self.code && (names(self, e.code) || names(e, self.code));
+        all().filter(related).map(|e| e.code).collect()
+    }
+}
+
+/// Words as codes are words.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+}
+
+/// A family of rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Family {
+    /// What its codes begin with.
+    pub name: &'static str,
+    /// What it is about.
+    pub title: &'static str,
+    /// How many codes it has.
+    pub codes: usize,
+}
+
+/// All families, in the order of [`all`].
+pub fn families() -> impl Iterator<Item = Family> {
+    FAMILIES.into_iter().filter_map(|file| {
+        let title = file.lines().next()?.strip_prefix("# ")?;
+        let first = file.split("\n## ").nth(1)?.split(':').next()?;
+        let codes = file.matches("\n## ").count();
+        Some(Family { name: first.rsplit_once('-')?.0, title, codes })
+    })
+}
+
+/// The family of that name, however its letters are written.
+pub fn family(name: &str) -> Option<Family> {
+    families().find(|family| bare(family.name) == bare(name))
+}
+
 /// The explanation of a code, however its letters are written; dashes may be missing.
 pub fn explain(code: &str) -> Option<Explanation> {
     all().find(|e| bare(e.code) == bare(code))
@@ -55,7 +109,7 @@ pub fn explain(code: &str) -> Option<Explanation> {
 /// What to do about a finding of this code in general, where it has no advice for its own case.
 pub fn fix(code: &str) -> Option<&'static str> {
     static FIXES: LazyLock<BTreeMap<&'static str, &'static str>> = LazyLock::new(|| {
-        let fix = |e: Explanation| Some((e.code, e.text.rsplit_once("\n- Fix: ")?.1));
+        let fix = |e: Explanation| Some((e.code, e.item("Fix")?));
         all().filter_map(fix).collect()
     });
     FIXES.get(code).copied()

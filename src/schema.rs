@@ -1,0 +1,48 @@
+//! The JSON Schemas of what commands print, made from the types that they print.
+
+use schemars::{JsonSchema, Schema, schema_for};
+
+use crate::check::{Unreadable, Verdict};
+use crate::document::{Document, Refusal};
+use crate::inspect::Inspection;
+use crate::kernel_facts::KernelFacts;
+use crate::simulate;
+
+/// A line of `check --jsonl`.
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code, reason = "only its schema is of use")]
+#[allow(clippy::large_enum_variant, reason = "there is none")]
+enum Checked {
+    /// What a kernel makes of a module.
+    Verdict(Verdict),
+    /// A file that cannot be read.
+    Unreadable(Unreadable),
+}
+
+/// What `link --json` prints.
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code, reason = "only its schema is of use")]
+#[allow(clippy::large_enum_variant, reason = "there is none")]
+enum Linked {
+    /// The module, as layout.json has it.
+    Document(Document),
+    /// The kernel refuses it, or it is no module.
+    Refusal(Refusal),
+}
+
+/// The commands that print JSON.
+pub const COMMANDS: [&str; 5] = ["check", "inspect", "kernel", "link", "simulate"];
+
+/// The schema of one document that a command prints: of `check` a line of `--jsonl`, or an element of the array of `--json`.
+pub fn schema(command: &str) -> Option<Schema> {
+    Some(match command {
+        "check" => schema_for!(Checked),
+        "inspect" => schema_for!(Inspection),
+        "kernel" => schema_for!(KernelFacts<'_>),
+        "link" => schema_for!(Linked),
+        "simulate" => schema_for!(simulate::Document<'_>),
+        _ => return None,
+    })
+}

@@ -1,0 +1,123 @@
+//! A module in memory is to be had only where the kernel takes it, and where all of its memory is known.
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
+
+mod common;
+
+use common::elf::{ALLOC, Builder, GLOBAL, UNDEF, WRITE};
+use common::library;
+use elf_layout::{KernelConfig, KernelVersion};
+use kernel::{KernelDescriptionBuilder, KernelSymbols, Symvers};
+use kmodld::{Args, Failure, Load, Loader, Place};
+
+const SYMVERS: &str = "0x000000aa\tplain\tvmlinux\tEXPORT_SYMBOL\t\n0x000000bb\tother\tvmlinux\tEXPORT_SYMBOL\t\n\
+    0x000000dd\tmodule_layout\tvmlinux\tEXPORT_SYMBOL\t\n";
+
+/// A kernel with these lines of kallsyms beside those of every one.
+fn loader(more: &str, symvers: Option<&str>) -> Loader {
+    let of_modules = importing(&[]);
+    let this_module = of_modules.sections.iter().find(|s| s.name == ".gnu.linkonce.this_module").unwrap();
+    let config = KernelConfig::new(KernelVersion::new(6, 12, 0)).with(|c| {
+        (c.module_sig, c.modversions) = (false, false);
+        c.struct_module_size = Some(this_module.data.len() as u64);
+        c.struct_module_init_exit = Some((0x138, 0x2b0));
+    });
+    let text = format!(
+        "ffffffff81000000 T _text\nffffffff81000400 T module_layout\nffffffff81000100 T plain\n{more}"
+    );
+    let kernel = KernelDescriptionBuilder::new()
+        .config("test", config)
+        .vermagic("test", "6.12.0 SMP preempt mod_unload ")
+        .symbols("test", KernelSymbols::parse(text.as_bytes()).unwrap())
+        .symvers("test", symvers.map(|text| Symvers::parse(text.as_bytes()).unwrap()));
+    Loader::booted(kernel.build(reloc::MACHINES).unwrap())
+}
+
+/// A good module that imports these.
+fn importing(imports: &[&str]) -> Builder {
+    let mut b = Builder::module(&[
+        "name=mini",
+        "license=GPL",
+        "intree=Y",
+        "retpoline=Y",
+        "vermagic=6.12.0 SMP preempt mod_unload ",
+    ]);
+    for name in imports {
+        b.symbol(name, GLOBAL, 0, UNDEF, 0);
+    }
+    b
+}
+
+/// What comes of it.
+fn outcome<R>(loader: &Loader, b: &Builder, show: impl FnOnce(Result<&Load<'_>, &Failure>) -> R) -> R {
+    let bytes = b.build();
+    let opened = library::open_on(loader, &bytes);
+    let result = loader.load(&opened, &Args::default(), &Place::Kernel, None).into_result();
+    show(result.as_ref().map(|(load, _)| load))
+}
+
+#[test]
+fn what_the_kernel_takes_is_a_module_in_memory() {
+    outcome(&loader("", Some(SYMVERS)), &importing(&["plain"]), |result| {
+        let load = result.expect("a module");
+        assert_eq!(load.module.values[1], 0xffff_ffff_8100_0100);
+        assert!(load.unknown_symbols().is_empty());
+    });
+}
+
+#[test]
+fn what_it_refuses_is_none() {
+    outcome(&loader("", Some(SYMVERS)), &importing(&["nobody_has_it"]), |result| {
+        let failure = result.expect_err("refused");
+        assert!(matches!(failure, Failure::Refused(_)), "{failure:?}");
+        assert!(failure.said().refused());
+        assert!(
+            failure.to_string().starts_with("the kernel refuses the module with ENOENT (SYM-"),
+            "{failure}"
+        );
+    });
+}
+
+#[test]
+fn what_is_undecided_is_none() {
+    // Without Module.symvers it is not known what the kernel exports.
+    outcome(&loader("", None), &importing(&["plain"]), |result| {
+        let failure = result.expect_err("undecided");
+        assert!(matches!(failure, Failure::Undecided(_)), "{failure:?}");
+        assert!(failure.said().is_undecided());
+        assert!(failure.to_string().contains("that needs "), "{failure}");
+    });
+}
+
+#[test]
+fn memory_with_unknown_addresses_is_none() {
+    let mut percpu = importing(&[]);
+    percpu.section(".data..percpu", ALLOC | WRITE, 8).zeros(8);
+    let index = percpu.index(".data..percpu");
+    percpu.symbol("counter", GLOBAL, 1, index, 0);
+    // Nothing tells where the reserve of modules begins; the second kernel does.
+    let reserve = "0000000000000000 A __per_cpu_start\n0000000000030000 A __per_cpu_end\n";
+    for (b, more, want) in [
+        (importing(&["plain", "other"]), "", Some("other")),
+        (importing(&["plain", "other"]), "ffffffff81000200 T other\n", None),
+        (percpu.clone(), "", Some("counter")),
+        (percpu, reserve, None),
+    ] {
+        outcome(&loader(more, Some(SYMVERS)), &b, |result| match (result, want) {
+            (Ok(_), None) => {}
+            (Err(Failure::Incomplete { symbols, said }), Some(name)) => {
+                assert!(symbols.iter().any(|symbol| symbol == name), "{symbols:?}");
+                assert!(!said.refused() && !said.is_undecided(), "{said:?}");
+            }
+            (result, want) => panic!("{want:?}: {result:?}"),
+        });
+    }
+}
+
+#[test]
+fn whoever_looks_into_it_gets_what_there_is() {
+    let loader = loader("", Some(SYMVERS));
+    let bytes = importing(&["nobody_has_it"]).build();
+    let opened = library::open_on(&loader, &bytes);
+    let (load, said) = loader.load(&opened, &Args::default(), &Place::Kernel, None).whatever_it_says();
+    assert!(load.is_some() && said.refused());
+}
