@@ -60,9 +60,11 @@ fn plain(text: &str) -> String {
 
 #[test]
 fn verdicts_wrap_at_the_width_and_never_inside_a_word() {
-    for args in
-        [check_args("ns_forgot", &[]), check_args("params", &["an_int=x"]), check_args("hello", &["-v"])]
-    {
+    for args in [
+        check_args("ns_forgot", &["--no-deps"]),
+        check_args("params", &["an_int=x"]),
+        check_args("hello", &["-v"]),
+    ] {
         let ran = kmodld(&args);
         let free = format!("{}{}", ran.stdout, ran.stderr);
         for columns in [80, 40] {
@@ -93,7 +95,7 @@ fn help_and_explanations_wrap_as_well() {
 
 #[test]
 fn on_a_terminal_lines_wrap_and_are_coloured() {
-    let args = check_args("ns_forgot", &[]);
+    let args = check_args("ns_forgot", &["--no-deps"]);
     for columns in [80, 40] {
         let Some(seen) = on_terminal(columns, &args) else {
             return skipped("on_a_terminal_lines_wrap_and_are_coloured", "script (util-linux) is not here");
@@ -106,21 +108,21 @@ fn on_a_terminal_lines_wrap_and_are_coloured() {
         assert!(seen.contains("refused with ENOENT"), "{seen}");
         assert!(seen.find("refused").unwrap() < seen.find("error[SYM-5]").unwrap(), "{seen}");
     }
-    let never = on_terminal(80, &check_args("ns_forgot", &["--color", "never"])).unwrap();
+    let never = on_terminal(80, &check_args("ns_forgot", &["--no-deps", "--color", "never"])).unwrap();
     assert!(!never.contains('\x1b'), "{never:?}");
 }
 
 #[test]
 fn colours_and_amount_are_chosen() {
-    let always = kmodld(check_args("ns_forgot", &["--color", "always"]));
+    let always = kmodld(check_args("ns_forgot", &["--no-deps", "--color", "always"]));
     assert!(always.stderr.contains("\x1b["), "{always:?}");
-    assert!(!kmodld(check_args("ns_forgot", &[])).stderr.contains('\x1b'));
+    assert!(!kmodld(check_args("ns_forgot", &["--no-deps"])).stderr.contains('\x1b'));
     kmodld(check_args("hello", &["--color", "sometimes"])).exits(2);
 
-    let quiet = kmodld(check_args("ns_forgot", &["-q"])).exits(1);
+    let quiet = kmodld(check_args("ns_forgot", &["--no-deps", "-q"])).exits(1);
     assert_eq!((quiet.stdout.lines().count(), &*quiet.stderr), (1, ""), "{quiet:?}");
-    let some = kmodld(check_args("ns_forgot", &[])).exits(1);
-    let all = kmodld(check_args("ns_forgot", &["-v"])).exits(1);
+    let some = kmodld(check_args("ns_forgot", &["--no-deps"])).exits(1);
+    let all = kmodld(check_args("ns_forgot", &["--no-deps", "-v"])).exits(1);
     assert!(!some.stderr.contains("error[LIC-2]") && some.stderr.contains("with -v also LIC-2"), "{some:?}");
     assert!(all.stderr.contains("warning[LIC-2]") && all.stderr.contains("symbol "), "{all:?}");
     assert_eq!(all.stderr.matches("error[SYM-5]").count(), 2, "each by itself: {all:?}");

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use elf_layout::bytes::printed;
+use kmodld::input::read_decompressed;
 use kmodld::modprobe::providers::{Home, Way};
 use kmodld::modprobe::settings::Setting;
 use kmodld::modprobe::{Chosen, Meant, Step, may_be_name};
 use kmodld::{Error, Loader};
+use symres::LoadFlags;
 
 use super::report::{self, one_line};
 
@@ -205,10 +206,17 @@ fn place(setting: &Setting) -> String {
 }
 
 /// Modules that a running kernel has loaded are judged as if they were not: else it would refuse all of them (LIFE-2).
+/// But those are loaded that `--with` names.
 pub fn judge_loaded_ones(loader: &mut Loader, but: &[PathBuf]) {
-    let given: Vec<String> = but.iter().map(|file| kmodld::modprobe::Modprobe::name_of(file)).collect();
+    // The kernel knows a module by its own name, whatever its file is called (LIFE-3).
+    let own_name = |file: &PathBuf| {
+        let bytes = read_decompressed(file).ok()?;
+        let opened = loader.open(&bytes, LoadFlags::default());
+        Some(opened.module.as_ref()?.name().to_vec())
+    };
+    let given: Vec<Vec<u8>> = but.iter().filter_map(own_name).collect();
     let names: Vec<Box<[u8]>> = loader.kernel.modules().map(|module| module.name.clone()).collect();
-    for name in names.iter().filter(|name| !given.iter().any(|g| *g == printed(name))) {
+    for name in names.iter().filter(|name| !given.iter().any(|g| **g == ***name)) {
         if let Some(module) = loader.kernel.state.module_mut(name) {
             module.listed = true;
         }

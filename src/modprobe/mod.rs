@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+use crate::input::STDIN;
 use crate::kernel_source::tree::Tree;
 use settings::{Setting, Settings, Softdep};
 use tables::{Tables, module_name};
@@ -85,10 +86,10 @@ pub struct Plan {
     pub after: Vec<Step>,
 }
 
-/// May an argument be the name of a module? A path has a slash, or ends as module files do.
+/// May an argument be the name of a module? A path has a slash, or ends as module files do; `-` is stdin.
 pub fn may_be_name(argument: &Path) -> Option<&str> {
     let text = argument.to_str()?;
-    let is_path = text.contains('/') || text.is_empty() || text == "." || text == "..";
+    let is_path = text.contains('/') || text.is_empty() || [".", "..", STDIN].contains(&text);
     let ends = [".ko", ".ko.gz", ".ko.xz", ".ko.zst"].iter().any(|ending| text.ends_with(ending));
     (!is_path && !ends).then_some(text)
 }
