@@ -126,6 +126,8 @@ pub enum Change {
     MoreFeatureWords,
     /// Names of symbols must lie inside their string table (VAL-52).
     SymbolStringsChecked,
+    /// Something may search for a module by its name while another one is in the list and comes (VAL-55).
+    NameSearchedDuringLoad,
     /// MODULE_IMPORT_NS takes a string (NS-6).
     ImportNsTakesString,
     /// Modules may have versions with names of any length: `__version_ext_crcs`, `__version_ext_names` (VER-30).

@@ -59,7 +59,7 @@ const BY_RECORD_SIZE: &str =
 
 /// Every [`Change`] with what is known of it, in the order of the variants.
 #[rustfmt::skip]
-pub static TABLE: [Row; 71] = [
+pub static TABLE: [Row; 72] = [
     row(Change::SymbolNamespaces, "namespace field of export records", UNKNOWN, (5, 4)),
     row(Change::FtraceWithRegs, "ftrace with regs", &["3b23e4991fb6"], (5, 5))
         .recognised("by CONFIG_DYNAMIC_FTRACE_WITH_REGS of a .config"),
@@ -126,6 +126,8 @@ pub static TABLE: [Row; 71] = [
     row(Change::CodeFromCache, "code from a cache of free areas", &["64f6a4e10c05"], (6, 15)),
     row(Change::MoreFeatureWords, "more than 24 words of features", UNKNOWN, (6, 13)),
     row(Change::SymbolStringsChecked, "names of symbols checked", &["d979e3dffa93"], (6, 13)),
+    // Seen on 7.3.4 and not on 6.12.117: in between it is not known.
+    row(Change::NameSearchedDuringLoad, "modules searched by name while one is loaded", UNKNOWN, (6, 13)),
     row(Change::ImportNsTakesString, "MODULE_IMPORT_NS takes a string", &["cdd30ebb1b9f"], (6, 13)),
     row(Change::ExtendedModversions, "extended modversions", UNKNOWN, (6, 14))
         .recognised("a module that has them has __version_ext_crcs and __version_ext_names"),
