@@ -136,6 +136,12 @@ impl Set {
         }
     }
 
+    /// With the first `len` files only.
+    pub fn truncate(&mut self, len: usize) {
+        self.files.truncate(len);
+        self.by_name.values_mut().for_each(|indices| indices.retain(|index| *index < len));
+    }
+
     /// Number of files.
     pub fn len(&self) -> usize {
         self.files.len()

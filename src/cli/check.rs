@@ -252,6 +252,14 @@ fn judge_before(args: &Check, run: &mut Run, target: &Target<'_>, threads: usize
         Ok(())
     })?;
     run.before = before;
+    // SET-9: what lies beside a module and is refused is not there for it.
+    let refused = |file: &Path| run.before.get(file).is_some_and(Verdict::is_refused);
+    let left_out = run.ways.leave_out(refused);
+    if !left_out.is_empty() {
+        run.set.truncate(run.named);
+        run.set.add(run.ways.before.iter().cloned());
+        run.before.retain(|file, _| !left_out.contains(file));
+    }
     Ok(())
 }
 

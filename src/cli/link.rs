@@ -128,7 +128,11 @@ fn load_before(
     for step in ways.steps(path) {
         let Some(file) = &step.file else { continue };
         let said = load_step(loader, file, &step.options)?;
-        if said.refused() && step.required {
+        // SET-9: what only lies beside it and is refused is not there for it.
+        if said.refused() && step.is_neighbour {
+            let file = file.display().to_string();
+            report::warn(&format!("{file} lies beside it and is refused: it is not taken as loaded"));
+        } else if said.refused() && step.required {
             report::refusal(file, None, &said, false)?;
             return Ok(None);
         }

@@ -149,6 +149,18 @@ impl Ways {
         self.ways.insert(file.to_owned(), way);
     }
 
+    /// Leaves out the neighbours of which `fails` says that the kernel refuses them: nobody can load them before. Their files.
+    pub fn leave_out(&mut self, fails: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
+        let mut left_out = Vec::new();
+        for step in self.ways.values_mut().flat_map(|way| {
+            way.before.extract_if(.., |step| step.is_neighbour && step.file.as_deref().is_some_and(&fails))
+        }) {
+            left_out.extend(step.file);
+        }
+        self.before.retain(|file| !left_out.contains(file));
+        left_out
+    }
+
     /// Does modprobe load a module on the way, as far as that is known?
     fn is_loaded_by(&mut self, step: &Step) -> bool {
         let name = &step.name;

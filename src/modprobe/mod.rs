@@ -71,6 +71,9 @@ pub struct Step {
     pub command: Option<Setting>,
     /// Does what it is loaded for need it? Else modprobe goes on without it.
     pub required: bool,
+    /// Does it only lie in the folder of what needs it, unknown to modprobe? Somebody has to load it then, and cannot if the
+    /// kernel refuses it.
+    pub is_neighbour: bool,
 }
 
 /// What is loaded for a module, in order.
@@ -169,6 +172,7 @@ impl Modprobe {
             options: self.settings.options_of(name, None),
             command: self.settings.install_of(name).filter(|_| !ignores_command).cloned(),
             required,
+            is_neighbour: false,
         }
     }
 

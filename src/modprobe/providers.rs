@@ -222,6 +222,7 @@ impl Home {
                     file: Some(file.clone()),
                     name,
                     required,
+                    is_neighbour: true,
                 };
                 self.visit(&file, loader, steps, seen, depth.saturating_add(1))?;
                 steps.push(step);

@@ -459,13 +459,14 @@ impl KernelDescriptionBuilder {
         if let Some(text) = &self.config_text {
             config.apply(text, known);
         }
-        // Module.symvers of a kernel without CONFIG_MODVERSIONS: every CRC is zero.
-        let has_no_crcs = |symvers: &Symvers| symvers.exports().iter().all(|e| e.crc == Some(0));
+        // In the Module.symvers of a kernel without CONFIG_MODVERSIONS every CRC is zero; else hardly any is.
+        let has_crcs =
+            |symvers: &Symvers| symvers.exports().iter().any(|e| e.crc.is_some_and(|crc| crc != 0));
         if self.vermagic.is_none()
             && self.config_text.is_none()
-            && self.symvers.as_ref().is_some_and(has_no_crcs)
+            && let Some(symvers) = &self.symvers
         {
-            config.set(Setting::Modversions, false);
+            config.set(Setting::Modversions, has_crcs(symvers));
         }
         if self.symvers.is_some() {
             config.learn(Setting::Modules, true);
