@@ -6,7 +6,7 @@ export LC_ALL=C.UTF-8
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 profile=${KMODLD_PROFILE:-dist}
 folder=${CARGO_TARGET_DIR:-target}
-maintainer=${DEBFULLNAME:-The kmodld authors}\ \<${DEBEMAIL:-kmodld@localhost.localdomain}\>
+maintainer=${DEBFULLNAME:-The kmodld authors}\ \<${DEBEMAIL:-maintainers@kmodld.example}\>
 
 cargo build --locked --profile "$profile" --bin kmodld
 version=$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' Cargo.toml)-1
