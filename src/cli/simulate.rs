@@ -7,6 +7,7 @@ use elf_layout::bytes::printed;
 use kernel::{Exit, Init, Kernel};
 use kmodld::Error;
 use kmodld::check::Ending;
+use kmodld::modprobe::settings::words;
 use kmodld::simulate::{Document, EventEntry, Simulation, Step, StepEntry};
 use symres::LoadFlags;
 
@@ -184,22 +185,6 @@ fn rmmod(words: &[&str]) -> Result<Step, String> {
         }
     }
     Ok(Step::Rmmod { name: name.ok_or("the NAME of a module goes with it")?, force, exit })
-}
-
-/// Words between blanks; blanks between double quotes belong to a word, and the quotes stay: what
-/// they mean is for parse_args to say.
-fn words(step: &str) -> Vec<String> {
-    let mut quoted = false;
-    let mut words = vec![String::new()];
-    for c in step.chars() {
-        quoted ^= c == '"';
-        match words.last_mut() {
-            Some(word) if quoted || !c.is_whitespace() => word.push(c),
-            _ => words.push(String::new()),
-        }
-    }
-    words.retain(|word| !word.is_empty());
-    words
 }
 
 #[cfg(test)]

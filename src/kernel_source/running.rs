@@ -14,7 +14,7 @@ use super::tree::Tree;
 use super::unread::{Unread, cannot_read};
 use super::{add_config, image, needs, read_config};
 use crate::error::Error;
-use crate::input::read_decompressed;
+use crate::input::{Bytes, read_decompressed};
 use crate::root::Root;
 
 /// Small files of procfs and sysfs are not larger.
@@ -297,17 +297,7 @@ impl Running {
     fn modules(&self, unread: &mut Vec<Unread>) -> Option<Vec<LoadedModule>> {
         const WHAT: &str = "loaded modules";
         let path = self.root.at("proc/modules");
-        let text = match read_decompressed(&path) {
-            Ok(text) => text,
-            Err(Error::Read { source, .. }) => {
-                unread.push(Unread::new(WHAT, path, source));
-                return None;
-            }
-            Err(error) => {
-                unread.push(Unread::because(WHAT, path, error.to_string(), ""));
-                return None;
-            }
-        };
+        let text = read_or_tell(WHAT, &path, unread)?;
         match parse_proc_modules(&text) {
             Ok(modules) => Some(modules),
             Err(error) => {
@@ -322,17 +312,7 @@ impl Running {
     pub fn areas(&self, unread: &mut Vec<Unread>) -> Option<Vec<(u64, u64)>> {
         const WHAT: &str = "places that modules take";
         let path = self.root.at("proc/vmallocinfo");
-        let text = match read_decompressed(&path) {
-            Ok(text) => text,
-            Err(Error::Read { source, .. }) => {
-                unread.push(Unread::new(WHAT, path, source));
-                return None;
-            }
-            Err(error) => {
-                unread.push(Unread::because(WHAT, path, error.to_string(), ""));
-                return None;
-            }
-        };
+        let text = read_or_tell(WHAT, &path, unread)?;
         let areas: Option<Vec<(u64, u64)>> =
             text.split(|b| *b == b'\n').filter(|line| !line.is_empty()).map(range).collect();
         // With kptr_restrict=0 these are hashes of 32 bits instead (lib/vsprintf.c: ptr_to_id).
@@ -394,4 +374,18 @@ fn head(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+/// A file of the system; what cannot be read is noted.
+fn read_or_tell(what: &'static str, path: &Path, unread: &mut Vec<Unread>) -> Option<Bytes> {
+    match read_decompressed(path) {
+        Ok(text) => Some(text),
+        Err(Error::Read { source, .. }) => {
+            unread.push(Unread::new(what, path.to_owned(), source));
+            None
+        }
+        Err(error) => {
+            unread.push(Unread::because(what, path.to_owned(), error.to_string(), ""));
+            None
+        }
+    }
 }

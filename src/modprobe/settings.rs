@@ -190,8 +190,8 @@ fn split_word(text: &str) -> (&str, &str) {
     text.split_once([' ', '\t']).map_or((text, ""), |(word, rest)| (word, rest.trim()))
 }
 
-/// Words of a command line; blanks between double quotes belong to a word.
-fn words(text: &str) -> Vec<String> {
+/// Words between blanks; blanks between double quotes belong to a word, and the quotes stay.
+pub fn words(text: &str) -> Vec<String> {
     let mut quoted = false;
     let mut words = vec![String::new()];
     for c in text.chars() {

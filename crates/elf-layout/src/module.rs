@@ -8,8 +8,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::bytes::{le16, le32, le64, printed};
-use crate::elf::{Rela, SHF_ALLOC, SHN_UNDEF, SHT_NOBITS, SHT_RELA, SymFields};
+use crate::elf::{Rela, SHF_ALLOC, SHN_UNDEF, SHT_NOBITS, SHT_RELA, Shdr, SymFields};
 use crate::load_info::LoadInfo;
+use crate::module_file::ModuleFile;
 use crate::place::{Memory, Placement};
 use crate::plan::{Layout, SectionPlace};
 use crate::region::Region;
@@ -130,6 +131,15 @@ pub fn move_module<'d>(
     let mut module = Module { info, layout, placement, values: Vec::new(), unknown: Vec::new(), memory };
     module.copy_sections();
     module
+}
+
+/// Is a symbol in a section that is not moved, by the edited headers? Its value is an address in the temporary copy, which counts as
+/// 0 here (LAYOUT-43).
+pub fn is_temporary(file: &ModuleFile<'_>, sechdrs: &[Shdr], symbol: u32) -> bool {
+    let shndx = file.symbols().get(symbol as usize).map_or(SHN_UNDEF, SymFields::shndx);
+    let index = usize::from(shndx);
+    let section = sechdrs.get(index).filter(|_| shndx != SHN_UNDEF && index != file.index().pcpu);
+    section.is_some_and(|s| s.sh_flags & SHF_ALLOC == 0)
 }
 
 impl Module<'_> {
@@ -254,16 +264,6 @@ impl Module<'_> {
         Some(Table { size: self.info.table_size(index), ..table })
     }
 
-    /// Is a symbol in a section that is not moved? Its value is an address in the temporary copy (LAYOUT-43).
-    fn is_temporary(&self, symbol: u32) -> bool {
-        let file = self.info.file;
-        let shndx = file.symbols().get(symbol as usize).map_or(SHN_UNDEF, SymFields::shndx);
-        let index = usize::from(shndx);
-        let section =
-            self.info.sechdrs.get(index).filter(|_| shndx != SHN_UNDEF && index != file.index().pcpu);
-        section.is_some_and(|s| s.sh_flags & SHF_ALLOC == 0)
-    }
-
     /// Addresses in a section at which relocations were left out, as nobody knows their symbols, or which hold addresses of the
     /// temporary copy: what stands there means nothing. In order.
     pub fn left_out(&self, index: usize) -> Vec<u64> {
@@ -271,8 +271,10 @@ impl Module<'_> {
         let sections = self.info.sechdrs.iter().enumerate();
         let of_table = sections.filter(|(_, s)| s.sh_type == SHT_RELA && s.sh_info as usize == index);
         let records = of_table.flat_map(|(rela, _)| self.info.file.relocations(rela)).map(Rela::from);
-        let is_unknown =
-            |symbol| self.unknown.get(symbol as usize) == Some(&true) || self.is_temporary(symbol);
+        let is_unknown = |symbol| {
+            self.unknown.get(symbol as usize) == Some(&true)
+                || is_temporary(self.info.file, &self.info.sechdrs, symbol)
+        };
         let lost = records.filter(|rela| is_unknown(rela.r_sym()));
         let mut lost: Vec<u64> = lost.map(|rela| table.address.wrapping_add(rela.r_offset)).collect();
         lost.sort_unstable();

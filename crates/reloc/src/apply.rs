@@ -4,9 +4,8 @@ use alloc::format;
 use alloc::string::String;
 
 use elf_layout::bytes::printed;
-use elf_layout::elf::{
-    Rela, SHF_ALLOC, SHF_RELA_LIVEPATCH, SHN_UNDEF, SHT_REL, SHT_RELA, SYM_SIZE, Shdr, SymFields,
-};
+use elf_layout::elf::{Rela, SHF_ALLOC, SHF_RELA_LIVEPATCH, SHT_REL, SHT_RELA, SYM_SIZE, Shdr, SymFields};
+use elf_layout::module::is_temporary;
 use elf_layout::{Change, Errno, Finding, Findings, LoadInfo, Module, Setting, Severity, Subject, needs};
 
 use crate::livepatch::{KallsymsLookup, klp_apply_section_relocs};
@@ -160,10 +159,7 @@ impl RelaSection<'_> {
     /// Is the symbol of a record in a section that is not moved? Its value is an address in the temporary copy, which counts
     /// as 0 here (X86REL-10, A64REL-40).
     pub(crate) fn is_temporary(&self, rela: &Rela) -> bool {
-        let shndx = self.file.symbols().get(rela.r_sym() as usize).map_or(SHN_UNDEF, SymFields::shndx);
-        let index = usize::from(shndx);
-        let section = self.sechdrs.get(index).filter(|_| shndx != SHN_UNDEF);
-        section.is_some_and(|s| s.sh_flags & SHF_ALLOC == 0) && index != self.file.index().pcpu
+        is_temporary(self.file, self.sechdrs, rela.r_sym())
     }
 
     /// The record as the subject of a finding.
