@@ -23,6 +23,8 @@ pub mod trace_events;
 
 pub use reads::{TYPES, needs};
 
+use alloc::vec::Vec;
+
 use elf_layout::{Change, Module};
 use reloc::{Architecture, Finalizer};
 
@@ -55,8 +57,11 @@ pub fn export_names_in_reach(module: &mut Finalizer<'_, '_>, arch: &dyn Architec
     let tables: &[&str] = if merged { &["__ksymtab"] } else { &["__ksymtab", "__ksymtab_gpl"] };
     for name in tables {
         let Some(table) = module.section(name) else { continue };
+        // Names in the temporary copy are read there.
+        let copied = if arch.reaches_temporary_copy() { module.left_out(table.index) } else { Vec::new() };
         for record in table.records(RECORD.0) {
-            let name = module.relative(record.wrapping_add(RECORD.1));
+            let at = record.wrapping_add(RECORD.1);
+            let name = module.relative(at).filter(|_| copied.binary_search(&at).is_err());
             if name.is_some_and(|name| !module.touches(arch, name, 1, "the name of an export")) {
                 return;
             }

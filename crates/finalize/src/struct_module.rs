@@ -7,10 +7,11 @@ mod members;
 
 use alloc::format;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use elf_layout::bytes::{le32, slice};
 use elf_layout::elf::{SHF_ALLOC, SHT_NOTE};
-use elf_layout::{Change, Finding, Generation, Severity};
+use elf_layout::{Change, Finding, Generation, Region, Severity};
 use kernel::Member;
 
 pub use before::{Before, struct_module_layout};
@@ -81,8 +82,12 @@ struct This<'m, 'a, 'd> {
 impl This<'_, '_, '_> {
     /// Address and size of a member.
     fn member(&self, path: &str) -> Option<Member> {
-        let member = self.module.kernel.member("module", path)?;
-        Some(Member { offset: self.base.wrapping_add(member.offset), size: member.size })
+        Some(self.at(self.module.kernel.member("module", path)?))
+    }
+
+    /// A member by address.
+    fn at(&self, member: Member) -> Member {
+        Member { offset: self.base.wrapping_add(member.offset), size: member.size }
     }
 
     /// Sets a member, as far as it is wide.
@@ -171,14 +176,10 @@ impl This<'_, '_, '_> {
 
     /// Since v6.4 (mod_mem_type).
     fn mem(&mut self) {
-        let each = self.module.kernel.struct_size("module_memory");
-        let (Some(mem), Some(each)) = (self.member("mem"), each) else { return };
-        let regions = self.module.layout.generation.regions();
-        let starts = (0..mem.size).step_by(usize::try_from(each.max(1)).unwrap_or(usize::MAX));
-        for (region, start) in regions.iter().zip(starts) {
-            let at = Member { offset: mem.offset.wrapping_add(start), size: each };
-            let size = self.module.layout.allocated(*region);
-            let base = if size == 0 { 0 } else { self.module.placement.bases.get(*region) };
+        for (region, area) in areas(self.module) {
+            let at = self.at(area);
+            let size = self.module.layout.allocated(region);
+            let base = if size == 0 { 0 } else { self.module.placement.bases.get(region) };
             self.put_in(at, "module_memory", "base", base, "mem");
             self.put_in(at, "module_memory", "size", size, "mem");
             self.put_in(at, "module_memory", "mtn.mod", self.base, "mem");
@@ -190,12 +191,11 @@ impl This<'_, '_, '_> {
 
     /// Up to 6.3.
     fn core_and_init(&mut self) {
-        let regions = self.module.layout.generation.regions();
         let marks = self.module.layout.marks;
-        for ((path, region), marks) in ["core_layout", "init_layout"].into_iter().zip(regions).zip(marks) {
-            let Some(at) = self.member(path) else { continue };
-            let size = self.module.layout.sizes.get(*region);
-            let base = if size == 0 { 0 } else { self.module.placement.bases.get(*region) };
+        for (((region, area), marks), path) in areas(self.module).into_iter().zip(marks).zip(LAYOUTS) {
+            let at = self.at(area);
+            let size = self.module.layout.sizes.get(region);
+            let base = if size == 0 { 0 } else { self.module.placement.bases.get(region) };
             let values = [
                 ("base", base),
                 ("size", size),
@@ -307,6 +307,41 @@ impl This<'_, '_, '_> {
         bytes.resize(usize::try_from(member.size.min(BUILD_ID_SIZE_MAX)).unwrap_or(0), 0);
         self.module.write(member.offset, &bytes, Step::StructModule, detail_of("build_id"));
     }
+}
+
+/// Up to 6.3 (`struct module_layout`).
+const LAYOUTS: [&str; 2] = ["core_layout", "init_layout"];
+
+/// Where in `struct module` each region is described: an element of `mem[]`, or up to 6.3 `core_layout` and `init_layout`. None
+/// if the kernel's types are not known.
+fn areas(module: &Finalizer<'_, '_>) -> Vec<(Region, Member)> {
+    let regions = module.layout.generation.regions().iter().copied();
+    let member = |path| module.kernel.member("module", path);
+    match module.layout.generation {
+        Generation::ModMemType => {
+            let each = module.kernel.struct_size("module_memory").filter(|each| *each != 0);
+            let (Some(mem), Some(each)) = (member("mem"), each) else { return Vec::new() };
+            let starts = (0..mem.size).step_by(usize::try_from(each).unwrap_or(usize::MAX));
+            let at = |start| Member { offset: mem.offset.wrapping_add(start), size: each };
+            regions.zip(starts.map(at)).collect()
+        }
+        Generation::CoreInit => match LAYOUTS.map(member) {
+            [Some(core), Some(init)] => regions.zip([core, init]).collect(),
+            _ => Vec::new(),
+        },
+    }
+}
+
+/// The links of the regions in the tree of module addresses, as offsets in `struct module`.
+fn tree_links(module: &Finalizer<'_, '_>) -> Vec<Range<u64>> {
+    let of = match module.layout.generation {
+        Generation::ModMemType => "module_memory",
+        Generation::CoreInit => "module_layout",
+    };
+    let Some(node) = module.kernel.member(of, "mtn.node") else { return Vec::new() };
+    let used = areas(module).into_iter().filter(|(region, _)| module.layout.allocated(*region) != 0);
+    let starts = used.map(|(_, area)| area.offset.wrapping_add(node.offset));
+    starts.map(|start| start..start.saturating_add(node.size)).collect()
 }
 
 /// Bytes of a SHA-1.

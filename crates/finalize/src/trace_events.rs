@@ -121,13 +121,32 @@ fn events_in_reach(
             return false;
         }
         // Without a way to be registered nothing more is looked at; without functions it is refused.
-        if word(module, class, types.raw_init) == Some(0) || funcs == Some(0) {
+        let raw_init = word(module, class, types.raw_init);
+        if raw_init == Some(0) || funcs != Some(0) {
+            list_of_fields(module, types, class);
+        }
+        if raw_init == Some(0) || funcs == Some(0) {
             return true;
         }
         [(funcs, "the functions of a trace event"), (format, "the format of a trace event")]
             .into_iter()
             .all(|(at, what)| at.is_none_or(|at| module.touches(arch, at, 1, what)))
     })
+}
+
+/// FIN-89: `event_define_fields` adds to the list of a class's fields, which must be empty: `list_add` follows its links, and
+/// a kernel that checks lists stops at a wrong one.
+fn list_of_fields(module: &mut Finalizer<'_, '_>, types: &Types, class: u64) {
+    let word = |offset| module.u64(class.wrapping_add(offset));
+    let (Some(0), Some(next)) = (word(types.get_fields), word(types.fields.offset)) else { return };
+    if word(types.fields_array).is_none_or(|array| array == 0) {
+        return;
+    }
+    let head = class.wrapping_add(types.fields.offset);
+    if next != head || word(types.fields.offset.wrapping_add(8)) != Some(head) {
+        let needs = "what the kernel makes of the list of a trace event's fields, whose links in the file lead elsewhere";
+        module.said.may_crash("FIN-89", needs);
+    }
 }
 
 /// What `trace_event_eval_update` reads of each map, for every event of the kernel (FIN-82). False if the kernel crashes.
@@ -499,6 +518,23 @@ mod tests {
             trace_module_notify(m, &reloc::x86_64::X86_64);
             assert!(m.record.patches.is_empty() && runtime(m).is_empty(), "FIN-81");
         });
+    }
+
+    #[test]
+    fn fin_89_a_list_of_fields_that_is_not_empty() {
+        let kernel = kernel(&[]);
+        let list = kernel.offset("trace_event_class.fields");
+        // (next, prev as offsets from the list, open)
+        for (next, prev, open) in [(0, 0, false), (0, 8, true), (8, 0, true)] {
+            TestModule::x86("6.12.0", SECTIONS).run(&kernel, |m| {
+                let class = event(m, &kernel) + 256;
+                put_word(m, class + list, class + list + next);
+                put_word(m, class + list + 8, class + list + prev);
+                trace_module_notify(m, &reloc::x86_64::X86_64);
+                let found = m.said.open_rules().iter().any(|rule| rule.code == "FIN-89");
+                assert_eq!(found, open, "FIN-89: next at {next}, prev at {prev}");
+            });
+        }
     }
 
     #[test]

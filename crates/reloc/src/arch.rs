@@ -121,6 +121,12 @@ pub trait Architecture: ImageArch {
         false
     }
 
+    /// Does a relative relocation of 32 bits reach the temporary copy of the file (A64REL-40, X86REL-10)? Only where vmalloc
+    /// space lies near the module area.
+    fn reaches_temporary_copy(&self) -> bool {
+        false
+    }
+
     /// `module_finalize`: what it patches itself.
     fn module_finalize(&self, _module: &mut Finalizer<'_, '_>) {}
 

@@ -69,6 +69,7 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
         return None;
     }
     let before = zeros.then(|| written_before(module, arch, table));
+    let links = super::tree_links(module);
     for at in &elsewhere {
         let place = table.address.wrapping_add(at.offset);
         let width = 8.min(table.size.saturating_sub(at.offset));
@@ -79,6 +80,9 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
         if before.as_ref().is_some_and(|b| b.links.iter().any(|link| link.start < end && place < link.end)) {
             let needs = "the kernel's tree of module addresses: a relocation of struct module goes to a link in it, which may be zero or not";
             module.said.unjudged("RELOC-GEN-15", needs);
+        }
+        if !zeros {
+            over_links(module, at, &links, index);
         }
         // A place that must be zero and is not is refused by itself.
         if let Some(table) = walked(module, arch, at.offset).filter(|_| !(zeros && holds)) {
@@ -91,6 +95,40 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
         }
     }
     before
+}
+
+/// RELOC-GEN-18: what a relocation that is not refused does to the links by which the kernel finds the module, and the module
+/// what it uses, before init runs.
+fn over_links(module: &mut Finalizer<'_, '_>, at: &Elsewhere, tree: &[Range<u64>], index: usize) {
+    let over = |range: &Range<u64>| range.start < at.offset.saturating_add(8) && at.offset < range.end;
+    // `struct list_head`: next, by which lists are walked, and prev.
+    let next = |path| {
+        let list = module.kernel.member("module", path);
+        list.is_some_and(|list| over(&(list.offset..list.offset.saturating_add(POINTER))))
+    };
+    let target_list = next("target_list");
+    let exports = ["__ksymtab", "__ksymtab_gpl"].iter().any(|name| module.info.find_sec(name) != 0);
+    let needs = match () {
+        () if tree.iter().any(over) => {
+            "the kernel's tree of module addresses: a relocation of struct module goes over its links, and which of them the kernel follows depends on the other modules"
+        }
+        // verify_exported_symbols goes through the list of modules for each export.
+        () if exports && next("list") => {
+            "what the kernel takes for the next module in its list: a relocation of struct module goes over the link to it"
+        }
+        () => "",
+    };
+    if !needs.is_empty() {
+        module.said.may_crash("RELOC-GEN-18", needs);
+    }
+    if target_list {
+        let why = format!(
+            "a pointer to {} takes the place of target_list in struct module, the list of modules that it uses: the kernel walks it (add_usage_links) and crashes",
+            at.symbol
+        );
+        let finding = Finding::note("RELOC-GEN-18", Severity::Oops, why);
+        module.said.refuse(finding.about(at.subject(module, index)));
+    }
 }
 
 /// Does a section with bytes lie over another one? Only alignments that are none do that (LAYOUT-14).

@@ -38,6 +38,7 @@ struct Told {
     at: [bool; 3],
     others_are_zero: bool,
     blacklisted: [bool; 3],
+    open: Vec<&'static str>,
 }
 
 fn load(arch: &dyn Architecture, release: &str, size: u64, init: u64, exit: u64) -> Told {
@@ -118,6 +119,7 @@ fn load(arch: &dyn Architecture, release: &str, size: u64, init: u64, exit: u64)
         why: said.iter().map(|f| f.explanation.to_string()).collect(),
         at: [points(INIT_EXIT.0), points(INIT_EXIT.1), points(exit)],
         blacklisted,
+        open: said.open_rules().iter().map(|rule| rule.code).collect(),
         others_are_zero: zeros == size - set + set / 8 * pointer_zeros,
     }
 }
@@ -210,5 +212,30 @@ fn reloc_gen_16_tables_that_are_overwritten() {
             want.extend(crashes.then_some("RELOC-GEN-16"));
             assert_eq!((told.codes, told.errno), (want, None), "RELOC-GEN-16: {member} on {}", arch.name());
         }
+    }
+}
+
+#[test]
+fn reloc_gen_18_links_that_are_followed() {
+    // (member, bytes behind its start, crashes, open)
+    for (member, behind, crashes, open) in [
+        ("target_list", 0, true, false),
+        ("target_list", 8, false, false),
+        ("source_list", 0, false, false),
+        // Without exports nobody walks the list of modules.
+        ("list", 0, false, false),
+        ("mem", 24, false, true),
+        ("mem", 8, false, false),
+    ] {
+        let told = load(&aarch64::Aarch64, "6.12.0", 0x1000, INIT_EXIT.0, offset(member) + behind);
+        let mut want = vec!["RELOC-GEN-15"];
+        want.extend(crashes.then_some("RELOC-GEN-18"));
+        assert_eq!((told.codes, told.errno), (want, None), "RELOC-GEN-18: {member} + {behind}");
+        assert_eq!(
+            told.open.contains(&"RELOC-GEN-18"),
+            open,
+            "RELOC-GEN-18: {member} + {behind}: {:?}",
+            told.open
+        );
     }
 }

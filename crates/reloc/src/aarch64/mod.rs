@@ -89,6 +89,10 @@ impl Architecture for Aarch64 {
         relocate::reaches_every_symbol(r_type)
     }
 
+    fn reaches_temporary_copy(&self) -> bool {
+        true
+    }
+
     fn module_finalize(&self, module: &mut Finalizer<'_, '_>) {
         module_finalize::module_finalize(module);
     }
