@@ -7,7 +7,6 @@ mod members;
 
 use alloc::format;
 use alloc::vec::Vec;
-use core::ops::Range;
 
 use elf_layout::bytes::{le32, slice};
 use elf_layout::elf::{SHF_ALLOC, SHT_NOTE};
@@ -330,18 +329,6 @@ fn areas(module: &Finalizer<'_, '_>) -> Vec<(Region, Member)> {
             _ => Vec::new(),
         },
     }
-}
-
-/// The links of the regions in the tree of module addresses, as offsets in `struct module`.
-fn tree_links(module: &Finalizer<'_, '_>) -> Vec<Range<u64>> {
-    let of = match module.layout.generation {
-        Generation::ModMemType => "module_memory",
-        Generation::CoreInit => "module_layout",
-    };
-    let Some(node) = module.kernel.member(of, "mtn.node") else { return Vec::new() };
-    let used = areas(module).into_iter().filter(|(region, _)| module.layout.allocated(*region) != 0);
-    let starts = used.map(|(_, area)| area.offset.wrapping_add(node.offset));
-    starts.map(|start| start..start.saturating_add(node.size)).collect()
 }
 
 /// Bytes of a SHA-1.

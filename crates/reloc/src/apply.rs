@@ -216,6 +216,12 @@ impl RelaSection<'_> {
         self.memory.anywhere(place, width)
     }
 
+    /// RELOC-GEN-11: is the place of a record one of the module once these bits of its address are set?
+    pub(crate) fn has_place_but_for(&mut self, bits: u64, rela: &Rela, width: u64) -> bool {
+        let place = self.address.wrapping_add(rela.r_offset);
+        place | bits != place && self.memory.anywhere(place | bits, width).is_some()
+    }
+
     fn outside(&self, entry: usize, rela: &Rela, why: String) -> Finding {
         Finding::note("RELOC-GEN-11", Severity::Warning, why).about(self.subject(entry, rela))
     }

@@ -69,7 +69,9 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
         return None;
     }
     let before = zeros.then(|| written_before(module, arch, table));
-    let links = super::tree_links(module);
+    let areas = super::areas(module);
+    let areas: Vec<_> =
+        areas.iter().map(|(_, area)| area.offset..area.offset.saturating_add(area.size)).collect();
     for at in &elsewhere {
         let place = table.address.wrapping_add(at.offset);
         let width = 8.min(table.size.saturating_sub(at.offset));
@@ -82,7 +84,7 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
             module.said.unjudged("RELOC-GEN-15", needs);
         }
         if !zeros {
-            over_links(module, at, &links, index);
+            over_links(module, at, &areas, index);
         }
         // A place that must be zero and is not is refused by itself.
         if let Some(table) = walked(module, arch, at.offset).filter(|_| !(zeros && holds)) {
@@ -97,9 +99,9 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
     before
 }
 
-/// RELOC-GEN-18: what a relocation that is not refused does to the links by which the kernel finds the module, and the module
-/// what it uses, before init runs.
-fn over_links(module: &mut Finalizer<'_, '_>, at: &Elsewhere, tree: &[Range<u64>], index: usize) {
+/// RELOC-GEN-18: what a relocation that is not refused does to what the kernel follows before init runs: the places of the
+/// regions (`areas`), with their links in the tree of addresses, and lists.
+fn over_links(module: &mut Finalizer<'_, '_>, at: &Elsewhere, areas: &[Range<u64>], index: usize) {
     let over = |range: &Range<u64>| range.start < at.offset.saturating_add(8) && at.offset < range.end;
     // `struct list_head`: next, by which lists are walked, and prev.
     let next = |path| {
@@ -109,8 +111,8 @@ fn over_links(module: &mut Finalizer<'_, '_>, at: &Elsewhere, tree: &[Range<u64>
     let target_list = next("target_list");
     let exports = ["__ksymtab", "__ksymtab_gpl"].iter().any(|name| module.info.find_sec(name) != 0);
     let needs = match () {
-        () if tree.iter().any(over) => {
-            "the kernel's tree of module addresses: a relocation of struct module goes over its links, and which of them the kernel follows depends on the other modules"
+        () if areas.iter().any(over) => {
+            "what lies where the kernel then takes the module to be: a relocation of struct module goes over the places of its regions, or over their links in the tree of module addresses"
         }
         // verify_exported_symbols goes through the list of modules for each export.
         () if exports && next("list") => {

@@ -224,8 +224,9 @@ fn reloc_gen_18_links_that_are_followed() {
         ("source_list", 0, false, false),
         // Without exports nobody walks the list of modules.
         ("list", 0, false, false),
+        ("mem", 0, false, true),
         ("mem", 24, false, true),
-        ("mem", 8, false, false),
+        ("kallsyms", 0, false, false),
     ] {
         let told = load(&aarch64::Aarch64, "6.12.0", 0x1000, INIT_EXIT.0, offset(member) + behind);
         let mut want = vec!["RELOC-GEN-15"];

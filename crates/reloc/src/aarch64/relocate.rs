@@ -65,6 +65,9 @@ pub fn width(r_type: u32) -> u64 {
 /// About how far the temporary copy is from the module: vmalloc space follows the module area.
 const TEMPORARY_COPY: u64 = 0x100_0000;
 
+/// What the processor ignores of an address in the upper half with TBI1, which the kernel sets where it has MTE.
+const TOP_BYTE: u64 = 0xff << 56;
+
 /// Does it fit for every symbol (RELOC-GEN-17)? Modules lie within 2 GiB of the kernel and of each other, branches that do not
 /// reach go through a table.
 pub fn reaches_every_symbol(r_type: u32) -> bool {
@@ -97,6 +100,13 @@ fn apply_all(
             && let Some(memory) = section.place_outside(entry, &rela, width(rela.r_type()), said)
         {
             result = apply_one(memory, 0, rela.r_type(), value, place, plts);
+        }
+        if result == Err(Refusal::OutOfBounds)
+            && section.has_place_but_for(TOP_BYTE, &rela, width(rela.r_type()))
+        {
+            let needs = "whether the processor ignores the top byte of addresses (TBI1): a relocation goes to a place of the module with another top byte";
+            said.may_crash("RELOC-GEN-11", needs);
+            continue;
         }
         match result {
             Ok(Applied::Whole) => {}

@@ -306,6 +306,18 @@ fn a64rel_40_symbols_of_the_temporary_copy() {
 }
 
 #[test]
+fn reloc_gen_11_places_with_another_top_byte() {
+    // With TBI1 an address of 0x7fff... is the same as that of 0xffff...
+    for (offset, open, crashes) in [(1 << 63, true, false), (1 << 62, true, false), (1 << 50, false, true)] {
+        let mut b = arm64(0);
+        b.relocations(".data", &[rela(offset, 257, 0, 0)]);
+        let (said, _) = link(config(12), &b, ARM64_BASE, &[".data"]);
+        let found = said.open_rules().iter().any(|rule| rule.code == "RELOC-GEN-11");
+        assert_eq!((found, said.refused()), (open, crashes), "RELOC-GEN-11: {offset:#x}: {said:?}");
+    }
+}
+
+#[test]
 fn plt_3_a_target_that_does_not_exist() {
     for (info, crashes) in [(0x10, false), (0x8000_0000u32, true)] {
         let mut b = arm64(0);
