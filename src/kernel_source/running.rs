@@ -84,7 +84,7 @@ impl Running {
         if !out.has_config_text() {
             out = self.config(out, &tree, unread)?;
         }
-        out = tree.add_texts(out, Some(unread))?;
+        out = tree.add_texts(out, Some(unread), cache)?;
         let btf = self.root.at("sys/kernel/btf/vmlinux");
         if !has_image && let Ok(bytes) = read_decompressed(&btf) {
             let from = btf.display().to_string();
@@ -122,8 +122,7 @@ impl Running {
                 unread.push(Unread::new(WHAT, path, why));
                 continue;
             }
-            let read = crate::input::read(&path).and_then(|bytes| image::read_kept(&path, &bytes, cache));
-            let told = match read {
+            let told = match image::read_kept(&path, cache) {
                 Ok(told) => told,
                 Err(error) => {
                     let why = error.to_string();

@@ -8,11 +8,10 @@ use alloc::vec::Vec;
 use elf_layout::config::version_comment;
 use elf_layout::machine::machine_name;
 use elf_layout::{KernelVersion, Machine};
-use hashbrown::HashMap;
 
 use super::KernelDescriptionBuilder;
 use crate::error::Error;
-use crate::exports::Export;
+use crate::exports::{Export, Exports};
 use crate::kallsyms::KernelSymbols;
 use crate::known::Fact;
 
@@ -71,7 +70,8 @@ impl KernelDescriptionBuilder {
     }
 
     /// Are the pieces of one kernel, as far as they tell?
-    pub(super) fn is_one_kernel(&self) -> Result<(), Error> {
+    pub(super) fn is_one_kernel(&mut self) -> Result<(), Error> {
+        self.exports.iter_mut().for_each(Exports::make_index);
         self.config_is_of_the_release()?;
         self.config_is_of_the_vermagic()?;
         self.exports_are_symbols()?;
@@ -144,9 +144,8 @@ impl KernelDescriptionBuilder {
     /// Are Module.symvers and the image of one kernel? Their CRCs are compared.
     fn crcs_agree(&self) -> Result<(), Error> {
         let (Some(exports), Some(symvers)) = (&self.exports, &self.symvers) else { return Ok(()) };
-        let crcs: HashMap<&[u8], u32, foldhash::fast::RandomState> =
-            exports.iter().filter_map(|e| Some((e.name, e.crc.filter(|crc| *crc != 0)?))).collect();
-        let pair = |e: Export<'_>| Some((*crcs.get(e.name)?, e.crc.filter(|crc| *crc != 0)?));
+        let crc_of = |name: &[u8]| exports.find(name)?.crc.filter(|crc| *crc != 0);
+        let pair = |e: Export<'_>| Some((crc_of(e.name)?, e.crc.filter(|crc| *crc != 0)?));
         let own = symvers.exporters().filter(|e| e.module().is_none());
         let own = own.flat_map(|e| symvers.exports().part(e.positions));
         let both: Vec<(u32, u32)> = own.filter_map(pair).collect();
