@@ -150,3 +150,17 @@ pub const SPEC: &[&str] = &[
     "-",
     "0x",
 ];
+
+/// Pieces of the lines of `check --jsonl`.
+pub const VERDICTS: &[&str] = &[
+    "{", "}", "[", "]", ",", ":", "null", "true", "\"", "-1", "0", "1e400", "\"schema\":2", "\"verdict\":\"loads\"",
+    "\"verdict\":\"refused\"", "\"verdict\":\"oops\"", "\"verdict\":\"undecided\"", "\"verdict\":\"unreadable\"",
+    "\"errno\":\"ENOEXEC\"", "\"errno\":null", "\"error\":\"\"", "\"code\":\"VER-6\"", "\"dmesg\":[]", "\"findings\":[]",
+    "\"unjudged\":[]", "\"with\":[\"a\"]", "\"coverage\":\"exact\"", "\"severity\":\"note\"", "\\ud800", "\\u0000",
+];
+
+/// What `explain` may be asked.
+pub const QUESTIONS: &[&str] = &[
+    "VER-6", "ver6", "SYM-5b", "RELOC-GEN-4", "FIN-9", "VAL", "ENOEXEC", "-8", "8", "disagrees about version of symbol",
+    "Unknown symbol", "(err -2)", "[  123.456789]", "kernel:", "module", "is blacklisted", "-", ".", "\u{fffd}",
+];

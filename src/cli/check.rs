@@ -107,7 +107,7 @@ fn words(args: &Check) -> Result<(Vec<PathBuf>, String), Error> {
         return Err(Error::Usage(String::from("no module: all words are parameters")));
     }
     let given: Vec<String> = given.iter().map(|param| param.display().to_string()).collect();
-    Ok((paths.into_iter().cloned().collect(), parameters(&args.params, &given)))
+    Ok((paths.into_iter().cloned().collect(), parameters(&args.params.params, &given)))
 }
 
 /// The names that a list of files holds: ended by NUL, as `find -print0` writes them, or one a line.
@@ -151,8 +151,8 @@ fn prepare_run(
     let mut set = set.unwrap_or_default();
     let named = set.len();
     let mut ways = Ways::default();
-    if let Some(home) = home.as_mut().filter(|_| !args.no_deps) {
-        judge_loaded_ones(&mut target.loader, &args.with);
+    if let Some(home) = home.as_mut().filter(|_| !args.before.no_deps) {
+        judge_loaded_ones(&mut target.loader, &args.before.with.files);
         // The whole tree has all that it needs.
         let has_all = home.modprobe.as_ref().is_some_and(|m| covers(paths, &m.tables.folder));
         for index in (0..named).filter(|_| !has_all) {
@@ -287,9 +287,9 @@ struct OneKernel<'a> {
 /// The kernels that the options describe. `None`, all said, if one refuses a module of `--with`.
 fn kernels<'a>(args: &'a Check, params: &'a str) -> Result<Option<Vec<OneKernel<'a>>>, Error> {
     let mut all = Vec::new();
-    let (sources, facts) = (args.kernels.sources()?, args.live.facts(args.kernels.secure_boot));
+    let (sources, facts) = (args.kernels.sources()?, args.live.facts(args.kernels.facts.secure_boot));
     for source in &sources {
-        let Some(loader) = prepared(source, &facts, &args.with, || None)? else { return Ok(None) };
+        let Some(loader) = prepared(source, &facts, &args.before.with.files, || None)? else { return Ok(None) };
         tell_without_versions(&loader);
         let home = Home::new(source, &loader.kernel)?;
         let how = Args::verdict(args.live.flags(), params.as_bytes());

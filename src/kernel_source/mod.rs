@@ -5,6 +5,7 @@
 
 pub mod cache;
 pub mod image;
+mod kcore;
 mod named;
 mod own_modules;
 pub mod running;

@@ -133,6 +133,11 @@ impl Exports {
             }
         };
         let records: Vec<Record> = stored.iter().map(record).collect();
+        // Names that overlap could be made into more text than there is.
+        let names = records.iter().map(|r| u64::from(r.name).saturating_add(u64::from(r.namespace)));
+        if names.fold(0, u64::saturating_add) > text.len() as u64 {
+            return None;
+        }
         let index = match index.is_empty() {
             true => None,
             false => Some(Arc::new(NameIndex::of_record(&index, records.len())?)),

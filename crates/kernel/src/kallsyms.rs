@@ -152,7 +152,10 @@ impl KernelSymbols {
     pub fn of_record(record: &Bytes) -> Option<Self> {
         let [entries, text, index] = parts(record)?;
         let mut symbols = KernelSymbols { text, entries, ..KernelSymbols::default() };
-        if symbols.is_empty() || !symbols.entries.len().is_multiple_of(ENTRY) {
+        // Names that overlap could be made into more text than there is.
+        let names = symbols.entries().iter().map(|entry| u64::from(Entry::of(entry).name_len)).sum::<u64>();
+        let is_whole = symbols.entries.len().is_multiple_of(ENTRY) && names <= symbols.text.len() as u64;
+        if symbols.is_empty() || !is_whole {
             return None;
         }
         symbols.index = if index.is_empty() {
