@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use elf_layout::{Findings, KernelVersion};
-use kernel::{ExportTable, Init, KernelDescription, KernelState, Keyring, LoadedModule, Piece, Shown, Taints};
+use kernel::{
+    ExportTable, Init, KernelDescription, KernelState, Keyring, LoadedModule, Piece, Shown, Taints,
+};
 
 use crate::error::Error;
 use crate::input::read_decompressed;

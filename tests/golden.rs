@@ -197,7 +197,8 @@ fn what_a_person_sees() {
                 (None, None) => String::from(word),
             })
             .collect();
-        let shown = args.split(' ').map(|word| phrase(word).map_or(word.to_owned(), |text| format!("{text:?}")));
+        let shown =
+            args.split(' ').map(|word| phrase(word).map_or(word.to_owned(), |text| format!("{text:?}")));
         let shown: Vec<String> = shown.chain([(*kernel).to_owned()]).collect();
         let mut seen = format!("$ kmodld {}\n", shown.join(" ").trim_end());
         let columns: Option<usize> = name.rsplit('-').next().and_then(|end| end.parse().ok());
@@ -210,7 +211,7 @@ fn what_a_person_sees() {
             seen.push_str(&format!("--- exit code {}\n", code.unwrap()));
         } else {
             let mut program = program();
-            columns.iter().for_each(|columns| drop(program.env("COLUMNS", columns.to_string())));
+            program.envs(columns.map(|columns| ("COLUMNS", columns.to_string())));
             let output = program.args(real).current_dir(root).env_remove("NO_COLOR").output().unwrap();
             for (stream, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
                 seen.push_str(&format!("--- {stream}\n{}", String::from_utf8_lossy(bytes)));

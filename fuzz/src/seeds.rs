@@ -198,7 +198,9 @@ pub fn pack_spec(mut rest: &[u8]) -> Vec<u8> {
 
 /// Records in the form that [`pack_spec`] takes.
 fn unpacked(records: &Records) -> Vec<u8> {
-    let record = |(name, value): (&str, &[u8])| [format!("{name} {}\n", value.len()).as_bytes(), value, b"\n"].concat();
+    let record = |(name, value): (&str, &[u8])| {
+        [format!("{name} {}\n", value.len()).as_bytes(), value, b"\n"].concat()
+    };
     records.iter().flat_map(record).collect()
 }
 
@@ -273,7 +275,8 @@ pub fn verdicts() -> Vec<Vec<u8>> {
         };
         modules.iter().take(6).map(line).collect::<String>().into_bytes()
     };
-    let unreadable = r#"{"schema":2,"file":"m.ko","verdict":"unreadable","error":"m.ko: cannot read: no such file"}"#;
+    let unreadable =
+        r#"{"schema":2,"file":"m.ko","verdict":"unreadable","error":"m.ko: cannot read: no such file"}"#;
     vec![
         lines("6.12-amd64", modules_6_12_amd64()),
         lines("6.1-amd64", modules_6_12_amd64()),

@@ -239,7 +239,7 @@ pub struct Check {
 const STEPS: &str = "\
 Steps, each one argument:
   insmod FILE [PARAM=VALUE...]  load a module, as modprobe does with --force-vermagic or
-      --force-modversion; --params "A=1 B=2": parameters before the others;
+      --force-modversion; --params \"A=1 B=2\": parameters before the others;
       --init=RESULT tells how its init function ends: 0 (if not given), a positive
       number, an error such as -ENODEV, or crash
   rmmod NAME [-f]               unload a module, by force with -f; --exit=crash if its exit

@@ -146,7 +146,9 @@ fn insmod(words: &[&str]) -> Result<Step, String> {
     let mut words = words.iter().copied();
     while let Some(word) = words.next() {
         match word {
-            "--params" => together.push(words.next().ok_or("--params: parameters go with it")?.trim_matches('"')),
+            "--params" => {
+                together.push(words.next().ok_or("--params: parameters go with it")?.trim_matches('"'))
+            }
             option if option.starts_with("--params=") => {
                 together.push(option.get(9..).unwrap_or("").trim_matches('"'))
             }

@@ -69,7 +69,8 @@ mod tests {
         let core = core();
         assert_eq!(read(&core, 0xffff_8000_0000_0000, 4), Some(b"abcd".to_vec()));
         assert_eq!(read(&core, 0xffff_ffff_8100_0001, 3), Some(b"fgh".to_vec()));
-        for (address, len) in [(0xffff_ffff_8100_0001, 4), (0xffff_ffff_80ff_ffff, 1), (0, 1), (u64::MAX, 2)] {
+        for (address, len) in [(0xffff_ffff_8100_0001, 4), (0xffff_ffff_80ff_ffff, 1), (0, 1), (u64::MAX, 2)]
+        {
             assert_eq!(read(&core, address, len), None, "{address:#x}");
         }
         for len in 0..core.len() {

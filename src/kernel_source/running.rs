@@ -232,7 +232,11 @@ impl Running {
             tainted: self.told("taints", "proc/sys/kernel/tainted", unread, |text| text.trim().parse().ok()),
             cpus: self.text("sys/devices/system/cpu/present").and_then(|text| count(text.trim())),
             // Without Secure Boot the kernel does not look at them (certs/platform_certs/load_uefi.c: load_uefi_certs).
-            owner_keys: if secure_boot == Some(true) { self.owner_keys(unread) } else { OwnerKeys::default() },
+            owner_keys: if secure_boot == Some(true) {
+                self.owner_keys(unread)
+            } else {
+                OwnerKeys::default()
+            },
             secure_boot,
             shown: Shown {
                 modules_disabled: flag("proc/sys/kernel/modules_disabled") == Some(true),

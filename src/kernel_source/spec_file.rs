@@ -97,7 +97,9 @@ pub fn parse_shared(file: &Bytes) -> Result<Records, Error> {
         let before = file.len().saturating_sub(rest.len());
         let (text, tail) = line(rest).ok_or_else(|| damaged("its list of records has no end"))?;
         rest = tail;
-        match Head::parse(text).ok_or_else(|| damaged("a line of its list of records is not as it should be"))? {
+        match Head::parse(text)
+            .ok_or_else(|| damaged("a line of its list of records is not as it should be"))?
+        {
             Head::End(crc) if file.get(..before).map(crc32fast::hash) == Some(crc) => break,
             Head::End(_) => return Err(damaged("its list of records is not what was written")),
             Head::Record { name, length, stored, crc } => heads.push((name, length, stored, crc)),

@@ -422,7 +422,8 @@ mod tests {
 
     #[test]
     fn exports_survive_their_record() {
-        let export = |(name, address, crc, gpl_only, namespace)| Export { name, address, crc, gpl_only, namespace };
+        let export =
+            |(name, address, crc, gpl_only, namespace)| Export { name, address, crc, gpl_only, namespace };
         let all = [
             (&b"a"[..], Some(1), Some(2), true, &b"NS"[..]),
             (b"b", None, None, false, b""),

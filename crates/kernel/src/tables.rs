@@ -75,9 +75,7 @@ impl Tables {
         for (owner, of_this) in &of_symtab {
             // Modules that are not of this build are not in its Module.symvers.
             let owner_name = owner.map(<[u8]>::to_vec);
-            if !of_owner.contains_key(&owner_name) {
-                of_owner.insert(owner_name, exports_by_label(symbols, of_this, *owner));
-            }
+            of_owner.entry(owner_name).or_insert_with(|| exports_by_label(symbols, of_this, *owner));
         }
         let unknown = || ExportTable::default().told_by(Told::Nothing);
         let own = Arc::new(of_owner.remove(&None).unwrap_or_else(unknown));

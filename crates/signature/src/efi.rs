@@ -3,9 +3,8 @@
 use alloc::vec::Vec;
 
 /// EFI_CERT_X509_GUID, a5c059a1-94e4-4aa7-87b5-ab155c2bf072, as it lies in memory.
-const X509: [u8; 16] = [
-    0xa1, 0x59, 0xc0, 0xa5, 0xe4, 0x94, 0xa7, 0x4a, 0x87, 0xb5, 0xab, 0x15, 0x5c, 0x2b, 0xf0, 0x72,
-];
+const X509: [u8; 16] =
+    [0xa1, 0x59, 0xc0, 0xa5, 0xe4, 0x94, 0xa7, 0x4a, 0x87, 0xb5, 0xab, 0x15, 0x5c, 0x2b, 0xf0, 0x72];
 /// Bytes of the header of a list: its type, and the sizes of the list, of a header of the type's own and of each signature.
 const HEADER: usize = 28;
 /// Bytes of the owner, which stand before each signature.
@@ -46,7 +45,8 @@ mod tests {
     #[test]
     fn sig_8_certificates_of_the_firmware() {
         let lists =
-            [list(X509, 19, &[b"abc"]), list([0; 16], 18, &[b"xx", b"yy"]), list(X509, 17, &[b"d", b"e"])].concat();
+            [list(X509, 19, &[b"abc"]), list([0; 16], 18, &[b"xx", b"yy"]), list(X509, 17, &[b"d", b"e"])]
+                .concat();
         assert_eq!(certificates(&lists), Some(Vec::from([&b"abc"[..], b"d", b"e"])), "SIG-8");
         assert_eq!(certificates(b""), Some(Vec::new()));
         let first = HEADER + 19;

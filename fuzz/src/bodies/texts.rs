@@ -32,7 +32,11 @@ pub fn merge(data: &[u8]) {
         }
     }
     let Summary { modules, loads, oops, undecided, .. } = summary;
-    assert_eq!((modules, loads + oops + undecided + summary.all_refused()), (read, read), "modules are counted once");
+    assert_eq!(
+        (modules, loads + oops + undecided + summary.all_refused()),
+        (read, read),
+        "modules are counted once"
+    );
     let document = [BEGIN, &results.join(","), &sarif.end()].concat();
     let document: Value = serde_json::from_str(&document).expect("SARIF is JSON");
     assert_eq!(document["runs"][0]["results"].as_array().map(Vec::len), Some(results.len()));
@@ -47,7 +51,8 @@ pub fn explain(data: &[u8]) {
         if let Some(errno) = errno(line) {
             let _ = of_errno(errno).count();
         }
-        let letters = |text: &str| text.to_ascii_uppercase().replace(|c: char| !c.is_ascii_alphanumeric(), "");
+        let letters =
+            |text: &str| text.to_ascii_uppercase().replace(|c: char| !c.is_ascii_alphanumeric(), "");
         match explained(line) {
             Some(e) => assert_eq!(letters(e.code), letters(line), "the code that was asked for"),
             None => assert!(similar(line).iter().all(|code| all().any(|e| e.code == *code))),

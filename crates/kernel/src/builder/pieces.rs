@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use elf_layout::config::version_comment;
 use elf_layout::machine::machine_name;
 use elf_layout::{KernelVersion, Machine};
+use memchr::memmem;
 
 use super::KernelDescriptionBuilder;
 use crate::error::Error;
@@ -128,8 +129,12 @@ impl KernelDescriptionBuilder {
         let (Some(table), Some(symvers)) = (table, &self.symvers) else { return Ok(()) };
         let own = symvers.exporters().filter(|e| e.module().is_none());
         let own: Vec<Export<'_>> = own.flat_map(|e| symvers.exports().part(e.positions)).collect();
-        let there =
-            |e: &&Export<'_>| core::str::from_utf8(e.name).is_ok_and(|name| table.address(name).is_some());
+        // What an image exports is among its symbols: a search in the smaller table says so sooner.
+        let of_image = self.exports.as_ref().filter(|_| self.live_symbols.is_none());
+        let there = |e: &&Export<'_>| {
+            of_image.is_some_and(|exports| exports.find(e.name).is_some())
+                || table.named(e.name).any(|symbol| symbol.module.is_none())
+        };
         let missing = own.len().saturating_sub(own.iter().filter(there).count());
         // A few may be: that of a neighbouring build.
         if missing > own.len() / 100 {
@@ -176,16 +181,22 @@ impl KernelDescriptionBuilder {
 
 /// What stands behind `CONFIG_NAME=` in a configuration.
 fn option_of<'t>(text: &'t [u8], name: &str) -> Option<&'t str> {
-    let value = |line: &'t [u8]| line.strip_prefix(name.as_bytes())?.strip_prefix(b"=");
-    let value = text.split(|b| *b == b'\n').find_map(value)?;
+    let value = line_behind(text, &format!("{name}="))?;
     core::str::from_utf8(value.trim_ascii()).ok()
 }
 
 /// Is an option set? `None` if an extract of a configuration does not mention it.
 fn is_set(text: &[u8], name: &str) -> Option<bool> {
-    let unset = format!("# {name} is not set");
-    let is_unset = || text.split(|b| *b == b'\n').any(|line| line.trim_ascii() == unset.as_bytes());
+    let is_unset =
+        || line_behind(text, &format!("# {name} is not set")).is_some_and(|r| r.trim_ascii().is_empty());
     option_of(text, name).map(|value| value == "y").or_else(|| is_unset().then_some(false))
+}
+
+/// The rest of the first line that begins so.
+fn line_behind<'t>(text: &'t [u8], begin: &str) -> Option<&'t [u8]> {
+    let is_first = |at: &usize| at.checked_sub(1).is_none_or(|before| text.get(before) == Some(&b'\n'));
+    let at = memmem::find_iter(text, begin).find(is_first)?;
+    text.get(at.checked_add(begin.len())?..)?.split(|b| *b == b'\n').next()
 }
 
 fn unknown(what: &'static str, machine: String, known: &[&'static Machine]) -> Error {
@@ -272,6 +283,18 @@ mod tests {
 
     fn symbols(text: &str) -> KernelSymbols {
         KernelSymbols::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn options_stand_at_the_beginning_of_a_line() {
+        let text = b"CONFIG_A=y\n# CONFIG_A=n\n# CONFIG_B is not set\r\nXCONFIG_C=y\nCONFIG_C=m\n# CONFIG_D is not set at all\nCONFIG_E=\"x y\" ";
+        let all = ["CONFIG_A", "CONFIG_B", "CONFIG_C", "CONFIG_D", "CONFIG_E"];
+        assert_eq!(
+            all.map(|name| is_set(text, name)),
+            [Some(true), Some(false), Some(false), None, Some(false)]
+        );
+        assert_eq!(option_of(text, "CONFIG_E"), Some("\"x y\""));
+        assert_eq!((is_set(b"", "CONFIG_A"), is_set(b"CONFIG_A", "CONFIG_A")), (None, None));
     }
 
     #[test]
