@@ -1,5 +1,6 @@
 //! Reading files, compressed ones by their magic (DEC-7).
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::ops::Deref;
@@ -79,6 +80,17 @@ pub fn read_decompressed(path: &Path) -> Result<Bytes, Error> {
     Ok(Bytes(buffers, content))
 }
 
+/// What comes out of the bytes of a file at `path`, as [`read_decompressed`] gives it.
+pub fn decompressed<'b>(path: &Path, bytes: &'b [u8]) -> Result<Cow<'b, [u8]>, Error> {
+    let mut out = Vec::new();
+    let is_packed = decompress_file(bytes, &mut out, FILE_MAX).map_err(|e| failed_to_unpack(path, e))?;
+    Ok(if is_packed { Cow::Owned(out) } else { Cow::Borrowed(bytes) })
+}
+
+fn failed_to_unpack(path: &Path, e: FileError) -> Error {
+    Error::Decompress { path: path.into(), format: e.compression.name(), why: e.why }
+}
+
 /// Memory that one file after another is read into.
 #[derive(Debug, Default)]
 pub struct Buffers {
@@ -142,9 +154,7 @@ impl Buffers {
         let mut out = std::mem::take(&mut self.out);
         let packed = decompress_file(self.content(file), &mut out, FILE_MAX);
         self.out = out;
-        let failed =
-            |e: FileError| Error::Decompress { path: path.into(), format: e.compression.name(), why: e.why };
-        if packed.map_err(failed)? {
+        if packed.map_err(|e| failed_to_unpack(path, e))? {
             // Nobody needs to wait for what is not looked at any more.
             self.mapped = None;
             return Ok(Where::Out);

@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use elf_layout::{Findings, KernelVersion};
-use kernel::{ExportTable, Init, KernelDescription, KernelState, LoadedModule, Piece, Shown, Taints};
+use kernel::{
+    ExportTable, Init, KernelDescription, KernelState, Keyring, LoadedModule, Piece, Shown, Taints,
+};
 
 use crate::error::Error;
 use crate::input::read_decompressed;
 use crate::kernel_source::KernelSource;
+use crate::kernel_source::running::OwnerKeys;
 use crate::kernel_source::unread::Unread;
 use crate::load::{Args, open};
 use crate::loader::Loader;
@@ -83,6 +86,14 @@ pub fn prepare(
     state.cpus = facts.cpus;
     if let Some(shows) = shows {
         kernel.boot.secure_boot |= shows.secure_boot == Some(true);
+        let OwnerKeys { certificates, trusted } = shows.owner_keys;
+        // certs/platform_certs/keyring_handler.c: get_handler_for_mok
+        let ring = if trusted && kernel.config.keys.machine != Some(false) {
+            Keyring::Machine
+        } else {
+            Keyring::Platform
+        };
+        kernel.keyring.extend(certificates.into_iter().map(|der| (ring, der)));
         // What is given is meant: a question about another state than the one that is.
         let asks_otherwise = facts.secure_boot || !facts.cmdline.is_empty();
         kernel.boot.shown = if asks_otherwise { Shown::default() } else { shows.shown };
@@ -91,7 +102,11 @@ pub fn prepare(
         shows.modules.into_iter().for_each(|modules| are_loaded(&mut state, modules));
     }
     facts.tainted.iter().for_each(|mask| state.taints = Taints::of_kernel(*mask));
-    state.live = Arc::new(facts.memory.as_deref().map(read_memory).transpose()?.unwrap_or_default());
+    let mut live = facts.memory.as_deref().map(read_memory).transpose()?.unwrap_or_default();
+    if let Some(running) = source.running.as_ref().filter(|_| facts.cpu_caps.is_none()) {
+        live.extend(running.cpu_caps(&kernel, &mut unread));
+    }
+    state.live = Arc::new(live);
     if let Some(caps) = &facts.cpu_caps {
         fits(&kernel, caps)?;
         state.cpu_caps = Some(words(caps));

@@ -3,101 +3,18 @@
 
 mod common;
 
+#[path = "check/asked.rs"]
+mod asked;
+#[path = "check/boot.rs"]
+mod boot;
+#[path = "check/several.rs"]
+mod several;
+
 use std::path::Path;
 
-use common::{AMD64, KERNELS, Ran, fixtures, kernel_args, kmodld, ko};
+use asked::*;
+use common::{AMD64, KERNELS, fixtures, kmodld, ko};
 use serde_json::{Value, json};
-
-const KERNEL: &str = "6.12-amd64";
-
-/// `check FILE` on a fixture kernel with more arguments.
-fn check(kernel: &str, file: &Path, more: &[&str]) -> Ran {
-    let mut args = vec![String::from("check"), file.display().to_string()];
-    args.extend(kernel_args(kernel));
-    args.extend(more.iter().map(|s| String::from(*s)));
-    kmodld(args)
-}
-
-/// The verdict on a fixture module, after modules loaded before, and the exit code that goes with it.
-#[track_caller]
-fn verdict(kernel: &str, module: &str, before: &[&str], more: &[&str]) -> Value {
-    let before: Vec<String> = before.iter().map(|m| ko(kernel, m).display().to_string()).collect();
-    // What the kernel says to insmod: fixtures lie beside what they need.
-    let mut args = vec!["--jsonl", "--no-deps"];
-    before.iter().for_each(|m| args.extend(["--with", m]));
-    args.extend(more);
-    parsed(check(kernel, &ko(kernel, module), &args))
-}
-
-#[track_caller]
-fn parsed(ran: Ran) -> Value {
-    let lines: Vec<&str> = ran.stdout.lines().collect();
-    assert_eq!(lines.len(), 1, "one line a module: {ran:?}");
-    let verdict: Value = serde_json::from_str(lines[0]).unwrap();
-    let code = match verdict["verdict"].as_str() {
-        Some("loads") => 0,
-        Some("undecided") => 4,
-        _ => 1,
-    };
-    assert_eq!(ran.code, code, "exit code of {verdict}");
-    assert_eq!(verdict["schema"], 2);
-    let unjudged = verdict["unjudged"].as_array().unwrap();
-    if verdict["verdict"] == "undecided" {
-        assert!(!unjudged.is_empty(), "what is not judged: {verdict}");
-        assert_eq!((&verdict["errno"], &verdict["dmesg"]), (&Value::Null, &json!([])), "{verdict}");
-        return verdict;
-    }
-    // What all verdicts have in common.
-    let findings = verdict["findings"].as_array().unwrap();
-    let stops: Vec<&Value> = findings.iter().filter(|f| f["stops_here"] == true).collect();
-    assert_eq!(stops.len(), usize::from(verdict["verdict"] != "loads"), "one stop at most: {verdict}");
-    let stop_errno = stops.first().map_or(&Value::Null, |f| &f["errno"]);
-    assert_eq!(&verdict["errno"], stop_errno, "errno is that of the finding where the kernel stops");
-    let upto = findings.iter().position(|f| f["stops_here"] == true).unwrap_or(findings.len());
-    let said = findings.iter().take(upto + 1).filter_map(|f| f["dmesg"].as_str());
-    let said: Vec<&str> = said.flat_map(str::lines).collect();
-    assert_eq!(verdict["dmesg"], json!(said), "the log ends where the kernel stops");
-    assert_eq!(verdict["suppressed"], 0);
-    verdict
-}
-
-/// (code, errno) of all findings, in order.
-fn codes(verdict: &Value) -> Vec<(&str, Option<&str>)> {
-    let findings = verdict["findings"].as_array().unwrap().iter();
-    findings.map(|f| (f["code"].as_str().unwrap(), f["errno"].as_str())).collect()
-}
-
-/// The codes of what is not judged.
-fn open(verdict: &Value) -> Vec<&str> {
-    verdict["unjudged"].as_array().unwrap().iter().map(|u| u["code"].as_str().unwrap()).collect()
-}
-
-#[track_caller]
-fn finding<'v>(verdict: &'v Value, code: &str) -> &'v Value {
-    let found = verdict["findings"].as_array().unwrap().iter().find(|f| f["code"] == code);
-    found.unwrap_or_else(|| panic!("no {code} in {verdict}"))
-}
-
-fn out_of_tree(module: &str) -> String {
-    format!("{module}: loading out-of-tree module taints kernel.")
-}
-
-fn unsigned(module: &str) -> String {
-    format!("{module}: module verification failed: signature and/or required key missing - tainting kernel")
-}
-
-fn unknown(module: &str, symbol: &str, errno: i32) -> String {
-    format!("{module}: Unknown symbol {symbol} (err {errno})")
-}
-
-/// Those of these symbols that a fixture leaves undefined, in the order of its symbol table: the kernel's.
-fn in_file_order(kernel: &str, module: &str, names: &[&str]) -> Vec<String> {
-    let elf = common::Elf::new(common::read(&ko(kernel, module)));
-    let undefined = elf.symbols().into_iter().filter(|s| s.shndx == common::elf::UNDEF).map(|s| s.name);
-    let order: Vec<String> = undefined.filter(|n| names.contains(&n.as_str())).collect();
-    assert_eq!(order.len(), names.len(), "{kernel}/{module}: {order:?}");
-    order
-}
 
 #[test]
 fn every_fixture_gets_the_verdict_that_its_kernel_gave() {
@@ -300,92 +217,6 @@ fn val_13_machines_that_are_not_known_have_names() {
 }
 
 #[test]
-fn the_command_line_of_the_kernel() {
-    let v = verdict(KERNEL, "hello", &[], &["--cmdline", "quiet module_blacklist=foo,hello nokaslr"]);
-    assert_eq!((v["verdict"].as_str(), v["errno"].as_str()), (Some("refused"), Some("EPERM")));
-    assert_eq!(v["dmesg"], json!(["Module hello is blacklisted"]), "VAL-70");
-    for cmdline in ["module_blacklist=hell,hello2", "module_blacklist=", ""] {
-        let v = verdict(KERNEL, "hello", &[], &["--cmdline", cmdline]);
-        assert_eq!(v["verdict"], "loads", "VAL-70: {cmdline:?}");
-    }
-    let blacklist = ["--cmdline", "initcall_blacklist=a_init,hello_init initcall_blacklist=b_init"];
-    for kernel in common::KERNELS {
-        let v = verdict(kernel, "hello", &[], &blacklist);
-        assert_eq!((v["verdict"].as_str(), v["errno"].as_str()), (Some("refused"), Some("EPERM")), "LIFE-16");
-        assert!(codes(&v).iter().any(|(code, _)| *code == "LIFE-16"), "LIFE-16: {kernel}: {v}");
-        let quiet = |v: &Value| v["dmesg"].to_string();
-        let v = (
-            quiet(&v),
-            verdict(kernel, "hello", &[], &["--cmdline", "initcall_blacklist=init_module,hello"]),
-        );
-        assert_eq!(v.1["verdict"], "loads", "LIFE-16: {kernel}: the first name in the symbol table counts");
-        assert_eq!(v.0, quiet(&v.1), "LIFE-16: {kernel}: nothing is logged");
-    }
-    let v = verdict(KERNEL, "hello", &[], &["--cmdline", "module.sig_enforce=1"]);
-    assert_eq!((v["verdict"].as_str(), v["errno"].as_str()), (Some("refused"), Some("EKEYREJECTED")));
-    assert_eq!(v["dmesg"], json!(["Loading of unsigned module is rejected"]), "SIG-11");
-}
-
-/// The taints of a module are those it has when the kernel stops: a blacklisted one never gets so far.
-/// The certificate that the signed fixtures are signed with.
-fn keyring() -> String {
-    fixtures("signing/kmodld-fixtures.der").display().to_string()
-}
-
-#[test]
-fn sig_16_lockdown_keeps_unsigned_modules_out() {
-    let line = "Lockdown: insmod: unsigned module loading is restricted; see man kernel_lockdown.7";
-    for level in ["lockdown=integrity", "lockdown=confidentiality"] {
-        let v = verdict(KERNEL, "hello", &[], &["--cmdline", level]);
-        assert_eq!((&v["errno"], &v["dmesg"]), (&json!("EPERM"), &json!([line])), "SIG-16: {level}: {v}");
-        assert_eq!(v["taints"], "", "SIG-16 comes before SIG-12");
-        let signed = verdict(KERNEL, "hello_signed", &[], &["--cmdline", level, "--keyring", &keyring()]);
-        assert_eq!(signed["verdict"], "loads", "SIG-16: {level}: a signed module");
-    }
-    let both = "lockdown=integrity module.sig_enforce";
-    let v = verdict(KERNEL, "hello", &[], &["--cmdline", both]);
-    assert_eq!(v["errno"], "EKEYREJECTED", "SIG-11 comes before SIG-16: {v}");
-    let v = verdict(KERNEL, "hello", &[], &["--cmdline", "lockdown=none"]);
-    assert_eq!(v["verdict"], "loads", "SIG-16: no level of that name");
-}
-
-#[test]
-fn sig_17_secure_boot_does_what_the_configuration_says() {
-    let dir = tempfile::tempdir().unwrap();
-    let base = std::fs::read_to_string(fixtures(&format!("{KERNEL}/config"))).unwrap();
-    let ima = "CONFIG_IMA_ARCH_POLICY=y\n";
-    let lockdown = "CONFIG_SECURITY_LOCKDOWN_LSM=y\nCONFIG_SECURITY_LOCKDOWN_LSM_EARLY=y\nCONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT=y\n";
-    let plain: String = base
-        .lines()
-        .filter(|l| !l.contains("LOCK") && !l.contains("IMA_ARCH"))
-        .map(|l| format!("{l}\n"))
-        .collect();
-    for (options, errno) in [
-        (format!("{ima}{lockdown}"), json!("EKEYREJECTED")),
-        (ima.to_owned(), json!("EKEYREJECTED")),
-        (lockdown.to_owned(), json!("EPERM")),
-        (String::new(), json!(null)),
-    ] {
-        let config = dir.path().join("config");
-        std::fs::write(&config, format!("{plain}{options}")).unwrap();
-        let with = |module: &str, more: &[&str]| {
-            let mut args = vec![String::from("check"), ko(KERNEL, module).display().to_string()];
-            args.extend(kernel_args(KERNEL));
-            *args.last_mut().unwrap() = config.display().to_string();
-            args.push(String::from("--jsonl"));
-            args.extend(more.iter().map(|s| String::from(*s)));
-            parsed(kmodld(args))
-        };
-        let v = with("hello", &["--secure-boot"]);
-        assert_eq!(v["errno"], errno, "SIG-17: {options}: {v}");
-        let signed = with("hello_signed", &["--secure-boot", "--keyring", &keyring()]);
-        assert_eq!(signed["errno"], json!(null), "SIG-17: {options}: signed: {signed}");
-        let off = with("hello", &[]);
-        assert_eq!(off["errno"], json!(null), "SIG-17: {options}: no Secure Boot");
-    }
-}
-
-#[test]
 fn nothing_is_shown_as_logged_behind_the_stop() {
     let ran = check(KERNEL, &ko(KERNEL, "hello"), &["--cmdline", "module.sig_enforce=1"]);
     assert!(ran.stderr.contains("kernel: Loading of unsigned module is rejected"), "{ran:?}");
@@ -402,12 +233,7 @@ fn words_that_look_as_if_they_mattered_are_told() {
     assert_eq!(ran.code, 0);
 }
 
-#[test]
-fn val_1_nomodule() {
-    let v = verdict(KERNEL, "hello", &[], &["--cmdline", "nomodule"]);
-    assert_eq!((&v["errno"], &v["dmesg"]), (&json!("EPERM"), &json!([])), "VAL-1: {v}");
-}
-
+/// The taints of a module are those it has when the kernel stops: a blacklisted one never gets so far.
 #[test]
 fn taints_end_where_the_kernel_stops() {
     let v = verdict(KERNEL, "hello", &[], &["--cmdline", "module_blacklist=hello"]);
@@ -477,85 +303,6 @@ fn parameters() {
         want.push(String::from("params: unknown parameter 'nothing' ignored"));
         assert_eq!(v["dmesg"], json!(want), "{kernel}: PARAM-32");
     }
-}
-
-#[test]
-fn one_document_or_one_a_line() {
-    let (hello, refused) = (ko(KERNEL, "hello"), ko(KERNEL, "proprietary_gpl"));
-    let refused = refused.display().to_string();
-    let array = check(KERNEL, &hello, &[&refused, "--json", "--no-deps"]).exits(1);
-    let lines = check(KERNEL, &hello, &[&refused, "--jsonl", "--no-deps"]).exits(1);
-    let lines: Vec<Value> = lines.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    assert_eq!(lines.len(), 2);
-    assert_eq!(array.json(), json!(lines), "--json is an array of what --jsonl prints");
-    assert_eq!(array.stderr, "", "the findings are in the document");
-    let text = check(KERNEL, &hello, &[&refused, "--no-deps"]).exits(1);
-    let want = format!(
-        "{}: loads; init not run, taints OE\n{refused}: refused with ENOENT, taints POE\n\
-        2 modules on {}: 1 loads, 1 refused\n",
-        hello.display(),
-        common::release(KERNEL)
-    );
-    assert!(text.stdout.starts_with(&want), "stdout has the verdicts and the summary: {}", text.stdout);
-    for words in
-        ["warning[LIC-2]", "error[SYM-5]", "kernel: proprietary_gpl: Unknown symbol ktime_get (err -2)"]
-    {
-        assert!(text.stderr.contains(words), "no {words:?} in\n{}", text.stderr);
-    }
-    assert_eq!(text.stderr.matches("the kernel stops here").count(), 1);
-    assert!(check(KERNEL, &hello, &["--json", "--jsonl"]).exits(2).stderr.contains("--jsonl"));
-}
-
-/// All files are one set, in which the importer finds what the exporter has; they do not taint the kernel for each
-/// other.
-#[test]
-fn several_files() {
-    let files = ["exporter", "importer", "hello"].map(|m| ko(KERNEL, m).display().to_string());
-    let missing = String::from("/nonexistent/x.ko");
-    let more: Vec<&str> = [&missing, &files[1], &files[2]].into_iter().map(String::as_str).collect();
-    let ran = check(KERNEL, &ko(KERNEL, "exporter"), &[&more[..], &["--jsonl"]].concat()).exits(3);
-    assert!(ran.stderr.contains("/nonexistent/x.ko: cannot read"), "{}", ran.stderr);
-    let got: Vec<Value> = ran.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    let (unreadable, got): (Vec<Value>, Vec<Value>) =
-        got.into_iter().partition(|v| v["verdict"] == "unreadable");
-    assert_eq!(unreadable.iter().map(|v| v["file"].clone()).collect::<Vec<_>>(), [json!(missing)]);
-    let of = |v: &Value| (v["module"].clone(), v["errno"].clone(), v["dmesg"].clone());
-    let want = ["exporter", "importer", "hello"]
-        .map(|m| (json!(m), Value::Null, json!([out_of_tree(m), unsigned(m)])));
-    assert_eq!(got.iter().map(of).collect::<Vec<_>>(), want, "SET-1, SET-6");
-    assert_eq!(verdict(KERNEL, "importer", &[], &[])["errno"], "ENOENT", "SYM-5: alone");
-    let tainted = format!("{}", 1 << 12 | 1 << 13);
-    let ran = check(KERNEL, &ko(KERNEL, "importer"), &[&files[0], "--jsonl", "--tainted", &tainted]).exits(0);
-    assert!(!ran.stdout.contains("taints kernel"), "SET-6: said before: {}", ran.stdout);
-}
-
-#[test]
-fn files_that_are_no_modules_are_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let hello = common::read(&ko(KERNEL, "hello"));
-    let cases: [(&str, &[u8], &[&str]); 3] = [
-        ("empty.ko", b"", &[]),
-        ("short.ko", &hello[..63], &[]),
-        ("header.ko", &hello[..64], &["Invalid ELF section header overflow"]),
-    ];
-    for (name, bytes, lines) in cases {
-        let path = dir.path().join(name);
-        std::fs::write(&path, bytes).unwrap();
-        let v = parsed(check(KERNEL, &path, &["--jsonl"]));
-        assert_eq!((&v["verdict"], &v["errno"]), (&json!("refused"), &json!("ENOEXEC")), "{name}: {v}");
-        assert_eq!(v["dmesg"], json!(lines), "{name}: {v}");
-        assert_eq!((&v["module"], &v["taints"]), (&Value::Null, &json!("")), "{name}");
-    }
-}
-
-#[test]
-fn a_module_of_with_that_would_be_refused() {
-    let with = ko(KERNEL, "importer").display().to_string();
-    let ran = check(KERNEL, &ko(KERNEL, "hello"), &["--with", &with]).exits(1);
-    assert!(ran.stderr.contains("importer: Unknown symbol kmodld_add (err -2)"), "SYM-5: {}", ran.stderr);
-    assert!(ran.stderr.contains(&format!("{with}: the kernel would refuse this module with ENOENT")));
-    let ran = check(KERNEL, &ko(KERNEL, "hello"), &["--with", "/nonexistent/x.ko"]).exits(3);
-    assert!(ran.stderr.contains("/nonexistent/x.ko: cannot read"), "{}", ran.stderr);
 }
 
 /// What nobody can know leaves the verdict open, and is told.

@@ -6,7 +6,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{fixtures, program, read, text};
+use common::{fixtures, on_terminal, program, read, skipped, text};
 use kernel::Records;
 use kmodld::kernel_source::spec_file;
 
@@ -16,9 +16,9 @@ const TEXTS: &str = "--symtab fixtures/6.12-amd64/kallsyms --symvers fixtures/6.
 const TREE: &str =
     "--symtab fixtures/6.12-amd64/kallsyms --symvers SYMVERS --config fixtures/6.12-amd64/config";
 
-/// Name and arguments of each run; a word in capitals stands for a file that is made for it. Where a name ends with a
-/// number, that is how many columns the run is told to have.
-const RUNS: [(&str, &str, &str); 27] = [
+/// Name and arguments of each run; a word in capitals stands for a file that is made for it, or for several words. Where a name
+/// ends with a number, that is how many columns the run is told to have; one with `tty` before that has a terminal of so many.
+const RUNS: &[(&str, &str, &str)] = &[
     ("dkms-for-another-kernel", "check fixtures/6.1-amd64/hello.ko", "--kernel SPEC"),
     ("another-kernel-by-texts", "check fixtures/6.1-amd64/importer.ko --no-deps", TEXTS),
     ("another-kernel-80", "check fixtures/6.1-amd64/importer.ko", "--kernel SPEC"),
@@ -66,6 +66,48 @@ const RUNS: [(&str, &str, &str); 27] = [
         "check CHANGED --keyring fixtures/signing/kmodld-fixtures.der --keyring tests/golden/another-key.pem",
         "--kernel SPEC",
     ),
+    ("help-80", "--help", ""),
+    ("help-40", "--help", ""),
+    ("help-check-80", "check --help", ""),
+    ("help-check-40", "check --help", ""),
+    ("help-link-80", "link -h", ""),
+    ("help-link-40", "link -h", ""),
+    ("help-simulate-80", "simulate -h", ""),
+    ("help-simulate-40", "simulate -h", ""),
+    ("explain-80", "explain", ""),
+    ("explain-40", "explain", ""),
+    ("explain-tty-80", "explain", ""),
+    ("explain-tty-40", "explain", ""),
+    ("explain-code-80", "explain VER-6", ""),
+    ("explain-code-40", "explain VER-6", ""),
+    ("explain-code-tty-80", "explain VER-6", ""),
+    ("explain-code-tty-40", "explain VER-6", ""),
+    ("explain-errno-80", "explain ENOEXEC", ""),
+    ("explain-errno-40", "explain ENOEXEC", ""),
+    ("explain-line-80", "explain LINE", ""),
+    ("explain-line-40", "explain LINE", ""),
+    ("inspect-80", "inspect fixtures/6.12-amd64/params.ko", ""),
+    ("inspect-40", "inspect fixtures/6.12-amd64/params.ko", ""),
+    ("inspect-tty-80", "inspect fixtures/6.12-amd64/params.ko", ""),
+    ("inspect-tty-40", "inspect fixtures/6.12-amd64/params.ko", ""),
+    ("kernel-80", "kernel SPEC", ""),
+    ("kernel-40", "kernel SPEC", ""),
+    ("simulate-80", "simulate INSMOD LSMOD INSMOD RMMOD", "--kernel SPEC"),
+    ("simulate-40", "simulate INSMOD LSMOD INSMOD RMMOD", "--kernel SPEC"),
+    ("simulate-tty-80", "simulate INSMOD LSMOD INSMOD RMMOD", "--kernel SPEC"),
+    ("simulate-tty-40", "simulate INSMOD LSMOD INSMOD RMMOD", "--kernel SPEC"),
+    ("link-80", "link fixtures/6.12-amd64/hello.ko", "--kernel SPEC"),
+    ("link-40", "link fixtures/6.12-amd64/hello.ko", "--kernel SPEC"),
+    ("merge-80", "merge VERDICTS", ""),
+    ("merge-40", "merge VERDICTS", ""),
+    ("usage-80", "check", ""),
+    ("usage-40", "check", ""),
+    ("link-refused-40", "link fixtures/6.12-amd64/proprietary_gpl.ko", "--kernel SPEC"),
+    ("two-kernels-40", "check fixtures/6.12-amd64 --kernel OTHER", "--kernel SPEC"),
+    ("another-kernel-tty-80", "check fixtures/6.1-amd64/importer.ko", "--kernel SPEC"),
+    ("another-kernel-tty-40", "check fixtures/6.1-amd64/importer.ko", "--kernel SPEC"),
+    ("parameters-40", "check fixtures/6.12-amd64/params.ko --params PARAMS", TEXTS),
+    ("parameters-tty-80", "check fixtures/6.12-amd64/params.ko --params PARAMS", TEXTS),
 ];
 
 /// The files that words in capitals stand for.
@@ -105,8 +147,13 @@ fn made(dir: &Path) -> Vec<(&'static str, PathBuf)> {
     }
     let mut of_other = Vec::new();
     spec_file::write(&other, &mut of_other).unwrap();
-    let files =
-        [("OTHER", of_other), ("SPEC", bytes), ("SYMVERS", symvers.into_bytes()), ("CHANGED", changed)];
+    let files = [
+        ("OTHER", of_other),
+        ("SPEC", bytes),
+        ("SYMVERS", symvers.into_bytes()),
+        ("CHANGED", changed),
+        ("VERDICTS", VERDICTS.into()),
+    ];
     let write = |(word, bytes): (&'static str, Vec<u8>)| {
         let path = dir.join(word);
         std::fs::write(&path, bytes).unwrap();
@@ -115,7 +162,24 @@ fn made(dir: &Path) -> Vec<(&'static str, PathBuf)> {
     files.into_iter().map(write).collect()
 }
 
-const PARAMS: &str = "an_int=x a_byte=256 a_bool no_such=1 an_uint";
+/// Words of a command line that have blanks in them.
+const PHRASES: [(&str, &str); 5] = [
+    ("PARAMS", "an_int=x a_byte=256 a_bool no_such=1 an_uint"),
+    ("LINE", "[   12.345678] hello: disagrees about version of symbol module_layout"),
+    ("INSMOD", "insmod fixtures/6.12-amd64/params.ko --params \"an_int=7 a_bool\""),
+    ("RMMOD", "rmmod params"),
+    ("LSMOD", "lsmod"),
+];
+
+/// Lines of `check --jsonl`: one that loads, one that is refused, one that could not be read.
+const VERDICTS: &str = r#"{"schema":2,"file":"a.ko","module":"a","kernel":"6.12.0","coverage":"exact","verdict":"loads","errno":null,"dmesg":[],"taints":"","unjudged":[],"findings":[]}
+{"schema":2,"file":"b.ko","module":"b","kernel":"6.12.0","coverage":"exact","verdict":"refused","errno":"ENOENT","dmesg":["b: Unknown symbol x (err -2)"],"taints":"","unjudged":[],"findings":[]}
+{"schema":2,"file":"c.ko","verdict":"unreadable","error":"c.ko: cannot read: permission denied"}
+"#;
+
+fn phrase(word: &str) -> Option<&'static str> {
+    PHRASES.into_iter().find(|(name, _)| *name == word).map(|(_, text)| text)
+}
 
 #[test]
 fn what_a_person_sees() {
@@ -125,24 +189,35 @@ fn what_a_person_sees() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut complaints = Vec::new();
     for (name, args, kernel) in RUNS {
-        let words = args.split(' ').chain(kernel.split(' '));
-        let real = words.map(|word| match files.iter().find(|(made, _)| *made == word) {
-            Some((_, path)) => path.display().to_string(),
-            None if word == "PARAMS" => String::from(PARAMS),
-            None => String::from(word),
-        });
-        let output = {
+        let words = args.split(' ').chain(kernel.split(' ')).filter(|word| !word.is_empty());
+        let real: Vec<String> = words
+            .map(|word| match (files.iter().find(|(made, _)| *made == word), phrase(word)) {
+                (Some((_, path)), _) => path.display().to_string(),
+                (None, Some(phrase)) => String::from(phrase),
+                (None, None) => String::from(word),
+            })
+            .collect();
+        let shown =
+            args.split(' ').map(|word| phrase(word).map_or(word.to_owned(), |text| format!("{text:?}")));
+        let shown: Vec<String> = shown.chain([(*kernel).to_owned()]).collect();
+        let mut seen = format!("$ kmodld {}\n", shown.join(" ").trim_end());
+        let columns: Option<usize> = name.rsplit('-').next().and_then(|end| end.parse().ok());
+        if let Some(columns) = columns.filter(|_| name.contains("-tty-")) {
+            let Some((text, code)) = on_terminal(columns, &real) else {
+                skipped(&format!("golden {name}"), "script (util-linux) is not here");
+                continue;
+            };
+            seen.push_str(&format!("--- terminal\n{}", text.replace('\x1b', "\u{241b}")));
+            seen.push_str(&format!("--- exit code {}\n", code.unwrap()));
+        } else {
             let mut program = program();
-            if let Some(columns) = name.rsplit('-').next().filter(|end| end.parse::<u16>().is_ok()) {
-                program.env("COLUMNS", columns);
+            program.envs(columns.map(|columns| ("COLUMNS", columns.to_string())));
+            let output = program.args(real).current_dir(root).env_remove("NO_COLOR").output().unwrap();
+            for (stream, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
+                seen.push_str(&format!("--- {stream}\n{}", String::from_utf8_lossy(bytes)));
             }
-            program.args(real).current_dir(root).env_remove("NO_COLOR").output().unwrap()
-        };
-        let mut seen = format!("$ kmodld {args} {kernel}\n").replace("PARAMS", &format!("{PARAMS:?}"));
-        for (stream, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
-            seen.push_str(&format!("--- {stream}\n{}", String::from_utf8_lossy(bytes)));
+            seen.push_str(&format!("--- exit code {}\n", output.status.code().unwrap()));
         }
-        seen.push_str(&format!("--- exit code {}\n", output.status.code().unwrap()));
         for (word, path) in &files {
             seen = seen.replace(&path.display().to_string(), word);
         }

@@ -5,9 +5,9 @@ mod common;
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use common::{Ran, kernel_args, kmodld, ko, program, read, skipped};
+use common::{Ran, kernel_args, kmodld, ko, on_terminal, program, read, skipped};
 
 const KERNEL: &str = "6.12-amd64";
 
@@ -25,8 +25,7 @@ fn with_columns<S: AsRef<std::ffi::OsStr>>(columns: usize, args: &[S]) -> String
 
 /// No line is wider, but for single words that are.
 fn fits(text: &str, columns: usize, what: &str) {
-    // The line of usage is clap's own, which it never wraps.
-    for line in text.lines().filter(|line| !line.starts_with("Usage: ")) {
+    for line in text.lines() {
         let width = line.chars().count();
         assert!(
             width <= columns || line.split_whitespace().count() == 1,
@@ -37,18 +36,6 @@ fn fits(text: &str, columns: usize, what: &str) {
 
 fn words(text: &str) -> Vec<&str> {
     text.split_whitespace().collect()
-}
-
-/// The program on a terminal of its own: `script` of util-linux makes one. `None` if it is not there.
-fn on_terminal(columns: usize, args: &[String]) -> Option<String> {
-    let quoted = |word: &String| format!("'{}'", word.replace('\'', "'\\''"));
-    let program = env!("CARGO_BIN_EXE_kmodld").to_owned();
-    let line: Vec<String> = [&program].into_iter().chain(args).map(quoted).collect();
-    let command = format!("stty cols {columns} rows 50; {}", line.join(" "));
-    let mut script = Command::new("script");
-    script.args(["-qec", &command, "/dev/null"]).env_remove("NO_COLOR").env_remove("COLUMNS");
-    let output = script.env("TERM", "xterm").stdin(Stdio::null()).output().ok()?;
-    Some(String::from_utf8_lossy(&output.stdout).replace("\r\n", "\n"))
 }
 
 /// Without what colours it.
@@ -97,7 +84,7 @@ fn help_and_explanations_wrap_as_well() {
 fn on_a_terminal_lines_wrap_and_are_coloured() {
     let args = check_args("ns_forgot", &["--no-deps"]);
     for columns in [80, 40] {
-        let Some(seen) = on_terminal(columns, &args) else {
+        let Some((seen, _)) = on_terminal(columns, &args) else {
             return skipped("on_a_terminal_lines_wrap_and_are_coloured", "script (util-linux) is not here");
         };
         assert!(seen.contains("\x1b["), "colours: {seen:?}");
@@ -108,7 +95,7 @@ fn on_a_terminal_lines_wrap_and_are_coloured() {
         assert!(seen.contains("refused with ENOENT"), "{seen}");
         assert!(seen.find("refused").unwrap() < seen.find("error[SYM-5]").unwrap(), "{seen}");
     }
-    let never = on_terminal(80, &check_args("ns_forgot", &["--no-deps", "--color", "never"])).unwrap();
+    let (never, _) = on_terminal(80, &check_args("ns_forgot", &["--no-deps", "--color", "never"])).unwrap();
     assert!(!never.contains('\x1b'), "{never:?}");
 }
 

@@ -200,6 +200,22 @@ pub const TARGETS: &[Target] = &[
         kind: Kind::Blob,
         words: &[],
     },
+    Target {
+        name: "merge",
+        covers: "merge: lines of check --jsonl, to a summary and SARIF",
+        body: bodies::texts::merge,
+        seeds: seeds::verdicts,
+        kind: Kind::Text,
+        words: words::VERDICTS,
+    },
+    Target {
+        name: "explain",
+        covers: "explain: codes, families, errnos, rules, lines of dmesg",
+        body: bodies::texts::explain,
+        seeds: seeds::questions,
+        kind: Kind::Text,
+        words: words::QUESTIONS,
+    },
 ];
 
 /// The target of that name.

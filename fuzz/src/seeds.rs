@@ -3,10 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kernel::{Init, KernelState, Piece, Records, Types};
-use kernel_image::{Compression, decompress};
+use kernel::{BaseBtf, Init, KernelState, Piece, Records, Symvers, Types};
+use kernel_image::{Btf, Compression, decompress};
+use kmodld::check::check;
+use kmodld::explain;
 use kmodld::kernel_source::KernelSource;
-use kmodld::kernel_source::spec_file;
+use kmodld::kernel_source::spec_file::{self, Packing};
+use kmodld::kernel_source::{needs, of_file};
 use kmodld::load::vermagic_release;
 use kmodld::{Args, Loader, Stage};
 use reloc::MACHINES;
@@ -177,13 +180,31 @@ pub fn memory() -> Vec<Vec<u8>> {
     vec![format!("[\n{}\n]\n", all.join(",\n")).into_bytes(), b"[]".to_vec()]
 }
 
-/// Records packed as a SPEC, fast and without a checksum.
-pub fn pack_spec(records: &[u8]) -> Vec<u8> {
-    let packed = zstd::bulk::compress(records, 1).expect("zstd packs anything");
-    [&b"kmodld kernel spec 1\n"[..], &packed].concat()
+/// Records, each a line `NAME LENGTH` and so many bytes, as a SPEC: what was changed in them lies behind the checksums.
+pub fn pack_spec(mut rest: &[u8]) -> Vec<u8> {
+    let mut spec = Records::default();
+    while let Some(end) = rest.iter().take(200).position(|b| *b == b'\n') {
+        let head = String::from_utf8_lossy(&rest[..end]).into_owned();
+        rest = &rest[end + 1..];
+        let Some((name, len)) = head.split_once(' ') else { break };
+        let len = len.parse().unwrap_or(rest.len()).min(rest.len());
+        spec.set(name, &rest[..len]);
+        rest = rest[len..].strip_prefix(b"\n").unwrap_or(&rest[len..]);
+    }
+    let mut file = Vec::new();
+    spec_file::write_as(Packing::Plain, &spec, &mut file).expect("a Vec takes all");
+    file
 }
 
-/// SPECs: records as they are packed, and a packed one.
+/// Records in the form that [`pack_spec`] takes.
+fn unpacked(records: &Records) -> Vec<u8> {
+    let record = |(name, value): (&str, &[u8])| {
+        [format!("{name} {}\n", value.len()).as_bytes(), value, b"\n"].concat()
+    };
+    records.iter().flat_map(record).collect()
+}
+
+/// SPECs: records before they are packed, as texts and as tables, and a packed one.
 pub fn specs() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for kernel in KERNELS {
@@ -205,18 +226,16 @@ pub fn specs() -> Vec<Vec<u8>> {
             ("certificate-0000", certificate()),
             ("kallsyms", fixture(kernel, "kallsyms")),
         ];
-        let mut payload = Vec::new();
         let mut spec = Records::default();
-        for (name, value) in records {
-            payload.extend_from_slice(format!("{name} {}\n", value.len()).as_bytes());
-            payload.extend_from_slice(&value);
-            payload.push(b'\n');
-            spec.set(name, value);
-        }
-        all.push(payload);
+        records.into_iter().for_each(|(name, value)| spec.set(name, value));
+        all.push(unpacked(&spec));
+        let mut file = Vec::new();
+        spec_file::write(&spec, &mut file).expect("a Vec takes all");
+        let told = of_file(Path::new("seed"), &file).expect("a good SPEC");
+        let told = told.base_btf("seed", BaseBtf::of(&Btf::parse(&own("btf")).expect("a good BTF")));
+        let told = told.symvers("seed", Symvers::parse(&fixture(kernel, "Module.symvers")).ok());
+        all.push(unpacked(&told.to_records(&needs())));
         if kernel == "6.12-amd64" {
-            let mut file = Vec::new();
-            spec_file::write(&spec, &mut file).expect("a Vec takes all");
             all.push(file);
         }
     }
@@ -243,4 +262,32 @@ pub fn images() -> Vec<Vec<u8>> {
 /// A BTF with types of every kind.
 pub fn btf() -> Vec<Vec<u8>> {
     vec![own("btf")]
+}
+
+/// Outputs of `check --jsonl`: the modules of the fixtures on a kernel of their release, and on another.
+pub fn verdicts() -> Vec<Vec<u8>> {
+    let args = Args::default();
+    let lines = |kernel: &str, modules: Vec<Vec<u8>>| -> Vec<u8> {
+        let loader = loader(kernel);
+        let line = |module: &Vec<u8>| {
+            let verdict = check(&loader, "m.ko", module, &args);
+            serde_json::to_string(&verdict).expect("a verdict is JSON") + "\n"
+        };
+        modules.iter().take(6).map(line).collect::<String>().into_bytes()
+    };
+    let unreadable =
+        r#"{"schema":2,"file":"m.ko","verdict":"unreadable","error":"m.ko: cannot read: no such file"}"#;
+    vec![
+        lines("6.12-amd64", modules_6_12_amd64()),
+        lines("6.1-amd64", modules_6_12_amd64()),
+        [unreadable.as_bytes(), b"\n"].concat(),
+    ]
+}
+
+/// What `explain` is asked: every code, and lines of dmesg.
+pub fn questions() -> Vec<Vec<u8>> {
+    let codes: String = explain::all().map(|e| format!("{}\n", e.code)).collect();
+    let lines = "hello: disagrees about version of symbol module_layout\n[   12.345678] hello: Unknown symbol bar (err -2)\n\
+        Nov 29 12:00:00 host kernel: Module hello is blacklisted\nENOEXEC\n-8\nVER\n";
+    vec![codes.into_bytes(), lines.as_bytes().to_vec()]
 }

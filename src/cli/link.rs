@@ -33,8 +33,8 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
     if args.format == Format::Raw && to_stdout(args.output.as_deref()) {
         return Err(Error::Usage(String::from("-o -: the raw format is a folder, which stdout cannot hold")));
     }
-    let (source, facts) = (args.kernel.source()?, args.live.facts(args.kernel.secure_boot));
-    let more = args.with.iter().chain(&args.live.memory).map(PathBuf::as_path);
+    let (source, facts) = (args.kernel.source()?, args.live.facts(args.kernel.facts.secure_boot));
+    let more = args.before.with.files.iter().chain(&args.live.memory).map(PathBuf::as_path);
     keep_apart(&outputs(args), source.paths().chain(more))?;
     // While the kernel is read, the module is, and gets its memory; a name means a file once the kernel is known.
     let named: OnceLock<PathBuf> = OnceLock::new();
@@ -50,7 +50,7 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
     });
     let version = || vermagic_version(file.get().as_ref().ok().filter(|_| !is_name)?);
     let loader = memory.run(|| {
-        let loader = prepared(&source, &facts, &args.with, version);
+        let loader = prepared(&source, &facts, &args.before.with.files, version);
         touching.touch();
         loader
     });
@@ -65,8 +65,8 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
         home.hold_places(&mut loader, &mut unread)?;
         unread.iter().for_each(tell_unread);
     }
-    let mut given = args.params.clone();
-    if !args.no_deps {
+    let mut given = args.params.params.clone();
+    if !args.before.no_deps {
         let Some(options) = load_before(&meaning, path, &mut home, &mut loader)? else {
             return Ok(Outcome::Refused);
         };
@@ -249,7 +249,7 @@ fn finish(args: &Link, loader: &Loader, load: &Load<'_>, said: &Findings) -> Res
         let map = load_map(load, release);
         raw_output::replace(path, |file| std::io::Write::write_all(file, map.as_bytes()))?;
     }
-    if !(args.params.is_empty() && args.words.is_empty()) && load.stage != Stage::Final {
+    if !(args.params.params.is_empty() && args.words.is_empty()) && load.stage != Stage::Final {
         report::warn("parameters are set last: this stage does not show them");
     }
     Told::default().findings(&document.module, None, &document.findings, usize::MAX);

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::thread;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use elf_layout::{Coverage, Findings, KernelVersion};
 use kmodld::check::Ending;
 use kmodld::document::{findings, unjudged};
@@ -139,9 +139,26 @@ fn tell_coverage(loader: &Loader) {
     }
 }
 
+/// The command line, with lines of usage that fit the terminal: clap wraps everything else.
+fn command() -> clap::Command {
+    let mut command = Cli::command();
+    command.build();
+    command.mut_subcommands(|sub| {
+        let usage = sub.clone().render_usage().to_string();
+        let wrapped = terminal::wrap(&usage, terminal::stdout_width(), USAGE.len());
+        match wrapped.strip_prefix(USAGE).filter(|_| wrapped != usage) {
+            Some(wrapped) => sub.override_usage(wrapped.to_owned()),
+            None => sub,
+        }
+    })
+}
+
+/// What clap's lines of usage begin with.
+const USAGE: &str = "Usage: ";
+
 /// Reads the command line, runs the command, and says what kept it from its work.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     terminal::set(cli.color, Amount { quiet: cli.quiet, verbose: cli.verbose });
     match run(&cli) {
         Ok(outcome) => ExitCode::from(outcome as u8),

@@ -29,8 +29,8 @@ enum Asked {
 
 pub fn run(args: &Simulate) -> Result<Outcome, Error> {
     let steps = args.steps.iter().map(|step| parse(step)).collect::<Result<Vec<_>, _>>()?;
-    let facts = args.live.facts(args.kernel.secure_boot);
-    let Some(loader) = prepared(&args.kernel.source()?, &facts, &args.with, || None)? else {
+    let facts = args.live.facts(args.kernel.facts.secure_boot);
+    let Some(loader) = prepared(&args.kernel.source()?, &facts, &args.with.files, || None)? else {
         return Ok(Outcome::Refused);
     };
     let mut simulation = Simulation::new(loader);
@@ -142,9 +142,16 @@ fn parse(step: &str) -> Result<Asked, Error> {
 
 fn insmod(words: &[&str]) -> Result<Step, String> {
     let (mut file, mut params, mut init) = (None, Vec::new(), Init::Returns(0));
-    let mut flags = LoadFlags::default();
-    for word in words {
-        match *word {
+    let (mut together, mut flags) = (Vec::new(), LoadFlags::default());
+    let mut words = words.iter().copied();
+    while let Some(word) = words.next() {
+        match word {
+            "--params" => {
+                together.push(words.next().ok_or("--params: parameters go with it")?.trim_matches('"'))
+            }
+            option if option.starts_with("--params=") => {
+                together.push(option.get(9..).unwrap_or("").trim_matches('"'))
+            }
             "--force-vermagic" => flags.ignore_vermagic = true,
             "--force-modversion" => flags.ignore_modversions = true,
             option if option.starts_with("--init=") => init = init_result(option.get(7..).unwrap_or(""))?,
@@ -153,7 +160,8 @@ fn insmod(words: &[&str]) -> Result<Step, String> {
         }
     }
     let file = file.ok_or("a FILE goes with it")?;
-    Ok(Step::Insmod { file, params: params.join(" "), flags, init })
+    together.extend(params);
+    Ok(Step::Insmod { file, params: together.join(" "), flags, init })
 }
 
 /// `0`, a positive number, `-ENODEV`, `-19` or `crash`.
@@ -204,6 +212,8 @@ mod tests {
         for (step, want) in [
             ("insmod \"a b.ko\"", insmod("", none, Init::Returns(0))),
             ("insmod \"a b.ko\"  x=1  y=\"2  3\"", insmod("x=1 y=\"2  3\"", none, Init::Returns(0))),
+            ("insmod \"a b.ko\" z=3 --params \"x=1 y=2\"", insmod("x=1 y=2 z=3", none, Init::Returns(0))),
+            ("insmod --params=x=1 \"a b.ko\"", insmod("x=1", none, Init::Returns(0))),
             ("insmod --init=-ENODEV \"a b.ko\" x", insmod("x", none, Init::Fails(Errno::ENODEV))),
             ("insmod \"a b.ko\" --init=-11", insmod("", none, Init::Fails(Errno::EWOULDBLOCK))),
             ("insmod \"a b.ko\" --init=7 --force-vermagic", insmod("", force, Init::Returns(7))),
@@ -222,6 +232,7 @@ mod tests {
         for step in [
             "",
             "insmod",
+            "insmod x --params",
             "insmod x --init=-EWHAT",
             "insmod x --init=-4096",
             "rmmod",

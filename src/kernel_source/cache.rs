@@ -1,34 +1,68 @@
-//! Kernel images that were read once, kept as SPECs in a folder of the user's.
+//! Kernel images and Module.symvers that were read once, kept as SPECs in a folder of the user's.
 //!
-//! A file is known again by its device, inode, size and times: the time of its last change nobody can set back, so the same
-//! of all is the same content. A SPEC is written under another name and then renamed, so several processes do no harm to
-//! each other. What is not as it should be is as good as not there.
+//! A file is known again by what it holds: the name of its SPEC has a hash of all its bytes ([`Key`]). So a copy of it is known too,
+//! and a file that was changed is not, whatever its name, size and times are. A SPEC is written under another name and then renamed,
+//! so several processes do no harm to each other. What is not as it should be is as good as not there.
 
 use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
+use bytes::Bytes;
 use kernel::Records;
 
-use super::spec_file;
+use super::spec_file::{self, Packing};
 use crate::error::Error;
 
 /// The folder holds no more files and bytes than this.
-const FILES_MAX: usize = 16;
+const FILES_MAX: usize = 32;
 const BYTES_MAX: u64 = 256 << 20;
-/// A file that was changed so short ago may be changed again within the same tick of its clock.
-const SETTLED: Duration = Duration::from_secs(2);
 /// SPECs of the cache end so.
 const ENDING: &str = ".spec";
-/// Little time rather than little size.
-const LEVEL: i32 = 1;
 
-/// A folder with SPECs of images.
+/// What a file is read as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A kernel image.
+    Image,
+    /// A Module.symvers.
+    Symvers,
+}
+
+/// All bytes of a file and what it is read as, by a cryptographic hash (BLAKE3): nobody can make a file that is taken for another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key(String);
+
+impl Key {
+    /// Of bytes at hand.
+    pub fn of(kind: Kind, bytes: &[u8]) -> Self {
+        Key::new(kind, &blake3::hash(bytes))
+    }
+
+    /// Of a file, which is not kept in memory. `None` if it is no plain file that can be read.
+    pub fn of_file(kind: Kind, path: &Path) -> Option<Self> {
+        let file = File::open(path).ok()?;
+        if !file.metadata().ok()?.is_file() {
+            return None;
+        }
+        Some(Key::new(kind, &blake3::Hasher::new().update_reader(file).ok()?.finalize()))
+    }
+
+    fn new(kind: Kind, hash: &blake3::Hash) -> Self {
+        let kind = match kind {
+            Kind::Image => "image",
+            Kind::Symvers => "symvers",
+        };
+        Key(format!("{kind}-{}", hash.to_hex()))
+    }
+}
+
+/// A folder with SPECs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cache {
     folder: PathBuf,
-    /// What tells programs apart that may make different SPECs of one image.
+    /// What tells programs apart that may make different SPECs of one file.
     program: String,
 }
 
@@ -44,17 +78,16 @@ impl Cache {
         &self.folder
     }
 
-    /// What an image told, if it was read before.
-    pub fn get(&self, image: &Path) -> Option<Records> {
-        let path = self.folder.join(self.name(image)?);
+    /// What a file told, if it was read before.
+    pub fn get(&self, key: &Key) -> Option<Records> {
+        let path = self.path(key);
         if !is_mine(&self.folder) || !is_mine(&path) {
             return None;
         }
         let bytes = crate::input::read(&path).ok()?;
-        let parsed = spec_file::parse(&bytes);
-        // A file that is mapped is leased: nobody may wait for that.
-        drop(bytes);
-        match parsed {
+        // What is mapped stays so as long as its tables are in use. It is leased, but nobody waits for that: no SPEC of a cache
+        // is ever opened to be written again.
+        match spec_file::parse_shared(&Bytes::from_owner(bytes)) {
             Ok(records) => {
                 // The one that was used last goes last.
                 touch(&path);
@@ -67,12 +100,38 @@ impl Cache {
         }
     }
 
-    /// Keeps what an image told, if the folder lets; `before` is what [`Cache::name`] said before it was read. A cache that
-    /// cannot be written is none.
-    pub fn put(&self, image: &Path, before: Option<String>, records: &Records) {
-        if let Some(name) = self.name(image).filter(|name| before.as_ref() == Some(name)) {
-            let _ = self.write(&name, records);
+    /// Keeps what a file told, if the folder lets. A cache that cannot be written is none.
+    pub fn put(&self, key: &Key, records: &Records) {
+        let _ = self.write(&self.name(key), records);
+    }
+
+    fn name(&self, key: &Key) -> String {
+        format!("{}-{}{ENDING}", key.0, self.program)
+    }
+
+    fn path(&self, key: &Key) -> PathBuf {
+        self.folder.join(self.name(key))
+    }
+
+    /// What the file at `path` tells: `restore` makes it of the SPEC, if it was read before; else it is read now by `read`, and
+    /// kept as what `keep` makes of it.
+    pub fn through<T>(
+        &self,
+        kind: Kind,
+        path: &Path,
+        restore: impl FnOnce(&Records) -> Option<T>,
+        read: impl FnOnce(&[u8]) -> Result<T, Error>,
+        keep: impl FnOnce(&T) -> Records,
+    ) -> Result<T, Error> {
+        let Some(key) = Key::of_file(kind, path) else { return read(&crate::input::read(path)?) };
+        if let Some(told) = self.get(&key).and_then(|records| restore(&records)) {
+            return Ok(told);
         }
+        let bytes = crate::input::read(path)?;
+        let told = read(&bytes)?;
+        // By the bytes that were read: the file may be another by now.
+        self.put(&Key::of(kind, &bytes), &keep(&told));
+        Ok(told)
     }
 
     fn write(&self, name: &str, records: &Records) -> std::io::Result<()> {
@@ -82,20 +141,13 @@ impl Cache {
         }
         let scratch = self.folder.join(format!("{}.{name}.tmp", std::process::id()));
         let file = File::options().write(true).create_new(true).open(&scratch)?;
-        let written = spec_file::write_at(LEVEL, records, &mut BufWriter::new(file));
+        let written = spec_file::write_as(Packing::Plain, records, &mut BufWriter::new(file));
         let renamed = written.and_then(|()| fs::rename(&scratch, self.folder.join(name)));
         if renamed.is_err() {
             let _ = fs::remove_file(&scratch);
         }
         self.shrink();
         renamed
-    }
-
-    /// The name of the SPEC of an image: what the file is. `None` if it is no file, or was changed this very moment.
-    pub fn name(&self, image: &Path) -> Option<String> {
-        let metadata = fs::metadata(image).ok().filter(fs::Metadata::is_file)?;
-        let identity = identity(&metadata)?;
-        Some(format!("{identity}-{}{ENDING}", self.program))
     }
 
     /// Its SPECs and what writers left, the newest first, with their sizes.
@@ -135,36 +187,6 @@ impl Cache {
         }
         Ok(files.len())
     }
-}
-
-/// Device, inode, size and times of a file that has settled.
-#[cfg(unix)]
-fn identity(metadata: &fs::Metadata) -> Option<String> {
-    use std::os::unix::fs::MetadataExt;
-    let nanoseconds = |seconds: i64, rest: i64| {
-        let seconds = u64::try_from(seconds).ok()?;
-        Duration::from_secs(seconds).checked_add(Duration::from_nanos(u64::try_from(rest).ok()?))
-    };
-    let changed = nanoseconds(metadata.ctime(), metadata.ctime_nsec())?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    if now.checked_sub(changed)? < SETTLED {
-        return None;
-    }
-    let modified = nanoseconds(metadata.mtime(), metadata.mtime_nsec())?;
-    Some(format!(
-        "{:x}-{:x}-{:x}-{:x}-{:x}",
-        metadata.dev(),
-        metadata.ino(),
-        metadata.size(),
-        modified.as_nanos(),
-        changed.as_nanos()
-    ))
-}
-
-/// Where files have no such numbers, nothing is kept.
-#[cfg(not(unix))]
-fn identity(_: &fs::Metadata) -> Option<String> {
-    None
 }
 
 /// Does a file or folder belong to the user who runs this, and may nobody else write it? What others put there is not read.
@@ -218,64 +240,82 @@ mod tests {
         records
     }
 
-    /// A file that was last changed long enough ago: the kernel's own.
-    fn image() -> PathBuf {
-        std::env::current_exe().unwrap()
+    fn key(bytes: &[u8]) -> Key {
+        Key::of(Kind::Image, bytes)
     }
 
     #[test]
     fn what_was_read_once_is_there_again() {
         let top = tempfile::tempdir().unwrap();
         let cache = Cache::new(top.path().join("a/kmodld"), "1.0/x y");
-        let image = image();
-        let name = cache.name(&image);
-        assert_eq!(cache.get(&image), None);
-        cache.put(&image, name.clone(), &records("6.9"));
-        assert_eq!(cache.get(&image), Some(records("6.9")));
-        assert!(name.as_ref().unwrap().ends_with("-1.0xy.spec"), "{name:?}");
+        let key = key(b"an image");
+        assert_eq!(cache.get(&key), None);
+        cache.put(&key, &records("6.9"));
+        assert_eq!(cache.get(&key), Some(records("6.9")));
+        let file = cache.path(&key);
+        assert!(file.display().to_string().ends_with("-1.0xy.spec"), "{}", file.display());
         let mode = fs::metadata(cache.folder()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
-        assert_eq!(Cache::new(cache.folder().to_owned(), "other").get(&image), None, "another program");
-        // Changed while it was read.
-        cache.put(&image, Some(String::from("another")), &records("6.1"));
-        assert_eq!(cache.get(&image), Some(records("6.9")));
+        assert_eq!(Cache::new(cache.folder().to_owned(), "other").get(&key), None, "another program");
+        assert_eq!(cache.get(&Key::of(Kind::Symvers, b"an image")), None, "read as something else");
         // Damaged: as if it were not there, and no longer there.
-        let file = cache.folder().join(name.unwrap());
         fs::write(&file, "rubbish").unwrap();
-        assert_eq!((cache.get(&image), file.exists()), (None, false));
+        assert_eq!((cache.get(&key), file.exists()), (None, false));
     }
 
     #[test]
-    fn a_file_that_changes_is_not_kept() {
+    fn a_file_is_known_by_what_it_holds() {
         let top = tempfile::tempdir().unwrap();
         let cache = Cache::new(top.path().join("kmodld"), "x");
-        let image = top.path().join("image");
-        fs::write(&image, "new").unwrap();
-        assert_eq!(cache.name(&image), None, "just written");
-        assert_eq!(cache.name(top.path()), None, "a folder");
-        assert_eq!(cache.name(&top.path().join("none")), None);
-        cache.put(&image, None, &records("6.9"));
-        assert!(!cache.folder().exists());
+        let path = |name: &str| top.path().join(name);
+        let read = |path: &Path| {
+            let mut was_read = false;
+            let told = cache.through(
+                Kind::Image,
+                path,
+                |records| records.text("release"),
+                |bytes| {
+                    was_read = true;
+                    Ok(String::from_utf8_lossy(bytes).into_owned())
+                },
+                |told| records(told),
+            );
+            told.map(|told| (told, was_read)).map_err(|e| e.to_string())
+        };
+        fs::write(path("a"), "6.9").unwrap();
+        assert_eq!(read(&path("a")), Ok(("6.9".into(), true)));
+        assert_eq!(read(&path("a")), Ok(("6.9".into(), false)));
+        fs::copy(path("a"), path("copy")).unwrap();
+        assert_eq!(read(&path("copy")), Ok(("6.9".into(), false)), "a copy");
+        // Of the same size and times.
+        let times = fs::metadata(path("a")).unwrap().modified().unwrap();
+        let file = File::options().write(true).open(path("a")).unwrap();
+        std::io::Write::write_all(&mut &file, b"6.1").unwrap();
+        file.set_modified(times).unwrap();
+        assert_eq!(read(&path("a")), Ok(("6.1".into(), true)));
+        assert!(read(&path("none")).unwrap_err().contains("none"));
+        assert_eq!(Key::of_file(Kind::Image, top.path()), None, "a folder");
+        assert_eq!(Key::of_file(Kind::Image, &path("a")), Some(key(b"6.1")));
     }
 
     #[test]
     fn what_others_may_write_is_not_read() {
         let top = tempfile::tempdir().unwrap();
         let cache = Cache::new(top.path().join("kmodld"), "x");
-        let image = image();
-        cache.put(&image, cache.name(&image), &records("6.9"));
+        let key = key(b"an image");
+        cache.put(&key, &records("6.9"));
         let set = |mode| fs::set_permissions(cache.folder(), fs::Permissions::from_mode(mode)).unwrap();
         set(0o777);
-        assert_eq!(cache.get(&image), None);
+        assert_eq!(cache.get(&key), None);
         set(0o700);
-        assert_eq!(cache.get(&image), Some(records("6.9")));
+        assert_eq!(cache.get(&key), Some(records("6.9")));
     }
 
     #[test]
     fn it_has_bounds_and_can_be_cleared() {
         let top = tempfile::tempdir().unwrap();
         let cache = Cache::new(top.path().to_owned(), "x");
-        for n in 0..40 {
+        for n in 0..FILES_MAX + 20 {
             cache.write(&format!("{n}.spec"), &records("6.9")).unwrap();
         }
         assert_eq!(cache.files().len(), FILES_MAX);
@@ -288,14 +328,14 @@ mod tests {
     fn writers_at_once_leave_one_whole_file() {
         let top = tempfile::tempdir().unwrap();
         let cache = Cache::new(top.path().to_owned(), "x");
-        let image = image();
+        let key = key(b"an image");
         std::thread::scope(|scope| {
             for n in 0..8 {
-                let (cache, image) = (&cache, &image);
+                let (cache, key) = (&cache, &key);
                 scope.spawn(move || {
                     for _ in 0..20 {
-                        cache.put(image, cache.name(image), &records(&"6".repeat(n + 1)));
-                        let got = cache.get(image);
+                        cache.put(key, &records(&"6".repeat(n + 1)));
+                        let got = cache.get(key);
                         assert!(
                             got.is_none_or(|got| got.text("release").is_some_and(|r| r.starts_with('6')))
                         );
@@ -303,6 +343,6 @@ mod tests {
                 });
             }
         });
-        assert!(cache.get(&image).is_some());
+        assert!(cache.get(&key).is_some());
     }
 }

@@ -6,27 +6,21 @@ use kernel::KernelDescriptionBuilder;
 use kernel_image::{ImageArch, KernelImage};
 use reloc::ARCHITECTURES;
 
-use super::cache::Cache;
+use super::cache::{Cache, Kind};
 use super::needs;
 use crate::error::Error;
 
 /// Reads an image in any container, or what a cache has of it.
-pub fn read_kept(
-    path: &Path,
-    bytes: &[u8],
-    cache: Option<&Cache>,
-) -> Result<KernelDescriptionBuilder, Error> {
-    let Some(cache) = cache else { return read(path, bytes) };
+pub fn read_kept(path: &Path, cache: Option<&Cache>) -> Result<KernelDescriptionBuilder, Error> {
+    let Some(cache) = cache else { return read(path, &crate::input::read(path)?) };
     let from = path.display().to_string();
-    let kept =
-        cache.get(path).and_then(|records| KernelDescriptionBuilder::new().records(&from, &records).ok());
-    if let Some(kept) = kept {
-        return Ok(kept);
-    }
-    let name = cache.name(path);
-    let told = read(path, bytes)?;
-    cache.put(path, name, &told.to_records(&needs()));
-    Ok(told)
+    cache.through(
+        Kind::Image,
+        path,
+        |records| KernelDescriptionBuilder::new().records(&from, records).ok(),
+        |bytes| read(path, bytes),
+        |told| told.to_records(&needs()),
+    )
 }
 
 /// Reads an image in any container. Without symbols or exports it is of no use.

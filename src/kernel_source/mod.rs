@@ -5,6 +5,7 @@
 
 pub mod cache;
 pub mod image;
+mod kcore;
 mod named;
 mod own_modules;
 pub mod running;
@@ -12,18 +13,21 @@ pub mod spec_file;
 pub mod tree;
 pub mod unread;
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use elf_layout::KernelVersion;
-use kernel::{KernelDescription, KernelDescriptionBuilder, KernelSymbols, Needs, Symvers};
+use kernel::spec::SYMVERS;
+use kernel::{KernelDescription, KernelDescriptionBuilder, KernelSymbols, Needs, Records, Symvers};
 use reloc::{ARCHITECTURES, MACHINES};
 
 use crate::error::Error;
-use crate::input::read_decompressed;
+use crate::input::{decompressed, read_decompressed};
 use crate::keyring::KeyringFile;
 use crate::root::Root;
 
-use cache::Cache;
+use cache::{Cache, Kind};
 use running::Running;
 use tree::Tree;
 use unread::Unread;
@@ -90,7 +94,7 @@ impl KernelSource {
             out = add_config(out, path)?;
         }
         if let Some(path) = &self.symvers {
-            out = add_symvers(out, path)?;
+            out = add_symvers(out, path, self.cache.as_ref())?;
         }
         if let Some(path) = &self.symtab {
             out = out.live_symbols(&path.display().to_string(), read_symbols(path)?);
@@ -153,8 +157,18 @@ fn read_kept(path: &Path, cache: Option<&Cache>) -> Result<KernelDescriptionBuil
     if path.is_dir() {
         return Tree::find(path)?.read(cache);
     }
-    let bytes = crate::input::read(path)?;
-    if spec_file::is_spec(&bytes) { of_file(path, &bytes) } else { image::read_kept(path, &bytes, cache) }
+    // What is no plain file can be read once only.
+    if cache.is_some() && path.is_file() && !begins_as_spec(path) {
+        return image::read_kept(path, cache);
+    }
+    of_file(path, &crate::input::read(path)?)
+}
+
+/// Is a file a SPEC? What cannot be read is told when it is.
+fn begins_as_spec(path: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
+    read.is_ok() && spec_file::is_spec(&head)
 }
 
 /// What the bytes of an image or a SPEC tell; `path` is for messages.
@@ -190,9 +204,26 @@ fn not_a_config(text: &[u8]) -> Option<String> {
     none.then(|| String::from("no kernel configuration (.config): no CONFIG_NAME=VALUE is in it"))
 }
 
-fn add_symvers(to: KernelDescriptionBuilder, path: &Path) -> Result<KernelDescriptionBuilder, Error> {
-    let text = read_decompressed(path)?;
-    let symvers = Symvers::parse(&text).map_err(|source| Error::Kernel { path: path.to_owned(), source })?;
+fn add_symvers(
+    to: KernelDescriptionBuilder,
+    path: &Path,
+    cache: Option<&Cache>,
+) -> Result<KernelDescriptionBuilder, Error> {
+    let failed = |source| Error::Kernel { path: path.to_owned(), source };
+    let symvers = match cache {
+        None => Symvers::parse(&read_decompressed(path)?).map_err(failed)?,
+        Some(cache) => cache.through(
+            Kind::Symvers,
+            path,
+            |records| Symvers::of_record(records.shared(SYMVERS)?),
+            |bytes| Symvers::parse(&decompressed(path, bytes)?).map_err(failed),
+            |symvers| {
+                let mut records = Records::default();
+                records.set(SYMVERS, symvers.to_record());
+                records
+            },
+        )?,
+    };
     Ok(to.symvers(&path.display().to_string(), symvers))
 }
 

@@ -4,15 +4,19 @@
 //! that is of another kernel than the one that runs is not used.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use kernel::{KernelDescriptionBuilder, KernelSymbols, LoadedModule, Shown, parse_proc_modules};
+use kernel::{
+    Fact, KernelDescription, KernelDescriptionBuilder, KernelSymbols, Known, LoadedModule, Piece, Shown,
+    parse_proc_modules,
+};
+use module_signature::efi::certificates;
 
 use super::cache::Cache;
 use super::tree::Tree;
 use super::unread::{Unread, cannot_read};
-use super::{add_config, image, needs, read_config};
+use super::{add_config, image, kcore, needs, read_config};
 use crate::error::Error;
 use crate::input::{Bytes, read_decompressed};
 use crate::root::Root;
@@ -20,6 +24,9 @@ use crate::root::Root;
 /// Small files of procfs and sysfs are not larger.
 const SMALL: u64 = 1 << 16;
 const SUDO: &str = "run kmodld with sudo";
+const CAPS: &str = "give them with --cpu-caps";
+/// Variables of UEFI are not larger.
+const KEYS_MAX: u64 = 1 << 20;
 
 /// A running kernel and the root of its system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +52,17 @@ pub struct Shows {
     pub shown: Shown,
     /// Its modules, newest first.
     pub modules: Option<Vec<LoadedModule>>,
+    /// The certificates of the machine's owner (MOK), if it was started with Secure Boot on.
+    pub owner_keys: OwnerKeys,
+}
+
+/// The certificates of the machine's owner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnerKeys {
+    /// Each as DER.
+    pub certificates: Vec<Vec<u8>>,
+    /// Has the owner told the kernel to trust them as its own (MokListTrustedRT)?
+    pub trusted: bool,
 }
 
 impl Running {
@@ -84,7 +102,7 @@ impl Running {
         if !out.has_config_text() {
             out = self.config(out, &tree, unread)?;
         }
-        out = tree.add_texts(out, Some(unread))?;
+        out = tree.add_texts(out, Some(unread), cache)?;
         let btf = self.root.at("sys/kernel/btf/vmlinux");
         if !has_image && let Ok(bytes) = read_decompressed(&btf) {
             let from = btf.display().to_string();
@@ -122,8 +140,7 @@ impl Running {
                 unread.push(Unread::new(WHAT, path, why));
                 continue;
             }
-            let read = crate::input::read(&path).and_then(|bytes| image::read_kept(&path, &bytes, cache));
-            let told = match read {
+            let told = match image::read_kept(&path, cache) {
                 Ok(told) => told,
                 Err(error) => {
                     let why = error.to_string();
@@ -208,12 +225,19 @@ impl Running {
     /// Everything else that it shows.
     pub fn shows(&self, unread: &mut Vec<Unread>) -> Shows {
         let flag = |path: &str| self.text(path).and_then(|text| is_on(text.trim()));
+        let secure_boot = self.secure_boot(unread);
         Shows {
             cmdline: self
                 .told("kernel command line", "proc/cmdline", unread, |text| Some(text.trim().to_owned())),
             tainted: self.told("taints", "proc/sys/kernel/tainted", unread, |text| text.trim().parse().ok()),
             cpus: self.text("sys/devices/system/cpu/present").and_then(|text| count(text.trim())),
-            secure_boot: self.secure_boot(unread),
+            // Without Secure Boot the kernel does not look at them (certs/platform_certs/load_uefi.c: load_uefi_certs).
+            owner_keys: if secure_boot == Some(true) {
+                self.owner_keys(unread)
+            } else {
+                OwnerKeys::default()
+            },
+            secure_boot,
             shown: Shown {
                 modules_disabled: flag("proc/sys/kernel/modules_disabled") == Some(true),
                 sig_enforced: flag("sys/module/module/parameters/sig_enforce"),
@@ -294,6 +318,59 @@ impl Running {
         }
     }
 
+    /// shim's list of the owner's certificates: of the table that it leaves in memory, else of the variable.
+    fn owner_keys(&self, unread: &mut Vec<Unread>) -> OwnerKeys {
+        const WHAT: &str = "keys of the machine's owner";
+        let efi = self.root.at("sys/firmware/efi");
+        let variable = |name: &str| efi.join(format!("efivars/{name}-605dab50-e046-4300-abb6-3dd810dd8b23"));
+        let mut denied = None;
+        // A variable has four bytes of attributes before its value.
+        for (path, skipped) in [(efi.join("mok-variables/MokListRT"), 0), (variable("MokListRT"), 4)] {
+            let bytes = match head(&path, KEYS_MAX) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => {
+                    denied = Some(Unread::new(WHAT, path, error));
+                    continue;
+                }
+            };
+            let Some(found) = bytes.get(skipped..).and_then(certificates) else {
+                unread.push(Unread::because(WHAT, path, "it is no list of signatures", ""));
+                return OwnerKeys::default();
+            };
+            let certificates = found.into_iter().map(<[u8]>::to_vec).collect();
+            return OwnerKeys { certificates, trusted: variable("MokListTrustedRT").is_file() };
+        }
+        unread.extend(denied);
+        OwnerKeys::default()
+    }
+
+    /// The bitmap of CPU capabilities as this kernel holds it, if it has one: its place and its bytes. `kernel` describes it
+    /// with the addresses of its symbols.
+    pub fn cpu_caps(&self, kernel: &KernelDescription, unread: &mut Vec<Unread>) -> Option<Piece> {
+        const WHAT: &str = "CPU capabilities";
+        let bitmap = kernel.machine?.cpu_capabilities?;
+        let member = kernel.types.member(bitmap.of, bitmap.member)?;
+        // The addresses of an image are not those of the kernel that runs.
+        let shown = Known::given(self.root.at("proc/kallsyms").display().to_string());
+        if kernel.known(Fact::Symbols) != Some(&shown) {
+            return None;
+        }
+        let address = kernel.symbols.address(bitmap.symbol)?.checked_add(member.offset)?;
+        let path = self.root.at("proc/kcore");
+        let len = usize::try_from(member.size).ok()?;
+        match kcore::read(&path, address, len) {
+            Ok(Some(bytes)) => return Some(Piece { address, bytes }),
+            Ok(None) => unread.push(Unread::because(WHAT, path, "it does not have this memory", CAPS)),
+            // Everything else of root's is read by now: this file is closed to root as well.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                unread.push(Unread::because(WHAT, path, "permission denied (lockdown?)", CAPS));
+            }
+            Err(error) => unread.push(Unread { way: CAPS, ..Unread::new(WHAT, path, error) }),
+        }
+        None
+    }
+
     fn modules(&self, unread: &mut Vec<Unread>) -> Option<Vec<LoadedModule>> {
         const WHAT: &str = "loaded modules";
         let path = self.root.at("proc/modules");
@@ -334,7 +411,7 @@ impl Running {
                 let hex = text.trim().strip_prefix("0x").and_then(|hex| u64::from_str_radix(hex, 16).ok());
                 hex.filter(|address| *address != 0).map(Some)
             }
-            Err(error) => (error.kind() == std::io::ErrorKind::NotFound).then_some(None),
+            Err(error) => (error.kind() == ErrorKind::NotFound).then_some(None),
         }
     }
 

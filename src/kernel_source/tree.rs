@@ -166,7 +166,7 @@ impl Tree {
     /// Reads what is there; an image that a cache has is not read again.
     pub fn read(&self, cache: Option<&Cache>) -> Result<KernelDescriptionBuilder, Error> {
         let mut out = match self.images().find(|p| p.is_file()) {
-            Some(path) => image::read_kept(&path, &crate::input::read(&path)?, cache)?,
+            Some(path) => image::read_kept(&path, cache)?,
             None => KernelDescriptionBuilder::new(),
         };
         if out.own_release().is_none() {
@@ -175,7 +175,7 @@ impl Tree {
         if let Some(path) = self.configs().find(|p| p.is_file()).filter(|_| !out.has_config_text()) {
             out = add_config(out, &path)?;
         }
-        out = self.add_texts(out, None)?;
+        out = self.add_texts(out, None, cache)?;
         if out.is_empty() {
             let what = format!(
                 "nothing under it describes kernel {}: no image, no Module.symvers, no System.map",
@@ -191,11 +191,12 @@ impl Tree {
         &self,
         mut out: KernelDescriptionBuilder,
         mut unread: Option<&mut Vec<Unread>>,
+        cache: Option<&Cache>,
     ) -> Result<KernelDescriptionBuilder, Error> {
         if let Some(path) = self.fill(&SYMVERS).find(|p| p.is_file()) {
             match (cannot_read(&path), &mut unread) {
                 (Some(why), Some(unread)) => unread.push(Unread::new("Module.symvers", path, why)),
-                _ => out = add_symvers(out, &path)?,
+                _ => out = add_symvers(out, &path, cache)?,
             }
         }
         if let Some(path) = self.fill(&["{m}/modules.builtin"]).find(|p| p.is_file()) {

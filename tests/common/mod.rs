@@ -55,15 +55,19 @@ impl Ran {
 /// The program itself.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kmodld"));
-    // What tests say does not depend on what was read before.
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-cache-here");
-    std::fs::write(&cache, "a file where a folder is meant").unwrap();
     command
         .env_remove("RUST_BACKTRACE")
         .env_remove("COLUMNS")
-        .env("XDG_CACHE_HOME", cache)
+        .env("XDG_CACHE_HOME", no_cache())
         .stdin(Stdio::null());
     command
+}
+
+/// Where no cache can be: what tests say does not depend on what was read before.
+fn no_cache() -> PathBuf {
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-cache-here");
+    std::fs::write(&cache, "a file where a folder is meant").unwrap();
+    cache
 }
 
 /// Runs the program.
@@ -85,6 +89,21 @@ pub fn kernel_args(kernel: &str) -> Vec<String> {
         .chain(texts)
         .flat_map(|(option, path)| [option.to_owned(), path.display().to_string()])
         .collect()
+}
+
+/// The program on a terminal of its own, in the folder of the project: `script` of util-linux makes one. What it writes there, and its
+/// exit code; `None` if `script` is not there.
+pub fn on_terminal<S: AsRef<str>>(columns: usize, args: &[S]) -> Option<(String, Option<i32>)> {
+    let quoted = |word: &str| format!("'{}'", word.replace('\'', "'\\''"));
+    let words = [env!("CARGO_BIN_EXE_kmodld")].into_iter().chain(args.iter().map(AsRef::as_ref));
+    let line: Vec<String> = words.map(quoted).collect();
+    let command = format!("stty cols {columns} rows 50; {}", line.join(" "));
+    let mut script = Command::new("script");
+    script.args(["-qec", &command, "/dev/null"]).env_remove("NO_COLOR").env_remove("COLUMNS");
+    script.current_dir(env!("CARGO_MANIFEST_DIR")).env("TERM", "xterm").stdin(Stdio::null());
+    script.env("XDG_CACHE_HOME", no_cache());
+    let output = script.output().ok()?;
+    Some((String::from_utf8_lossy(&output.stdout).replace("\r\n", "\n"), output.status.code()))
 }
 
 /// A SPEC of these records.

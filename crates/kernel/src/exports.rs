@@ -4,9 +4,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use bytes::Bytes;
 use elf_layout::ksymtab::ModuleExport;
 
 use crate::names::NameIndex;
+use crate::parts::{number, parts, record_of, u32_at, u64_at};
 
 /// What is known of the exports of a kernel or a module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,11 +53,27 @@ impl<'d> From<&ModuleExport<'d>> for Export<'d> {
 }
 
 /// Exports in some order. A kernel has tens of thousands: their names share one piece of memory.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Exports {
     text: Vec<u8>,
     records: Vec<Record>,
+    /// By name, if it is at hand already.
+    index: Option<Arc<NameIndex>>,
 }
+
+impl PartialEq for Exports {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.text, &self.records) == (&other.text, &other.records)
+    }
+}
+
+impl Eq for Exports {}
+
+/// Bytes of a record in the record of a SPEC: where its name begins, the lengths of name and namespace, CRC, flags, address.
+const STORED: usize = 28;
+const HAS_ADDRESS: u32 = 1;
+const HAS_CRC: u32 = 2;
+const GPL_ONLY: u32 = 4;
 
 /// An export without its texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,11 +94,82 @@ struct Record {
 impl Exports {
     /// None yet; room for `count`, and for `text` bytes of names.
     pub fn with_capacity(count: usize, text: usize) -> Self {
-        Exports { text: Vec::with_capacity(text), records: Vec::with_capacity(count) }
+        Exports { text: Vec::with_capacity(text), records: Vec::with_capacity(count), index: None }
+    }
+
+    /// The record of a SPEC that [`Exports::of_record`] reads.
+    pub fn to_record(&self) -> Vec<u8> {
+        let mut records = Vec::with_capacity(self.records.len().saturating_mul(STORED));
+        for r in &self.records {
+            let flag = |on: bool, flag: u32| if on { flag } else { 0 };
+            let flags =
+                flag(r.has_address, HAS_ADDRESS) | flag(r.has_crc, HAS_CRC) | flag(r.gpl_only, GPL_ONLY);
+            for word in [number(r.at), r.name, r.namespace, r.crc, flags] {
+                records.extend_from_slice(&word.to_le_bytes());
+            }
+            records.extend_from_slice(&r.address.to_le_bytes());
+        }
+        let index = NameIndex::to_store(self.len(), |position| self.name(position as usize));
+        let index = index.map(|index| index.to_record()).unwrap_or_default();
+        record_of(&[&records, &self.text, &index])
+    }
+
+    /// Reads such a record; `None` if it is none.
+    pub fn of_record(record: &Bytes) -> Option<Self> {
+        let [records, text, index] = parts(record)?;
+        let (stored, []) = records.as_chunks::<STORED>() else { return None };
+        let record = |bytes: &[u8; STORED]| {
+            let word = |at| u32_at(bytes, at).unwrap_or(0);
+            let flags = word(16);
+            Record {
+                at: word(0) as usize,
+                name: word(4),
+                namespace: word(8),
+                crc: word(12),
+                address: u64_at(bytes, 20).unwrap_or(0),
+                has_address: flags & HAS_ADDRESS != 0,
+                has_crc: flags & HAS_CRC != 0,
+                gpl_only: flags & GPL_ONLY != 0,
+            }
+        };
+        let records: Vec<Record> = stored.iter().map(record).collect();
+        // Names that overlap could be made into more text than there is.
+        let names = records.iter().map(|r| u64::from(r.name).saturating_add(u64::from(r.namespace)));
+        if names.fold(0, u64::saturating_add) > text.len() as u64 {
+            return None;
+        }
+        let index = match index.is_empty() {
+            true => None,
+            false => Some(Arc::new(NameIndex::of_record(&index, records.len())?)),
+        };
+        Some(Exports { text: text.to_vec(), records, index })
+    }
+
+    /// Makes [`Exports::find`] fast, if it is not.
+    pub fn make_index(&mut self) {
+        self.index = Some(self.index());
+    }
+
+    /// By name.
+    fn index(&self) -> Arc<NameIndex> {
+        let new = || Arc::new(NameIndex::new(self.len(), |position| self.name(position as usize)));
+        self.index.clone().unwrap_or_else(new)
+    }
+
+    /// The first export of that name, if an index is at hand; without one the search takes long.
+    pub fn find(&self, name: &[u8]) -> Option<Export<'_>> {
+        match &self.index {
+            Some(index) => {
+                let found = index.find(name, |position| self.name(position as usize)).next();
+                found.and_then(|position| self.get(position as usize))
+            }
+            None => self.iter().find(|export| export.name == name),
+        }
     }
 
     /// Adds one.
     pub fn push(&mut self, export: Export<'_>) {
+        self.index = None;
         let len = |text: &[u8]| u32::try_from(text.len()).unwrap_or(u32::MAX);
         self.records.push(Record {
             at: self.text.len(),
@@ -179,9 +268,8 @@ impl ExportTable {
 
     /// As [`ExportTable::new`], of exports that others have as well.
     pub(crate) fn of(exports: Arc<Exports>) -> Self {
-        let index = NameIndex::new(exports.len(), |p| exports.name(p as usize));
-        let told = Told::Records;
-        ExportTable { told, positions: 0..exports.len(), exports, index: Arc::new(index), unsorted: None }
+        let (told, index) = (Told::Records, exports.index());
+        ExportTable { told, positions: 0..exports.len(), exports, index, unsorted: None }
     }
 
     /// The same, of which only so much is known.
@@ -331,6 +419,27 @@ fn bsearch<'n>(table: Range<usize>, name_at: impl Fn(usize) -> &'n [u8], name: &
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exports_survive_their_record() {
+        let export =
+            |(name, address, crc, gpl_only, namespace)| Export { name, address, crc, gpl_only, namespace };
+        let all = [
+            (&b"a"[..], Some(1), Some(2), true, &b"NS"[..]),
+            (b"b", None, None, false, b""),
+            (b"a", Some(0), Some(0), false, b""),
+        ];
+        let exports: Exports = all.into_iter().map(export).collect();
+        let record = Bytes::from(exports.to_record());
+        let read = Exports::of_record(&record).unwrap();
+        assert_eq!((&read, read.to_record()), (&exports, record.to_vec()));
+        for name in [&b"a"[..], b"b", b"c"] {
+            assert_eq!(read.find(name), exports.find(name));
+        }
+        for len in 0..record.len() {
+            assert!(Exports::of_record(&record.slice(..len)).is_none(), "cut at {len}");
+        }
+    }
 
     #[test]
     fn sym_30_and_31_plain_before_gpl() {

@@ -3,11 +3,17 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use bytes::Bytes;
+
 use crate::error::Error;
 use crate::names::NameIndex;
+use crate::parts::{parts, record_of, u32_at, u64_at};
 
 /// Owners in brackets that are not modules.
 const PSEUDO_MODULES: [&[u8]; 3] = [b"bpf", b"__builtin__ftrace", b"__builtin__kprobes"];
+
+/// Bytes of an [`Entry`] in a table: its members in their order.
+const ENTRY: usize = 17;
 
 /// One line.
 #[derive(Clone, Copy, Debug)]
@@ -15,9 +21,30 @@ struct Entry {
     address: u64,
     name_at: u32,
     name_len: u16,
-    kind: u8,
     /// 0 the kernel, else index + 1 of the module.
     module: u16,
+    kind: u8,
+}
+
+impl Entry {
+    fn of(bytes: &[u8; ENTRY]) -> Self {
+        let [.., len_low, len_high, module_low, module_high, kind] = *bytes;
+        Entry {
+            address: u64_at(bytes, 0).unwrap_or(0),
+            name_at: u32_at(bytes, 8).unwrap_or(0),
+            name_len: u16::from_le_bytes([len_low, len_high]),
+            module: u16::from_le_bytes([module_low, module_high]),
+            kind,
+        }
+    }
+
+    fn put(self, table: &mut Vec<u8>) {
+        table.extend_from_slice(&self.address.to_le_bytes());
+        table.extend_from_slice(&self.name_at.to_le_bytes());
+        table.extend_from_slice(&self.name_len.to_le_bytes());
+        table.extend_from_slice(&self.module.to_le_bytes());
+        table.push(self.kind);
+    }
 }
 
 /// One symbol of the kernel or of a loaded module.
@@ -33,11 +60,13 @@ pub struct KernelSymbol<'t> {
     pub module: Option<&'t [u8]>,
 }
 
-/// The symbols of a kernel and of the modules it has loaded, indexed by name.
+/// The symbols of a kernel and of the modules it has loaded, indexed by name. Copies share what is large.
 #[derive(Clone, Debug, Default)]
 pub struct KernelSymbols {
-    text: Vec<u8>,
-    entries: Vec<Entry>,
+    /// In which the names stand.
+    text: Bytes,
+    /// [`ENTRY`] bytes for each.
+    entries: Bytes,
     modules: Vec<(u32, u16)>,
     index: NameIndex,
 }
@@ -50,6 +79,7 @@ impl KernelSymbols {
             return Err(Error::TooLarge);
         }
         let mut symbols = KernelSymbols::default();
+        let mut entries = Vec::new();
         let mut at = 0usize;
         let mut hidden = true;
         let mut numbers: BTreeMap<&[u8], u16> = BTreeMap::new();
@@ -82,49 +112,67 @@ impl KernelSymbols {
                 None => 0,
             };
             let name_at = line_at.saturating_add(offset_in(line, name));
-            symbols.entries.push(Entry {
-                address,
-                name_at: u32::try_from(name_at).map_err(|_| Error::TooLarge)?,
-                name_len: u16::try_from(name.len()).map_err(|_| bad)?,
-                kind,
-                module,
-            });
+            let name_at = u32::try_from(name_at).map_err(|_| Error::TooLarge)?;
+            let name_len = u16::try_from(name.len()).map_err(|_| bad)?;
+            Entry { address, name_at, name_len, module, kind }.put(&mut entries);
         }
-        if hidden && !symbols.is_empty() {
+        if hidden && !entries.is_empty() {
             return Err(Error::Hidden);
         }
-        symbols.indexed(text)
+        symbols.indexed(text, entries)
     }
 
     /// The symbols of a kernel that are known already, as address, letter and name.
     pub fn of_kernel<'n>(all: impl Iterator<Item = (u64, u8, &'n [u8])>) -> Result<Self, Error> {
-        let mut symbols = KernelSymbols::default();
-        let mut text = Vec::new();
-        for (address, kind, name) in all {
-            symbols.entries.push(Entry {
-                address,
-                name_at: u32::try_from(text.len()).map_err(|_| Error::TooLarge)?,
-                name_len: u16::try_from(name.len()).map_err(|_| Error::TooLarge)?,
-                kind,
-                module: 0,
-            });
-            text.extend_from_slice(name);
-        }
-        symbols.indexed(text)
+        let (text, entries) = table_of(all)?;
+        KernelSymbols::default().indexed(text, entries)
     }
 
-    /// With the text that the names stand in, and found by name.
-    fn indexed(mut self, text: Vec<u8>) -> Result<Self, Error> {
-        if self.entries.is_empty() {
+    /// With a table of entries and the text that the names stand in, and found by name.
+    fn indexed(mut self, text: Vec<u8>, entries: Vec<u8>) -> Result<Self, Error> {
+        if entries.is_empty() {
             return Err(Error::Empty);
         }
-        let name_of = |position: u32| match self.entries.get(position as usize) {
-            Some(entry) => name_in(&text, entry),
-            None => &[][..],
-        };
-        self.index = NameIndex::new(self.entries.len(), name_of);
-        self.text = text;
+        (self.text, self.entries) = (text.into(), entries.into());
+        self.index = NameIndex::new(self.len(), |position| self.name(position));
         Ok(self)
+    }
+
+    /// The kernel's own symbols as the record of a SPEC that [`KernelSymbols::of_record`] reads.
+    pub fn to_record(&self) -> Vec<u8> {
+        let own = self.iter().filter(|symbol| symbol.module.is_none());
+        let (text, entries) = table_of(own.map(|s| (s.address, s.kind, s.name))).unwrap_or_default();
+        let table = KernelSymbols { text: text.into(), entries: entries.into(), ..KernelSymbols::default() };
+        let index = NameIndex::to_store(table.len(), |position| table.name(position));
+        let index = index.map(|index| index.to_record()).unwrap_or_default();
+        record_of(&[&table.entries, &table.text, &index])
+    }
+
+    /// The symbols of such a record, where they lie; `None` if it is none.
+    pub fn of_record(record: &Bytes) -> Option<Self> {
+        let [entries, text, index] = parts(record)?;
+        let mut symbols = KernelSymbols { text, entries, ..KernelSymbols::default() };
+        // Names that overlap could be made into more text than there is.
+        let names = symbols.entries().iter().map(|entry| u64::from(Entry::of(entry).name_len)).sum::<u64>();
+        let is_whole = symbols.entries.len().is_multiple_of(ENTRY) && names <= symbols.text.len() as u64;
+        if symbols.is_empty() || !is_whole {
+            return None;
+        }
+        symbols.index = if index.is_empty() {
+            NameIndex::new(symbols.len(), |position| symbols.name(position))
+        } else {
+            NameIndex::of_record(&index, symbols.len())?
+        };
+        Some(symbols)
+    }
+
+    fn entries(&self) -> &[[u8; ENTRY]] {
+        self.entries.as_chunks().0
+    }
+
+    /// The name at a position, empty behind the last.
+    fn name(&self, position: u32) -> &[u8] {
+        self.entries().get(position as usize).map_or(&[], |entry| name_in(&self.text, &Entry::of(entry)))
     }
 
     /// Adds a module whose name stands at `at` in the text; gives its number.
@@ -135,7 +183,7 @@ impl KernelSymbols {
 
     /// Number of symbols.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries().len()
     }
 
     /// No symbols at all?
@@ -145,7 +193,7 @@ impl KernelSymbols {
 
     /// All symbols, in the order of the text.
     pub fn iter(&self) -> impl Iterator<Item = KernelSymbol<'_>> {
-        self.entries.iter().map(|entry| self.symbol(entry))
+        self.entries().iter().map(|entry| self.symbol(entry))
     }
 
     /// The modules that the text lists, newest first, as `/proc/kallsyms` has them (LIFE-50).
@@ -157,10 +205,8 @@ impl KernelSymbols {
 
     /// All symbols of that name, in the order of the text.
     pub fn named(&self, name: &[u8]) -> impl Iterator<Item = KernelSymbol<'_>> {
-        let name_of =
-            |position: u32| self.entries.get(position as usize).map_or(&[][..], |e| name_in(&self.text, e));
-        let positions = self.index.find(name, name_of);
-        positions.filter_map(|p| self.entries.get(p as usize)).map(|e| self.symbol(e))
+        let positions = self.index.find(name, |position| self.name(position));
+        positions.filter_map(|p| self.entries().get(p as usize)).map(|e| self.symbol(e))
     }
 
     /// The only symbol of that name; `None` also if there are several.
@@ -192,18 +238,32 @@ impl KernelSymbols {
 
     /// Does it hold data symbols? Without CONFIG_KALLSYMS_ALL it holds text only (KSYM-10).
     pub fn has_local_data(&self) -> bool {
-        self.entries.iter().any(|e| e.module == 0 && matches!(e.kind, b'd' | b'b' | b'r'))
+        let mut entries = self.entries().iter().map(Entry::of);
+        entries.any(|e| e.module == 0 && matches!(e.kind, b'd' | b'b' | b'r'))
     }
 
-    fn symbol(&self, entry: &Entry) -> KernelSymbol<'_> {
+    fn symbol(&self, entry: &[u8; ENTRY]) -> KernelSymbol<'_> {
+        let entry = Entry::of(entry);
         let module = usize::from(entry.module).checked_sub(1).and_then(|i| self.modules.get(i));
         KernelSymbol {
-            name: name_in(&self.text, entry),
+            name: name_in(&self.text, &entry),
             address: entry.address,
             kind: entry.kind,
             module: module.and_then(|(at, len)| self.text.get(*at as usize..)?.get(..usize::from(*len))),
         }
     }
+}
+
+/// Names and entries of a table of the kernel's own symbols, as address, letter and name.
+fn table_of<'n>(all: impl Iterator<Item = (u64, u8, &'n [u8])>) -> Result<(Vec<u8>, Vec<u8>), Error> {
+    let (mut text, mut entries) = (Vec::new(), Vec::new());
+    for (address, kind, name) in all {
+        let name_at = u32::try_from(text.len()).map_err(|_| Error::TooLarge)?;
+        let name_len = u16::try_from(name.len()).map_err(|_| Error::TooLarge)?;
+        Entry { address, name_at, name_len, module: 0, kind }.put(&mut entries);
+        text.extend_from_slice(name);
+    }
+    Ok((text, entries))
 }
 
 fn name_in<'t>(text: &'t [u8], entry: &Entry) -> &'t [u8] {
@@ -262,6 +322,27 @@ mod tests {
         assert_eq!(symbols.exported_address(b"g", None), None, "a module's symbol is not the kernel's");
         assert_eq!(symbols.address("_text"), Some(0xffff_ffff_8100_0000));
         assert!(symbols.has_local_data(), "KSYM-10");
+    }
+
+    #[test]
+    fn the_kernels_own_symbols_survive_their_record() {
+        let text = b"ffffffff81000000 T _text\nffffffff81000010 t twice\nffffffff81000020 T twice\n\
+            ffffffffc0201000 t f\t[module]\nffffffff82000000 d data\n";
+        let symbols = KernelSymbols::parse(text).unwrap();
+        let record = Bytes::from(symbols.to_record());
+        let read = KernelSymbols::of_record(&record).unwrap();
+        let own: Vec<_> = symbols.iter().filter(|s| s.module.is_none()).collect();
+        assert_eq!(read.iter().collect::<Vec<_>>(), own);
+        assert!(read.named(b"twice").eq(symbols.named(b"twice")) && read.unique(b"f").is_none());
+        assert_eq!(read.to_record(), record);
+        for len in 0..record.len() {
+            assert!(KernelSymbols::of_record(&record.slice(..len)).is_none(), "cut at {len}");
+        }
+        // A name that would stand behind the text is none.
+        let mut damaged = record.to_vec();
+        damaged[24 + 8] = 0xff;
+        let damaged = KernelSymbols::of_record(&damaged.into()).unwrap();
+        assert_eq!(damaged.iter().next().map(|s| s.name), Some(&b""[..]));
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub mod lockdown;
 pub mod memory;
 pub mod module;
 pub mod names;
+mod parts;
 mod proc_modules;
 pub mod running;
 pub mod space;

@@ -50,7 +50,9 @@ impl AddressSpace {
         // LAYOUT-54
         let percpu = symbols.address("__per_cpu_end").map(|start| Holes::new(start, u64::MAX));
         let mut listed = Listed::default();
-        for symbol in symbols.iter().filter(|s| s.module.is_some()) {
+        // Most tables list none, and have many symbols.
+        let lists_any = symbols.modules().next().is_some();
+        for symbol in lists_any.then(|| symbols.iter()).into_iter().flatten().filter(|s| s.module.is_some()) {
             if symbol.kind.eq_ignore_ascii_case(&b't') {
                 // One of each page is enough.
                 listed.code.insert(symbol.address | 0xfff);

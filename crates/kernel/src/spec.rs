@@ -7,28 +7,42 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
+use bytes::Bytes;
+
 use crate::exports::{Export, Exports};
 use crate::kallsyms::KernelSymbols;
-use crate::symvers::Symvers;
 
-/// The records of a SPEC by name.
+/// The record that holds a Module.symvers as [`crate::Symvers::to_record`] makes it.
+pub const SYMVERS: &str = "symvers-table";
+
+/// The records of a SPEC by name. Copies share the bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Records(BTreeMap<String, Vec<u8>>);
+pub struct Records(BTreeMap<String, Bytes>);
 
 impl Records {
     /// Adds a record. The name is a word.
     pub fn set(&mut self, name: &str, value: impl Into<Vec<u8>>) {
-        self.0.insert(name.to_owned(), value.into());
+        self.set_shared(name, value.into().into());
+    }
+
+    /// Adds a record whose bytes others have as well.
+    pub fn set_shared(&mut self, name: &str, value: Bytes) {
+        self.0.insert(name.to_owned(), value);
     }
 
     /// A record.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.0.get(name).map(Vec::as_slice)
+        self.shared(name).map(|bytes| &**bytes)
+    }
+
+    /// A record whose bytes may be shared.
+    pub fn shared(&self, name: &str) -> Option<&Bytes> {
+        self.0.get(name)
     }
 
     /// All records with their names, in the order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+        self.0.iter().map(|(name, value)| (name.as_str(), &**value))
     }
 
     /// The records whose names begin so, in order.
@@ -85,31 +99,7 @@ fn kind(gpl_only: bool) -> &'static [u8] {
     if gpl_only { b"EXPORT_SYMBOL_GPL" } else { b"EXPORT_SYMBOL" }
 }
 
-/// The record `symvers`.
-pub(crate) fn symvers_text(symvers: &Symvers) -> Vec<u8> {
-    let mut out = Vec::new();
-    for exporter in symvers.exporters() {
-        for export in symvers.exports().part(exporter.positions) {
-            symvers_line(&mut out, &export, exporter.path);
-        }
-    }
-    out
-}
-
-/// The record `exports`: a line of Module.symvers each, after address and a tab. `-` for no CRC.
-pub(crate) fn exports_text(exports: &Exports) -> Vec<u8> {
-    let mut out = Vec::new();
-    for export in exports.iter() {
-        let crc = export.crc.map_or(String::from("-"), |crc| format!("{crc:#010x}"));
-        out.extend_from_slice(format!("{:#x}\t{crc}\t", export.address.unwrap_or(0)).as_bytes());
-        for field in [export.name, b"\t", kind(export.gpl_only), b"\t", export.namespace, b"\n"] {
-            out.extend_from_slice(field);
-        }
-    }
-    out
-}
-
-/// Reads the record `exports`.
+/// Reads the record `exports`: a line of Module.symvers each, after address and a tab; `-` for no CRC.
 pub(crate) fn parse_exports(text: &[u8]) -> Option<Exports> {
     let hex =
         |field: &[u8]| u64::from_str_radix(core::str::from_utf8(field).ok()?.strip_prefix("0x")?, 16).ok();

@@ -4,8 +4,11 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use bytes::Bytes;
+
 use crate::error::Error;
 use crate::exports::{Export, Exports};
+use crate::parts::{number, parts, record_of, u32_at};
 
 /// No line has more.
 const FIELDS_MAX: usize = 5;
@@ -79,6 +82,33 @@ impl Symvers {
         Ok(Symvers { exports, owners })
     }
 
+    /// The record of a SPEC that [`Symvers::of_record`] reads: the exports, then for each exporter where its part ends and
+    /// the length of its path, four bytes each, then the paths.
+    pub fn to_record(&self) -> Vec<u8> {
+        let words = self.owners.iter().flat_map(|(path, end)| [number(*end), number(path.len())]);
+        let owners: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+        let paths: Vec<u8> = self.owners.iter().flat_map(|(path, _)| path.iter().copied()).collect();
+        record_of(&[&self.exports.to_record(), &owners, &paths])
+    }
+
+    /// Reads such a record; `None` if it is none.
+    pub fn of_record(record: &Bytes) -> Option<Self> {
+        let [exports, owners, paths] = parts(record)?;
+        let exports = Exports::of_record(&exports).filter(|exports| !exports.is_empty())?;
+        let (owners, []) = owners.as_chunks::<8>() else { return None };
+        let (mut paths, mut from) = (&*paths, 0usize);
+        let owner = |bytes: &[u8; 8]| {
+            let word = |at| u32_at(bytes, at).map(|word| word as usize);
+            let (end, path) = (word(0)?, paths.split_off(..word(4)?)?);
+            let is_next = end > from && end <= exports.len();
+            from = end;
+            is_next.then(|| (Box::from(path), end))
+        };
+        let owners: Vec<(Box<[u8]>, usize)> = owners.iter().map(owner).collect::<Option<_>>()?;
+        let is_whole = owners.last().is_some_and(|(_, end)| *end == exports.len()) && paths.is_empty();
+        is_whole.then_some(Symvers { exports, owners })
+    }
+
     /// All lines, in their order.
     pub fn exports(&self) -> &Exports {
         &self.exports
@@ -144,6 +174,11 @@ mod tests {
         assert_eq!((exports[2].name, exports[2].crc), (&b"middle"[..], Some(12)));
         let exporters: Vec<_> = got.exporters().map(|e| (e.module(), e.positions)).collect();
         assert_eq!(exporters, [(None, 0..1), (Some(b"8139_cp".to_vec()), 1..2), (None, 2..4)]);
+        let record = Bytes::from(got.to_record());
+        assert_eq!(Symvers::of_record(&record), Some(got));
+        for len in 0..record.len() {
+            assert_eq!(Symvers::of_record(&record.slice(..len)), None, "cut at {len}");
+        }
     }
 
     #[test]

@@ -67,15 +67,15 @@ impl Tables {
         }
         let knows_exports = of_owner.contains_key(&None);
         let mut of_symtab: BTreeMap<Option<&[u8]>, Vec<KernelSymbol<'_>>> = BTreeMap::new();
-        for symbol in symbols.iter() {
-            of_symtab.entry(symbol.module).or_default().push(symbol);
+        // The usual case: all that there is to know is known, and the symbols need not be looked at.
+        if !knows_exports || !loaded.is_empty() {
+            let asked = symbols.iter().filter(|symbol| symbol.module.is_some() || !knows_exports);
+            asked.for_each(|symbol| of_symtab.entry(symbol.module).or_default().push(symbol));
         }
         for (owner, of_this) in &of_symtab {
             // Modules that are not of this build are not in its Module.symvers.
-            let known = of_owner.contains_key(&owner.map(<[u8]>::to_vec));
-            if !known && (owner.is_some() || !knows_exports) {
-                of_owner.insert(owner.map(<[u8]>::to_vec), exports_by_label(symbols, of_this, *owner));
-            }
+            let owner_name = owner.map(<[u8]>::to_vec);
+            of_owner.entry(owner_name).or_insert_with(|| exports_by_label(symbols, of_this, *owner));
         }
         let unknown = || ExportTable::default().told_by(Told::Nothing);
         let own = Arc::new(of_owner.remove(&None).unwrap_or_else(unknown));

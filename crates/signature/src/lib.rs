@@ -18,6 +18,7 @@ extern crate alloc;
 
 #[cfg(feature = "verify")]
 mod decode;
+pub mod efi;
 #[cfg(feature = "verify")]
 mod hash;
 #[cfg(feature = "verify")]

@@ -2,6 +2,7 @@
 
 pub mod kernel;
 pub mod module;
+pub mod texts;
 
 /// A number that depends on all bytes of an input: what a body leaves to chance depends on its input alone.
 pub(crate) fn checksum(data: &[u8]) -> u64 {

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use kernel_image::{Btf, KernelImage};
 
 use super::{KernelDescriptionBuilder, Needs, set};
+use crate::btf::BaseBtf;
 use crate::built_in::Names;
 use crate::error::Error;
 use crate::exports::Export;
@@ -108,7 +109,7 @@ impl KernelDescriptionBuilder {
         let offset = |member| btf.member("module", member).map(|m| m.offset);
         self.init_exit = offset("init").zip(offset("exit"));
         self.types = Types::of(btf, &needs.types);
-        self.btf = Some(btf.blob().to_vec());
+        self.btf = Some(BaseBtf::of(btf));
         for fact in [Fact::StructModule, Fact::Types, Fact::Btf] {
             self.note(fact, known.clone());
         }

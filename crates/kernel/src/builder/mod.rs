@@ -71,8 +71,7 @@ pub struct KernelDescriptionBuilder {
     certificates: Vec<Vec<u8>>,
     keyring: Vec<(Keyring, Vec<u8>)>,
     blacklist: Vec<String>,
-    btf: Option<Vec<u8>>,
-    base_btf: Option<BaseBtf>,
+    btf: Option<BaseBtf>,
     cmdline: String,
     found: Vec<Found>,
     known: BTreeMap<Fact, Known>,
@@ -237,7 +236,7 @@ impl KernelDescriptionBuilder {
     #[must_use]
     pub fn base_btf(mut self, from: &str, btf: impl Into<Option<BaseBtf>>) -> Self {
         if let Some(btf) = btf.into() {
-            self.base_btf = Some(btf);
+            self.btf = Some(btf);
             self.note(Fact::Btf, Known::given(from));
         }
         self
@@ -325,7 +324,7 @@ impl KernelDescriptionBuilder {
     /// The CRC of one of its exports, if an image or Module.symvers has it.
     pub fn own_crc(&self, name: &[u8]) -> Option<u32> {
         if let Some(exports) = &self.exports {
-            return exports.iter().find(|export| export.name == name)?.crc;
+            return exports.find(name)?.crc;
         }
         let symvers = self.symvers.as_ref()?;
         let own = symvers.exporters().filter(|exporter| exporter.module().is_none());
@@ -398,8 +397,6 @@ impl KernelDescriptionBuilder {
             config.of_symbols(|name| symbols.address(name).is_some());
         }
         let built_in = BuiltIn::new(self.built_in, &symbols, is_whole);
-        let of_blob = || kernel_image::Btf::parse(self.btf.as_deref()?).ok().map(|btf| BaseBtf::of(&btf));
-        let btf = self.base_btf.take().or_else(of_blob);
         Ok(KernelDescription {
             release,
             vermagic: self.vermagic.map(String::into_bytes),
@@ -413,7 +410,7 @@ impl KernelDescriptionBuilder {
             certificates: self.certificates,
             keyring: self.keyring,
             blacklist: self.blacklist,
-            btf: btf.map(Arc::new),
+            btf: self.btf.map(Arc::new),
             types: Arc::new(self.types),
             memory: Arc::new(self.memory),
             slide,

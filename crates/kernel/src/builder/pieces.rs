@@ -8,11 +8,11 @@ use alloc::vec::Vec;
 use elf_layout::config::version_comment;
 use elf_layout::machine::machine_name;
 use elf_layout::{KernelVersion, Machine};
-use hashbrown::HashMap;
+use memchr::memmem;
 
 use super::KernelDescriptionBuilder;
 use crate::error::Error;
-use crate::exports::Export;
+use crate::exports::{Export, Exports};
 use crate::kallsyms::KernelSymbols;
 use crate::known::Fact;
 
@@ -71,7 +71,8 @@ impl KernelDescriptionBuilder {
     }
 
     /// Are the pieces of one kernel, as far as they tell?
-    pub(super) fn is_one_kernel(&self) -> Result<(), Error> {
+    pub(super) fn is_one_kernel(&mut self) -> Result<(), Error> {
+        self.exports.iter_mut().for_each(Exports::make_index);
         self.config_is_of_the_release()?;
         self.config_is_of_the_vermagic()?;
         self.exports_are_symbols()?;
@@ -128,8 +129,12 @@ impl KernelDescriptionBuilder {
         let (Some(table), Some(symvers)) = (table, &self.symvers) else { return Ok(()) };
         let own = symvers.exporters().filter(|e| e.module().is_none());
         let own: Vec<Export<'_>> = own.flat_map(|e| symvers.exports().part(e.positions)).collect();
-        let there =
-            |e: &&Export<'_>| core::str::from_utf8(e.name).is_ok_and(|name| table.address(name).is_some());
+        // What an image exports is among its symbols: a search in the smaller table says so sooner.
+        let of_image = self.exports.as_ref().filter(|_| self.live_symbols.is_none());
+        let there = |e: &&Export<'_>| {
+            of_image.is_some_and(|exports| exports.find(e.name).is_some())
+                || table.named(e.name).any(|symbol| symbol.module.is_none())
+        };
         let missing = own.len().saturating_sub(own.iter().filter(there).count());
         // A few may be: that of a neighbouring build.
         if missing > own.len() / 100 {
@@ -144,9 +149,8 @@ impl KernelDescriptionBuilder {
     /// Are Module.symvers and the image of one kernel? Their CRCs are compared.
     fn crcs_agree(&self) -> Result<(), Error> {
         let (Some(exports), Some(symvers)) = (&self.exports, &self.symvers) else { return Ok(()) };
-        let crcs: HashMap<&[u8], u32, foldhash::fast::RandomState> =
-            exports.iter().filter_map(|e| Some((e.name, e.crc.filter(|crc| *crc != 0)?))).collect();
-        let pair = |e: Export<'_>| Some((*crcs.get(e.name)?, e.crc.filter(|crc| *crc != 0)?));
+        let crc_of = |name: &[u8]| exports.find(name)?.crc.filter(|crc| *crc != 0);
+        let pair = |e: Export<'_>| Some((crc_of(e.name)?, e.crc.filter(|crc| *crc != 0)?));
         let own = symvers.exporters().filter(|e| e.module().is_none());
         let own = own.flat_map(|e| symvers.exports().part(e.positions));
         let both: Vec<(u32, u32)> = own.filter_map(pair).collect();
@@ -177,16 +181,22 @@ impl KernelDescriptionBuilder {
 
 /// What stands behind `CONFIG_NAME=` in a configuration.
 fn option_of<'t>(text: &'t [u8], name: &str) -> Option<&'t str> {
-    let value = |line: &'t [u8]| line.strip_prefix(name.as_bytes())?.strip_prefix(b"=");
-    let value = text.split(|b| *b == b'\n').find_map(value)?;
+    let value = line_behind(text, &format!("{name}="))?;
     core::str::from_utf8(value.trim_ascii()).ok()
 }
 
 /// Is an option set? `None` if an extract of a configuration does not mention it.
 fn is_set(text: &[u8], name: &str) -> Option<bool> {
-    let unset = format!("# {name} is not set");
-    let is_unset = || text.split(|b| *b == b'\n').any(|line| line.trim_ascii() == unset.as_bytes());
+    let is_unset =
+        || line_behind(text, &format!("# {name} is not set")).is_some_and(|r| r.trim_ascii().is_empty());
     option_of(text, name).map(|value| value == "y").or_else(|| is_unset().then_some(false))
+}
+
+/// The rest of the first line that begins so.
+fn line_behind<'t>(text: &'t [u8], begin: &str) -> Option<&'t [u8]> {
+    let is_first = |at: &usize| at.checked_sub(1).is_none_or(|before| text.get(before) == Some(&b'\n'));
+    let at = memmem::find_iter(text, begin).find(is_first)?;
+    text.get(at.checked_add(begin.len())?..)?.split(|b| *b == b'\n').next()
 }
 
 fn unknown(what: &'static str, machine: String, known: &[&'static Machine]) -> Error {
@@ -273,6 +283,18 @@ mod tests {
 
     fn symbols(text: &str) -> KernelSymbols {
         KernelSymbols::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn options_stand_at_the_beginning_of_a_line() {
+        let text = b"CONFIG_A=y\n# CONFIG_A=n\n# CONFIG_B is not set\r\nXCONFIG_C=y\nCONFIG_C=m\n# CONFIG_D is not set at all\nCONFIG_E=\"x y\" ";
+        let all = ["CONFIG_A", "CONFIG_B", "CONFIG_C", "CONFIG_D", "CONFIG_E"];
+        assert_eq!(
+            all.map(|name| is_set(text, name)),
+            [Some(true), Some(false), Some(false), None, Some(false)]
+        );
+        assert_eq!(option_of(text, "CONFIG_E"), Some("\"x y\""));
+        assert_eq!((is_set(b"", "CONFIG_A"), is_set(b"CONFIG_A", "CONFIG_A")), (None, None));
     }
 
     #[test]

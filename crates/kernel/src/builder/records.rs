@@ -10,20 +10,24 @@ use elf_layout::KernelConfig;
 
 use super::shown::Shown;
 use super::{KernelDescriptionBuilder, Needs, set};
+use crate::btf::BaseBtf;
 use crate::built_in::{Names, Told};
 use crate::description::newest;
 use crate::error::Error;
+use crate::exports::Exports;
 use crate::kallsyms::KernelSymbols;
 use crate::known::{Fact, Known};
 use crate::memory::LinkMemory;
-use crate::spec::{
-    Records, exports_text, kallsyms_text, memory_text, parse_exports, parse_memory, symvers_text,
-};
+use crate::spec::{Records, SYMVERS, memory_text, parse_exports, parse_memory};
 use crate::symvers::Symvers;
 use crate::types::Types;
 
 /// Records that begin so hold a certificate each.
 const CERTIFICATE: &str = "certificate-";
+/// Tables that are searched where they lie. A SPEC may have texts instead, but for BTF.
+const SYMBOLS: &str = "kallsyms-table";
+const EXPORTS: &str = "exports-table";
+const BTF: &str = "btf-table";
 
 impl KernelDescriptionBuilder {
     /// All facts of a SPEC.
@@ -34,12 +38,23 @@ impl KernelDescriptionBuilder {
     pub fn records(mut self, from: &str, records: &Records) -> Result<Self, Error> {
         let number = |name| records.number(name);
         let page_size = number("page-size").filter(|size| size.is_power_of_two());
-        let symbols = records.get("kallsyms").map(KernelSymbols::parse).transpose()?;
-        let symvers = records.get("symvers").map(Symvers::parse).transpose()?;
+        let symbols = match records.shared(SYMBOLS) {
+            Some(table) => Some(KernelSymbols::of_record(table).ok_or(Error::Record(SYMBOLS))?),
+            None => records.get("kallsyms").map(KernelSymbols::parse).transpose()?,
+        };
+        let symvers = match records.shared(SYMVERS) {
+            Some(table) => Some(Symvers::of_record(table).ok_or(Error::Record(SYMVERS))?),
+            None => records.get("symvers").map(Symvers::parse).transpose()?,
+        };
         let memory = records.text("memory");
         let memory = memory.map(|text| parse_memory(&text).ok_or(Error::Record("memory"))).transpose()?;
-        let exports = records.get("exports");
-        let exports = exports.map(|text| parse_exports(text).ok_or(Error::Record("exports"))).transpose()?;
+        let exports = match (records.shared(EXPORTS), records.get("exports")) {
+            (Some(table), _) => Some(Exports::of_record(table).ok_or(Error::Record(EXPORTS))?),
+            (None, Some(text)) => Some(parse_exports(text).ok_or(Error::Record("exports"))?),
+            (None, None) => None,
+        };
+        let btf = records.shared(BTF);
+        let btf = btf.map(|table| BaseBtf::of_record(table).ok_or(Error::Record(BTF))).transpose()?;
         let mut told = vec![
             (Fact::Release, set(&mut self.release, records.text("release"))),
             (Fact::Vermagic, set(&mut self.vermagic, records.text("vermagic"))),
@@ -51,7 +66,7 @@ impl KernelDescriptionBuilder {
             (Fact::Symbols, set(&mut self.symbols, symbols)),
             (Fact::Exports, exports.is_some() || symvers.is_some()),
             (Fact::NotLoaded, set(&mut self.symvers, symvers)),
-            (Fact::Btf, set(&mut self.btf, records.get("btf").map(<[u8]>::to_vec))),
+            (Fact::Btf, set(&mut self.btf, btf)),
         ];
         set(&mut self.init_exit, number("struct-module-init").zip(number("struct-module-exit")));
         set(&mut self.exports, exports);
@@ -98,9 +113,10 @@ impl KernelDescriptionBuilder {
             number.iter().for_each(|number| records.set(name, number.to_string()));
         }
         self.config_text.iter().for_each(|config| records.set("config", config.as_slice()));
-        self.symbols.iter().for_each(|symbols| records.set("kallsyms", kallsyms_text(symbols)));
-        self.exports.iter().for_each(|exports| records.set("exports", exports_text(exports)));
-        self.symvers.iter().for_each(|symvers| records.set("symvers", symvers_text(symvers)));
+        self.symbols.iter().for_each(|symbols| records.set(SYMBOLS, symbols.to_record()));
+        self.exports.iter().for_each(|exports| records.set(EXPORTS, exports.to_record()));
+        self.symvers.iter().for_each(|symvers| records.set(SYMVERS, symvers.to_record()));
+        self.btf.iter().for_each(|btf| records.set(BTF, btf.to_record()));
         if !self.types.is_empty() {
             records.set("types", self.types.to_text());
         }
@@ -117,7 +133,6 @@ impl KernelDescriptionBuilder {
         {
             list.iter().for_each(|list| records.set(name, text_of(list)));
         }
-        self.btf.iter().for_each(|btf| records.set("btf", btf.as_slice()));
         if self.known.contains_key(&Fact::Certificates) && self.certificates.is_empty() {
             records.set("certificates", "0");
         }
@@ -148,7 +163,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = Box<[u8]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exports::{Export, Exports};
+    use crate::exports::Export;
 
     const NEEDS: Needs = Needs { types: Vec::new(), memory: Vec::new() };
 

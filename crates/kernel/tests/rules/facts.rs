@@ -100,7 +100,8 @@ fn each_record_of_a_spec_tells_its_own_fact() {
         ("kallsyms", TEXT, &[Fact::Symbols, Fact::Machine]),
         ("exports", "0x1000\t-\ta\tEXPORT_SYMBOL\t\n", &[Fact::Exports]),
         ("symvers", SYMVERS, &[Fact::Exports, Fact::NotLoaded]),
-        ("btf", "", &[Fact::Btf]),
+        // Two parts of no bytes.
+        ("btf-table", "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", &[Fact::Btf]),
         ("types", "module 0 1280\n", &[Fact::Types]),
         ("memory", "0xffff800000010000 00\n", &[Fact::Memory]),
         ("certificate-0000", "der", &[Fact::Certificates]),

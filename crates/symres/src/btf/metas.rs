@@ -105,7 +105,7 @@ fn is_modifier(t: BtfType) -> bool {
 impl<'c> Check<'c> {
     pub fn new(data: &'c [u8], base: Option<&'c BaseBtf>, config: &'c KernelConfig) -> Self {
         // Split BTF goes on behind its base; type 0 of a base is void.
-        let id = base.map_or(1, |b| u32::try_from(b.types.len()).unwrap_or(u32::MAX));
+        let id = base.map_or(1, |b| u32::try_from(b.len()).unwrap_or(u32::MAX));
         Check { data, base, config, strings: &[], id, log: Vec::new() }
     }
 
@@ -115,10 +115,8 @@ impl<'c> Check<'c> {
         self.parse_str_sec(strings)?;
         let types = self.check_all_metas(types)?;
         self.check_type_tags(&types)?;
-        let strings = self.strings.to_vec();
         // What is split is no base of anything.
-        let void = self.base.is_none().then_some(BtfType::VOID);
-        Ok(BaseBtf { strings, types: void.into_iter().chain(types).collect() })
+        Ok(if self.base.is_none() { BaseBtf::new(self.strings, types) } else { BaseBtf::default() })
     }
 
     fn refuse<T>(&mut self, text: &str) -> Result<T, Stop> {
@@ -230,11 +228,11 @@ impl<'c> Check<'c> {
 
     /// `btf_check_type_tags`: chains of modifiers lead somewhere, and type tags come first.
     fn check_type_tags(&mut self, own: &[BtfType]) -> Result<(), Stop> {
-        let base: &[BtfType] = self.base.map_or(&[BtfType::VOID], |b| &b.types);
-        let start = base.len();
+        let start = self.base.map_or(1, BaseBtf::len);
+        let of_base = |id| self.base.map_or(Some(BtfType::VOID), |base| base.get(id));
         let by_id = |id: u32| {
             let id = id as usize;
-            if id < start { base.get(id) } else { own.get(id.saturating_sub(start)) }.copied()
+            if id < start { of_base(id) } else { own.get(id.saturating_sub(start)).copied() }
         };
         let first = u32::try_from(start).unwrap_or(u32::MAX);
         let mut good = first.saturating_sub(1);
@@ -272,7 +270,7 @@ impl<'c> Check<'c> {
 
     /// `btf_str_by_offset`: what stands from there to the end of its string section.
     pub fn str_by_offset(&self, offset: u32) -> Option<&'c [u8]> {
-        let base: &[u8] = self.base.map_or(&[], |b| &b.strings);
+        let base: &[u8] = self.base.map_or(&[], BaseBtf::strings);
         let offset = offset as usize;
         let from = if offset < base.len() {
             base.get(offset..)

@@ -212,7 +212,7 @@ fn btf_3_what_is_logged() {
 fn btf_4_a_base_of_its_own() {
     let config = config((6, 12), false);
     let own = parse(&blob(&[1, info(1, false, 0), 4, 32], b"\0int\0"), None, &config).unwrap();
-    assert_eq!((own.strings.len(), own.types.len()), (5, 2), "BTF-4: void and one type");
+    assert_eq!((own.strings().len(), own.len()), (5, 2), "BTF-4: void and one type");
     assert!(parse(&blob(&[], b"int\0"), None, &config).is_err(), "BTF-4: a base begins with NUL");
     let no_data = parse(&blob(&[], b""), None, &config).unwrap_err();
     assert_eq!(no_data.why, "No data", "BTF-4");
