@@ -41,6 +41,8 @@ pub mod schema;
 pub mod setup;
 pub mod simulate;
 pub mod threads;
+//pub mod trace;
+pub mod watch;
 
 pub use attempt::{Attempt, Failure};
 pub use error::Error;
