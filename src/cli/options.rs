@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use elf_layout::Region;
+use kernel::Init;
 use kernel::spec::hex_bytes;
 use kmodld::kernel_source::KernelSource;
 use kmodld::kernel_source::cache::Cache;
 use kmodld::keyring::KeyringFile;
 use kmodld::setup::RunningFacts;
-use kmodld::{Error, Stage};
+use kmodld::trace::words::Lang;
+use kmodld::{Error, Place, Stage};
 use symres::LoadFlags;
 
 use super::terminal::ColorArg;
@@ -60,6 +62,8 @@ pub enum Command {
     Check(Box<Check>),
     /// Load and unload modules one after the other, and show what the kernel returns, says and lists
     Simulate(Box<Simulate>),
+    /// Tell how a module gets into the kernel, step by step: in the terminal, or as a page
+    Trace(Box<Trace>),
     /// Show what a kernel image or tree tells: symbols, exports, facts; or save it as a SPEC
     Kernel(KernelCommand),
     /// Explain a finding, an errno or a line of dmesg: the rule, what the kernel does, what to do about it
@@ -124,7 +128,7 @@ pub struct Man {
 /// `schema`
 #[derive(Debug, Args)]
 pub struct Schema {
-    /// check (a line of --jsonl), inspect, kernel, link or simulate
+    /// check (a line of --jsonl), inspect, kernel, link, simulate or trace (a line)
     pub command: String,
 }
 
@@ -292,6 +296,78 @@ pub struct Simulate {
     pub with: Vec<PathBuf>,
     #[command(flatten)]
     pub live: Live,
+}
+
+/// `trace`
+#[derive(Debug, Args)]
+pub struct Trace {
+    /// The module: a name or alias as modprobe takes it, or a file, also compressed (.gz, .xz, .zst); - is stdin
+    #[arg(value_name = "MODULE")]
+    pub file: PathBuf,
+    /// Module parameters, as on modprobe's command line
+    #[arg(value_name = "PARAM=VALUE")]
+    pub words: Vec<String>,
+    /// Parameters in one word, before those: "A=1 B=2"
+    #[arg(
+        long,
+        value_name = "PARAMS",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    pub params: String,
+    /// Tell this step only, such as layout, symbols or relocations; a page opens at it
+    #[arg(long, value_name = "NAME")]
+    pub step: Option<String>,
+    /// Write the story as one HTML page, which needs nothing else
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub html: Option<PathBuf>,
+    /// The language of the page
+    #[arg(long, value_enum, requires = "html")]
+    pub lang: Option<LangArg>,
+    /// Print the events that the story is made from, one JSON document a line
+    #[arg(long)]
+    pub json: bool,
+    /// How the init function ends: 0 (if not given), a positive number, an error such as -ENODEV, or crash
+    #[arg(long, value_name = "RESULT", value_parser = super::simulate::init_result, default_value = "0", hide_default_value = true, allow_hyphen_values = true)]
+    pub init: Init,
+    /// What to do afterwards, as `simulate` takes it: "rmmod NAME", "insmod FILE"... Repeatable
+    #[arg(long, value_name = "STEP")]
+    pub then: Vec<String>,
+    /// Unload the module at the end
+    #[arg(long)]
+    pub unload: bool,
+    #[command(flatten)]
+    pub kernel: Kernel,
+    /// A module loaded before, in this order; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub with: Vec<PathBuf>,
+    /// Do as insmod, not as modprobe: nothing is loaded before but what --with names, and modprobe.d does not count
+    #[arg(long)]
+    pub no_deps: bool,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    #[command(flatten)]
+    pub live: Live,
+}
+
+/// Languages of pages.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum LangArg {
+    /// English
+    #[default]
+    En,
+    /// Chinese
+    Zh,
+}
+
+impl From<LangArg> for Lang {
+    fn from(lang: LangArg) -> Self {
+        match lang {
+            LangArg::En => Lang::En,
+            LangArg::Zh => Lang::Zh,
+        }
+    }
 }
 
 const CHECK_HELP: &str = "Text output has a line for each module with its verdict, on stderr the cause and what else is found, repeats \
@@ -516,6 +592,17 @@ pub struct PlaceArgs {
     /// mod->percpu: address of the module's per-cpu area
     #[arg(long, value_name = "ADDR", value_parser = number)]
     pub percpu: Option<u64>,
+}
+
+impl PlaceArgs {
+    /// Where the regions go.
+    pub fn place(&self) -> Place {
+        match self.base {
+            Some(base) => Place::Base(base),
+            None if self.region.is_empty() => Place::Kernel,
+            None => Place::Regions(self.region.clone()),
+        }
+    }
 }
 
 /// What only the running system knows.
