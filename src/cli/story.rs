@@ -332,7 +332,9 @@ impl<'t> Teller<'t> {
             let bar = format!("{}{}", mark('#', used), mark('.', BAR.saturating_sub(used)));
             let init = if region.init { " init" } else { "" };
             self.line(format!("{base} +{bar}+ {} {}{init}", region.name, region.permissions));
-            let here = self.sections.iter().filter(|s| s.region == Some(region.name)).collect::<Vec<_>>();
+            // Where they go is told by the table; the map follows when there are addresses.
+            let is_placed = |_: &&Section| region.base.is_some();
+            let here = self.sections.iter().filter(is_placed).filter(|s| s.region == Some(region.name)).collect::<Vec<_>>();
             let mut here: Vec<(u64, String)> = here
                 .iter()
                 .map(|s| (s.region_offset.unwrap_or(0), format!("{} {}", one_line(&s.name), s.size)))

@@ -31,8 +31,8 @@ impl Life {
         }
     }
 
-    /// What happened from event `from` of the history on, once the module is announced. What was said of it begins at
-    /// finding `said_before`.
+    /// What happened from event `from` of the history on: that the module is announced, and what follows when its load is over. What
+    /// was said of that begins at finding `said_before`.
     pub fn after_load(
         &self,
         kernel: &Kernel,
@@ -40,7 +40,7 @@ impl Life {
         said: &Findings,
         said_before: usize,
         refused: bool,
-    ) -> Vec<Event> {
+    ) -> (Vec<Event>, Vec<Event>) {
         let mut out = Vec::new();
         let step = |step: StepOf, reached| {
             let functions = step.functions(&kernel.config);
@@ -50,7 +50,7 @@ impl Life {
         let (announced, rest): (Vec<_>, Vec<_>) = happened
             .iter()
             .partition(|event| event.happening == Happening::Notified(kernel::ModuleState::Coming));
-        out.extend(announced.into_iter().map(|event| self.event(kernel, &event.happening)));
+        let announced = announced.into_iter().map(|event| self.event(kernel, &event.happening)).collect();
         out.push(step(StepOf::Init, !refused));
         let mut freed = false;
         for event in rest {
@@ -73,7 +73,7 @@ impl Life {
         if !freed {
             out.push(step(StepOf::FreeInit, false));
         }
-        out
+        (announced, out)
     }
 
     fn event(&self, kernel: &Kernel, happening: &Happening) -> Event {

@@ -65,7 +65,13 @@ pub fn insmod(loader: &mut Loader, opened: &Opened<'_>, asking: &Asking<'_>) -> 
         let refused = said.refused();
         let (history, before) = (loader.kernel.state.history.events.len(), said.kept());
         loader.insert(kept, asking.init, &mut said);
-        events.extend(life.after_load(&loader.kernel, history, &said, before, refused));
+        let (announced, rest) = life.after_load(&loader.kernel, history, &said, before, refused);
+        // The program keeps a module when its load is over; the kernel announces it before its parameters are set.
+        let parameters = StepOf::Load(Point::Parameters).name();
+        let is_next = |event: &Event| matches!(event, Event::Step(step) if step.name == parameters);
+        let at = events.iter().position(is_next).unwrap_or(events.len());
+        events.splice(at..at, announced);
+        events.extend(rest);
     }
     ((events, life), said)
 }
