@@ -200,7 +200,9 @@
   const drawViews = () => {
     const step = steps[now], story = step.story;
     const width = Math.max(200, parts.views.clientWidth - 16);
-    const sections = headersAt(now);
+    // Before the headers are read they are what they are.
+    const known = headersAt(now);
+    const sections = known.length ? known : (story.headers.values().next().value ?? []);
     const regions = story.memory?.regions ?? [];
     const size = Math.max(story.begin.size, 1);
     const largest = Math.max(1, ...regions.map((r) => r.allocated));
@@ -284,8 +286,8 @@
     const at = steps.indexOf(step);
     const old = new Map((at > 0 && steps[at - 1].story === step.story ? headersAt(at - 1) : []).map((s) => [s.index, s]));
     const columns = [
-      ["type", t("ui.type")], ["flags", t("ui.flags")], ["offset", t("ui.offset"), hex], ["size", t("ui.size")], ["align", t("ui.align")],
-      ["addr", t("ui.sh_addr")], ["region", t("ui.region")], ["region_offset", t("ui.region_offset"), hex],
+      ["flags", t("ui.flags")], ["size", t("ui.size")], ["offset", t("ui.offset"), hex], ["addr", t("ui.sh_addr")], ["region", t("ui.region")],
+      ["region_offset", t("ui.region_offset"), hex], ["type", t("ui.type")], ["align", t("ui.align")],
     ];
     return table(["", t("ui.name"), ...columns.map((c) => c[1])], sections.map((s) => {
       const was = old.get(s.index);
