@@ -81,6 +81,15 @@ impl Life {
     }
 }
 
+/// The steps that a module without memory does not come to.
+pub fn not_reached(kernel: &Kernel) -> Vec<Event> {
+    let step = |step: StepOf| {
+        let functions = step.functions(&kernel.config);
+        Event::Step(Step { name: step.name(), functions, reached: false })
+    };
+    Vec::from([StepOf::Init, StepOf::FreeInit].map(step))
+}
+
 /// One event of the history.
 fn event(kernel: &Kernel, name: &[u8], happening: &Happening, life: Option<&Life>) -> Event {
     let module = printed(name).into_owned();

@@ -7,7 +7,7 @@ use elf_layout::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE, SH
 use elf_layout::params::params;
 use elf_layout::{Findings, Layout, ModuleFile};
 use finalize::parse_args::tokens::{next_arg, skip_spaces};
-use kernel::{Init, Kernel};
+use kernel::{Init, Kernel, Taint};
 use object::elf;
 
 use crate::address::Explainer;
@@ -72,6 +72,8 @@ pub fn insmod(loader: &mut Loader, opened: &Opened<'_>, asking: &Asking<'_>) -> 
         let at = events.iter().position(is_next).unwrap_or(events.len());
         events.splice(at..at, announced);
         events.extend(rest);
+    } else {
+        events.extend(lifecycle::not_reached(&loader.kernel));
     }
     ((events, life), said)
 }
@@ -211,7 +213,7 @@ impl Story<'_, '_> {
                 events.push(Event::State(State { module, state: "UNFORMED", notifiers: Vec::new() }));
             }
             Point::Tables => events.extend(self.tables()),
-            Point::Symbols => events.extend(self.load.into_iter().flat_map(symbols::events)),
+            Point::Symbols => events.extend(self.symbols()),
             Point::Relocations => {
                 if let Some(load) = self.load {
                     relocations::events(load, &self.recorder.relocated, events);
@@ -229,26 +231,31 @@ impl Story<'_, '_> {
                 }
             }
             Point::PostRelocation => events.extend(self.post_relocation(explainer)),
-            Point::Finalize | Point::Formation | Point::Coming | Point::Sysfs => {
+            Point::Finalize | Point::Formation | Point::Coming => self.patches(point, explainer, events),
+            Point::Sysfs => {
                 self.patches(point, explainer, events);
+                events.extend(self.not_predicted());
             }
             Point::Parameters => {
                 events.extend(self.parameters());
                 self.patches(point, explainer, events);
-                if let Some(load) = self.load {
-                    let runtime = load.record.runtime.iter().map(|state| {
-                        Event::Runtime(Runtime {
-                            addr: Address(load.module.placement.address(state.place)),
-                            size: state.len,
-                            what: state.what.clone().into_owned(),
-                        })
-                    });
-                    events.extend(runtime);
-                    let unknown = load.record.unknown.iter();
-                    events.extend(unknown.map(|what| Event::Unknown(Unknown { what: what.clone() })));
-                }
             }
         }
+    }
+
+    /// What nobody but the running kernel knows, and what would have been needed of it.
+    fn not_predicted(&self) -> Vec<Event> {
+        let Some(load) = self.load else { return Vec::new() };
+        let runtime = load.record.runtime.iter().map(|state| {
+            Event::Runtime(Runtime {
+                addr: Address(load.module.placement.address(state.place)),
+                size: state.len,
+                what: state.what.clone().into_owned(),
+            })
+        });
+        let unknown = load.record.unknown.iter();
+        let unknown = unknown.map(|what| Event::Unknown(Unknown { what: what.clone() }));
+        runtime.chain(unknown).collect()
     }
 
     fn signature(&self) -> Vec<Fact> {
@@ -369,6 +376,12 @@ impl Story<'_, '_> {
                 Event::Table(Table { name: name.into(), addr: Address(table.address), size: table.size })
             })
             .collect()
+    }
+
+    fn symbols(&self) -> Vec<Event> {
+        let taints = self.recorder.taints.get(&Point::Tables);
+        let gplok = !taints.is_some_and(|taints| taints.module_has(Taint::ProprietaryModule));
+        self.load.map_or_else(Vec::new, |load| symbols::events(load, gplok))
     }
 
     fn post_relocation(&self, explainer: Option<&Explainer<'_, '_>>) -> Vec<Event> {

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use elf_layout::elf::{SHN_UNDEF, STB_WEAK, STT_SECTION, Sym, SymFields};
 use elf_layout::versions::{modversions, modversions_ext};
 use elf_layout::{Change, ModuleFile};
-use kernel::Taint;
 
 use super::event::{Address, Event, Import, Symbol, Symbols};
 use crate::document::{crc, some_text, text};
@@ -38,8 +37,8 @@ pub fn symbol_name(file: &ModuleFile<'_>, symbol: &Sym) -> String {
     })
 }
 
-/// What became of each symbol.
-pub fn events(load: &Load<'_>) -> Vec<Event> {
+/// What became of each symbol. `gplok`: may the module use GPL-only symbols when the first one is looked up?
+pub fn events(load: &Load<'_>, mut gplok: bool) -> Vec<Event> {
     let module = &load.module;
     let file = module.info.file;
     let value = |index: usize| {
@@ -60,11 +59,7 @@ pub fn events(load: &Load<'_>) -> Vec<Event> {
     let namespaces: Vec<&[u8]> = file.modinfo().all("import_ns").collect();
     // Since v7.1 (SYM-39) one table.
     let one_table = module.info.config.has(Change::OneExportTable);
-    let gplok = !load.taints.module_has(Taint::ProprietaryModule);
-    let tables: &[&'static str] = match (one_table, gplok) {
-        (false, true) => &["__ksymtab", "__ksymtab_gpl"],
-        _ => &["__ksymtab"],
-    };
+    let is_proprietary = |owner: &[u8]| load.kernel.module(owner).is_some_and(|module| module.proprietary);
     let owners: Vec<String> =
         load.kernel.searched(file.name()).map(|(owner, _)| text(owner.name())).collect();
     let mut imports = load.resolution.imports.iter().peekable();
@@ -74,6 +69,12 @@ pub fn events(load: &Load<'_>) -> Vec<Event> {
         if name.is_empty() {
             continue;
         }
+        let tables: &[&'static str] = match (one_table, gplok) {
+            (false, true) => &["__ksymtab", "__ksymtab_gpl"],
+            _ => &["__ksymtab"],
+        };
+        // LIC-5: using a proprietary module makes a module proprietary from the next symbol on.
+        gplok &= !found.is_some_and(|import| is_proprietary(import.owner));
         let owner = found.map(|import| text(import.owner));
         let asked = match owners.iter().position(|asked| Some(asked) == owner.as_ref()) {
             Some(last) => owners.iter().take(last.saturating_add(1)),
