@@ -337,6 +337,11 @@ pub(crate) fn errno_name<S: Serializer>(errno: &Option<Errno>, to: S) -> Result<
     errno.map(Errno::name).serialize(to)
 }
 
+/// An errno by its name.
+pub fn errno_text(errno: Option<Errno>) -> Option<String> {
+    errno.map(|errno| errno.name().to_owned())
+}
+
 fn severity_word<S: Serializer>(severity: &Severity, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(severity.word())
 }

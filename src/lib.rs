@@ -15,6 +15,8 @@ pub mod attempt;
 pub mod check;
 pub mod decompression;
 pub mod digest;
+#[cfg(feature = "trace")]
+pub mod disassembly;
 pub mod document;
 pub mod elf_output;
 pub mod error;
@@ -41,6 +43,9 @@ pub mod schema;
 pub mod setup;
 pub mod simulate;
 pub mod threads;
+#[cfg(feature = "trace")]
+pub mod trace;
+pub mod watch;
 
 pub use attempt::{Attempt, Failure};
 pub use error::Error;

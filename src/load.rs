@@ -24,12 +24,12 @@ use kernel::{Export, ExportTable, Fact, Kernel, RunningKernel, Taints, newest};
 use kernel_image::Packed;
 use module_signature::{Unsigned, module_signature};
 use reloc::{
-    Architecture, Cpu, Finalizer, LoadFacts, MACHINES, ModArch, ModPltSec, Patch, Record, RuntimeState, Step,
+    Architecture, Cpu, Finalizer, Journal, LoadFacts, MACHINES, ModArch, ModPltSec, Patch, Record, RuntimeState, Step,
     apply_relocations,
 };
 use symres::btf::btf_module_notify;
 use symres::early::{
-    already_loaded, check_export_symbol_versions, check_modinfo_taints, early_mod_check,
+    already_loaded, blacklisted, check_export_symbol_versions, check_modinfo_taints, early_mod_check,
     find_module_sections, setup_modinfo, signature_and_name_taints, taints_of_file, verify_exported_symbols,
     warn_unsorted,
 };
@@ -38,6 +38,7 @@ use symres::{LoadFlags, Resolution};
 
 use crate::decompression::module_decompress;
 use crate::image::{Image, Workspace};
+use crate::watch::{Point, Scene, Watch};
 
 /// How far a load goes. Named after the points at which real kernels were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,6 +111,8 @@ pub struct Opened<'d> {
     pub module: Option<ModuleFile<'d>>,
     /// What the kernel would say so far.
     pub said: Findings,
+    /// How many findings there were before the ELF checks.
+    pub(crate) before_elf: usize,
 }
 
 impl Opened<'_> {
@@ -178,8 +181,9 @@ pub fn open_for<'d>(
     let (signature, unsigned) = module_signature(file, kernel, flags, &mut said);
     let ignore_modversions = flags.ignore_modversions;
     let expected = Expected { config, machine: kernel.machine, known, ignore_modversions };
+    let before_elf = said.kept();
     let module = has_header.then(|| elf_validity(signature.module, &expected, &mut said)).flatten();
-    Opened { signature, unsigned, module, said }
+    Opened { signature, unsigned, module, said, before_elf }
 }
 
 /// About how many bytes of memory a module will fill: those that its file has for it.
@@ -255,18 +259,43 @@ pub fn lay_out<'d>(
     cpu: Cpu,
     said: &mut Findings,
 ) -> Option<LaidOut<'d>> {
+    lay_out_watched(config, file, arch, cpu, said, &mut Watch::default())
+}
+
+fn lay_out_watched<'d>(
+    config: &'d KernelConfig,
+    file: &'d ModuleFile<'d>,
+    arch: &'static dyn Architecture,
+    cpu: Cpu,
+    said: &mut Findings,
+    watch: &mut Watch<'_>,
+) -> Option<LaidOut<'d>> {
     let mut info = LoadInfo::rewrite_section_headers(file, config);
+    watch.tell(Point::Rewrite, said, || Scene { info: Some(&info), ..Scene::default() });
     let mod_arch = arch.module_frob_arch_sections(&mut info, cpu, said);
+    watch.tell(Point::Frob, said, || Scene {
+        info: Some(&info),
+        mod_arch: Some(&mod_arch),
+        ..Scene::default()
+    });
     info.module_enforce_rwx_sections(said);
     info.edit_flags();
+    watch.tell(Point::Flags, said, || Scene { info: Some(&info), ..Scene::default() });
     let mut layout = layout_sections(&info, said)?;
     layout_symtab(&mut info, &mut layout, said)?;
     sections_inside(&info, &layout, said);
+    watch.tell(Point::Layout, said, || Scene {
+        info: Some(&info),
+        layout: Some(&layout),
+        ..Scene::default()
+    });
     Some(LaidOut { arch, mod_arch, info, layout })
 }
 
 /// `kernel/module/main.c: load_module` after the ELF checks ([`open`]), up to `stage`. `arch` is the architecture of the
-/// module, if it is known. `place` chooses addresses once the layout is known. `None` if there is nothing to lay out or no room for it; `said` tells why.
+/// module, if it is known. `place` chooses addresses once the layout is known. `watch` is told of each step. `None` if there is nothing
+/// to lay out or no room for it; `said` tells why.
+#[allow(clippy::too_many_arguments, reason = "the kernel's function, with who watches it")]
 pub(crate) fn load_module<'d>(
     kernel: &'d Kernel,
     arch: Option<&'static dyn Architecture>,
@@ -275,6 +304,7 @@ pub(crate) fn load_module<'d>(
     place: impl FnOnce(&dyn Architecture, &LoadInfo<'_>, &Layout) -> Option<Placement>,
     workspace: &mut Workspace,
     said: &mut Findings,
+    watch: &mut Watch<'_>,
 ) -> Option<Load<'d>> {
     let file = opened.module.as_ref()?;
     // VAL-13: by the rules of another architecture nothing more can be told of it.
@@ -292,17 +322,22 @@ pub(crate) fn load_module<'d>(
     // Since v6.4 everything that taints comes after the module is in the list
     // (module_augment_kernel_taints); before that check_modinfo does most of it.
     let taints_late = kernel.config.has(Change::TaintsAfterInsertion);
+    blacklisted(kernel, file, said);
+    watch.tell(Point::Blacklist, said, Scene::default);
     early_mod_check(kernel, file, args.flags, &mut taints, said);
     reached(&taints, said);
     if !taints_late {
         check_modinfo_taints(kernel, file, &mut taints, said);
     }
+    watch.tell(Point::Versions, said, || Scene { taints: Some(taints), ..Scene::default() });
     let arch = arch?;
     let cpu = arch.cpu(&kernel.config, kernel);
-    let LaidOut { mut mod_arch, info, layout, .. } = lay_out(&kernel.config, file, arch, cpu, said)?;
+    let LaidOut { mut mod_arch, info, layout, .. } =
+        lay_out_watched(&kernel.config, file, arch, cpu, said, watch)?;
     let (placement, image) = allocate(arch, &info, &layout, place, workspace, said)?;
     // The second rewrite: every address is final from here on.
     let mut module = move_module(info, layout, placement, Box::new(image));
+    watch.tell(Point::Move, said, || Scene::of(&module));
     already_loaded(kernel, file, said);
     if !taints_late {
         taints = keeps_taints(kernel, &module, taints);
@@ -314,12 +349,15 @@ pub(crate) fn load_module<'d>(
     let unsigned = opened.unsigned.as_ref().map(|u| (&*u.why, &*u.hint));
     signature_and_name_taints(kernel, file, unsigned, &mut taints, said);
     percpu_modalloc(kernel, &module.info, said);
+    watch.tell(Point::Unformed, said, || Scene { taints: Some(taints), ..Scene::of(&module) });
     find_module_sections(file, said);
     check_export_symbol_versions(kernel, file, &mut taints, said);
     setup_modinfo(kernel, file, said);
+    watch.tell(Point::Tables, said, || Scene { taints: Some(taints), ..Scene::of(&module) });
     reached(&taints, said);
     let ignores = |name: &[u8]| arch.ignores_undefined(name);
     let mut resolution = simplify_symbols(&mut module, kernel, taints, ignores, said);
+    watch.tell(Point::Symbols, said, || Scene { resolution: Some(&resolution), ..Scene::of(&module) });
     let kallsyms = |name: &[u8], position| {
         kernel.known(Fact::Symbols).map(|_| klp_find_object_symbol(kernel, name, position))
     };
@@ -348,8 +386,17 @@ pub(crate) fn load_module<'d>(
     }
     // Livepatch symbols have got their values only now (RELOC-GEN-5).
     write_symtab(&mut module);
+    watch.tell(Point::Relocations, said, || Scene {
+        mod_arch: Some(&mod_arch),
+        resolution: Some(&resolution),
+        ..Scene::of(&module)
+    });
     if args.stage >= Stage::Kallsyms && !args.verdict_only {
         post_relocation(&mut module);
+    }
+    watch.tell(Point::PostRelocation, said, || Scene::of(&module));
+    if watch.is_on() {
+        record.journal = Some(Journal::of(&module.layout, &*module.memory));
     }
     module.info.section_names_in_reach(said);
     arch.refuse_in_module_finalize(&module.info, said);
@@ -376,6 +423,10 @@ pub(crate) fn load_module<'d>(
     if patched && !patching.said.refused() {
         module_finalize(&mut patching, arch);
     }
+    watch.tell(Point::Finalize, patching.said, || Scene {
+        record: Some(patching.record),
+        ..Scene::of(patching.module)
+    });
     if patched && !patching.said.refused() {
         export_names_in_reach(&mut patching, arch);
     }
@@ -384,11 +435,20 @@ pub(crate) fn load_module<'d>(
     if patched {
         complete_formation(&mut patching);
     }
+    watch.tell(Point::Formation, patching.said, || Scene {
+        record: Some(patching.record),
+        ..Scene::of(patching.module)
+    });
     let coming = !patching.said.refused();
     if patched && coming {
         prepare_coming_module(&mut patching, arch);
     }
     btf_module_notify(kernel, file, &mut resolution.taints, said);
+    watch.tell(Point::Coming, said, || Scene {
+        record: Some(&record),
+        taints: Some(resolution.taints),
+        ..Scene::of(&module)
+    });
     let taints = at_stop.unwrap_or(resolution.taints);
     let stage = if args.verdict_only { Stage::Relocated } else { args.stage };
     let mut load = Load {
@@ -406,12 +466,21 @@ pub(crate) fn load_module<'d>(
     if let Some(params) = args.params {
         load.parse_args(params, said);
     }
+    watch.tell(Point::Parameters, said, || Scene {
+        record: Some(&load.record),
+        ..Scene::of(&load.module)
+    });
     if args.stage >= Stage::Final && !said.refused() {
         mod_sysfs_setup(&load.module, kernel, arch, said);
     }
     if args.stage >= Stage::Final && !said.refused() {
         load.initcall_blacklisted = initcall_blacklisted(&load.module, &kernel.boot.initcall_blacklist, said);
     }
+    watch.tell(Point::Sysfs, said, || Scene {
+        record: Some(&load.record),
+        taints: Some(load.taints),
+        ..Scene::of(&load.module)
+    });
     Some(load)
 }
 
@@ -515,11 +584,9 @@ impl Load<'_> {
         let lockdown = self.kernel.locked_down_by().map(|_| "insmod");
         let env = ParamEnv { lockdown, ..ParamEnv::default() };
         let set = parse_args(&mut self.module, params, &env, said);
-        let mut patch = |place, len, step, detail| {
-            self.record.patches.push(Patch { place, len, step, detail });
-        };
-        for w in &set.written {
-            patch(w.place, w.len, Step::Parameter, w.record);
+        for w in set.written {
+            let patch = Patch { place: w.place, len: w.len, step: Step::Parameter, detail: w.record };
+            self.record.patched_with(patch, w.bytes);
         }
         if let Some(requested) = set.async_probe {
             let path = "async_probe_requested";
@@ -527,7 +594,9 @@ impl Load<'_> {
             if let Some((this, member)) = this.zip(self.kernel.member("module", path)) {
                 let at = this.address.saturating_add(member.offset);
                 if let Some(place) = self.module.write(at, &[u8::from(requested)]) {
-                    patch(place, 1, Step::StructModule, struct_module::detail_of(path));
+                    let detail = struct_module::detail_of(path);
+                    let patch = Patch { place, len: 1, step: Step::StructModule, detail };
+                    self.record.patched(patch, &*self.module.memory);
                 }
             }
         }

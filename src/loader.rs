@@ -13,6 +13,7 @@ use symres::LoadFlags;
 
 use crate::attempt::Attempt;
 use crate::image::Workspace;
+use crate::watch::Watch;
 use crate::load::{Args, LaidOut, Load, Opened, lay_out, load_module, open_for};
 
 /// Where a module is to go.
@@ -96,6 +97,19 @@ impl Loader {
         place: &Place,
         percpu: Option<u64>,
     ) -> Attempt<'d> {
+        self.load_watched(workspace, opened, args, place, percpu, Watch::default())
+    }
+
+    /// As [`Loader::load_in`], where `watch` is told of each step.
+    pub fn load_watched<'d>(
+        &'d self,
+        workspace: &mut Workspace,
+        opened: &'d Opened<'_>,
+        args: &Args<'_>,
+        place: &Place,
+        percpu: Option<u64>,
+        mut watch: Watch<'_>,
+    ) -> Attempt<'d> {
         let mut said = opened.said.clone();
         let choose = |arch: &dyn Architecture, info: &LoadInfo<'_>, layout: &Layout| {
             let bases = match place {
@@ -114,7 +128,7 @@ impl Loader {
         };
         let machine = opened.module.as_ref().map(ModuleFile::e_machine);
         let arch = self.architectures.iter().copied().find(|arch| Some(arch.e_machine()) == machine);
-        let load = load_module(&self.kernel, arch, opened, args, choose, workspace, &mut said);
+        let load = load_module(&self.kernel, arch, opened, args, choose, workspace, &mut said, &mut watch);
         Attempt::new(load, said)
     }
 

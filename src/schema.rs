@@ -33,9 +33,14 @@ enum Linked {
 }
 
 /// The commands that print JSON.
+#[cfg(feature = "trace")]
+pub const COMMANDS: [&str; 6] = ["check", "inspect", "kernel", "link", "simulate", "trace"];
+/// The commands that print JSON.
+#[cfg(not(feature = "trace"))]
 pub const COMMANDS: [&str; 5] = ["check", "inspect", "kernel", "link", "simulate"];
 
-/// The schema of one document that a command prints: of `check` a line of `--jsonl`, or an element of the array of `--json`.
+/// The schema of one document that a command prints: of `check` a line of `--jsonl`, or an element of the array of `--json`; of
+/// `trace` a line.
 pub fn schema(command: &str) -> Option<Schema> {
     Some(match command {
         "check" => schema_for!(Checked),
@@ -43,6 +48,8 @@ pub fn schema(command: &str) -> Option<Schema> {
         "kernel" => schema_for!(KernelFacts<'_>),
         "link" => schema_for!(Linked),
         "simulate" => schema_for!(simulate::Document<'_>),
+        #[cfg(feature = "trace")]
+        "trace" => schema_for!(crate::trace::Event),
         _ => return None,
     })
 }

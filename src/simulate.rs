@@ -81,6 +81,13 @@ impl Simulation {
         &self.dmesg
     }
 
+    /// Has a module loaded by `load`, which gives what it tells and what the kernel says.
+    pub fn watched<T>(&mut self, load: impl FnOnce(&mut Loader) -> (T, Findings)) -> (T, Findings) {
+        let (told, said) = load(&mut self.loader);
+        self.dmesg.extend(said.dmesg().map(str::to_owned));
+        (told, said)
+    }
+
     /// Takes one step. Fails if a file cannot be read, or if only the symbol table lists the module.
     pub fn take(&mut self, step: &Step) -> Result<Taken, Error> {
         let mark = self.loader.kernel.state.history.events.len();

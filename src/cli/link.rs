@@ -16,7 +16,7 @@ use kmodld::modprobe::providers::Home;
 use kmodld::modprobe::{Modprobe, may_be_name};
 use kmodld::outputs::keep_apart;
 use kmodld::setup::{load_step, parameters};
-use kmodld::{Error, Load, Loader, Place, Stage, Workspace, elf_output, raw_output};
+use kmodld::{Error, Load, Loader, Stage, Workspace, elf_output, raw_output};
 use reloc::Step;
 use symres::hints::cause;
 
@@ -94,11 +94,7 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
         report::refusal(path, None, &opened.said, args.json)?;
         return Ok(Outcome::Input);
     }
-    let place = match args.place.base {
-        Some(base) => Place::Base(base),
-        None if args.place.region.is_empty() => Place::Kernel,
-        None => Place::Regions(args.place.region.clone()),
-    };
+    let place = args.place.place();
     // What is undecided is linked, and said; refusals and unknown addresses are looked at here.
     let attempt = loader.load_in(&mut workspace, &opened, &how, &place, args.place.percpu);
     let (load, said) = attempt.whatever_it_says();
@@ -115,7 +111,7 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
 }
 
 /// Loads what modprobe loads before the module of a file; its own parameters. `None`, all said, if the kernel refuses what it needs.
-fn load_before(
+pub fn load_before(
     meaning: &Meaning,
     path: &Path,
     home: &mut Home,
@@ -149,7 +145,7 @@ fn load_before(
 }
 
 /// A module where a parameter is expected: parameters with values have `=`, and those without are no files.
-fn is_second_module(word: &str) -> bool {
+pub fn is_second_module(word: &str) -> bool {
     !word.contains('=') && (module_name(word.as_bytes()) || Path::new(word).exists())
 }
 

@@ -12,7 +12,9 @@ mod packaging;
 mod part;
 mod report;
 mod simulate;
+mod story;
 mod terminal;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -192,6 +194,7 @@ fn run(cli: &Cli) -> Result<Outcome, Error> {
         Command::Link(args) => link::run(args),
         Command::Check(args) => check::run(args),
         Command::Simulate(args) => simulate::run(args),
+        Command::Trace(args) => trace::run(args),
         Command::Kernel(args) => kernel::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Merge(args) => merge::run(args),

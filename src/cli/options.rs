@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ::kernel::Init;
 use kmodld::Stage;
+use kmodld::trace::words::Lang;
 
 pub use kernel::{Before, Kernel, Kernels, Live, Params, PlaceArgs, With, cache};
 
@@ -57,6 +59,8 @@ pub enum Command {
     Check(Box<Check>),
     /// Load and unload modules one after the other, and show what the kernel returns, says and lists
     Simulate(Box<Simulate>),
+    /// Tell how a module gets into the kernel, step by step: in the terminal, or as a page
+    Trace(Box<Trace>),
     /// Show what a kernel image or tree tells: symbols, exports, facts; or save it as a SPEC
     Kernel(KernelCommand),
     /// Explain a finding, an errno or a line of dmesg: the rule, what the kernel does, what to do about it
@@ -121,7 +125,7 @@ pub struct Man {
 /// `schema`
 #[derive(Debug, Args)]
 pub struct Schema {
-    /// check (a line of --jsonl), inspect, kernel, link or simulate
+    /// check (a line of --jsonl), inspect, kernel, link, simulate or trace (a line)
     pub command: String,
 }
 
@@ -269,6 +273,67 @@ pub struct Simulate {
     pub live: Live,
 }
 
+/// `trace`
+#[derive(Debug, Args)]
+pub struct Trace {
+    /// The module: a name or alias as modprobe takes it, or a file, also compressed (.gz, .xz, .zst); - is stdin
+    #[arg(value_name = "MODULE")]
+    pub file: PathBuf,
+    /// Module parameters, as on modprobe's command line
+    #[arg(value_name = "PARAM=VALUE")]
+    pub words: Vec<String>,
+    #[command(flatten)]
+    pub params: Params,
+    /// Tell this step only, such as layout, symbols or relocations; a page opens at it
+    #[arg(long, value_name = "NAME")]
+    pub step: Option<String>,
+    /// Write the story as one HTML page, which needs nothing else
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub html: Option<PathBuf>,
+    /// The language of the page
+    #[arg(long, value_enum, requires = "html")]
+    pub lang: Option<LangArg>,
+    /// Print the events that the story is made from, one JSON document a line
+    #[arg(long)]
+    pub json: bool,
+    /// How the init function ends: 0 (if not given), a positive number, an error such as -ENODEV, or crash
+    #[arg(long, value_name = "RESULT", value_parser = super::simulate::init_result, default_value = "0", hide_default_value = true, allow_hyphen_values = true)]
+    pub init: Init,
+    /// What to do afterwards, as `simulate` takes it: "rmmod NAME", "insmod FILE"... Repeatable
+    #[arg(long, value_name = "STEP")]
+    pub then: Vec<String>,
+    /// Unload the module at the end
+    #[arg(long)]
+    pub unload: bool,
+    #[command(flatten)]
+    pub kernel: Kernel,
+    #[command(flatten)]
+    pub before: Before,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    #[command(flatten)]
+    pub live: Live,
+}
+
+/// Languages of pages.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum LangArg {
+    /// English
+    #[default]
+    En,
+    /// Chinese
+    Zh,
+}
+
+impl From<LangArg> for Lang {
+    fn from(lang: LangArg) -> Self {
+        match lang {
+            LangArg::En => Lang::En,
+            LangArg::Zh => Lang::Zh,
+        }
+    }
+}
+
 const CHECK_HELP: &str = "Text output has a line for each module with its verdict, on stderr the cause and what else is found, repeats \
     folded, and a summary if there are several modules. Of directories, only modules that are refused or complained about \
     are named; -v shows all, and each finding by itself. With several --kernel it is a table of modules by kernels.\n\n\
@@ -345,7 +410,6 @@ pub struct Explain {
     #[arg(value_name = "CODE|ERRNO|LINE", allow_hyphen_values = true)]
     pub words: Vec<String>,
 }
-
 /// Stages by name.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum StageArg {

@@ -16,6 +16,7 @@ use kmodld::document::{
 };
 use serde::Serialize;
 
+use super::story::Line;
 use super::terminal::{Amount, amount, stderr_width, stdout_width, wrap, wrap_lines};
 
 const BOLD: Style = Style::new().bold();
@@ -57,6 +58,21 @@ fn escaped(text: &str, is_bad: impl Fn(char) -> bool) -> Cow<'_, str> {
     }
     let shown = |c: char| if is_bad(c) { c.escape_default().to_string() } else { c.to_string() };
     Cow::Owned(text.chars().map(shown).collect())
+}
+
+/// Prints a story to stdout: titles of steps stand out where there are colours.
+pub fn story(lines: &[Line]) -> Result<(), Error> {
+    let has_colours = AutoStream::choice(&std::io::stdout()) != ColorChoice::Never;
+    let mut out = String::new();
+    for Line { title, text } in lines {
+        let text = harmless(text);
+        if *title && has_colours {
+            out.push_str(&format!("{BOLD}{text}{BOLD:#}\n"));
+        } else {
+            out.push_str(&format!("{text}\n"));
+        }
+    }
+    print_bytes(out.as_bytes())
 }
 
 /// Prints bytes to stdout: names of the kernel need not be UTF-8.

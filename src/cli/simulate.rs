@@ -17,13 +17,18 @@ use super::{Outcome, prepared};
 
 /// One step, read.
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
+pub enum Asked {
     /// Something of the kernel.
     Step(Step),
+    /// `lsmod`
     Lsmod,
+    /// `events`
     Events,
+    /// `dmesg`
     Dmesg,
+    /// `print_modules`
     PrintModules,
+    /// `#...`
     Comment,
 }
 
@@ -58,15 +63,21 @@ pub fn run(args: &Simulate) -> Result<Outcome, Error> {
 
 /// Takes one step.
 fn take(asked: &Asked, text: &str, simulation: &mut Simulation) -> Result<StepEntry, Error> {
-    let output = match asked {
-        Asked::Step(step) => return Ok(StepEntry::of(text, simulation.take(step)?)),
+    match asked {
+        Asked::Step(step) => Ok(StepEntry::of(text, simulation.take(step)?)),
+        asked => Ok(StepEntry::printing(text, printed_by(asked, simulation))),
+    }
+}
+
+/// What a step prints that asks nothing of the kernel.
+pub fn printed_by(asked: &Asked, simulation: &Simulation) -> Option<String> {
+    match asked {
+        Asked::Step(_) | Asked::Comment => None,
         Asked::Lsmod => Some(simulation.kernel().proc_modules()),
         Asked::Events => Some(events_text(simulation.kernel())),
         Asked::Dmesg => Some(simulation.dmesg().iter().map(|line| format!("{line}\n")).collect()),
         Asked::PrintModules => Some(simulation.kernel().print_modules()),
-        Asked::Comment => None,
-    };
-    Ok(StepEntry::printing(text, output))
+    }
 }
 
 fn show(result: &StepEntry, told: &mut Told) -> Result<(), Error> {
@@ -107,7 +118,7 @@ fn events_text(kernel: &Kernel) -> String {
 }
 
 /// Reads a step.
-fn parse(step: &str) -> Result<Asked, Error> {
+pub fn parse(step: &str) -> Result<Asked, Error> {
     let bad = |what: &str| Error::Usage(format!("step \"{step}\": {what}"));
     let words = words(step);
     let mut words = words.iter().map(String::as_str);
@@ -165,7 +176,7 @@ fn insmod(words: &[&str]) -> Result<Step, String> {
 }
 
 /// `0`, a positive number, `-ENODEV`, `-19` or `crash`.
-fn init_result(text: &str) -> Result<Init, String> {
+pub fn init_result(text: &str) -> Result<Init, String> {
     let wrong = || format!("--init={text}: not 0, a positive number, an error such as -ENODEV, or crash");
     if text == "crash" {
         return Ok(Init::Crashes);

@@ -18,6 +18,8 @@ use elf_layout::finding::FINDINGS_MAX;
 use elf_layout::params::{ParamTable, field};
 use elf_layout::{Errno, Finding, Findings, Layout, LoadInfo, Memory, Module, SectionPlace, Severity};
 
+use reloc::PatchBytes;
+
 use crate::kstrto::kstrtobool;
 use log::printk;
 use names::Names;
@@ -47,7 +49,7 @@ impl Default for ParamEnv<'_> {
 }
 
 /// Bytes that a parameter wrote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     /// Number of its record in `__param`.
     pub record: u64,
@@ -55,6 +57,8 @@ pub struct Written {
     pub place: SectionPlace,
     /// How many.
     pub len: u64,
+    /// What stood there, and what stands there now.
+    pub bytes: PatchBytes,
 }
 
 /// A charp that was set: its 8 bytes are the address of a copy that the kernel allocated. In the

@@ -6,7 +6,7 @@ use core::ops::Deref;
 use elf_layout::KernelConfig;
 
 use crate::description::KernelDescription;
-use crate::exports::{Export, Lookup, Told};
+use crate::exports::{Export, ExportTable, Lookup, Told};
 use crate::module::LoadedModule;
 use crate::state::KernelState;
 
@@ -70,11 +70,14 @@ impl Kernel {
     /// first (SYM-30). `but` is the module being loaded, which is not searched (DEP-6).
     pub fn find_symbol(&self, name: &[u8], gplok: bool, but: &[u8]) -> Option<(Owner<'_>, Export<'_>)> {
         let mut lookup = Lookup::new(name);
-        if let Some(export) = self.description.exports().find_next(&mut lookup, gplok) {
-            return Some((Owner::Vmlinux, export));
-        }
-        let mut others = self.modules().filter(|m| *m.name != *but);
-        others.find_map(|m| Some((Owner::Module(&m.name), m.exports.find_next(&mut lookup, gplok)?)))
+        self.searched(but).find_map(|(owner, exports)| Some((owner, exports.find_next(&mut lookup, gplok)?)))
+    }
+
+    /// Whose tables [`Kernel::find_symbol`] searches, in its order (SYM-30).
+    pub fn searched<'k>(&'k self, but: &[u8]) -> impl Iterator<Item = (Owner<'k>, &'k ExportTable)> {
+        let others = self.modules().filter(move |m| *m.name != *but);
+        let others = others.map(|m| (Owner::Module(&m.name), &m.exports));
+        core::iter::once((Owner::Vmlinux, self.description.exports())).chain(others)
     }
 
     /// What is known of the exports of one owner.

@@ -28,6 +28,38 @@ pub enum Reach {
     Unknown,
 }
 
+/// What a relocation computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Formula {
+    /// S + A
+    Absolute,
+    /// S + A - P
+    Relative,
+    /// Page(S + A) - Page(P), of pages of 4 KiB
+    PageRelative,
+}
+
+impl Formula {
+    /// In the terms of the ABI.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Formula::Absolute => "S + A",
+            Formula::Relative => "S + A - P",
+            Formula::PageRelative => "Page(S + A) - Page(P)",
+        }
+    }
+
+    /// What comes of it: `value` is S + A, `place` is P.
+    pub const fn result(self, value: u64, place: u64) -> u64 {
+        const PAGE: u64 = 0xfff;
+        match self {
+            Formula::Absolute => value,
+            Formula::Relative => value.wrapping_sub(place),
+            Formula::PageRelative => (value & !PAGE).wrapping_sub(place & !PAGE),
+        }
+    }
+}
+
 /// A site at which the function tracer turns itself off (FIN-47).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FtraceBug {
@@ -114,6 +146,12 @@ pub trait Architecture: ImageArch {
 
     /// How many bytes a relocation of this type writes, or changes bits of.
     fn relocation_width(&self, r_type: u32) -> u64;
+
+    /// What a relocation of this type computes, in the terms of the ABI: S is the value of the symbol, A the addend, P the
+    /// address of the place. `None` if the loader does not know the type, or if it computes nothing.
+    fn relocation_formula(&self, _r_type: u32) -> Option<Formula> {
+        None
+    }
 
     /// Does a relocation of this type fit wherever the kernel puts modules, whichever symbol of the kernel or of a module it
     /// asks for (RELOC-GEN-17)?

@@ -116,7 +116,7 @@ impl Finalizer<'_, '_> {
         if target != bytes {
             target.copy_from_slice(bytes);
             if !self.verdict_only {
-                self.record.patches.push(Patch { place, len, step, detail });
+                self.record.patched(Patch { place, len, step, detail }, &*self.module.memory);
             }
         }
         true
@@ -130,7 +130,8 @@ impl Finalizer<'_, '_> {
     /// Notes that a step changed bytes of a table in place.
     pub fn changed(&mut self, table: &Table, step: Step) {
         if !self.verdict_only {
-            self.record.patches.push(Patch { place: table.place, len: table.size, step, detail: 0 });
+            let patch = Patch { place: table.place, len: table.size, step, detail: 0 };
+            self.record.patched(patch, &*self.module.memory);
         }
     }
 

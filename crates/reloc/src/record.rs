@@ -4,7 +4,8 @@ use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use elf_layout::SectionPlace;
+use elf_layout::bytes::slice_mut;
+use elf_layout::{Layout, Memory, Region, SectionPlace};
 
 /// A step that changes bytes of a module, in the kernel's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -133,6 +134,83 @@ pub struct Record {
     pub runtime: Vec<RuntimeState>,
     /// What would have been needed of the running kernel and was not known, each once.
     pub unknown: Vec<String>,
+    /// The bytes of the patches; kept only for who watches the load.
+    pub journal: Option<Journal>,
+}
+
+/// The bytes that patches found and left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Journal {
+    /// The memory after the last patch.
+    shadow: Vec<(Region, Vec<u8>)>,
+    /// Before and after each patch: one entry for each of [`Record::patches`].
+    pub bytes: Vec<PatchBytes>,
+}
+
+/// The bytes of one patch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PatchBytes {
+    /// What stood there.
+    pub before: Vec<u8>,
+    /// What stands there.
+    pub after: Vec<u8>,
+}
+
+impl Journal {
+    /// None yet. The regions of `layout` are copied, as they are before the first patch.
+    pub fn of(layout: &Layout, memory: &dyn Memory) -> Self {
+        let shadow = layout.regions().map(|region| (region, memory.region(region).to_vec())).collect();
+        Journal { shadow, bytes: Vec::new() }
+    }
+
+    /// Is the memory what the patches have made of it? Then each change of it is among them.
+    pub fn is_whole(&self, memory: &dyn Memory) -> bool {
+        self.shadow.iter().all(|(region, bytes)| memory.region(*region) == bytes)
+    }
+
+    /// The bytes that differ from what the patches have made of the memory: where each run begins, and how long it is.
+    pub fn missed(&self, memory: &dyn Memory) -> Vec<(SectionPlace, u64)> {
+        let runs = self.shadow.iter().flat_map(|(region, bytes)| {
+            let place = |offset: usize| SectionPlace { region: *region, offset: offset as u64 };
+            differing(bytes, memory.region(*region)).into_iter().map(move |(at, len)| (place(at), len as u64))
+        });
+        runs.collect()
+    }
+
+    /// The bytes at a place, which become what they are in `memory`.
+    fn note(&mut self, place: SectionPlace, len: u64, memory: &dyn Memory) {
+        let after = memory.at(place, len).unwrap_or_default().to_vec();
+        let shadow = self.shadow.iter_mut().find(|(region, _)| *region == place.region);
+        let old = shadow.and_then(|(_, bytes)| slice_mut(bytes, place.offset, len));
+        let before = old.map(|old| {
+            let before = old.to_vec();
+            old.iter_mut().zip(&after).for_each(|(old, new)| *old = *new);
+            before
+        });
+        self.bytes.push(PatchBytes { before: before.unwrap_or_default(), after });
+    }
+
+    /// Bytes that a patch has found and left.
+    fn note_bytes(&mut self, place: SectionPlace, bytes: PatchBytes) {
+        let shadow = self.shadow.iter_mut().find(|(region, _)| *region == place.region);
+        let old =
+            shadow.and_then(|(_, shadow)| slice_mut(shadow, place.offset, bytes.after.len() as u64));
+        old.into_iter().flatten().zip(&bytes.after).for_each(|(old, new)| *old = *new);
+        self.bytes.push(bytes);
+    }
+}
+
+/// Where two pieces of memory of one size differ: start and length of each run.
+pub fn differing(a: &[u8], b: &[u8]) -> Vec<(usize, usize)> {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    let differ = a.iter().zip(b).enumerate().filter(|(_, (a, b))| a != b);
+    for (at, _) in differ {
+        match runs.last_mut() {
+            Some((start, len)) if start.saturating_add(*len) == at => *len = len.saturating_add(1),
+            _ => runs.push((at, 1)),
+        }
+    }
+    runs
 }
 
 /// So many things are said to be unknown at most.
@@ -142,6 +220,22 @@ impl Record {
     /// Is it worth while to find words for another thing that was not known?
     pub fn has_room(&self) -> bool {
         self.unknown.len() < UNKNOWN_MAX
+    }
+
+    /// Notes a patch whose bytes are known.
+    pub fn patched_with(&mut self, patch: Patch, bytes: PatchBytes) {
+        if let Some(journal) = &mut self.journal {
+            journal.note_bytes(patch.place, bytes);
+        }
+        self.patches.push(patch);
+    }
+
+    /// Notes a patch that is in `memory`.
+    pub fn patched(&mut self, patch: Patch, memory: &dyn Memory) {
+        if let Some(journal) = &mut self.journal {
+            journal.note(patch.place, patch.len, memory);
+        }
+        self.patches.push(patch);
     }
 
     /// Notes what was not known; a thing said before is not said again.

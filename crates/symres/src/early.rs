@@ -26,8 +26,8 @@ pub struct LoadFlags {
     pub ignore_vermagic: bool,
 }
 
-/// `kernel/module/main.c: early_mod_check`: blacklist, version of `struct module`, vermagic. Up to 6.3 these are
-/// steps of load_module in the same order.
+/// `kernel/module/main.c: early_mod_check` after the blacklist ([`blacklisted`]) and the first rewrite: version of `struct module`,
+/// vermagic. Up to 6.3 these are steps of load_module in the same order.
 pub fn early_mod_check(
     kernel: &Kernel,
     file: &ModuleFile<'_>,
@@ -36,7 +36,6 @@ pub fn early_mod_check(
     said: &mut Findings,
 ) {
     said.stage_at_first(|said| {
-        blacklisted(kernel, file, said);
         check_modstruct_version(kernel, file, taints, said);
         check_vermagic(kernel, file, flags, taints, said);
         // Before v6.4 check_modinfo had said by then what taints.
@@ -50,14 +49,14 @@ pub fn early_mod_check(
     });
 }
 
-/// VAL-70.
-fn blacklisted(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
+/// `kernel/module/main.c: blacklisted` (VAL-70).
+pub fn blacklisted(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
     if kernel.boot.module_blacklist.iter().any(|name| *name == file.info_name()) {
         let name = file.info_name_text();
         let why = format!("{name} is on module_blacklist= of the kernel's command line");
         let finding =
             Finding::error("VAL-70", Errno::EPERM, why).says(format!("Module {name} is blacklisted"));
-        said.push(finding.hint(format!("remove {name} from module_blacklist= and boot again")));
+        said.refuse(finding.hint(format!("remove {name} from module_blacklist= and boot again")));
     }
 }
 

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use clap::Args;
 use elf_layout::Region;
 use kernel::spec::hex_bytes;
-use kmodld::Error;
 use kmodld::kernel_source::KernelSource;
 use kmodld::kernel_source::cache::Cache;
 use kmodld::keyring::KeyringFile;
 use kmodld::setup::RunningFacts;
+use kmodld::{Error, Place};
 use symres::LoadFlags;
 
 /// The kernel.
@@ -175,6 +175,17 @@ pub struct PlaceArgs {
     /// mod->percpu: address of the module's per-cpu area
     #[arg(long, value_name = "ADDR", value_parser = number)]
     pub percpu: Option<u64>,
+}
+
+impl PlaceArgs {
+    /// Where the regions go.
+    pub fn place(&self) -> Place {
+        match self.base {
+            Some(base) => Place::Base(base),
+            None if self.region.is_empty() => Place::Kernel,
+            None => Place::Regions(self.region.clone()),
+        }
+    }
 }
 
 /// What only the running system knows.

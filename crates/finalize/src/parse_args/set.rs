@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use elf_layout::params::{Ops, ParamTable, Place};
 use elf_layout::pointers::Target;
 use elf_layout::{Changes, Errno, Layout, Memory, SectionPlace};
+use reloc::PatchBytes;
 
 use super::log::printk;
 use super::{ParamOutcome, RuntimePointer, Written};
@@ -247,8 +248,9 @@ impl Setting<'_, '_> {
                 let (Some(place), Some(target)) = (place, target) else {
                     return Err(OUTSIDE);
                 };
+                let bytes = PatchBytes { before: target.to_vec(), after: value.to_vec() };
                 target.copy_from_slice(value);
-                Ok(Some(Written { record: self.record, place, len: value.len() as u64 }))
+                Ok(Some(Written { record: self.record, place, len: value.len() as u64, bytes }))
             }
             Variable::Elsewhere => {
                 self.elsewhere = true;

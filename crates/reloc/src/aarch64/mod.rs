@@ -23,7 +23,7 @@ use elf_layout::{Findings, KernelConfig, LoadInfo, Machine};
 
 use crate::finalizer::Finalizer;
 use crate::reach::Reach;
-use crate::{Architecture, Cpu, FtraceBug, ModArch, Records, RelaSection};
+use crate::{Architecture, Cpu, Formula, FtraceBug, ModArch, Records, RelaSection};
 use kernel::RunningKernel;
 
 /// The aarch64 architecture.
@@ -83,6 +83,10 @@ impl Architecture for Aarch64 {
 
     fn relocation_width(&self, r_type: u32) -> u64 {
         relocate::width(r_type)
+    }
+
+    fn relocation_formula(&self, r_type: u32) -> Option<Formula> {
+        relocate::formula(r_type)
     }
 
     fn reaches_every_symbol(&self, r_type: u32) -> bool {

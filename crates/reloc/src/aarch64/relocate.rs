@@ -11,7 +11,7 @@ use super::howto::{Op, Routine, howto};
 use super::insn::{self, Field, IMM_16, IMM_26, IMM_ADR, page};
 use super::plts::{NoSlot, Plts};
 use crate::mod_arch::ModArch;
-use crate::{Records, RelaSection, type_text};
+use crate::{Formula, Records, RelaSection, type_text};
 
 /// Why a record was not applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,16 @@ const TEMPORARY_COPY: u64 = 0x100_0000;
 
 /// What the processor ignores of an address in the upper half with TBI1, which the kernel sets where it has MTE.
 const TOP_BYTE: u64 = 0xff << 56;
+/// What a type computes (spec 05 §5.1).
+pub fn formula(r_type: u32) -> Option<Formula> {
+    let howto = howto(r_type)?;
+    match (howto.routine, howto.op) {
+        (Routine::Nothing, _) => None,
+        (Routine::Adrp, _) => Some(Formula::PageRelative),
+        (_, Op::Abs) => Some(Formula::Absolute),
+        (_, Op::Prel) => Some(Formula::Relative),
+    }
+}
 
 /// Does it fit for every symbol (RELOC-GEN-17)? Modules lie within 2 GiB of the kernel and of each other, branches that do not
 /// reach go through a table.

@@ -30,7 +30,7 @@ use elf_layout::{Change, CpuCapabilities, Findings, KernelConfig, Machine};
 
 use crate::finalizer::Finalizer;
 use crate::reach::Reach;
-use crate::{Architecture, FtraceBug, ModArch, Records, RelaSection};
+use crate::{Architecture, Formula, FtraceBug, ModArch, Records, RelaSection};
 use kernel::types::StructPaths;
 use kernel::{Part, RunningKernel};
 
@@ -101,6 +101,10 @@ impl Architecture for X86_64 {
 
     fn relocation_width(&self, r_type: u32) -> u64 {
         relocate::width(r_type)
+    }
+
+    fn relocation_formula(&self, r_type: u32) -> Option<Formula> {
+        relocate::formula(r_type)
     }
 
     fn reaches_every_symbol(&self, r_type: u32) -> bool {

@@ -8,7 +8,7 @@ use elf_layout::elf::Rela;
 use elf_layout::{Change, Errno, Finding, Findings, Severity};
 
 use super::MACHINE;
-use crate::{Records, RelaSection, type_text};
+use crate::{Formula, Records, RelaSection, type_text};
 
 const R_X86_64_NONE: u32 = 0;
 const R_X86_64_64: u32 = 1;
@@ -62,6 +62,15 @@ pub fn width(r_type: u32) -> u64 {
         R_X86_64_NONE => 0,
         R_X86_64_64 | R_X86_64_PC64 => 8,
         _ => 4,
+    }
+}
+
+/// What a type computes (spec 04 §4.2).
+pub fn formula(r_type: u32) -> Option<Formula> {
+    match r_type {
+        R_X86_64_64 | R_X86_64_32 | R_X86_64_32S => Some(Formula::Absolute),
+        R_X86_64_PC32 | R_X86_64_PLT32 | R_X86_64_PC64 => Some(Formula::Relative),
+        _ => None,
     }
 }
 
@@ -358,6 +367,19 @@ mod tests {
             }
             assert_eq!(memory, [0; 16]);
         }
+    }
+
+    /// What the formula of a type gives is what is stored.
+    #[test]
+    fn formulas_tell_what_is_stored() {
+        for (r_type, bytes, ..) in TYPES {
+            for value in [0, 5, 0x7fff_ffff, PLACE + 0x1000] {
+                let want = formula(r_type).unwrap().result(value, PLACE).to_le_bytes();
+                let (result, after) = run(r_type, value, NEW, [0; 8]);
+                assert!(result.is_err() || after[..bytes] == want[..bytes], "type {r_type} value {value:#x}");
+            }
+        }
+        assert_eq!(formula(R_X86_64_NONE), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use kernel::{Kernel, Taints};
 use symres::LoadFlags;
 use symres::btf::btf_module_notify;
 use symres::early::{
-    already_loaded, check_export_symbol_versions, check_modinfo_taints, early_mod_check,
+    already_loaded, blacklisted, check_export_symbol_versions, check_modinfo_taints, early_mod_check,
     find_module_sections, setup_modinfo, signature_and_name_taints, taints_of_file, verify_exported_symbols,
     warn_unsorted,
 };
@@ -47,6 +47,7 @@ fn load_module(kernel: &Kernel, bytes: &[u8], flags: LoadFlags, said: &mut Findi
     let file = elf_validity(bytes, &expected, said)?;
     let (mut taints, taints_late) = (kernel.state.taints, config.has(Change::TaintsAfterInsertion));
     taints = taints.with_module(taints_of_file(kernel, &file));
+    blacklisted(kernel, &file, said);
     early_mod_check(kernel, &file, flags, &mut taints, said);
     if !taints_late {
         check_modinfo_taints(kernel, &file, &mut taints, said);

@@ -1,0 +1,508 @@
+//! Stories of loads: whole stories of every fixture, word for word, as tests/golden/trace holds them; and their numbers, derived again
+//! from `readelf` and from the captured memory of booted kernels. `UPDATE_GOLDEN=1 cargo test --test trace` writes the stories anew.
+#![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::captures::{Capture, Set, packs, set_name};
+use common::{KERNELS, Ran, hex, kernel_args, ko, modules};
+use serde_json::Value;
+
+/// Modules that the kernel refuses.
+const REFUSED: [&str; 2] = ["ns_forgot", "proprietary_gpl"];
+
+/// `trace MODULE` on its own kernel, after the modules that it depends on.
+fn trace(kernel: &str, module: &str, more: &[&str]) -> Ran {
+    let mut args = vec![String::from("trace"), ko(kernel, module).display().to_string()];
+    args.extend(kernel_args(kernel));
+    for dependency in common::dependencies(module) {
+        args.extend([String::from("--with"), ko(kernel, dependency).display().to_string()]);
+    }
+    args.extend(more.iter().map(|word| (*word).to_owned()));
+    common::kmodld(args)
+}
+
+/// The events of a run.
+fn events(ran: &Ran) -> Vec<Value> {
+    ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn of<'e>(events: &'e [Value], kind: &str) -> Vec<&'e Value> {
+    events.iter().filter(|event| event["event"] == kind).collect()
+}
+
+/// The events of a step.
+fn in_step<'e>(events: &'e [Value], step: &str) -> &'e [Value] {
+    let is_step = |event: &Value| event["event"] == "step";
+    let from = events.iter().position(|e| is_step(e) && e["name"] == step).unwrap();
+    let len = events[from + 1..].iter().position(is_step).unwrap_or(events.len() - from - 1);
+    &events[from..from + 1 + len]
+}
+
+fn bytes(value: &Value) -> Vec<u8> {
+    let digits = value.as_str().unwrap();
+    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+}
+
+#[test]
+fn stories_word_for_word() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut wrong = Vec::new();
+    for kernel in KERNELS {
+        let folder = root.join("tests/golden/trace").join(kernel);
+        std::fs::create_dir_all(&folder).unwrap();
+        let results = common::in_parallel(&modules(kernel), |module| {
+            let output = {
+                let mut program = common::program();
+                let mut args = vec![String::from("trace"), format!("fixtures/{kernel}/{module}.ko")];
+                args.extend(kernel_args(kernel));
+                for dependency in common::dependencies(module) {
+                    args.extend([String::from("--with"), ko(kernel, dependency).display().to_string()]);
+                }
+                args.push(String::from("--unload"));
+                program.args(args).current_dir(root).env("COLUMNS", "80").output().unwrap()
+            };
+            let text = String::from_utf8(output.stdout).unwrap();
+            let refused = REFUSED.contains(&module.as_str());
+            (text, output.status.code(), refused)
+        });
+        for (module, (text, code, refused)) in modules(kernel).iter().zip(results) {
+            let path = folder.join(module).with_extension("txt");
+            let what = path.display();
+            if refused != (code == Some(1)) && module != "bss_only_init" {
+                wrong.push(format!("{what}: exit code {code:?}"));
+            }
+            let long = text.lines().find(|line| line.chars().count() > 80 && line.trim().contains(' '));
+            if let Some(line) = long {
+                wrong.push(format!("{what}: wider than 80 columns: {line}"));
+            }
+            if refused != text.contains("=> the kernel stops here") && module != "bss_only_init" {
+                wrong.push(format!("{what}: where does the kernel stop?"));
+            }
+            if refused && !text.contains("not reached: what follows would have come") {
+                wrong.push(format!("{what}: what would have come?"));
+            }
+            if update {
+                std::fs::write(&path, &text).unwrap();
+            } else if std::fs::read_to_string(&path).unwrap_or_default() != text {
+                wrong.push(format!("{what} differs"));
+            }
+        }
+        let known = std::fs::read_dir(&folder).unwrap().count();
+        assert_eq!(known, modules(kernel).len(), "a story in {} is of no fixture", folder.display());
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What `readelf` shows of a file, by the words of its lines.
+fn readelf(option: &str, file: &Path) -> Vec<Vec<String>> {
+    let output = Command::new("readelf").args([option, "-W"]).arg(file).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+}
+
+/// Sections, symbols and relocations of a story are those that `readelf` shows.
+fn compare_with_readelf(what: &str, file: &Path, events: &[Value]) {
+    let number = |text: &str| u64::from_str_radix(text, 16).unwrap();
+    // "[ 1] .text PROGBITS 0000000000000000 000040 000000 00 AX 0 0 1"
+    let output = Command::new("readelf").args(["-SW"]).arg(file).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let rows = &in_step(events, "elf").iter().find(|e| e["event"] == "sections").unwrap()["sections"];
+    let mut seen = 0;
+    for line in text.lines().filter(|line| line.trim_start().starts_with('[') && line.contains("] ")) {
+        let (index, rest) = line.trim_start()[1..].split_once(']').unwrap();
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        let Ok(index) = index.trim().parse::<u64>() else { continue };
+        if index == 0 {
+            continue;
+        }
+        let row = rows.as_array().unwrap().iter().find(|row| row["index"] == index).unwrap();
+        let ours = (row["name"].as_str().unwrap(), row["type"].as_str().unwrap(), row["offset"].as_u64().unwrap());
+        assert_eq!(ours, (words[0], words[1], number(words[3])), "{what}: section {index}");
+        assert_eq!(row["size"], number(words[4]), "{what}: section {index}");
+        let flags = if words.len() == 10 { words[6] } else { "" };
+        assert_eq!(row["flags"], flags, "{what}: section {index}");
+        seen += 1;
+    }
+    assert_eq!(seen, rows.as_array().unwrap().len(), "{what}");
+    // "    12: 0000000000000000 33 FUNC LOCAL DEFAULT 2 name"
+    let symbols = &of(events, "symbols")[0]["symbols"];
+    let lines = readelf("-s", file);
+    let lines = lines.iter().filter(|w| w.len() >= 7 && w[0].ends_with(':') && w[0] != "Num:");
+    let mut count = 0;
+    for words in lines {
+        let index: usize = words[0].trim_end_matches(':').parse().unwrap();
+        if index == 0 {
+            continue;
+        }
+        let ours = &symbols[index - 1];
+        assert_eq!(ours["index"], index, "{what}");
+        assert_eq!(ours["file_value"], number(&words[1]), "{what}: symbol {index}");
+        if let Some(name) = words.get(7).filter(|_| words[3] != "SECTION") {
+            assert_eq!(ours["name"], **name, "{what}: symbol {index}");
+        }
+        count += 1;
+    }
+    assert_eq!(count, symbols.as_array().unwrap().len(), "{what}");
+    // "0000000000000017  0000001c00000002 R_X86_64_PC32 0000000000000000 name - 5", section by section.
+    let mut all: BTreeMap<String, Vec<(u64, String, u64)>> = BTreeMap::new();
+    let mut section = String::new();
+    for words in readelf("-r", file) {
+        if words.first().is_some_and(|w| w == "Relocation") {
+            section = words[2].trim_matches('\'').to_owned();
+        } else if words.len() >= 3 && words[0].len() == 16 && words[1].len() == 16 {
+            let symbol = number(&words[1]) >> 32;
+            all.entry(section.clone()).or_default().push((number(&words[0]), words[2].clone(), symbol));
+        }
+    }
+    let mut total = 0;
+    for table in of(events, "relocations") {
+        let name = table["name"].as_str().unwrap();
+        let mut ours: Vec<(u64, String, u64)> = table["records"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|r| {
+                let kind = r["type"].as_str().unwrap().to_owned();
+                (r["offset"].as_u64().unwrap(), kind, r["symbol"].as_u64().unwrap())
+            })
+            .collect();
+        let mut theirs = all[name].clone();
+        // readelf cuts long names of types.
+        theirs.iter_mut().zip(&mut ours).for_each(|(theirs, ours)| ours.1.truncate(theirs.1.len()));
+        ours.sort();
+        theirs.sort();
+        let cut = |all: &[(u64, String, u64)]| -> Vec<(u64, u64)> { all.iter().map(|(o, _, s)| (*o, *s)).collect() };
+        assert_eq!(cut(&ours), cut(&theirs), "{what}: {name}");
+        total += ours.len();
+    }
+    assert!(total > 0, "{what}: no relocations");
+}
+
+/// The arithmetic of each relocation, by its own numbers; what it stores, where that is the number itself.
+fn compute_again(what: &str, events: &[Value]) {
+    let mut stored = 0;
+    for record in of(events, "relocations").into_iter().flat_map(|t| t["records"].as_array().unwrap()) {
+        let Some(formula) = record["formula"].as_str() else { continue };
+        if record["s"].is_null() {
+            continue;
+        }
+        let (s, p) = (hex(&record["s"]), hex(&record["p"]));
+        let value = s.wrapping_add_signed(record["a"].as_i64().unwrap());
+        let page = |address: u64| address >> 12 << 12;
+        let result = match formula {
+            "S + A" => value,
+            "S + A - P" => value.wrapping_sub(p),
+            _ => page(value).wrapping_sub(page(p)),
+        };
+        assert_eq!(hex(&record["result"]), result, "{what}: {record}");
+        let kind = record["type"].as_str().unwrap();
+        let is_plain = kind.starts_with("R_X86_64_")
+            || kind.starts_with("R_AARCH64_ABS") && !kind.contains("LO12")
+            || kind.starts_with("R_AARCH64_PREL");
+        if is_plain && record["shared"] == false {
+            let after = bytes(&record["after"]);
+            assert_eq!(after, result.to_le_bytes()[..after.len()], "{what}: {record}");
+            stored += 1;
+        }
+    }
+    assert!(stored > 0, "{what}: nothing stored");
+}
+
+#[test]
+fn numbers_are_those_of_readelf() {
+    if !common::has_tool("numbers_are_those_of_readelf", "readelf") {
+        return;
+    }
+    for kernel in KERNELS {
+        let all = modules(kernel);
+        common::in_parallel(&all, |module| {
+            let what = format!("{kernel}/{module}");
+            let events = events(&trace(kernel, module, &["--json"]));
+            compare_with_readelf(&what, &ko(kernel, module), &events);
+            compute_again(&what, &events);
+        });
+    }
+}
+
+/// One captured load, told again.
+fn captured(set: &Set, kernel: &str, module: &Capture) -> Vec<Value> {
+    let memory = set.scratch().join(format!("{}-trace.json", module.name));
+    std::fs::write(&memory, set.memory(module).to_string()).unwrap();
+    let text = |path: PathBuf| path.display().to_string();
+    let mut args = vec!["trace".to_owned(), text(ko(kernel, &module.name)), "--json".to_owned()];
+    args.extend(module.params().map(String::from));
+    for dependency in common::dependencies(&module.name) {
+        args.extend(["--with".to_owned(), text(ko(kernel, dependency))]);
+    }
+    for (option, value) in [
+        ("--kernel", text(set.dir.join("kernel.spec"))),
+        ("--config", text(common::fixtures(kernel).join("config"))),
+        ("--memory", text(memory)),
+    ] {
+        args.extend([option.to_owned(), value]);
+    }
+    args.extend(set.options());
+    args.extend(module.options());
+    events(&common::kmodld(&args).exits(0))
+}
+
+/// The memory of a capture at a stage.
+struct Captured {
+    regions: Vec<(u64, Vec<u8>)>,
+    but_for: Vec<(u64, u64)>,
+}
+
+impl Captured {
+    fn of(module: &Capture, stage: &str) -> Self {
+        let read = |(name, base): (&str, u64)| {
+            (base, common::read(&module.dir.join(stage).join(format!("{name}.bin"))))
+        };
+        Captured {
+            regions: module.regions().into_iter().map(read).collect(),
+            but_for: module.not_compared(stage),
+        }
+    }
+
+    /// The bytes at an address; `None` if some of them are run-time state.
+    fn at(&self, address: u64, len: usize) -> Option<&[u8]> {
+        let end = address + len as u64;
+        if self.but_for.iter().any(|(start, size)| *start < end && address < start + size) {
+            return None;
+        }
+        let (base, bytes) = self.regions.iter().find(|(base, bytes)| {
+            *base <= address && end <= base + bytes.len() as u64
+        })?;
+        let from = (address - base) as usize;
+        Some(&bytes[from..from + len])
+    }
+}
+
+/// Final addresses, what relocation leaves, and what the patches make of it are what a booted kernel had in memory.
+fn compare_with_capture(what: &str, module: &Capture, events: &[Value]) -> [usize; 3] {
+    let mut counts = [0; 3];
+    let moved = in_step(events, "move").iter().find(|e| e["event"] == "sections").unwrap();
+    for section in module.sections() {
+        let ours = moved["sections"].as_array().unwrap().iter().find(|s| s["index"] == section["index"]);
+        assert_eq!(hex(&ours.unwrap()["addr"]), hex(&section["addr"]), "{what}: {section}");
+        counts[0] += 1;
+    }
+    // Where memory was read right after relocation.
+    if module.has_stage("relocated") {
+        let captured = Captured::of(module, "relocated");
+        for record in of(events, "relocations").into_iter().flat_map(|t| t["records"].as_array().unwrap()) {
+            let after = bytes(&record["after"]);
+            if let Some(theirs) = captured.at(hex(&record["p"]), after.len()) {
+                assert_eq!(theirs, after, "{what}: {record}");
+                counts[1] += 1;
+            }
+        }
+    }
+    if module.has_stage("final") && module.has_stage("kallsyms") {
+        let (kallsyms, last) = (Captured::of(module, "kallsyms"), Captured::of(module, "final"));
+        let patches = of(events, "patch");
+        // By byte: what the last patch of it leaves, and what the first one finds.
+        let mut left: BTreeMap<u64, u8> = BTreeMap::new();
+        let mut found: BTreeMap<u64, u8> = BTreeMap::new();
+        for patch in &patches {
+            let (at, before, after) = (hex(&patch["addr"]), bytes(&patch["before"]), bytes(&patch["after"]));
+            assert_eq!(before.len(), after.len(), "{what}: {patch}");
+            for (n, (before, after)) in before.iter().zip(&after).enumerate() {
+                let at = at + n as u64;
+                if let Some(left) = left.get(&at) {
+                    assert_eq!(left, before, "{what}: one patch after the other at {at:#x}: {patch}");
+                }
+                found.entry(at).or_insert(*before);
+                left.insert(at, *after);
+            }
+            // Bytes of long tables are not shown.
+            for at in at + after.len() as u64..at + patch["size"].as_u64().unwrap() {
+                left.remove(&at);
+            }
+        }
+        for (at, byte) in &found {
+            if let Some(theirs) = kallsyms.at(*at, 1) {
+                assert_eq!(theirs, [*byte], "{what}: before the patches at {at:#x}");
+            }
+        }
+        for (at, byte) in &left {
+            if let Some(theirs) = last.at(*at, 1) {
+                assert_eq!(theirs, [*byte], "{what}: after the patches at {at:#x}");
+                counts[2] += 1;
+            }
+        }
+    }
+    counts
+}
+
+#[test]
+fn numbers_are_those_of_booted_kernels() {
+    let mut totals = [0; 3];
+    for pack in packs(&common::fixtures("captures")) {
+        let set = Set::open(&pack);
+        let kernel = set_name(&pack).splitn(3, '-').take(2).collect::<Vec<_>>().join("-");
+        let modules = set.modules();
+        let counts = common::in_parallel(&modules, |module| {
+            let what = format!("{} {}", set.name, module.name);
+            let events = captured(&set, &kernel, module);
+            compute_again(&what, &events);
+            compare_with_capture(&what, module, &events)
+        });
+        for count in counts {
+            totals.iter_mut().zip(count).for_each(|(total, count)| *total += count);
+        }
+    }
+    let [sections, relocations, bytes] = totals;
+    println!("{sections} sections, {relocations} relocations, {bytes} patched bytes as booted kernels had them");
+    assert!(sections > 1000 && relocations > 1000 && bytes > 10_000, "{totals:?}");
+}
+
+#[test]
+fn a_refused_module_stops_where_the_kernel_stops() {
+    let kernel = "6.12-amd64";
+    let stop = |ran: &Ran| {
+        let events = events(ran);
+        let stop = of(&events, "stop")[0].clone();
+        let missed: Vec<String> = of(&events, "step")
+            .into_iter()
+            .filter(|step| step["reached"] == false)
+            .map(|step| step["name"].as_str().unwrap().to_owned())
+            .collect();
+        (stop["step"].as_str().unwrap().to_owned(), stop["errno"].clone(), missed)
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let other = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    };
+    let hello = common::read(&ko(kernel, "hello"));
+    let damaged = other("damaged.ko", &[&hello[..0x3c], &[0, 0], &hello[0x3e..]].concat());
+    let of_other_arch = ko("6.12-arm64", "hello").display().to_string();
+    let of_other_kernel = ko("6.1-amd64", "hello").display().to_string();
+    let run = |file: &str, more: &[&str]| {
+        let mut args = vec![String::from("trace"), file.to_owned(), String::from("--json")];
+        args.extend(kernel_args(kernel));
+        args.extend(more.iter().map(|word| (*word).to_owned()));
+        common::kmodld(args)
+    };
+    let own = |name: &str| ko(kernel, name).display().to_string();
+    let (hello, gpl, namespace) = (own("hello"), own("proprietary_gpl"), own("ns_forgot"));
+    let params = own("params");
+    let exporter = own("exporter");
+    let ns_exporter = own("ns_exporter");
+    for (file, more, step, errno) in [
+        (&*damaged, &[][..], "elf", "ENOEXEC"),
+        (&of_other_arch, &[], "elf", "ENOEXEC"),
+        (&hello, &["--cmdline", "module_blacklist=hello"], "blacklist", "EPERM"),
+        (&hello, &["--cmdline", "module.sig_enforce=1"], "signature", "EKEYREJECTED"),
+        (&of_other_kernel, &[], "versions", "ENOEXEC"),
+        (&hello, &["--with", &hello], "versions", "EEXIST"),
+        (&gpl, &["--with", &exporter], "symbols", "ENOENT"),
+        (&namespace, &["--with", &ns_exporter], "symbols", "EINVAL"),
+        (&params, &["an_int=x"], "parameters", "EINVAL"),
+        (&hello, &["--init=-ENODEV"], "init", "ENODEV"),
+    ] {
+        let ran = run(file, more);
+        assert!(ran.code == 1 || ran.code == 3, "{ran:?}");
+        let (at, why, missed) = stop(&ran);
+        assert_eq!((&*at, why), (step, Value::from(errno)), "{file} {more:?}");
+        if step != "init" {
+            assert!(missed.contains(&String::from("init")), "{file} {more:?}: {missed:?}");
+            assert!(!missed.contains(&at), "{file} {more:?}: {missed:?}");
+        }
+    }
+}
+
+#[test]
+fn one_step_and_sequences() {
+    let ran = trace("6.12-amd64", "hello", &["--step", "layout"]).exits(0);
+    assert!(ran.stdout.contains("layout_sections") && !ran.stdout.contains("apply_relocations"), "{ran:?}");
+    let wrong = trace("6.12-amd64", "hello", &["--step", "nonsense"]).exits(2);
+    assert!(wrong.stderr.contains("layout, move"), "{wrong:?}");
+    let params = ko("6.12-amd64", "params").display().to_string();
+    let insmod = format!("insmod {params} an_int=7");
+    let then = ["--then", &insmod, "--then", "rmmod hello", "--then", "lsmod", "--json"];
+    let events = events(&trace("6.12-amd64", "hello", &then).exits(0));
+    assert_eq!(of(&events, "begin").len(), 2);
+    let states: Vec<String> = of(&events, "state")
+        .into_iter()
+        .map(|e| format!("{} {}", e["module"].as_str().unwrap(), e["state"].as_str().unwrap()))
+        .collect();
+    let life = |module: &str| ["UNFORMED", "COMING", "LIVE"].map(|state| format!("{module} {state}"));
+    let want = [&life("hello")[..], &life("params"), &[String::from("hello GOING")]].concat();
+    assert_eq!(states, want);
+    let last = of(&events, "asked").last().unwrap()["output"].as_str().unwrap().to_owned();
+    assert!(last.starts_with("params ") && !last.contains("hello"), "{last}");
+    let patch = of(&events, "patch").into_iter().find(|p| p["what"] == "parameter").unwrap();
+    assert_eq!((&patch["reason"], bytes(&patch["after"])), (&Value::from("an_int"), vec![7, 0, 0, 0]));
+}
+
+/// Every change of memory after relocation is a patch that the story tells of, but for the run-time fields that nobody knows.
+#[test]
+fn the_journal_misses_nothing() {
+    use kmodld::load::{Args, open};
+    use kmodld::watch::{Observer, Point, Scene, Watch};
+    use kmodld::{Loader, Place, Workspace};
+    use symres::LoadFlags;
+
+    struct Nothing;
+    impl Observer for Nothing {
+        fn reached(&mut self, _: Point, _: &Scene<'_, '_>, _: &elf_layout::Findings) {}
+    }
+    let mut patches = 0;
+    for kernel in KERNELS {
+        for module in modules(kernel).iter().filter(|m| !REFUSED.contains(&m.as_str())) {
+            let before: Vec<PathBuf> = common::dependencies(module).iter().map(|d| ko(kernel, d)).collect();
+            let before: Vec<&Path> = before.iter().map(PathBuf::as_path).collect();
+            let loader: Loader = common::library::loader_with(common::kernel(kernel), &before);
+            let bytes = common::read(&ko(kernel, module));
+            let opened = open(&bytes, &loader.kernel, LoadFlags::default());
+            let args = Args { params: Some(b""), ..Args::default() };
+            let watch = Watch(Some(&mut Nothing));
+            let attempt =
+                loader.load_watched(&mut Workspace::default(), &opened, &args, &Place::Kernel, None, watch);
+            let (load, said) = attempt.whatever_it_says();
+            let load = load.unwrap_or_else(|| panic!("{kernel}/{module}: {said:?}"));
+            let journal = load.record.journal.as_ref().unwrap();
+            assert_eq!(journal.bytes.len(), load.record.patches.len(), "{kernel}/{module}");
+            let missed = journal.missed(&*load.module.memory);
+            assert!(missed.is_empty(), "{kernel}/{module}: {missed:x?}");
+            patches += journal.bytes.len();
+        }
+    }
+    assert!(patches > 1000, "{patches}");
+}
+
+/// Pages are small, whole, and the same each time.
+#[test]
+fn pages_need_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    for (kernel, module, lang) in [("6.12-amd64", "patching", "en"), ("6.1-arm64", "relocs", "zh")] {
+        let page = |n: usize| {
+            let path = dir.path().join(format!("{module}-{n}.html"));
+            let html = path.display().to_string();
+            let ran = trace(kernel, module, &["--html", &html, "--lang", lang]);
+            assert!(ran.code == 0 || ran.code == 4, "{ran:?}");
+            common::text(&path)
+        };
+        let (one, two) = (page(1), page(2));
+        assert!(one == two, "{kernel}/{module}: two pages of one story");
+        assert!(one.len() < 2_000_000, "{}", one.len());
+        assert!(one.contains(&format!("<html lang=\"{lang}\">")));
+        for outside in ["http://", "https://", "src=", "url(", "@import"] {
+            let found = one.match_indices(outside).map(|(at, _)| &one[at..at + 40]);
+            let found: Vec<&str> = found.filter(|text| !text.contains("www.w3.org/2000/svg")).collect();
+            assert!(found.is_empty(), "{found:?}");
+        }
+        assert!(!one.contains("@@"), "something is not filled in");
+    }
+    let html = dir.path().join("x.html").display().to_string();
+    trace("6.12-amd64", "hello", &["--html", &html, "--json"]).exits(2);
+    trace("6.12-amd64", "hello", &["--lang", "zh"]).exits(2);
+}
