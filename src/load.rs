@@ -349,7 +349,7 @@ pub(crate) fn load_module<'d>(
     // Livepatch symbols have got their values only now (RELOC-GEN-5).
     write_symtab(&mut module);
     if args.stage >= Stage::Kallsyms && !args.verdict_only {
-        post_relocation(&mut module);
+        post_relocation(&mut module, kernel, arch);
     }
     module.info.section_names_in_reach(said);
     arch.refuse_in_module_finalize(&module.info, said);

@@ -70,6 +70,6 @@ for line in "${sets[@]}"; do
     read -ra names <<<"$modules"
     nice python3 tests/oracle/oracle.py capture --kernel "$tree" --out "$out/$set" --cpu "$cpu" --smp $smp --memory 2048 \
         --append "$append" "${names[@]}" 2>"$out/$set.log" || { status=1; grep -v ' bytes$' "$out/$set.log" >&2 || true; }
-    nice python3 tests/oracle/oracle.py compare --kmodld "$kmodld" --kernel "$tree/boot/vmlinuz-${tree##*/}" "$out/$set" || status=1
+    nice python3 tests/oracle/oracle.py compare --kmodld "$kmodld" --kernel "$tree" "$out/$set" || status=1
 done
 exit $status

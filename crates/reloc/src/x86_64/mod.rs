@@ -30,7 +30,7 @@ use elf_layout::{Change, CpuCapabilities, Findings, KernelConfig, Machine};
 
 use crate::finalizer::Finalizer;
 use crate::reach::Reach;
-use crate::{Architecture, FtraceBug, ModArch, Records, RelaSection};
+use crate::{Architecture, ExtableEntry, FtraceBug, ModArch, Records, RelaSection};
 use kernel::types::StructPaths;
 use kernel::{Part, RunningKernel};
 
@@ -95,6 +95,12 @@ impl Architecture for X86_64 {
         relocate::apply_relocate_add(section, records, said);
     }
 
+    fn extable(&self, config: &KernelConfig) -> ExtableEntry {
+        // Up to v5.15 the address of a handler, since then (46d28947d987) type and data.
+        let addresses = if config.has(Change::ExtableTypes) { 2 } else { 3 };
+        ExtableEntry { size: 12, addresses }
+    }
+
     fn relocates_only_zeros(&self) -> bool {
         true
     }
@@ -157,6 +163,9 @@ impl Architecture for X86_64 {
     }
 
     fn kernel_types(&self) -> &'static StructPaths {
-        &[("cpuinfo_x86", &["x86_capability"])]
+        &[
+            ("cpuinfo_x86", &["x86_capability", "x86", "x86_vendor", "x86_model"]),
+            ("paravirt_patch_template", paravirt::OPERATIONS),
+        ]
     }
 }

@@ -385,6 +385,8 @@ fn fin_20_one_length_for_a_site() {
     assert_eq!((text, lens), (NOP5.to_vec(), vec![5, 5, 5]), "FIN-20");
     let (_, lens, ..) = alternatives_of("6.1.0", &off, &code, &entries);
     assert_eq!(lens, [2, 5, 3], "FIN-20: not before 6.11");
+    let (text, lens, ..) = alternatives_of("7.0.0", &off, &code, &entries);
+    assert_eq!((text, lens), (NOP5.to_vec(), vec![2, 5, 3]), "FIN-26: records stay as they are since 7.0");
 }
 
 #[test]
