@@ -38,6 +38,8 @@ pub enum Change {
     /// An entry of the exception table has a type and data. Before that x86 had a third address there, and arm64 nothing
     /// (FIN-1).
     ExtableTypes,
+    /// Compiled BPF programs share packs of 2 MiB; before that each has pages of its own (LAYOUT-51).
+    BpfProgPack,
     /// x86's retpoline features moved to word 11, and `X86_FEATURE_RETHUNK` came with them (FIN-21).
     RetpolineInWord11,
     /// x86 looks up the names of the function tracer's sites when a module comes (FIN-48).

@@ -59,7 +59,7 @@ const BY_RECORD_SIZE: &str =
 
 /// Every [`Change`] with what is known of it, in the order of the variants.
 #[rustfmt::skip]
-pub static TABLE: [Row; 75] = [
+pub static TABLE: [Row; 76] = [
     row(Change::SymbolNamespaces, "namespace field of export records", UNKNOWN, (5, 4)),
     row(Change::FtraceWithRegs, "ftrace with regs", &["3b23e4991fb6"], (5, 5))
         .recognised("by CONFIG_DYNAMIC_FTRACE_WITH_REGS of a .config"),
@@ -75,6 +75,8 @@ pub static TABLE: [Row; 75] = [
     row(Change::ShortJumpLabels, "jump labels of 2 bytes", &["ab3257042c26"], (5, 14)),
     row(Change::ExtableTypes, "exception table entries with a type", &["46d28947d987", "d6e2cc564775"], (5, 16))
         .recognised("by struct exception_table_entry in the kernel's BTF (FIN-1)"),
+    row(Change::BpfProgPack, "packs of BPF programs", &["57631054fae6"], (5, 18))
+        .recognised("by a symbol bpf_prog_pack_alloc (LAYOUT-51)"),
     row(Change::RetpolineInWord11, "retpoline features in word 11", &["a883d624aed4", "a149180fbcf3"], (5, 19))
         .backported(&[from(5, 10, 133), from(5, 15, 54)])
         .recognised("by a symbol __x86_return_thunk, which came with it (FIN-21)"),

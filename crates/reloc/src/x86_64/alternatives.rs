@@ -329,7 +329,7 @@ fn replace(
         let distance = u32::from_le_bytes([a, b, c, d]).wrapping_add(moved as u32).to_le_bytes();
         buf.splice(1.., distance);
     } else if let [JMP32 | 0xeb, a, b, c, d] = buf[..] {
-        buf = recompute_jump(i32::from_le_bytes([a, b, c, d]), moved).to_vec();
+        buf = recompute_jump(i32::from_le_bytes([a, b, c, d]), moved, nops).to_vec();
     }
     let used = buf.len();
     buf.resize(long, 0x90);
@@ -344,15 +344,16 @@ fn replace(
 
 /// `recompute_jump` up to 6.4: a jump of two bytes if it reaches, with the old test for backward ones,
 /// which none passes.
-fn recompute_jump(distance: i32, moved: u64) -> [u8; 5] {
+fn recompute_jump(distance: i32, moved: u64, nops: Nops) -> [u8; 5] {
     // From the start of the site to the target.
     let far = i64::from(distance).wrapping_add(5).wrapping_add(moved.cast_signed());
     let from_site = far as i32;
     let short = from_site.wrapping_sub(2);
     let reaches = if far >= 0 { short <= 127 } else { short & 0xff == short };
     if reaches {
-        let [a, b, c] = [0x0f, 0x1f, 0x00];
-        return [0xeb, short as u8, a, b, c];
+        let mut jump = [0xeb, short as u8, 0, 0, 0];
+        jump.get_mut(2..).into_iter().for_each(|rest| nops.add_nops(rest));
+        return jump;
     }
     let [a, b, c, d] = from_site.wrapping_sub(5).to_le_bytes();
     [JMP32, a, b, c, d]
