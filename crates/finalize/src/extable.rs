@@ -101,9 +101,8 @@ mod tests {
         for form in [(12, 2), (12, 3), (8, 2)] {
             let form = ExtableEntry { size: form.0, addresses: form.1 };
             let fields = form.size / 4;
-            let wanted: Vec<Vec<i64>> = (0..57i64)
-                .map(|i| [-5000 + i * 37, -90_000 - i, 7 + i][..fields].to_vec())
-                .collect();
+            let wanted: Vec<Vec<i64>> =
+                (0..57i64).map(|i| [-5000 + i * 37, -90_000 - i, 7 + i][..fields].to_vec()).collect();
             for version in [KernelVersion::new(6, 1, 0), KernelVersion::new(6, 12, 0)] {
                 let mut bytes = Vec::new();
                 // A permutation: 57 and 20 have no common factor.

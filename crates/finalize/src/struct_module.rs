@@ -272,7 +272,11 @@ impl This<'_, '_, '_> {
         for (path, tag, what) in [
             ("version", "version", "struct module: version, a copy of its modinfo"),
             ("srcversion", "srcversion", "struct module: srcversion, a copy of its modinfo"),
-            ("imported_namespaces", "import_ns", "struct module: imported_namespaces, a list of its import_ns"),
+            (
+                "imported_namespaces",
+                "import_ns",
+                "struct module: imported_namespaces, a list of its import_ns",
+            ),
         ] {
             match file.modinfo().get(tag) {
                 Some(_) => self.runtime(path, what),

@@ -26,7 +26,9 @@ pub fn reach(config: &KernelConfig, kernel: &dyn RunningKernel, address: u64) ->
         // cleanup_highmap has unmapped what is around the image.
         _ if address < modules => in_image(kernel, address).unwrap_or_else(|| around_image(kernel, address)),
         _ if address >= MODULES_END => Reach::Unknown,
-        _ if address < modules.wrapping_add(taken_at_boot(config, &|name| kernel.symbol(name))) => Reach::Unknown,
+        _ if address < modules.wrapping_add(taken_at_boot(config, &|name| kernel.symbol(name))) => {
+            Reach::Unknown
+        }
         _ => Reach::Free,
     }
 }

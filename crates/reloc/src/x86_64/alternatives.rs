@@ -451,7 +451,9 @@ fn note_choices(
             return Vec::new();
         };
         let combinations = 0u32..1 << features.len();
-        combinations.map(|set| combined(module, (form, nops), &entries, &features, set, start.clone())).collect()
+        combinations
+            .map(|set| combined(module, (form, nops), &entries, &features, set, start.clone()))
+            .collect()
     });
 }
 

@@ -83,11 +83,8 @@ fn taken_at_boot(config: &KernelConfig, symbol: &dyn Fn(&str) -> Option<u64>) ->
         return 0;
     }
     // Since v5.18 (57631054fae6) programs share packs; before that each has pages of its own.
-    let packs = if symbols_known {
-        symbol("bpf_prog_pack_alloc").is_some()
-    } else {
-        config.has(Change::BpfProgPack)
-    };
+    let packs =
+        if symbols_known { symbol("bpf_prog_pack_alloc").is_some() } else { config.has(Change::BpfProgPack) };
     PAGE_SIZE.saturating_add(if packs { PMD_SIZE } else { PAGE_SIZE })
 }
 

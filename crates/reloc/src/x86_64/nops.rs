@@ -280,7 +280,8 @@ mod tests {
     fn fin_24_the_boot_cpu_decides_before_5_13() {
         let old = Changes::of(KernelVersion::new(5, 12, 0));
         let of = |vendor: u8, family: u8, model: u8| {
-            let mut kernel = TestKernel { symbols: [("boot_cpu_data", 0x1000)].into(), ..TestKernel::default() };
+            let mut kernel =
+                TestKernel { symbols: [("boot_cpu_data", 0x1000)].into(), ..TestKernel::default() };
             for (offset, path) in ["x86", "x86_vendor", "x86_model"].into_iter().enumerate() {
                 let member = Member { offset: offset as u64, size: 1 };
                 kernel.types.insert(alloc::format!("cpuinfo_x86.{path}"), member);

@@ -122,7 +122,10 @@ impl Operations {
 
     /// What takes its place; `None` if that is not known.
     fn code(&self, number: u8, function: Option<u64>) -> Option<Code> {
-        let native = self.native.iter().find(|(of, wanted, _)| *of == number && (wanted.is_none() || *wanted == function));
+        let native = self
+            .native
+            .iter()
+            .find(|(of, wanted, _)| *of == number && (wanted.is_none() || *wanted == function));
         if let Some((.., code)) = native {
             return Some(Code::Bytes(code));
         }
@@ -253,7 +256,8 @@ mod tests {
         ] {
             assert_eq!(ops.code(number, function), want, "FIN-73: {number} {function:x?}");
         }
-        ops = Operations { native: Vec::new(), jumped: Vec::new(), bug: Some(0x8000), calls_only: true, ..ops };
+        ops =
+            Operations { native: Vec::new(), jumped: Vec::new(), bug: Some(0x8000), calls_only: true, ..ops };
         assert_eq!(ops.code(8, Some(0)), Some(Code::Call(0x8000)), "FIN-73: since 5.13 paravirt_BUG");
         assert_eq!(ops.code(8, Some(0x3000)), Some(Code::Call(0x3000)), "FIN-73: since 5.13 calls alone");
     }

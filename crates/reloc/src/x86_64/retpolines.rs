@@ -79,8 +79,7 @@ pub fn apply_retpolines(module: &mut Finalizer<'_, '_>) {
             let modes = [plain, Mode { lfence: true, ..plain }, Mode { thunks: true, tracking, ..plain }];
             modes.into_iter().filter_map(|mode| bytes(mode).map(|(bytes, _)| bytes)).collect()
         });
-        let Some((bytes, its)) =
-            mode.and_then(|mode| patch_retpoline(address, &insn, register, mode, nops))
+        let Some((bytes, its)) = mode.and_then(|mode| patch_retpoline(address, &insn, register, mode, nops))
         else {
             continue;
         };
