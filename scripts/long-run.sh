@@ -38,7 +38,7 @@ for tool in qemu-system-x86_64 qemu-system-aarch64 aarch64-linux-gnu-gcc gcc pyt
     command -v "$tool" >/dev/null || missing+=("$tool")
 done
 if [ ${#missing[@]} = 0 ]; then
-    tests/oracle/full.sh || status=1
+    tests/oracle/matrix.sh || status=1
 else
     echo "skipped: no ${missing[*]} (tests/oracle/README.md names the packages)"
 fi

@@ -392,7 +392,7 @@ pub(crate) fn load_module<'d>(
         ..Scene::of(&module)
     });
     if args.stage >= Stage::Kallsyms && !args.verdict_only {
-        post_relocation(&mut module);
+        post_relocation(&mut module, kernel, arch);
     }
     watch.tell(Point::PostRelocation, said, || Scene::of(&module));
     if watch.is_on() {

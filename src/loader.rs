@@ -273,14 +273,31 @@ impl Loader {
         self.kernel.state.space.area(windows, self.kernel.config.page_size)
     }
 
-    /// Address and end of the module's per-cpu area: first fit by alignment (LAYOUT-54, LAYOUT-60).
+    /// Address and end of the module's per-cpu area: as the symbol table lists a variable of it, else first fit by alignment
+    /// (LAYOUT-54, LAYOUT-60).
     fn percpu_place(&self, info: &LoadInfo<'_>) -> Option<(u64, u64)> {
         let pcpu = info.file.index().pcpu;
         let section = info.sechdrs.get(pcpu).filter(|s| pcpu != 0 && s.sh_size != 0)?;
         // PCPU_MIN_ALLOC_SIZE
         let align = section.sh_addralign.clamp(4, self.kernel.config.page_size);
         let size = Some(align_up(section.sh_size, 4)).filter(|size| *size != 0)?;
+        if let Some(start) = self.listed_percpu(info) {
+            return Some((start, start.checked_add(size)?));
+        }
         self.kernel.state.space.percpu_place(size, align)
+    }
+
+    /// The per-cpu area of a module that the symbol table lists: the address of a variable there less its place in the area.
+    fn listed_percpu(&self, info: &LoadInfo<'_>) -> Option<u64> {
+        let (file, pcpu) = (info.file, info.file.index().pcpu);
+        let own = file.symbols().iter().skip(1).filter(|symbol| usize::from(symbol.shndx()) == pcpu);
+        own.filter(|symbol| !file.symbol_name(symbol).is_empty()).find_map(|symbol| {
+            let named = self.kernel.symbols.named(file.symbol_name(symbol));
+            let mut listed = named.filter(|s| s.module == Some(file.name()));
+            // A name that the module has twice shows no address.
+            let (Some(found), None) = (listed.next(), listed.next()) else { return None };
+            found.address.checked_sub(symbol.value())
+        })
     }
 }
 

@@ -29,4 +29,4 @@ if [ "$(cat "$fixtures/release" 2>/dev/null)" = "${tree##*/}" ]; then
 fi
 oracle=(timeout 600 python3 tests/oracle/oracle.py)
 "${oracle[@]}" capture --kernel "$tree" --out "$scratch/$kernel" --limit 300 "${modules[@]}"
-"${oracle[@]}" compare --kmodld "$kmodld" --kernel "$tree/boot/vmlinuz-${tree##*/}" --verbose "$scratch/$kernel"
+"${oracle[@]}" compare --kmodld "$kmodld" --kernel "$tree" --verbose "$scratch/$kernel"

@@ -56,6 +56,13 @@ class Set:
         entries = (os.path.join(folder, m) for m in sorted(os.listdir(folder)))
         self.metas = {os.path.basename(m): read_json(f"{m}/meta.json") for m in entries if os.path.exists(f"{m}/meta.json")}
 
+    @classmethod
+    def of(cls, kmodld, folder, image, scratch):
+        """The set with a SPEC of its kernel, which is sooner read than the image."""
+        spec = os.path.join(scratch, "spec")
+        subprocess.run([kmodld, "kernel", image, "-o", spec], check=True, stdout=subprocess.DEVNULL)
+        return cls(folder, spec, scratch)
+
     def modules(self):
         """Their names, in the order they were loaded."""
         return sorted(self.metas, key=lambda m: len(self.metas[m]["loaded_before"]))
@@ -171,32 +178,49 @@ def read_json(path):
         return json.load(file)
 
 
+@dataclass
+class Stage:
+    """A set at one stage."""
+
+    exact: int = 0
+    total: int = 0
+    size: int = 0
+    differ: int = 0
+    runtime: Counter = field(default_factory=Counter)
+
+
+def compare_stage(captured, kmodld, stage, only=(), verbose=False):
+    """Compares all modules of a set, or only some, at one stage, and prints what is wrong."""
+    found = Stage()
+    for name in captured.modules():
+        if stage not in captured.metas[name]["stages"] or only and name not in only:
+            continue
+        result = captured.compare(kmodld, name, stage)
+        found.total, found.exact, found.size = found.total + 1, found.exact + result.exact, found.size + result.bytes
+        found.differ += sum(result.differing.values())
+        found.runtime += result.runtime
+        if verbose or not result.exact:
+            state = "exact" if result.exact else "DIFFERS"
+            print(f"  {stage} {name}: {state}, {sum(result.runtime.values())} bytes of run-time state")
+        for line in result.lines():
+            print(f"    {line}")
+        sys.stdout.flush()
+    return found
+
+
 def compare(kmodld, folder, image, stages, only, verbose):
     """Compares a set, or only some of its modules, at all stages; True if nothing differs but run-time state."""
     good = True
     with tempfile.TemporaryDirectory(prefix="oracle") as scratch:
-        spec = os.path.join(scratch, "spec")
-        subprocess.run([kmodld, "kernel", image, "-o", spec], check=True, stdout=subprocess.DEVNULL)
-        captured = Set(folder, spec, scratch)
+        captured = Set.of(kmodld, folder, image, scratch)
         for stage in stages:
-            started, exact, total, size, differ, runtime = time.monotonic(), 0, 0, 0, 0, Counter()
-            for name in captured.modules():
-                if stage not in captured.metas[name]["stages"] or only and name not in only:
-                    continue
-                result = captured.compare(kmodld, name, stage)
-                total, exact, size = total + 1, exact + result.exact, size + result.bytes
-                differ += sum(result.differing.values())
-                runtime += result.runtime
-                if verbose or not result.exact:
-                    state = "exact" if result.exact else "DIFFERS"
-                    print(f"  {stage} {name}: {state}, {sum(result.runtime.values())} bytes of run-time state")
-                for line in result.lines():
-                    print(f"    {line}")
-                sys.stdout.flush()
+            started = time.monotonic()
+            found = compare_stage(captured, kmodld, stage, only, verbose)
             seconds = time.monotonic() - started
+            exact, total = found.exact, found.total
             set_name = os.path.basename(os.path.abspath(folder))
-            print(f"{set_name}: stage {stage}: {exact}/{total} modules exact, {differ} of {size} bytes differ ({seconds:.0f} s)")
-            for why, count in runtime.most_common():
+            print(f"{set_name}: stage {stage}: {exact}/{total} modules exact, {found.differ} of {found.size} bytes differ ({seconds:.0f} s)")
+            for why, count in found.runtime.most_common():
                 print(f"    not compared, and different: {count} bytes: {why}")
             good = good and total > 0 and exact == total
     return good

@@ -38,7 +38,9 @@ def command_compare(arguments):
     for folder in arguments.set:
         facts = compare.read_json(os.path.join(folder, "set.json"))
         if not arguments.kernel:
-            image = os.path.join(arguments.cache, facts["kernel"], "boot", f"vmlinuz-{facts['kernel']}")
+            image = KernelTree(os.path.join(arguments.cache, facts["kernel"])).image
+        elif os.path.isdir(image):
+            image = KernelTree(image).image
         stages = arguments.stage or compare.stages_of(arguments.kmodld)
         good = compare.compare(arguments.kmodld, folder, image, stages, arguments.module, arguments.verbose) and good
     return 0 if good else 1
@@ -76,7 +78,7 @@ def main():
     sub.set_defaults(run=command_compare)
     kmodld = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release", "kmodld")
     sub.add_argument("--kmodld", default=kmodld, help="the program (default: target/release/kmodld)")
-    sub.add_argument("--kernel", default="", help="image or SPEC (default: the one in the cache)")
+    sub.add_argument("--kernel", default="", help="tree, image or SPEC (default: the one in the cache)")
     sub.add_argument("--cache", default=cache, help="folder of the trees (default: KMODLD_KERNELS)")
     sub.add_argument("--stage", action="append", default=[], help="repeatable (default: all that kmodld has)")
     sub.add_argument("--module", action="append", default=[], help="only this one; repeatable (default: all)")

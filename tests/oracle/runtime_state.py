@@ -20,6 +20,7 @@ MODULE_MEMBERS = {
     "modinfo_attrs": "heap pointer",
     "version": "heap pointer",
     "srcversion": "heap pointer",
+    "imported_namespaces": "heap pointer",
     "holders_dir": "heap pointer",
     "args": "heap pointer",
     "sect_attrs": "heap pointer",

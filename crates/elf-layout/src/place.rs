@@ -48,6 +48,13 @@ pub struct Windows {
     pub code_block: Option<u64>,
 }
 
+impl Windows {
+    /// Does a region of this kind come from the cache of code (`execmem_is_rox`, LAYOUT-55)?
+    pub const fn caches(&self, region: Region) -> bool {
+        self.code_block.is_some() && matches!(region, Region::Text | Region::InitText)
+    }
+}
+
 /// Free addresses, lowest first: what the module area and the per-cpu reserve are taken from.
 ///
 /// Holes are kept rather than what is taken: a kernel that has loaded thousands of modules has few of them.
@@ -169,7 +176,7 @@ impl ModuleArea {
     /// Marks what a region of a module holds ([`ModuleArea::ranges`]) as taken. Code that begins a block which could be added
     /// to the cache adds it.
     pub fn take_region(&mut self, region: Region, start: u64, end: u64) {
-        if self.is_cached(region) && self.block_of(start).is_none() {
+        if self.windows.caches(region) && self.block_of(start).is_none() {
             let size = end.saturating_sub(start);
             if let Some(block) = self.block(size, Some(start), &[]).filter(|block| block.0 == start) {
                 self.add_block(block.0, block.1);
@@ -198,11 +205,6 @@ impl ModuleArea {
             self.blocks.remove(&block);
             self.holes.free(block, block_end.saturating_add(self.page_size));
         }
-    }
-
-    /// Does this region come from the cache of code?
-    fn is_cached(&self, region: Region) -> bool {
-        self.windows.code_block.is_some() && matches!(region, Region::Text | Region::InitText)
     }
 
     /// The block of the cache that an address lies in.
@@ -284,7 +286,7 @@ impl ModuleArea {
         let mut promised = Promised::default();
         for region in regions {
             let size = layout.allocated(region);
-            let start = if self.is_cached(region) {
+            let start = if self.windows.caches(region) {
                 self.code(size, &mut promised)?
             } else {
                 let (start, end) = self.hole(size, &promised.area)?;
@@ -304,7 +306,7 @@ impl ModuleArea {
         let mut bases = PerRegion::default();
         *bases.get_mut(first) = base;
         // LAYOUT-55: code of init follows in the block; what is not code lies where it would anyhow.
-        if let Some(block_size) = self.windows.code_block.filter(|_| self.is_cached(first)) {
+        if let Some(block_size) = self.windows.code_block.filter(|_| self.windows.caches(first)) {
             let mut area = self.clone();
             let block = base & !block_size.saturating_sub(1);
             if area.block_of(base).is_none() {
@@ -334,7 +336,7 @@ impl ModuleArea {
     pub fn ranges(&self, layout: &Layout, bases: &PerRegion<u64>) -> Vec<(Region, u64, u64)> {
         let range = |region| {
             let start = bases.get(region);
-            let guard = if self.is_cached(region) { 0 } else { self.page_size };
+            let guard = if self.windows.caches(region) { 0 } else { self.page_size };
             (region, start, start.saturating_add(layout.allocated(region)).saturating_add(guard))
         };
         layout.regions().map(range).collect()

@@ -26,14 +26,15 @@ pub use reads::{TYPES, needs};
 use alloc::vec::Vec;
 
 use elf_layout::{Change, Module};
+use kernel::RunningKernel;
 use reloc::{Architecture, Finalizer};
 
 /// `kernel/module/main.c: post_relocation` up to the call of `module_finalize`: the exception table is
 /// sorted (FIN-1) and the symbol tables for kallsyms are filled (FIN-3). The
 /// per-cpu template is copied to every CPU as it stands in the file (FIN-2),
 /// which no region shows.
-pub fn post_relocation(module: &mut Module<'_>) {
-    extable::sort_extable(module);
+pub fn post_relocation(module: &mut Module<'_>, kernel: &dyn RunningKernel, arch: &dyn Architecture) {
+    extable::sort_extable(module, kernel, arch);
     kallsyms::add_kallsyms(module);
 }
 

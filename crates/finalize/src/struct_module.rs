@@ -40,7 +40,7 @@ pub fn write_struct_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architectu
     }
     let mut this = This { module, base: table.address };
     this.sections(arch);
-    this.memory();
+    this.memory(arch);
     for (path, value) in arch.mod_arch_specific(this.module) {
         this.put(path, value);
     }
@@ -166,20 +166,24 @@ impl This<'_, '_, '_> {
     }
 
     /// `mem[]`, or `core_layout` and `init_layout`, and their places in the tree of addresses.
-    fn memory(&mut self) {
+    fn memory(&mut self, arch: &dyn Architecture) {
         match self.module.layout.generation {
-            Generation::ModMemType => self.mem(),
+            Generation::ModMemType => self.mem(arch),
             Generation::CoreInit => self.core_and_init(),
         }
     }
 
     /// Since v6.4 (mod_mem_type).
-    fn mem(&mut self) {
+    fn mem(&mut self, arch: &dyn Architecture) {
+        let windows = arch.module_area(self.module.info.config, &|name| self.module.kernel.symbol(name));
         for (region, area) in areas(self.module) {
             let at = self.at(area);
             let size = self.module.layout.allocated(region);
             let base = if size == 0 { 0 } else { self.module.placement.bases.get(region) };
             self.put_in(at, "module_memory", "base", base, "mem");
+            // execmem_is_rox: memory of this kind comes from a cache of pages that cannot be written (LAYOUT-55).
+            let is_rox = size != 0 && windows.caches(region);
+            self.put_in(at, "module_memory", "is_rox", u64::from(is_rox), "mem");
             self.put_in(at, "module_memory", "size", size, "mem");
             self.put_in(at, "module_memory", "mtn.mod", self.base, "mem");
             if size != 0 {
@@ -264,11 +268,16 @@ impl This<'_, '_, '_> {
             let detail = detail_of("param_lock.wait_list");
             self.module.write(waiters.offset, &[link, link].concat(), Step::StructModule, detail);
         }
-        for (path, what) in [
-            ("version", "struct module: version, a copy of its modinfo"),
-            ("srcversion", "struct module: srcversion, a copy of its modinfo"),
+        for (path, tag, what) in [
+            ("version", "version", "struct module: version, a copy of its modinfo"),
+            ("srcversion", "srcversion", "struct module: srcversion, a copy of its modinfo"),
+            (
+                "imported_namespaces",
+                "import_ns",
+                "struct module: imported_namespaces, a list of its import_ns",
+            ),
         ] {
-            match file.modinfo().get(path) {
+            match file.modinfo().get(tag) {
                 Some(_) => self.runtime(path, what),
                 None => self.put(path, 0),
             }

@@ -201,7 +201,8 @@ impl Types {
             type_: call("event.type")?,
             funcs: call("event.funcs")?.offset,
             print_fmt: call("print_fmt")?.offset,
-            module: call("module")?.offset,
+            // `mod` up to v5.15.
+            module: call("module").or_else(|| call("mod"))?.offset,
             flags: call("flags")?.offset,
             system: class("system")?.offset,
             get_fields: class("get_fields")?.offset,

@@ -101,6 +101,11 @@ pub enum Error {
         /// Which step of the search failed.
         &'static str,
     ),
+    /// The kernel is built without CONFIG_MODULES.
+    #[error(
+        "this kernel loads no modules: built without CONFIG_MODULES (neither export tables nor a vermagic in it)"
+    )]
+    NoModules,
     /// An export table was found and is damaged.
     #[error("damaged export table: {what} (record {index} of the table at {address:#x})")]
     DamagedExports {

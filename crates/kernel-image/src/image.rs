@@ -289,7 +289,12 @@ impl<'d> KernelImage<'d> {
 
     /// What it exports to modules.
     pub fn exports(&self) -> Result<Exports<'_>, Error> {
-        Exports::find(&self.data, &self.memory, self.elf.as_ref(), self.kallsyms.as_ref().ok())
+        let found = Exports::find(&self.data, &self.memory, self.elf.as_ref(), self.kallsyms.as_ref().ok());
+        // IMG-34: a kernel with modules has the vermagic that it compares theirs with.
+        found.map_err(|error| match error {
+            Error::NoExports(_) if self.release().is_some() && self.vermagic().is_none() => Error::NoModules,
+            other => other,
+        })
     }
 
     /// `linux_banner`, without its newline.

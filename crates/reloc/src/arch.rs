@@ -139,6 +139,11 @@ pub trait Architecture: ImageArch {
         said: &mut Findings,
     );
 
+    /// An entry of the exception table (FIN-1).
+    fn extable(&self, _config: &KernelConfig) -> ExtableEntry {
+        ExtableEntry { size: 12, addresses: 2 }
+    }
+
     /// Does it refuse to relocate a place that is not zero (X86REL-3)?
     fn relocates_only_zeros(&self) -> bool {
         false
@@ -229,4 +234,13 @@ pub trait Architecture: ImageArch {
     fn kernel_types(&self) -> &'static StructPaths {
         &[]
     }
+}
+
+/// `struct exception_table_entry`, as far as sorting it asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExtableEntry {
+    /// Its bytes.
+    pub size: usize,
+    /// So many fields of four bytes at its start are addresses relative to themselves, that of the instruction first.
+    pub addresses: usize,
 }

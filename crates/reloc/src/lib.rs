@@ -30,7 +30,7 @@ use elf_layout::elf::{LE, Rela, Rela64, Shdr};
 use elf_layout::{KernelConfig, Machine, ModuleFile};
 
 pub use apply::apply_relocations;
-pub use arch::{Architecture, Formula, FtraceBug};
+pub use arch::{Architecture, ExtableEntry, Formula, FtraceBug};
 pub use finalizer::{Finalizer, LoadFacts};
 pub use mod_arch::{Cpu, ModArch, ModPltSec, Slot};
 pub use record::{Choice, Journal, Patch, PatchBytes, Record, RuntimeState, Step};

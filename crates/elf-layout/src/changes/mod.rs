@@ -31,8 +31,15 @@ pub enum Change {
     /// x86 patches paravirt operations with calls alone; before that some had code of their own in a table of the
     /// kernel (FIN-73).
     ParavirtCallsOnly,
+    /// x86 takes the same nops on every CPU; before that those of `ideal_nops`, which the boot CPU decided (FIN-24).
+    SameNopsForAll,
     /// x86 jump labels may have two bytes; before that all had five (FIN-54).
     ShortJumpLabels,
+    /// An entry of the exception table has a type and data. Before that x86 had a third address there, and arm64 nothing
+    /// (FIN-1).
+    ExtableTypes,
+    /// Compiled BPF programs share packs of 2 MiB; before that each has pages of its own (LAYOUT-51).
+    BpfProgPack,
     /// x86's retpoline features moved to word 11, and `X86_FEATURE_RETHUNK` came with them (FIN-21).
     RetpolineInWord11,
     /// x86 looks up the names of the function tracer's sites when a module comes (FIN-48).
@@ -149,6 +156,8 @@ pub enum Change {
     MlDsaSignatures,
     /// x86 tells section and number of a record that it refuses (X86REL-3, X86REL-4).
     RelocationNamesRecord,
+    /// x86 evaluates all alternatives of a place before it writes there, and leaves their records alone (FIN-26).
+    AltPlaceWrittenOnce,
     /// All exports are in one table, with a byte of flags each in `__kflagstab`; before that in two (SYM-39).
     OneExportTable,
     /// EEXIST of an init function becomes EBUSY (LIFE-12).

@@ -59,7 +59,7 @@ const BY_RECORD_SIZE: &str =
 
 /// Every [`Change`] with what is known of it, in the order of the variants.
 #[rustfmt::skip]
-pub static TABLE: [Row; 72] = [
+pub static TABLE: [Row; 76] = [
     row(Change::SymbolNamespaces, "namespace field of export records", UNKNOWN, (5, 4)),
     row(Change::FtraceWithRegs, "ftrace with regs", &["3b23e4991fb6"], (5, 5))
         .recognised("by CONFIG_DYNAMIC_FTRACE_WITH_REGS of a .config"),
@@ -71,9 +71,15 @@ pub static TABLE: [Row; 72] = [
     row(Change::AltInstrWithoutPadlen, "alt_instr of 12 bytes", UNKNOWN, (5, 13))
         .recognised(BY_RECORD_SIZE),
     row(Change::ParavirtCallsOnly, "paravirt patched with calls alone", UNKNOWN, (5, 13)),
+    row(Change::SameNopsForAll, "the same nops on every CPU", &["a89dfde3dc3c"], (5, 13)),
     row(Change::ShortJumpLabels, "jump labels of 2 bytes", &["ab3257042c26"], (5, 14)),
+    row(Change::ExtableTypes, "exception table entries with a type", &["46d28947d987", "d6e2cc564775"], (5, 16))
+        .recognised("by struct exception_table_entry in the kernel's BTF (FIN-1)"),
+    row(Change::BpfProgPack, "packs of BPF programs", &["57631054fae6"], (5, 18))
+        .recognised("by a symbol bpf_prog_pack_alloc (LAYOUT-51)"),
     row(Change::RetpolineInWord11, "retpoline features in word 11", &["a883d624aed4", "a149180fbcf3"], (5, 19))
-        .backported(&[from(5, 10, 133), from(5, 15, 54)]),
+        .backported(&[from(5, 10, 133), from(5, 15, 54)])
+        .recognised("by a symbol __x86_return_thunk, which came with it (FIN-21)"),
     row(Change::FtraceWeakChecked, "sites of weak functions looked up", &["b39181f7c690"], (6, 0)),
     row(Change::BoolTakesTrue, "kstrtobool: true and false", &["0d6ea3ac94ca"], (5, 19)),
     row(Change::DuplicateOfGoingIsBusy, "EBUSY for a duplicate of a module that goes", UNKNOWN, (6, 1)),
@@ -139,6 +145,7 @@ pub static TABLE: [Row; 72] = [
     row(Change::EndbrPoisonNopl, "NOPL seals a landing pad", &["85a2d4a890dc"], (6, 18)),
     row(Change::MlDsaSignatures, "ML-DSA in PKCS#7", UNKNOWN, (7, 0)),
     row(Change::RelocationNamesRecord, "section and record of a refused relocation named", UNKNOWN, (6, 19)),
+    row(Change::AltPlaceWrittenOnce, "alternatives of one place written once", &["a4233c21e773"], (7, 0)),
     row(Change::OneExportTable, "one export table", &["55fcb926b6d8", "b4760ff2a5e4", "f18540256b70"], (7, 1))
         .recognised("by a section or a symbol __kflagstab (IMG-31)"),
     row(Change::InitExistIsBusy, "EEXIST of init becomes EBUSY", &["743f8cae549a"], (7, 1)),

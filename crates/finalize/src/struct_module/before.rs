@@ -300,7 +300,7 @@ impl This<'_, '_, '_> {
     fn before_relocation(&mut self, arch: &dyn Architecture) -> Vec<Range<u64>> {
         let early: Vec<_> = ANY_OBJS.iter().filter(|objs| FOUND_EARLY.contains(&objs.0)).collect();
         self.module_sections(&early, arch);
-        self.memory();
+        self.memory(arch);
         self.load_so_far();
         self.put("state", UNFORMED);
         for path in ["list", "source_list", "target_list"] {

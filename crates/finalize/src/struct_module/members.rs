@@ -19,6 +19,8 @@ pub(super) const OBJS: &[Objs] = &[
     ("kp", Some("num_kp"), &["__param"], Size::Struct("kernel_param")),
     ("syms", Some("num_syms"), &["__ksymtab"], Size::Struct("kernel_symbol")),
     ("crcs", None, &["__kcrctab"], Size::Bytes(4)),
+    // Since v7.1 (one export table).
+    ("flagstab", None, &["__kflagstab"], Size::Bytes(1)),
     ("gpl_syms", Some("num_gpl_syms"), &["__ksymtab_gpl"], Size::Struct("kernel_symbol")),
     ("gpl_crcs", None, &["__kcrctab_gpl"], Size::Bytes(4)),
     ("ctors", Some("num_ctors"), &[".ctors", ".init_array"], Size::Bytes(8)),
@@ -96,9 +98,11 @@ pub const MEMBERS: &[&str] = &[
     "modinfo_attrs",
     "version",
     "srcversion",
+    "imported_namespaces",
     "holders_dir",
     "syms",
     "crcs",
+    "flagstab",
     "num_syms",
     "kcfi_traps",
     "kcfi_traps_end",
@@ -195,7 +199,7 @@ pub const MEMBERS: &[&str] = &[
 ];
 
 /// Those of `struct module_memory` (since v6.4).
-pub const MEMORY_MEMBERS: &[&str] = &["base", "size", "mtn.mod", "mtn.node"];
+pub const MEMORY_MEMBERS: &[&str] = &["base", "is_rox", "size", "mtn.mod", "mtn.node"];
 /// Those of `struct module_layout` (up to 6.3).
 pub const LAYOUT_MEMBERS: &[&str] =
     &["base", "size", "text_size", "ro_size", "ro_after_init_size", "mtn.mod", "mtn.node"];

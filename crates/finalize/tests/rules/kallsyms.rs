@@ -46,7 +46,7 @@ fn with_load<R>(config: KernelConfig, bytes: &[u8], show: impl FnOnce(&mut Modul
     simplify_symbols(&mut module, &kernel, kernel.state.taints, |_| false, &mut said);
     write_symtab(&mut module);
     assert!(!said.refused(), "the module is good: {said:?}");
-    post_relocation(&mut module);
+    post_relocation(&mut module, &kernel, &X86_64);
     show(&mut module)
 }
 

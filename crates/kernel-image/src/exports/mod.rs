@@ -1,19 +1,18 @@
 //! What the kernel exports to modules (spec 09 §9.4).
 
+mod record;
 mod scan;
 
 use alloc::vec::Vec;
 use core::fmt;
 
 use crate::Error;
-use crate::bytes::{cstr, le32, prel32, prel32_offset, slice};
+use crate::bytes::{cstr, le32, prel32_offset};
 use crate::elf::Elf;
 use crate::kallsyms::Kallsyms;
 use crate::memory::Memory;
+use record::Form;
 
-/// Bytes of one record: value, name and namespace, each a PREL32 (SYM-35), so that they read the same
-/// in an image that nothing has relocated (IMG-21).
-const RECORD: usize = 12;
 /// Longest name or namespace that is believed.
 const NAME_MAX: usize = 512;
 /// Most records of one table that are believed.
@@ -61,6 +60,7 @@ impl fmt::Display for ExportSource {
 pub(crate) struct Table {
     at: usize,
     count: usize,
+    form: Form,
     crcs: Option<usize>,
     licence: Licence,
 }
@@ -111,13 +111,13 @@ impl<'d> Exports<'d> {
         elf: Option<&Elf>,
         kallsyms: Option<&Kallsyms>,
     ) -> Result<Exports<'d>, Error> {
-        let by_section = || Some((ExportSource::Sections, by_section(data, elf?)));
-        let by_symbol = || Some((ExportSource::Symbols, by_symbol(memory, kallsyms?)));
+        let by_section = || Some((ExportSource::Sections, by_section(data, memory, elf?)));
+        let by_symbol = || Some((ExportSource::Symbols, by_symbol(data, memory, kallsyms?)));
         let some = |found: &(ExportSource, Vec<Table>)| !found.1.is_empty();
         let found = by_section().filter(some).or_else(|| by_symbol().filter(some));
         let (source, tables) = match found {
             Some(found) => found,
-            None => (ExportSource::Scan, scan::scan(data)?),
+            None => (ExportSource::Scan, scan::scan(data, memory)?),
         };
         let reader = Reader { data, memory, crcs_are_places: crcs_look_like_places(data, &tables) };
         let mut records = Vec::new();
@@ -152,18 +152,8 @@ struct Reader<'d, 'm> {
 impl<'d> Reader<'d, '_> {
     /// SYM-35, SYM-36.
     fn record(&self, table: &Table, index: usize) -> Option<Export<'d>> {
-        let at = table.at.checked_add(index.checked_mul(RECORD)?)?;
-        let record = slice(self.data, at, RECORD)?;
-        let address = self.memory.address_of(at)?;
-        let string = |field: usize| {
-            let place = prel32(address.wrapping_add(field as u64), le32(record, field)?);
-            let (offset, _) = self.memory.locate(place)?;
-            cstr(self.data.get(offset..)?, NAME_MAX)
-        };
-        let namespace = match le32(record, 8)? {
-            0 => None,
-            _ => Some(string(8)?).filter(|namespace| !namespace.is_empty()),
-        };
+        let at = table.at.checked_add(index.checked_mul(table.form.size())?)?;
+        let fields = table.form.read(self.data, self.memory, at)?;
         let gpl_only = match table.licence {
             Licence::All => false,
             Licence::GplOnly => true,
@@ -173,13 +163,7 @@ impl<'d> Reader<'d, '_> {
             Some(crcs) => Some(self.crc(crcs.checked_add(index.checked_mul(4)?)?)?),
             None => None,
         };
-        Some(Export {
-            name: string(4)?,
-            address: prel32(address, le32(record, 0)?),
-            crc,
-            gpl_only,
-            namespace,
-        })
+        Some(Export { name: fields.name, address: fields.value, crc, gpl_only, namespace: fields.namespace })
     }
 
     fn crc(&self, at: usize) -> Option<u32> {
@@ -209,9 +193,9 @@ fn crcs_look_like_places(data: &[u8], tables: &[Table]) -> bool {
 }
 
 /// IMG-22: section headers say it all.
-fn by_section(data: &[u8], elf: &Elf) -> Vec<Table> {
+fn by_section(data: &[u8], memory: &Memory, elf: &Elf) -> Vec<Table> {
     let range = |name: &[u8]| elf.section(data, name).map(|s| (s.offset, s.size));
-    tables(|suffix, what| match (suffix, what) {
+    tables(data, memory, |suffix, what| match (suffix, what) {
         (false, Part::Records) => range(b"__ksymtab"),
         (true, Part::Records) => range(b"__ksymtab_gpl"),
         (false, Part::Crcs) => range(b"__kcrctab"),
@@ -221,7 +205,7 @@ fn by_section(data: &[u8], elf: &Elf) -> Vec<Table> {
 }
 
 /// IMG-22: with KALLSYMS_ALL the linker's labels are there.
-fn by_symbol(memory: &Memory, kallsyms: &Kallsyms) -> Vec<Table> {
+fn by_symbol(data: &[u8], memory: &Memory, kallsyms: &Kallsyms) -> Vec<Table> {
     const LABELS: [(bool, Part, &[u8], &[u8]); 5] = [
         (false, Part::Records, b"__start___ksymtab", b"__stop___ksymtab"),
         (true, Part::Records, b"__start___ksymtab_gpl", b"__stop___ksymtab_gpl"),
@@ -239,7 +223,7 @@ fn by_symbol(memory: &Memory, kallsyms: &Kallsyms) -> Vec<Table> {
             }
         }
     }
-    tables(|gpl, part| {
+    tables(data, memory, |gpl, part| {
         let ((start, stop), _) =
             at.iter().zip(LABELS).find(|(_, label)| label.0 == gpl && label.1 == part)?;
         let (offset, left) = memory.locate((*start)?)?;
@@ -257,13 +241,14 @@ enum Part {
 }
 
 /// Puts the tables together from (offset, length) of each part, plain or GPL.
-fn tables(part: impl Fn(bool, Part) -> Option<(usize, usize)>) -> Vec<Table> {
+fn tables(data: &[u8], memory: &Memory, part: impl Fn(bool, Part) -> Option<(usize, usize)>) -> Vec<Table> {
     let mut all = Vec::new();
     for gpl in [false, true] {
         let Some((at, len)) = part(gpl, Part::Records) else {
             continue;
         };
-        let count = len / RECORD;
+        let form = Form::of_table(data, memory, at, len, part(gpl, Part::Crcs).map(|(_, len)| len));
+        let count = len.checked_div(form.size()).unwrap_or(0);
         let enough = |each: usize| move |(_, len): &(usize, usize)| *len >= count.saturating_mul(each);
         let crcs = part(gpl, Part::Crcs).filter(enough(4)).map(|(at, _)| at);
         // SYM-39: where there are flags, they have the licence.
@@ -273,7 +258,7 @@ fn tables(part: impl Fn(bool, Part) -> Option<(usize, usize)>) -> Vec<Table> {
             _ => Licence::All,
         };
         if count != 0 {
-            all.push(Table { at, count, crcs, licence });
+            all.push(Table { at, count, form, crcs, licence });
         }
     }
     all

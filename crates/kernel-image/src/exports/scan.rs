@@ -8,9 +8,11 @@ use alloc::vec::Vec;
 
 use memchr::memmem;
 
-use super::{Licence, RECORD, Table, identifier, is_zero, target};
+use super::record::Form;
+use super::{Licence, Table, identifier, is_zero, target};
 use crate::Error;
 use crate::bytes::{cstr, le32, prel32_offset, slice};
+use crate::memory::Memory;
 
 /// Exports that every kernel has, without GPL restriction.
 const KNOWN: [&[u8]; 5] =
@@ -31,113 +33,167 @@ const GAP: usize = 64;
 struct Run {
     at: usize,
     count: usize,
+    form: Form,
 }
 
 impl Run {
     fn end(&self) -> usize {
-        self.at.saturating_add(self.count.saturating_mul(RECORD))
+        self.at.saturating_add(self.count.saturating_mul(self.form.size()))
     }
 }
 
-pub(super) fn scan(data: &[u8]) -> Result<Vec<Table>, Error> {
+/// An image that is looked through for records of one form.
+#[derive(Clone, Copy)]
+struct Scan<'d, 'm> {
+    data: &'d [u8],
+    memory: &'m Memory,
+    form: Form,
+}
+
+pub(super) fn scan(data: &[u8], memory: &Memory) -> Result<Vec<Table>, Error> {
     let mut nothing = "none of the symbols that every kernel exports is named in the image";
-    for known in KNOWN {
-        let places: Vec<usize> = memmem::find_iter(data, known).take(PLACES).collect();
-        if places.is_empty() {
-            continue;
-        }
-        nothing = "nothing in the image refers to the names of known exports as export records do";
-        for at in references(data, &places).take(REFERENCES) {
-            let run = run_around(data, at);
-            if run.count >= LEAST {
-                return tables(data, run);
+    for form in Form::ALL {
+        let scan = Scan { data, memory, form };
+        for known in KNOWN {
+            let places: Vec<usize> = memmem::find_iter(data, known).take(PLACES).collect();
+            if places.is_empty() {
+                continue;
+            }
+            nothing = "nothing in the image refers to the names of known exports as export records do";
+            for at in scan.references(&places) {
+                let run = scan.run_around(at);
+                if run.count >= LEAST {
+                    return scan.tables(run);
+                }
             }
         }
     }
     Err(Error::NoExports(nothing))
 }
 
-/// All records whose name is at one of `places`.
-fn references<'a>(data: &'a [u8], places: &'a [usize]) -> impl Iterator<Item = usize> + 'a {
-    let span = places.first().copied().unwrap_or(1)..=places.last().copied().unwrap_or(0);
-    let words = data.chunks_exact(4).zip((0usize..).step_by(4));
-    words.filter_map(move |(word, at)| {
-        let to = prel32_offset(at, le32(word, 0)?).filter(|to| span.contains(to))?;
-        let record = at.checked_sub(4)?;
-        (places.contains(&to) && name(data, record).is_some()).then_some(record)
-    })
-}
-
-/// The name of the record at `at`, if it can be one. Names follow the tables
-/// (IMG-20); a namespace is none, or a string of printable characters.
-fn name(data: &[u8], at: usize) -> Option<&[u8]> {
-    let name_at = target(data, at.checked_add(4)?)?;
-    matches!(name_at.checked_sub(at), Some(RECORD..=STRINGS_REACH)).then_some(())?;
-    let name = identifier(data, name_at)?;
-    let namespace = at.checked_add(8)?;
-    if !is_zero(data, namespace) {
-        let text = cstr(data.get(target(data, namespace)?..)?, super::NAME_MAX)?;
-        text.iter().all(|b| (b' '..=b'~').contains(b)).then_some(())?;
-    }
-    Some(name)
-}
-
-/// The whole run of ascending records that the one at `at` is in.
-fn run_around(data: &[u8], at: usize) -> Run {
-    let Some(middle) = name(data, at) else {
-        return Run { at, count: 0 };
-    };
-    let (mut start, mut first) = (at, middle);
-    while let Some(before) = start.checked_sub(RECORD) {
-        match name(data, before) {
-            Some(name) if name < first => (start, first) = (before, name),
-            _ => break,
+impl<'d> Scan<'d, '_> {
+    /// Records whose name is at one of `places`: so many at most.
+    fn references(&self, places: &[usize]) -> Vec<usize> {
+        match self.form {
+            Form::Namespaced | Form::Relative => self.relative_references(places),
+            Form::Pointers => self.pointers(places),
         }
     }
-    run_from(data, start)
-}
 
-/// The run of ascending records from `at` on.
-fn run_from(data: &[u8], at: usize) -> Run {
-    let mut run = Run { at, count: 0 };
-    let mut last: &[u8] = &[];
-    while let Some(name) = name(data, run.end()).filter(|name| *name > last) {
-        last = name;
-        run.count = run.count.saturating_add(1);
+    fn relative_references(&self, places: &[usize]) -> Vec<usize> {
+        let span = places.first().copied().unwrap_or(1)..=places.last().copied().unwrap_or(0);
+        let words = self.data.chunks_exact(4).zip((0usize..).step_by(4));
+        let records = words.filter_map(|(word, at)| {
+            let to = prel32_offset(at, le32(word, 0)?).filter(|to| span.contains(to))?;
+            let record = at.checked_sub(self.form.name_at())?;
+            (places.contains(&to) && self.name(record).is_some()).then_some(record)
+        });
+        records.take(REFERENCES).collect()
     }
-    run
-}
 
-/// Plain table, GPL table, CRCs or none, flags or none: told by how many bytes
-/// lie between the records and the first of their names (IMG-20, IMG-30, IMG-31).
-fn tables(data: &[u8], plain: Run) -> Result<Vec<Table>, Error> {
-    let gpl = run_from(data, plain.end());
-    let records = plain.count.saturating_add(gpl.count);
-    let end = gpl.end();
-    let names = (0..records)
-        .filter_map(|i| target(data, plain.at.checked_add(i.checked_mul(RECORD)?)?.checked_add(4)?));
-    let room = names.min().unwrap_or(end).saturating_sub(end);
-    let table =
-        |run: Run, crcs: Option<usize>, licence| Table { at: run.at, count: run.count, crcs, licence };
-    if gpl.count == 0 {
-        let flags = end.saturating_add(records.saturating_mul(4));
-        let are_flags = slice(data, flags, records).is_some_and(|f| f.iter().all(|b| *b <= 1));
-        if are_flags && near(room, records.saturating_mul(5)) {
-            return Ok(vec![table(plain, Some(end), Licence::Flags(flags))]);
+    /// Those before 4.19: a pointer stands there, or a relocation fills it in (KSYM-12).
+    fn pointers(&self, places: &[usize]) -> Vec<usize> {
+        let mut records = Vec::new();
+        for address in places.iter().filter_map(|place| self.memory.address_of(*place)) {
+            let stand = memmem::find_iter(self.data, &address.to_le_bytes()).collect::<Vec<_>>();
+            let filled = self.memory.rela.to(self.data, address);
+            let filled = filled.filter_map(|at| Some(self.memory.locate(at)?.0));
+            let at = stand.into_iter().chain(filled).filter_map(|at| at.checked_sub(self.form.name_at()));
+            let room = REFERENCES.saturating_sub(records.len());
+            records.extend(at.filter(|record| self.name(*record).is_some()).take(room));
         }
-        return Err(Error::NoExports(
-            "one table of ascending names: where the GPL-only ones begin cannot be told",
-        ));
+        records
     }
-    let crcs = if near(room, records.saturating_mul(4)) {
-        Some(end)
-    } else if near(room, 0) {
-        None
-    } else {
-        return Err(Error::NoExports("ascending records, but neither CRCs nor names follow them"));
-    };
-    let gpl_crcs = crcs.map(|at| at.saturating_add(plain.count.saturating_mul(4)));
-    Ok(vec![table(plain, crcs, Licence::All), table(gpl, gpl_crcs, Licence::GplOnly)])
+
+    /// The name of the record at `at`, if it can be one. Names follow the tables
+    /// (IMG-20); a namespace is none, or a string of printable characters.
+    fn name(&self, at: usize) -> Option<&'d [u8]> {
+        if self.form == Form::Pointers {
+            return identifier(self.data, self.name_place(at)?);
+        }
+        let name_at = target(self.data, at.checked_add(self.form.name_at())?)?;
+        let distance = name_at.checked_sub(at)?;
+        (self.form.size()..=STRINGS_REACH).contains(&distance).then_some(())?;
+        let name = identifier(self.data, name_at)?;
+        let namespace = at.checked_add(8)?;
+        if self.form == Form::Namespaced && !is_zero(self.data, namespace) {
+            let text = cstr(self.data.get(target(self.data, namespace)?..)?, super::NAME_MAX)?;
+            text.iter().all(|b| (b' '..=b'~').contains(b)).then_some(())?;
+        }
+        Some(name)
+    }
+
+    /// The whole run of ascending records that the one at `at` is in.
+    fn run_around(&self, at: usize) -> Run {
+        let Some(middle) = self.name(at) else {
+            return Run { at, count: 0, form: self.form };
+        };
+        let (mut start, mut first) = (at, middle);
+        while let Some(before) = start.checked_sub(self.form.size()) {
+            match self.name(before) {
+                Some(name) if name < first => (start, first) = (before, name),
+                _ => break,
+            }
+        }
+        self.run_from(start)
+    }
+
+    /// The run of ascending records from `at` on.
+    fn run_from(&self, at: usize) -> Run {
+        let mut run = Run { at, count: 0, form: self.form };
+        let mut last: &[u8] = &[];
+        while let Some(name) = self.name(run.end()).filter(|name| *name > last) {
+            last = name;
+            run.count = run.count.saturating_add(1);
+        }
+        run
+    }
+
+    /// File offset of the name of the record at `at`.
+    fn name_place(&self, at: usize) -> Option<usize> {
+        match self.form {
+            Form::Namespaced | Form::Relative => target(self.data, at.checked_add(self.form.name_at())?),
+            Form::Pointers => self.form.name_place(self.data, self.memory, at),
+        }
+    }
+
+    /// Plain table, GPL table, CRCs or none, flags or none: told by how many bytes
+    /// lie between the records and the first of their names (IMG-20, IMG-30, IMG-31).
+    fn tables(&self, plain: Run) -> Result<Vec<Table>, Error> {
+        let data = self.data;
+        let gpl = self.run_from(plain.end());
+        let records = plain.count.saturating_add(gpl.count);
+        let end = gpl.end();
+        let names = (0..records)
+            .filter_map(|i| self.name_place(plain.at.checked_add(i.checked_mul(self.form.size())?)?));
+        let room = names.min().unwrap_or(end).saturating_sub(end);
+        let table = |run: Run, crcs: Option<usize>, licence| Table {
+            at: run.at,
+            count: run.count,
+            form: run.form,
+            crcs,
+            licence,
+        };
+        if gpl.count == 0 {
+            let flags = end.saturating_add(records.saturating_mul(4));
+            let are_flags = slice(data, flags, records).is_some_and(|f| f.iter().all(|b| *b <= 1));
+            if are_flags && near(room, records.saturating_mul(5)) {
+                return Ok(vec![table(plain, Some(end), Licence::Flags(flags))]);
+            }
+            return Err(Error::NoExports(
+                "one table of ascending names: where the GPL-only ones begin cannot be told",
+            ));
+        }
+        let crcs = if near(room, records.saturating_mul(4)) {
+            Some(end)
+        } else if near(room, 0) {
+            None
+        } else {
+            return Err(Error::NoExports("ascending records, but neither CRCs nor names follow them"));
+        };
+        let gpl_crcs = crcs.map(|at| at.saturating_add(plain.count.saturating_mul(4)));
+        Ok(vec![table(plain, crcs, Licence::All), table(gpl, gpl_crcs, Licence::GplOnly)])
+    }
 }
 
 /// Is `room` what `size` bytes with alignment take?

@@ -13,12 +13,13 @@ fn check(plan: &Plan, source: ExportSource) {
         let crc = (plan.exports != Tables::NoCrcs).then_some(*crc);
         assert_eq!(got.name, name.as_bytes(), "IMG-24; SYM-30, SYM-33: table by table, each by name");
         let record = (got.address, got.crc, got.gpl_only);
-        assert_eq!(record, (*address, crc, *gpl_only), "SYM-35, SYM-36: records; SYM-39: whose flags tell");
+        assert_eq!(record, (*address, crc, *gpl_only), "SYM-35, SYM-36, IMG-33: records; SYM-39: whose flags tell");
         assert_eq!(got.namespace.unwrap_or(b""), namespace.as_bytes(), "IMG-25");
     }
 }
 
-const ALL: [Tables; 4] = [Tables::Two, Tables::NoCrcs, Tables::RelCrcs, Tables::Flags];
+const ALL: [Tables; 6] =
+    [Tables::Two, Tables::NoCrcs, Tables::RelCrcs, Tables::Flags, Tables::Relative, Tables::Pointers];
 
 #[test]
 fn img_22_by_section() {
@@ -82,4 +83,18 @@ fn what_is_missing_or_damaged_is_said() {
     let error = open(&bytes, 1 << 24).unwrap().exports().unwrap_err();
     let what = "a name, namespace or CRC outside the image";
     assert_eq!(error, Error::DamagedExports { what, address: table, index: 3 });
+}
+
+#[test]
+fn img_34_an_image_without_modules_is_named_as_such() {
+    let built = build(&Plan::new(true, KallsymsLayout::Old));
+    let no_exports = with(&with(&built, b"module_layout\0", b"module_layouu\0"), b"kfree\0", b"qfree\0");
+    let strange = Built { bytes: no_exports, ..built };
+    let image = strange.open();
+    assert!(matches!(image.exports(), Err(Error::NoExports(_))), "IMG-34: its vermagic tells of modules");
+    let bytes = with(&strange, b" mod_unload ", b" xod_unload ");
+    let image = open(&bytes, 1 << 24).unwrap();
+    assert_eq!(image.vermagic(), None);
+    assert!(matches!(image.exports(), Err(Error::NoModules)), "IMG-34");
+    assert!(image.kallsyms().is_ok(), "its symbols are there all the same");
 }

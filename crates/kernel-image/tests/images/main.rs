@@ -59,6 +59,21 @@ pub(crate) enum Tables {
     RelCrcs,
     /// One table with flag bytes, 7.1.
     Flags,
+    /// Records of 8 bytes, 4.19 to 5.3.
+    Relative,
+    /// Records of two pointers, before 4.19.
+    Pointers,
+}
+
+impl Tables {
+    /// Bytes of a record.
+    pub(crate) fn record(self) -> u64 {
+        match self {
+            Tables::Relative => 8,
+            Tables::Pointers => 16,
+            _ => 12,
+        }
+    }
 }
 
 impl Plan {
@@ -280,6 +295,7 @@ fn put_exports(
     let mut exports: Vec<(String, u64, u32, bool, &'static str)> = Vec::new();
     for i in 0..300u64 {
         let (gpl, namespace) = (i % 3 == 0, if i % 7 == 0 { "CRYPTO" } else { "" });
+        let namespace = if plan.exports.record() == 12 { namespace } else { "" };
         exports.push((
             format!("export_{i:03}"),
             base + 4 * i,
@@ -299,15 +315,15 @@ fn put_exports(
         Tables::Flags => exports.len(),
         _ => exports.iter().filter(|e| !e.3).count(),
     };
-    out.align(4);
+    out.align(if plan.exports == Tables::Pointers { 8 } else { 4 });
     let count = exports.len();
     let crc_bytes = match plan.exports {
-        Tables::Two | Tables::RelCrcs => 4 * count,
+        Tables::Two | Tables::RelCrcs | Tables::Relative | Tables::Pointers => 4 * count,
         Tables::NoCrcs => 0,
         Tables::Flags => 5 * count,
     };
     let start = out.here();
-    let strings_at = (start + 12 * count as u64 + crc_bytes as u64).next_multiple_of(16);
+    let strings_at = (start + plan.exports.record() * count as u64 + crc_bytes as u64).next_multiple_of(16);
     // The strings: an empty one for no namespace, then names; one name is the tail of another.
     let mut strings: Vec<u8> = b"\0CRYPTO\0my_export_001\0".to_vec();
     let at: Vec<u64> = exports
@@ -323,9 +339,15 @@ fn put_exports(
         })
         .collect();
     for ((_, address, _, _, namespace), name_at) in exports.iter().zip(&at) {
+        if plan.exports == Tables::Pointers {
+            out.pointer(*address);
+            out.pointer(strings_at + name_at);
+            continue;
+        }
         out.prel32(*address);
         out.prel32(strings_at + name_at);
         match *namespace {
+            _ if plan.exports == Tables::Relative => {}
             "" if address % 8 == 0 => out.u32(0), // IMG-25
             "" => out.prel32(strings_at),
             _ => out.prel32(strings_at + 1),
@@ -337,7 +359,7 @@ fn put_exports(
         match plan.exports {
             Tables::NoCrcs => {}
             Tables::RelCrcs => out.prel32(crc_values + 4 * i as u64),
-            Tables::Two | Tables::Flags => out.u32(export.2),
+            Tables::Two | Tables::Flags | Tables::Relative | Tables::Pointers => out.u32(export.2),
         }
     }
     let flags = out.here();
@@ -353,11 +375,12 @@ fn put_exports(
         exports.iter().for_each(|e| out.u32(e.2));
     }
     let (plain, count) = (plain as u64, count as u64);
+    let record = plan.exports.record();
     let mut labels = vec![
         ("__start___ksymtab", start),
-        ("__stop___ksymtab", start + 12 * plain),
-        ("__start___ksymtab_gpl", start + 12 * plain),
-        ("__stop___ksymtab_gpl", start + 12 * count),
+        ("__stop___ksymtab", start + record * plain),
+        ("__start___ksymtab_gpl", start + record * plain),
+        ("__stop___ksymtab_gpl", start + record * count),
     ];
     if crcs != flags {
         labels.extend([

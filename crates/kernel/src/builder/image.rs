@@ -23,7 +23,8 @@ impl KernelDescriptionBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Image`], if its symbols, its exports or that configuration cannot be read: without them it is of no use.
+    /// [`Error::Image`], if neither its symbols nor its exports are there, or one of them is damaged, or if that configuration
+    /// cannot be read.
     pub fn image(
         mut self,
         from: &str,
@@ -45,23 +46,44 @@ impl KernelDescriptionBuilder {
             if containers.is_empty() { String::new() } else { format!(" in {}", containers.join(", ")) };
         self.tell("image", format!("{}{shell} ({from})", image.format_name()));
 
-        let kallsyms = image.kallsyms().map_err(Clone::clone)?;
-        let symbols = KernelSymbols::of_kernel(kallsyms.iter().map(|s| (s.address, s.kind, s.name)))?;
-        self.tell("symbols", format!("{} in {}", symbols.len(), kallsyms.layout()));
-        self.symbols = Some(symbols);
-        self.note(Fact::Symbols, Known::Image);
-
-        let exports = image.exports()?;
-        self.tell("exports", format!("{} in __ksymtab, found {}", exports.len(), exports.source()));
-        let all = exports.iter().map(|e| Export {
-            name: e.name,
-            address: Some(e.address),
-            crc: e.crc,
-            gpl_only: e.gpl_only,
-            namespace: e.namespace.unwrap_or_default(),
-        });
-        self.exports = Some(all.collect());
-        self.note(Fact::Exports, Known::Image);
+        let kallsyms = image.kallsyms().map_err(Clone::clone);
+        let exports = image.exports();
+        // One of the two alone is of use: what it does not tell can be given (--symtab, --symvers).
+        match (&kallsyms, &exports) {
+            (Err(_), Err(kernel_image::Error::NoModules)) => {
+                return Err(kernel_image::Error::NoModules.into());
+            }
+            (Err(error), Err(_)) => return Err(error.clone().into()),
+            (Err(error @ kernel_image::Error::DamagedKallsyms { .. }), _)
+            | (_, Err(error @ kernel_image::Error::DamagedExports { .. })) => {
+                return Err(error.clone().into());
+            }
+            _ => {}
+        }
+        match kallsyms {
+            Ok(kallsyms) => {
+                let symbols = KernelSymbols::of_kernel(kallsyms.iter().map(|s| (s.address, s.kind, s.name)))?;
+                self.tell("symbols", format!("{} in {}", symbols.len(), kallsyms.layout()));
+                self.symbols = Some(symbols);
+                self.note(Fact::Symbols, Known::Image);
+            }
+            Err(error) => self.tell("symbols", format!("none: {error}")),
+        }
+        match exports {
+            Ok(exports) => {
+                self.tell("exports", format!("{} in __ksymtab, found {}", exports.len(), exports.source()));
+                let all = exports.iter().map(|e| Export {
+                    name: e.name,
+                    address: Some(e.address),
+                    crc: e.crc,
+                    gpl_only: e.gpl_only,
+                    namespace: e.namespace.unwrap_or_default(),
+                });
+                self.exports = Some(all.collect());
+                self.note(Fact::Exports, Known::Image);
+            }
+            Err(error) => self.tell("exports", format!("none: {error}")),
+        }
 
         match image.btf() {
             Ok(btf) => {

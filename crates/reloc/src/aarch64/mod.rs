@@ -19,11 +19,11 @@ mod relocate;
 use alloc::vec::Vec;
 
 use elf_layout::place::Windows;
-use elf_layout::{Findings, KernelConfig, LoadInfo, Machine};
+use elf_layout::{Change, Findings, KernelConfig, LoadInfo, Machine};
 
 use crate::finalizer::Finalizer;
 use crate::reach::Reach;
-use crate::{Architecture, Cpu, Formula, FtraceBug, ModArch, Records, RelaSection};
+use crate::{Architecture, Cpu, ExtableEntry, Formula, FtraceBug, ModArch, Records, RelaSection};
 use kernel::RunningKernel;
 
 /// The aarch64 architecture.
@@ -65,6 +65,11 @@ impl Architecture for Aarch64 {
         let number = cpu::workaround_843419(config.changes());
         let has = given || number.and_then(|number| kernel.capability(number)) == Some(true);
         if has { ERRATUM_843419 } else { Cpu::default() }
+    }
+
+    fn extable(&self, config: &KernelConfig) -> ExtableEntry {
+        // Type and data since v5.16 (d6e2cc564775).
+        ExtableEntry { size: if config.has(Change::ExtableTypes) { 12 } else { 8 }, addresses: 2 }
     }
 
     fn module_frob_arch_sections(&self, info: &mut LoadInfo<'_>, cpu: Cpu, said: &mut Findings) -> ModArch {

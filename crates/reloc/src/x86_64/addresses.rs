@@ -3,7 +3,7 @@
 use elf_layout::KernelConfig;
 use kernel::RunningKernel;
 
-use super::{FIRST_MODULE, KERNEL_IMAGE_SIZE, MODULES_END, START_KERNEL_MAP};
+use super::{KERNEL_IMAGE_SIZE, MODULES_END, START_KERNEL_MAP, taken_at_boot};
 use crate::reach::{Reach, in_image};
 
 /// Below are user space, which the kernel must not touch (SMAP), and addresses that are none, with four or five levels of
@@ -25,7 +25,10 @@ pub fn reach(config: &KernelConfig, kernel: &dyn RunningKernel, address: u64) ->
         _ if address < HOLE => Reach::Unknown,
         // cleanup_highmap has unmapped what is around the image.
         _ if address < modules => in_image(kernel, address).unwrap_or_else(|| around_image(kernel, address)),
-        _ if address < modules.wrapping_add(FIRST_MODULE) || address >= MODULES_END => Reach::Unknown,
+        _ if address >= MODULES_END => Reach::Unknown,
+        _ if address < modules.wrapping_add(taken_at_boot(config, &|name| kernel.symbol(name))) => {
+            Reach::Unknown
+        }
         _ => Reach::Free,
     }
 }

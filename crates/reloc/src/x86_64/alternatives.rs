@@ -1,14 +1,15 @@
 //! `apply_alternatives`: code that is replaced where the CPU has a feature, or lacks it (FIN-20 to FIN-27).
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;
 
 use elf_layout::elf::{Rela, SHT_RELA};
-use elf_layout::{Change, Changes, Finding, Severity};
+use elf_layout::{Change, Finding, Severity};
 
 use super::cpu::{self, ALWAYS};
 use super::insn::{self, decode};
-use super::nops::{add_nops, optimize_nops};
+use super::nops::{self, Nops};
 use super::text::{CALL, INT3, JMP32};
 use elf_layout::Table;
 
@@ -152,6 +153,21 @@ impl AltInstr {
     }
 }
 
+/// The entries of a table with the lengths that count (FIN-20).
+struct Entries {
+    form: Form,
+    /// The lengths of originals by record, where another entry of the same place has a longer one.
+    longest: BTreeMap<u64, u8>,
+}
+
+impl Entries {
+    fn read(&self, module: &Finalizer<'_, '_>, at: u64) -> Option<AltInstr> {
+        let mut entry = AltInstr::read(module, self.form, at)?;
+        entry.instrlen = self.longest.get(&at).copied().unwrap_or(entry.instrlen);
+        Some(entry)
+    }
+}
+
 /// What is not known of a site as long as no later entry settles it.
 struct Pending {
     instr: u64,
@@ -162,11 +178,12 @@ struct Pending {
 pub fn apply_alternatives(module: &mut Finalizer<'_, '_>) {
     let Some(table) = module.list_of_sites(".altinstructions", false) else { return };
     let form = Form::of(module, &table);
-    equalise_lengths(module, &table, form);
+    let entries = equalise_lengths(module, &table, form);
+    let nops = Nops::of(module);
     let mut pending: Option<Pending> = None;
     let mut site_of_choices = None;
     for at in table.records_begun(form.size()) {
-        let Some(entry) = AltInstr::read(module, form, at) else { continue };
+        let Some(entry) = entries.read(module, at) else { continue };
         if entry.instrlen > MAX_PATCH_LEN || entry.cpuid >= FEATURES && !module.has(Change::MoreFeatureWords)
         {
             bug(module, &entry);
@@ -177,7 +194,7 @@ pub fn apply_alternatives(module: &mut Finalizer<'_, '_>) {
         }
         if module.choices && site_of_choices != Some(entry.instr) {
             site_of_choices = Some(entry.instr);
-            note_choices(module, form, &table, &entry);
+            note_choices(module, &entries, nops, &table, &entry);
         }
         let has = cpu::boot_cpu_has(module.kernel, module.changes(), entry.cpuid);
         if !touches(module, &entry, has) {
@@ -185,8 +202,8 @@ pub fn apply_alternatives(module: &mut Finalizer<'_, '_>) {
         }
         let made = match has {
             None => Err(entry.feature()),
-            Some(has) if has == entry.not => leave(module, form, &entry),
-            Some(_) => replace(module, form, &entry, None),
+            Some(has) if has == entry.not => leave(module, form, nops, &entry),
+            Some(_) => replace(module, form, nops, &entry, None),
         };
         match made {
             Ok(Some(bytes)) => {
@@ -215,56 +232,66 @@ pub fn sites(module: &Finalizer<'_, '_>) -> Vec<u64> {
     entries.filter_map(|at| module.relative(at)).collect()
 }
 
-/// FIN-20: entries of one site have the longest one's length, since v6.11 (d2a793dae4fe).
-fn equalise_lengths(module: &mut Finalizer<'_, '_>, table: &Table, form: Form) {
+/// FIN-20: entries of one site have the longest one's length, since v6.11 (d2a793dae4fe). It was written into their
+/// records until v7.0 (a4233c21e773).
+fn equalise_lengths(module: &mut Finalizer<'_, '_>, table: &Table, form: Form) -> Entries {
+    let mut entries = Entries { form, longest: BTreeMap::new() };
     if !module.has(Change::AltLengthsEqualised) {
-        return;
+        return entries;
     }
     // The kernel compares each entry with all that follow it. Two passes over a run give the same: forth,
     // then back.
-    let all = || table.records_begun(form.size());
     let mut last: Option<(u64, u8)> = None;
-    let mut pass = |module: &mut Finalizer<'_, '_>, at: u64| {
-        let Some(entry) = AltInstr::read(module, form, at) else { return };
+    let mut pass = |entries: &mut Entries, at: u64| {
+        let Some(entry) = entries.read(module, at) else { return };
         let longest = last.filter(|(instr, _)| *instr == entry.instr).map_or(0, |(_, len)| len);
         let len = entry.instrlen.max(longest);
         if len != entry.instrlen {
-            module.write(entry.instrlen_at(form), &[len], Step::Alternative, u64::from(entry.cpuid));
+            entries.longest.insert(at, len);
         }
         last = Some((entry.instr, len));
     };
-    for at in all() {
-        pass(module, at);
+    for at in table.records_begun(form.size()) {
+        pass(&mut entries, at);
     }
     let (first, count) = (table.address, table.size.checked_div(form.size()).unwrap_or(0));
     for n in (0..count).rev() {
-        pass(module, first.wrapping_add(n.wrapping_mul(form.size())));
+        pass(&mut entries, first.wrapping_add(n.wrapping_mul(form.size())));
     }
+    if !module.has(Change::AltPlaceWrittenOnce) {
+        for (at, len) in &entries.longest {
+            let Some(entry) = AltInstr::read(module, form, *at) else { continue };
+            module.write(entry.instrlen_at(form), &[*len], Step::Alternative, u64::from(entry.cpuid));
+        }
+    }
+    entries
 }
 
 /// FIN-22: what an entry that is not applied makes of the code: its nops are made few.
 fn leave(
     module: &Finalizer<'_, '_>,
     form: Form,
+    nops: Option<Nops>,
     entry: &AltInstr,
 ) -> Result<Option<Vec<u8>>, alloc::string::String> {
+    let nops = nops.ok_or(nops::NOT_KNOWN)?;
     let Some(code) = module.read(entry.instr, u64::from(entry.instrlen)) else { return Ok(None) };
     let mut code = code.to_vec();
-    tidy(&mut code, form, entry.padlen, module.changes());
+    tidy(&mut code, form, entry.padlen, nops);
     Ok(Some(code))
 }
 
 /// `optimize_nops` of the form's time.
-fn tidy(code: &mut [u8], form: Form, padlen: u8, changes: Changes) {
+fn tidy(code: &mut [u8], form: Form, padlen: u8, nops: Nops) {
     if form != Form::Padded {
-        optimize_nops(code, changes);
+        nops.optimize(code);
         return;
     }
     let pad = usize::from(padlen);
     // Up to v5.12 the padding alone is looked at, and found by the first bytes of the site.
     if pad > 1 && code.iter().take(pad).all(|b| *b == 0x90) {
         let from = code.len().saturating_sub(pad);
-        code.get_mut(from..).into_iter().for_each(add_nops);
+        code.get_mut(from..).into_iter().for_each(|pad| nops.add_nops(pad));
     }
 }
 
@@ -273,9 +300,11 @@ fn tidy(code: &mut [u8], form: Form, padlen: u8, changes: Changes) {
 fn replace(
     module: &Finalizer<'_, '_>,
     form: Form,
+    nops: Option<Nops>,
     entry: &AltInstr,
     code: Option<&[u8]>,
 ) -> Result<Option<Vec<u8>>, alloc::string::String> {
+    let nops = nops.ok_or(nops::NOT_KNOWN)?;
     let Some(replacement) = module.read(entry.replacement, u64::from(entry.replacementlen)) else {
         return Ok(None);
     };
@@ -293,37 +322,38 @@ fn replace(
         // Since v6.5 (270a69c4485d) all branches and RIP-relative operands move along.
         buf.resize(long, 0x90);
         apply_relocation(&mut buf, moved, u64::from(entry.replacementlen));
-        optimize_nops(&mut buf, module.changes());
+        nops.optimize(&mut buf);
         return Ok(Some(buf));
     }
     if let [CALL, a, b, c, d] = buf[..] {
         let distance = u32::from_le_bytes([a, b, c, d]).wrapping_add(moved as u32).to_le_bytes();
         buf.splice(1.., distance);
     } else if let [JMP32 | 0xeb, a, b, c, d] = buf[..] {
-        buf = recompute_jump(i32::from_le_bytes([a, b, c, d]), moved).to_vec();
+        buf = recompute_jump(i32::from_le_bytes([a, b, c, d]), moved, nops).to_vec();
     }
     let used = buf.len();
     buf.resize(long, 0x90);
     if form == Form::Padded {
-        buf.get_mut(used..).into_iter().for_each(add_nops);
+        buf.get_mut(used..).into_iter().for_each(|pad| nops.add_nops(pad));
     } else {
         let site = usize::from(entry.instrlen);
-        buf.get_mut(..site).into_iter().for_each(|site| optimize_nops(site, module.changes()));
+        buf.get_mut(..site).into_iter().for_each(|site| nops.optimize(site));
     }
     Ok(Some(buf))
 }
 
 /// `recompute_jump` up to 6.4: a jump of two bytes if it reaches, with the old test for backward ones,
 /// which none passes.
-fn recompute_jump(distance: i32, moved: u64) -> [u8; 5] {
+fn recompute_jump(distance: i32, moved: u64, nops: Nops) -> [u8; 5] {
     // From the start of the site to the target.
     let far = i64::from(distance).wrapping_add(5).wrapping_add(moved.cast_signed());
     let from_site = far as i32;
     let short = from_site.wrapping_sub(2);
     let reaches = if far >= 0 { short <= 127 } else { short & 0xff == short };
     if reaches {
-        let [a, b, c] = [0x0f, 0x1f, 0x00];
-        return [0xeb, short as u8, a, b, c];
+        let mut jump = [0xeb, short as u8, 0, 0, 0];
+        jump.get_mut(2..).into_iter().for_each(|rest| nops.add_nops(rest));
+        return jump;
     }
     let [a, b, c, d] = from_site.wrapping_sub(5).to_le_bytes();
     [JMP32, a, b, c, d]
@@ -397,11 +427,19 @@ fn direct_call(
 }
 
 /// All that the site of `first` may hold: each combination of features that its entries name.
-fn note_choices(module: &mut Finalizer<'_, '_>, form: Form, table: &Table, first: &AltInstr) {
+fn note_choices(
+    module: &mut Finalizer<'_, '_>,
+    all: &Entries,
+    nops: Option<Nops>,
+    table: &Table,
+    first: &AltInstr,
+) {
+    let Some(nops) = nops else { return };
+    let form = all.form;
     let end = table.address.wrapping_add(table.size);
     let following = (first.at..end).step_by(usize::try_from(form.size()).unwrap_or(usize::MAX));
     let entries: Vec<AltInstr> = following
-        .map_while(|at| AltInstr::read(module, form, at).filter(|e| e.instr == first.instr))
+        .map_while(|at| all.read(module, at).filter(|e| e.instr == first.instr))
         .take(COMBINED)
         .collect();
     let mut features: Vec<u16> = entries.iter().map(|e| e.cpuid).filter(|f| *f != ALWAYS).collect();
@@ -413,14 +451,16 @@ fn note_choices(module: &mut Finalizer<'_, '_>, form: Form, table: &Table, first
             return Vec::new();
         };
         let combinations = 0u32..1 << features.len();
-        combinations.map(|set| combined(module, form, &entries, &features, set, start.clone())).collect()
+        combinations
+            .map(|set| combined(module, (form, nops), &entries, &features, set, start.clone()))
+            .collect()
     });
 }
 
 /// The site after all `entries`, on a CPU with those of `features` that `set` has bits of.
 fn combined(
     module: &Finalizer<'_, '_>,
-    form: Form,
+    (form, nops): (Form, Nops),
     entries: &[AltInstr],
     features: &[u16],
     set: u32,
@@ -431,9 +471,8 @@ fn combined(
         let has = number.is_none_or(|n| set >> n & 1 != 0);
         let site = usize::from(entry.instrlen);
         if has == entry.not {
-            let changes = module.changes();
-            code.get_mut(..site).into_iter().for_each(|code| tidy(code, form, entry.padlen, changes));
-        } else if let Ok(Some(bytes)) = replace(module, form, entry, Some(&code)) {
+            code.get_mut(..site).into_iter().for_each(|code| tidy(code, form, entry.padlen, nops));
+        } else if let Ok(Some(bytes)) = replace(module, form, Some(nops), entry, Some(&code)) {
             for (to, from) in code.iter_mut().zip(bytes) {
                 *to = from;
             }

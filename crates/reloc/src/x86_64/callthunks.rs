@@ -10,7 +10,7 @@ use elf_layout::Region;
 use super::alternatives;
 use super::cpu::Feature;
 use super::insn::text_gen_insn;
-use super::nops::optimize_nops;
+use super::nops::Nops;
 use super::text::{CALL, ENTRY};
 use crate::finalizer::Finalizer;
 use crate::record::Step;
@@ -102,7 +102,7 @@ impl CallThunks {
         let mut code = self.template.clone();
         let moved = self.template_at.wrapping_sub(pad);
         alternatives::apply_relocation(&mut code, moved, self.template.len() as u64);
-        optimize_nops(&mut code, module.changes());
+        Nops::fixed(module.changes()).optimize(&mut code);
         code
     }
 

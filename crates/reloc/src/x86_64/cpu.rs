@@ -74,8 +74,17 @@ pub fn lacks(kernel: &dyn RunningKernel, name: &str) -> bool {
     kernel.symbol("_text").is_some() && kernel.symbol(name).is_none()
 }
 
+/// The changes, corrected by what the kernel's symbols show of the numbers of features: a release as `5.10.0-46-amd64` does
+/// not tell its patch level.
+fn corrected(kernel: &dyn RunningKernel, changes: Changes) -> Changes {
+    // a149180fbcf3 came together with the move to word 11.
+    let shown = !changes.has(Change::RetpolineInWord11) && kernel.symbol("__x86_return_thunk").is_some();
+    if shown { changes.with(Change::RetpolineInWord11, true) } else { changes }
+}
+
 /// `cpu_feature_enabled`
 pub fn enabled(kernel: &dyn RunningKernel, changes: Changes, feature: Feature) -> Option<bool> {
+    let changes = corrected(kernel, changes);
     let Some(number) = feature.number(changes) else { return Some(false) };
     if lacks(kernel, feature.witness()) {
         return Some(false);
@@ -88,6 +97,7 @@ pub fn boot_cpu_has(kernel: &dyn RunningKernel, changes: Changes, number: u16) -
     if number == ALWAYS {
         return Some(true);
     }
+    let changes = corrected(kernel, changes);
     let named = [
         Feature::Retpoline,
         Feature::RetpolineLfence,

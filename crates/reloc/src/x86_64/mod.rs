@@ -30,7 +30,7 @@ use elf_layout::{Change, CpuCapabilities, Findings, KernelConfig, Machine};
 
 use crate::finalizer::Finalizer;
 use crate::reach::Reach;
-use crate::{Architecture, Formula, FtraceBug, ModArch, Records, RelaSection};
+use crate::{Architecture, ExtableEntry, Formula, FtraceBug, ModArch, Records, RelaSection};
 use kernel::types::StructPaths;
 use kernel::{Part, RunningKernel};
 
@@ -68,15 +68,30 @@ const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 const KERNEL_IMAGE_SIZE: (u64, u64) = (1 << 30, 512 << 20);
 /// MODULES_END.
 const MODULES_END: u64 = 0xffff_ffff_ff00_0000;
-/// Where the first module of a boot starts in the module area: the kernel's own allocations lie below (LAYOUT-51).
-const FIRST_MODULE: u64 = 0x20_1000;
-/// PMD_SIZE: what the cache of code grows by (LAYOUT-55).
+/// PMD_SIZE: what the cache of code grows by (LAYOUT-55), and the size of a pack of BPF programs (LAYOUT-51).
 const PMD_SIZE: u64 = 2 << 20;
+/// PAGE_SIZE
+const PAGE_SIZE: u64 = 4096;
+
+/// What the kernel itself takes of the module area before the first module of a boot comes, guard page included
+/// (LAYOUT-51): the BPF program that `ptp_classifier_init` has compiled.
+fn taken_at_boot(config: &KernelConfig, symbol: &dyn Fn(&str) -> Option<u64>) -> u64 {
+    // A function that every kernel with modules has: a table of symbols without it is not whole.
+    let symbols_known = symbol("load_module").is_some();
+    let compiles = symbol("ptp_classifier_init").is_some() && symbol("bpf_jit_binary_alloc").is_some();
+    if symbols_known && !compiles {
+        return 0;
+    }
+    // Since v5.18 (57631054fae6) programs share packs; before that each has pages of its own.
+    let packs =
+        if symbols_known { symbol("bpf_prog_pack_alloc").is_some() } else { config.has(Change::BpfProgPack) };
+    PAGE_SIZE.saturating_add(if packs { PMD_SIZE } else { PAGE_SIZE })
+}
 
 impl Architecture for X86_64 {
-    fn module_area(&self, config: &KernelConfig, _symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
+    fn module_area(&self, config: &KernelConfig, symbol: &dyn Fn(&str) -> Option<u64>) -> Windows {
         let image_size = if config.randomize_base { KERNEL_IMAGE_SIZE.0 } else { KERNEL_IMAGE_SIZE.1 };
-        let first = START_KERNEL_MAP.wrapping_add(image_size).wrapping_add(FIRST_MODULE);
+        let first = START_KERNEL_MAP.wrapping_add(image_size).wrapping_add(taken_at_boot(config, symbol));
         let code_block = config.has(Change::CodeFromCache).then_some(PMD_SIZE);
         Windows { direct: (first, MODULES_END), fallback: None, code_block }
     }
@@ -93,6 +108,12 @@ impl Architecture for X86_64 {
         said: &mut Findings,
     ) {
         relocate::apply_relocate_add(section, records, said);
+    }
+
+    fn extable(&self, config: &KernelConfig) -> ExtableEntry {
+        // Up to v5.15 the address of a handler, since then (46d28947d987) type and data.
+        let addresses = if config.has(Change::ExtableTypes) { 2 } else { 3 };
+        ExtableEntry { size: 12, addresses }
     }
 
     fn relocates_only_zeros(&self) -> bool {
@@ -161,6 +182,9 @@ impl Architecture for X86_64 {
     }
 
     fn kernel_types(&self) -> &'static StructPaths {
-        &[("cpuinfo_x86", &["x86_capability"])]
+        &[
+            ("cpuinfo_x86", &["x86_capability", "x86", "x86_vendor", "x86_model"]),
+            ("paravirt_patch_template", paravirt::OPERATIONS),
+        ]
     }
 }

@@ -4,17 +4,15 @@ use alloc::vec::Vec;
 
 use elf_layout::Change;
 
-use super::{alternatives, callthunks, ibt, orc, paravirt, retpolines, returns, smp_locks};
+use super::{alternatives, callthunks, ibt, orc, paravirt, retpolines, returns, sites, smp_locks};
 use crate::finalizer::Finalizer;
 
 /// Its steps in the kernel's order.
 pub fn module_finalize(module: &mut Finalizer<'_, '_>) {
-    // Since v6.8 (f7af6977621a) paravirt calls are alternatives. Before v5.13 some have code of their own
-    // in a table of the kernel, which is not modelled.
-    if module.has(Change::ParavirtCallsOnly) && !module.has(Change::ParavirtIsAlternatives) {
+    // Since v6.8 (f7af6977621a) paravirt calls are alternatives. Before v5.13 it came after them.
+    let last = !module.has(Change::ParavirtCallsOnly);
+    if !last && !module.has(Change::ParavirtIsAlternatives) {
         paravirt::apply_paravirt(module);
-    } else if !module.has(Change::ParavirtCallsOnly) && module.last_section(".parainstructions").is_some() {
-        module.record.not_known("paravirt patches of kernels before 5.13");
     }
     // CONFIG_FINEIBT has kernels built with Clang only.
     if module.last_section(".cfi_sites").is_some() && module.kernel.symbol("cfi_mode").is_some() {
@@ -42,5 +40,9 @@ pub fn module_finalize(module: &mut Finalizer<'_, '_>) {
     if whole {
         smp_locks::alternatives_smp_module_add(module);
     }
+    if last {
+        paravirt::apply_paravirt(module);
+    }
+    sites::jump_label_apply_nops(module);
     orc::unwind_module_init(module);
 }

@@ -11,6 +11,8 @@ use crate::Step;
 use crate::testing::*;
 use kernel::RunningKernel;
 
+/// Where the boot CPU is described.
+const BOOT_CPU: u64 = KERNEL + 0xd000;
 /// Kernel text.
 const KERNEL: u64 = 0xffff_ffff_8100_0000;
 const RETURN_THUNK: u64 = KERNEL + 0x1000;
@@ -51,12 +53,72 @@ fn kernel(on: &[u32]) -> TestKernel {
             ("__stop_static_call_tramp_key", KERNEL + 0xb008),
             ("skl_call_thunk_template", KERNEL + 0xc000),
             ("skl_call_thunk_tail", KERNEL + 0xc009),
+            ("boot_cpu_data", BOOT_CPU),
         ]
         .into(),
-        memory: vec![(pointer, MITIGATION.to_le_bytes().to_vec())],
+        // Family, vendor and model of a CPU that takes the nops of all later kernels.
+        memory: vec![(pointer, MITIGATION.to_le_bytes().to_vec()), (BOOT_CPU, vec![6, 0, 0x9e])],
+        types: ["x86", "x86_vendor", "x86_model"]
+            .into_iter()
+            .zip(0..)
+            .map(|(path, offset)| (format!("cpuinfo_x86.{path}"), kernel::Member { offset, size: 1 }))
+            .collect(),
         capabilities: features.iter().map(|f| (*f, on.contains(f))).collect(),
         ..TestKernel::default()
     }
+}
+
+/// The same with a CPU that takes the older nops, before 5.13.
+fn kernel_of_an_old_cpu() -> TestKernel {
+    let mut kernel = kernel(&[]);
+    kernel.memory.retain(|(at, _)| *at != BOOT_CPU);
+    kernel.memory.push((BOOT_CPU, vec![0x0f, 2, 0x6b]));
+    kernel
+}
+
+#[test]
+fn fin_24_sites_before_5_13_get_the_nops_of_the_cpu() {
+    const K8: [u8; 5] = [0x66, 0x66, 0x66, 0x66, 0x90];
+    let sections = [(".text", CODE, 64), ("__jump_table", DATA, 32)];
+    let run = |release, kernel: &TestKernel| {
+        TestModule::x86(release, &sections).run(kernel, |m| {
+            let [text, table] = [".text", "__jump_table"].map(|name| address(m, name));
+            put(m, text, &text_gen_insn(CALL, text, KERNEL + 0x4000));
+            put(m, text + 8, &NOP5);
+            put(m, text + 16, &text_gen_insn(JMP32, text + 16, text));
+            for (n, site) in [text + 8, text + 16].into_iter().enumerate() {
+                let at = table + 16 * n as u64;
+                put(m, at, &relative(at, site));
+            }
+            assert!(X86_64.ftrace_init_nop(m, text).is_ok(), "FIN-42: {release}");
+            sites::jump_label_apply_nops(m);
+            (bytes(m, text, 5), bytes(m, text + 8, 5), bytes(m, text + 16, 1), m.record.unknown.len())
+        })
+    };
+    let old = kernel_of_an_old_cpu();
+    assert_eq!(run("5.10.0", &old), (K8.to_vec(), K8.to_vec(), vec![JMP32], 0), "FIN-24, FIN-53");
+    let new = (NOP5.to_vec(), NOP5.to_vec(), vec![JMP32], 0);
+    assert_eq!(run("5.10.0", &kernel(&[])), new, "FIN-24: a later CPU");
+    assert_eq!(run("5.13.0", &old), new, "FIN-24: since 5.13");
+    let mut unknown = kernel(&[]);
+    unknown.symbols.remove("boot_cpu_data");
+    let (ftrace, label, _, said) = run("5.10.0", &unknown);
+    assert_eq!((ftrace[0], label, said), (CALL, NOP5.to_vec(), 1), "FIN-24: the CPU is not known");
+}
+
+#[test]
+fn layout_51_what_the_kernel_takes_first() {
+    let first = |release: &str, symbols: &[&str]| {
+        let config = KernelConfig::of_release(release, crate::MACHINES).unwrap();
+        X86_64.module_area(&config, &|name| symbols.contains(&name).then_some(1)).direct.0
+    };
+    let base = first("6.12.0", &["load_module"]);
+    assert_eq!(first("6.12.0", &[]), base + 0x20_1000, "LAYOUT-51: assumed where no symbols are known");
+    assert_eq!(first("5.10.0", &[]), base + 0x2000, "LAYOUT-51: before packs of BPF programs");
+    let compiles = ["load_module", "ptp_classifier_init", "bpf_jit_binary_alloc"];
+    assert_eq!(first("6.12.0", &compiles), base + 0x2000, "LAYOUT-51: symbols tell more than the version");
+    let packs = [&compiles[..], &["bpf_prog_pack_alloc"]].concat();
+    assert_eq!(first("5.10.0", &packs), base + 0x20_1000, "LAYOUT-51: with packs");
 }
 
 /// A self-relative s32 at `at`.
@@ -385,6 +447,8 @@ fn fin_20_one_length_for_a_site() {
     assert_eq!((text, lens), (NOP5.to_vec(), vec![5, 5, 5]), "FIN-20");
     let (_, lens, ..) = alternatives_of("6.1.0", &off, &code, &entries);
     assert_eq!(lens, [2, 5, 3], "FIN-20: not before 6.11");
+    let (text, lens, ..) = alternatives_of("7.0.0", &off, &code, &entries);
+    assert_eq!((text, lens), (NOP5.to_vec(), vec![2, 5, 3]), "FIN-26: records stay as they are since 7.0");
 }
 
 #[test]

@@ -3,12 +3,12 @@
 
 use alloc::vec::Vec;
 
-use elf_layout::{Changes, Finding, Severity};
+use elf_layout::{Finding, Severity};
 
 use super::X86_64;
 use super::cpu::Feature;
 use super::insn::{Insn, text_gen_insn};
-use super::nops::optimize_nops;
+use super::nops::Nops;
 use super::text::{CALL, ENTRY, INT3, JMP32};
 use crate::finalizer::Finalizer;
 use crate::record::Step;
@@ -51,6 +51,7 @@ pub fn apply_retpolines(module: &mut Finalizer<'_, '_>) {
     let Some(table) = module.list_of_sites(".retpoline_sites", false) else { return };
     let Some(array) = module.kernel_symbol("__x86_indirect_thunk_array") else { return };
     let mode = Mode::of(module);
+    let Some(nops) = Nops::of(module) else { return };
     let tracking = tracking_arrays(module);
     let mut warned = false;
     for entry in table.records_begun(ENTRY) {
@@ -72,14 +73,13 @@ pub fn apply_retpolines(module: &mut Finalizer<'_, '_>) {
             return;
         }
         let target = insn.target(address);
-        module.may_be(address, insn.length, Step::Retpoline, target, |module| {
-            let bytes = |mode| patch_retpoline(address, &insn, register, mode, module.changes());
+        module.may_be(address, insn.length, Step::Retpoline, target, |_| {
+            let bytes = |mode| patch_retpoline(address, &insn, register, mode, nops);
             let plain = Mode { thunks: false, lfence: false, tracking: None, its: None };
             let modes = [plain, Mode { lfence: true, ..plain }, Mode { thunks: true, tracking, ..plain }];
             modes.into_iter().filter_map(|mode| bytes(mode).map(|(bytes, _)| bytes)).collect()
         });
-        let Some((bytes, its)) =
-            mode.and_then(|mode| patch_retpoline(address, &insn, register, mode, module.changes()))
+        let Some((bytes, its)) = mode.and_then(|mode| patch_retpoline(address, &insn, register, mode, nops))
         else {
             continue;
         };
@@ -114,7 +114,7 @@ fn patch_retpoline(
     insn: &Insn,
     register: u8,
     mode: Mode,
-    changes: Changes,
+    nops: Nops,
 ) -> Option<(Vec<u8>, bool)> {
     let thunk_of = |array: u64| array.wrapping_add(u64::from(register).wrapping_mul(THUNK.cast_unsigned()));
     if mode.thunks {
@@ -150,7 +150,7 @@ fn patch_retpoline(
         return None;
     }
     bytes.resize(insn.length, 0x90);
-    optimize_nops(&mut bytes, changes);
+    nops.optimize(&mut bytes);
     Some((bytes, false))
 }
 
@@ -173,7 +173,7 @@ fn emit_trampoline(address: u64, insn: &Insn, call: u64, jump: u64) -> Option<Ve
 #[cfg(test)]
 mod tests {
     use super::super::insn::decode;
-    use elf_layout::KernelVersion;
+    use elf_layout::{Changes, KernelVersion};
 
     use super::*;
 
@@ -199,8 +199,8 @@ mod tests {
 
     #[test]
     fn fin_70_bytes() {
-        let old = Changes::of(KernelVersion::new(6, 1, 0));
-        let new = Changes::of(KernelVersion::new(6, 12, 0));
+        let of = |version| Nops::fixed(Changes::of(version));
+        let (old, new) = (of(KernelVersion::new(6, 1, 0)), of(KernelVersion::new(6, 12, 0)));
         let lfence = Mode { lfence: true, ..PLAIN };
         type Case<'a> = (&'a [u8], u8, u8, Mode, Option<&'a [u8]>);
         let cases: &[Case<'_>] = &[
@@ -217,9 +217,9 @@ mod tests {
             (&[], CALL, 3, Mode { thunks: true, ..PLAIN }, None),
         ];
         for (prefix, op, register, mode, want) in cases {
-            for changes in [old, new] {
+            for nops in [old, new] {
                 let insn = site(prefix, *op, *register, AT);
-                let got = patch_retpoline(AT, &insn, *register, *mode, changes).map(|(bytes, _)| bytes);
+                let got = patch_retpoline(AT, &insn, *register, *mode, nops).map(|(bytes, _)| bytes);
                 assert_eq!(got.as_deref(), *want, "FIN-70: {prefix:02x?} {op:#x} r{register} {mode:?}");
             }
         }
@@ -227,11 +227,11 @@ mod tests {
 
     #[test]
     fn fin_71_other_thunks() {
-        let changes = Changes::of(KernelVersion::new(6, 12, 0));
+        let nops = Nops::fixed(Changes::of(KernelVersion::new(6, 12, 0)));
         let (calls, jumps, its) = (ARRAY + 0x1000, ARRAY + 0x2000, ARRAY + 0x3000);
         let tracking = Mode { thunks: true, tracking: Some((calls, jumps)), ..PLAIN };
         let tracked =
-            |prefix: &[u8], op| patch_retpoline(AT, &site(prefix, op, 2, AT), 2, tracking, changes).unwrap();
+            |prefix: &[u8], op| patch_retpoline(AT, &site(prefix, op, 2, AT), 2, tracking, nops).unwrap();
         assert_eq!(tracked(&[], CALL), (text_gen_insn(CALL, AT, calls + 64).to_vec(), false), "FIN-71");
         assert_eq!(tracked(&[], JMP32), (text_gen_insn(JMP32, AT, jumps + 64).to_vec(), false));
         let jcc = [&[0x0f][..], &text_gen_insn(0x85, AT + 1, jumps + 64)].concat();
@@ -243,7 +243,7 @@ mod tests {
         {
             let at = AT + offset;
             let insn = site(&[], CALL, register, at);
-            let (bytes, is_its) = patch_retpoline(at, &insn, register, with_its, changes).unwrap();
+            let (bytes, is_its) = patch_retpoline(at, &insn, register, with_its, nops).unwrap();
             assert_eq!(is_its, thunk, "FIN-71: at {offset:#x}");
             let want = text_gen_insn(CALL, at, its + 32 * u64::from(register)).to_vec();
             assert_eq!(bytes == want, thunk, "FIN-71: at {offset:#x}");

@@ -6,7 +6,7 @@ use elf_layout::Change;
 
 use super::X86_64;
 use super::insn::text_gen_insn;
-use super::nops::{NOP2, NOP5};
+use super::nops::{NOP2, NOP5, Nops};
 use super::text::{CALL, JMP32};
 use crate::FtraceBug;
 use crate::finalizer::Finalizer;
@@ -27,7 +27,10 @@ pub fn ftrace_init_nop(module: &mut Finalizer<'_, '_>, site: u64) -> Result<(), 
         return Ok(());
     }
     let is_call = call.map_or(now[0] == CALL, |call| now == call);
-    if is_call && module.write(site, &NOP5, Step::FtraceSite, 0) { Ok(()) } else { Err(unexpected) }
+    let Some(nops) = Nops::of(module).filter(|_| is_call) else {
+        return if is_call { Ok(()) } else { Err(unexpected) };
+    };
+    if module.write(site, &nops.five(), Step::FtraceSite, 0) { Ok(()) } else { Err(unexpected) }
 }
 
 /// `__jump_label_patch` (FIN-53): a jump to `target` or a nop, as long as the instruction at `code`.
@@ -38,9 +41,28 @@ pub fn jump_label_insn(module: &Finalizer<'_, '_>, code: u64, target: u64, jump:
     match (size, jump) {
         (2, false) => Some(NOP2.to_vec()),
         (2, true) => Some([0xeb, distance].to_vec()),
-        (5, false) => Some(NOP5.to_vec()),
+        (5, false) => Some(Nops::known(module.kernel, module.changes())?.five().to_vec()),
         (5, true) => Some(text_gen_insn(JMP32, code, target).to_vec()),
         // The kernel crashes (BUG).
         _ => None,
+    }
+}
+
+/// Bytes of `struct jump_entry`: s32 code, s32 target, s64 key.
+const JUMP_ENTRY: u64 = 16;
+
+/// `jump_label_apply_nops`, before v5.13 (a89dfde3dc3c): where the CPU has other nops than the compiler takes, sites that
+/// are nops get these.
+pub fn jump_label_apply_nops(module: &mut Finalizer<'_, '_>) {
+    if module.has(Change::SameNopsForAll) {
+        return;
+    }
+    let Some(table) = module.section("__jump_table").filter(|table| table.size >= JUMP_ENTRY) else { return };
+    let Some(nops) = Nops::of(module).filter(|nops| nops.five() != NOP5) else { return };
+    for at in table.records(JUMP_ENTRY) {
+        let code = module.relative(at);
+        if let Some(code) = code.filter(|code| module.bytes(*code) == Some(NOP5)) {
+            module.write(code, &nops.five(), Step::JumpLabel, 0);
+        }
     }
 }

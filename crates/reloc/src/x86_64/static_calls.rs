@@ -13,7 +13,7 @@ use elf_layout::{Change, Errno, Finding, Severity, needs};
 
 use super::callthunks::CallThunks;
 use super::insn::text_gen_insn;
-use super::nops::NOP5;
+use super::nops::{NOP5, Nops};
 use super::returns::{self, Returns};
 use super::text::{CALL, JMP32, RET};
 use elf_layout::Table;
@@ -33,6 +33,8 @@ const INIT: u64 = 2;
 const FLAGS: u64 = 3;
 /// `cs cs cs xor %eax, %eax`: a call of `__static_call_return0`.
 const XOR5RAX: [u8; 5] = [0x2e, 0x2e, 0x2e, 0x31, 0xc0];
+/// `ud1 (%edx), %rdi`: a call of `__WARN_trap`, the trap itself in place of the call.
+const WARNINSN: [u8; 5] = [0x67, 0x48, 0x0f, 0xb9, 0x3a];
 /// More trampolines than this has no kernel.
 const TRAMPOLINES_MAX: u64 = 1 << 16;
 
@@ -75,9 +77,12 @@ struct Callee {
 
 /// What all sites need of the kernel.
 struct Kernel {
+    nops: Option<Nops>,
     returns: Option<Returns>,
     thunks: Option<Option<CallThunks>>,
     return0: Option<u64>,
+    /// `__WARN_trap`, which kernels have whose WARN() takes a format in the bug table.
+    warn_trap: Option<u64>,
     /// Where a conditional jump to nothing goes.
     conditional_return: Option<u64>,
 }
@@ -260,10 +265,12 @@ impl Kernel {
             None => None,
         };
         Kernel {
+            nops: Nops::of(module),
             returns,
             conditional_return,
             thunks: CallThunks::of(module),
             return0: module.kernel.symbol("__static_call_return0"),
+            warn_trap: module.kernel.symbol("__WARN_trap"),
         }
     }
 }
@@ -298,7 +305,7 @@ fn validate(module: &mut Finalizer<'_, '_>, site: Site) -> bool {
     let valid = if site.key & TAIL != 0 {
         matches!(code[0], JMP32 | RET) || jcc(code).is_some()
     } else {
-        code[0] == CALL || five == NOP5 || five == XOR5RAX
+        code[0] == CALL || matches!(five, NOP5 | XOR5RAX | WARNINSN)
     };
     if !valid {
         let what = format!("unexpected static_call insn opcode {:#x} at", code[0]);
@@ -345,9 +352,10 @@ fn generated(kernel: &Kernel, at: u64, condition: Option<u8>, tail: bool, callee
         }
         (true, None, 0) => long(kernel.returns?.bytes_at(at)),
         (true, None, func) => long(text_gen_insn(JMP32, at, func)),
-        (false, _, 0) => long(NOP5),
+        (false, _, 0) => long(kernel.nops?.five()),
         // Compared after the translation: with call depth tracking it is called.
         (false, ..) if Some(callee.call) == kernel.return0 => long(XOR5RAX),
+        (false, ..) if Some(callee.call) == kernel.warn_trap => long(WARNINSN),
         (false, ..) => long(text_gen_insn(CALL, at, callee.call)),
     })
 }
@@ -381,13 +389,16 @@ mod tests {
     const AT: u64 = 0xffff_ffff_c020_1000;
     const FUNC: u64 = 0xffff_ffff_8100_0000;
     const RETURN0: u64 = 0xffff_ffff_8100_1000;
+    const WARN_TRAP: u64 = 0xffff_ffff_8100_2000;
     const THUNK: u64 = 0xffff_ffff_8200_0000;
 
     fn kernel(returns: Returns) -> Kernel {
         Kernel {
+            nops: Some(Nops::fixed(elf_layout::Changes::of(elf_layout::KernelVersion::new(6, 12, 0)))),
             returns: Some(returns),
             thunks: Some(None),
             return0: Some(RETURN0),
+            warn_trap: Some(WARN_TRAP),
             conditional_return: Some(THUNK),
         }
     }
@@ -397,10 +408,12 @@ mod tests {
         let plain = kernel(Returns::Plain);
         let long = |bytes: [u8; 5]| [&bytes[..], &[0]].concat();
         type Case = (Option<u8>, bool, u64, Vec<u8>);
-        let cases: [Case; 7] = [
+        let cases: [Case; 9] = [
             (None, false, FUNC, long(text_gen_insn(CALL, AT, FUNC))),
             (None, false, 0, long(NOP5)),
             (None, false, RETURN0, long(XOR5RAX)),
+            (None, false, WARN_TRAP, long(WARNINSN)),
+            (None, true, WARN_TRAP, long(text_gen_insn(JMP32, AT, WARN_TRAP))),
             (None, true, FUNC, long(text_gen_insn(JMP32, AT, FUNC))),
             (None, true, 0, long([0xc3, 0xcc, 0xcc, 0xcc, 0xcc])),
             (Some(0x84), true, FUNC, [&[0x0f][..], &text_gen_insn(0x84, AT + 1, FUNC)].concat()),
@@ -422,6 +435,13 @@ mod tests {
             generated(&plain, AT, None, false, counted).unwrap()[..5],
             text_gen_insn(CALL, AT, RETURN0 - 10),
             "FIN-61: with call depth tracking even __static_call_return0 is called"
+        );
+        let older = Kernel { warn_trap: None, ..kernel(Returns::Plain) };
+        let callee = Callee { func: WARN_TRAP, call: WARN_TRAP };
+        assert_eq!(
+            generated(&older, AT, None, false, callee).unwrap()[..5],
+            text_gen_insn(CALL, AT, WARN_TRAP),
+            "FIN-61: a kernel without __WARN_trap calls whatever a key names"
         );
     }
 
