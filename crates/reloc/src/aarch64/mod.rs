@@ -9,6 +9,7 @@ mod howto;
 mod image;
 pub mod insn;
 mod module_finalize;
+mod paging;
 #[cfg(test)]
 mod patch_tests;
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod insn;
 mod module_finalize;
 mod nops;
 mod orc;
+mod paging;
 mod paravirt;
 #[cfg(test)]
 mod patch_tests;
