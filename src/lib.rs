@@ -16,6 +16,7 @@ pub mod check;
 pub mod decompression;
 pub mod digest;
 pub mod document;
+pub mod dump_file;
 pub mod elf_output;
 pub mod error;
 pub mod explain;
@@ -41,6 +42,7 @@ pub mod schema;
 pub mod setup;
 pub mod simulate;
 pub mod threads;
+pub mod verify;
 
 pub use attempt::{Attempt, Failure};
 pub use error::Error;

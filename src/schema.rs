@@ -7,6 +7,7 @@ use crate::document::{Document, Refusal};
 use crate::inspect::Inspection;
 use crate::kernel_facts::KernelFacts;
 use crate::simulate;
+use crate::verify::report::VerifyDocument;
 
 /// A line of `check --jsonl`.
 #[derive(Debug, JsonSchema)]
@@ -33,7 +34,7 @@ enum Linked {
 }
 
 /// The commands that print JSON.
-pub const COMMANDS: [&str; 5] = ["check", "inspect", "kernel", "link", "simulate"];
+pub const COMMANDS: [&str; 6] = ["check", "inspect", "kernel", "link", "simulate", "verify"];
 
 /// The schema of one document that a command prints: of `check` a line of `--jsonl`, or an element of the array of `--json`.
 pub fn schema(command: &str) -> Option<Schema> {
@@ -43,6 +44,7 @@ pub fn schema(command: &str) -> Option<Schema> {
         "kernel" => schema_for!(KernelFacts<'_>),
         "link" => schema_for!(Linked),
         "simulate" => schema_for!(simulate::Document<'_>),
+        "verify" => schema_for!(VerifyDocument),
         _ => return None,
     })
 }

@@ -13,6 +13,7 @@ mod part;
 mod report;
 mod simulate;
 mod terminal;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -175,6 +176,7 @@ fn run(cli: &Cli) -> Result<Outcome, Error> {
         Command::Link(args) => link::run(args),
         Command::Check(args) => check::run(args),
         Command::Simulate(args) => simulate::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Kernel(args) => kernel::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Merge(args) => merge::run(args),

@@ -35,8 +35,6 @@ pub struct Kdump {
     /// Where the dump begins and ends, if it was split.
     frames_here: (u64, u64),
     pub vmcoreinfo: Option<VmcoreInfo>,
-    /// The `machine` of utsname.
-    pub machine: String,
     pub damage: Vec<String>,
 }
 
@@ -78,8 +76,6 @@ impl Kdump {
         let bitmap = sub_size.saturating_add(1).saturating_mul(page);
         let all = bitmap_blocks.saturating_mul(page);
         let half = all / 2;
-        let machine = head.get(12..402).and_then(|names| names.chunks(65).nth(4)).unwrap_or_default();
-        let end = machine.iter().position(|b| *b == 0).unwrap_or(0);
         let mut out = Kdump {
             page,
             bitmap: bitmap.saturating_add(half),
@@ -88,7 +84,6 @@ impl Kdump {
             descriptors: bitmap.saturating_add(all),
             frames_here,
             vmcoreinfo,
-            machine: String::from_utf8_lossy(machine.get(..end).unwrap_or_default()).into_owned(),
             damage: Vec::new(),
         };
         out.count(file);

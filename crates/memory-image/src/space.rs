@@ -1,5 +1,6 @@
 //! The kernel's address space: virtual addresses by the segments of a dump, and by page tables.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use elf_layout::bytes::le64;
@@ -36,25 +37,25 @@ impl Mapping {
 
 /// The kernel's half of the address space of a dump.
 #[derive(Debug)]
-pub struct AddressSpace<'d, R> {
-    dump: &'d Dump<R>,
+pub struct AddressSpace<R> {
+    dump: Arc<Dump<R>>,
     tables: Option<(&'static PageTables, u64)>,
 }
 
-impl<'d, R: ReadAt> AddressSpace<'d, R> {
+impl<R: ReadAt> AddressSpace<R> {
     /// That of a dump which holds all of it by virtual address.
-    pub fn of_segments(dump: &'d Dump<R>) -> Self {
+    pub fn of_segments(dump: Arc<Dump<R>>) -> Self {
         AddressSpace { dump, tables: None }
     }
 
     /// By page tables of this form whose topmost one lies at a physical address.
-    pub fn of_tables(dump: &'d Dump<R>, tables: &'static PageTables, root: u64) -> Self {
+    pub fn of_tables(dump: Arc<Dump<R>>, tables: &'static PageTables, root: u64) -> Self {
         AddressSpace { dump, tables: Some((tables, root)) }
     }
 
     /// The dump.
-    pub fn dump(&self) -> &'d Dump<R> {
-        self.dump
+    pub fn dump(&self) -> &Dump<R> {
+        &self.dump
     }
 
     /// The form of its page tables and the physical address of the topmost one.
@@ -165,8 +166,8 @@ impl<'d, R: ReadAt> AddressSpace<'d, R> {
 }
 
 /// A walk over all that is mapped.
-struct Walk<'w, 'd, R> {
-    space: &'w AddressSpace<'d, R>,
+struct Walk<'w, R> {
+    space: &'w AddressSpace<R>,
     tables: &'static PageTables,
     from: u64,
     to: u64,
@@ -174,7 +175,7 @@ struct Walk<'w, 'd, R> {
     add: &'w mut dyn FnMut(Mapping),
 }
 
-impl<R: ReadAt> Walk<'_, '_, R> {
+impl<R: ReadAt> Walk<'_, R> {
     /// The entries of one table, which maps what begins at `base` and is `1 << bits` large. A table of the kernel is entered at
     /// most once for each level, so depth is bounded by the form.
     fn table(&mut self, table: u64, base: u64, bits: u32, level: u32) -> Option<()> {
