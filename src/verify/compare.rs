@@ -430,6 +430,7 @@ impl Judge<'_, '_, '_> {
         let table = now.section(".static_call_sites");
         let entries = table.and_then(|table| now.read(table.address, table.size).map(<[u8]>::to_vec));
         arch.static_calls(&mut now);
+        arch.static_call_trampolines(&mut now);
         if let Some((table, entries)) = table.zip(entries) {
             if let Some(bytes) = now.table_mut(&table) {
                 bytes.copy_from_slice(&entries);
@@ -456,6 +457,9 @@ impl Judge<'_, '_, '_> {
         for choice in self.load.record.choices.iter().filter(|choice| stays(&choice.place)) {
             let at = address(choice.place);
             match choice.step {
+                Step::StaticCall if choice.detail == 0 => {
+                    sites.others.insert(at, (choice.step, choice.may.clone()));
+                }
                 Step::StaticCall => drop(sites.static_calls.insert(at, choice.detail)),
                 Step::JumpLabel => {
                     if sites.jumps.get(&at).is_some_and(|site| site.either) {

@@ -211,6 +211,9 @@ impl Finder<'_> {
         let space = AddressSpace::of_tables(Arc::clone(self.dump), form, root);
         let slide = self.slides(&space, physical).into_iter().find(|slide| self.fits(&space, *slide).is_some())?;
         let banner = self.fits(&space, slide)?;
+        if space.physical(self.text.wrapping_add(slide)) != Some(physical) {
+            return None;
+        }
         let how = format!("{}, by {} at physical {root:#x}", self.dump.format().name(), form.title);
         Some(MemoryImage { space, slide, how, banner })
     }

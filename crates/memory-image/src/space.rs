@@ -94,6 +94,12 @@ impl<R: ReadAt> AddressSpace<R> {
         self.dump.physical(mapping.physical.checked_add(from)?, out.get_mut(..len)?).then_some(len)
     }
 
+    /// The physical address of a virtual one, by the page tables.
+    pub fn physical(&self, address: u64) -> Option<u64> {
+        let mapping = self.mapping(address)?;
+        mapping.physical.checked_add(address.checked_sub(mapping.start)?)
+    }
+
     /// The page or block that an address lies in; `None` if it is not mapped.
     pub fn mapping(&self, address: u64) -> Option<Mapping> {
         let (tables, root) = self.tables?;

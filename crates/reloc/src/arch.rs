@@ -164,6 +164,10 @@ pub trait Architecture: ImageArch {
     /// `static_call_module_notify`, where the architecture has static calls (FIN-60 to FIN-63).
     fn static_calls(&self, _module: &mut Finalizer<'_, '_>) {}
 
+    /// Trampolines of static calls that the module has itself, brought to what their keys say now (`arch_static_call_transform`
+    /// without a site). A trampoline that nothing was put into may be as it was compiled.
+    fn static_call_trampolines(&self, _module: &mut Finalizer<'_, '_>) {}
+
     /// Where the tracer puts its call for a site of the list, with the bytes that it has there; of a module whose sites are nops.
     /// `None` if nothing can be traced there.
     fn ftrace_call_site(&self, _module: &Finalizer<'_, '_>, _site: u64) -> Option<(u64, u64)> {

@@ -11,6 +11,7 @@ pub fn disassemble(code: &[u8], address: u64) -> Option<(String, usize)> {
     let mut text = String::new();
     let mut formatter = GasFormatter::new();
     formatter.options_mut().set_branch_leading_zeros(false);
+    formatter.options_mut().set_uppercase_hex(false);
     formatter.format(&instruction, &mut text);
     (!instruction.is_invalid()).then(|| (text, instruction.len()))
 }

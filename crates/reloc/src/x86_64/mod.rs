@@ -140,6 +140,10 @@ impl Architecture for X86_64 {
         static_calls::static_call_add_module(module);
     }
 
+    fn static_call_trampolines(&self, module: &mut Finalizer<'_, '_>) {
+        static_calls::trampolines(module);
+    }
+
     fn ftrace_call_site(&self, _module: &Finalizer<'_, '_>, site: u64) -> Option<(u64, u64)> {
         Some((site, 5))
     }
