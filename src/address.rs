@@ -176,6 +176,14 @@ impl<'l, 'd> Explainer<'l, 'd> {
         })
     }
 
+    /// Where the symbol at or before an address of the same section begins.
+    pub fn symbol_start(&self, address: u64) -> Option<u64> {
+        let start = self.load.module.info.sechdrs.get(self.section(address)?)?.sh_addr;
+        let after = self.symbols.partition_point(|symbol| symbol.address <= address);
+        let symbol = self.symbols.get(after.checked_sub(1)?)?;
+        (symbol.address >= start).then_some(symbol.address)
+    }
+
     /// The name of an address, here or in the kernel; the number if nothing has it.
     pub fn name(&self, address: u64) -> String {
         let in_kernel = || self.of_kernel.get(&address).cloned();

@@ -18,6 +18,7 @@ pub mod digest;
 #[cfg(feature = "trace")]
 pub mod disassembly;
 pub mod document;
+pub mod dump_file;
 pub mod elf_output;
 pub mod error;
 pub mod explain;
@@ -46,6 +47,7 @@ pub mod threads;
 #[cfg(feature = "trace")]
 pub mod trace;
 pub mod watch;
+pub mod verify;
 
 pub use attempt::{Attempt, Failure};
 pub use error::Error;

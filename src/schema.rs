@@ -7,6 +7,7 @@ use crate::document::{Document, Refusal};
 use crate::inspect::Inspection;
 use crate::kernel_facts::KernelFacts;
 use crate::simulate;
+use crate::verify::report::VerifyDocument;
 
 /// A line of `check --jsonl`.
 #[derive(Debug, JsonSchema)]
@@ -33,11 +34,16 @@ enum Linked {
 }
 
 /// The commands that print JSON.
-#[cfg(feature = "trace")]
-pub const COMMANDS: [&str; 6] = ["check", "inspect", "kernel", "link", "simulate", "trace"];
-/// The commands that print JSON.
-#[cfg(not(feature = "trace"))]
-pub const COMMANDS: [&str; 5] = ["check", "inspect", "kernel", "link", "simulate"];
+pub const COMMANDS: &[&str] = &[
+    "check",
+    "inspect",
+    "kernel",
+    "link",
+    "simulate",
+    #[cfg(feature = "trace")]
+    "trace",
+    "verify",
+];
 
 /// The schema of one document that a command prints: of `check` a line of `--jsonl`, or an element of the array of `--json`; of
 /// `trace` a line.
@@ -50,6 +56,7 @@ pub fn schema(command: &str) -> Option<Schema> {
         "simulate" => schema_for!(simulate::Document<'_>),
         #[cfg(feature = "trace")]
         "trace" => schema_for!(crate::trace::Event),
+        "verify" => schema_for!(VerifyDocument),
         _ => return None,
     })
 }

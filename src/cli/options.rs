@@ -61,6 +61,8 @@ pub enum Command {
     Simulate(Box<Simulate>),
     /// Tell how a module gets into the kernel, step by step: in the terminal, or as a page
     Trace(Box<Trace>),
+    /// Compare every loaded module in memory, of a dump or of the running kernel, with what should lie there
+    Verify(Box<Verify>),
     /// Show what a kernel image or tree tells: symbols, exports, facts; or save it as a SPEC
     Kernel(KernelCommand),
     /// Explain a finding, an errno or a line of dmesg: the rule, what the kernel does, what to do about it
@@ -332,6 +334,38 @@ impl From<LangArg> for Lang {
             LangArg::Zh => Lang::Zh,
         }
     }
+}
+
+const VERIFY_HELP: &str = "Exit codes: 0 everything was judged, and nothing is changed; 1 there are alarms; 2 wrong usage; 3 the dump or a \
+    file cannot be read, or the kernel of the dump is another one; 4 no alarm, but something could not be judged.";
+
+/// `verify`
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY_HELP)]
+pub struct Verify {
+    /// Names of loaded modules, or files of modules that the kernel's tree does not have [default: all that are loaded]
+    #[arg(value_name = "MODULE")]
+    pub modules: Vec<String>,
+    /// A dump: ELF core, kdump-compressed, LiME, AVML, or raw physical memory
+    #[arg(long, value_name = "DUMP", conflicts_with = "live")]
+    pub memory_image: Option<PathBuf>,
+    /// The memory of the running kernel (/proc/kcore): what is meant without --memory-image
+    #[arg(long)]
+    pub live: bool,
+    /// The file of a loaded module that the kernel's tree does not have; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub with: Vec<PathBuf>,
+    /// Print one JSON document
+    #[arg(long, conflicts_with = "sarif")]
+    pub json: bool,
+    /// Print alarms as SARIF
+    #[arg(long)]
+    pub sarif: bool,
+    /// Write what memory holds of hidden modules into this folder, as ELF files
+    #[arg(long, value_name = "DIR")]
+    pub extract: Option<PathBuf>,
+    #[command(flatten)]
+    pub kernel: Kernel,
 }
 
 const CHECK_HELP: &str = "Text output has a line for each module with its verdict, on stderr the cause and what else is found, repeats \

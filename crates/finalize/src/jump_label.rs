@@ -120,6 +120,53 @@ fn update_of_foreign_key(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture
     }
 }
 
+/// A site of a static key, as it has to be now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SiteNow {
+    /// Its address.
+    pub code: u64,
+    /// How many bytes it has.
+    pub len: u64,
+    /// Its key.
+    pub key: u64,
+    /// Is the key between its states (`enabled` is -1 while the first user waits for its sites), or not known? Both forms are
+    /// right then.
+    pub either: bool,
+}
+
+/// `jump_label_update` of every key with sites that stay, once the module has run: by the state of the key now, its own keys
+/// too (FIN-53). The table is as it was left when the module came. Gives the sites.
+pub fn jump_label_now(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) -> Vec<SiteNow> {
+    let Some(table) = module.section("__jump_table") else { return Vec::new() };
+    let Some(bytes) = module.read(table.address, table.size) else { return Vec::new() };
+    let entries = bytes.as_chunks::<ENTRY>().0.iter().zip(table.records(ENTRY as u64));
+    let entries: Vec<Entry> = entries.map(|(raw, at)| Entry::of(raw, at)).collect();
+    let mut sites = Vec::new();
+    for entry in entries {
+        let inside = module.within_module(entry.code) && !module.within_module_init(entry.code);
+        let form = |jump| arch.jump_label_insn(module, entry.code, entry.target, jump);
+        let (true, Some((nop, jump))) = (inside, form(false).zip(form(true))) else { continue };
+        let count = if module.within_module(entry.key) {
+            module.u32(entry.key)
+        } else {
+            module.of_kernel(entry.key).map(u32::from_le_bytes)
+        };
+        let count = count.map(u32::cast_signed);
+        if count.is_none() {
+            module.record.not_known("states of static keys");
+        }
+        let enabled = count.unwrap_or(0) != 0;
+        let form = if enabled ^ entry.branch { &jump } else { &nop };
+        module.write(entry.code, form, Step::JumpLabel, entry.key);
+        let either = count.is_none_or(|count| count < 0);
+        if either {
+            module.choice(entry.code, [nop.clone(), jump.clone()], Step::JumpLabel, entry.key);
+        }
+        sites.push(SiteNow { code: entry.code, len: nop.len() as u64, key: entry.key, either });
+    }
+    sites
+}
+
 /// Is a key of the running kernel true, and was it at first? Any count but 0 is true, -1 too.
 fn key_state(module: &Finalizer<'_, '_>, key: u64) -> Option<(bool, bool)> {
     let bytes: [u8; 16] = module.of_kernel(key)?;

@@ -5,6 +5,8 @@ use core::fmt::Debug;
 
 use elf_layout::Machine;
 
+use crate::paging::PageTables;
+
 /// A machine architecture: the part of the porting checklist that reads kernel images.
 ///
 /// A kernel that is only ever an ELF file (in whatever container) needs [`ImageArch::machine`] and, if its
@@ -28,6 +30,16 @@ pub trait ImageArch: Sync + Debug {
     /// them. `None` if that is not known of the architecture.
     fn calls(&self, _code: &[u8], _address: u64) -> Option<Vec<u64>> {
         None
+    }
+
+    /// The forms that its page tables can have, the most common first; empty if that is not known.
+    fn page_tables(&self) -> &'static [PageTables] {
+        &[]
+    }
+
+    /// What the physical address of a kernel's first byte (`_text`) is a multiple of: a power of two, in bytes.
+    fn physical_align(&self) -> u64 {
+        2 << 20
     }
 
     /// Bytes of a page, if the image tells them. `header` is that of a flat image, which a vmlinux may have too.

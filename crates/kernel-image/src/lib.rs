@@ -55,6 +55,7 @@ mod lz4;
 mod lzop;
 mod memory;
 mod packed;
+mod paging;
 
 pub use arch::{FlatFormat, FlatHeader, ImageArch};
 pub use btf::{Btf, Member, TypeId};
@@ -72,3 +73,4 @@ pub use folders::BuiltIn;
 pub use image::{Format, KernelImage};
 pub use kallsyms::{Kallsyms, KallsymsLayout, KernelSymbol};
 pub use packed::{Objection, Packed};
+pub use paging::{PageEntry, PageTables};

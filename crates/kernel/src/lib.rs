@@ -53,7 +53,7 @@ pub use kernel::{Kernel, Owner};
 pub use keyring::Keyring;
 pub use known::{Fact, Found, Known};
 pub use lifecycle::Notifier;
-pub use memory::{LinkMemory, Part, Piece};
+pub use memory::{LinkMemory, LiveMemory, Part, Piece};
 pub use module::{LoadedModule, ModuleState};
 pub use proc_modules::parse_proc_modules;
 pub use running::RunningKernel;

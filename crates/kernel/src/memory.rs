@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use core::fmt::Debug;
 
 use kernel_image::KernelImage;
 
@@ -30,6 +31,12 @@ impl Piece {
     pub fn read_any(pieces: &[Piece], address: u64, out: &mut [u8]) -> bool {
         pieces.iter().any(|piece| piece.read(address, out))
     }
+}
+
+/// The memory of a running kernel, or of a dump of one, by virtual address.
+pub trait LiveMemory: Debug + Send + Sync {
+    /// Fills `out` with what is at `address`; false if not all of it is there.
+    fn read(&self, address: u64, out: &mut [u8]) -> bool;
 }
 
 /// Memory of a kernel that later stages read, and that a SPEC therefore has to keep of an image.

@@ -6,7 +6,7 @@ use core::fmt::Debug;
 
 use crate::built_in::Folder;
 use crate::kernel::Kernel;
-use crate::memory::{LinkMemory, Piece};
+use crate::memory::LinkMemory;
 use crate::types::Member;
 
 /// The running kernel, as far as patching reads it. What it does not know is `None`; a step then leaves
@@ -111,12 +111,12 @@ impl RunningKernel for Kernel {
     }
 
     fn read(&self, address: u64, out: &mut [u8]) -> bool {
-        Piece::read_any(&self.state.live, address, out) || self.read_initial(address, out)
+        self.state.read_live(address, out) || self.read_initial(address, out)
     }
 
     fn pointer(&self, address: u64) -> Option<u64> {
         let mut bytes = [0; 8];
-        if Piece::read_any(&self.state.live, address, &mut bytes) {
+        if self.state.read_live(address, &mut bytes) {
             return Some(u64::from_le_bytes(bytes));
         }
         let known = self.read_initial(address, &mut bytes);
@@ -170,7 +170,8 @@ impl Kernel {
         let word = u64::from(number / 32).checked_mul(4).filter(|at| *at < member.size)?;
         let address = self.symbol(bitmap.symbol)?.checked_add(member.offset)?.checked_add(word)?;
         let mut bits = [0; 4];
-        Piece::read_any(&self.state.live, address, &mut bits)
+        self.state
+            .read_live(address, &mut bits)
             .then(|| u32::from_le_bytes(bits) >> (number % 32) & 1 != 0)
     }
 

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use crate::description::KernelDescription;
 use crate::history::History;
-use crate::memory::Piece;
+use crate::memory::{LiveMemory, Piece};
 use crate::module::LoadedModule;
 use crate::space::AddressSpace;
 use crate::taint::Taints;
@@ -31,6 +31,16 @@ pub struct KernelState {
     pub cpu_caps: Option<Vec<u64>>,
     /// Pieces of its memory as it runs; they come before what the description holds.
     pub live: Arc<Vec<Piece>>,
+    /// All of its memory as it runs, where that is at hand; the pieces come before it.
+    pub whole: Option<Arc<dyn LiveMemory>>,
+}
+
+impl KernelState {
+    /// Fills `out` with its memory as it runs; false if not all of it is known.
+    pub fn read_live(&self, address: u64, out: &mut [u8]) -> bool {
+        Piece::read_any(&self.live, address, out)
+            || self.whole.as_ref().is_some_and(|whole| whole.read(address, out))
+    }
 }
 
 impl KernelState {
@@ -45,6 +55,7 @@ impl KernelState {
             errata: Vec::new(),
             cpu_caps: None,
             live: Arc::default(),
+            whole: None,
         }
     }
 

@@ -213,6 +213,43 @@ pub trait Architecture: ImageArch {
     /// `static_call_module_notify`, where the architecture has static calls (FIN-60 to FIN-63).
     fn static_calls(&self, _module: &mut Finalizer<'_, '_>) {}
 
+    /// Trampolines of static calls that the module has itself, brought to what their keys say now (`arch_static_call_transform`
+    /// without a site). A trampoline that nothing was put into may be as it was compiled.
+    fn static_call_trampolines(&self, _module: &mut Finalizer<'_, '_>) {}
+
+    /// Where the tracer puts its call for a site of the list, with the bytes that it has there; of a module whose sites are nops.
+    /// `None` if nothing can be traced there.
+    fn ftrace_call_site(&self, _module: &Finalizer<'_, '_>, _site: u64) -> Option<(u64, u64)> {
+        None
+    }
+
+    /// Bytes in code, each with its address, that tell the tracer's operations by their pointer (`ftrace_rec_update_ops`) for a
+    /// site of the list.
+    fn ftrace_ops_pointer(&self, _config: &KernelConfig, _site: u64) -> Option<u64> {
+        None
+    }
+
+    /// Where the call that begins `code` leads, if it is one with a fixed target.
+    fn call_target(&self, _code: &[u8], _address: u64) -> Option<u64> {
+        None
+    }
+
+    /// Where the jump that begins `code` leads, if it is one with a fixed target and no condition.
+    fn jump_target(&self, _code: &[u8], _address: u64) -> Option<u64> {
+        None
+    }
+
+    /// What a kprobe puts at its place; empty if that is not known.
+    fn breakpoint(&self) -> &'static [u8] {
+        &[]
+    }
+
+    /// The instruction that begins `code`, in words, and its length.
+    #[cfg(feature = "disassemble")]
+    fn disassemble(&self, _code: &[u8], _address: u64) -> Option<(String, usize)> {
+        None
+    }
+
     /// The members of `struct mod_arch_specific` that follow from the module, each as a path in `struct module`, and its
     /// value (FIN-86).
     fn mod_arch_specific(&self, _module: &Finalizer<'_, '_>) -> Vec<(&'static str, u64)> {

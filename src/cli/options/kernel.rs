@@ -97,6 +97,12 @@ impl KernelFiles {
 }
 
 impl Kernel {
+    /// Does nothing say which kernel is meant?
+    pub fn is_none_given(&self) -> bool {
+        let facts = &self.facts;
+        self.kernel.is_none() && facts.root.is_none() && facts.symtab.is_none() && facts.release.is_none()
+    }
+
     /// Where its description comes from.
     pub fn source(&self) -> Result<KernelSource, Error> {
         self.facts.source().named(self.kernel.as_deref(), self.facts.root.as_deref())

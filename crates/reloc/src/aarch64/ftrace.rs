@@ -86,6 +86,21 @@ pub fn ftrace_init_nop(module: &mut Finalizer<'_, '_>, site: u64) -> Result<(), 
     save_lr(module, if bti { func.wrapping_add(4) } else { func })
 }
 
+/// Where the call of the tracer goes: behind the instruction that saves the link register.
+pub fn call_site(module: &Finalizer<'_, '_>, site: u64) -> Option<(u64, u64)> {
+    let config = module.info.config;
+    let save = match (patchable(config), config.dynamic_ftrace_with_call_ops) {
+        (false, _) => return Some((site, 4)),
+        (true, false) => site,
+        (true, true) => {
+            let func = site.wrapping_add(8);
+            let bti = module.u32(func).is_some_and(is_bti);
+            if bti { func.wrapping_add(4) } else { func }
+        }
+    };
+    (module.u32(save) == Some(MOV_X9_LR)).then(|| (save.wrapping_add(4), 4))
+}
+
 /// Below it an address of user space: vmalloc_to_page takes it for one of the same place in the kernel's linear mapping, where
 /// every system has memory; reading it as it is then fails.
 const LINEAR_ALIAS: u64 = 64 << 20;

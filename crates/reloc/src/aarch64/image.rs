@@ -3,8 +3,9 @@
 use alloc::vec::Vec;
 
 use elf_layout::Machine;
-use kernel_image::{FlatFormat, FlatHeader, ImageArch};
+use kernel_image::{FlatFormat, FlatHeader, ImageArch, PageTables};
 
+use super::paging::PAGE_TABLES;
 use super::{Aarch64, MACHINE};
 
 /// `R_AARCH64_RELATIVE`.
@@ -26,6 +27,15 @@ static IMAGE: FlatFormat = FlatFormat {
 impl ImageArch for Aarch64 {
     fn machine(&self) -> &'static Machine {
         &MACHINE
+    }
+
+    fn page_tables(&self) -> &'static [PageTables] {
+        &PAGE_TABLES
+    }
+
+    /// EFI_KIMG_ALIGN of kernels whose segments are aligned to 64 KiB.
+    fn physical_align(&self) -> u64 {
+        64 << 10
     }
 
     fn flat_format(&self) -> Option<&'static FlatFormat> {

@@ -198,3 +198,11 @@ pub fn branch(pc: u64, target: u64) -> u32 {
     }
     IMM_26.encode(B, (distance >> 2) as u64)
 }
+
+/// Where a `bl` (`call`) or `b` leads.
+pub fn branch_target(code: &[u8], address: u64, call: bool) -> Option<u64> {
+    let word = u32::from_le_bytes(*code.first_chunk::<4>()?);
+    let opcode = if call { 0x9400_0000 } else { 0x1400_0000 };
+    let distance = i64::from((word << 6).cast_signed() >> 4);
+    (word & 0xfc00_0000 == opcode).then(|| address.wrapping_add_signed(distance))
+}

@@ -4,11 +4,14 @@ mod addresses;
 mod alternative;
 mod area;
 mod cpu;
+#[cfg(feature = "disassemble")]
+mod disassemble;
 mod ftrace;
 mod howto;
 mod image;
 pub mod insn;
 mod module_finalize;
+mod paging;
 #[cfg(test)]
 mod patch_tests;
 #[cfg(test)]
@@ -134,6 +137,32 @@ impl Architecture for Aarch64 {
         module.u32(code)?;
         let insn = if jump { insn::branch(code, target) } else { insn::NOP };
         Some(insn.to_le_bytes().to_vec())
+    }
+
+    fn ftrace_call_site(&self, module: &Finalizer<'_, '_>, site: u64) -> Option<(u64, u64)> {
+        ftrace::call_site(module, site)
+    }
+
+    fn ftrace_ops_pointer(&self, config: &KernelConfig, site: u64) -> Option<u64> {
+        config.dynamic_ftrace_with_call_ops.then_some(site)
+    }
+
+    fn call_target(&self, code: &[u8], address: u64) -> Option<u64> {
+        insn::branch_target(code, address, true)
+    }
+
+    fn jump_target(&self, code: &[u8], address: u64) -> Option<u64> {
+        insn::branch_target(code, address, false)
+    }
+
+    /// BRK64_OPCODE_KPROBES
+    fn breakpoint(&self) -> &'static [u8] {
+        &[0x80, 0x00, 0x20, 0xd4]
+    }
+
+    #[cfg(feature = "disassemble")]
+    fn disassemble(&self, code: &[u8], address: u64) -> Option<(alloc::string::String, usize)> {
+        disassemble::disassemble(code, address)
     }
 
     fn mod_arch_specific(&self, module: &Finalizer<'_, '_>) -> Vec<(&'static str, u64)> {

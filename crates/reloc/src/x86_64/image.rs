@@ -3,13 +3,18 @@
 use alloc::vec::Vec;
 
 use elf_layout::Machine;
-use kernel_image::ImageArch;
+use kernel_image::{ImageArch, PageTables};
 
+use super::paging::PAGE_TABLES;
 use super::{MACHINE, X86_64};
 
 impl ImageArch for X86_64 {
     fn machine(&self) -> &'static Machine {
         &MACHINE
+    }
+
+    fn page_tables(&self) -> &'static [PageTables] {
+        &PAGE_TABLES
     }
 
     /// `call` and `jmp` of 5 bytes, wherever such bytes are.

@@ -262,6 +262,13 @@ pub fn text_gen_insn(opcode: u8, address: u64, target: u64) -> [u8; 5] {
     [opcode, a, b, c, d]
 }
 
+/// Where an instruction of five bytes with this opcode leads: a distance follows it.
+pub fn target(code: &[u8], address: u64, opcode: u8) -> Option<u64> {
+    let [first, distance @ ..] = code.first_chunk::<5>()?;
+    let distance = i64::from(i32::from_le_bytes(*distance));
+    (*first == opcode).then(|| address.wrapping_add(5).wrapping_add_signed(distance))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

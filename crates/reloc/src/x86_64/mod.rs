@@ -4,12 +4,15 @@ mod addresses;
 mod alternatives;
 mod callthunks;
 mod cpu;
+#[cfg(feature = "disassemble")]
+mod disassemble;
 mod ibt;
 mod image;
 mod insn;
 mod module_finalize;
 mod nops;
 mod orc;
+mod paging;
 mod paravirt;
 #[cfg(test)]
 mod patch_tests;
@@ -160,6 +163,32 @@ impl Architecture for X86_64 {
 
     fn static_calls(&self, module: &mut Finalizer<'_, '_>) {
         static_calls::static_call_add_module(module);
+    }
+
+    fn static_call_trampolines(&self, module: &mut Finalizer<'_, '_>) {
+        static_calls::trampolines(module);
+    }
+
+    fn ftrace_call_site(&self, _module: &Finalizer<'_, '_>, site: u64) -> Option<(u64, u64)> {
+        Some((site, 5))
+    }
+
+    fn call_target(&self, code: &[u8], address: u64) -> Option<u64> {
+        insn::target(code, address, text::CALL)
+    }
+
+    fn jump_target(&self, code: &[u8], address: u64) -> Option<u64> {
+        insn::target(code, address, text::JMP32)
+    }
+
+    /// INT3
+    fn breakpoint(&self) -> &'static [u8] {
+        &[0xcc]
+    }
+
+    #[cfg(feature = "disassemble")]
+    fn disassemble(&self, code: &[u8], address: u64) -> Option<(String, usize)> {
+        disassemble::disassemble(code, address)
     }
 
     fn mod_arch_specific(&self, module: &Finalizer<'_, '_>) -> Vec<(&'static str, u64)> {

@@ -360,6 +360,42 @@ fn generated(kernel: &Kernel, at: u64, condition: Option<u8>, tail: bool, callee
     })
 }
 
+/// The trampolines of the module's own keys (`__SCT__NAME` of `__SCK__NAME`), as `__static_call_update` leaves them.
+pub fn trampolines(module: &mut Finalizer<'_, '_>) {
+    if !module.has(Change::StaticCalls) {
+        return;
+    }
+    let file = module.info.file;
+    let mut keys = BTreeMap::new();
+    let mut found = Vec::new();
+    for (symbol, value) in file.symbols().iter().zip(&module.values).skip(1) {
+        let name = file.symbol_name(symbol);
+        if let Some(of) = name.strip_prefix(b"__SCK__") {
+            keys.insert(of, *value);
+        } else if let Some(of) = name.strip_prefix(b"__SCT__") {
+            found.push((of, *value));
+        }
+    }
+    let inside = |at: u64| module.within_module(at) && !module.within_module_init(at);
+    let pairs = found.into_iter().filter_map(|(of, at)| Some((at, *keys.get(of)?)));
+    let pairs: Vec<(u64, u64)> = pairs.filter(|(at, key)| inside(*at) && module.within_module(*key)).collect();
+    if pairs.is_empty() {
+        return;
+    }
+    let kernel = Kernel::of(module);
+    for (at, key) in pairs {
+        let (Some(func), Some(now)) = (module.u64(key), module.bytes::<5>(at)) else { continue };
+        let made = generated(&kernel, at, None, true, Callee { func, call: func });
+        let Some(made) = made.and_then(|bytes| bytes.first_chunk::<5>().copied()) else { continue };
+        // Compiled for no function, it returns, with other bytes behind that.
+        if func == 0 && now != made && now.first() != Some(&JMP32) {
+            module.choice(at, [made.to_vec()], Step::StaticCall, 0);
+        } else {
+            module.write(at, &made, Step::StaticCall, func);
+        }
+    }
+}
+
 /// What the site may hold: nothing, and the function that is known.
 fn may_hold(
     module: &Finalizer<'_, '_>,

@@ -1,0 +1,49 @@
+//! Memory of a running or dead Linux kernel, out of whatever it was written to.
+//!
+//! [`Dump::open`] tells the format by its magic: an ELF core (`/proc/kcore`, `/proc/vmcore` and what `makedumpfile -E` makes of
+//! it, QEMU's `dump-guest-memory` with and without paging), a kdump-compressed file (also flattened), LiME, AVML; anything else
+//! is raw physical memory. It reads through [`ReadAt`], piece by piece: a dump is never in memory as a whole.
+//!
+//! [`Dump::physical`] and [`Dump::segment`] give memory by physical and by virtual address. [`AddressSpace`] reads virtual
+//! addresses through the page tables that lie in physical memory ([`PageTables`](kernel_image::PageTables)). What a dump does
+//! not hold is a hole: [`Dump::damage`] names what is cut off or broken, and reads of it fail.
+//!
+//! Every byte of a dump counts as hostile: no panic, no allocation by a claimed size, and a bounded number of steps.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod dump;
+mod elf;
+mod kdump;
+mod lime;
+mod pages;
+mod read_at;
+mod snappy;
+mod space;
+mod vmcoreinfo;
+
+pub use dump::{Dump, Format, Range};
+pub use read_at::{Flattened, ReadAt, is_flattened};
+pub use space::{AddressSpace, Mapping};
+pub use vmcoreinfo::VmcoreInfo;
+
+/// What keeps a file from being used as a dump.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It cannot be read at its beginning.
+    #[error("it is empty, or cannot be read")]
+    Empty,
+    /// It is of a known format, but not of one that is read.
+    #[error("{0}")]
+    Unsupported(alloc::string::String),
+    /// What its format begins with is cut off or makes no sense.
+    #[error("damaged: {what} at {at:#x}")]
+    Damaged {
+        /// What.
+        what: &'static str,
+        /// Offset in the file.
+        at: u64,
+    },
+}
