@@ -168,6 +168,15 @@ impl Module<'_> {
         old
     }
 
+    /// Two regions that have memory in common: no kernel places them so.
+    pub fn overlap(&self) -> Option<[Segment; 2]> {
+        let mut segments: Vec<Segment> = self.segments().collect();
+        segments.sort_by_key(|segment| segment.base);
+        let pairs = segments.iter().zip(segments.iter().skip(1));
+        let mut overlapping = pairs.filter(|(a, b)| b.base < a.base.saturating_add(a.size));
+        overlapping.next().map(|(a, b)| [*a, *b])
+    }
+
     /// Where an address of the module is in its memory; `None` if it is outside.
     pub fn place_of(&self, address: u64) -> Option<SectionPlace> {
         self.layout.regions().find_map(|region| {
