@@ -38,7 +38,8 @@ fn spec() -> &'static Path {
             ..KernelSource::default()
         };
         // As if its image had told its symbols: those of a running kernel are in no SPEC.
-        let symbols = KernelSymbols::parse(&common::read(&common::fixtures(KERNEL).join("kallsyms"))).unwrap();
+        let symbols =
+            KernelSymbols::parse(&common::read(&common::fixtures(KERNEL).join("kallsyms"))).unwrap();
         let records = source.read().unwrap().symbols("test", symbols).to_records(&needs());
         let mut bytes = Vec::new();
         spec_file::write(&records, &mut bytes).unwrap();
@@ -156,7 +157,10 @@ fn an_architecture_and_a_kernel_come_from_outside() {
     std::fs::write(file.path(), b.build()).unwrap();
     own_kernel::run(&words(&[file.path().to_str().unwrap()]), &mut out).unwrap();
     let out = String::from_utf8(out).unwrap();
-    assert!(out.starts_with("toy on toy 9.1.0: Unknown\n") && out.contains("\n0x700000000000 .text\n"), "{out}");
+    assert!(
+        out.starts_with("toy on toy 9.1.0: Unknown\n") && out.contains("\n0x700000000000 .text\n"),
+        "{out}"
+    );
 }
 
 #[test]

@@ -90,7 +90,10 @@ impl KernelSource {
     }
 
     /// Adds the files that refine an image.
-    pub(crate) fn refine(&self, mut out: KernelDescriptionBuilder) -> Result<KernelDescriptionBuilder, Error> {
+    pub(crate) fn refine(
+        &self,
+        mut out: KernelDescriptionBuilder,
+    ) -> Result<KernelDescriptionBuilder, Error> {
         if let Some(path) = &self.config {
             out = add_config(out, path)?;
         }

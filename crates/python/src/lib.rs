@@ -365,7 +365,8 @@ impl Module {
     #[getter]
     fn imports(&self) -> Vec<ImportTuple> {
         let all = self.module.imports();
-        all.map(|i| (i.name.into(), i.address, i.owner.into(), i.crc, i.gpl_only, i.namespace.into())).collect()
+        all.map(|i| (i.name.into(), i.address, i.owner.into(), i.crc, i.gpl_only, i.namespace.into()))
+            .collect()
     }
 
     #[getter]
@@ -397,13 +398,17 @@ impl Module {
         py: Python<'py>,
         address: u64,
         bytes: Vec<u8>,
-    ) -> PyResult<Vec<(u64, Bound<'py, PyBytes>, Bound<'py, PyBytes>, &'static str, String, bool, Option<String>)>> {
+    ) -> PyResult<
+        Vec<(u64, Bound<'py, PyBytes>, Bound<'py, PyBytes>, &'static str, String, bool, Option<String>)>,
+    > {
         let differences = py.detach(|| self.module.compare_at(address, &bytes)).map_err(Failed::from)?;
         let tuple = |d: kmodld::linked::Difference| {
             let (kind, words) = match &d.cause {
                 Cause::Runtime(what) => ("runtime", what.clone()),
                 Cause::Choice(step) => ("choice", step.name().to_owned()),
-                Cause::Patch { step, detail: Some(detail) } => ("patch", format!("{}: {detail}", step.name())),
+                Cause::Patch { step, detail: Some(detail) } => {
+                    ("patch", format!("{}: {detail}", step.name()))
+                }
                 Cause::Patch { step, detail: None } => ("patch", step.name().to_owned()),
                 Cause::Relocation(what) => ("relocation", what.clone()),
                 _ => ("unexplained", String::new()),
