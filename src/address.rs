@@ -239,6 +239,6 @@ impl<'l, 'd> Explainer<'l, 'd> {
 }
 
 /// Is the detail of its patches an address?
-fn tells_an_address(step: Step) -> bool {
+pub(crate) fn tells_an_address(step: Step) -> bool {
     !matches!(step, Step::StructModule | Step::Alternative | Step::Parameter)
 }

@@ -3,6 +3,7 @@
 use elf_layout::bytes::printed;
 use elf_layout::{Errno, Findings};
 
+use crate::error::Error;
 use crate::load::Load;
 
 /// A load as far as it went, with all that the kernel would say of it. The module is to be had by [`Attempt::into_result`], which
@@ -12,11 +13,17 @@ use crate::load::Load;
 pub struct Attempt<'d> {
     load: Option<Load<'d>>,
     said: Findings,
+    accepts_undecided: bool,
 }
 
 impl<'d> Attempt<'d> {
     pub(crate) fn new(load: Option<Load<'d>>, said: Findings) -> Self {
-        Attempt { load, said }
+        Attempt { load, said, accepts_undecided: false }
+    }
+
+    /// The same, where rules that were not judged keep nobody from the module. They are in its findings.
+    pub fn accept_undecided(self) -> Self {
+        Attempt { accepts_undecided: true, ..self }
     }
 
     /// What the kernel would say.
@@ -30,17 +37,12 @@ impl<'d> Attempt<'d> {
     ///
     /// [`Failure`], if the kernel refuses the module, if that is undecided, or if the addresses of some symbols are not known.
     pub fn into_result(self) -> Result<(Load<'d>, Findings), Failure> {
-        let Attempt { load, said } = self;
-        if said.is_undecided() {
-            return Err(Failure::Undecided(said));
-        }
-        if said.refused() {
-            return Err(Failure::Refused(said));
-        }
+        let Attempt { load, said, accepts_undecided } = self;
+        let findings = Failure::of(said, accepts_undecided)?;
         let symbols = load.as_ref().map(Load::unknown_symbols).unwrap_or_default();
         match load.filter(|_| symbols.is_empty()) {
-            Some(load) => Ok((load, said)),
-            None => Err(Failure::Incomplete { said, symbols }),
+            Some(load) => Ok((load, findings)),
+            None => Err(Failure::Incomplete { findings, symbols }),
         }
     }
 
@@ -53,34 +55,60 @@ impl<'d> Attempt<'d> {
 
 /// Why a load gives no module.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Failure {
     /// The kernel refuses the module, or crashes.
-    #[error("the kernel {}{}", ending(.0), first(.0))]
-    Refused(Findings),
+    #[error("the kernel {}{}", ending(*.errno), first(.findings))]
+    Refused {
+        /// What the system call returns; `None` if the kernel crashes.
+        errno: Option<Errno>,
+        /// What the kernel would say.
+        findings: Findings,
+    },
     /// That hangs on rules that were not judged ([`Findings::open_rules`]).
-    #[error("it is undecided whether the kernel takes the module{}", open(.0))]
-    Undecided(Findings),
+    #[error("it is undecided whether the kernel takes the module{}", open(.findings))]
+    Undecided {
+        /// What the kernel would say.
+        findings: Findings,
+    },
     /// The kernel takes it, but not all of its memory is known: these symbols have no known address.
     #[error("the addresses of {} symbols are not known{}", .symbols.len(), example(.symbols))]
     Incomplete {
         /// What the kernel would say.
-        said: Findings,
+        findings: Findings,
         /// Their names; numbers of those that have none.
         symbols: Vec<String>,
     },
+    /// A file cannot be used.
+    #[error(transparent)]
+    Error(#[from] Error),
 }
 
 impl Failure {
-    /// What the kernel would say.
-    pub fn said(&self) -> &Findings {
-        let (Failure::Refused(said) | Failure::Undecided(said) | Failure::Incomplete { said, .. }) = self;
-        said
+    /// What the kernel would say; `None` if it was not asked.
+    pub fn findings(&self) -> Option<&Findings> {
+        match self {
+            Failure::Refused { findings, .. }
+            | Failure::Undecided { findings }
+            | Failure::Incomplete { findings, .. } => Some(findings),
+            Failure::Error(_) => None,
+        }
+    }
+
+    /// What the kernel says, if it neither refuses nor leaves open what was asked of it.
+    pub(crate) fn of(findings: Findings, accepts_undecided: bool) -> Result<Findings, Failure> {
+        if findings.is_undecided() && !accepts_undecided {
+            return Err(Failure::Undecided { findings });
+        }
+        if findings.refused() {
+            return Err(Failure::Refused { errno: findings.errno(), findings });
+        }
+        Ok(findings)
     }
 }
 
-fn ending(said: &Findings) -> String {
-    said.errno()
-        .map_or_else(|| "crashes".into(), |errno: Errno| format!("refuses the module with {}", errno.name()))
+fn ending(errno: Option<Errno>) -> String {
+    errno.map_or_else(|| "crashes".into(), |errno| format!("refuses the module with {}", errno.name()))
 }
 
 /// Where it stops.

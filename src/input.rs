@@ -15,7 +15,7 @@ use crate::image::{KEPT_MAX, map_again};
 use crate::mapped::Mapped;
 
 /// The kernel takes no module file larger than INT_MAX (VAL-4).
-const FILE_MAX: u64 = i32::MAX as u64;
+pub(crate) const FILE_MAX: u64 = i32::MAX as u64;
 
 /// Files from this size in bytes on are mapped, where nobody can change them meanwhile: a copy would need memory that is
 /// not there yet. To read smaller ones into memory that is used again costs less.

@@ -1,16 +1,33 @@
 //! Linux's `load_module` in user space.
 //!
-//! [`Loader`] is the way in: it takes a kernel (`kernel::KernelDescription` and `kernel::KernelState`, made from the files that
+//! [`Kernel`] is the way in: it is made of whatever describes a kernel, and loads modules into it. What comes of that is a
+//! [`LinkedModule`], the module in memory at its final addresses, or a [`Failure`] that says why there is none.
+//!
+//! ```no_run
+//! use kmodld::{Kernel, Placement, Stage};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let kernel = Kernel::builder().image("/boot/vmlinuz-6.12.0")?.build()?;
+//! let module = kernel.load(&*std::fs::read("fat.ko")?).at(Placement::Kernel).stage(Stage::Final).run()?;
+//! for import in module.imports() {
+//!     println!("{} of {} at {:#x?}", import.name, import.owner, import.address);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! One level below, [`Loader`] takes a kernel (`kernel::KernelDescription` and `kernel::KernelState`, made from the files that
 //! [`kernel_source`] reads or by `kernel::KernelDescriptionBuilder`), places modules in its address space as it would, and runs the
 //! pipeline of the module [`load`], whose stages live in the crates `elf-layout`, `symres`, `reloc` and `finalize`. What comes of it is an
 //! [`Attempt`]: a [`load::Load`], the module in memory ([`elf_layout::Module`]) at its final addresses with what it takes from others and
-//! what was patched, and [`elf_layout::Findings`] with everything the kernel would say. [`Attempt::into_result`] gives the module only
-//! where the kernel takes it and all of its memory is known.
+//! what was patched, and [`elf_layout::Findings`] with everything the kernel would say. The crates are re-exported, so that a program
+//! needs no other dependency.
 //!
 //! The program of the same name is built on this library alone, behind the feature `cli`.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 pub mod address;
+mod api;
 pub mod attempt;
 pub mod check;
 pub mod decompression;
@@ -28,6 +45,7 @@ pub mod inspect;
 pub mod kernel_facts;
 pub mod kernel_source;
 pub mod keyring;
+pub mod linked;
 pub mod load;
 pub mod load_map;
 pub mod loader;
@@ -49,8 +67,14 @@ pub mod trace;
 pub mod watch;
 pub mod verify;
 
+pub use api::{Kernel, KernelBuilder, Loading};
 pub use attempt::{Attempt, Failure};
 pub use error::Error;
 pub use image::Workspace;
+pub use linked::LinkedModule;
 pub use load::{Args, Load, Stage};
+/// Where a module is to go.
+pub use loader::Place as Placement;
 pub use loader::{Loader, Place};
+
+pub use {elf_layout, finalize, kernel, kernel_image, module_signature, reloc, symres};

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use elf_layout::{Findings, KernelVersion};
 use kernel::{
-    ExportTable, Init, KernelDescription, KernelState, Keyring, LoadedModule, Piece, Shown, Taints,
+    ExportTable, Init, KernelDescription, KernelDescriptionBuilder, KernelState, KernelSymbols, Keyring, LoadedModule,
+    Piece, Shown, Symvers, Taints,
 };
+use reloc::{ARCHITECTURES, Architecture};
 
 use crate::error::Error;
 use crate::input::read_decompressed;
@@ -59,6 +61,36 @@ pub enum Prepared {
     },
 }
 
+/// What describes a kernel beside the files of a [`KernelSource`], where there is no file.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Texts {
+    /// An image or SPEC, in place of that of the source.
+    pub(crate) image: Option<KernelDescriptionBuilder>,
+    pub(crate) config: Option<String>,
+    pub(crate) symvers: Option<Symvers>,
+    pub(crate) symtab: Option<KernelSymbols>,
+}
+
+impl Texts {
+    fn add(self, source: &KernelSource, unread: &mut Vec<Unread>) -> Result<KernelDescriptionBuilder, Error> {
+        let given = "text";
+        let mut builder = match self.image {
+            Some(image) => source.refine(image)?,
+            None => source.read_noting(unread)?,
+        };
+        if let Some(config) = self.config {
+            builder = builder.config_text(given, config.into_bytes());
+        }
+        if let Some(symvers) = self.symvers {
+            builder = builder.symvers(given, symvers);
+        }
+        Ok(match self.symtab {
+            Some(symtab) => builder.live_symbols(given, symtab),
+            None => builder,
+        })
+    }
+}
+
 /// The kernel that `source` describes and that runs as `facts` say, with the modules of `with` loaded in this order. If the
 /// files do not tell its version, the rules of `version` are taken. Fails if a file cannot be used, or if nothing describes
 /// the kernel.
@@ -68,19 +100,41 @@ pub fn prepare(
     with: &[PathBuf],
     version: impl FnOnce() -> Option<KernelVersion>,
 ) -> Result<Prepared, Error> {
-    if source.is_empty() {
+    let (mut loader, unread) = boot(source, facts, Texts::default(), ARCHITECTURES, version)?;
+    let args = Args::verdict(LoadFlags::default(), b"");
+    let mut before = Vec::new();
+    for path in with {
+        let said = load_before(&mut loader, &args, path)?;
+        if said.refused() {
+            return Ok(Prepared::Refused { file: path.clone(), said });
+        }
+        before.push((path.clone(), said));
+    }
+    Ok(Prepared::Ready { loader: Box::new(loader), unread, before })
+}
+
+/// The same kernel without modules beside those that its sources list, and what the system of a running one did not show.
+pub(crate) fn boot(
+    source: &KernelSource,
+    facts: &RunningFacts,
+    texts: Texts,
+    architectures: &'static [&'static dyn Architecture],
+    version: impl FnOnce() -> Option<KernelVersion>,
+) -> Result<(Loader, Vec<Unread>), Error> {
+    let mut unread = Vec::new();
+    let mut builder = texts.add(source, &mut unread)?;
+    if source.is_empty() && builder.is_empty() {
         let what = "nothing describes the kernel: give its image, a SPEC or a tree (--kernel), or its /proc/kallsyms (--symtab) and Module.symvers (--symvers)";
         return Err(Error::Usage(what.into()));
     }
-    let mut unread = Vec::new();
-    let mut builder = source.read_noting(&mut unread)?;
     let shows = source.running.as_ref().map(|running| running.shows(&mut unread));
     match shows.as_ref().and_then(|shows| shows.cmdline.as_deref()) {
         _ if !facts.cmdline.is_empty() => builder = builder.cmdline("--cmdline", &facts.cmdline),
         Some(cmdline) => builder = builder.cmdline("/proc/cmdline", cmdline),
         None => {}
     }
-    let mut kernel = source.build(builder, version)?;
+    let known: Vec<_> = architectures.iter().map(|arch| arch.machine()).collect();
+    let mut kernel = source.build_for(builder, version, &known)?;
     kernel.boot.secure_boot = facts.secure_boot;
     let mut state = KernelState::booted(&kernel);
     state.cpus = facts.cpus;
@@ -112,17 +166,7 @@ pub fn prepare(
         state.cpu_caps = Some(words(caps));
     }
     state.errata.clone_from(&facts.errata);
-    let mut loader = Loader::new(kernel, state);
-    let args = Args::verdict(LoadFlags::default(), b"");
-    let mut before = Vec::new();
-    for path in with {
-        let said = load_before(&mut loader, &args, path)?;
-        if said.refused() {
-            return Ok(Prepared::Refused { file: path.clone(), said });
-        }
-        before.push((path.clone(), said));
-    }
-    Ok(Prepared::Ready { loader: Box::new(loader), unread, before })
+    Ok((Loader::new(kernel, state).with_architectures(architectures), unread))
 }
 
 /// The modules that a running kernel lists, newest first, in place of those that its symbol table lists: of these stays what

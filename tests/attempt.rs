@@ -68,8 +68,8 @@ fn what_the_kernel_takes_is_a_module_in_memory() {
 fn what_it_refuses_is_none() {
     outcome(&loader("", Some(SYMVERS)), &importing(&["nobody_has_it"]), |result| {
         let failure = result.expect_err("refused");
-        assert!(matches!(failure, Failure::Refused(_)), "{failure:?}");
-        assert!(failure.said().refused());
+        assert!(matches!(failure, Failure::Refused { .. }), "{failure:?}");
+        assert!(failure.findings().unwrap().refused());
         assert!(
             failure.to_string().starts_with("the kernel refuses the module with ENOENT (SYM-"),
             "{failure}"
@@ -82,8 +82,8 @@ fn what_is_undecided_is_none() {
     // Without Module.symvers it is not known what the kernel exports.
     outcome(&loader("", None), &importing(&["plain"]), |result| {
         let failure = result.expect_err("undecided");
-        assert!(matches!(failure, Failure::Undecided(_)), "{failure:?}");
-        assert!(failure.said().is_undecided());
+        assert!(matches!(failure, Failure::Undecided { .. }), "{failure:?}");
+        assert!(failure.findings().unwrap().is_undecided());
         assert!(failure.to_string().contains("that needs "), "{failure}");
     });
 }
@@ -104,9 +104,9 @@ fn memory_with_unknown_addresses_is_none() {
     ] {
         outcome(&loader(more, Some(SYMVERS)), &b, |result| match (result, want) {
             (Ok(_), None) => {}
-            (Err(Failure::Incomplete { symbols, said }), Some(name)) => {
+            (Err(Failure::Incomplete { symbols, findings }), Some(name)) => {
                 assert!(symbols.iter().any(|symbol| symbol == name), "{symbols:?}");
-                assert!(!said.refused() && !said.is_undecided(), "{said:?}");
+                assert!(!findings.refused() && !findings.is_undecided(), "{findings:?}");
             }
             (result, want) => panic!("{want:?}: {result:?}"),
         });

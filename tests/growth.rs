@@ -128,7 +128,7 @@ fn all(loader: &Loader, file: &[u8]) -> usize {
     let mut elf = Vec::new();
     let (load, said) = library::load(loader, &opened);
     if let Some(load) = load {
-        kmodld::elf_output::write_to(&mut elf, &load).unwrap();
+        kmodld::elf_output::write_to(&mut elf, &load, &kmodld::elf_output::Options::default()).unwrap();
     }
     let said: usize = said.iter().map(|f| format!("{f:?}").len()).sum();
     told + said + elf.len()

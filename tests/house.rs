@@ -44,7 +44,7 @@ const DOCUMENTS: [(&str, [&str; 2]); 2] = [
 ];
 
 /// Each crate may depend on those before it.
-const ORDER_OF_CRATES: [&str; 9] = [
+const ORDER_OF_CRATES: [&str; 12] = [
     "elf-layout",
     "kernel-image",
     "kernel",
@@ -54,6 +54,8 @@ const ORDER_OF_CRATES: [&str; 9] = [
     "module-signature",
     "memory-image",
     "kmodld",
+    "kmodld-capi",
+    "kmodld-python",
 ];
 
 /// All Rust files of the workspace that are no tests, benchmarks or examples.

@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use elf_layout::Findings;
+use elf_layout::{Findings, Segment};
 use kmodld::check::set::module_name;
 use kmodld::document::{CauseEntry, Document};
 use kmodld::input::{STDIN, read_decompressed};
@@ -21,7 +21,7 @@ use reloc::Step;
 use symres::hints::cause;
 
 use super::modules::{Meaning, Ways};
-use super::options::{Format, Link};
+use super::options::{DebugArg, Format, Link};
 use super::report::{self, Told, one_line};
 use super::{Beside, Outcome, prepared, tell_unread};
 
@@ -201,28 +201,23 @@ fn check_place(args: &Link, load: &Load<'_>) -> Result<(), Error> {
 
 /// Two regions cannot have the same memory.
 fn regions_lie_apart(args: &Link, load: &Load<'_>) -> Result<(), Error> {
-    let (layout, bases) = (&load.module.layout, load.bases());
-    let span = |region| {
-        let base = bases.get(region);
-        base..base.saturating_add(layout.allocated(region))
-    };
-    let mut pairs =
-        args.place.region.iter().flat_map(|(given, _)| layout.regions().map(|other| (*given, other)));
-    let overlap = pairs.find(|(given, other)| {
-        let (a, b) = (span(*given), span(*other));
-        given != other && a.start < b.end && b.start < a.end
-    });
-    overlap.map_or(Ok(()), |(given, other)| {
-        Err(Error::Usage(format!(
-            "--region {}: it overlaps with region {} ({:#x}..{:#x} and {:#x}..{:#x})",
-            given.name(),
-            other.name(),
-            span(given).start,
-            span(given).end,
-            span(other).start,
-            span(other).end
-        )))
-    })
+    let Some([a, b]) = load.module.overlap() else { return Ok(()) };
+    let is_given = |segment: &Segment| args.place.region.iter().any(|(region, _)| *region == segment.region);
+    let (given, other) = if is_given(&a) { (a, b) } else { (b, a) };
+    let span =
+        |segment: Segment| format!("{:#x}..{:#x}", segment.base, segment.base.saturating_add(segment.size));
+    Err(Error::Usage(format!(
+        "--region {}: it overlaps with region {} ({} and {})",
+        given.region.name(),
+        other.region.name(),
+        span(given),
+        span(other)
+    )))
+}
+
+fn elf_options(args: &Link) -> elf_output::Options {
+    let all = elf_output::Options::default();
+    if args.debug == DebugArg::No { all.without_debug() } else { all }
 }
 
 /// Writes and prints.
@@ -237,7 +232,7 @@ fn finish(args: &Link, loader: &Loader, load: &Load<'_>, said: &Findings) -> Res
     }
     if let Some(output) = &args.output {
         match args.format {
-            Format::Elf => elf_output::write(output, load)?,
+            Format::Elf => elf_output::write(output, load, &elf_options(args))?,
             Format::Raw => raw_output::write(output, load, &document)?,
         }
     }

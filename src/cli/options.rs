@@ -174,6 +174,16 @@ pub struct Link {
     /// One ELF file at final addresses, or one file per region with layout.json
     #[arg(long, value_enum, default_value_t = Format::Elf)]
     pub format: Format,
+    /// Whether the ELF file gets the module's debug information (.debug_*)
+    #[arg(
+        long,
+        value_enum,
+        value_name = "YES|NO",
+        default_value_t,
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pub debug: DebugArg,
     /// Write a load map: regions, sections, symbols and imports by address
     #[arg(long, value_name = "PATH")]
     pub map: Option<PathBuf>,
@@ -194,6 +204,16 @@ pub struct Link {
     pub place: PlaceArgs,
     #[command(flatten)]
     pub live: Live,
+}
+
+/// Debug information in the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DebugArg {
+    /// As the module has it
+    #[default]
+    Yes,
+    /// None
+    No,
 }
 
 /// `check`

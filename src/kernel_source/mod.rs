@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use elf_layout::KernelVersion;
+use elf_layout::{KernelVersion, Machine};
 use kernel::spec::SYMVERS;
 use kernel::{KernelDescription, KernelDescriptionBuilder, KernelSymbols, Needs, Records, Symvers};
 use reloc::{ARCHITECTURES, MACHINES};
@@ -84,12 +84,20 @@ impl KernelSource {
 
     /// Reads all files. What a running kernel does not show is noted.
     pub fn read_noting(&self, unread: &mut Vec<Unread>) -> Result<KernelDescriptionBuilder, Error> {
-        let mut out = match (&self.running, &self.tree, &self.kernel) {
+        let out = match (&self.running, &self.tree, &self.kernel) {
             (Some(running), ..) => running.read(unread, self.cache.as_ref())?,
             (_, Some(tree), _) => tree.read(self.cache.as_ref())?,
             (_, _, Some(path)) => read_kept(path, self.cache.as_ref())?,
             _ => KernelDescriptionBuilder::new(),
         };
+        self.refine(out)
+    }
+
+    /// Adds the files that refine an image.
+    pub(crate) fn refine(
+        &self,
+        mut out: KernelDescriptionBuilder,
+    ) -> Result<KernelDescriptionBuilder, Error> {
         if let Some(path) = &self.config {
             out = add_config(out, path)?;
         }
@@ -129,15 +137,25 @@ impl KernelSource {
     /// Joins what was read.
     pub fn build(
         &self,
+        builder: KernelDescriptionBuilder,
+        version: impl FnOnce() -> Option<KernelVersion>,
+    ) -> Result<KernelDescription, Error> {
+        self.build_for(builder, version, MACHINES)
+    }
+
+    /// As [`KernelSource::build`], where the machines `known` are those that it may be of.
+    pub fn build_for(
+        &self,
         mut builder: KernelDescriptionBuilder,
         version: impl FnOnce() -> Option<KernelVersion>,
+        known: &[&'static Machine],
     ) -> Result<KernelDescription, Error> {
         if builder.own_release().is_none() {
             builder = builder.assume_version(version());
         }
         let at_fault =
             || self.symtab.clone().or_else(|| self.label().map(PathBuf::from)).unwrap_or_else(|| "-".into());
-        builder.build(MACHINES).map_err(|source| Error::Kernel { path: at_fault(), source })
+        builder.build(known).map_err(|source| Error::Kernel { path: at_fault(), source })
     }
 }
 

@@ -26,6 +26,13 @@ pub struct ModuleExport<'d> {
     pub namespace: &'d [u8],
 }
 
+impl<'d> ModuleFile<'d> {
+    /// What it exports, as [`exports`].
+    pub fn exports(&'d self, changes: Changes) -> Vec<ModuleExport<'d>> {
+        exports(self, changes)
+    }
+}
+
 /// All exports of a module in table order: `__ksymtab`, then `__ksymtab_gpl`.
 /// `changes` are those of the kernel it was built for. Records without a name or
 /// a value are left out.

@@ -57,7 +57,7 @@ pub use keys::{Crypto, KeyConfig, Presence};
 pub use load_info::LoadInfo;
 pub use lockdown::LockdownConfig;
 pub use machine::{CpuCapabilities, Machine};
-pub use module::{HeapMemory, Module, Permissions, Segment, Table};
+pub use module::{BlockMemory, HeapMemory, Module, Permissions, Segment, Table};
 pub use module_file::ModuleFile;
 pub use place::{Memory, Placement};
 pub use plan::{Layout, SectionPlace};

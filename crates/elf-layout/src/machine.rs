@@ -46,6 +46,23 @@ pub struct CpuCapabilities {
 }
 
 impl Machine {
+    /// A machine of which nothing more is to be told: pages of 4096 bytes, no word in vermagic, no bitmap of capabilities.
+    pub const fn new(name: &'static str, e_machine: u16) -> Self {
+        Machine {
+            name,
+            e_machine,
+            source_arch: name,
+            debian_arch: name,
+            vermagic_word: "",
+            text_addresses: 0..=u32::MAX,
+            page_sizes: &[],
+            inline_static_calls: false,
+            asks_for_retpoline: false,
+            cpu_capabilities: None,
+            toolchain_symbols: &[],
+        }
+    }
+
     /// The machine of an `e_machine` among those known.
     pub fn find(known: &[&'static Machine], e_machine: u16) -> Option<&'static Machine> {
         known.iter().copied().find(|machine| machine.e_machine == e_machine)

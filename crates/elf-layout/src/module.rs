@@ -13,7 +13,7 @@ use crate::load_info::LoadInfo;
 use crate::module_file::ModuleFile;
 use crate::place::{Memory, Placement};
 use crate::plan::{Layout, SectionPlace};
-use crate::region::Region;
+use crate::region::{PerRegion, Region};
 
 /// A module in memory: the file, its edited section headers with final addresses, the memory plan, the base addresses,
 /// the values of its symbols, and its bytes. It is `struct module` and the memory that this describes, as far as they do
@@ -120,6 +120,92 @@ impl Memory for HeapMemory {
     }
 }
 
+/// Memory in one block that somebody else has made: the regions follow each other, each on a page of its own. It serves who
+/// loads modules into memory of his own: then the block is that memory, and lies at its real address.
+///
+/// ```
+/// use elf_layout::{BlockMemory, Generation, Layout, Region};
+///
+/// let mut layout = Layout::new(Generation::ModMemType, 0x1000, 0);
+/// *layout.sizes.get_mut(Region::Text) = 0x1234;
+/// *layout.sizes.get_mut(Region::Data) = 8;
+/// assert_eq!(BlockMemory::size(&layout), 0x3000);
+/// let memory = BlockMemory::new(&layout, vec![0; 0x3000]).unwrap();
+/// assert_eq!(memory.placement(0x7000_0000).bases.get(Region::Data), 0x7000_2000);
+/// assert!(BlockMemory::new(&layout, vec![0; 0x2fff]).is_none());
+/// ```
+#[derive(Debug)]
+pub struct BlockMemory<B> {
+    block: B,
+    /// First byte and end of each region in the block.
+    ranges: PerRegion<(usize, usize)>,
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> BlockMemory<B> {
+    /// The regions of a layout in a block; `None` if it is too small. Its bytes become zero.
+    pub fn new(layout: &Layout, mut block: B) -> Option<Self> {
+        let (mut ranges, mut end) = (PerRegion::default(), 0usize);
+        for region in layout.regions() {
+            let start = end;
+            end = start.checked_add(usize::try_from(layout.allocated(region)).ok()?)?;
+            *ranges.get_mut(region) = (start, end);
+        }
+        block.as_mut().get_mut(..end)?.fill(0);
+        Some(BlockMemory { block, ranges })
+    }
+}
+
+impl BlockMemory<()> {
+    /// How many bytes a block for this layout needs.
+    pub fn size(layout: &Layout) -> u64 {
+        layout.regions().map(|region| layout.allocated(region)).fold(0, u64::saturating_add)
+    }
+}
+
+impl<B> BlockMemory<B> {
+    /// Where the regions lie, if the block lies at `base`.
+    pub fn placement(&self, base: u64) -> Placement {
+        let mut bases = PerRegion::default();
+        for region in Region::ALL {
+            let (start, end) = self.ranges.get(region);
+            if start != end {
+                *bases.get_mut(region) = base.wrapping_add(start as u64);
+            }
+        }
+        Placement { bases, percpu: None }
+    }
+}
+
+impl<B> Memory for BlockMemory<B>
+where
+    B: AsRef<[u8]> + AsMut<[u8]> + core::fmt::Debug + Send + Sync + 'static,
+{
+    fn region(&self, region: Region) -> &[u8] {
+        let (start, end) = self.ranges.get(region);
+        self.block.as_ref().get(start..end).unwrap_or_default()
+    }
+
+    fn region_mut(&mut self, region: Region) -> &mut [u8] {
+        let (start, end) = self.ranges.get(region);
+        self.block.as_mut().get_mut(start..end).unwrap_or_default()
+    }
+
+    fn regions_mut(&mut self) -> Vec<(Region, &mut [u8])> {
+        let mut rest = self.block.as_mut();
+        let mut regions = Vec::new();
+        // Regions lie in the block in the order of their numbers.
+        for region in Region::ALL {
+            let (start, end) = self.ranges.get(region);
+            let Some((bytes, after)) = rest.split_at_mut_checked(end.saturating_sub(start)) else { break };
+            if !bytes.is_empty() {
+                regions.push((region, bytes));
+            }
+            rest = after;
+        }
+        regions
+    }
+}
+
 /// `kernel/module/main.c: move_module` without its allocation: copies every section that has a place and file bytes
 /// (LAYOUT-41), and sets its final address: the second rewrite. The memory is zero before.
 pub fn move_module<'d>(
@@ -166,6 +252,15 @@ impl Module<'_> {
         let old = core::mem::replace(&mut self.memory, memory);
         self.copy_sections();
         old
+    }
+
+    /// Two regions that have memory in common: no kernel places them so.
+    pub fn overlap(&self) -> Option<[Segment; 2]> {
+        let mut segments: Vec<Segment> = self.segments().collect();
+        segments.sort_by_key(|segment| segment.base);
+        let pairs = segments.iter().zip(segments.iter().skip(1));
+        let mut overlapping = pairs.filter(|(a, b)| b.base < a.base.saturating_add(a.size));
+        overlapping.next().map(|(a, b)| [*a, *b])
     }
 
     /// Where an address of the module is in its memory; `None` if it is outside.

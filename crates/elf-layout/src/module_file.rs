@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::bytes::{self, cstr, printed, slice};
-use crate::elf::{self, Rela64, SHF_ALLOC, SHT_NOBITS, Shdr, Sym, SymFields};
+use crate::elf::{self, Rela64, SHF_ALLOC, SHN_UNDEF, SHT_NOBITS, Shdr, Sym, SymFields};
 use crate::finding::Subject;
 use crate::machine::Machine;
 use crate::modinfo::Modinfo;
@@ -160,6 +160,12 @@ impl<'d> ModuleFile<'d> {
     /// The symbol table. Index 0 is the null symbol.
     pub fn symbols(&self) -> &'d [Sym] {
         self.symbols
+    }
+
+    /// The names that it takes from the kernel or from other modules, in symbol order, weak ones too.
+    pub fn imports(&self) -> impl Iterator<Item = &'d [u8]> {
+        let undefined = self.symbols.iter().skip(1).filter(|symbol| symbol.shndx() == SHN_UNDEF);
+        undefined.map(|symbol| self.symbol_name(symbol)).filter(|name| !name.is_empty())
     }
 
     /// The symbol string table.

@@ -2,6 +2,7 @@
 //! extended tables `__version_ext_crcs` and `__version_ext_names` (VER-30).
 
 use crate::bytes::{cstr, le32, le64, slice};
+use crate::module_file::ModuleFile;
 
 /// Bytes of `struct modversion_info`: a u64 CRC and 56 bytes of name.
 pub const MODVERSION_INFO_SIZE: u64 = 64;
@@ -14,6 +15,17 @@ pub struct Modversion<'d> {
     /// CRC. Eight bytes on disk of which a good module uses four; the kernel
     /// compares all eight (VER-5).
     pub crc: u64,
+}
+
+impl<'d> ModuleFile<'d> {
+    /// The CRCs that it expects of what it imports, in order: those of the extended tables, if it has these (VER-31).
+    pub fn versions(&self) -> impl Iterator<Item = Modversion<'d>> {
+        let index = self.index();
+        let bytes = |section| if section == 0 { &[][..] } else { self.copied_bytes(section) };
+        let plain = if index.vers_ext_crc == 0 { index.vers } else { 0 };
+        let extended = modversions_ext(bytes(index.vers_ext_crc), bytes(index.vers_ext_name));
+        modversions(bytes(plain)).chain(extended)
+    }
 }
 
 /// The records of `__versions`, in order.

@@ -22,6 +22,8 @@ pub enum Compression {
     Lz4Frame,
     /// Zstandard.
     Zstd,
+    /// zlib, as sections of ELF files are compressed; no kernel is.
+    Zlib,
 }
 
 impl Compression {
@@ -50,6 +52,7 @@ impl Compression {
             Compression::Lzo => "lzo",
             Compression::Lz4 | Compression::Lz4Frame => "lz4",
             Compression::Zstd => "zstd",
+            Compression::Zlib => "zlib",
         }
     }
 }

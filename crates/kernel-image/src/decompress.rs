@@ -22,7 +22,8 @@ const DICTIONARY: u64 = 256 << 20;
 /// Unpacks `packed`; refuses to give more than `limit` bytes.
 pub fn decompress(compression: Compression, packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
     match compression {
-        Compression::Gzip => gzip(packed, limit),
+        Compression::Gzip => inflate(flate2::Decompress::new_gzip(15), packed, limit),
+        Compression::Zlib => inflate(flate2::Decompress::new(true), packed, limit),
         Compression::Xz | Compression::Lzma => lzma(compression, packed, limit),
         Compression::Zstd => zstd(packed, limit),
         #[cfg(feature = "bzip2-lz4-lzo")]
@@ -96,8 +97,7 @@ fn taken(now: u64, before: u64) -> usize {
     usize::try_from(now.wrapping_sub(before)).unwrap_or(0)
 }
 
-fn gzip(packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
-    let mut decoder = flate2::Decompress::new_gzip(15);
+fn inflate(mut decoder: flate2::Decompress, packed: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
     run(packed, limit, |rest, out| {
         let before = decoder.total_in();
         let status = decoder.decompress_vec(rest, out, flate2::FlushDecompress::None)?;

@@ -41,6 +41,8 @@ struct Listed {
 struct Held {
     /// Regions with their guard pages.
     ranges: Vec<(Region, u64, u64)>,
+    /// What of them is code.
+    code: Vec<(u64, u64)>,
     percpu: Option<(u64, u64)>,
 }
 
@@ -123,6 +125,14 @@ impl AddressSpace {
         Cow::Owned(area)
     }
 
+    /// Is there code at an address of a module, or data? `None` if it is not known where the module lies.
+    pub fn is_code(&self, module: &[u8], address: u64) -> Option<bool> {
+        let held = self.held.get(module)?;
+        let holds = |start: u64, end: u64| (start..end).contains(&address);
+        held.ranges.iter().find(|(_, start, end)| holds(*start, *end))?;
+        Some(held.code.iter().any(|(start, end)| holds(*start, *end)))
+    }
+
     /// `pcpu_alloc_reserved`: address and end of a per-cpu area of so many bytes: first fit by alignment
     /// (LAYOUT-54, LAYOUT-60). `None` if there is no room, or nothing is known of the reserve.
     pub fn percpu_place(&self, size: u64, align: u64) -> Option<(u64, u64)> {
@@ -147,7 +157,18 @@ impl AddressSpace {
         if let (Some(reserve), Some((start, end))) = (&mut self.percpu, percpu) {
             reserve.take(start, end);
         }
-        self.held.insert(name.into(), Held { ranges, percpu });
+        let code = layout.regions().filter(|region| region.is_executable()).map(|region| {
+            // Before v6.4 text is the first part of an area.
+            let [core, init] = layout.marks;
+            let size = match region {
+                Region::Core => core.text_size,
+                Region::Init => init.text_size,
+                _ => layout.allocated(region),
+            };
+            let start = bases.get(region);
+            (start, start.saturating_add(size))
+        });
+        self.held.insert(name.into(), Held { ranges, code: code.collect(), percpu });
     }
 
     /// Frees the memory of init that a module holds (`do_free_init`, LIFE-14).

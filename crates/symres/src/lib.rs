@@ -2,7 +2,8 @@
 //! namespaces, type information (spec 03, 06 §6.8). The kernel itself is the crate `kernel`'s.
 //!
 //! - [`early`] has the checks that come before and around the layout.
-//! - [`simplify::simplify_symbols`] gives every symbol of a module its value;
+//! - [`simplify::simplify_symbols`] gives every symbol of a module its value; [`simplify_symbols_from`] does so for operating
+//!   systems that are not Linux;
 //!   [`resolve`] holds the rules for one undefined symbol.
 //! - [`btf`] compares the module's type information with the kernel's.
 //! - [`hints`] has the words for why something did not fit, and what to do about it.
@@ -20,4 +21,4 @@ pub mod resolve;
 pub mod simplify;
 
 pub use early::LoadFlags;
-pub use simplify::{Import, Resolution};
+pub use simplify::{Import, Resolution, SymbolSource, simplify_symbols_from};

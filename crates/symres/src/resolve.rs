@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use elf_layout::bytes::printed;
 use elf_layout::config::Flavour;
-use elf_layout::versions::{Modversion, modversions, modversions_ext};
+use elf_layout::versions::Modversion;
 use elf_layout::{
     Change, Errno, Finding, Findings, KernelConfig, ModuleFile, Setting, Severity, Subject, needs,
 };
@@ -63,12 +63,7 @@ impl<'a> Versions<'a> {
     }
 
     fn records(&self) -> impl Iterator<Item = Modversion<'a>> + use<'a> {
-        let (file, index) = (self.file, self.file.index());
-        // Section 0 is no table, whatever it holds.
-        let bytes = |section| if section == 0 { &[] } else { file.copied_bytes(section) };
-        let plain = if self.are_extended() { 0 } else { index.vers };
-        let extended = modversions_ext(bytes(index.vers_ext_crc), file.copied_bytes(index.vers_ext_name));
-        modversions(bytes(plain)).chain(extended)
+        self.file.versions()
     }
 
     /// VER-4: the first record of that name.

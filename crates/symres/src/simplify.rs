@@ -54,12 +54,78 @@ pub fn simplify_symbols<'k>(
     ignores: impl Fn(&[u8]) -> bool,
     said: &mut Findings,
 ) -> Resolution<'k> {
+    let mut resolver = Resolver::new(kernel, module.info.file, taints);
+    let mut out = Resolution::default();
+    let undefined = |info: &LoadInfo<'k>, index, bind, subject: &dyn Fn() -> Subject, said: &mut Findings| {
+        resolve(info, &mut resolver, &mut out, index, bind, subject, &ignores, said)
+    };
+    values_of(module, undefined, said);
+    out.using_gplonly_symbols = resolver.using_gplonly_symbols();
+    out.taints = resolver.taints();
+    out
+}
+
+/// Where symbols come from, for an operating system of one's own: by name alone, without the rules by which Linux gives them out.
+/// Any function from a name to an address is one.
+///
+/// ```
+/// use symres::SymbolSource;
+///
+/// let exports = |name: &[u8]| (name == b"_printk").then_some(0x1000);
+/// assert_eq!(exports.address(b"_printk"), Some(0x1000));
+/// assert_eq!(exports.address(b"kfree"), None);
+/// ```
+pub trait SymbolSource {
+    /// Address of a symbol; `None` if there is none of that name.
+    fn address(&self, name: &[u8]) -> Option<u64>;
+}
+
+impl<F: Fn(&[u8]) -> Option<u64>> SymbolSource for F {
+    fn address(&self, name: &[u8]) -> Option<u64> {
+        self(name)
+    }
+}
+
+/// As [`simplify_symbols`], where an operating system of one's own exports what `source` has. A symbol that it does not have is
+/// refused as Linux does (SYM-5), unless it is weak or `ignores` is true for it.
+pub fn simplify_symbols_from(
+    module: &mut Module<'_>,
+    source: &dyn SymbolSource,
+    ignores: impl Fn(&[u8]) -> bool,
+    said: &mut Findings,
+) {
+    let undefined =
+        |info: &LoadInfo<'_>, index: usize, bind, subject: &dyn Fn() -> Subject, said: &mut Findings| {
+            let name = info.file.symbols().get(index).map_or(&b""[..], |s| info.file.symbol_name(s));
+            match source.address(name) {
+                Some(address) => Value::Is(address),
+                None if bind == STB_WEAK || ignores(name) => Value::AsInFile,
+                None => {
+                    let line = format!(
+                        "{}: Unknown symbol {} (err {})",
+                        info.file.name_text(),
+                        printed(name),
+                        -i32::from(Errno::ENOENT.number())
+                    );
+                    let why = format!("nobody exports {}", printed(name));
+                    said.push(Finding::error("SYM-5", Errno::ENOENT, why).says(line).about(subject()));
+                    Value::Unknown
+                }
+            }
+        };
+    values_of(module, undefined, said);
+}
+
+/// The values of all symbols; `undefined` gives those of undefined ones, by index and binding.
+fn values_of<'k>(
+    module: &mut Module<'k>,
+    mut undefined: impl FnMut(&LoadInfo<'k>, usize, u8, &dyn Fn() -> Subject, &mut Findings) -> Value,
+    said: &mut Findings,
+) {
     let info = &module.info;
     let file = info.file;
-    let mut resolver = Resolver::new(kernel, file, taints);
     let count = file.symbols().len();
     let (mut values, mut unknown) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    let mut out = Resolution::default();
     said.stage(|said| {
         for (i, symbol) in file.symbols().iter().enumerate() {
             let name = || file.symbol_name(symbol);
@@ -84,13 +150,11 @@ pub fn simplify_symbols<'k>(
                     said.push(Finding::error("SYM-1", Errno::ENOEXEC, why).says(line).about(subject()));
                 }
                 SHN_ABS | SHN_LIVEPATCH => {}
-                SHN_UNDEF => {
-                    match resolve(info, &mut resolver, &mut out, i, symbol.bind(), subject, &ignores, said) {
-                        Value::Is(address) => value = address,
-                        Value::AsInFile => {}
-                        Value::Unknown => is_unknown = true,
-                    }
-                }
+                SHN_UNDEF => match undefined(info, i, symbol.bind(), &subject, said) {
+                    Value::Is(address) => value = address,
+                    Value::AsInFile => {}
+                    Value::Unknown => is_unknown = true,
+                },
                 shndx if usize::from(shndx) >= info.sechdrs.len() => {
                     let max = info.sechdrs.len().saturating_sub(1);
                     let (me, text) = (file.name_text(), printed(name()));
@@ -113,9 +177,6 @@ pub fn simplify_symbols<'k>(
         }
     });
     (module.values, module.unknown) = (values, unknown);
-    out.using_gplonly_symbols = resolver.using_gplonly_symbols();
-    out.taints = resolver.taints();
-    out
 }
 
 /// What becomes of the value of an undefined symbol.

@@ -127,7 +127,7 @@ fn linked(loader: &Loader, data: &[u8]) -> String {
     let mut out = serde_json::to_string(&document).expect("a document is JSON");
     if load.module.layout.regions().map(|r| load.module.layout.allocated(r)).sum::<u64>() <= WRITTEN_MAX {
         let mut elf = Vec::new();
-        elf_output::write_to(&mut elf, &load).expect("a Vec takes all");
+        elf_output::write_to(&mut elf, &load, &elf_output::Options::default()).expect("a Vec takes all");
         out.push_str(&format!(" {:x}", checksum(&elf)));
         for region in load.module.layout.regions() {
             out.push_str(&format!(" {:x}", checksum(load.module.memory.region(region))));

@@ -1,0 +1,26 @@
+//! list KERNEL FOLDER: the modules of a folder, what they take and give, and where their init functions would lie.
+
+use std::error::Error;
+use std::io::Write;
+
+pub fn run(args: &[String], out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
+    let [kernel, folder] = args else { return Err("list KERNEL FOLDER".into()) };
+    let kernel = kmodld::Kernel::builder().image(kernel)?.build()?;
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        match kernel.load(std::fs::read(&path)?).run() {
+            Ok(module) => {
+                let (imports, exports) = (module.imports().count(), module.exports().count());
+                let init = module.init().unwrap_or(0);
+                writeln!(out, "{}: {imports} imports, {exports} exports, init at {init:#x}", module.name())?;
+            }
+            Err(why) => writeln!(out, "{}: {why}", path.display())?,
+        }
+    }
+    Ok(())
+}
+
+#[allow(dead_code, reason = "tests call `run`")]
+fn main() -> Result<(), Box<dyn Error>> {
+    run(&std::env::args().skip(1).collect::<Vec<_>>(), &mut std::io::stdout())
+}
