@@ -10,6 +10,12 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod boot;
 pub mod cpu;
+pub mod heap;
+pub mod machine;
 pub mod memory;
+pub mod stubs;
+pub mod symbols;
+pub mod world;
 pub mod x86_64;

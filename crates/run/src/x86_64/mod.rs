@@ -6,6 +6,7 @@
 mod decode;
 mod execute;
 mod flags;
+mod kernel;
 #[cfg(test)]
 mod tests;
 
