@@ -22,7 +22,7 @@ const MEMORY: u64 = 1 << 30;
 /// Per-cpu memory, in bytes.
 const PERCPU: u64 = 16 << 20;
 /// Instructions that one step of the boot may take.
-const STEP_BUDGET: u64 = 150_000_000;
+const STEP_BUDGET: u64 = 30_000_000;
 
 /// Members of structs whose offsets are needed; `sizeof` for the size of a struct. Not every kernel has all of them.
 const OFFSETS: &[(&str, &str)] = &[
@@ -32,6 +32,7 @@ const OFFSETS: &[(&str, &str)] = &[
     ("fpu_state_config", "max_size"),
     ("kmem_cache", "object_size"),
     ("kmem_cache", "size"),
+    ("kmem_cache_args", "align"),
     ("kmem_cache_args", "ctor"),
     ("module", "name"),
     ("page", "_mapcount"),
@@ -121,6 +122,8 @@ pub enum Error {
         step: String,
         /// Where and why.
         stopped: Stopped,
+        /// What happened before.
+        report: Report,
     },
 }
 
@@ -151,20 +154,24 @@ impl Report {
     }
 }
 
-/// Boots an image as far as it goes.
+/// Boots an image as far as it goes. Each function that was called is told to `observe`. One that stops is as if it had not been called.
 ///
 /// # Errors
 ///
 /// [`Error`], where process 1 does not come to be. Steps that stop are in the report.
-pub fn boot<C: Platform>(image: &KernelImage<'_>) -> Result<(Machine<C>, Report), Error> {
+pub fn boot<C: Platform>(
+    image: &KernelImage<'_>,
+    watched: &[&'static str],
+    observe: &mut dyn FnMut(&Step, &Machine<C>),
+) -> Result<(Machine<C>, Report), Error> {
     let kallsyms = image.kallsyms().map_err(|error| Error::Image(format!("{error}")))?;
     let symbols = Symbols::new(kallsyms.iter().map(|symbol| (symbol.address, symbol.name)));
     let btf = image.btf().map_err(|error| Error::Image(format!("{error}")))?;
     let page_struct = need(btf.struct_size("page"), "no struct page in its BTF")?;
     let space = need(C::space(image, &symbols, page_struct), "it does not say where its memory lies")?;
     let mut machine = placed::<C>(image, symbols, space, &btf)?;
-    let mut boot = Boot { machine: &mut machine, report: Report::default() };
-    boot.prepare(&btf).map_err(|failed| boot.error("presets", failed))?;
+    let mut boot = Boot { machine: &mut machine, report: Report::default(), observe };
+    boot.prepare(image, &btf, watched).map_err(|failed| boot.error("presets", failed))?;
     boot.start_kernel()?;
     boot.kernel_init().map_err(|failed| boot.error("process 1", failed))?;
     let report = boot.report;
@@ -238,14 +245,20 @@ fn placed<C: Platform>(
         copied.map_err(|_| Error::Image("it has no room".into()))?;
         at = at.wrapping_add(PAGE);
     }
-    for (from, to) in [("_stext", "_etext"), ("__init_begin", "__init_end"), ("_text", "_etext")] {
-        if let (Some(from), Some(to)) = (symbols.address(from), symbols.address(to)) {
-            let protection = if from == start { Protection::CODE } else { Protection::ALL };
-            memory.protect(from & !(PAGE.wrapping_sub(1)), to.div_ceil(PAGE).wrapping_mul(PAGE), protection);
-        }
+    // Writable until mark_rodata_ro: alternatives and constants are patched in during the boot.
+    for (from, to) in [("_text", "_etext"), ("__init_begin", "__init_end")] {
+        protect(&mut memory, &symbols, from, to, Protection::ALL);
     }
     let machine = Machine::new(memory, Arc::new(symbols), space, offsets(btf), world);
     need(machine, "its address space is not as expected")
+}
+
+/// The pages of what lies between two symbols, if the kernel has them.
+fn protect(memory: &mut Memory, symbols: &Symbols, from: &str, to: &str, protection: Protection) {
+    if let (Some(from), Some(to)) = (symbols.address(from), symbols.address(to)) {
+        let down = |address: u64| address & !PAGE.wrapping_sub(1);
+        memory.protect(down(from), down(to.wrapping_add(PAGE.wrapping_sub(1))), protection);
+    }
 }
 
 /// The beginning of a page, where the file ends in it.
@@ -273,6 +286,7 @@ fn part_of_page(
 struct Boot<'m, C: Platform> {
     machine: &'m mut Machine<C>,
     report: Report,
+    observe: &'m mut dyn FnMut(&Step, &Machine<C>),
 }
 
 impl<C: Platform> Boot<'_, C> {
@@ -282,20 +296,28 @@ impl<C: Platform> Boot<'_, C> {
             Failed::Because(reason) => self.machine.stopped(reason, false),
             Failed::Fault(fault) => self.machine.stopped(format!("{}", crate::cpu::Stop::Fault(fault)), false),
         };
-        Error::Stopped { step: step.into(), stopped }
+        Error::Stopped { step: step.into(), stopped, report: self.report.clone() }
     }
 
     /// Per-cpu memory, presets and stubs.
-    fn prepare(&mut self, btf: &Btf<'_>) -> Result<(), Failed> {
+    fn prepare(&mut self, image: &KernelImage<'_>, btf: &Btf<'_>, watched: &[&'static str]) -> Result<(), Failed> {
         let m = &mut *self.machine;
         m.add_stubs(&stubs::rows());
         m.add_stubs(&C::rows());
+        for name in watched {
+            m.add_stub(name, stubs::watched);
+        }
         m.world.buffer = m.allocate(2048, 64)?;
         let (start, end) = (m.symbol("__per_cpu_start")?, m.symbol("__per_cpu_end")?);
         let size = end.saturating_sub(start).min(PERCPU);
         let area = m.allocate(PERCPU, PAGE)?;
-        let load = m.symbol("__per_cpu_load")?;
-        let bytes = m.memory.bytes(load, usize::try_from(size).unwrap_or(0))?;
+        // Up to v6.14 its addresses begin at 0, and the image holds it elsewhere.
+        let len = usize::try_from(size).unwrap_or(0);
+        let bytes = image.read_relocated(start, len).map(alloc::borrow::Cow::into_owned);
+        let bytes = match bytes {
+            Some(bytes) => bytes,
+            None => m.memory.bytes(m.symbol("__per_cpu_load")?, len)?,
+        };
         m.memory.write(area, &bytes)?;
         let offset = area.wrapping_sub(start);
         m.cpu.set_percpu_offset(offset);
@@ -320,6 +342,9 @@ impl<C: Platform> Boot<'_, C> {
         }
         // node_states[]: node 0 is possible, online, and has all there is.
         if let Some(size) = btf.member("mempolicy", "nodes").map(|nodes| nodes.size) {
+            // All nodes are possible at first.
+            let states = m.symbol("node_states")?;
+            m.memory.poke(states, &alloc::vec![0; usize::try_from(size.wrapping_mul(6)).unwrap_or(0)])?;
             for state in 0..6u64 {
                 let at = state.wrapping_mul(size);
                 presets.push(Preset::of("node_states", at, 1, 8, "free_area_init finds the memory nodes"));
@@ -343,9 +368,21 @@ impl<C: Platform> Boot<'_, C> {
     fn step(&mut self, name: &str, function: u64, arguments: &[u64]) -> Result<u64, Stopped> {
         self.machine.budget = STEP_BUDGET;
         let before = self.machine.cpu.executed();
+        let snapshot = self.machine.snapshot();
         let result = self.machine.call_at(function, arguments);
+        if result.is_err() {
+            let step = Step { name: name.into(), result: result.clone(), instructions: 0 };
+            (self.observe)(&step, self.machine);
+        }
+        // Half of a function would leave locks behind.
+        if result.is_err() {
+            self.machine.restore(&snapshot);
+        }
+        self.machine.commit();
         let instructions = self.machine.cpu.executed().wrapping_sub(before);
-        self.report.steps.push(Step { name: name.into(), result: result.clone(), instructions });
+        let step = Step { name: name.into(), result: result.clone(), instructions };
+        (self.observe)(&step, self.machine);
+        self.report.steps.push(step);
         result
     }
 
@@ -369,7 +406,7 @@ impl<C: Platform> Boot<'_, C> {
         let rest = self.machine.symbol("rest_init").map_err(|failed| self.error("rest_init", failed))?;
         let stopped = self.step("rest_init", rest, &[]).err();
         match stopped {
-            Some(stopped) => Err(Error::Stopped { step: "rest_init".into(), stopped }),
+            Some(stopped) => Err(self.error("rest_init", Failed::Stopped(stopped))),
             None if !self.machine.world.is_booted => Err(Error::Image("rest_init returned".into())),
             None => Ok(()),
         }
@@ -394,6 +431,10 @@ impl<C: Platform> Boot<'_, C> {
                 (self.machine.string(directory.as_bytes())?, self.machine.string(kind.as_bytes())?);
             self.named("init_mount", &[kind, directory, kind, 0, 0]);
         }
+        // mark_rodata_ro
+        let Machine { memory, symbols, .. } = &mut *self.machine;
+        protect(memory, symbols, "_text", "_etext", Protection::CODE);
+        protect(memory, symbols, "__start_rodata", "__end_rodata", Protection::READ);
         Ok(())
     }
 

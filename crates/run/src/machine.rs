@@ -263,15 +263,25 @@ impl<C: Platform> Machine<C> {
         self.depth = 0;
     }
 
+    /// Gives up the last snapshot: what happened since stays.
+    pub fn commit(&mut self) {
+        self.memory.commit();
+    }
+
     /// Stands in for functions, as far as the kernel has them.
     pub fn add_stubs(&mut self, rows: &[Row<C>]) {
         for row in rows {
             for name in row.names {
-                if let Some(address) = self.symbols.address(name) {
-                    self.cpu.break_at(address);
-                    self.stubs.insert(address, (name, row.stub));
-                }
+                self.add_stub(name, row.stub);
             }
+        }
+    }
+
+    /// Stands in for a function, if the kernel has it.
+    pub fn add_stub(&mut self, name: &'static str, stub: Stub<C>) {
+        if let Some(address) = self.symbols.address(name) {
+            self.cpu.break_at(address);
+            self.stubs.insert(address, (name, stub));
         }
     }
 
@@ -341,16 +351,13 @@ impl<C: Platform> Machine<C> {
             Ok(after) => after,
             Err(fault) => return Err(self.stopped(format!("{}", Stop::Fault(fault)), false)),
         };
-        let mut passes = false;
         loop {
             let pc = self.cpu.pc();
             if pc == returns_to && self.cpu.sp() == after {
                 self.cpu.set_sp(sp);
                 return Ok(self.cpu.returned());
             }
-            if !core::mem::take(&mut passes)
-                && let Some((name, stub)) = self.stubs.get(&pc).copied()
-            {
+            if let Some((name, stub)) = self.stubs.get(&pc).copied() {
                 match self.answer(name, stub)? {
                     Answer::Value(value) => {
                         if let Err(fault) = self.cpu.return_with(&mut self.memory, value) {
@@ -358,7 +365,8 @@ impl<C: Platform> Machine<C> {
                         }
                         continue;
                     }
-                    Answer::Pass => passes = true,
+                    // A run never stops at once.
+                    Answer::Pass => {}
                     Answer::Leave => return Ok(0),
                 }
             }

@@ -484,6 +484,20 @@ impl Memory {
         true
     }
 
+    /// Gives up the last snapshot: what was written since stays. False if there is none.
+    pub fn commit(&mut self) -> bool {
+        let Some(log) = self.logs.pop() else { return false };
+        if let Some(below) = self.logs.last_mut() {
+            for (page, bytes) in log.pages.iter().zip(log.bytes.chunks(PAGE_LEN)) {
+                if below.saved.insert(*page) {
+                    below.pages.push(*page);
+                    below.bytes.extend_from_slice(bytes);
+                }
+            }
+        }
+        true
+    }
+
     /// How many pages were written since the last snapshot.
     pub fn pages_since_snapshot(&self) -> usize {
         self.logs.last().map_or(0, |log| log.pages.len())
@@ -595,6 +609,11 @@ mod tests {
             assert!(memory.load::<1>(0x3000).is_ok());
             memory.store(0x1000, [9]).unwrap();
         }
+        assert!(memory.commit());
+        assert_eq!(memory.load::<1>(0x1000).unwrap(), [9], "what was written stays");
+        assert!(memory.restore());
+        assert_eq!(memory.load::<1>(0x1000).unwrap(), [1], "until the snapshot below");
+        assert!(memory.commit() && !memory.commit());
         assert!(!Memory::new(PAGE).restore());
     }
 

@@ -250,6 +250,14 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
     rows.into()
 }
 
+/// Notes a call of a function, which is executed all the same.
+pub fn watched<C: Platform>(m: &mut Machine<C>) -> Given {
+    let arguments = (0..4).map(|number| m.argument(number)).collect::<Result<Vec<_>, _>>()?;
+    let (name, from) = (m.text(m.cpu.pc()), m.text(m.cpu.return_address(&m.memory)?));
+    m.world.events.push(format!("{name}({arguments:#x?}) from {from}").replace(['\n', ' '], ""));
+    Ok(Answer::Pass)
+}
+
 /// The next power of two.
 fn power(align: u64) -> u64 {
     align.checked_next_power_of_two().unwrap_or(PAGE)
@@ -317,37 +325,38 @@ fn size_of<C: Platform>(m: &mut Machine<C>) -> Given {
 }
 
 /// A `struct kmem_cache` of which only the sizes are set.
-fn new_cache<C: Platform>(m: &mut Machine<C>, size: u64, constructor: u64) -> Given {
+fn new_cache<C: Platform>(m: &mut Machine<C>, size: u64, align: u64, constructor: u64) -> Given {
     let size = size & 0xffff_ffff;
     let cache = m.allocate(1024, 64)?;
     for member in ["kmem_cache.size", "kmem_cache.object_size"] {
         let at = cache.wrapping_add(m.offset(member)?);
         m.memory.write(at, &(size as u32).to_le_bytes())?;
     }
-    m.world.caches.insert(cache, Cache { size, constructor });
+    m.world.caches.insert(cache, Cache { size, align: power((align & 0xffff_ffff).clamp(64, PAGE)), constructor });
     Ok(Answer::Value(cache))
 }
 
 /// `(name, object_size, struct kmem_cache_args *, flags)`
 fn create_cache_by_args<C: Platform>(m: &mut Machine<C>) -> Given {
     let (size, args) = (m.argument(1)?, m.argument(2)?);
-    let constructor = match args {
-        0 => 0,
-        args => m.memory.u64(args.wrapping_add(m.offset("kmem_cache_args.ctor")?))?,
-    };
-    new_cache(m, size, constructor)
+    let (mut align, mut constructor) = (0, 0);
+    if args != 0 {
+        align = m.memory.u32(args.wrapping_add(m.offset("kmem_cache_args.align")?))?.into();
+        constructor = m.memory.u64(args.wrapping_add(m.offset("kmem_cache_args.ctor")?))?;
+    }
+    new_cache(m, size, align, constructor)
 }
 
 /// `(name, size, align, flags, ..., ctor)`
 fn create_cache<C: Platform>(m: &mut Machine<C>, constructor: usize) -> Given {
-    let (size, constructor) = (m.argument(1)?, m.argument(constructor)?);
-    new_cache(m, size, constructor)
+    let (size, align, constructor) = (m.argument(1)?, m.argument(2)?, m.argument(constructor)?);
+    new_cache(m, size, align, constructor)
 }
 
 fn object_of<C: Platform>(m: &mut Machine<C>, cache: u64) -> Result<u64, Failed> {
     let known = m.world.caches.get(&cache).copied();
     let cache = known.ok_or_else(|| Failed::Because(format!("{cache:#x} is no kmem_cache")))?;
-    let object = m.allocate(cache.size, 64)?;
+    let object = m.allocate(cache.size, cache.align)?;
     if cache.constructor != 0 {
         m.call_at(cache.constructor, &[object])?;
     }

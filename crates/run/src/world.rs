@@ -28,6 +28,8 @@ pub struct Message {
 pub struct Cache {
     /// Bytes of an object.
     pub size: u64,
+    /// What its address is a multiple of.
+    pub align: u64,
     /// What makes a new object, or 0.
     pub constructor: u64,
 }
