@@ -1,0 +1,63 @@
+//! Boots kernel images: which functions were called, which stopped, how long it took.
+#![allow(clippy::restriction, reason = "an example")]
+
+use std::time::Instant;
+
+use kernel_image::{ImageArch, KernelImage};
+use run::boot::{Step, boot};
+use run::machine::Machine;
+use run::x86_64::X86;
+
+fn main() {
+    let known: Vec<&'static dyn ImageArch> = reloc::ARCHITECTURES.iter().map(|arch| *arch as &dyn ImageArch).collect();
+    let verbose = std::env::var_os("VERBOSE").is_some();
+    // Functions of which each call is printed, WATCH="one two".
+    let watched = std::env::var("WATCH").unwrap_or_default();
+    let watched: Vec<&'static str> = watched.split_whitespace().map(|name| &*name.to_owned().leak()).collect();
+    let mut told = 0;
+    let mut observe = |step: &Step, machine: &Machine<X86>| {
+        for event in machine.world.events.iter().skip(told) {
+            println!("  {event}");
+        }
+        told = machine.world.events.len();
+        if let Err(stopped) = &step.result {
+            println!("{}: {stopped}\n    {}", step.name, stopped.stack.join("\n    "));
+        } else if verbose {
+            println!("{:>10} {} = {:x?}", step.instructions, step.name, step.result);
+        }
+    };
+    for path in std::env::args().skip(1) {
+        let file = std::fs::read(&path).unwrap();
+        let begin = Instant::now();
+        let image = KernelImage::open(&file, KernelImage::DEFAULT_LIMIT, &known).unwrap();
+        let opened = begin.elapsed();
+        if let Some(path) = std::env::var_os("UNPACKED") {
+            std::fs::write(path, image.bytes()).unwrap();
+        }
+        let begin = Instant::now();
+        let (machine, report) = match boot::<X86>(&image, &watched, &mut observe) {
+            Ok(booted) => booted,
+            Err(error) => {
+                println!("{path}: {error}");
+                continue;
+            }
+        };
+        let took = begin.elapsed();
+        if verbose {
+            for message in &machine.world.log {
+                println!("<{}> {}", message.level, String::from_utf8_lossy(&message.text));
+            }
+            for event in &machine.world.events {
+                println!("{event}");
+            }
+        }
+        println!(
+            "{path}: opened in {opened:.2?}, {} steps, {} stopped, {} instructions, {} stubs called, {took:.2?}; not there: {}",
+            report.steps.len(),
+            report.failed().count(),
+            machine.cpu.executed(),
+            machine.world.stub_calls,
+            report.missing.join(" ")
+        );
+    }
+}

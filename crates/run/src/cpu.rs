@@ -1,0 +1,117 @@
+//! What a processor is to the machine around it.
+
+use alloc::string::String;
+use core::fmt;
+
+use crate::memory::{Access, Fault, Memory};
+
+/// Why a processor stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// As many instructions as it was allowed were executed.
+    Budget,
+    /// It is about to execute the instruction at a breakpoint.
+    Breakpoint,
+    /// An access to memory that is not allowed. The instruction has had no effect, or, if it repeats, that of the rounds before.
+    Fault(Fault),
+    /// An instruction that the interpreter does not know; its name, or its bytes if it is none.
+    Unknown(String),
+    /// An exception other than a fault in memory.
+    Exception(Exception),
+}
+
+/// What an instruction raises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exception {
+    /// A division by zero, or one whose quotient is too large.
+    Divide,
+    /// An instruction that is undefined on purpose, as BUG() and WARN() use it.
+    Undefined,
+    /// A breakpoint instruction.
+    Breakpoint,
+    /// The processor halts until there is an interrupt; none comes.
+    Halt,
+    /// A protection fault, such as an address that is none.
+    Protection,
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stop::Budget => f.write_str("the instruction budget is used up"),
+            Stop::Breakpoint => f.write_str("breakpoint"),
+            Stop::Fault(Fault { address, access, mapped }) => {
+                let access = match access {
+                    Access::Read => "read",
+                    Access::Write => "write",
+                    Access::Execute => "fetch",
+                };
+                let why = if *mapped { "is not allowed" } else { "finds no memory" };
+                write!(f, "{access} at {address:#x} {why}")
+            }
+            Stop::Unknown(what) => write!(f, "instruction that is not interpreted: {what}"),
+            Stop::Exception(what) => f.write_str(match what {
+                Exception::Divide => "divide error",
+                Exception::Undefined => "undefined instruction",
+                Exception::Breakpoint => "breakpoint instruction",
+                Exception::Halt => "halt",
+                Exception::Protection => "general protection fault",
+            }),
+        }
+    }
+}
+
+/// The registers that a call leaves behind, for whoever interrupts code to call something else.
+pub trait Registers: Clone + fmt::Debug {}
+
+/// A processor that executes instructions of a [`Memory`], deterministically.
+pub trait Cpu {
+    /// All registers.
+    type Registers: Registers;
+
+    /// Executes instructions until something stops it; at most `budget`, from which those that were executed are taken off. Never
+    /// stops at a breakpoint on its first instruction, so that a run can go on from one.
+    fn run(&mut self, memory: &mut Memory, budget: &mut u64) -> Stop;
+
+    /// Stops before the instruction at this address from now on.
+    fn break_at(&mut self, address: u64);
+
+    /// The address of the next instruction.
+    fn pc(&self) -> u64;
+    /// Goes on elsewhere.
+    fn set_pc(&mut self, address: u64);
+    /// The stack pointer.
+    fn sp(&self) -> u64;
+    /// Sets the stack pointer.
+    fn set_sp(&mut self, address: u64);
+
+    /// On entry to a function: its argument of this number, counted from 0.
+    fn argument(&self, memory: &Memory, number: usize) -> Result<u64, Fault>;
+    /// On entry to a function: where it returns to.
+    fn return_address(&self, memory: &Memory) -> Result<u64, Fault>;
+    /// On entry to a function: returns from it with a value.
+    fn return_with(&mut self, memory: &mut Memory, value: u64) -> Result<(), Fault>;
+    /// What the function that has just returned has returned.
+    fn returned(&self) -> u64;
+    /// Enters a function as if it was called: its arguments, the stack that it may use below `sp`, and where it returns to. Returns the
+    /// stack pointer that it has after it has returned.
+    fn enter(&mut self, memory: &mut Memory, call: &Call<'_>) -> Result<u64, Fault>;
+
+    /// All registers, to be put back by [`Cpu::set_registers`].
+    fn registers(&self) -> Self::Registers;
+    /// Puts registers back.
+    fn set_registers(&mut self, registers: &Self::Registers);
+}
+
+/// A call of a function from outside of the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// The function.
+    pub function: u64,
+    /// Its arguments.
+    pub arguments: &'a [u64],
+    /// The stack below this address is free.
+    pub sp: u64,
+    /// Where it returns to.
+    pub returns_to: u64,
+}

@@ -1,0 +1,134 @@
+//! Memory that a kernel asks for: what is free is never given out again, so that late uses of freed memory harm nothing else.
+
+use alloc::vec::Vec;
+
+/// A piece of memory.
+#[derive(Clone, Copy, Debug)]
+struct Object {
+    address: u64,
+    size: u64,
+    freed: bool,
+}
+
+/// Addresses in a row, given out one after the other.
+#[derive(Clone, Debug, Default)]
+pub struct Heap {
+    next: u64,
+    end: u64,
+    /// In the order of their addresses.
+    objects: Vec<Object>,
+    /// Numbers of the objects that were freed, in that order.
+    freed: Vec<u32>,
+}
+
+/// A state of a heap to go back to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mark {
+    next: u64,
+    objects: usize,
+    freed: usize,
+}
+
+impl Heap {
+    /// The addresses from `start` up to `end`.
+    pub fn new(start: u64, end: u64) -> Self {
+        Heap { next: start, end, ..Heap::default() }
+    }
+
+    /// `size` bytes at a multiple of `align`, a power of two. `None`: there is no room.
+    pub fn take(&mut self, size: u64, align: u64) -> Option<u64> {
+        let address = self.next.checked_add(align.wrapping_sub(1))? & !align.wrapping_sub(1);
+        let size = size.max(1);
+        // Objects do not touch one another.
+        let next = address.checked_add(size)?.checked_add(16)?;
+        if next > self.end {
+            return None;
+        }
+        self.next = next;
+        self.objects.push(Object { address, size, freed: false });
+        Some(address)
+    }
+
+    fn find(&self, address: u64) -> Option<usize> {
+        self.objects.binary_search_by_key(&address, |object| object.address).ok()
+    }
+
+    /// The size of what begins at an address and is not freed.
+    pub fn size(&self, address: u64) -> Option<u64> {
+        let object = self.objects.get(self.find(address)?)?;
+        (!object.freed).then_some(object.size)
+    }
+
+    /// False if nothing begins there, or if it is free already.
+    pub fn free(&mut self, address: u64) -> bool {
+        let Some(at) = self.find(address) else { return false };
+        let Some(object) = self.objects.get_mut(at).filter(|object| !object.freed) else { return false };
+        object.freed = true;
+        self.freed.extend(u32::try_from(at));
+        true
+    }
+
+    /// The bytes that are in use, and how many pieces.
+    pub fn in_use(&self) -> (u64, usize) {
+        let used = self.objects.iter().filter(|object| !object.freed);
+        used.fold((0, 0), |(bytes, count), object| {
+            (object.size.saturating_add(bytes), 1usize.saturating_add(count))
+        })
+    }
+
+    /// What was taken since a mark and is not freed: address and size.
+    pub fn taken_since(&self, mark: Mark) -> impl Iterator<Item = (u64, u64)> {
+        let since = self.objects.get(mark.objects..).unwrap_or_default();
+        since.iter().filter(|object| !object.freed).map(|object| (object.address, object.size))
+    }
+
+    /// The state as it is now.
+    pub fn mark(&self) -> Mark {
+        Mark { next: self.next, objects: self.objects.len(), freed: self.freed.len() }
+    }
+
+    /// Goes back to an earlier state.
+    pub fn back_to(&mut self, mark: Mark) {
+        for at in self.freed.drain(mark.freed.min(self.freed.len())..) {
+            if let Some(object) = self.objects.get_mut(at as usize) {
+                object.freed = false;
+            }
+        }
+        self.objects.truncate(mark.objects);
+        self.next = mark.next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn pieces_are_aligned_apart_and_known() {
+        let mut heap = Heap::new(0x1001, 0x2000);
+        let a = heap.take(3, 16).unwrap();
+        let b = heap.take(0x100, 0x100).unwrap();
+        assert_eq!((a, b), (0x1010, 0x1100));
+        assert_eq!((heap.size(a), heap.size(b), heap.size(b + 1)), (Some(3), Some(0x100), None));
+        assert!(heap.free(a) && !heap.free(a) && !heap.free(7));
+        assert_eq!((heap.size(a), heap.in_use()), (None, (0x100, 1)));
+        assert_eq!(heap.take(0x1000, 16), None);
+        assert_eq!(heap.take(u64::MAX, 16), None);
+    }
+
+    #[test]
+    fn a_mark_brings_all_of_it_back() {
+        let mut heap = Heap::new(0x1000, 0x9000);
+        let a = heap.take(1, 16).unwrap();
+        let mark = heap.mark();
+        let b = heap.take(2, 16).unwrap();
+        assert!(heap.free(a) && heap.free(b));
+        let c = heap.take(5, 16).unwrap();
+        assert_eq!(heap.taken_since(mark).collect::<Vec<_>>(), [(c, 5)]);
+        heap.back_to(mark);
+        assert_eq!((heap.size(a), heap.size(b), heap.in_use()), (Some(1), None, (1, 1)));
+        assert_eq!(heap.take(2, 16), Some(b));
+    }
+}

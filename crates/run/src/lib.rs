@@ -1,0 +1,21 @@
+//! Executes a kernel image's own code in user space.
+//!
+//! [`memory::Memory`] is memory with permissions and snapshots, [`cpu::Cpu`] is a processor that executes what lies in it, one
+//! instruction after the other, and never more than it is allowed to.
+#![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod boot;
+pub mod cpu;
+pub mod heap;
+pub mod machine;
+pub mod memory;
+pub mod stubs;
+pub mod symbols;
+pub mod world;
+pub mod x86_64;

@@ -1,0 +1,489 @@
+//! A kernel in memory, a processor on it, and what stands in for the parts of it that are not executed.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use kernel_image::KernelImage;
+
+use crate::cpu::{Call, Cpu, Exception, Stop};
+use crate::memory::{Fault, Memory, PAGE, Protection};
+use crate::symbols::Symbols;
+use crate::world::World;
+
+/// Calls within stubs within calls at most.
+const DEPTH_MAX: u64 = 12;
+/// Between a stack in use and the frame of a call on it: interrupted functions may use some bytes below their stack pointer.
+const BELOW: u64 = 0x100;
+
+/// Why the machine stopped before it was done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}, at {symbol} ({address:#x})")]
+pub struct Stopped {
+    /// In a sentence.
+    pub reason: String,
+    /// The address of the instruction that was not executed.
+    pub address: u64,
+    /// That address as the kernel prints it.
+    pub symbol: String,
+    /// Return addresses that lie on the stack, as the kernel prints them, nearest first. Some may be left from earlier calls.
+    pub stack: Vec<String>,
+    /// Is it that the budget is used up?
+    pub is_budget: bool,
+}
+
+/// What a stub did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The function returns this.
+    Value(u64),
+    /// The function itself goes on.
+    Pass,
+    /// The outermost call ends here, in the middle of the kernel.
+    Leave,
+}
+
+/// What a stub may fail with.
+#[derive(Clone, Debug)]
+pub enum Failed {
+    /// Memory that is not there.
+    Fault(Fault),
+    /// In a sentence.
+    Because(String),
+    /// A function that the stub called has stopped.
+    Stopped(Stopped),
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Self {
+        Failed::Fault(fault)
+    }
+}
+
+impl From<Stopped> for Failed {
+    fn from(stopped: Stopped) -> Self {
+        Failed::Stopped(stopped)
+    }
+}
+
+/// What stands in for a function.
+pub type Stub<C> = fn(&mut Machine<C>) -> Result<Answer, Failed>;
+
+/// Functions of the kernel that are not executed, what is done instead, and why.
+#[derive(Debug)]
+pub struct Row<C: Cpu> {
+    /// Their names. Not every kernel has all of them.
+    pub names: &'static [&'static str],
+    /// What is done instead.
+    pub stub: Stub<C>,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// What a processor does for the kernel that runs on it.
+pub trait Platform: Cpu + Default {
+    /// Where things are. `None` if the image does not say.
+    fn space(image: &KernelImage<'_>, symbols: &Symbols, page_struct: u64) -> Option<Space>;
+    /// Functions of this architecture that are not executed.
+    fn rows() -> Vec<Row<Self>>;
+    /// Variables that code sets which is not executed.
+    fn presets(machine: &mut Machine<Self>) -> Result<Vec<Preset>, Failed>;
+    /// Where per-cpu data lies, from the addresses that its symbols have.
+    fn set_percpu_offset(&mut self, offset: u64);
+    /// `current`
+    fn current(machine: &Machine<Self>) -> Result<u64, Failed>;
+    /// Is `current` to give way to others?
+    fn needs_resched(machine: &Machine<Self>) -> Result<bool, Failed>;
+
+    /// Of system calls: the beginning of the names of their functions.
+    const SYSCALL: &'static str;
+    /// Bytes of `struct pt_regs`.
+    const FRAME: usize;
+
+    /// `struct pt_regs` of the interrupted code.
+    fn frame(&self) -> Vec<u8>;
+    /// Takes the registers from such a frame.
+    fn take_frame(&mut self, frame: &[u8]);
+    /// Such a frame of a program that makes a system call.
+    fn syscall_frame(arguments: &[u64]) -> Vec<u8>;
+    /// The function that looks for a fault in the exception table, and its arguments behind the frame. It returns whether it has found
+    /// it, and has changed the frame then.
+    fn fixup(stop: &Stop) -> Option<(&'static str, [u64; 3])>;
+    /// Goes on behind the instruction that has raised an exception.
+    fn skip(&mut self, memory: &mut Memory);
+    /// Where per-cpu data lies, from the addresses that its symbols have.
+    fn percpu_offset(&self) -> u64;
+    /// Is the code before this address a call, so that the address may be one to return to?
+    fn is_behind_call(memory: &Memory, address: u64) -> bool;
+    /// The same registers, with nothing decoded.
+    fn fork(&self) -> Self;
+    /// Instructions executed so far.
+    fn executed(&self) -> u64;
+}
+
+/// Where things are in the address space.
+#[derive(Clone, Copy, Debug)]
+pub struct Space {
+    /// The first address of the image, the first one behind it, and where it begins in physical memory.
+    pub image: (u64, u64, u64),
+    /// Where all of physical memory is shown.
+    pub direct: u64,
+    /// `struct page` of each page.
+    pub pages: u64,
+    /// Bytes of `struct page`.
+    pub page_struct: u64,
+    /// Where modules lie, from and up to.
+    pub modules: (u64, u64),
+    /// Memory of programs, from and up to.
+    pub user: (u64, u64),
+    /// A page of which each address is one that the machine returns to.
+    pub returns: u64,
+}
+
+/// A variable that is set before the kernel's code runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Preset {
+    /// Its name, and how far behind it the value lies; or an address.
+    pub place: Place,
+    /// The value.
+    pub value: u64,
+    /// Its bytes.
+    pub size: u8,
+    /// Which code would set it.
+    pub why: &'static str,
+}
+
+/// Where a preset is.
+#[derive(Clone, Copy, Debug)]
+pub enum Place {
+    /// Behind a symbol. Not every kernel has all of them.
+    Symbol(&'static str, u64),
+    /// At an address.
+    Address(u64),
+}
+
+impl Preset {
+    /// A value behind a symbol.
+    pub fn of(symbol: &'static str, offset: u64, value: u64, size: u8, why: &'static str) -> Self {
+        Preset { place: Place::Symbol(symbol, offset), value, size, why }
+    }
+
+    /// A value at an address.
+    pub fn at(address: u64, value: u64, size: u8, why: &'static str) -> Self {
+        Preset { place: Place::Address(address), value, size, why }
+    }
+}
+
+/// Offsets in structs, from the image's BTF.
+pub type Offsets = HashMap<String, u64, FixedState>;
+
+/// A machine.
+#[derive(Debug)]
+pub struct Machine<C: Cpu> {
+    /// The processor.
+    pub cpu: C,
+    /// Its memory.
+    pub memory: Memory,
+    /// The symbols of the image.
+    pub symbols: Arc<Symbols>,
+    /// Where things are.
+    pub space: Space,
+    /// Offsets in structs, by `struct.member`.
+    pub offsets: Arc<Offsets>,
+    /// What the stubs keep.
+    pub world: World,
+    /// Instructions that may still be executed.
+    pub budget: u64,
+    stubs: HashMap<u64, (&'static str, Stub<C>), FixedState>,
+    depth: u64,
+}
+
+/// A state of a machine to go back to; its memory keeps the rest.
+#[derive(Clone, Debug)]
+pub struct Snapshot<R> {
+    registers: R,
+    world: World,
+    heap: crate::heap::Mark,
+}
+
+impl<C: Platform> Machine<C> {
+    /// A machine that has nothing in its memory yet but the page that calls return to. Returns `None` if that has no room.
+    pub fn new(mut memory: Memory, symbols: Arc<Symbols>, space: Space, offsets: Offsets, world: World) -> Option<Self> {
+        let page = memory.size().checked_sub(PAGE)?;
+        if !memory.map(space.returns, PAGE, page, Protection::CODE) {
+            return None;
+        }
+        let mut cpu = C::default();
+        for depth in 0..=DEPTH_MAX {
+            cpu.break_at(space.returns.wrapping_add(depth.wrapping_mul(16)));
+        }
+        let offsets = Arc::new(offsets);
+        let stubs = HashMap::default();
+        Some(Machine { cpu, memory, symbols, space, offsets, world, budget: 0, stubs, depth: 0 })
+    }
+
+    /// The same machine, independent of this one.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Machine {
+            cpu: self.cpu.fork(),
+            memory: self.memory.fork(),
+            symbols: self.symbols.clone(),
+            space: self.space,
+            offsets: self.offsets.clone(),
+            world: self.world.clone(),
+            budget: self.budget,
+            stubs: self.stubs.clone(),
+            depth: self.depth,
+        }
+    }
+
+    /// Remembers everything as it is.
+    pub fn snapshot(&mut self) -> Snapshot<C::Registers> {
+        self.memory.snapshot();
+        let heap = self.world.heap.mark();
+        // The heap itself goes back by its mark.
+        let whole = core::mem::take(&mut self.world.heap);
+        let world = self.world.clone();
+        self.world.heap = whole;
+        Snapshot { registers: self.cpu.registers(), world, heap }
+    }
+
+    /// Goes back to the last snapshot, which stays.
+    pub fn restore(&mut self, snapshot: &Snapshot<C::Registers>) {
+        self.memory.restore();
+        self.cpu.set_registers(&snapshot.registers);
+        let mut heap = core::mem::take(&mut self.world.heap);
+        heap.back_to(snapshot.heap);
+        self.world = snapshot.world.clone();
+        self.world.heap = heap;
+        self.depth = 0;
+    }
+
+    /// Gives up the last snapshot: what happened since stays.
+    pub fn commit(&mut self) {
+        self.memory.commit();
+    }
+
+    /// Stands in for functions, as far as the kernel has them.
+    pub fn add_stubs(&mut self, rows: &[Row<C>]) {
+        for row in rows {
+            for name in row.names {
+                self.add_stub(name, row.stub);
+            }
+        }
+    }
+
+    /// Stands in for a function, if the kernel has it.
+    pub fn add_stub(&mut self, name: &'static str, stub: Stub<C>) {
+        if let Some(address) = self.symbols.address(name) {
+            self.cpu.break_at(address);
+            self.stubs.insert(address, (name, stub));
+        }
+    }
+
+    /// The address of a symbol that has to be there.
+    pub fn symbol(&self, name: &str) -> Result<u64, Failed> {
+        self.symbols.address(name).ok_or_else(|| Failed::Because(format!("the kernel has no symbol {name}")))
+    }
+
+    /// The offset of a member, as `struct.member`, that has to be there.
+    pub fn offset(&self, member: &str) -> Result<u64, Failed> {
+        let found = self.offsets.get(member).copied();
+        found.ok_or_else(|| Failed::Because(format!("the kernel's types have no {member}")))
+    }
+
+    /// On entry to a function: its argument of this number.
+    pub fn argument(&self, number: usize) -> Result<u64, Failed> {
+        Ok(self.cpu.argument(&self.memory, number)?)
+    }
+
+    /// An address as the kernel prints it; modules by their names.
+    pub fn text(&self, address: u64) -> String {
+        self.world.text(address).unwrap_or_else(|| self.symbols.text(address))
+    }
+
+    /// Sets a variable. False if the kernel does not have it.
+    pub fn set(&mut self, preset: &Preset) -> Result<bool, Failed> {
+        let at = match preset.place {
+            Place::Address(address) => address,
+            Place::Symbol(name, offset) => match self.symbols.address(name) {
+                Some(address) => address.wrapping_add(offset),
+                None => return Ok(false),
+            },
+        };
+        let bytes = preset.value.to_le_bytes();
+        self.memory.poke(at, bytes.get(..usize::from(preset.size)).unwrap_or(&bytes))?;
+        Ok(true)
+    }
+
+    /// Calls a function of the kernel by its name.
+    pub fn call(&mut self, name: &str, arguments: &[u64]) -> Result<u64, Failed> {
+        let function = self.symbol(name)?;
+        Ok(self.call_at(function, arguments)?)
+    }
+
+    /// Calls a function. If that stops, the registers are as before the call, and memory as the function left it.
+    pub fn call_at(&mut self, function: u64, arguments: &[u64]) -> Result<u64, Stopped> {
+        let depth = self.depth;
+        if depth > DEPTH_MAX {
+            return Err(self.stopped("calls within stubs are too deep".into(), false));
+        }
+        let before = self.cpu.registers();
+        self.depth = depth.saturating_add(1);
+        let result = self.call_within(function, arguments, depth);
+        self.depth = depth;
+        if result.is_err() {
+            self.cpu.set_registers(&before);
+        }
+        result
+    }
+
+    /// If a stub leaves the call, the registers stay those of the kernel's code there.
+    fn call_within(&mut self, function: u64, arguments: &[u64], depth: u64) -> Result<u64, Stopped> {
+        let sp = self.cpu.sp();
+        let returns_to = self.space.returns.wrapping_add(depth.wrapping_mul(16));
+        let call = Call { function, arguments, sp: sp.wrapping_sub(BELOW), returns_to };
+        let after = match self.cpu.enter(&mut self.memory, &call) {
+            Ok(after) => after,
+            Err(fault) => return Err(self.stopped(format!("{}", Stop::Fault(fault)), false)),
+        };
+        loop {
+            let pc = self.cpu.pc();
+            if pc == returns_to && self.cpu.sp() == after {
+                self.cpu.set_sp(sp);
+                return Ok(self.cpu.returned());
+            }
+            if let Some((name, stub)) = self.stubs.get(&pc).copied() {
+                match self.answer(name, stub)? {
+                    Answer::Value(value) => {
+                        if let Err(fault) = self.cpu.return_with(&mut self.memory, value) {
+                            return Err(self.stopped(format!("{}", Stop::Fault(fault)), false));
+                        }
+                        continue;
+                    }
+                    // A run never stops at once.
+                    Answer::Pass => {}
+                    Answer::Leave => return Ok(0),
+                }
+            }
+            match self.cpu.run(&mut self.memory, &mut self.budget) {
+                Stop::Breakpoint => {}
+                Stop::Budget => return Err(self.stopped(format!("{}", Stop::Budget), true)),
+                stop => self.handle(&stop)?,
+            }
+        }
+    }
+
+    fn answer(&mut self, name: &'static str, stub: Stub<C>) -> Result<Answer, Stopped> {
+        self.world.stub_calls = self.world.stub_calls.wrapping_add(1);
+        stub(self).map_err(|failed| match failed {
+            Failed::Stopped(stopped) => stopped,
+            Failed::Fault(fault) => self.stopped(format!("{} in the stub of {name}", Stop::Fault(fault)), false),
+            Failed::Because(reason) => self.stopped(format!("{reason} (stub of {name})"), false),
+        })
+    }
+
+    /// What the kernel's own exception handlers make of it: the exception table, warnings.
+    fn handle(&mut self, stop: &Stop) -> Result<(), Stopped> {
+        let why = format!("{stop}");
+        let handled = match stop {
+            Stop::Exception(Exception::Undefined) => self.warns(),
+            other => self.fixes(other),
+        };
+        match handled {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.stopped(why, false)),
+            Err(Failed::Stopped(inner)) if inner.is_budget => Err(inner),
+            Err(_) => Err(self.stopped(format!("{why}; its handler failed"), false)),
+        }
+    }
+
+    /// `fixup_exception`: the kernel's own code looks for the instruction in its exception tables.
+    fn fixes(&mut self, stop: &Stop) -> Result<bool, Failed> {
+        let Some((function, arguments)) = C::fixup(stop) else { return Ok(false) };
+        let function = self.symbol(function)?;
+        let frame = self.cpu.frame();
+        let at = self.cpu.sp().wrapping_sub(0x400) & !15;
+        self.memory.write(at, &frame)?;
+        let before = self.cpu.registers();
+        self.cpu.set_sp(at);
+        let [a, b, c] = arguments;
+        let found = self.call_at(function, &[at, a, b, c]);
+        self.cpu.set_registers(&before);
+        if found? & 0xffff_ffff == 0 {
+            return Ok(false);
+        }
+        let frame = self.memory.bytes(at, C::FRAME)?;
+        self.cpu.take_frame(&frame);
+        Ok(true)
+    }
+
+    /// `report_bug`: is the instruction a WARN()? Then it is noted, and the code goes on.
+    fn warns(&mut self) -> Result<bool, Failed> {
+        /// BUGFLAG_WARNING
+        const WARNING: u64 = 1;
+        let find = self.symbol("find_bug")?;
+        let pc = self.cpu.pc();
+        let before = self.cpu.registers();
+        let found = self.call_at(find, &[pc]);
+        self.cpu.set_registers(&before);
+        let entry = found?;
+        if entry == 0 {
+            return Ok(false);
+        }
+        let mut flags = [0; 2];
+        self.memory.read(entry.wrapping_add(self.offset("bug_entry.flags")?), &mut flags)?;
+        if u64::from(u16::from_le_bytes(flags)) & WARNING == 0 {
+            return Ok(false);
+        }
+        let text = format!("WARNING at {}", self.text(pc));
+        self.world.events.push(text);
+        self.cpu.skip(&mut self.memory);
+        Ok(true)
+    }
+
+    /// That the machine stops here.
+    pub fn stopped(&self, reason: String, is_budget: bool) -> Stopped {
+        let address = self.cpu.pc();
+        Stopped { reason, address, symbol: self.text(address), stack: self.return_addresses(12), is_budget }
+    }
+
+    /// What lies on the stack and may be a return address, at most `max`.
+    fn return_addresses(&self, max: usize) -> Vec<String> {
+        let (mut sp, mut found) = (self.cpu.sp(), Vec::new());
+        for _ in 0..512 {
+            let Ok(word) = self.memory.u64(sp) else { break };
+            let code = self.memory.protection(word).is_some_and(|p| p.execute);
+            if code && C::is_behind_call(&self.memory, word) {
+                found.push(self.text(word));
+                if found.len() == max {
+                    break;
+                }
+            }
+            sp = sp.wrapping_add(8);
+        }
+        found
+    }
+
+    /// `size` bytes of zeroed memory of the kernel.
+    pub fn allocate(&mut self, size: u64, align: u64) -> Result<u64, Failed> {
+        let room = self.world.heap.take(size, align.max(1));
+        room.ok_or_else(|| Failed::Because("the memory of the machine is used up".into()))
+    }
+
+    /// A string in memory of the kernel.
+    pub fn string(&mut self, text: &[u8]) -> Result<u64, Failed> {
+        let at = self.allocate((text.len() as u64).saturating_add(1), 16)?;
+        self.memory.write(at, text)?;
+        Ok(at)
+    }
+
+    /// Where a per-cpu variable of the processor lies.
+    pub fn percpu(&self, pointer: u64) -> u64 {
+        pointer.wrapping_add(self.cpu.percpu_offset())
+    }
+}

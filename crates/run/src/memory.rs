@@ -1,0 +1,651 @@
+//! Memory of a machine: one physical memory, regions of virtual addresses that show parts of it, and snapshots.
+//!
+//! Snapshots are undo logs: the first write to a page after [`Memory::snapshot`] keeps what the page held, and
+//! [`Memory::restore`] puts that back. So a snapshot costs nothing, and going back costs what was written since.
+
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
+/// Bytes of a page, as a length.
+const PAGE_LEN: usize = 4096;
+/// Entries of each of the two look-aside tables.
+const ENTRIES: usize = 1024;
+/// A page number that no address has.
+const NO_PAGE: u64 = u64::MAX;
+
+/// What may be done with a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protection {
+    /// It may be written.
+    pub write: bool,
+    /// It may be executed.
+    pub execute: bool,
+}
+
+impl Protection {
+    /// Read and write.
+    pub const DATA: Protection = Protection { write: true, execute: false };
+    /// Read only.
+    pub const READ: Protection = Protection { write: false, execute: false };
+    /// Read and execute.
+    pub const CODE: Protection = Protection { write: false, execute: true };
+    /// Everything.
+    pub const ALL: Protection = Protection { write: true, execute: true };
+}
+
+/// What was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// A read.
+    Read,
+    /// A write.
+    Write,
+    /// Fetching an instruction.
+    Execute,
+}
+
+/// An access that is not allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The first address that cannot be accessed.
+    pub address: u64,
+    /// What was tried.
+    pub access: Access,
+    /// Is there memory, with other permissions?
+    pub mapped: bool,
+}
+
+/// Virtual addresses that show a part of physical memory.
+#[derive(Clone, Copy, Debug)]
+struct Region {
+    start: u64,
+    /// The first address behind it.
+    end: u64,
+    /// Where it begins in physical memory.
+    physical: u64,
+    protection: Protection,
+}
+
+/// A virtual page and where it lies in physical memory.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    page: u64,
+    physical: u64,
+}
+
+const EMPTY: Entry = Entry { page: NO_PAGE, physical: 0 };
+
+/// One bit for each page of physical memory.
+#[derive(Clone, Debug, Default)]
+struct Pages(Vec<u64>);
+
+impl Pages {
+    fn new(pages: u64) -> Self {
+        Pages(vec![0; usize::try_from(pages.div_ceil(64)).unwrap_or(0)])
+    }
+
+    fn has(&self, page: u64) -> bool {
+        let word = usize::try_from(page >> 6).ok().and_then(|word| self.0.get(word));
+        word.is_some_and(|word| word >> (page & 63) & 1 != 0)
+    }
+
+    /// False if it was there before.
+    fn insert(&mut self, page: u64) -> bool {
+        let Some(word) = usize::try_from(page >> 6).ok().and_then(|word| self.0.get_mut(word)) else {
+            return false;
+        };
+        let bit = 1 << (page & 63);
+        let new = *word & bit == 0;
+        *word |= bit;
+        new
+    }
+
+    fn clear(&mut self) {
+        self.0.fill(0);
+    }
+}
+
+/// What pages held when a snapshot was taken.
+#[derive(Clone, Debug)]
+struct Log {
+    saved: Pages,
+    pages: Vec<u64>,
+    bytes: Vec<u8>,
+    regions: Vec<Region>,
+}
+
+/// The memory of a machine.
+#[derive(Debug)]
+pub struct Memory {
+    physical: Vec<u8>,
+    regions: Vec<Region>,
+    reads: Box<[Entry; ENTRIES]>,
+    writes: Box<[Entry; ENTRIES]>,
+    /// Pages that were ever written: the others are zero.
+    written: Pages,
+    /// Pages that code was decoded from.
+    code: Pages,
+    code_written: bool,
+    logs: Vec<Log>,
+}
+
+/// Entry number of an address.
+fn slot(address: u64) -> usize {
+    (address >> 12) as usize & (ENTRIES - 1)
+}
+
+impl Memory {
+    /// `size` bytes of physical memory, all zero, that no address shows yet. Rounded up to whole pages.
+    pub fn new(size: u64) -> Self {
+        let pages = size.div_ceil(PAGE);
+        let len = usize::try_from(pages.saturating_mul(PAGE)).unwrap_or(0);
+        Memory {
+            physical: vec![0; len],
+            regions: Vec::new(),
+            reads: Box::new([EMPTY; ENTRIES]),
+            writes: Box::new([EMPTY; ENTRIES]),
+            written: Pages::new(pages),
+            code: Pages::new(pages),
+            code_written: false,
+            logs: Vec::new(),
+        }
+    }
+
+    /// Bytes of physical memory.
+    pub fn size(&self) -> u64 {
+        self.physical.len() as u64
+    }
+
+    /// The same memory, independent of this one, without its snapshots. Pages that were never written cost nothing.
+    #[must_use]
+    pub fn fork(&self) -> Memory {
+        let mut other = Memory::new(self.size());
+        other.regions.clone_from(&self.regions);
+        other.written.clone_from(&self.written);
+        let pages = other.physical.chunks_mut(PAGE_LEN).zip(self.physical.chunks(PAGE_LEN));
+        for (number, (to, from)) in pages.enumerate() {
+            if self.written.has(number as u64) {
+                to.copy_from_slice(from);
+            }
+        }
+        other
+    }
+
+    /// `len` bytes from `start` show physical memory from `physical`; both are multiples of a page. What showed there before
+    /// does so no longer. False, and nothing done, where there is no such memory.
+    #[must_use]
+    pub fn map(&mut self, start: u64, len: u64, physical: u64, protection: Protection) -> bool {
+        let Some(end) = start.checked_add(len) else { return false };
+        let inside = physical.checked_add(len).is_some_and(|end| end <= self.size());
+        if !inside || [start, len, physical].iter().any(|n| !n.is_multiple_of(PAGE)) || len == 0 {
+            return false;
+        }
+        self.cut(start, end);
+        let at = self.regions.partition_point(|region| region.start < start);
+        self.regions.insert(at, Region { start, end, physical, protection });
+        self.forget_addresses();
+        true
+    }
+
+    /// Nothing shows from `start` to `end` any longer.
+    pub fn unmap(&mut self, start: u64, end: u64) {
+        self.cut(start, end);
+        self.forget_addresses();
+    }
+
+    /// What may be done with the pages from `start` to `end`, as far as there are any.
+    pub fn protect(&mut self, start: u64, end: u64, protection: Protection) {
+        let inside = self.cut(start, end);
+        for region in inside {
+            let at = self.regions.partition_point(|other| other.start < region.start);
+            self.regions.insert(at, Region { protection, ..region });
+        }
+        self.forget_addresses();
+    }
+
+    /// What may be done at an address. `None`: there is nothing.
+    pub fn protection(&self, address: u64) -> Option<Protection> {
+        self.region(address).map(|region| region.protection)
+    }
+
+    /// Takes `start..end` out of the regions, and gives what was there.
+    fn cut(&mut self, start: u64, end: u64) -> Vec<Region> {
+        let mut inside = Vec::new();
+        let mut kept = Vec::with_capacity(self.regions.len().saturating_add(2));
+        for region in &self.regions {
+            let (from, to) = (region.start.max(start), region.end.min(end));
+            if from >= to {
+                kept.push(*region);
+                continue;
+            }
+            let part = |start: u64, end: u64| Region {
+                start,
+                end,
+                physical: region.physical.wrapping_add(start.wrapping_sub(region.start)),
+                ..*region
+            };
+            if region.start < from {
+                kept.push(part(region.start, from));
+            }
+            if to < region.end {
+                kept.push(part(to, region.end));
+            }
+            inside.push(part(from, to));
+        }
+        self.regions = kept;
+        inside
+    }
+
+    fn forget_addresses(&mut self) {
+        self.reads.fill(EMPTY);
+        self.writes.fill(EMPTY);
+    }
+
+    fn region(&self, address: u64) -> Option<&Region> {
+        let at = self.regions.partition_point(|region| region.start <= address);
+        self.regions.get(at.checked_sub(1)?).filter(|region| address < region.end)
+    }
+
+    /// Where an address lies in physical memory, whatever may be done there.
+    pub fn physical(&self, address: u64) -> Option<u64> {
+        let region = self.region(address)?;
+        Some(region.physical.wrapping_add(address.wrapping_sub(region.start)))
+    }
+
+    /// Where an address lies in physical memory, for an access.
+    fn translate(&self, address: u64, access: Access) -> Result<u64, Fault> {
+        let fault = |mapped| Fault { address, access, mapped };
+        let region = self.region(address).ok_or(fault(false))?;
+        let allowed = match access {
+            Access::Read => true,
+            Access::Write => region.protection.write,
+            Access::Execute => region.protection.execute,
+        };
+        if !allowed {
+            return Err(fault(true));
+        }
+        Ok(region.physical.wrapping_add(address.wrapping_sub(region.start)))
+    }
+
+    /// Reads `N` bytes, at most eight.
+    #[inline(always)]
+    pub fn load<const N: usize>(&mut self, address: u64) -> Result<[u8; N], Fault> {
+        let entry = self.reads.get(slot(address)).copied().unwrap_or(EMPTY);
+        let offset = (address & (PAGE - 1)) as usize;
+        if entry.page == address >> 12 && offset <= PAGE_LEN - N {
+            let at = (entry.physical as usize).wrapping_add(offset);
+            if let Some(bytes) = self.physical.get(at..).and_then(|bytes| bytes.first_chunk::<N>()) {
+                return Ok(*bytes);
+            }
+        }
+        self.load_slowly(address)
+    }
+
+    #[cold]
+    fn load_slowly<const N: usize>(&mut self, address: u64) -> Result<[u8; N], Fault> {
+        let mut bytes = [0; N];
+        self.read_with(address, &mut bytes, Access::Read)?;
+        let page = address & !(PAGE - 1);
+        let physical = self.translate(page, Access::Read)?;
+        if let Some(entry) = self.reads.get_mut(slot(address)) {
+            *entry = Entry { page: page >> 12, physical };
+        }
+        Ok(bytes)
+    }
+
+    /// Writes `N` bytes, at most eight: all of them or none.
+    #[inline(always)]
+    pub fn store<const N: usize>(&mut self, address: u64, bytes: [u8; N]) -> Result<(), Fault> {
+        let entry = self.writes.get(slot(address)).copied().unwrap_or(EMPTY);
+        let offset = (address & (PAGE - 1)) as usize;
+        if entry.page == address >> 12 && offset <= PAGE_LEN - N {
+            let at = (entry.physical as usize).wrapping_add(offset);
+            if let Some(to) = self.physical.get_mut(at..).and_then(|to| to.first_chunk_mut::<N>()) {
+                *to = bytes;
+                return Ok(());
+            }
+        }
+        self.store_slowly(address, &bytes)
+    }
+
+    #[cold]
+    fn store_slowly(&mut self, address: u64, bytes: &[u8]) -> Result<(), Fault> {
+        self.write_with(address, bytes, true)?;
+        let page = address & !(PAGE - 1);
+        let physical = self.translate(page, Access::Write)?;
+        // Writes to code have to be seen, each of them.
+        if !self.code.has(physical >> 12)
+            && let Some(entry) = self.writes.get_mut(slot(address))
+        {
+            *entry = Entry { page: page >> 12, physical };
+        }
+        Ok(())
+    }
+
+    /// Parts of a range that lie in one page each, as `(address, start, end)` in the range.
+    fn parts(address: u64, len: usize) -> impl Iterator<Item = (u64, usize, usize)> {
+        let mut done = 0usize;
+        core::iter::from_fn(move || {
+            let at = address.wrapping_add(done as u64);
+            let rest = len.checked_sub(done).filter(|rest| *rest != 0)?;
+            let in_page = PAGE_LEN.saturating_sub((at & (PAGE - 1)) as usize);
+            let start = done;
+            done = done.saturating_add(rest.min(in_page));
+            Some((at, start, done))
+        })
+    }
+
+    fn read_with(&self, address: u64, out: &mut [u8], access: Access) -> Result<(), Fault> {
+        for (at, start, end) in Self::parts(address, out.len()) {
+            let physical = usize::try_from(self.translate(at, access)?).unwrap_or(usize::MAX);
+            let from = physical..physical.saturating_add(end.saturating_sub(start));
+            let (Some(from), Some(to)) = (self.physical.get(from), out.get_mut(start..end)) else {
+                return Err(Fault { address: at, access, mapped: false });
+            };
+            to.copy_from_slice(from);
+        }
+        Ok(())
+    }
+
+    fn write_with(&mut self, address: u64, bytes: &[u8], obeys: bool) -> Result<(), Fault> {
+        let access = if obeys { Access::Write } else { Access::Read };
+        // All or nothing.
+        for (at, ..) in Self::parts(address, bytes.len()) {
+            self.translate(at, access)?;
+        }
+        for (at, start, end) in Self::parts(address, bytes.len()) {
+            let physical = self.translate(at, access)?;
+            self.keep(physical >> 12);
+            let physical = usize::try_from(physical).unwrap_or(usize::MAX);
+            let to = physical..physical.saturating_add(end.saturating_sub(start));
+            let (Some(to), Some(from)) = (self.physical.get_mut(to), bytes.get(start..end)) else {
+                return Err(Fault { address: at, access, mapped: false });
+            };
+            to.copy_from_slice(from);
+        }
+        Ok(())
+    }
+
+    /// A page is about to be written.
+    fn keep(&mut self, page: u64) {
+        self.written.insert(page);
+        self.code_written |= self.code.has(page);
+        let Some(log) = self.logs.last_mut().filter(|log| !log.saved.has(page)) else { return };
+        let start = usize::try_from(page.wrapping_mul(PAGE)).unwrap_or(usize::MAX);
+        if let Some(bytes) = self.physical.get(start..start.saturating_add(PAGE_LEN)) {
+            log.saved.insert(page);
+            log.pages.push(page);
+            log.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    /// Reads bytes at an address.
+    pub fn read(&self, address: u64, out: &mut [u8]) -> Result<(), Fault> {
+        self.read_with(address, out, Access::Read)
+    }
+
+    /// Writes bytes at an address, where they may be written.
+    pub fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Fault> {
+        self.write_with(address, bytes, true)
+    }
+
+    /// Writes bytes where there is memory, whatever its permissions: for who stands outside of the machine.
+    pub fn poke(&mut self, address: u64, bytes: &[u8]) -> Result<(), Fault> {
+        self.write_with(address, bytes, false)
+    }
+
+    /// Fills `len` bytes with zero, whatever the permissions.
+    pub fn zero(&mut self, address: u64, len: u64) -> Result<(), Fault> {
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        for (at, start, end) in Self::parts(address, len) {
+            let physical = self.translate(at, Access::Read)?;
+            if self.written.has(physical >> 12) {
+                let zeros = [0; PAGE_LEN];
+                self.write_with(at, zeros.get(..end.saturating_sub(start)).unwrap_or(&zeros), false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes to decode instructions from, at most `out`, and how many there are; what writes to them is noted from now on.
+    pub(crate) fn fetch(&mut self, address: u64, out: &mut [u8]) -> Result<usize, Fault> {
+        let mut read = 0;
+        for (at, start, end) in Self::parts(address, out.len()) {
+            let physical = match self.translate(at, Access::Execute) {
+                Ok(physical) => physical,
+                Err(_) if start != 0 => break,
+                Err(fault) => return Err(fault),
+            };
+            if self.code.insert(physical >> 12) {
+                self.writes.fill(EMPTY);
+            }
+            let from = usize::try_from(physical).unwrap_or(usize::MAX);
+            let from = self.physical.get(from..from.saturating_add(end.saturating_sub(start)));
+            if let (Some(from), Some(to)) = (from, out.get_mut(start..end)) {
+                to.copy_from_slice(from);
+            }
+            read = end;
+        }
+        Ok(read)
+    }
+
+    /// Was code written since it was decoded?
+    #[inline(always)]
+    pub(crate) fn code_written(&self) -> bool {
+        self.code_written
+    }
+
+    /// No decoded code is left.
+    pub(crate) fn forget_code(&mut self) {
+        self.code.clear();
+        self.code_written = false;
+    }
+
+    /// Remembers what is, on top of the snapshots before.
+    pub fn snapshot(&mut self) {
+        self.logs.push(Log {
+            saved: Pages::new(self.size() / PAGE),
+            pages: Vec::new(),
+            bytes: Vec::new(),
+            regions: self.regions.clone(),
+        });
+        self.writes.fill(EMPTY);
+    }
+
+    /// Goes back to the last snapshot, which stays. False if there is none.
+    pub fn restore(&mut self) -> bool {
+        let Some(mut log) = self.logs.pop() else { return false };
+        for (page, bytes) in log.pages.iter().zip(log.bytes.chunks(PAGE_LEN)) {
+            self.code_written |= self.code.has(*page);
+            let start = usize::try_from(page.wrapping_mul(PAGE)).unwrap_or(usize::MAX);
+            if let Some(to) = self.physical.get_mut(start..start.saturating_add(PAGE_LEN)) {
+                to.copy_from_slice(bytes);
+            }
+        }
+        let is_same = |(a, b): (&Region, &Region)| {
+            (a.start, a.end, a.physical, a.protection) == (b.start, b.end, b.physical, b.protection)
+        };
+        let same = self.regions.len() == log.regions.len() && self.regions.iter().zip(&log.regions).all(is_same);
+        if !same {
+            self.regions.clone_from(&log.regions);
+            self.code_written = true;
+        }
+        self.forget_addresses();
+        for page in log.pages.drain(..) {
+            if let Some(word) = usize::try_from(page >> 6).ok().and_then(|word| log.saved.0.get_mut(word)) {
+                *word &= !(1 << (page & 63));
+            }
+        }
+        log.bytes.clear();
+        self.logs.push(log);
+        true
+    }
+
+    /// Gives up the last snapshot: what was written since stays. False if there is none.
+    pub fn commit(&mut self) -> bool {
+        let Some(log) = self.logs.pop() else { return false };
+        if let Some(below) = self.logs.last_mut() {
+            for (page, bytes) in log.pages.iter().zip(log.bytes.chunks(PAGE_LEN)) {
+                if below.saved.insert(*page) {
+                    below.pages.push(*page);
+                    below.bytes.extend_from_slice(bytes);
+                }
+            }
+        }
+        true
+    }
+
+    /// How many pages were written since the last snapshot.
+    pub fn pages_since_snapshot(&self) -> usize {
+        self.logs.last().map_or(0, |log| log.pages.len())
+    }
+
+    /// A little-endian number of eight bytes.
+    pub fn u64(&self, address: u64) -> Result<u64, Fault> {
+        let mut bytes = [0; 8];
+        self.read(address, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// A little-endian number of four bytes.
+    pub fn u32(&self, address: u64) -> Result<u32, Fault> {
+        let mut bytes = [0; 4];
+        self.read(address, &mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    /// `len` bytes at an address.
+    pub fn bytes(&self, address: u64, len: usize) -> Result<Vec<u8>, Fault> {
+        // So that a length from the machine cannot ask for more than there is.
+        let mut bytes = vec![0; len.min(self.physical.len())];
+        self.read(address, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The string at an address, without the zero that ends it; cut off after `max` bytes.
+    pub fn cstr(&self, address: u64, max: usize) -> Result<Vec<u8>, Fault> {
+        let mut out = Vec::new();
+        for (at, start, end) in Self::parts(address, max) {
+            let part = self.bytes(at, end.saturating_sub(start))?;
+            match part.iter().position(|byte| *byte == 0) {
+                Some(len) => {
+                    out.extend_from_slice(part.get(..len).unwrap_or_default());
+                    return Ok(out);
+                }
+                None => out.extend_from_slice(&part),
+            }
+        }
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn memory() -> Memory {
+        let mut memory = Memory::new(16 * PAGE);
+        assert!(memory.map(0x1000, 4 * PAGE, 0, Protection::DATA));
+        assert!(memory.map(0x1_0000, 4 * PAGE, 0, Protection::CODE));
+        memory
+    }
+
+    #[test]
+    fn two_addresses_show_the_same_memory() {
+        let mut memory = memory();
+        memory.store(0x1ffc, 0x1122_3344_5566_7788_u64.to_le_bytes()).unwrap();
+        assert_eq!(memory.load::<8>(0x1_0ffc).unwrap(), 0x1122_3344_5566_7788_u64.to_le_bytes());
+        assert_eq!(memory.load::<2>(0x1_0fff).unwrap(), [0x55, 0x44]);
+    }
+
+    #[test]
+    fn what_is_not_allowed_faults_at_its_first_byte() {
+        let mut memory = memory();
+        let write = |address, mapped| Err(Fault { address, access: Access::Write, mapped });
+        assert_eq!(memory.store(0x1_0000, [1]), write(0x1_0000, true));
+        assert_eq!(memory.store(0x4ffe, [1; 8]), write(0x5000, false));
+        assert_eq!(memory.load::<2>(0x4ffe).unwrap(), [0, 0], "nothing of it was written");
+        assert_eq!(memory.load::<1>(0), Err(Fault { address: 0, access: Access::Read, mapped: false }));
+        assert!(memory.load::<8>(u64::MAX - 3).is_err());
+        assert!(memory.fetch(0x1000, &mut [0; 16]).is_err());
+        assert_eq!(memory.fetch(0x1_3ff8, &mut [0; 16]), Ok(8), "as far as it goes");
+    }
+
+    #[test]
+    fn protections_cut_regions() {
+        let mut memory = memory();
+        memory.protect(0x2000, 0x3000, Protection::READ);
+        assert!(memory.store(0x1000, [1]).is_ok());
+        assert!(memory.store(0x2000, [1]).is_err());
+        assert!(memory.store(0x1fff, [1, 2]).is_err());
+        assert!(memory.store(0x3000, [1]).is_ok());
+        memory.unmap(0x3000, 0x4000);
+        assert!(memory.load::<1>(0x3000).is_err());
+        assert!(memory.load::<1>(0x4000).is_ok());
+        assert!(!memory.map(0x1000, PAGE, 16 * PAGE, Protection::DATA), "there is no such memory");
+        assert!(!memory.map(0x1001, PAGE, 0, Protection::DATA), "no page begins there");
+    }
+
+    #[test]
+    fn snapshots_bring_back_what_was() {
+        let mut memory = memory();
+        memory.store(0x1000, [1]).unwrap();
+        memory.snapshot();
+        memory.store(0x1000, [2]).unwrap();
+        memory.snapshot();
+        memory.store(0x1000, [3]).unwrap();
+        memory.store(0x2000, [4]).unwrap();
+        memory.unmap(0x3000, 0x4000);
+        assert_eq!(memory.pages_since_snapshot(), 2);
+        for _ in 0..2 {
+            assert!(memory.restore());
+            assert_eq!(memory.load::<1>(0x1000).unwrap(), [2]);
+            assert_eq!(memory.load::<1>(0x2000).unwrap(), [0]);
+            assert!(memory.load::<1>(0x3000).is_ok());
+            memory.store(0x1000, [9]).unwrap();
+        }
+        assert!(memory.commit());
+        assert_eq!(memory.load::<1>(0x1000).unwrap(), [9], "what was written stays");
+        assert!(memory.restore());
+        assert_eq!(memory.load::<1>(0x1000).unwrap(), [1], "until the snapshot below");
+        assert!(memory.commit() && !memory.commit());
+        assert!(!Memory::new(PAGE).restore());
+    }
+
+    #[test]
+    fn a_fork_is_independent() {
+        let mut memory = memory();
+        memory.store(0x1000, [1]).unwrap();
+        let mut other = memory.fork();
+        other.store(0x1000, [2]).unwrap();
+        assert_eq!(memory.load::<1>(0x1000).unwrap(), [1]);
+        assert_eq!(other.load::<1>(0x1_0000).unwrap(), [2]);
+    }
+
+    #[test]
+    fn writes_to_code_are_noticed() {
+        let mut memory = memory();
+        memory.store(0x1000, [1]).unwrap();
+        memory.fetch(0x1_0000, &mut [0; 16]).unwrap();
+        assert!(!memory.code_written());
+        memory.store(0x2000, [1]).unwrap();
+        assert!(!memory.code_written());
+        memory.store(0x1000, [1]).unwrap();
+        assert!(memory.code_written(), "by another address of the same page");
+    }
+
+    #[test]
+    fn strings_end_at_zero_or_where_they_are_cut() {
+        let mut memory = memory();
+        memory.write(0x1ffe, b"abcd").unwrap();
+        assert_eq!(memory.cstr(0x1ffe, 100).unwrap(), b"abcd");
+        assert_eq!(memory.cstr(0x1ffe, 3).unwrap(), b"abc");
+        assert!(memory.cstr(0x4fff, 100).is_ok());
+        assert!(memory.cstr(0x5000, 100).is_err());
+    }
+}

@@ -1,0 +1,615 @@
+//! What stands in for functions of the kernel on every architecture, each with its reason.
+//!
+//! Everything that is not listed is the image's own code.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use crate::machine::{Answer, Failed, Machine, Platform, Row};
+use crate::memory::{PAGE, Protection};
+use crate::world::{Cache, Message};
+
+/// What a stub gives.
+type Given = Result<Answer, Failed>;
+
+/// Nanoseconds between two ticks: HZ is 250.
+const TICK: u64 = 4_000_000;
+/// Longest message of the kernel (PRINTKRB_RECORD_MAX).
+const MESSAGE_MAX: u64 = 1024;
+/// Rounds of the idle loop without anything else to do, at most: that is an hour.
+const IDLE_MAX: u64 = 900_000;
+/// ZERO_SIZE_PTR
+const ZERO_SIZE: u64 = 16;
+
+/// The functions and what stands in for them.
+pub fn rows<C: Platform>() -> Vec<Row<C>> {
+    let rows = [
+        Row {
+            names: &[
+                "__kmalloc_noprof", "__kmalloc_node_noprof", "__kmalloc_node_track_caller_noprof",
+                "__kmalloc_large_noprof", "__kmalloc_large_node_noprof", "__kvmalloc_node_noprof", "vmalloc_noprof",
+                "vzalloc_noprof", "__vmalloc_noprof", "__vmalloc_node_noprof", "vmalloc_user_noprof",
+                "__vmalloc_node_range_noprof", "vmalloc_32_noprof", "vmalloc_huge_noprof", "vmalloc_huge_node_noprof", "vmalloc_node_noprof",
+                "vzalloc_node_noprof", "vmalloc_32_user_noprof", "___kmalloc_large_node", "_kmalloc_nolock_noprof", "kmalloc_nolock_noprof",
+                "__kmalloc", "__kmalloc_node",
+                "__kmalloc_node_track_caller", "kmalloc_large", "kmalloc_large_node", "kvmalloc_node", "vmalloc",
+                "vzalloc", "__vmalloc", "__vmalloc_node", "__vmalloc_node_range", "vmalloc_user", "vmalloc_32",
+                "vmalloc_huge", "vmalloc_node", "vzalloc_node", "vmalloc_32_user",
+            ],
+            stub: |m| allocate(m, 0),
+            why: "memory comes from the machine's own heap, which needs no memory zones",
+        },
+        Row {
+            names: &["__kmalloc_cache_noprof", "kmalloc_trace", "kmalloc_trace_noprof"],
+            stub: |m| allocate(m, 2),
+            why: "memory comes from the machine's own heap",
+        },
+        Row {
+            names: &["__kmalloc_cache_node_noprof", "kmalloc_node_trace", "kmalloc_node_trace_noprof"],
+            stub: |m| allocate(m, 3),
+            why: "memory comes from the machine's own heap",
+        },
+        Row {
+            names: &[
+                "kfree", "kvfree", "kfree_sensitive", "vfree", "vfree_atomic", "kvfree_sensitive", "kfree_const_real",
+                "kfree_nolock",
+            ],
+            stub: |m| free(m, 0),
+            why: "memory comes from the machine's own heap; what is freed is never given out again",
+        },
+        Row {
+            names: &[
+                "krealloc_noprof", "krealloc", "krealloc_node_align_noprof", "kvrealloc_noprof",
+                "kvrealloc_node_align_noprof", "vrealloc_noprof", "vrealloc_node_align_noprof",
+            ],
+            stub: reallocate,
+            why: "memory comes from the machine's own heap",
+        },
+        Row { names: &["ksize", "__ksize"], stub: size_of, why: "memory comes from the machine's own heap" },
+        Row {
+            names: &["kmalloc_size_roundup"],
+            stub: |m| Ok(Answer::Value(m.argument(0)?)),
+            why: "the machine's own heap has no sizes of objects",
+        },
+        Row { names: &["__kmem_cache_create_args"], stub: create_cache_by_args, why: "caches are the machine's own" },
+        Row { names: &["kmem_cache_create_usercopy"], stub: |m| create_cache(m, 6), why: "caches are the machine's own" },
+        Row { names: &["kmem_cache_create"], stub: |m| create_cache(m, 4), why: "caches are the machine's own" },
+        Row {
+            names: &["kmem_cache_alloc_noprof", "kmem_cache_alloc_lru_noprof", "kmem_cache_alloc_node_noprof", "kmem_cache_alloc",
+                "kmem_cache_alloc_lru", "kmem_cache_alloc_node"],
+            stub: cache_allocate,
+            why: "caches are the machine's own",
+        },
+        Row { names: &["kmem_cache_free"], stub: |m| free(m, 1), why: "caches are the machine's own" },
+        Row { names: &["kmem_cache_free_bulk"], stub: cache_free_bulk, why: "caches are the machine's own" },
+        Row {
+            names: &["kmem_cache_alloc_bulk_noprof", "kmem_cache_alloc_bulk"],
+            stub: cache_allocate_bulk,
+            why: "caches are the machine's own",
+        },
+        Row {
+            names: &["kmem_cache_destroy", "kmem_cache_shrink", "kmem_buckets_create"],
+            stub: nothing,
+            why: "caches are the machine's own, and cost nothing",
+        },
+        Row {
+            names: &["__alloc_pages_noprof", "alloc_pages_noprof", "alloc_pages_mpol_noprof", "__alloc_pages", "alloc_pages",
+                "folio_alloc_noprof", "__folio_alloc_noprof", "folio_alloc", "__folio_alloc", "__alloc_frozen_pages_noprof",
+                "alloc_frozen_pages_noprof"],
+            stub: allocate_pages,
+            why: "pages come from the machine's own heap, which needs no memory zones",
+        },
+        Row {
+            names: &["__free_pages", "free_pages", "__folio_put", "free_unref_page", "free_unref_folios", "free_frozen_pages",
+                "free_unref_page_list", "free_pages_nolock", "free_frozen_pages_nolock"],
+            stub: nothing,
+            why: "pages are never given out again",
+        },
+        Row { names: &["pcpu_alloc_noprof", "pcpu_alloc"], stub: allocate_percpu, why: "there is one processor, with one area" },
+        Row { names: &["free_percpu"], stub: nothing, why: "per-cpu memory is never given out again" },
+        Row {
+            names: &["memblock_alloc_try_nid", "memblock_alloc_try_nid_raw", "memblock_alloc_exact_nid_raw", "memblock_alloc_try_nid_noprof"],
+            stub: |m| {
+                let (size, align) = (m.argument(0)?, m.argument(1)?);
+                Ok(Answer::Value(m.allocate(size, power(align.max(64)))?))
+            },
+            why: "early memory comes from the machine's own heap",
+        },
+        Row { names: &["find_vm_area"], stub: find_vm_area, why: "vmalloc memory comes from the machine's own heap" },
+        Row { names: &["vprintk_emit"], stub: vprintk_emit, why: "the log is the machine's; vscnprintf formats it" },
+        Row {
+            names: &["console_trylock"],
+            stub: nothing,
+            why: "there is no console",
+        },
+        Row {
+            names: &["synchronize_rcu", "synchronize_rcu_expedited", "synchronize_srcu", "synchronize_srcu_expedited",
+                "synchronize_rcu_tasks", "synchronize_rcu_tasks_rude", "synchronize_rcu_tasks_trace"],
+            stub: |m| {
+                call_back(m)?;
+                Ok(Answer::Value(0))
+            },
+            why: "one processor that nothing interrupts: every grace period is over",
+        },
+        Row {
+            names: &["rcu_barrier", "srcu_barrier", "rcu_barrier_tasks", "rcu_barrier_tasks_trace"],
+            stub: |m| {
+                call_back(m)?;
+                Ok(Answer::Value(0))
+            },
+            why: "one processor that nothing interrupts: callbacks are called here",
+        },
+        Row {
+            names: &["call_rcu", "call_rcu_hurry", "call_rcu_tasks", "call_rcu_tasks_trace"],
+            stub: |m| wait_for_grace(m, 0),
+            why: "callbacks are called when the kernel is idle",
+        },
+        Row { names: &["call_srcu"], stub: |m| wait_for_grace(m, 1), why: "callbacks are called when the kernel is idle" },
+        Row { names: &["kvfree_call_rcu"], stub: nothing, why: "freed memory is never given out again" },
+        Row {
+            names: &["sched_clock", "local_clock", "sched_clock_cpu", "native_sched_clock", "sched_clock_noinstr", "local_clock_noinstr"],
+            stub: |m| {
+                m.world.time = m.world.time.wrapping_add(1000);
+                Ok(Answer::Value(m.world.time))
+            },
+            why: "time is the machine's, so that every run is the same",
+        },
+        Row {
+            names: &["read_persistent_clock64"],
+            stub: |m| {
+                let at = m.argument(0)?;
+                m.memory.write(at, &1_700_000_000u64.to_le_bytes())?;
+                m.memory.write(at.wrapping_add(8), &[0; 8])?;
+                Ok(Answer::Value(0))
+            },
+            why: "there is no clock: every boot is at the same moment",
+        },
+        Row { names: &["__delay"], stub: nothing, why: "time is the machine's" },
+        Row { names: &["__udelay"], stub: |m| delay(m, 1000, 1), why: "time is the machine's" },
+        Row { names: &["__ndelay"], stub: |m| delay(m, 1, 1), why: "time is the machine's" },
+        // 2^32 / 10^6
+        Row { names: &["__const_udelay"], stub: |m| delay(m, 1000, 0x10c7), why: "time is the machine's" },
+        Row { names: &["get_random_bytes"], stub: random_bytes, why: "random numbers are the machine's, so that every run is the same" },
+        Row {
+            names: &["get_random_u8"],
+            stub: |m| Ok(Answer::Value(m.world.random() & 0xff)),
+            why: "random numbers are the machine's",
+        },
+        Row {
+            names: &["get_random_u16"],
+            stub: |m| Ok(Answer::Value(m.world.random() & 0xffff)),
+            why: "random numbers are the machine's",
+        },
+        Row {
+            names: &["get_random_u32"],
+            stub: |m| Ok(Answer::Value(m.world.random() & 0xffff_ffff)),
+            why: "random numbers are the machine's",
+        },
+        Row {
+            names: &["get_random_u64"],
+            stub: |m| Ok(Answer::Value(m.world.random())),
+            why: "random numbers are the machine's",
+        },
+        Row {
+            names: &["__get_random_u32_below"],
+            stub: |m| {
+                let ceil = m.argument(0)? & 0xffff_ffff;
+                let value = m.world.random();
+                Ok(Answer::Value(value.checked_rem(ceil).unwrap_or(0)))
+            },
+            why: "random numbers are the machine's",
+        },
+        Row {
+            names: &["__memcg_kmem_charge_page", "mem_cgroup_from_obj", "__mod_memcg_lruvec_state", "__mod_lruvec_page_state",
+                "__mod_lruvec_kmem_state", "mod_node_page_state", "__mod_node_page_state", "mod_zone_page_state",
+                "__inc_node_page_state", "__dec_node_page_state", "inc_node_page_state", "dec_node_page_state",
+                "mod_lruvec_kmem_state", "mod_lruvec_page_state", "mod_memcg_lruvec_state", "lruvec_stat_mod_folio",
+                "__lruvec_stat_mod_folio", "mod_lruvec_state", "__mod_lruvec_state", "__mod_zone_page_state"],
+            stub: nothing,
+            why: "statistics of memory zones, which there are none of",
+        },
+        Row {
+            names: &["shrinker_register", "register_shrinker", "unregister_shrinker", "shrinker_free", "lru_gen_online_memcg", "lru_gen_init_memcg", "numa_default_policy"],
+            stub: nothing,
+            why: "memory is never reclaimed, and has no nodes",
+        },
+        Row {
+            names: &["shrinker_alloc"],
+            stub: |m| Ok(Answer::Value(m.allocate(512, 64)?)),
+            why: "memory is never reclaimed",
+        },
+        Row {
+            names: &["irq_work_queue", "defer_console_output", "wake_up_klogd", "dump_stack", "nbcon_kthreads_wake", "printk_trigger_flush"],
+            stub: nothing,
+            why: "they show messages, which the machine does",
+        },
+        Row {
+            names: &["sync_rcu_do_polled_gp", "start_poll_synchronize_rcu_expedited", "rcu_scheduler_starting", "sched_mm_cid_fork0",
+                "perf_event_task_tick", "rcu_sched_clock_irq", "calc_global_load_tick"],
+            stub: nothing,
+            why: "one processor that nothing interrupts: nothing to do",
+        },
+        Row { names: &["execmem_alloc", "execmem_alloc_rw"], stub: |m| module_memory(m, 1), why: "the module area is the machine's" },
+        Row { names: &["module_alloc"], stub: |m| module_memory(m, 0), why: "the module area is the machine's" },
+        Row { names: &["execmem_free", "module_memfree"], stub: free_module_memory, why: "the module area is the machine's" },
+        Row { names: &["set_memory_ro", "execmem_restore_rox"], stub: |m| protect(m, Protection { write: false, ..Protection::ALL }, true), why: "there are no page tables: permissions are the machine's" },
+        Row { names: &["set_memory_rw", "execmem_make_temp_rw"], stub: |m| protect(m, Protection { write: true, ..Protection::ALL }, true), why: "there are no page tables: permissions are the machine's" },
+        Row { names: &["set_memory_nx"], stub: |m| protect(m, Protection::DATA, false), why: "there are no page tables: permissions are the machine's" },
+        Row { names: &["set_memory_x"], stub: |m| protect(m, Protection::ALL, false), why: "there are no page tables: permissions are the machine's" },
+        Row { names: &["set_memory_rox"], stub: |m| protect_as(m, Protection::CODE), why: "there are no page tables: permissions are the machine's" },
+        Row {
+            names: &["set_direct_map_invalid_noflush", "set_direct_map_default_noflush", "set_direct_map_valid_noflush",
+                "module_enable_nx", "execmem_reset"],
+            stub: nothing,
+            why: "there are no page tables",
+        },
+        Row { names: &["kernel_init_freeable"], stub: arrive, why: "from here on the machine says what process 1 does" },
+        Row { names: &["panic", "vpanic"], stub: panics, why: "the kernel would stop" },
+        Row { names: &["do_init_module"], stub: before_init, why: "to look at a module before its init function runs" },
+    ];
+    rows.into()
+}
+
+/// Notes a call of a function, which is executed all the same.
+pub fn watched<C: Platform>(m: &mut Machine<C>) -> Given {
+    let arguments = (0..4).map(|number| m.argument(number)).collect::<Result<Vec<_>, _>>()?;
+    let (name, from) = (m.text(m.cpu.pc()), m.text(m.cpu.return_address(&m.memory)?));
+    m.world.events.push(format!("{name}({arguments:#x?}) from {from}").replace(['\n', ' '], ""));
+    Ok(Answer::Pass)
+}
+
+/// The next power of two.
+fn power(align: u64) -> u64 {
+    align.checked_next_power_of_two().unwrap_or(PAGE)
+}
+
+fn nothing<C: Platform>(_: &mut Machine<C>) -> Given {
+    Ok(Answer::Value(0))
+}
+
+/// kmalloc: sizes that are powers of two are aligned to themselves, up to a page.
+fn kmalloc<C: Platform>(m: &mut Machine<C>, size: u64) -> Result<u64, Failed> {
+    let align = match size {
+        0 => return Ok(ZERO_SIZE),
+        _ if size >= PAGE => PAGE,
+        _ if size.is_power_of_two() => size.max(16),
+        _ => 16,
+    };
+    // What asks for more than there is gets nothing, as in a kernel.
+    Ok(m.allocate(size, align).unwrap_or(0))
+}
+
+fn allocate<C: Platform>(m: &mut Machine<C>, number: usize) -> Given {
+    let size = m.argument(number)?;
+    Ok(Answer::Value(kmalloc(m, size)?))
+}
+
+fn free<C: Platform>(m: &mut Machine<C>, number: usize) -> Given {
+    let address = m.argument(number)?;
+    if !m.world.heap.free(address) && address > ZERO_SIZE && m.world.is_booted && is_on_heap(m, address) {
+        let from = m.cpu.return_address(&m.memory)?;
+        let text = format!("free of {address:#x}, which is not allocated, by {}", m.text(from));
+        m.world.events.push(text);
+    }
+    Ok(Answer::Value(0))
+}
+
+fn is_on_heap<C: Platform>(m: &Machine<C>, address: u64) -> bool {
+    address >= m.space.direct && address.wrapping_sub(m.space.direct) < m.memory.size()
+}
+
+fn reallocate<C: Platform>(m: &mut Machine<C>) -> Given {
+    let (old, size) = (m.argument(0)?, m.argument(1)?);
+    let had = m.world.heap.size(old).unwrap_or(0);
+    if size == 0 {
+        m.world.heap.free(old);
+        return Ok(Answer::Value(ZERO_SIZE));
+    }
+    if size <= had {
+        return Ok(Answer::Value(old));
+    }
+    let new = kmalloc(m, size)?;
+    if new != 0 {
+        let bytes = m.memory.bytes(old, usize::try_from(had).unwrap_or(0));
+        if had != 0 {
+            m.memory.write(new, &bytes?)?;
+        }
+        m.world.heap.free(old);
+    }
+    Ok(Answer::Value(new))
+}
+
+fn size_of<C: Platform>(m: &mut Machine<C>) -> Given {
+    let address = m.argument(0)?;
+    Ok(Answer::Value(m.world.heap.size(address).unwrap_or(0)))
+}
+
+/// A `struct kmem_cache` of which only the sizes are set.
+fn new_cache<C: Platform>(m: &mut Machine<C>, size: u64, align: u64, constructor: u64) -> Given {
+    let size = size & 0xffff_ffff;
+    let cache = m.allocate(1024, 64)?;
+    for member in ["kmem_cache.size", "kmem_cache.object_size"] {
+        let at = cache.wrapping_add(m.offset(member)?);
+        m.memory.write(at, &(size as u32).to_le_bytes())?;
+    }
+    m.world.caches.insert(cache, Cache { size, align: power((align & 0xffff_ffff).clamp(64, PAGE)), constructor });
+    Ok(Answer::Value(cache))
+}
+
+/// `(name, object_size, struct kmem_cache_args *, flags)`
+fn create_cache_by_args<C: Platform>(m: &mut Machine<C>) -> Given {
+    let (size, args) = (m.argument(1)?, m.argument(2)?);
+    let (mut align, mut constructor) = (0, 0);
+    if args != 0 {
+        align = m.memory.u32(args.wrapping_add(m.offset("kmem_cache_args.align")?))?.into();
+        constructor = m.memory.u64(args.wrapping_add(m.offset("kmem_cache_args.ctor")?))?;
+    }
+    new_cache(m, size, align, constructor)
+}
+
+/// `(name, size, align, flags, ..., ctor)`
+fn create_cache<C: Platform>(m: &mut Machine<C>, constructor: usize) -> Given {
+    let (size, align, constructor) = (m.argument(1)?, m.argument(2)?, m.argument(constructor)?);
+    new_cache(m, size, align, constructor)
+}
+
+fn object_of<C: Platform>(m: &mut Machine<C>, cache: u64) -> Result<u64, Failed> {
+    let known = m.world.caches.get(&cache).copied();
+    let cache = known.ok_or_else(|| Failed::Because(format!("{cache:#x} is no kmem_cache")))?;
+    let object = m.allocate(cache.size, cache.align)?;
+    if cache.constructor != 0 {
+        m.call_at(cache.constructor, &[object])?;
+    }
+    Ok(object)
+}
+
+fn cache_allocate<C: Platform>(m: &mut Machine<C>) -> Given {
+    let cache = m.argument(0)?;
+    Ok(Answer::Value(object_of(m, cache)?))
+}
+
+/// `(cache, size, void **)`
+fn cache_free_bulk<C: Platform>(m: &mut Machine<C>) -> Given {
+    let (count, list) = (m.argument(1)?, m.argument(2)?);
+    for number in 0..count {
+        let object = m.memory.u64(list.wrapping_add(number.wrapping_mul(8)))?;
+        m.world.heap.free(object);
+    }
+    Ok(Answer::Value(0))
+}
+
+/// `(cache, flags, size, void **)`
+fn cache_allocate_bulk<C: Platform>(m: &mut Machine<C>) -> Given {
+    let (cache, count, list) = (m.argument(0)?, m.argument(2)?, m.argument(3)?);
+    for number in 0..count {
+        let object = object_of(m, cache)?;
+        m.memory.write(list.wrapping_add(number.wrapping_mul(8)), &object.to_le_bytes())?;
+    }
+    Ok(Answer::Value(count))
+}
+
+/// `(gfp, order, ...)`: a `struct page` with one reference and no mapping.
+fn allocate_pages<C: Platform>(m: &mut Machine<C>) -> Given {
+    let order = m.argument(1)? & 0x1f;
+    let size = PAGE.checked_shl(order as u32).unwrap_or(u64::MAX);
+    let Ok(address) = m.allocate(size, size) else { return Ok(Answer::Value(0)) };
+    let page = page_of(m, address);
+    let (count, mapped) = (m.offset("page._refcount")?, m.offset("page._mapcount")?);
+    m.memory.write(page.wrapping_add(count), &1u32.to_le_bytes())?;
+    m.memory.write(page.wrapping_add(mapped), &u32::MAX.to_le_bytes())?;
+    Ok(Answer::Value(page))
+}
+
+/// The `struct page` of an address.
+fn page_of<C: Platform>(m: &Machine<C>, address: u64) -> u64 {
+    let frame = m.memory.physical(address).unwrap_or(0) / PAGE;
+    m.space.pages.wrapping_add(frame.wrapping_mul(m.space.page_struct))
+}
+
+fn allocate_percpu<C: Platform>(m: &mut Machine<C>) -> Given {
+    let (size, align) = (m.argument(0)?, power(m.argument(1)?.max(8)));
+    let (next, end) = m.world.percpu;
+    let start = next.wrapping_add(align.wrapping_sub(1)) & !align.wrapping_sub(1);
+    match start.checked_add(size).filter(|next| *next <= end) {
+        Some(next) => {
+            m.world.percpu.0 = next;
+            Ok(Answer::Value(start))
+        }
+        // PCPU memory is short: NULL.
+        None => Ok(Answer::Value(0)),
+    }
+}
+
+/// A `struct vm_struct` with the pages of the piece of memory at an address.
+fn find_vm_area<C: Platform>(m: &mut Machine<C>) -> Given {
+    /// VM_ALLOC
+    const VM_ALLOC: u64 = 2;
+    let address = m.argument(0)?;
+    let piece = m.world.module_pieces.iter().find(|(start, _)| *start == address).map(|(_, size)| *size);
+    let Some(size) = m.world.heap.size(address).or(piece) else { return Ok(Answer::Value(0)) };
+    let count = size.div_ceil(PAGE);
+    let pages = m.allocate(count.saturating_mul(8), 64)?;
+    for number in 0..count {
+        let page = page_of(m, address.wrapping_add(number.wrapping_mul(PAGE)));
+        m.memory.write(pages.wrapping_add(number.wrapping_mul(8)), &page.to_le_bytes())?;
+    }
+    let area = m.allocate(128, 64)?;
+    for (member, value) in [
+        ("vm_struct.addr", address),
+        ("vm_struct.size", count.wrapping_mul(PAGE)),
+        ("vm_struct.pages", pages),
+    ] {
+        let at = area.wrapping_add(m.offset(member)?);
+        m.memory.write(at, &value.to_le_bytes())?;
+    }
+    for (member, value) in [("vm_struct.flags", VM_ALLOC), ("vm_struct.nr_pages", count)] {
+        let at = area.wrapping_add(m.offset(member)?);
+        m.memory.write(at, &(value as u32).to_le_bytes())?;
+    }
+    Ok(Answer::Value(area))
+}
+
+/// `(facility, level, dev_info, fmt, args)`
+fn vprintk_emit<C: Platform>(m: &mut Machine<C>) -> Given {
+    let (level, format, args) = (m.argument(1)? as u32 as i32, m.argument(3)?, m.argument(4)?);
+    let buffer = m.world.buffer;
+    let len = m.call("vscnprintf", &[buffer, MESSAGE_MAX, format, args])? & 0xffff_ffff;
+    let text = m.memory.bytes(buffer, usize::try_from(len.min(MESSAGE_MAX)).unwrap_or(0))?;
+    // printk_parse_prefix: KERN_SOH and a level, or 'c' for what goes on.
+    let (mut text, mut level, mut goes_on) = (text.as_slice(), u8::try_from(level).ok(), false);
+    while let [1, kind, rest @ ..] = text {
+        match kind {
+            b'0'..=b'7' => level = level.or(Some(kind & 7)),
+            b'c' => goes_on = true,
+            _ => {}
+        }
+        text = rest;
+    }
+    let ended = text.last() == Some(&b'\n');
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    let time = m.world.time;
+    let log = &mut m.world.log;
+    match log.last_mut().filter(|last| goes_on && !last.ended) {
+        Some(last) => {
+            last.text.extend_from_slice(text);
+            last.ended = ended;
+        }
+        None => log.push(Message { level: level.unwrap_or(4), time, text: text.into(), ended }),
+    }
+    Ok(Answer::Value(len))
+}
+
+/// Callbacks whose grace period is over: that of all.
+fn call_back<C: Platform>(m: &mut Machine<C>) -> Result<(), Failed> {
+    let waiting = core::mem::take(&mut m.world.callbacks);
+    for (head, function) in waiting {
+        m.call_at(function, &[head])?;
+    }
+    Ok(())
+}
+
+fn wait_for_grace<C: Platform>(m: &mut Machine<C>, head: usize) -> Given {
+    let callback = (m.argument(head)?, m.argument(head.saturating_add(1))?);
+    m.world.callbacks.push_back(callback);
+    Ok(Answer::Value(0))
+}
+
+/// A delay of `argument * factor / divisor` nanoseconds. The kernel is told of the ticks in it.
+fn delay<C: Platform>(m: &mut Machine<C>, factor: u64, divisor: u64) -> Given {
+    let time = m.argument(0)?.wrapping_mul(factor).checked_div(divisor).unwrap_or(0);
+    m.world.time = m.world.time.wrapping_add(time);
+    m.world.since_tick = m.world.since_tick.wrapping_add(time);
+    // A long delay is as good as its last second.
+    m.world.since_tick = m.world.since_tick.min(TICK.wrapping_mul(250));
+    while m.world.is_booted && m.world.since_tick >= TICK {
+        m.world.since_tick = m.world.since_tick.wrapping_sub(TICK);
+        m.call("do_timer", &[1])?;
+        m.call("update_wall_time", &[])?;
+        m.call("update_process_times", &[0])?;
+    }
+    Ok(Answer::Value(0))
+}
+
+/// The idle loop: callbacks, then a tick, then what it has woken.
+pub(crate) fn idle<C: Platform>(m: &mut Machine<C>) -> Given {
+    m.world.idle = m.world.idle.wrapping_add(1);
+    if m.world.idle > IDLE_MAX {
+        return Err(Failed::Because("everything waits, and nothing comes".into()));
+    }
+    m.world.time = m.world.time.wrapping_add(TICK);
+    call_back(m)?;
+    m.call("do_timer", &[1])?;
+    m.call("update_wall_time", &[])?;
+    match m.symbols.address("run_local_timers") {
+        Some(function) => m.call_at(function, &[])?,
+        None => m.call("update_process_times", &[0])?,
+    };
+    m.call("do_softirq", &[])?;
+    Ok(Answer::Value(0))
+}
+
+fn random_bytes<C: Platform>(m: &mut Machine<C>) -> Given {
+    let (at, len) = (m.argument(0)?, m.argument(1)?);
+    for number in 0..len.min(m.memory.size()) {
+        let byte = m.world.random() as u8;
+        m.memory.write(at.wrapping_add(number), &[byte])?;
+    }
+    Ok(Answer::Value(0))
+}
+
+/// Pages of the module area, with one that nobody may touch behind them.
+fn module_memory<C: Platform>(m: &mut Machine<C>, number: usize) -> Given {
+    let size = m.argument(number)?.max(1);
+    let size = size.div_ceil(PAGE).saturating_mul(PAGE);
+    let start = m.world.module_area;
+    let behind = start.checked_add(size).and_then(|end| end.checked_add(PAGE));
+    let Some(next) = behind.filter(|end| *end <= m.space.modules.1) else { return Ok(Answer::Value(0)) };
+    let Ok(memory) = m.allocate(size, PAGE) else { return Ok(Answer::Value(0)) };
+    let physical = m.memory.physical(memory).unwrap_or(u64::MAX);
+    // Writable until the kernel says what may be done with it.
+    if !m.memory.map(start, size, physical, Protection::ALL) {
+        return Ok(Answer::Value(0));
+    }
+    m.world.module_area = next;
+    m.world.module_pieces.push((start, size));
+    Ok(Answer::Value(start))
+}
+
+fn free_module_memory<C: Platform>(m: &mut Machine<C>) -> Given {
+    let address = m.argument(0)?;
+    if let Some(at) = m.world.module_pieces.iter().position(|(start, _)| *start == address) {
+        let (start, size) = m.world.module_pieces.swap_remove(at);
+        m.memory.unmap(start, start.wrapping_add(size));
+    }
+    Ok(Answer::Value(0))
+}
+
+/// Is an address in the module area?
+fn in_module_area<C: Platform>(m: &Machine<C>, address: u64) -> bool {
+    (m.space.modules.0..m.space.modules.1).contains(&address)
+}
+
+/// `(address, pages)`: pages of the module area may be written, or executed, as `new` says; the other permission stays.
+fn protect<C: Platform>(m: &mut Machine<C>, new: Protection, changes_write: bool) -> Given {
+    let (start, pages) = (m.argument(0)?, m.argument(1)? & 0x7fff_ffff);
+    if in_module_area(m, start) {
+        for page in 0..pages.min(1 << 18) {
+            let at = start.wrapping_add(page.wrapping_mul(PAGE));
+            if let Some(old) = m.memory.protection(at) {
+                let both = if changes_write {
+                    Protection { write: new.write, ..old }
+                } else {
+                    Protection { execute: new.execute, ..old }
+                };
+                if both != old {
+                    m.memory.protect(at, at.wrapping_add(PAGE), both);
+                }
+            }
+        }
+    }
+    Ok(Answer::Value(0))
+}
+
+fn protect_as<C: Platform>(m: &mut Machine<C>, protection: Protection) -> Given {
+    let (start, pages) = (m.argument(0)?, m.argument(1)? & 0x7fff_ffff);
+    if in_module_area(m, start) {
+        m.memory.protect(start, start.wrapping_add(pages.wrapping_mul(PAGE)), protection);
+    }
+    Ok(Answer::Value(0))
+}
+
+fn arrive<C: Platform>(m: &mut Machine<C>) -> Given {
+    m.world.is_booted = true;
+    Ok(Answer::Leave)
+}
+
+fn panics<C: Platform>(m: &mut Machine<C>) -> Given {
+    let text = m.memory.cstr(m.argument(0)?, 200)?;
+    Err(Failed::Because(format!("Kernel panic: {}", alloc::string::String::from_utf8_lossy(&text).trim_end())))
+}
+
+/// What `do_init_module` is asked to load is noted; it may be all that is wanted.
+fn before_init<C: Platform>(m: &mut Machine<C>) -> Given {
+    m.world.coming = Some(m.argument(0)?);
+    Ok(if m.world.stops_before_init { Answer::Value(0) } else { Answer::Pass })
+}

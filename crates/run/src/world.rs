@@ -1,0 +1,114 @@
+//! What the stubs keep: memory, the log, time.
+
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::heap::Heap;
+
+/// A message of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// 0 (emergency) to 7 (debug).
+    pub level: u8,
+    /// Nanoseconds since the boot.
+    pub time: u64,
+    /// Its text, with line feeds within and without that at the end.
+    pub text: Vec<u8>,
+    /// Does a line feed end it? If not, the next may go on with it.
+    pub ended: bool,
+}
+
+/// A cache of objects.
+#[derive(Clone, Copy, Debug)]
+pub struct Cache {
+    /// Bytes of an object.
+    pub size: u64,
+    /// What its address is a multiple of.
+    pub align: u64,
+    /// What makes a new object, or 0.
+    pub constructor: u64,
+}
+
+/// A module in the machine.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Its name.
+    pub name: String,
+    /// From and up to.
+    pub ranges: Vec<(u64, u64)>,
+    /// Names of its symbols by address, sorted.
+    pub symbols: Vec<(u64, String)>,
+}
+
+/// What the stubs keep.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// Memory that was asked for.
+    pub heap: Heap,
+    /// What the kernel has printed.
+    pub log: Vec<Message>,
+    /// What happened beside: warnings.
+    pub events: Vec<String>,
+    /// Nanoseconds since the boot.
+    pub time: u64,
+    /// How many of them no tick has told the kernel yet.
+    pub since_tick: u64,
+    /// Callbacks that wait for a grace period: `rcu_head` and function.
+    pub callbacks: VecDeque<(u64, u64)>,
+    /// `kmem_cache`s.
+    pub caches: HashMap<u64, Cache, FixedState>,
+    /// The generator of random numbers.
+    pub random: u64,
+    /// The next free per-cpu address, and the end.
+    pub percpu: (u64, u64),
+    /// The next free address for modules.
+    pub module_area: u64,
+    /// Pieces of the module area, with their sizes.
+    pub module_pieces: Vec<(u64, u64)>,
+    /// Where messages are formatted.
+    pub buffer: u64,
+    /// Does the kernel wait in its idle loop, and how often in a row?
+    pub idle: u64,
+    /// Is process 1 there?
+    pub is_booted: bool,
+    /// SYSTEM_RUNNING
+    pub running: u32,
+    /// How often a stub was called.
+    pub stub_calls: u64,
+    /// The modules that were loaded, for the names of addresses.
+    pub modules: Vec<Placed>,
+    /// At the entry to `do_init_module`: stop there, and where `struct module` is then.
+    pub stops_before_init: bool,
+    /// `struct module` of the last module that came to `do_init_module`.
+    pub coming: Option<u64>,
+}
+
+impl World {
+    /// The next random number.
+    pub fn random(&mut self) -> u64 {
+        // splitmix64
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut value = self.random;
+        value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        value ^ value >> 31
+    }
+
+    /// An address in a module, as the kernel prints it.
+    pub fn text(&self, address: u64) -> Option<String> {
+        let inside = |placed: &&Placed| placed.ranges.iter().any(|(from, to)| (*from..*to).contains(&address));
+        let placed = self.modules.iter().find(inside)?;
+        let at = placed.symbols.partition_point(|(other, _)| *other <= address);
+        let before = at.checked_sub(1).and_then(|at| placed.symbols.get(at));
+        Some(match before {
+            Some((start, name)) if *start == address => format!("{name} [{}]", placed.name),
+            Some((start, name)) => format!("{name}+{:#x} [{}]", address.wrapping_sub(*start), placed.name),
+            None => format!("{address:#x} [{}]", placed.name),
+        })
+    }
+}

@@ -1,0 +1,249 @@
+//! What a kernel needs of this architecture: frames, presets, and functions that are not executed.
+
+use alloc::vec::Vec;
+
+use kernel_image::KernelImage;
+
+use super::decode;
+use super::{Gpr, X86};
+use crate::cpu::{Cpu, Exception, Stop};
+use crate::machine::{Answer, Failed, Machine, Platform, Preset, Row, Space};
+use crate::memory::{Access, Memory};
+use crate::stubs;
+use crate::symbols::Symbols;
+
+/// The general registers in the order of `struct pt_regs`.
+const FRAME_ORDER: [u8; 15] = [15, 14, 13, 12, 5, 3, 11, 10, 9, 8, 0, 1, 2, 6, 7];
+/// The places of the arguments of a system call in it: rdi, rsi, rdx, r10, r8, r9.
+const SYSCALL_ORDER: [usize; 6] = [14, 13, 12, 7, 9, 8];
+/// __KERNEL_CS, __KERNEL_DS
+const KERNEL_SELECTORS: (u64, u64) = (0x10, 0x18);
+/// __USER_CS, __USER_DS
+const USER_SELECTORS: (u64, u64) = (0x33, 0x2b);
+/// X86_TRAP_GP and X86_TRAP_PF
+const TRAPS: (u64, u64) = (13, 14);
+
+/// __START_KERNEL_map: where the kernel's mapping of physical memory from 0 begins.
+const KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
+/// MODULES_VADDR and MODULES_END of a kernel with CONFIG_RANDOMIZE_BASE.
+const MODULES: (u64, u64) = (0xffff_ffff_c000_0000, 0xffff_ffff_ff00_0000);
+/// An address of programs, and how much memory they have.
+const USER: (u64, u64) = (0x1000_0000, 64 << 20);
+/// An address that nothing else has, in the hole below the fixed mappings.
+const RETURNS: u64 = 0xffff_ffff_ff20_0000;
+/// Bytes of the legacy FPU state with its header.
+const FPU_STATE: u64 = 576;
+/// IRQ_STACK_SIZE is half of it.
+const IRQ_STACK: u64 = 0x8000;
+
+impl Platform for X86 {
+    fn space(image: &KernelImage<'_>, symbols: &Symbols, page_struct: u64) -> Option<Space> {
+        let variable = |name| image.read_u64(symbols.address(name)?);
+        let (start, end) = (symbols.address("_text")?, symbols.address("_end")?);
+        Some(Space {
+            image: (start, end, start.checked_sub(KERNEL_MAP)?),
+            direct: variable("page_offset_base")?,
+            pages: variable("vmemmap_base")?,
+            page_struct,
+            modules: MODULES,
+            user: (USER.0, USER.0.wrapping_add(USER.1)),
+            returns: RETURNS,
+        })
+    }
+
+    fn rows() -> Vec<Row<Self>> {
+        rows()
+    }
+
+    fn presets(m: &mut Machine<Self>) -> Result<Vec<Preset>, Failed> {
+        let stack = m.allocate(IRQ_STACK, IRQ_STACK >> 1)?.wrapping_add(IRQ_STACK).wrapping_sub(16);
+        let node = m.allocate(300_000, 64)?;
+        let task = m.offset("sizeof task_struct")?;
+        // Since v6.16 (x86/fpu: the FPU state follows the task) `struct fpu` lies behind it.
+        let fpu = if m.offsets.contains_key("thread_struct.fpu") { 0 } else { m.offset("sizeof fpu")? };
+        let stack_pointer = percpu(m, "hardirq_stack_ptr", "pcpu_hot.hardirq_stack_ptr")?;
+        let alignment = m.offset("cpuinfo_x86.x86_cache_alignment")?;
+        let dummy = m.symbols.address("dummy_con").unwrap_or(0);
+        let mut all = alloc::vec![
+            Preset::at(stack_pointer, stack, 8, "irq_init_percpu_irqstack gives the processor its stack for interrupts"),
+            Preset::of("boot_cpu_data", alignment, 64, 4, "early_identify_cpu finds it"),
+            Preset::of("arch_task_struct_size", 0, task.wrapping_add(fpu), 4, "fpu__init_task_struct_size computes it"),
+            Preset::of("node_data", 0, node, 8, "alloc_node_data makes the only memory node"),
+            Preset::of("conswitchp", 0, dummy, 8, "setup_arch takes the dummy console"),
+        ];
+        for config in ["fpu_kernel_cfg", "fpu_user_cfg"] {
+            for member in ["fpu_state_config.max_size", "fpu_state_config.default_size"] {
+                let at = m.offset(member)?;
+                all.push(Preset::of(config, at, FPU_STATE, 4, "fpu__init_system finds the size of the state"));
+            }
+        }
+        Ok(all)
+    }
+
+    fn set_percpu_offset(&mut self, offset: u64) {
+        self.set_gs_base(offset);
+    }
+
+    fn current(m: &Machine<Self>) -> Result<u64, Failed> {
+        let at = percpu(m, "current_task", "pcpu_hot.current_task")?;
+        Ok(m.memory.u64(at)?)
+    }
+
+    fn needs_resched(m: &Machine<Self>) -> Result<bool, Failed> {
+        // thread_info is the first member of task_struct, and its flags are the first of it. _TIF_NEED_RESCHED
+        Ok(m.memory.u64(Self::current(m)?)? & 1 << 3 != 0)
+    }
+
+    const SYSCALL: &'static str = "__x64_sys_";
+    const FRAME: usize = 21 * 8;
+
+    fn frame(&self) -> Vec<u8> {
+        let general = FRAME_ORDER.iter().map(|register| self.gpr(Gpr(*register)));
+        let (cs, ss) = KERNEL_SELECTORS;
+        let rest = [u64::MAX, self.pc(), cs, self.rflags(), self.sp(), ss];
+        general.chain(rest).flat_map(u64::to_le_bytes).collect()
+    }
+
+    fn take_frame(&mut self, frame: &[u8]) {
+        let words: Vec<u64> =
+            frame.chunks(8).filter_map(|word| Some(u64::from_le_bytes(*word.first_chunk()?))).collect();
+        for (register, value) in FRAME_ORDER.iter().zip(&words) {
+            self.set_gpr(Gpr(*register), *value);
+        }
+        if let Some([_, ip, _, flags, sp, _]) = words.get(FRAME_ORDER.len()..) {
+            self.set_pc(*ip);
+            self.set_rflags(*flags);
+            self.set_sp(*sp);
+        }
+    }
+
+    fn syscall_frame(arguments: &[u64]) -> Vec<u8> {
+        let mut words = [0u64; 21];
+        for (place, value) in SYSCALL_ORDER.iter().zip(arguments) {
+            if let Some(word) = words.get_mut(*place) {
+                *word = *value;
+            }
+        }
+        let (cs, ss) = USER_SELECTORS;
+        for (place, value) in [(17, cs), (20, ss)] {
+            if let Some(word) = words.get_mut(place) {
+                *word = value;
+            }
+        }
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    fn fixup(stop: &Stop) -> Option<(&'static str, [u64; 3])> {
+        // Bits of the error code of a page fault.
+        let arguments = match stop {
+            Stop::Fault(fault) => {
+                let write = if fault.access == Access::Write { 2 } else { 0 };
+                [TRAPS.1, write | u64::from(fault.mapped), fault.address]
+            }
+            Stop::Exception(Exception::Protection) => [TRAPS.0, 0, 0],
+            _ => return None,
+        };
+        Some(("fixup_exception", arguments))
+    }
+
+    fn skip(&mut self, memory: &mut Memory) {
+        let mut code = [0; 15];
+        let read = memory.fetch(self.pc(), &mut code).unwrap_or(0);
+        let block = decode::block(code.get(..read).unwrap_or_default(), self.pc(), |_| true);
+        if let Some(first) = block.instructions.first() {
+            self.set_pc(first.next);
+        }
+    }
+
+    fn percpu_offset(&self) -> u64 {
+        self.gs_base()
+    }
+
+    fn is_behind_call(memory: &Memory, address: u64) -> bool {
+        let Ok(before) = memory.bytes(address.wrapping_sub(6), 6) else { return false };
+        // call rel32; call r/m64, of two to six bytes
+        matches!(before.as_slice(), [_, 0xe8, ..])
+            || (0..5).any(|at| {
+                let is_call = |modrm: &u8| modrm & 0x38 == 0x10;
+                before.get(at) == Some(&0xff) && before.get(at.wrapping_add(1)).is_some_and(is_call)
+            })
+    }
+
+    fn fork(&self) -> Self {
+        X86::fork(self)
+    }
+
+    fn executed(&self) -> u64 {
+        X86::executed(self)
+    }
+}
+
+/// The address of a per-cpu variable, which may be a member of `pcpu_hot` (v6.2 to v6.14).
+fn percpu(m: &Machine<X86>, name: &str, member: &'static str) -> Result<u64, Failed> {
+    let pointer = match m.symbols.address(name) {
+        Some(pointer) => pointer,
+        None => m.symbol("pcpu_hot")?.wrapping_add(m.offset(member)?),
+    };
+    Ok(m.percpu(pointer))
+}
+
+/// Functions of this architecture that are not executed.
+fn rows() -> Vec<Row<X86>> {
+    let rows: [Row<X86>; 7] = [
+        Row {
+            names: &["text_poke_early", "text_poke_bp", "text_poke_queue", "text_poke", "smp_text_poke_single", "smp_text_poke_batch_add", "text_poke_kgdb"],
+            stub: |m| {
+                let (to, from, len) = (m.argument(0)?, m.argument(1)?, m.argument(2)?);
+                poke(m, to, from, len)?;
+                Ok(Answer::Value(to))
+            },
+            why: "code is written through a second mapping, for which there are no page tables",
+        },
+        Row {
+            names: &["text_poke_copy", "text_poke_copy_locked"],
+            stub: |m| {
+                let (to, from, len) = (m.argument(0)?, m.argument(1)?, m.argument(2)?);
+                poke(m, to, from, len)?;
+                Ok(Answer::Value(to))
+            },
+            why: "code is written through a second mapping",
+        },
+        Row {
+            names: &["text_poke_set"],
+            stub: |m| {
+                let (to, byte, len) = (m.argument(0)?, m.argument(1)? as u8, m.argument(2)?);
+                let len = usize::try_from(len.min(1 << 26)).unwrap_or(0);
+                m.memory.poke(to, &alloc::vec![byte; len])?;
+                Ok(Answer::Value(to))
+            },
+            why: "code is written through a second mapping",
+        },
+        Row {
+            names: &["text_poke_finish", "smp_text_poke_batch_finish", "text_poke_sync", "smp_text_poke_sync_each_cpu", "do_sync_core"],
+            stub: |_| Ok(Answer::Value(0)),
+            why: "code is decoded again when it is written",
+        },
+        Row {
+            names: &["arch_cpu_idle", "default_idle"],
+            stub: stubs::idle,
+            why: "nothing interrupts the processor: the next tick comes at once",
+        },
+        Row {
+            names: &["change_page_attr_set_clr"],
+            stub: |_| Ok(Answer::Value(0)),
+            why: "there are no page tables",
+        },
+        Row {
+            names: &["flush_tlb_kernel_range", "flush_tlb_all", "flush_tlb_mm_range", "__flush_tlb_all"],
+            stub: |_| Ok(Answer::Value(0)),
+            why: "there are no page tables",
+        },
+    ];
+    rows.into()
+}
+
+fn poke(m: &mut Machine<X86>, to: u64, from: u64, len: u64) -> Result<(), Failed> {
+    let bytes = m.memory.bytes(from, usize::try_from(len.min(1 << 26)).unwrap_or(0))?;
+    m.memory.poke(to, &bytes)?;
+    Ok(())
+}
