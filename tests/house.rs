@@ -53,6 +53,7 @@ const ORDER_OF_CRATES: [&str; 12] = [
     "finalize",
     "module-signature",
     "memory-image",
+    "run",
     "kmodld",
     "kmodld-capi",
     "kmodld-python",
