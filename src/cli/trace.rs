@@ -48,7 +48,7 @@ pub fn run(args: &Trace) -> Result<Outcome, Error> {
     }
     let step = args.step.as_deref().map(step_named).transpose()?;
     let then = args.then.iter().map(|step| parse(step)).collect::<Result<Vec<_>, _>>()?;
-    let (source, facts) = (args.kernel.source()?, args.live.facts(args.kernel.secure_boot));
+    let (source, facts) = (args.kernel.source()?, args.live.facts(args.kernel.facts.secure_boot));
     let more = args.before.with.files.iter().chain(&args.live.memory).map(PathBuf::as_path);
     keep_apart(args.html.as_slice(), source.paths().chain(more))?;
     let version = || vermagic_version(&read_decompressed(Path::new(&args.file)).ok()?);
