@@ -273,7 +273,8 @@ fn outputs_conform_to_their_schemas() {
     conforms("simulate", &kmodld([&steps, &kernel[..]].concat()).exits(0).json());
     let schema = kmodld(["schema", "trace"]).exits(0).json();
     let (exporter, insmod) = (ko(KERNEL, "exporter").display().to_string(), format!("insmod {gpl}"));
-    let trace = ["trace", &*params, "an_int=5", "--json", "--with", &*exporter, "--then", &*insmod, "--unload"];
+    let trace =
+        ["trace", &*params, "an_int=5", "--json", "--with", &*exporter, "--then", &*insmod, "--unload"];
     let events = kmodld([&trace, &kernel[..]].concat()).exits(1).stdout;
     for event in events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
         if let Err(why) = valid(&schema, &schema, &event, "trace") {
@@ -281,7 +282,9 @@ fn outputs_conform_to_their_schemas() {
         }
     }
     let tags = |event: &str| events.contains(&format!("{{\"event\":\"{event}\""));
-    for event in ["begin", "step", "sections", "import", "relocations", "patch", "state", "stop", "asked", "freed"] {
+    for event in
+        ["begin", "step", "sections", "import", "relocations", "patch", "state", "stop", "asked", "freed"]
+    {
         assert!(tags(event), "{event}");
     }
     assert!(kmodld(["schema", "explain"]).exits(2).stderr.contains("prints no JSON"));
