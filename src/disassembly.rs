@@ -111,7 +111,10 @@ mod tests {
     fn instructions_as_text() {
         let x86 = Disassembly::of("x86_64").unwrap();
         let code = [0xe8, 0x0b, 0, 0, 0, 0x48, 0x89, 0xe5, 0xc3];
-        assert_eq!(x86.text(&code, 0x1000), "callq 0x1010; mov %rsp,%rbp; retq".replace("callq", "call").replace("retq", "ret"));
+        assert_eq!(
+            x86.text(&code, 0x1000),
+            "callq 0x1010; mov %rsp,%rbp; retq".replace("callq", "call").replace("retq", "ret")
+        );
         assert_eq!(x86.holding(&code, 0x1000, 0x1001), Some(Place { address: 0x1000, size: 5 }));
         assert_eq!(x86.holding(&code, 0x1000, 0x1006), Some(Place { address: 0x1005, size: 3 }));
         assert_eq!(x86.holding(&code, 0x1000, 0x1009), None);

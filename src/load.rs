@@ -24,8 +24,8 @@ use kernel::{Export, ExportTable, Fact, Kernel, RunningKernel, Taints, newest};
 use kernel_image::Packed;
 use module_signature::{Unsigned, module_signature};
 use reloc::{
-    Architecture, Cpu, Finalizer, Journal, LoadFacts, MACHINES, ModArch, ModPltSec, Patch, Record, RuntimeState, Step,
-    apply_relocations,
+    Architecture, Cpu, Finalizer, Journal, LoadFacts, MACHINES, ModArch, ModPltSec, Patch, Record,
+    RuntimeState, Step, apply_relocations,
 };
 use symres::btf::btf_module_notify;
 use symres::early::{
@@ -466,10 +466,7 @@ pub(crate) fn load_module<'d>(
     if let Some(params) = args.params {
         load.parse_args(params, said);
     }
-    watch.tell(Point::Parameters, said, || Scene {
-        record: Some(&load.record),
-        ..Scene::of(&load.module)
-    });
+    watch.tell(Point::Parameters, said, || Scene { record: Some(&load.record), ..Scene::of(&load.module) });
     if args.stage >= Stage::Final && !said.refused() {
         mod_sysfs_setup(&load.module, kernel, arch, said);
     }

@@ -13,8 +13,8 @@ use symres::LoadFlags;
 
 use crate::attempt::Attempt;
 use crate::image::Workspace;
-use crate::watch::Watch;
 use crate::load::{Args, LaidOut, Load, Opened, lay_out, load_module, open_for};
+use crate::watch::Watch;
 
 /// Where a module is to go.
 #[derive(Clone, Debug, Default)]

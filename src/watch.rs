@@ -93,12 +93,7 @@ impl Watch<'_> {
     }
 
     /// Tells the observer, if there is one.
-    pub fn tell<'s, 'd: 's>(
-        &mut self,
-        point: Point,
-        said: &Findings,
-        scene: impl FnOnce() -> Scene<'s, 'd>,
-    ) {
+    pub fn tell<'s, 'd: 's>(&mut self, point: Point, said: &Findings, scene: impl FnOnce() -> Scene<'s, 'd>) {
         if let Some(observer) = &mut self.0 {
             observer.reached(point, &scene(), said);
         }

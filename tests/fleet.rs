@@ -134,6 +134,13 @@ fn valid(root: &Value, schema: &Value, document: &Value, at: &str) -> Result<(),
     let Some(schema) = schema.as_object() else {
         return if *schema == json!(true) { Ok(()) } else { Err(format!("{at}: schema {schema}")) };
     };
+    // A tag beside the struct that it tags: the fields are those of both.
+    if let (Some(of), Some(own)) = (schema.get("$ref"), schema.get("properties")) {
+        let mut whole = root.pointer(of.as_str().unwrap().strip_prefix('#').unwrap()).unwrap().clone();
+        let fields = whole["properties"].as_object_mut().unwrap();
+        fields.extend(own.as_object().unwrap().iter().map(|(name, rule)| (name.clone(), rule.clone())));
+        return valid(root, &whole, document, at);
+    }
     for (keyword, rule) in schema {
         let wrong = |what: String| Err(format!("{at}: {what}: {document}"));
         match keyword.as_str() {
@@ -142,7 +149,9 @@ fn valid(root: &Value, schema: &Value, document: &Value, at: &str) -> Result<(),
                 let pointer = rule.as_str().unwrap().strip_prefix('#').unwrap();
                 valid(root, root.pointer(pointer).unwrap(), document, at)?;
             }
-            "anyOf" => {
+            "const" if rule != document => return wrong(format!("not {rule}")),
+            "const" => {}
+            "anyOf" | "oneOf" => {
                 let tried: Vec<_> =
                     rule.as_array().unwrap().iter().map(|one| valid(root, one, document, at)).collect();
                 if tried.iter().all(Result::is_err) {
@@ -262,5 +271,21 @@ fn outputs_conform_to_their_schemas() {
     let step = format!("insmod {params} an_int=5");
     let steps = ["simulate", "--json", &*step, "rmmod params", "lsmod"];
     conforms("simulate", &kmodld([&steps, &kernel[..]].concat()).exits(0).json());
+    let schema = kmodld(["schema", "trace"]).exits(0).json();
+    let (exporter, insmod) = (ko(KERNEL, "exporter").display().to_string(), format!("insmod {gpl}"));
+    let trace =
+        ["trace", &*params, "an_int=5", "--json", "--with", &*exporter, "--then", &*insmod, "--unload"];
+    let events = kmodld([&trace, &kernel[..]].concat()).exits(1).stdout;
+    for event in events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        if let Err(why) = valid(&schema, &schema, &event, "trace") {
+            panic!("{why}");
+        }
+    }
+    let tags = |event: &str| events.contains(&format!("{{\"event\":\"{event}\""));
+    for event in
+        ["begin", "step", "sections", "import", "relocations", "patch", "state", "stop", "asked", "freed"]
+    {
+        assert!(tags(event), "{event}");
+    }
     assert!(kmodld(["schema", "explain"]).exits(2).stderr.contains("prints no JSON"));
 }

@@ -78,7 +78,8 @@ fn made_anew(text: &str) -> (String, usize) {
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
         out.push_str(&format!("{line}\n"));
-        let Some(command) = line.strip_prefix("<!-- kmodld ").and_then(|rest| rest.strip_suffix(" -->")) else {
+        let Some(command) = line.strip_prefix("<!-- kmodld ").and_then(|rest| rest.strip_suffix(" -->"))
+        else {
             continue;
         };
         let (command, filter) = command.split_once(" | ").unwrap_or((command, ""));
@@ -119,7 +120,12 @@ fn prose_has_no_numbers_of_its_own() {
             inside ^= line.starts_with("```");
             let is_prose = !inside && !line.starts_with("<!--");
             let digits = line.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or(0);
-            assert!(!is_prose || (digits < 4 && !line.contains("0x")), "{}:{}: {line}", path.display(), n + 1);
+            assert!(
+                !is_prose || (digits < 4 && !line.contains("0x")),
+                "{}:{}: {line}",
+                path.display(),
+                n + 1
+            );
         }
     }
 }

@@ -152,7 +152,10 @@ fn forks_on_a_version_are_seen() {
 
 /// Lines of a file that name an architecture, as `(line, what)`.
 fn architecture_names(name: &str, source: &str) -> Vec<(usize, &'static str)> {
-    if is_for_tests(name) || name == DISASSEMBLERS || HOMES_OF_ARCHITECTURES.iter().any(|home| name.starts_with(home)) {
+    if is_for_tests(name)
+        || name == DISASSEMBLERS
+        || HOMES_OF_ARCHITECTURES.iter().any(|home| name.starts_with(home))
+    {
         return Vec::new();
     }
     let text = without_tests(&without_comments(source), &code_only(source));

@@ -69,6 +69,7 @@ fn help_and_explanations_wrap_as_well() {
         &["check", "--help"],
         &["link", "-h"],
         &["simulate", "--help"],
+        &["trace", "--help"],
         &["explain", "VER-6"],
         &["explain"],
         &["explain", "FIN-9"],

@@ -7,6 +7,7 @@ use kmodld::trace::event::{
     Begin, Call, Changed, Code, Event, Facts, Freed, Import, Memory, Patch, Region, Relocation, Section,
     Sections, State, Step, Stop,
 };
+use kmodld::trace::steps::STEPS;
 use kmodld::trace::words::Table;
 
 use super::report::one_line;
@@ -39,8 +40,6 @@ pub struct Teller<'t> {
     /// Columns, if lines are to be broken.
     width: Option<usize>,
     lines: Vec<Line>,
-    /// Steps told so far.
-    steps: usize,
     /// The section headers as the last step left them.
     sections: Vec<Section>,
     /// In which step.
@@ -61,7 +60,6 @@ impl<'t> Teller<'t> {
             verbose,
             width,
             lines: Vec::new(),
-            steps: 0,
             sections: Vec::new(),
             step: "",
             imports: Vec::new(),
@@ -106,7 +104,12 @@ impl<'t> Teller<'t> {
             Event::Sections(sections) => self.section_headers(sections),
             Event::Memory(memory) => self.memory(memory),
             Event::Table(table) => {
-                self.line(format!("{:<30} {} {:>8} bytes", one_line(&table.name), hex(table.addr.0), table.size));
+                self.line(format!(
+                    "{:<30} {} {:>8} bytes",
+                    one_line(&table.name),
+                    hex(table.addr.0),
+                    table.size
+                ));
             }
             Event::Symbols(symbols) => {
                 let moved = symbols.symbols.iter().filter(|symbol| symbol.section != 0).count();
@@ -134,7 +137,10 @@ impl<'t> Teller<'t> {
             Event::Runtime(runtime) => {
                 if self.verbose {
                     let (at, size) = (hex(runtime.addr.0), runtime.size);
-                    self.line(format!("{at} {size} bytes: known to the running kernel only: {}", one_line(&runtime.what)));
+                    self.line(format!(
+                        "{at} {size} bytes: known to the running kernel only: {}",
+                        one_line(&runtime.what)
+                    ));
                 }
             }
             Event::Unknown(unknown) => self.line(format!("not known: {}", one_line(&unknown.what))),
@@ -147,7 +153,9 @@ impl<'t> Teller<'t> {
             Event::Call(call) => self.call(call),
             Event::Freed(freed) => self.freed(freed),
             Event::Finding(finding) => self.finding(finding),
-            Event::Unjudged(rule) => self.line(format!("unjudged [{}]: needs {}", rule.code, one_line(&rule.needs))),
+            Event::Unjudged(rule) => {
+                self.line(format!("unjudged [{}]: needs {}", rule.code, one_line(&rule.needs)))
+            }
             Event::Stop(stop) => self.stop(stop),
             Event::Asked(asked) => {
                 self.blank();
@@ -201,7 +209,6 @@ impl<'t> Teller<'t> {
             one_line(&begin.kernel),
             begin.size
         );
-        self.steps = 0;
         self.sections.clear();
         for text in wrap(&text, self.width, 4).lines() {
             self.lines.push(Line { title: true, text: text.to_owned() });
@@ -218,11 +225,12 @@ impl<'t> Teller<'t> {
     }
 
     fn begin_step(&mut self, step: &Step) {
-        self.steps = self.steps.saturating_add(1);
+        let position = STEPS.iter().position(|known| known.name() == step.name);
+        let number = position.map_or(0, |at| at.saturating_add(1));
         self.step = step.name;
         self.blank();
         let key = format!("step.{}.title", step.name);
-        let text = format!("{:>2} {}: {}", self.steps, step.name, self.words.get(&key));
+        let text = format!("{number:>2} {}: {}", step.name, self.words.get(&key));
         for text in wrap(&text, self.width, 4).lines() {
             self.lines.push(Line { title: true, text: text.to_owned() });
         }
@@ -232,7 +240,8 @@ impl<'t> Teller<'t> {
             return;
         }
         let key = format!("step.{}.text", step.name);
-        for text in wrap(self.words.get(&key), self.width.map(|w| w.saturating_sub(INDENT.len())), 0).lines() {
+        for text in wrap(self.words.get(&key), self.width.map(|w| w.saturating_sub(INDENT.len())), 0).lines()
+        {
             self.lines.push(Line { title: false, text: format!("{INDENT}{text}") });
         }
     }
@@ -283,16 +292,27 @@ impl<'t> Teller<'t> {
                 for s in rows().filter(|s| s.region.is_some()) {
                     let (region, offset) = (s.region.unwrap_or("-"), s.region_offset.unwrap_or(0));
                     let offset = format!("{offset:#x}");
-                    self.line(format!("{:>3} {region:<14} {offset:>10} {:>10}  {}", s.index, s.size, one_line(&s.name)));
+                    self.line(format!(
+                        "{:>3} {region:<14} {offset:>10} {:>10}  {}",
+                        s.index,
+                        s.size,
+                        one_line(&s.name)
+                    ));
                 }
             }
             "move" => {
                 self.line("idx hdr             sh_addr             region           name");
                 for s in rows().filter(|s| s.region.is_some()) {
-                    let from = if s.kind == "NOBITS" { "zeros".into() } else { format!("hdr+{:#x}", s.offset) };
+                    let from =
+                        if s.kind == "NOBITS" { "zeros".into() } else { format!("hdr+{:#x}", s.offset) };
                     let place = s.region.map(|r| format!("{r}+{:#x}", s.region_offset.unwrap_or(0)));
                     let place = place.unwrap_or_default();
-                    self.line(format!("{:>3} {from:<14} {}  {place:<15}  {}", s.index, s.addr, one_line(&s.name)));
+                    self.line(format!(
+                        "{:>3} {from:<14} {}  {place:<15}  {}",
+                        s.index,
+                        s.addr,
+                        one_line(&s.name)
+                    ));
                 }
             }
             _ => {
@@ -334,7 +354,12 @@ impl<'t> Teller<'t> {
             self.line(format!("{base} +{bar}+ {} {}{init}", region.name, region.permissions));
             // Where they go is told by the table; the map follows when there are addresses.
             let is_placed = |_: &&Section| region.base.is_some();
-            let here = self.sections.iter().filter(is_placed).filter(|s| s.region == Some(region.name)).collect::<Vec<_>>();
+            let here = self
+                .sections
+                .iter()
+                .filter(is_placed)
+                .filter(|s| s.region == Some(region.name))
+                .collect::<Vec<_>>();
             let mut here: Vec<(u64, String)> = here
                 .iter()
                 .map(|s| (s.region_offset.unwrap_or(0), format!("{} {}", one_line(&s.name), s.size)))
@@ -386,10 +411,7 @@ impl<'t> Teller<'t> {
             Some(name) => format!("namespace {}, not imported", one_line(name)),
         };
         let table = import.table.unwrap_or("its tables");
-        self.imports.push(format!(
-            "  {at} in {table} of {}; {license}; {crc}; {namespace}",
-            one_line(owner)
-        ));
+        self.imports.push(format!("  {at} in {table} of {}; {license}; {crc}; {namespace}", one_line(owner)));
     }
 
     fn changed(&mut self, changed: &Changed) {
@@ -491,7 +513,9 @@ fn relocation(section: &str, target: &str, record: &Relocation) -> Vec<String> {
     let s = record.s.map_or(String::from("not known"), |s| hex(s.0));
     lines.push(format!("S = {s}, A = {addend}, P = {}", hex(record.p.0)));
     if let (Some(formula), Some(result)) = (record.formula, record.result) {
-        let slot = record.slot.map_or(String::new(), |slot| format!(", out of reach: by the slot at {}", hex(slot.0)));
+        let slot = record
+            .slot
+            .map_or(String::new(), |slot| format!(", out of reach: by the slot at {}", hex(slot.0)));
         lines.push(format!("{formula} = {}{slot}", hex(result.0)));
     }
     lines.extend(both(&record.before.0, &record.after.0, record.code.as_ref()));

@@ -5,8 +5,8 @@ use elf_layout::bytes::printed;
 use kernel::{Exit, Happening, Init, Kernel};
 
 use super::event::{Address, Asked, Call, Event, Freed, Notified, Region, State, Step, Stop};
-use super::steps::StepOf;
 use super::regions::memory;
+use super::steps::StepOf;
 use crate::document::{FindingEntry, unjudged};
 use crate::load::Load;
 

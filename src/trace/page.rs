@@ -165,11 +165,7 @@ pub fn page(events: &[Event], lang: Lang, step: Option<&str>) -> io::Result<Stri
             }
             Event::Symbols(table) => {
                 let numbers = add(&mut chunks, table.symbols.chunks(ROWS).map(Rows::Symbols));
-                entries.push(Entry::Rows {
-                    event: "symbols",
-                    count: table.symbols.len(),
-                    chunks: numbers,
-                });
+                entries.push(Entry::Rows { event: "symbols", count: table.symbols.len(), chunks: numbers });
             }
             event => entries.push(Entry::Whole(event)),
         }
@@ -225,9 +221,7 @@ fn in_threads(chunks: &[Rows<'_>], level: Compression) -> io::Result<Vec<String>
 
 fn chunk(rows: &Rows<'_>, level: Compression) -> io::Result<String> {
     match rows {
-        Rows::Relocations(rows) => {
-            packed(&Chunk::Relocations(Box::new(RelocationColumns::of(rows))), level)
-        }
+        Rows::Relocations(rows) => packed(&Chunk::Relocations(Box::new(RelocationColumns::of(rows))), level),
         Rows::Symbols(rows) => packed(&Chunk::Symbols(SymbolColumns::of(rows)), level),
         Rows::Patches(rows) => packed(&Chunk::Patches(rows), level),
     }
@@ -306,7 +300,9 @@ mod tests {
 
     #[test]
     fn base64_of_rfc_4648() {
-        for (bytes, want) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+        for (bytes, want) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
             assert_eq!(base64(bytes.as_bytes()), want);
         }
         assert_eq!(base64(&[0xff, 0xef, 0xbe]), "/+++");

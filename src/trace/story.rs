@@ -19,8 +19,8 @@ use crate::loader::{Loader, Place};
 use crate::watch::{Observer, Point, Watch};
 
 use super::event::{
-    Address, Begin, Bytes, Changed, Code, Event, Fact, Facts, Parameter, Patch, Runtime,
-    Section, Sections, Slot, State, Step, Stop, Table, Unknown,
+    Address, Begin, Bytes, Changed, Code, Event, Fact, Facts, Parameter, Patch, Runtime, Section, Sections,
+    Slot, State, Step, Stop, Table, Unknown,
 };
 use super::recorder::Recorder;
 use super::regions::memory;
@@ -53,8 +53,7 @@ pub fn insmod(loader: &mut Loader, opened: &Opened<'_>, asking: &Asking<'_>) -> 
     let mut recorder = Recorder::default();
     let watch = Watch(Some(&mut recorder as &mut dyn Observer));
     let Asking { args, place, percpu, .. } = asking;
-    let attempt =
-        loader.load_watched(&mut Workspace::default(), opened, args, place, *percpu, watch);
+    let attempt = loader.load_watched(&mut Workspace::default(), opened, args, place, *percpu, watch);
     let (load, mut said) = attempt.whatever_it_says();
     let story = Story { kernel: &loader.kernel, opened, asking, recorder: &recorder, load: load.as_ref() };
     let mut events = story.events(&said);
@@ -485,12 +484,7 @@ impl Story<'_, '_> {
     }
 
     /// The section headers at a point.
-    fn sections(
-        &self,
-        at: Option<Point>,
-        layout: Option<&Layout>,
-        rewritten: Rewritten,
-    ) -> Option<Sections> {
+    fn sections(&self, at: Option<Point>, layout: Option<&Layout>, rewritten: Rewritten) -> Option<Sections> {
         let file = self.file()?;
         let headers = match at {
             Some(point) => self.recorder.headers.get(&point)?,

@@ -193,8 +193,7 @@ impl Journal {
     /// Bytes that a patch has found and left.
     fn note_bytes(&mut self, place: SectionPlace, bytes: PatchBytes) {
         let shadow = self.shadow.iter_mut().find(|(region, _)| *region == place.region);
-        let old =
-            shadow.and_then(|(_, shadow)| slice_mut(shadow, place.offset, bytes.after.len() as u64));
+        let old = shadow.and_then(|(_, shadow)| slice_mut(shadow, place.offset, bytes.after.len() as u64));
         old.into_iter().flatten().zip(&bytes.after).for_each(|(old, new)| *old = *new);
         self.bytes.push(bytes);
     }

@@ -372,7 +372,7 @@ impl Setting<'_, '_> {
             };
             self.set(set, Some(element), arg)?;
             if counted {
-                self.put(num, &n.wrapping_add(1).to_le_bytes())?;
+                self.store(num, &n.wrapping_add(1).to_le_bytes())?;
             }
         }
         Ok(())
