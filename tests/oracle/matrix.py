@@ -58,7 +58,7 @@ def compared(arguments):
             "asked": len(facts["loads"]),
             "stages": {},
         }
-        for stage in compare.stages_of(arguments.kmodld):
+        for stage in arguments.stage or compare.stages_of(arguments.kmodld):
             found = compare.compare_stage(captured, arguments.kmodld, stage)
             row["stages"][stage] = {
                 "modules": found.total,
@@ -124,6 +124,7 @@ def main():
     sub.add_argument("--kernel", required=True, help="the tree it was captured from")
     sub.add_argument("--kmodld", required=True, help="the program")
     sub.add_argument("--rows", required=True, help="file that the row is added to")
+    sub.add_argument("--stage", action="append", default=[], help="repeatable (default: all that kmodld has)")
     sub.add_argument("set", help="folder that oracle.py capture has made")
     sub = commands.add_parser("table", help="the rows as a table; exit status 1 if one is not exact")
     sub.set_defaults(run=command_table)

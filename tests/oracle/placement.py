@@ -7,6 +7,10 @@ import subprocess
 from dataclasses import dataclass
 
 
+# Of names with one number Python takes the one that the kernel does not.
+NAMES = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP", errno.EDEADLK: "EDEADLK"}
+
+
 @dataclass
 class Placement:
     """How many modules lie where kmodld puts them. `last`: all regions of the last one do."""
@@ -39,7 +43,7 @@ def placement(captured, kmodld):
         if params := captured.metas[name]["params"]:
             step += f" {params}"
         if results.get(name, 0) < 0:
-            step += f" --init=-{errno.errorcode[-results[name]]}"
+            step += f" --init=-{NAMES[-results[name]]}"
         steps.append(step)
     live = ["--cmdline", captured.facts["cmdline"], "--cpus", str(captured.facts["smp"])]
     command = [kmodld, "simulate", "--kernel", captured.image, *live, *steps, "lsmod", "--json"]

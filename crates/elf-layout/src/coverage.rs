@@ -5,8 +5,11 @@ use crate::config::{Flavour, KernelConfig};
 use crate::version::KernelVersion;
 
 /// Kernels whose behaviour was captured and compared with what the rules predict (docs/spec/README.md).
-const COMPARED: [(Flavour, KernelVersion); 2] =
-    [(Flavour::Debian, KernelVersion::new(6, 1, 0)), (Flavour::Debian, KernelVersion::new(6, 12, 0))];
+const COMPARED: [(Flavour, KernelVersion); 3] = [
+    (Flavour::Debian, KernelVersion::new(6, 1, 0)),
+    (Flavour::Debian, KernelVersion::new(6, 12, 0)),
+    (Flavour::Debian, KernelVersion::new(7, 3, 0)),
+];
 
 /// How well a kernel is covered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +78,11 @@ mod tests {
             ("6.6.0+deb13-amd64", Coverage::Rules),
             ("5.4.0", Coverage::Rules),
             ("7.1.9", Coverage::Rules),
+            ("7.2.13+deb14-amd64", Coverage::Rules),
+            ("7.3.4+deb13-arm64", Coverage::Exact),
+            ("7.3.4", Coverage::Rules),
             ("5.3.18", Coverage::Unknown),
-            ("7.2-rc1", Coverage::Unknown),
+            ("7.4-rc1", Coverage::Unknown),
             ("4.19.0-27-amd64", Coverage::Unknown),
             ("16.1.0-1-amd64", Coverage::Unknown),
         ] {

@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn fin_86_members_since_6_4() {
-        let kernel = TestKernel::with_types(crate::TYPES, &[], SIZES);
+        let kernel = TestKernel::with_types(crate::TYPES, &["module_memory.is_rox"], SIZES);
         TestModule::x86("6.12.0", SECTIONS).run(&kernel, |m| {
             m.load.taints = 0x3000;
             m.load.sig_ok = true;
@@ -448,6 +448,30 @@ mod tests {
             assert!(!runtime(m).contains(&(mem + 32 * 3 + 24, 8)), "FIN-86: an empty type is in no tree");
             assert!(runtime(m).contains(&(this + kernel.offset("module.list"), 16)), "FIN-86: list");
         });
+    }
+
+    #[test]
+    fn fin_86_members_since_6_16_and_7_1() {
+        const EACH: u64 = 40;
+        // The first that is named counts.
+        let sizes = [&[("module.mem", 7 * EACH)], SIZES].concat();
+        let kernel = TestKernel::with_types(crate::TYPES, &[], &sizes);
+        let sections = [SECTIONS, &[("__kflagstab", RODATA, 4)]].concat();
+        let run = |release: &str, arch: &dyn Architecture| {
+            TestModule::x86(release, &sections).run(&kernel, |m| {
+                write_struct_module(m, arch);
+                let mem = address(m, THIS) + kernel.offset("module.mem");
+                let rox = (0..7).map(|n| m.u64(mem + EACH * n + 8).unwrap()).collect::<Vec<_>>();
+                let flags = value(m, &kernel, "module.flagstab");
+                assert_eq!(flags, address(m, "__kflagstab"), "FIN-86: flagstab");
+                assert_eq!(value(m, &kernel, "module.imported_namespaces"), 0, "FIN-86: none are imported");
+                rox
+            })
+        };
+        // MOD_TEXT and MOD_INIT_TEXT.
+        assert_eq!(run("7.3.0", &X86_64), [1, 0, 0, 0, 1, 0, 0], "FIN-86: is_rox");
+        assert_eq!(run("6.12.0", &X86_64), [0; 7], "FIN-86: before 6.15 code has pages of its own");
+        assert_eq!(run("7.3.0", &reloc::aarch64::Aarch64), [0; 7], "FIN-86: arm64 has no such cache");
     }
 
     #[test]

@@ -277,7 +277,7 @@ impl Changes {
 /// The releases whose rules kmodld implements: from the first to the last series, `(major, minor)` each.
 /// Changes that are queued for a later release have rows already, but what else that release changes is not
 /// known.
-const SERIES: [(u16, u16); 2] = [(5, 4), (7, 1)];
+const SERIES: [(u16, u16); 2] = [(5, 4), (7, 3)];
 
 /// Are the rules of this version implemented?
 pub const fn is_known(version: KernelVersion) -> bool {

@@ -146,8 +146,8 @@ fn known_versions_have_both_ends() {
         (v(5, 3, 99), false),
         (v(5, 4, 0), true),
         (v(6, 12, 117), true),
-        (v(7, 1, u16::MAX), true),
-        (v(7, 2, 0), false),
+        (v(7, 3, u16::MAX), true),
+        (v(7, 4, 0), false),
         (v(0, 0, 0), false),
     ] {
         assert_eq!(is_known(version), want, "{version}");
