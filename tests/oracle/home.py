@@ -84,7 +84,7 @@ def build(tree, kmodld, folder):
         for library in libraries(program):
             if library != os.path.realpath(program):
                 add(library, library, True)
-        add(f"bin/{os.path.basename(name)}", program, True)
+        add("bin/kmodld" if name == kmodld else f"bin/{name}", program, True)
     # modprobe needs what depmod makes of the whole tree, and only some of the files.
     root = f"{folder}/root"
     shutil.copytree(f"{tree}/lib/modules", f"{root}/lib/modules", symlinks=True, ignore=shutil.ignore_patterns("build", "source"))
