@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{fixtures, kmodld, ko, release, text};
+use kernel::{KernelDescriptionBuilder, KernelSymbols, Keyring, Piece, Types};
 use kmodld::kernel_source::KernelSource;
 use kmodld::kernel_source::running::Running;
 use kmodld::modprobe::providers::Home;
@@ -355,4 +356,84 @@ fn layout_50_the_next_module_goes_where_nothing_is() {
     );
     let (_, told) = next_place(&dir);
     assert_eq!(told, ["it shows no addresses"]);
+}
+
+/// The list of the machine's owner counts where the kernel looks at it: with Secure Boot on.
+#[test]
+fn sig_8_keys_of_the_machines_owner() {
+    const SECURE_BOOT: &str = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+    const SHIM: &str = "605dab50-e046-4300-abb6-3dd810dd8b23";
+    let dir = machine();
+    let der = common::read(&fixtures("signing/kmodld-fixtures.der"));
+    let variable = |name: &str, value: &[u8]| {
+        write(dir.path(), &format!("sys/firmware/efi/efivars/{name}"), [&[6, 0, 0, 0], value].concat());
+    };
+    let size = |more: usize| u32::try_from(der.len() + more).unwrap().to_le_bytes();
+    let x509 =
+        [0xa1, 0x59, 0xc0, 0xa5, 0xe4, 0x94, 0xa7, 0x4a, 0x87, 0xb5, 0xab, 0x15, 0x5c, 0x2b, 0xf0, 0x72];
+    let list = [&x509[..], &size(44), &[0; 4], &size(16), &[0; 16], &der].concat();
+    variable(SECURE_BOOT, &[0]);
+    variable(&format!("MokListRT-{SHIM}"), &list);
+    let config = text(&fixtures(KERNEL).join("config"));
+    let keyring = |machine: &str| {
+        let own = config.replace("MACHINE_KEYRING=y", &format!("MACHINE_KEYRING={machine}"));
+        write(dir.path(), "{m}/config", own);
+        prepared(&running(dir.path())).0.kernel.keyring.clone()
+    };
+    assert_eq!(keyring("y"), [], "SIG-8: no Secure Boot");
+    variable(SECURE_BOOT, &[1]);
+    assert_eq!(keyring("y"), [(Keyring::Platform, der.clone())], "SIG-8: not trusted by the owner");
+    variable(&format!("MokListTrustedRT-{SHIM}"), &[1]);
+    assert_eq!(keyring("y"), [(Keyring::Machine, der.clone())], "SIG-8: trusted");
+    assert_eq!(keyring("n"), [(Keyring::Platform, der.clone())], "SIG-8: the kernel has no such keyring");
+    // The table that shim leaves in memory has all of them, and no attributes before it.
+    write(dir.path(), "sys/firmware/efi/mok-variables/MokListRT", [&list[..], &list].concat());
+    assert_eq!(keyring("y").len(), 2, "SIG-8");
+    write(dir.path(), "sys/firmware/efi/mok-variables/MokListRT", &list[..99]);
+    let (loader, unread) = prepared(&running(dir.path()));
+    assert_eq!(loader.kernel.keyring, []);
+    let told = unread.iter().filter(|told| told.starts_with("keys of the machine's owner: it is no list"));
+    assert_eq!(told.count(), 1, "{unread:?}");
+}
+
+/// What CPUs can do is read where the running kernel keeps it, if the addresses are its own.
+#[test]
+fn capabilities_are_those_in_the_kernels_memory() {
+    let dir = machine();
+    let runs = running(dir.path()).running.unwrap();
+    let bitmap = reloc::MACHINES.iter().find(|m| m.name == "x86_64").unwrap().cpu_capabilities.unwrap();
+    let describe = |from: &str| {
+        let symbols = format!("ffffffff81000000 T _text\nffffffff82000000 D {}\n", bitmap.symbol);
+        let types = Types::parse(&format!("{}.{} 16 8\n", bitmap.of, bitmap.member));
+        let kernel = KernelDescriptionBuilder::new().e_machine("x", 62).types("x", types);
+        let symbols = KernelSymbols::parse(symbols.as_bytes()).unwrap();
+        kernel.live_symbols(from, symbols).build(reloc::MACHINES).unwrap()
+    };
+    let caps = |from: &str| {
+        let mut unread = Vec::new();
+        let found = runs.cpu_caps(&describe(from), &mut unread);
+        (found, unread.iter().map(|u| format!("{}: {}", u.why, u.way)).collect::<Vec<_>>())
+    };
+    let own = runs.root.at("proc/kallsyms").display().to_string();
+    let way = "give them with --cpu-caps";
+    assert_eq!(caps(&own), (None, vec![format!("there is no such file: {way}")]));
+    assert_eq!(caps("System.map"), (None, vec![]), "these addresses are not those of its memory");
+    // One segment of 24 bytes.
+    let mut core = vec![0x7f, b'E', b'L', b'F', 2, 1, 1];
+    core.resize(32, 0);
+    core.extend(64u64.to_le_bytes());
+    core.resize(54, 0);
+    [56u16, 1].iter().for_each(|half| core.extend(half.to_le_bytes()));
+    core.resize(64, 0);
+    core.extend([1u32, 7].iter().flat_map(|word| word.to_le_bytes()));
+    core.extend([120, 0xffff_ffff_8200_0000u64, 0, 24, 24, 0].iter().flat_map(|word| word.to_le_bytes()));
+    core.extend(0..24u8);
+    write(dir.path(), "proc/kcore", &core);
+    let bytes = (16..24).collect();
+    assert_eq!(caps(&own), (Some(Piece { address: 0xffff_ffff_8200_0010, bytes }), vec![]));
+    write(dir.path(), "proc/kcore", &core[..140]);
+    assert_eq!(caps(&own).0, None);
+    core[64 + 16] = 1;
+    write(dir.path(), "proc/kcore", &core);
+    assert_eq!(caps(&own), (None, vec![format!("it does not have this memory: {way}")]));
 }

@@ -347,13 +347,15 @@ impl Home {
         for name in names.iter().rev() {
             all &= self.holds(name, &running, &mut held)?;
         }
-        match (all, has_areas) {
-            (true, _) => *loader = held,
-            (false, true) => loader.kernel.state.space.forget_percpu(),
-            (false, false) => {
-                loader.kernel.state.space.forget_percpu();
-                unread.append(&mut told);
-            }
+        // With KASLR the area begins anywhere: only the system shows where.
+        let is_anywhere = loader.kernel.slide != 0;
+        if !has_areas && (is_anywhere || !all) {
+            unread.append(&mut told);
+        }
+        if all {
+            *loader = held;
+        } else {
+            loader.kernel.state.space.forget_percpu();
         }
         Ok(())
     }

@@ -34,6 +34,8 @@ mount -t sysfs sysfs /sys
 mount -t securityfs securityfs /sys/kernel/security
 mkdir -p /root /tmp
 say() { echo "@@ $*"; }
+# With 0, as the kernel starts, /proc/vmallocinfo has hashes instead of addresses, also for root.
+echo 1 >/proc/sys/kernel/kptr_restrict
 quiet() { "$@" 2>/tmp/said; code=$?; cat /tmp/said; say exit $code; }
 user() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
 say begin
@@ -84,7 +86,7 @@ def build(tree, kmodld, folder):
         for library in libraries(program):
             if library != os.path.realpath(program):
                 add(library, library, True)
-        add(f"bin/{os.path.basename(name)}", program, True)
+        add("bin/kmodld" if name == kmodld else f"bin/{name}", program, True)
     # modprobe needs what depmod makes of the whole tree, and only some of the files.
     root = f"{folder}/root"
     shutil.copytree(f"{tree}/lib/modules", f"{root}/lib/modules", symlinks=True, ignore=shutil.ignore_patterns("build", "source"))
