@@ -169,6 +169,7 @@ impl Target {
             name: name.clone(),
             address: module.address,
             base: module.regions.first().map_or(0, |(_, base, _)| *base),
+            regions: module.regions.iter().map(|(region, base, size)| (region.name(), *base, *size)).collect(),
             file: None,
             proof: None,
             verdict: Verdict::NoFile,
