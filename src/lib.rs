@@ -10,6 +10,7 @@
 //! The program of the same name is built on this library alone, behind the feature `cli`.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+pub mod addr;
 pub mod address;
 pub mod attempt;
 pub mod check;
