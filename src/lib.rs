@@ -26,6 +26,7 @@
 //! The program of the same name is built on this library alone, behind the feature `cli`.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+pub mod addr;
 pub mod address;
 mod api;
 pub mod attempt;

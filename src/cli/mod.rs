@@ -1,5 +1,6 @@
 //! The program: options, one module per command, and what a person reads.
 
+mod addr;
 mod check;
 mod explain;
 mod inspect;
@@ -196,6 +197,7 @@ fn run(cli: &Cli) -> Result<Outcome, Error> {
         Command::Check(args) => check::run(args),
         Command::Simulate(args) => simulate::run(args),
         Command::Trace(args) => trace::run(args),
+        Command::Addr(args) => addr::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Kernel(args) => kernel::run(args),
         Command::Explain(args) => explain::run(args),

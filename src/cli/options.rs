@@ -63,6 +63,8 @@ pub enum Command {
     Trace(Box<Trace>),
     /// Compare every loaded module in memory, of a dump or of the running kernel, with what should lie there
     Verify(Box<Verify>),
+    /// Tell what an address of a module is: section, symbol, relocation, patch; also for the lines of an oops
+    Addr(Box<Addr>),
     /// Show what a kernel image or tree tells: symbols, exports, facts; or save it as a SPEC
     Kernel(KernelCommand),
     /// Explain a finding, an errno or a line of dmesg: the rule, what the kernel does, what to do about it
@@ -386,6 +388,28 @@ pub struct Verify {
     pub extract: Option<PathBuf>,
     #[command(flatten)]
     pub kernel: Kernel,
+}
+
+/// `addr`
+#[derive(Debug, Args)]
+pub struct Addr {
+    /// A module: a file, or a name as modprobe takes it; with --memory-image the first address
+    #[arg(value_name = "MODULE")]
+    pub module: Option<String>,
+    /// Addresses, SYMBOL+0xOFFSET, SYMBOL+0xOFFSET/0xSIZE [MODULE] as an oops has it, or SECTION+0xOFFSET; - is a log on
+    /// stdin, whose lines are printed with what is known of them
+    #[arg(value_name = "ADDR")]
+    pub addresses: Vec<String>,
+    /// Addresses of a dump: the modules are those that lie there
+    #[arg(long, value_name = "DUMP")]
+    pub memory_image: Option<PathBuf>,
+    /// A module loaded before, in this order; with --memory-image the file of a module that the tree does not have; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub with: Vec<PathBuf>,
+    #[command(flatten)]
+    pub kernel: Kernel,
+    #[command(flatten)]
+    pub place: PlaceArgs,
 }
 
 const CHECK_HELP: &str = "Text output has a line for each module with its verdict, on stderr the cause and what else is found, repeats \

@@ -93,6 +93,12 @@ impl MemoryImage {
         found.by_tables().or_else(|| found.by_segments()).ok_or_else(|| found.what_is_there())
     }
 
+    /// Memory that a dump holds by its virtual addresses, of a kernel that runs so far from its link addresses.
+    pub fn of_segments(dump: Arc<Dump<DumpSource>>, slide: u64, banner: &str) -> Self {
+        let how = format!("{}, by its virtual addresses", dump.format().name());
+        MemoryImage { space: AddressSpace::of_segments(dump), slide, how, banner: banner.into() }
+    }
+
     /// The dump.
     pub fn dump(&self) -> &Dump<DumpSource> {
         self.space.dump()
@@ -249,8 +255,7 @@ impl Finder<'_> {
         let slide =
             told.into_iter().chain(in_segments).find(|slide| self.fits(&space, *slide).is_some())?;
         let banner = self.fits(&space, slide)?;
-        let how = format!("{}, by its virtual addresses", self.dump.format().name());
-        Some(MemoryImage { space, slide, how, banner })
+        Some(MemoryImage::of_segments(Arc::clone(self.dump), slide, &banner))
     }
 
     /// Why nothing was found: another kernel, or none.

@@ -169,6 +169,7 @@ impl Target {
             name: name.clone(),
             address: module.address,
             base: module.regions.first().map_or(0, |(_, base, _)| *base),
+            regions: module.regions.iter().map(|(region, base, size)| (region.name(), *base, *size)).collect(),
             file: None,
             proof: None,
             verdict: Verdict::NoFile,
@@ -209,6 +210,62 @@ impl Target {
         entry.changes = std::mem::take(&mut compared.changes);
         entry.open = std::mem::take(&mut compared.open);
         Ok((entry, compared))
+    }
+
+    /// What is known of an address, as [`crate::addr::describe`] tells it; the module is linked by itself, where it lies.
+    pub fn describe(&self, source: &KernelSource, with: &[PathBuf], address: u64) -> Result<Vec<Vec<String>>, Error> {
+        let Some(module) = self.modules.holder(address) else {
+            let whose = self.changers.owner(address);
+            return Ok(whose.map(|whose| vec![format!("{address:#x}: {whose}")]).into_iter().collect());
+        };
+        self.linked(source, with, module, |load| {
+            let explainer = crate::address::Explainer::new(load);
+            let mut lines = crate::addr::describe(load, &explainer, address)?;
+            let name = printed(&module.name);
+            lines.iter_mut().take(1).for_each(|line| line.push_str(&format!(" [{name}]")));
+            Some(lines)
+        })
+    }
+
+    /// The same of a symbol with a distance in a module that is named.
+    pub fn describe_named(
+        &self,
+        source: &KernelSource,
+        with: &[PathBuf],
+        name: &str,
+        asked: &crate::addr::Asked,
+    ) -> Result<Vec<Vec<String>>, Error> {
+        let mut all = self.modules.all.values().map(|(module, _)| module);
+        let Some(module) = all.find(|module| module.name == name.as_bytes()) else { return Ok(Vec::new()) };
+        let mut addresses = Vec::new();
+        self.linked(source, with, module, |load| {
+            addresses = asked.addresses(&load.module);
+            None
+        })?;
+        let mut found = Vec::new();
+        for address in addresses {
+            found.extend(self.describe(source, with, address)?);
+        }
+        Ok(found)
+    }
+
+    /// Links one module where it lies, and lets it be looked at; nothing comes of one without a file.
+    fn linked(
+        &self,
+        source: &KernelSource,
+        with: &[PathBuf],
+        module: &InMemory,
+        look: impl FnOnce(&crate::load::Load<'_>) -> Option<Vec<String>>,
+    ) -> Result<Vec<Vec<String>>, Error> {
+        let files = Files::new(source, &self.loader.kernel.release, with)?;
+        let Some(path) = files.of(&printed(&module.name)) else { return Ok(Vec::new()) };
+        let bytes = read_decompressed(&path)?;
+        let opened = self.loader.open(&bytes, LoadFlags::default());
+        let given = module.regions.iter().map(|(region, base, _)| (*region, *base)).collect();
+        let args = crate::load::Args::default();
+        let attempt = self.loader.load(&opened, &args, &crate::loader::Place::Regions(given), module.percpu);
+        let (load, _) = attempt.whatever_it_says();
+        Ok(load.as_ref().and_then(look).into_iter().collect())
     }
 
     /// Modules that not all who should know them know.

@@ -164,6 +164,8 @@ pub struct ModuleReport {
     pub address: u64,
     /// The address of its first region.
     pub base: u64,
+    /// Its regions: name, address, bytes.
+    pub regions: Vec<(&'static str, u64, u64)>,
     /// The file that it was compared with.
     pub file: Option<std::path::PathBuf>,
     /// By what the file was proven to be it.
@@ -249,6 +251,8 @@ pub struct ModuleEntry {
     pub base: String,
     /// Address of its `struct module`.
     pub struct_module: String,
+    /// Its regions.
+    pub regions: Vec<PlaceEntry>,
     /// The file that it was compared with.
     pub file: Option<String>,
     /// By what the file was proven to be it: build-id, srcversion or fit.
@@ -267,6 +271,18 @@ pub struct ModuleEntry {
     pub alarms: usize,
     /// What could not be judged.
     pub unjudged: Vec<String>,
+}
+
+/// A region of a module.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
+pub struct PlaceEntry {
+    /// Its name, as in `link --json`.
+    pub name: &'static str,
+    /// Address of its first byte.
+    pub addr: String,
+    /// Bytes.
+    pub size: u64,
 }
 
 /// A legal change.
@@ -350,6 +366,11 @@ impl From<&Report> for VerifyDocument {
             name: module.name.clone(),
             base: address(module.base),
             struct_module: address(module.address),
+            regions: module
+                .regions
+                .iter()
+                .map(|(name, base, size)| PlaceEntry { name, addr: address(*base), size: *size })
+                .collect(),
             file: module.file.as_ref().map(|file| file.display().to_string()),
             proof: module.proof,
             verdict: module.verdict,

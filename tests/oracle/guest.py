@@ -50,6 +50,10 @@ class Monitor:
                 raise GuestError(f"{command}: {answer['error']['desc']}")
         raise GuestError("QEMU closed its monitor")
 
+    def slow(self):
+        """From here on commands may take minutes: dumps do."""
+        self._socket.settimeout(600)
+
     def job(self, command, **arguments):
         """A command that goes on by itself; waits for its end."""
         self.run(command, **{"job-id": "job", **arguments})

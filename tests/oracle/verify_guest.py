@@ -56,6 +56,18 @@ echo 0 > $T/events/enable; echo nop > $T/current_tracer; echo > $T/set_ftrace_fi
 """
 
 
+# What attack_write does: how, a symbol, bytes behind it. None of this is code that runs in the guest.
+ATTACKS = r"""
+cat /proc/sys/kernel/tainted > /dev/null
+a() { at=$(awk -v n="$2" '$3 == n { print $1; exit }' /proc/kallsyms); at=$(printf %x $((0x$at + $3)));
+    echo "$1 0x$at" > /sys/module/attack_write/parameters/attack || echo "@@ failed: $1"; }
+a byte ext4_resize_fs 32; a byte xfs_growfs_data 64; a jump ext4_move_extents 0
+a pointer victim_data_fops MEMBER; a pointer victim_rodata_fops MEMBER
+a return ext4_group_add 0; a static_call xfs_growfs_rt 0; a ftrace btrfs_defrag_file 0; a alternative ext4_ioctl 0
+sleep 4
+"""
+
+
 def build(tree, folder, busybox, extra=(), changes=ON):
     """Writes the initramfs; gives its path and the names of what is loaded. `extra` are module files, loaded last."""
     kernel = KernelTree(tree)
@@ -65,7 +77,7 @@ def build(tree, folder, busybox, extra=(), changes=ON):
     with open(busybox, "rb") as file:
         files = {"bin/busybox": file.read()}
     programs = {"bin/busybox"}
-    for name in "sh mount insmod cat echo mkdir dd mke2fs mkdosfs sync cp rm ip ping ls sleep umount".split():
+    for name in "sh mount insmod cat echo mkdir dd mke2fs mkdosfs sync cp rm ip ping ls sleep umount awk printf grep".split():
         files[f"bin/{name}"] = b"#!/bin/busybox sh\n"  # replaced below: links would need another kind of entry
         files[f"bin/{name}"] = files["bin/busybox"]
         programs.add(f"bin/{name}")

@@ -13,6 +13,7 @@
 
 #[cfg(feature = "captures")]
 pub mod captures;
+pub mod dump;
 pub mod elf;
 pub mod fixtures;
 pub mod report;

@@ -1,0 +1,213 @@
+#!/usr/bin/env python3
+"""`kmodld verify` against the memory of booted kernels.
+
+    tests/oracle/verify.py healthy --kernel TREE --kmodld K [--smp 4]     0 alarms, many modules loaded and at work
+    tests/oracle/verify.py attack  --kernel TREE --kmodld K --headers DIR each attack of fixtures/attack is found (x86_64)
+    tests/oracle/verify.py bytes   --kernel TREE --kmodld K --dump DUMP   200 bytes of a dump changed: each is found
+
+Each boot is looked at through a dump with paging, one without, and raw physical memory. Exit status 0 says that all was as it
+should be. Needs qemu, and busybox-static of the guest's architecture (--busybox). `attack` builds the modules against the headers
+of that kernel in DIR (linux-headers-RELEASE, as its package has it).
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from elf import Elf  # noqa: E402
+from kernel_tree import ROOT, KernelTree  # noqa: E402
+from machine import MACHINES  # noqa: E402
+from verify_guest import ATTACKS, OFF, ON, Running, build  # noqa: E402
+
+MEMORY = 1024
+
+
+def verify(options, dump, extra=()):
+    """The document of `verify --json`, and the exit code."""
+    command = [options.kmodld, "verify", "--json", "-q", "--kernel", options.kernel, "--memory-image", dump, *extra]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode not in (0, 1, 4):
+        raise SystemExit(f"{' '.join(command)}: exit {run.returncode}\n{run.stderr}")
+    return json.loads(run.stdout), run.returncode
+
+
+def dumps(options, folder, changes, extra=()):
+    """Boots, and writes the guest's memory in each form; gives the files and the console."""
+    kernel = KernelTree(options.kernel)
+    machine = MACHINES[Elf(kernel.module(next(iter(kernel.names())))).machine]
+    initrd, order = build(options.kernel, folder, options.busybox, extra, changes)
+    guest = Running(machine, options.kernel, initrd, folder, MEMORY, options.smp, options.append, cpu=options.cpu)
+    try:
+        guest.wait("@@ ready", options.limit)
+        guest.monitor.slow()
+        files = [os.path.join(folder, name) for name in ("paging", "physical", "raw")]
+        guest.dump(files[0], paging=True)
+        guest.dump(files[1])
+        guest.raw(files[2], MEMORY << 20)
+    finally:
+        guest.close()
+    with open(guest.console, encoding="latin1") as file:
+        console = file.read()
+    for line in re.findall(r"@@ (?:not loaded|failed).*", console):
+        print(line)
+    print(f"{len(order)} modules; at work: {', '.join(re.findall(r'@@ (?!not|ready|failed)(.*)', console))}")
+    return files, console
+
+
+def told(document):
+    modules = document["modules"]
+    total = {key: sum(m[key] for m in modules) for key in ("bytes", "sites", "pointers")}
+    changes = sum(len(m["changes"]) for m in modules)
+    verdicts = {}
+    for module in modules:
+        verdicts[module["verdict"]] = verdicts.get(module["verdict"], 0) + 1
+    return f"{verdicts}, {total}, {changes} legal changes, {len(document['alarms'])} alarms"
+
+
+def healthy(options, folder):
+    good = True
+    for what, changes in (("on", ON), ("on and off", OFF)):
+        files, _ = dumps(options, folder, changes)
+        for file in files:
+            document, code = verify(options, file)
+            print(f"{what}, {os.path.basename(file)}: {told(document)}, exit {code}")
+            for alarm in document["alarms"][:10]:
+                print("   ", alarm["kind"], alarm["addr"], alarm["module"], alarm["symbol"], alarm["message"])
+            for module in document["modules"]:
+                if module["unjudged"]:
+                    print("   ", module["name"], module["unjudged"][:3])
+            good &= code == 0
+    return good
+
+
+def attack(options, folder):
+    source = os.path.join(ROOT, "fixtures", "attack")
+    work = os.path.join(folder, "attack")
+    shutil.copytree(source, work)
+    command = ["make", "-s", "-C", options.headers, f"M={work}", "modules", "CONFIG_DEBUG_INFO_BTF_MODULES="]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    names = ["attack_victim", "attack_write", "attack_hide", "attack_wipe"]
+    extra = [(os.path.join(work, f"{name}.ko"), "") for name in names]
+    # Where the member is in struct file_operations, by the relocation that fills it in.
+    member = member_offset(extra[0][0])
+    files, console = dumps(options, folder, ATTACKS.replace("MEMBER", str(member)), extra)
+    made = re.findall(r"attack: (\w+) ([0-9a-f]{16}) (\d+)", console)
+    good = len(made) == 11
+    if not good:
+        print(f"{len(made)} of 11 attacks were made: {made}")
+    for file in files:
+        with_files = [f"--with={path}" for path, _ in extra]
+        document, code = verify(options, file, with_files)
+        for how, address, size in made:
+            start, end = int(address, 16), int(address, 16) + int(size)
+            found = [a for a in document["alarms"] if int(a["addr"], 16) < end and int(a["addr"], 16) + a["size"] > start]
+            print(f"{os.path.basename(file)}: {how} at {address}: {[(a['kind'], a['symbol']) for a in found] or 'MISSED'}")
+            good &= bool(found)
+        covered = lambda a: any(  # noqa: E731
+            int(a["addr"], 16) < int(at, 16) + int(size) and int(a["addr"], 16) + a["size"] > int(at, 16) for _, at, size in made
+        )
+        others = [a for a in document["alarms"] if not covered(a)]
+        print(f"{os.path.basename(file)}: exit {code}, {told(document)}; others:", [(a["kind"], a["module"], a["message"]) for a in others])
+        good &= code == 1 and all("attack" in (a["module"] or "") or a["kind"] in ("hidden-module", "unexplained-code") for a in others)
+    return good
+
+
+def member_offset(path):
+    """unlocked_ioctl in victim_data_fops."""
+    text = subprocess.run(["readelf", "-rW", path], check=True, capture_output=True, text=True).stdout
+    section = text.partition("Relocation section '.rela.data'")[2].partition("\n\n")[0]
+    symbols = subprocess.run(["readelf", "-sW", path], check=True, capture_output=True, text=True).stdout
+    fops = int(next(line.split()[1] for line in symbols.splitlines() if line.endswith(" victim_data_fops")), 16)
+    for line in section.splitlines():
+        if "victim_ioctl" in line or ".text" in line:
+            return int(line.split()[0], 16) - fops
+    raise SystemExit("attack_victim.ko: no relocation of unlocked_ioctl")
+
+
+def byte_changes(options, folder):
+    """Changes bytes of text and rodata in a dump with paging, or a raw one of which a dump with paging is there."""
+    before, _ = verify(options, options.dump)
+    known = len(before["alarms"])
+    generator = random.Random(options.seed)
+    regions = [
+        (int(r["addr"], 16), r["size"])
+        for m in before["modules"]
+        if m["verdict"] == "clean"
+        for r in m["regions"]
+        if r["name"] in ("text", "rodata")
+    ]
+    segments = load_segments(options.dump)
+    changed = os.path.join(folder, "changed")
+    shutil.copyfile(options.dump, changed)
+    places = set()
+    with open(changed, "r+b") as file:
+        while len(places) < options.count:
+            base, size = generator.choices(regions, [size for _, size in regions])[0]
+            address = base + generator.randrange(size)
+            at = next((o + address - v for v, o, n in segments if v <= address < v + n), None)
+            if at is None or any(abs(address - other) < 16 for other in places):
+                continue
+            file.seek(at)
+            byte = file.read(1)[0]
+            file.seek(at)
+            file.write(bytes([byte ^ generator.randrange(1, 256)]))
+            places.add(address)
+    document, code = verify(options, changed)
+    alarms = [(int(a["addr"], 16), a["size"]) for a in document["alarms"]]
+    missed = [hex(p) for p in sorted(places) if not any(a <= p < a + n for a, n in alarms)]
+    print(f"{len(places) - len(missed)} of {len(places)} found, {known} alarms before, {len(alarms)} now; missed: {missed}")
+    return not missed and code == 1 and known == 0
+
+
+def load_segments(path):
+    """(virtual address, offset, size) of the segments of an ELF core."""
+    with open(path, "rb") as file:
+        head = file.read(64)
+        offset, count = struct.unpack_from("<Q", head, 32)[0], struct.unpack_from("<H", head, 56)[0]
+        if count == 0xFFFF:
+            file.seek(struct.unpack_from("<Q", head, 40)[0] + 44)
+            (count,) = struct.unpack("<I", file.read(4))
+        file.seek(offset)
+        table = file.read(56 * count)
+    found = []
+    for at in range(0, len(table), 56):
+        kind, _, offset, virtual, _, size = struct.unpack_from("<IIQQQQ", table, at)
+        if kind == 1 and virtual >> 63:
+            found.append((virtual, offset, size))
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["healthy", "attack", "bytes"])
+    parser.add_argument("--kernel", required=True)
+    parser.add_argument("--kmodld", default=os.path.join(ROOT, "target", "release", "kmodld"))
+    parser.add_argument("--busybox", default="/usr/bin/busybox")
+    parser.add_argument("--headers")
+    parser.add_argument("--dump")
+    parser.add_argument("--smp", type=int, default=1)
+    parser.add_argument("--cpu")
+    parser.add_argument("--append", default="")
+    parser.add_argument("--limit", type=int, default=900)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--work", help="a folder for the dumps, which are kept")
+    options = parser.parse_args()
+    what = {"healthy": healthy, "attack": attack, "bytes": byte_changes}[options.what]
+    if options.work:
+        os.makedirs(options.work, exist_ok=True)
+        return 0 if what(options, options.work) else 1
+    with tempfile.TemporaryDirectory() as folder:
+        return 0 if what(options, folder) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
