@@ -28,7 +28,8 @@ if [ -z "$venv" ]; then
     venv=$work/venv
     "$python" -m venv "$venv"
     packages=(pyelftools lief)
-    [ -z "${KMODLD_ANGR:-}" ] || packages+=(angr volatility3 jsonschema)
+    # The newest bitstring and pycparser break angr 9.2.
+    [ -z "${KMODLD_ANGR:-}" ] || packages+=(angr "bitstring<5" pycparser==3.0 volatility3 jsonschema)
     "$venv/bin/pip" install --quiet --disable-pip-version-check "${packages[@]}"
 fi
 

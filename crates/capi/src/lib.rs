@@ -227,7 +227,7 @@ fn number(result: Result<(), c_int>) -> c_int {
 /// `error` is NULL or the address of a pointer.
 unsafe fn failed(failure: Failure, error: *mut *mut Failed) -> c_int {
     let number = match &failure {
-        Failure::Refused { errno: Some(errno), .. } => 0 - c_int::from(errno.number()),
+        Failure::Refused { errno: Some(errno), .. } => c_int::from(errno.number()).wrapping_neg(),
         Failure::Refused { errno: None, .. } => Outcome::KmodldOops as c_int,
         Failure::Undecided { .. } => Outcome::KmodldUndecided as c_int,
         Failure::Incomplete { .. } => Outcome::KmodldIncomplete as c_int,

@@ -86,7 +86,7 @@ def check_many(
 def _on_dask(
     specs: List[bytes], files: List[str], parts: List[Tuple[int, int]], workers: int, client: Any
 ) -> Iterator[_types.Verdict]:
-    from distributed import Client, LocalCluster
+    from distributed import Client, LocalCluster  # type: ignore[import-not-found, import-untyped, no-untyped-call, unused-ignore]
 
     own = None
     if client is None:
