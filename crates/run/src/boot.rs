@@ -22,11 +22,19 @@ const MEMORY: u64 = 1 << 30;
 /// Per-cpu memory, in bytes.
 const PERCPU: u64 = 16 << 20;
 /// Instructions that one step of the boot may take.
-const STEP_BUDGET: u64 = 30_000_000;
+const STEP_BUDGET: u64 = 150_000_000;
 
 /// Members of structs whose offsets are needed; `sizeof` for the size of a struct. Not every kernel has all of them.
 const OFFSETS: &[(&str, &str)] = &[
     ("bug_entry", "flags"),
+    ("cdev", "dev"),
+    ("cdev", "ops"),
+    ("cdev", "owner"),
+    ("char_device_struct", "baseminor"),
+    ("char_device_struct", "major"),
+    ("char_device_struct", "minorct"),
+    ("char_device_struct", "name"),
+    ("char_device_struct", "next"),
     ("cpuinfo_x86", "x86_cache_alignment"),
     ("fpu_state_config", "default_size"),
     ("fpu_state_config", "max_size"),
@@ -34,7 +42,13 @@ const OFFSETS: &[(&str, &str)] = &[
     ("kmem_cache", "size"),
     ("kmem_cache_args", "align"),
     ("kmem_cache_args", "ctor"),
+    ("kobj_map", "probes"),
     ("module", "name"),
+    ("probe", "data"),
+    ("probe", "dev"),
+    ("probe", "get"),
+    ("probe", "next"),
+    ("probe", "range"),
     ("page", "_mapcount"),
     ("page", "_refcount"),
     ("pcpu_hot", "current_task"),
@@ -51,6 +65,8 @@ const OFFSETS: &[(&str, &str)] = &[
 /// controllers are left out. Not every kernel has all of them.
 const INIT_FUNCTIONS: &[&str] = &[
     "jump_label_init",
+    "static_call_init",
+    "ftrace_init",
     "vfs_caches_init_early",
     "sort_main_extable",
     "sched_init",
@@ -93,7 +109,14 @@ const INIT_FUNCTIONS: &[&str] = &[
 ];
 
 /// Initcalls that are not called.
-pub const SKIPPED: &[(&str, &str)] = &[];
+pub const SKIPPED: &[(&str, &str)] = &[
+    ("acpi_init", "there is no firmware"),
+    ("do_init_real_mode", "there is no memory below 1 MiB for a trampoline"),
+    ("init_per_zone_wmark_min", "there are no memory zones"),
+    ("kcompactd_init", "there are no memory zones"),
+    ("populate_rootfs", "there is no initramfs"),
+    ("tomoyo_initerface_init", "security modules are not initialised"),
+];
 
 /// The last level of initcalls that is called as a whole: device_initcall and late_initcall are drivers for what is not there, and
 /// in sum they spoil one another.
@@ -187,6 +210,11 @@ fn offsets(btf: &Btf<'_>) -> Offsets {
     for (of, member) in OFFSETS {
         if let Some(found) = btf.member(of, member) {
             all.insert(name_of(of, member), found.offset);
+        }
+    }
+    for member in crate::system::FILE_OPERATIONS {
+        if let Some(found) = btf.member("file_operations", member) {
+            all.insert(name_of("file_operations", member), found.offset);
         }
     }
     for of in ["task_struct", "fpu"] {
@@ -337,6 +365,10 @@ impl<C: Platform> Boot<'_, C> {
             Preset::of("__cpu_possible_mask", 0, 1, 8, "prefill_possible_map finds the processors"),
             Preset::of("__cpu_present_mask", 0, 1, 8, "prefill_possible_map finds the processors"),
         ];
+        let empty = m.string(b"")?;
+        for name in ["saved_command_line", "static_command_line", "initcall_command_line"] {
+            presets.push(Preset::of(name, 0, empty, 8, "setup_command_line copies it"));
+        }
         if let Ok(at) = this_cpu {
             presets.push(Preset::at(at, offset, 8, "setup_per_cpu_areas sets it"));
         }
@@ -381,7 +413,9 @@ impl<C: Platform> Boot<'_, C> {
         self.machine.commit();
         let instructions = self.machine.cpu.executed().wrapping_sub(before);
         let step = Step { name: name.into(), result: result.clone(), instructions };
-        (self.observe)(&step, self.machine);
+        if result.is_ok() {
+            (self.observe)(&step, self.machine);
+        }
         self.report.steps.push(step);
         result
     }

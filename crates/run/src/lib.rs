@@ -17,5 +17,6 @@ pub mod machine;
 pub mod memory;
 pub mod stubs;
 pub mod symbols;
+pub mod system;
 pub mod world;
 pub mod x86_64;
