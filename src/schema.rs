@@ -6,7 +6,7 @@ use crate::check::{Unreadable, Verdict};
 use crate::document::{Document, Refusal};
 use crate::inspect::Inspection;
 use crate::kernel_facts::KernelFacts;
-use crate::simulate;
+use crate::{run, simulate};
 
 /// A line of `check --jsonl`.
 #[derive(Debug, JsonSchema)]
@@ -33,7 +33,7 @@ enum Linked {
 }
 
 /// The commands that print JSON.
-pub const COMMANDS: [&str; 5] = ["check", "inspect", "kernel", "link", "simulate"];
+pub const COMMANDS: [&str; 6] = ["check", "inspect", "kernel", "link", "run", "simulate"];
 
 /// The schema of one document that a command prints: of `check` a line of `--jsonl`, or an element of the array of `--json`.
 pub fn schema(command: &str) -> Option<Schema> {
@@ -42,6 +42,7 @@ pub fn schema(command: &str) -> Option<Schema> {
         "inspect" => schema_for!(Inspection),
         "kernel" => schema_for!(KernelFacts<'_>),
         "link" => schema_for!(Linked),
+        "run" => schema_for!(run::Document),
         "simulate" => schema_for!(simulate::Document<'_>),
         _ => return None,
     })

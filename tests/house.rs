@@ -41,8 +41,17 @@ const DOCUMENTS: [(&str, [&str; 2]); 2] = [
 ];
 
 /// Each crate may depend on those before it.
-const ORDER_OF_CRATES: [&str; 8] =
-    ["elf-layout", "kernel-image", "kernel", "symres", "reloc", "finalize", "module-signature", "kmodld"];
+const ORDER_OF_CRATES: [&str; 9] = [
+    "elf-layout",
+    "kernel-image",
+    "kernel",
+    "symres",
+    "reloc",
+    "finalize",
+    "module-signature",
+    "run",
+    "kmodld",
+];
 
 /// All Rust files of the workspace that are no tests, benchmarks or examples.
 fn all_sources() -> Vec<File> {

@@ -11,6 +11,7 @@ mod options;
 mod packaging;
 mod part;
 mod report;
+mod run;
 mod simulate;
 mod terminal;
 
@@ -143,7 +144,7 @@ fn tell_coverage(loader: &Loader) {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     terminal::set(cli.color, Amount { quiet: cli.quiet, verbose: cli.verbose });
-    match run(&cli) {
+    match dispatch(&cli) {
         Ok(outcome) => ExitCode::from(outcome as u8),
         Err(error) => {
             report::error(&error);
@@ -169,12 +170,13 @@ fn schema(args: &options::Schema) -> Result<Outcome, Error> {
 }
 
 /// Runs the command.
-fn run(cli: &Cli) -> Result<Outcome, Error> {
+fn dispatch(cli: &Cli) -> Result<Outcome, Error> {
     match &cli.command {
         Command::Inspect(args) => inspect::run(args),
         Command::Link(args) => link::run(args),
         Command::Check(args) => check::run(args),
         Command::Simulate(args) => simulate::run(args),
+        Command::Run(args) => run::run(args),
         Command::Kernel(args) => kernel::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Merge(args) => merge::run(args),

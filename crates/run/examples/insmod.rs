@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use kernel_image::{ImageArch, KernelImage};
 use run::boot::boot;
-use run::system::System;
+use run::system::{Running, System};
 use run::x86_64::X86;
 
 fn main() {
@@ -29,7 +29,7 @@ fn main() {
             system.close(fd).unwrap();
         }
     }
-    let snapshot = system.snapshot();
+    system.snapshot();
     for path in arguments {
         let begin = Instant::now();
         let log = system.machine.world.log.len();
@@ -40,7 +40,7 @@ fn main() {
             Err(stopped) => println!("{path}: {stopped}\n    {}", stopped.stack.join("\n    ")),
         }
         for device in system.devices().unwrap() {
-            if device.operations.iter().any(|(_, function)| function.contains('[') || function.starts_with("0x")) {
+            if device.operations.iter().any(|(_, function)| function.contains('[')) {
                 println!("    {device:?}");
             }
         }
@@ -55,7 +55,7 @@ fn main() {
         println!("    {} instructions, {:.2?}", system.machine.cpu.executed() - before, begin.elapsed());
         let begin = Instant::now();
         let pages = system.machine.memory.pages_since_snapshot();
-        system.restore(&snapshot);
+        system.restore();
         println!("    back in {:.2?} ({pages} pages)", begin.elapsed());
     }
 }
