@@ -391,6 +391,8 @@ pub struct Plan {
     pub parameters: String,
     /// What is done then, as it was written.
     pub actions: Vec<(String, Action)>,
+    /// Is it loaded only, up to the call of `do_init_module`? That is the kernel's own verdict.
+    pub load_only: bool,
 }
 
 /// Bytes as text: what is none is `\xHH`.
@@ -468,10 +470,13 @@ impl Session<'_> {
                 return Ok(());
             }
         }
-        let init = self.insmod(&plan.file, &plan.parameters)?;
+        self.kernel.stop_before_init(plan.load_only);
+        let init = self.insmod(&plan.file, &plan.parameters);
+        self.kernel.stop_before_init(false);
+        let init = init?;
         let good = init.is_good();
         document.init = Some(init);
-        if !good {
+        if !good || plan.load_only {
             return Ok(());
         }
         document.devices = self.new_devices(devices);

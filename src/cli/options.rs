@@ -324,6 +324,9 @@ pub struct Run {
     /// A file of actions, one a line, done before those of -e; # begins a comment
     #[arg(long, value_name = "FILE")]
     pub script: Option<PathBuf>,
+    /// Load the module only: the verdict of the kernel's own load_module, without calling the init function
+    #[arg(long, conflicts_with_all = ["actions", "script"])]
+    pub load_only: bool,
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,

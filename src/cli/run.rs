@@ -72,7 +72,7 @@ fn plan(
     ways.add(&file, way);
     let before = ways.steps(&file).iter().filter_map(|step| Some((step.file.clone()?, step.options.clone()))).collect();
     given = parameters(&given, &args.words);
-    Ok(Plan { before, name: Modprobe::name_of(Path::new(&file)), file, parameters: given, actions })
+    Ok(Plan { before, name: Modprobe::name_of(Path::new(&file)), file, parameters: given, actions, load_only: args.load_only })
 }
 
 /// One result, as soon as it is there.

@@ -104,6 +104,7 @@ const INIT_FUNCTIONS: &[&str] = &[
     "pidfs_init",
     "cgroup_init_early",
     "cpuset_init",
+    "mem_cgroup_init",
     "cgroup_init",
     "con_init",
 ];
@@ -126,6 +127,12 @@ const LAST_LEVEL: usize = 5;
 const LATER: &[(&str, &str)] = &[
     ("proc_modules_init", "/proc/modules"),
     ("blkdev_init", "block devices"),
+    ("asymmetric_key_init", "signatures of modules"),
+    ("x509_key_init", "signatures of modules"),
+    ("rsa_init", "signatures of modules"),
+    ("sha256_generic_mod_init", "signatures of modules"),
+    ("system_trusted_keyring_init", "signatures of modules"),
+    ("load_system_certificate_list", "signatures of modules"),
 ];
 
 /// What mounts process 1 makes: directory and type.
@@ -363,6 +370,7 @@ impl<C: Platform> Boot<'_, C> {
             Preset::of("max_low_pfn", 0, MEMORY / PAGE, 8, "setup_arch finds the end of memory"),
             Preset::of("high_memory", 0, m.space.direct.wrapping_add(MEMORY), 8, "setup_arch finds the end of memory"),
             Preset::of("__cpu_possible_mask", 0, 1, 8, "prefill_possible_map finds the processors"),
+            Preset::of("__num_possible_cpus", 0, 1, 4, "prefill_possible_map counts the processors"),
             Preset::of("__cpu_present_mask", 0, 1, 8, "prefill_possible_map finds the processors"),
         ];
         let empty = m.string(b"")?;
@@ -433,8 +441,13 @@ impl<C: Platform> Boot<'_, C> {
         let task = self.machine.symbol("init_task").map_err(|failed| self.error("init_task", failed))?;
         self.named("set_task_stack_end_magic", &[task]);
         self.named("boot_cpu_init", &[]);
+        let initcalls = self.initcall_table("__initcall_end").map_err(|failed| self.error("initcalls", failed))?;
         for name in INIT_FUNCTIONS {
-            self.named(name, &[]);
+            // What start_kernel calls in one kernel is an initcall in another.
+            let address = self.machine.symbols.address(name);
+            if !initcalls.iter().any(|function| Some(*function) == address) {
+                self.named(name, &[]);
+            }
         }
         // The scheduler begins, and its first thread comes to kernel_init_freeable.
         let rest = self.machine.symbol("rest_init").map_err(|failed| self.error("rest_init", failed))?;
@@ -472,6 +485,20 @@ impl<C: Platform> Boot<'_, C> {
         Ok(())
     }
 
+    /// The initcalls in their order, up to a symbol.
+    fn initcall_table(&self, last: &str) -> Result<Vec<u64>, Failed> {
+        let m = &*self.machine;
+        let (mut at, end) = (m.symbol("__initcall_start")?, m.symbol(last)?);
+        let mut all = Vec::new();
+        while at < end {
+            // A 32-bit distance from itself.
+            let distance = m.memory.u32(at)? as i32;
+            all.push(at.wrapping_add(i64::from(distance) as u64));
+            at = at.wrapping_add(4);
+        }
+        Ok(all)
+    }
+
     /// `do_initcalls`
     fn initcalls(&mut self) -> Result<(), Failed> {
         const LEVELS: [&str; 9] = [
@@ -486,12 +513,7 @@ impl<C: Platform> Boot<'_, C> {
             "__initcall_end",
         ];
         let last = LEVELS.get(LAST_LEVEL.saturating_add(2)).copied().unwrap_or("__initcall_end");
-        let (mut at, end) = (self.machine.symbol("__initcall_start")?, self.machine.symbol(last)?);
-        while at < end {
-            // A 32-bit distance from itself.
-            let distance = self.machine.memory.u32(at)? as i32;
-            let function = at.wrapping_add(distance as i64 as u64);
-            at = at.wrapping_add(4);
+        for function in self.initcall_table(last)? {
             let name = self.machine.text(function);
             if SKIPPED.iter().all(|(skipped, _)| *skipped != name) {
                 let _ = self.step(&name, function, &[]);
