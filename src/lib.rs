@@ -57,6 +57,7 @@ pub mod modprobe;
 pub mod outputs;
 pub mod raw_output;
 pub mod root;
+pub mod run;
 pub mod sarif;
 #[cfg(feature = "schema")]
 pub mod schema;

@@ -6,8 +6,8 @@ use crate::check::{Unreadable, Verdict};
 use crate::document::{Document, Refusal};
 use crate::inspect::Inspection;
 use crate::kernel_facts::KernelFacts;
-use crate::simulate;
 use crate::verify::report::VerifyDocument;
+use crate::{run, simulate};
 
 /// A line of `check --jsonl`.
 #[derive(Debug, JsonSchema)]
@@ -39,6 +39,7 @@ pub const COMMANDS: &[&str] = &[
     "inspect",
     "kernel",
     "link",
+    "run",
     "simulate",
     #[cfg(feature = "trace")]
     "trace",
@@ -53,6 +54,7 @@ pub fn schema(command: &str) -> Option<Schema> {
         "inspect" => schema_for!(Inspection),
         "kernel" => schema_for!(KernelFacts<'_>),
         "link" => schema_for!(Linked),
+        "run" => schema_for!(run::Document),
         "simulate" => schema_for!(simulate::Document<'_>),
         #[cfg(feature = "trace")]
         "trace" => schema_for!(crate::trace::Event),

@@ -28,11 +28,14 @@ const HOME_OF_VERSIONS: [&str; 3] = [
 const ARCHITECTURE_NAMES: [&str; 6] = ["x86", "amd64", "aarch64", "arm64", "em_x86_64", "em_aarch64"];
 
 /// Directories of architectures.
-const HOMES_OF_ARCHITECTURES: [&str; 2] = ["crates/reloc/src/aarch64/", "crates/reloc/src/x86_64/"];
+const HOMES_OF_ARCHITECTURES: [&str; 3] =
+    ["crates/reloc/src/aarch64/", "crates/reloc/src/x86_64/", "crates/run/src/x86_64/"];
 
 /// Where architectures are registered, and how such a line begins.
-const REGISTRATION: (&str, [&str; 3]) =
-    ("crates/reloc/src/lib.rs", ["pub mod ", "pub static ARCHITECTURES:", "pub static MACHINES:"]);
+const REGISTRATIONS: [(&str, &[&str]); 2] = [
+    ("crates/reloc/src/lib.rs", &["pub mod ", "pub static ARCHITECTURES:", "pub static MACHINES:"]),
+    ("crates/run/src/lib.rs", &["pub mod ", "pub static PROCESSORS:"]),
+];
 
 /// Where disassemblers are registered: other people's crates, named after what they decode.
 const DISASSEMBLERS: &str = "src/disassembly.rs";
@@ -161,8 +164,10 @@ fn architecture_names(name: &str, source: &str) -> Vec<(usize, &'static str)> {
     let text = without_tests(&without_comments(source), &code_only(source));
     let mut found = Vec::new();
     for (n, line) in text.lines().enumerate() {
-        let (registry, starts) = REGISTRATION;
-        if name == registry && starts.iter().any(|start| line.starts_with(start)) {
+        let registers = |(registry, starts): &(&str, &[&str])| {
+            name == *registry && starts.iter().any(|start| line.starts_with(start))
+        };
+        if REGISTRATIONS.iter().any(registers) {
             continue;
         }
         let mut line = line.to_owned();

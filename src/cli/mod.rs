@@ -12,6 +12,7 @@ mod options;
 mod packaging;
 mod part;
 mod report;
+mod run;
 mod simulate;
 mod story;
 mod terminal;
@@ -164,7 +165,7 @@ const USAGE: &str = "Usage: ";
 pub fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     terminal::set(cli.color, Amount { quiet: cli.quiet, verbose: cli.verbose });
-    match run(&cli) {
+    match dispatch(&cli) {
         Ok(outcome) => ExitCode::from(outcome as u8),
         Err(error) => {
             report::error(&error);
@@ -190,7 +191,7 @@ fn schema(args: &options::Schema) -> Result<Outcome, Error> {
 }
 
 /// Runs the command.
-fn run(cli: &Cli) -> Result<Outcome, Error> {
+fn dispatch(cli: &Cli) -> Result<Outcome, Error> {
     match &cli.command {
         Command::Inspect(args) => inspect::run(args),
         Command::Link(args) => link::run(args),
@@ -199,6 +200,7 @@ fn run(cli: &Cli) -> Result<Outcome, Error> {
         Command::Trace(args) => trace::run(args),
         Command::Addr(args) => addr::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Run(args) => run::run(args),
         Command::Kernel(args) => kernel::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Merge(args) => merge::run(args),

@@ -77,6 +77,27 @@ impl KernelSource {
             && self.running.is_none()
     }
 
+    /// The file of its image.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], if there is none, or if it is a SPEC, which has no code.
+    pub fn image(&self) -> Result<PathBuf, Error> {
+        let path = match (&self.running, &self.tree, &self.kernel) {
+            (Some(running), ..) => first_image(&running.tree()),
+            (_, Some(tree), _) => first_image(tree),
+            (_, _, Some(path)) if path.is_dir() => first_image(&Tree::find(path)?),
+            (_, _, path) => path.clone(),
+        };
+        let path = path.ok_or_else(|| {
+            Error::Usage("the image of the kernel is needed: name it, or a tree that has it (--kernel)".into())
+        })?;
+        if spec_file::is_spec(&crate::input::read(&path)?) {
+            return Err(Error::unusable(&path, "is a SPEC, which has no code: the image itself is needed"));
+        }
+        Ok(path)
+    }
+
     /// Reads all files.
     pub fn read(&self) -> Result<KernelDescriptionBuilder, Error> {
         self.read_noting(&mut Vec::new())
@@ -157,6 +178,11 @@ impl KernelSource {
             || self.symtab.clone().or_else(|| self.label().map(PathBuf::from)).unwrap_or_else(|| "-".into());
         builder.build(known).map_err(|source| Error::Kernel { path: at_fault(), source })
     }
+}
+
+/// The image of a tree, if it has one.
+fn first_image(tree: &Tree) -> Option<PathBuf> {
+    tree.images().find(|path| path.is_file())
 }
 
 /// The release in the text of `/proc/version` (`Linux version 6.12.0 (...`), or the text itself.

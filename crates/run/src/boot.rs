@@ -22,11 +22,19 @@ const MEMORY: u64 = 1 << 30;
 /// Per-cpu memory, in bytes.
 const PERCPU: u64 = 16 << 20;
 /// Instructions that one step of the boot may take.
-const STEP_BUDGET: u64 = 30_000_000;
+const STEP_BUDGET: u64 = 150_000_000;
 
 /// Members of structs whose offsets are needed; `sizeof` for the size of a struct. Not every kernel has all of them.
 const OFFSETS: &[(&str, &str)] = &[
     ("bug_entry", "flags"),
+    ("cdev", "dev"),
+    ("cdev", "ops"),
+    ("cdev", "owner"),
+    ("char_device_struct", "baseminor"),
+    ("char_device_struct", "major"),
+    ("char_device_struct", "minorct"),
+    ("char_device_struct", "name"),
+    ("char_device_struct", "next"),
     ("cpuinfo_x86", "x86_cache_alignment"),
     ("fpu_state_config", "default_size"),
     ("fpu_state_config", "max_size"),
@@ -34,7 +42,13 @@ const OFFSETS: &[(&str, &str)] = &[
     ("kmem_cache", "size"),
     ("kmem_cache_args", "align"),
     ("kmem_cache_args", "ctor"),
+    ("kobj_map", "probes"),
     ("module", "name"),
+    ("probe", "data"),
+    ("probe", "dev"),
+    ("probe", "get"),
+    ("probe", "next"),
+    ("probe", "range"),
     ("page", "_mapcount"),
     ("page", "_refcount"),
     ("pcpu_hot", "current_task"),
@@ -51,6 +65,8 @@ const OFFSETS: &[(&str, &str)] = &[
 /// controllers are left out. Not every kernel has all of them.
 const INIT_FUNCTIONS: &[&str] = &[
     "jump_label_init",
+    "static_call_init",
+    "ftrace_init",
     "vfs_caches_init_early",
     "sort_main_extable",
     "sched_init",
@@ -88,12 +104,20 @@ const INIT_FUNCTIONS: &[&str] = &[
     "pidfs_init",
     "cgroup_init_early",
     "cpuset_init",
+    "mem_cgroup_init",
     "cgroup_init",
     "con_init",
 ];
 
 /// Initcalls that are not called.
-pub const SKIPPED: &[(&str, &str)] = &[];
+pub const SKIPPED: &[(&str, &str)] = &[
+    ("acpi_init", "there is no firmware"),
+    ("do_init_real_mode", "there is no memory below 1 MiB for a trampoline"),
+    ("init_per_zone_wmark_min", "there are no memory zones"),
+    ("kcompactd_init", "there are no memory zones"),
+    ("populate_rootfs", "there is no initramfs"),
+    ("tomoyo_initerface_init", "security modules are not initialised"),
+];
 
 /// The last level of initcalls that is called as a whole: device_initcall and late_initcall are drivers for what is not there, and
 /// in sum they spoil one another.
@@ -103,6 +127,12 @@ const LAST_LEVEL: usize = 5;
 const LATER: &[(&str, &str)] = &[
     ("proc_modules_init", "/proc/modules"),
     ("blkdev_init", "block devices"),
+    ("asymmetric_key_init", "signatures of modules"),
+    ("x509_key_init", "signatures of modules"),
+    ("rsa_init", "signatures of modules"),
+    ("sha256_generic_mod_init", "signatures of modules"),
+    ("system_trusted_keyring_init", "signatures of modules"),
+    ("load_system_certificate_list", "signatures of modules"),
 ];
 
 /// What mounts process 1 makes: directory and type.
@@ -187,6 +217,11 @@ fn offsets(btf: &Btf<'_>) -> Offsets {
     for (of, member) in OFFSETS {
         if let Some(found) = btf.member(of, member) {
             all.insert(name_of(of, member), found.offset);
+        }
+    }
+    for member in crate::system::FILE_OPERATIONS {
+        if let Some(found) = btf.member("file_operations", member) {
+            all.insert(name_of("file_operations", member), found.offset);
         }
     }
     for of in ["task_struct", "fpu"] {
@@ -335,8 +370,13 @@ impl<C: Platform> Boot<'_, C> {
             Preset::of("max_low_pfn", 0, MEMORY / PAGE, 8, "setup_arch finds the end of memory"),
             Preset::of("high_memory", 0, m.space.direct.wrapping_add(MEMORY), 8, "setup_arch finds the end of memory"),
             Preset::of("__cpu_possible_mask", 0, 1, 8, "prefill_possible_map finds the processors"),
+            Preset::of("__num_possible_cpus", 0, 1, 4, "prefill_possible_map counts the processors"),
             Preset::of("__cpu_present_mask", 0, 1, 8, "prefill_possible_map finds the processors"),
         ];
+        let empty = m.string(b"")?;
+        for name in ["saved_command_line", "static_command_line", "initcall_command_line"] {
+            presets.push(Preset::of(name, 0, empty, 8, "setup_command_line copies it"));
+        }
         if let Ok(at) = this_cpu {
             presets.push(Preset::at(at, offset, 8, "setup_per_cpu_areas sets it"));
         }
@@ -381,7 +421,9 @@ impl<C: Platform> Boot<'_, C> {
         self.machine.commit();
         let instructions = self.machine.cpu.executed().wrapping_sub(before);
         let step = Step { name: name.into(), result: result.clone(), instructions };
-        (self.observe)(&step, self.machine);
+        if result.is_ok() {
+            (self.observe)(&step, self.machine);
+        }
         self.report.steps.push(step);
         result
     }
@@ -399,8 +441,13 @@ impl<C: Platform> Boot<'_, C> {
         let task = self.machine.symbol("init_task").map_err(|failed| self.error("init_task", failed))?;
         self.named("set_task_stack_end_magic", &[task]);
         self.named("boot_cpu_init", &[]);
+        let initcalls = self.initcall_table("__initcall_end").map_err(|failed| self.error("initcalls", failed))?;
         for name in INIT_FUNCTIONS {
-            self.named(name, &[]);
+            // What start_kernel calls in one kernel is an initcall in another.
+            let address = self.machine.symbols.address(name);
+            if !initcalls.iter().any(|function| Some(*function) == address) {
+                self.named(name, &[]);
+            }
         }
         // The scheduler begins, and its first thread comes to kernel_init_freeable.
         let rest = self.machine.symbol("rest_init").map_err(|failed| self.error("rest_init", failed))?;
@@ -438,6 +485,20 @@ impl<C: Platform> Boot<'_, C> {
         Ok(())
     }
 
+    /// The initcalls in their order, up to a symbol.
+    fn initcall_table(&self, last: &str) -> Result<Vec<u64>, Failed> {
+        let m = &*self.machine;
+        let (mut at, end) = (m.symbol("__initcall_start")?, m.symbol(last)?);
+        let mut all = Vec::new();
+        while at < end {
+            // A 32-bit distance from itself.
+            let distance = m.memory.u32(at)? as i32;
+            all.push(at.wrapping_add(i64::from(distance) as u64));
+            at = at.wrapping_add(4);
+        }
+        Ok(all)
+    }
+
     /// `do_initcalls`
     fn initcalls(&mut self) -> Result<(), Failed> {
         const LEVELS: [&str; 9] = [
@@ -452,12 +513,7 @@ impl<C: Platform> Boot<'_, C> {
             "__initcall_end",
         ];
         let last = LEVELS.get(LAST_LEVEL.saturating_add(2)).copied().unwrap_or("__initcall_end");
-        let (mut at, end) = (self.machine.symbol("__initcall_start")?, self.machine.symbol(last)?);
-        while at < end {
-            // A 32-bit distance from itself.
-            let distance = self.machine.memory.u32(at)? as i32;
-            let function = at.wrapping_add(distance as i64 as u64);
-            at = at.wrapping_add(4);
+        for function in self.initcall_table(last)? {
             let name = self.machine.text(function);
             if SKIPPED.iter().all(|(skipped, _)| *skipped != name) {
                 let _ = self.step(&name, function, &[]);

@@ -15,7 +15,12 @@ pub mod cpu;
 pub mod heap;
 pub mod machine;
 pub mod memory;
+pub mod processor;
 pub mod stubs;
 pub mod symbols;
+pub mod system;
 pub mod world;
 pub mod x86_64;
+
+/// The architectures whose kernels can be run.
+pub static PROCESSORS: &[&dyn processor::Processor] = &[&x86_64::Boots];

@@ -301,9 +301,9 @@ impl<C: Platform> Machine<C> {
         Ok(self.cpu.argument(&self.memory, number)?)
     }
 
-    /// An address as the kernel prints it; modules by their names.
+    /// An address by the symbol of the image before it.
     pub fn text(&self, address: u64) -> String {
-        self.world.text(address).unwrap_or_else(|| self.symbols.text(address))
+        self.symbols.text(address)
     }
 
     /// Sets a variable. False if the kernel does not have it.

@@ -1,7 +1,6 @@
 //! What the stubs keep: memory, the log, time.
 
 use alloc::collections::VecDeque;
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -32,17 +31,6 @@ pub struct Cache {
     pub align: u64,
     /// What makes a new object, or 0.
     pub constructor: u64,
-}
-
-/// A module in the machine.
-#[derive(Clone, Debug)]
-pub struct Placed {
-    /// Its name.
-    pub name: String,
-    /// From and up to.
-    pub ranges: Vec<(u64, u64)>,
-    /// Names of its symbols by address, sorted.
-    pub symbols: Vec<(u64, String)>,
 }
 
 /// What the stubs keep.
@@ -80,8 +68,6 @@ pub struct World {
     pub running: u32,
     /// How often a stub was called.
     pub stub_calls: u64,
-    /// The modules that were loaded, for the names of addresses.
-    pub modules: Vec<Placed>,
     /// At the entry to `do_init_module`: stop there, and where `struct module` is then.
     pub stops_before_init: bool,
     /// `struct module` of the last module that came to `do_init_module`.
@@ -97,18 +83,5 @@ impl World {
         value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         value ^ value >> 31
-    }
-
-    /// An address in a module, as the kernel prints it.
-    pub fn text(&self, address: u64) -> Option<String> {
-        let inside = |placed: &&Placed| placed.ranges.iter().any(|(from, to)| (*from..*to).contains(&address));
-        let placed = self.modules.iter().find(inside)?;
-        let at = placed.symbols.partition_point(|(other, _)| *other <= address);
-        let before = at.checked_sub(1).and_then(|at| placed.symbols.get(at));
-        Some(match before {
-            Some((start, name)) if *start == address => format!("{name} [{}]", placed.name),
-            Some((start, name)) => format!("{name}+{:#x} [{}]", address.wrapping_sub(*start), placed.name),
-            None => format!("{address:#x} [{}]", placed.name),
-        })
     }
 }

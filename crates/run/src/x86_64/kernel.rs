@@ -1,16 +1,20 @@
 //! What a kernel needs of this architecture: frames, presets, and functions that are not executed.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use kernel_image::KernelImage;
 
 use super::decode;
 use super::{Gpr, X86};
+use crate::boot::{self, Report};
 use crate::cpu::{Cpu, Exception, Stop};
 use crate::machine::{Answer, Failed, Machine, Platform, Preset, Row, Space};
 use crate::memory::{Access, Memory};
+use crate::processor::Processor;
 use crate::stubs;
 use crate::symbols::Symbols;
+use crate::system::{Running, System};
 
 /// The general registers in the order of `struct pt_regs`.
 const FRAME_ORDER: [u8; 15] = [15, 14, 13, 12, 5, 3, 11, 10, 9, 8, 0, 1, 2, 6, 7];
@@ -246,4 +250,22 @@ fn poke(m: &mut Machine<X86>, to: u64, from: u64, len: u64) -> Result<(), Failed
     let bytes = m.memory.bytes(from, usize::try_from(len.min(1 << 26)).unwrap_or(0))?;
     m.memory.poke(to, &bytes)?;
     Ok(())
+}
+
+/// Boots kernels of this architecture.
+#[derive(Debug)]
+pub struct Boots;
+
+impl Processor for Boots {
+    fn machine(&self) -> u16 {
+        /// EM_X86_64
+        const MACHINE: u16 = 62;
+        MACHINE
+    }
+
+    fn boot(&self, image: &KernelImage<'_>, budget: u64) -> Result<(Box<dyn Running>, Report), boot::Error> {
+        let (machine, report) = boot::boot::<X86>(image, &[], &mut |_, _| {})?;
+        let system = System::new(machine, budget).map_err(|stopped| boot::Error::Image(alloc::format!("{stopped}")))?;
+        Ok((Box::new(system), report))
+    }
 }

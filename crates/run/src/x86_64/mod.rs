@@ -10,6 +10,8 @@ mod kernel;
 #[cfg(test)]
 mod tests;
 
+pub use kernel::Boots;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 

@@ -1,0 +1,429 @@
+//! A booted kernel and the program that runs on it: system calls, and what they leave behind.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::heap::Mark;
+use crate::machine::{Failed, Machine, Platform, Snapshot, Stopped};
+use crate::memory::PAGE;
+use crate::world::Message;
+
+/// Members of `struct file_operations` that are functions.
+pub const FILE_OPERATIONS: &[&str] = &[
+    "llseek", "read", "write", "read_iter", "write_iter", "iopoll", "iterate_shared", "poll", "unlocked_ioctl",
+    "compat_ioctl", "mmap", "mmap_prepare", "open", "flush", "release", "fsync", "fasync", "lock", "get_unmapped_area",
+    "check_flags", "flock", "splice_write", "splice_read", "splice_eof", "setlease", "fallocate", "show_fdinfo",
+    "copy_file_range", "remap_file_range", "fadvise", "uring_cmd", "uring_cmd_iopoll",
+];
+
+/// AT_FDCWD
+const AT_FDCWD: u64 = -100i64 as u64;
+/// O_TRUNC of delete_module: by force.
+const O_TRUNC: u64 = 0o1000;
+/// O_NONBLOCK of delete_module, without which it may wait.
+const O_NONBLOCK: u64 = 0o4000;
+/// Where a path lies in the program's memory.
+const PATH_AT: u64 = 0x1000;
+/// Where a program's buffer lies in its memory.
+const BUFFER_AT: u64 = 0x10_0000;
+/// Bytes of one read.
+const READ_MAX: u64 = 1 << 16;
+/// Instructions for printing one address.
+const NAME_BUDGET: u64 = 2_000_000;
+/// Entries of `chrdevs` and of `kobj_map.probes`.
+const HASH: u64 = 255;
+/// Character devices at most; so that a loop in memory ends.
+const DEVICES_MAX: usize = 4096;
+
+/// What comes of a system call: what it returns, or why the machine stopped in it.
+pub type Result<T> = core::result::Result<T, Stopped>;
+
+/// A range of character devices that are registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its major number.
+    pub major: u32,
+    /// The first of its minor numbers.
+    pub minor: u32,
+    /// How many there are.
+    pub count: u32,
+    /// The name it is registered under.
+    pub name: String,
+    /// Its file operations, as far as a `cdev` serves the first of the numbers: member and function.
+    pub operations: Vec<(&'static str, String)>,
+}
+
+/// A booted kernel, of whatever architecture, and the program that runs on it.
+pub trait Running: core::fmt::Debug + Send {
+    /// A system call by its name. Negative numbers are errors.
+    fn syscall(&mut self, name: &str, arguments: &[u64]) -> Result<i64>;
+    /// Calls a function of the kernel by its name.
+    fn call(&mut self, name: &str, arguments: &[u64]) -> Result<u64>;
+    /// Reads memory.
+    fn read_memory(&mut self, at: u64, len: usize) -> Result<Vec<u8>>;
+    /// Writes memory, where the kernel may.
+    fn write_memory(&mut self, at: u64, bytes: &[u8]) -> Result<()>;
+    /// Memory of programs, from and up to.
+    fn user(&self) -> (u64, u64);
+    /// What the kernel has printed.
+    fn log(&self) -> &[Message];
+    /// Warnings, and other things that no log tells.
+    fn events(&self) -> &[String];
+    /// Instructions executed so far.
+    fn executed(&self) -> u64;
+    /// Instructions that one system call may take.
+    fn set_budget(&mut self, budget: u64);
+    /// Does the loading of modules end before `do_init_module`?
+    fn stop_before_init(&mut self, stops: bool);
+    /// The character devices that are registered, by major and minor.
+    fn devices(&mut self) -> Result<Vec<Device>>;
+    /// Where the heap is now, for [`Running::taken_since`].
+    fn mark(&self) -> Mark;
+    /// Memory that was taken since a mark and is not freed: bytes and pieces.
+    fn taken_since(&self, mark: Mark) -> (u64, usize);
+    /// Remembers everything as it is.
+    fn snapshot(&mut self);
+    /// Goes back to the last snapshot, which stays.
+    fn restore(&mut self);
+    /// The same system, independent of this one, without its snapshots.
+    fn fork(&self) -> Box<dyn Running>;
+    /// A reason not to go on that is not the kernel's.
+    fn refuse(&self, why: &str) -> Stopped;
+
+    /// Time passes, and the kernel does what it has to do.
+    fn sleep(&mut self, milliseconds: u64) -> Result<()> {
+        self.call("msleep", &[milliseconds & 0xffff_ffff])?;
+        Ok(())
+    }
+
+    /// A string in the program's memory.
+    fn path(&mut self, text: &str) -> Result<u64> {
+        let at = self.user().0.wrapping_add(PATH_AT);
+        let mut bytes = Vec::from(text.as_bytes());
+        bytes.push(0);
+        bytes.truncate(PAGE as usize);
+        self.write_memory(at, &bytes)?;
+        Ok(at)
+    }
+
+    /// Where the program's buffer lies.
+    fn buffer(&self) -> u64 {
+        self.user().0.wrapping_add(BUFFER_AT)
+    }
+
+    /// How much the program's buffer holds.
+    fn buffer_size(&self) -> u64 {
+        self.user().1.saturating_sub(self.buffer())
+    }
+
+    /// openat
+    fn open(&mut self, path: &str, flags: u64, mode: u64) -> Result<i64> {
+        let path = self.path(path)?;
+        self.syscall("openat", &[AT_FDCWD, path, flags, mode])
+    }
+
+    /// close
+    fn close(&mut self, fd: i64) -> Result<i64> {
+        self.syscall("close", &[fd as u64])
+    }
+
+    /// read of at most `count` bytes: what it returns, and what it has read.
+    fn read(&mut self, fd: i64, count: u64) -> Result<(i64, Vec<u8>)> {
+        let (at, count) = (self.buffer(), count.min(self.buffer_size()));
+        let result = self.syscall("read", &[fd as u64, at, count])?;
+        let len = usize::try_from(result).unwrap_or(0);
+        let bytes = self.read_memory(at, len)?;
+        Ok((result, bytes))
+    }
+
+    /// Reads to the end: the last result, and everything before it.
+    fn read_all(&mut self, fd: i64, max: usize) -> Result<(i64, Vec<u8>)> {
+        let mut all = Vec::new();
+        loop {
+            let (result, bytes) = self.read(fd, READ_MAX)?;
+            all.extend_from_slice(&bytes);
+            if result <= 0 || all.len() >= max {
+                return Ok((result, all));
+            }
+        }
+    }
+
+    /// write
+    fn write(&mut self, fd: i64, bytes: &[u8]) -> Result<i64> {
+        let at = self.buffer();
+        let len = (bytes.len() as u64).min(self.buffer_size());
+        self.write_memory(at, bytes.get(..usize::try_from(len).unwrap_or(0)).unwrap_or_default())?;
+        self.syscall("write", &[fd as u64, at, len])
+    }
+
+    /// ioctl with a number.
+    fn ioctl(&mut self, fd: i64, request: u64, argument: u64) -> Result<i64> {
+        self.syscall("ioctl", &[fd as u64, request, argument])
+    }
+
+    /// ioctl with the address of bytes: what it returns, and what they are then.
+    fn ioctl_bytes(&mut self, fd: i64, request: u64, bytes: &[u8]) -> Result<(i64, Vec<u8>)> {
+        let at = self.buffer();
+        self.write_memory(at, bytes)?;
+        let result = self.syscall("ioctl", &[fd as u64, request, at])?;
+        let bytes = self.read_memory(at, bytes.len())?;
+        Ok((result, bytes))
+    }
+
+    /// mknod of a character device.
+    fn mknod(&mut self, path: &str, mode: u64, major: u32, minor: u32) -> Result<i64> {
+        let path = self.path(path)?;
+        // new_encode_dev
+        let device = u64::from(minor & 0xff) | u64::from(major) << 8 | u64::from(minor & !0xff) << 12;
+        /// S_IFCHR
+        const CHARACTER: u64 = 0o20000;
+        self.syscall("mknodat", &[AT_FDCWD, path, CHARACTER | mode, device])
+    }
+
+    /// init_module: the kernel's own load_module on the bytes of a file, then the init function.
+    fn insmod(&mut self, file: &[u8], parameters: &str) -> Result<i64> {
+        let at = self.buffer();
+        if file.len() as u64 > self.buffer_size() {
+            return Err(self.refuse("the module is larger than the program's memory"));
+        }
+        self.write_memory(at, file)?;
+        let parameters = self.path(parameters)?;
+        self.syscall("init_module", &[at, file.len() as u64, parameters])
+    }
+
+    /// As [`System::insmod`], up to the call of `do_init_module`, which is left out.
+    fn load_module(&mut self, file: &[u8], parameters: &str) -> Result<i64> {
+        self.stop_before_init(true);
+        let result = self.insmod(file, parameters);
+        self.stop_before_init(false);
+        result
+    }
+
+    /// delete_module
+    fn rmmod(&mut self, name: &str, force: bool) -> Result<i64> {
+        let name = self.path(name)?;
+        let flags = O_NONBLOCK | if force { O_TRUNC } else { 0 };
+        self.syscall("delete_module", &[name, flags])
+    }
+}
+
+/// A booted kernel of one architecture.
+#[derive(Debug)]
+pub struct System<C: Platform> {
+    /// The kernel.
+    pub machine: Machine<C>,
+    /// Instructions that one system call may take.
+    pub budget: u64,
+    /// Memory of the kernel for `struct pt_regs`.
+    frame: u64,
+    snapshots: Vec<Snapshot<C::Registers>>,
+}
+
+impl<C: Platform> System<C> {
+    /// The program on a kernel that has been booted. System calls may take `budget` instructions each.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`], if the machine has no memory left.
+    pub fn new(mut machine: Machine<C>, budget: u64) -> Result<Self> {
+        let frame = machine.allocate(C::FRAME as u64, 64).map_err(|failed| why(&machine, failed))?;
+        Ok(System { machine, budget, frame, snapshots: Vec::new() })
+    }
+
+    fn attempt<T>(&mut self, make: impl FnOnce(&mut Self) -> core::result::Result<T, Failed>) -> Result<T> {
+        self.machine.budget = self.budget;
+        self.machine.world.idle = 0;
+        make(self).map_err(|failed| {
+            let mut stopped = why(&self.machine, failed);
+            stopped.symbol = self.name("sprint_symbol", stopped.address);
+            stopped
+        })
+    }
+
+    fn enter(&mut self, name: &str, arguments: &[u64]) -> core::result::Result<i64, Failed> {
+        let m = &mut self.machine;
+        let frame = C::syscall_frame(arguments);
+        m.memory.write(self.frame, &frame)?;
+        let function = m.symbol(&format!("{}{name}", C::SYSCALL))?;
+        let result = m.call_at(function, &[self.frame])? as i64;
+        // exit_to_user_mode_loop
+        m.call("task_work_run", &[])?;
+        if C::needs_resched(m)? {
+            m.call("schedule", &[])?;
+        }
+        Ok(result)
+    }
+
+    fn registered(&mut self) -> core::result::Result<Vec<Device>, Failed> {
+        let mut devices = self.chrdevs()?;
+        for device in &mut devices {
+            device.operations = self.operations(device.major, device.minor)?;
+        }
+        devices.sort_by_key(|device| (device.major, device.minor));
+        Ok(devices)
+    }
+
+    /// The entries of `chrdevs`, without their operations.
+    fn chrdevs(&self) -> core::result::Result<Vec<Device>, Failed> {
+        let m = &self.machine;
+        let table = m.symbol("chrdevs")?;
+        let at = |base: u64, member: &str| Ok::<_, Failed>(base.wrapping_add(m.offset(member)?));
+        let mut devices = Vec::new();
+        for slot in 0..HASH {
+            let mut entry = m.memory.u64(table.wrapping_add(slot.wrapping_mul(8)))?;
+            while entry != 0 && devices.len() < DEVICES_MAX {
+                let number = |member| Ok::<_, Failed>(m.memory.u32(at(entry, member)?)?);
+                let name = m.memory.cstr(at(entry, "char_device_struct.name")?, 64)?;
+                devices.push(Device {
+                    major: number("char_device_struct.major")?,
+                    minor: number("char_device_struct.baseminor")?,
+                    count: number("char_device_struct.minorct")?,
+                    name: String::from_utf8_lossy(&name).into_owned(),
+                    operations: Vec::new(),
+                });
+                entry = m.memory.u64(at(entry, "char_device_struct.next")?)?;
+            }
+        }
+        Ok(devices)
+    }
+
+    /// `kobj_lookup` in `cdev_map`: the functions that serve a device number.
+    fn operations(&mut self, major: u32, minor: u32) -> core::result::Result<Vec<(&'static str, String)>, Failed> {
+        /// MINORBITS
+        const MINOR_BITS: u32 = 20;
+        let m = &self.machine;
+        let at = |base: u64, member: &str| Ok::<_, Failed>(base.wrapping_add(m.offset(member)?));
+        let map = m.memory.u64(m.symbol("cdev_map")?)?;
+        let slot = u64::from(major).checked_rem(HASH).unwrap_or(0).wrapping_mul(8);
+        let mut probe = m.memory.u64(at(map, "kobj_map.probes")?.wrapping_add(slot))?;
+        let wanted = u64::from(major) << MINOR_BITS | u64::from(minor);
+        // base_probe asks for a module; what cdev_add has put there answers itself.
+        let exact = m.symbols.address("exact_match");
+        for _ in 0..DEVICES_MAX {
+            if probe == 0 {
+                break;
+            }
+            let first = u64::from(m.memory.u32(at(probe, "probe.dev")?)?);
+            let range = m.memory.u64(at(probe, "probe.range")?)?;
+            let get = m.memory.u64(at(probe, "probe.get")?)?;
+            if Some(get) == exact && wanted >= first && wanted.wrapping_sub(first) < range {
+                let cdev = m.memory.u64(at(probe, "probe.data")?)?;
+                let operations = m.memory.u64(at(cdev, "cdev.ops")?)?;
+                return self.functions(operations);
+            }
+            probe = m.memory.u64(at(probe, "probe.next")?)?;
+        }
+        Ok(Vec::new())
+    }
+
+    /// An address as the kernel itself prints it, which knows its modules.
+    fn name(&mut self, printer: &str, address: u64) -> String {
+        let buffer = self.machine.world.buffer;
+        self.machine.budget = NAME_BUDGET;
+        let named = self.machine.call(printer, &[buffer, address]);
+        match named.and_then(|_| Ok(self.machine.memory.cstr(buffer, 200)?)) {
+            Ok(text) if !text.is_empty() => String::from_utf8_lossy(&text).into_owned(),
+            _ => self.machine.text(address),
+        }
+    }
+
+    fn functions(&mut self, operations: u64) -> core::result::Result<Vec<(&'static str, String)>, Failed> {
+        let mut all = Vec::new();
+        for member in FILE_OPERATIONS {
+            let Ok(offset) = self.machine.offset(&format!("file_operations.{member}")) else { continue };
+            let function = self.machine.memory.u64(operations.wrapping_add(offset))?;
+            if function != 0 {
+                all.push((*member, self.name("sprint_symbol_no_offset", function)));
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl<C: Platform + core::fmt::Debug + Send + 'static> Running for System<C>
+where
+    C::Registers: Send,
+{
+    fn syscall(&mut self, name: &str, arguments: &[u64]) -> Result<i64> {
+        self.attempt(|system| system.enter(name, arguments))
+    }
+
+    fn call(&mut self, name: &str, arguments: &[u64]) -> Result<u64> {
+        self.attempt(|system| system.machine.call(name, arguments))
+    }
+
+    fn read_memory(&mut self, at: u64, len: usize) -> Result<Vec<u8>> {
+        self.attempt(|system| Ok(system.machine.memory.bytes(at, len)?))
+    }
+
+    fn write_memory(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.attempt(|system| Ok(system.machine.memory.write(at, bytes)?))
+    }
+
+    fn user(&self) -> (u64, u64) {
+        self.machine.space.user
+    }
+
+    fn log(&self) -> &[Message] {
+        &self.machine.world.log
+    }
+
+    fn events(&self) -> &[String] {
+        &self.machine.world.events
+    }
+
+    fn executed(&self) -> u64 {
+        self.machine.cpu.executed()
+    }
+
+    fn set_budget(&mut self, budget: u64) {
+        self.budget = budget;
+    }
+
+    fn stop_before_init(&mut self, stops: bool) {
+        self.machine.world.stops_before_init = stops;
+    }
+
+    fn devices(&mut self) -> Result<Vec<Device>> {
+        self.attempt(|system| system.registered())
+    }
+
+    fn mark(&self) -> Mark {
+        self.machine.world.heap.mark()
+    }
+
+    fn taken_since(&self, mark: Mark) -> (u64, usize) {
+        let taken = self.machine.world.heap.taken_since(mark);
+        taken.fold((0, 0), |(bytes, count), (_, size)| (size.saturating_add(bytes), 1usize.saturating_add(count)))
+    }
+
+    fn snapshot(&mut self) {
+        let snapshot = self.machine.snapshot();
+        self.snapshots.push(snapshot);
+    }
+
+    fn restore(&mut self) {
+        if let Some(snapshot) = self.snapshots.last() {
+            self.machine.restore(snapshot);
+        }
+    }
+
+    fn fork(&self) -> Box<dyn Running> {
+        let machine = self.machine.fork();
+        Box::new(System { machine, budget: self.budget, frame: self.frame, snapshots: Vec::new() })
+    }
+
+    fn refuse(&self, why: &str) -> Stopped {
+        self.machine.stopped(why.into(), false)
+    }
+}
+
+fn why<C: Platform>(machine: &Machine<C>, failed: Failed) -> Stopped {
+    match failed {
+        Failed::Stopped(stopped) => stopped,
+        Failed::Because(reason) => machine.stopped(reason, false),
+        Failed::Fault(fault) => machine.stopped(format!("{}", crate::cpu::Stop::Fault(fault)), false),
+    }
+}
