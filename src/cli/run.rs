@@ -18,7 +18,7 @@ pub fn run(args: &Run) -> Result<Outcome, Error> {
     let actions = actions(args)?;
     let source = args.kernel.source()?;
     let image = source.image()?;
-    let facts = args.live.facts(args.kernel.secure_boot);
+    let facts = args.live.facts(args.kernel.facts.secure_boot);
     let Some(mut loader) = prepared(&source, &facts, &[], || None)? else { return Ok(Outcome::Refused) };
     let mut home = Home::new(&source, &loader.kernel)?;
     let plan = plan(args, &mut home, &mut loader, actions)?;
