@@ -436,6 +436,13 @@ fn a_refused_module_stops_where_the_kernel_stops() {
 fn one_step_and_sequences() {
     let ran = trace("6.12-amd64", "hello", &["--step", "layout"]).exits(0);
     assert!(ran.stdout.contains("layout_sections") && !ran.stdout.contains("apply_relocations"), "{ran:?}");
+    // It tells of that step what the whole story tells.
+    let whole = trace("6.12-amd64", "hello", &[]).exits(0).stdout;
+    for step in ["rewrite", "flags", "layout", "relocations"] {
+        let one = trace("6.12-amd64", "hello", &["--step", step]).exits(0).stdout;
+        let from = one.find(&format!(" {step}: ")).unwrap();
+        assert!(whole.contains(one[from..].trim_end()), "{step}: {one}");
+    }
     let wrong = trace("6.12-amd64", "hello", &["--step", "nonsense"]).exits(2);
     assert!(wrong.stderr.contains("layout, move"), "{wrong:?}");
     let params = ko("6.12-amd64", "params").display().to_string();
@@ -486,6 +493,7 @@ fn the_journal_misses_nothing() {
             assert_eq!(journal.bytes.len(), load.record.patches.len(), "{kernel}/{module}");
             let missed = journal.missed(&*load.module.memory);
             assert!(missed.is_empty(), "{kernel}/{module}: {missed:x?}");
+            assert!(journal.is_whole(&*load.module.memory), "{kernel}/{module}");
             patches += journal.bytes.len();
         }
     }
