@@ -253,7 +253,10 @@ fn captured(set: &Set, kernel: &str, module: &Capture) -> Vec<Value> {
     }
     args.extend(set.options());
     args.extend(module.options());
-    events(&common::kmodld(&args).exits(0))
+    let ran = common::kmodld(&args);
+    // Undecided, for want of what the captures of some kernels do not hold.
+    assert!(ran.code == 0 || ran.code == 4, "{ran:?}");
+    events(&ran)
 }
 
 /// The memory of a capture at a stage.
@@ -389,12 +392,11 @@ fn a_refused_module_stops_where_the_kernel_stops() {
     let hello = common::read(&ko(kernel, "hello"));
     let damaged = other("damaged.ko", &[&hello[..0x3c], &[0, 0], &hello[0x3e..]].concat());
     let of_other_arch = ko("6.12-arm64", "hello").display().to_string();
-    let release = common::release(kernel).into_bytes();
-    let mut of_other_release = hello.clone();
-    let at = hello.windows(9).position(|w| w == b"vermagic=").unwrap() + 9;
-    assert!(hello[at..].starts_with(&release));
-    of_other_release[at] = b'7';
-    let of_other_release = other("other-release.ko", &of_other_release);
+    // Where there are CRCs the release in vermagic does not count, but the options behind it do.
+    let mut of_other_options = hello.clone();
+    let at = hello.windows(5).position(|w| w == b" SMP ").unwrap();
+    of_other_options[at + 1] = b'X';
+    let of_other_options = other("other-options.ko", &of_other_options);
     let of_other_kernel = ko("6.1-amd64", "hello").display().to_string();
     let run = |file: &str, more: &[&str]| {
         let mut args = vec![String::from("trace"), file.to_owned(), String::from("--json")];
@@ -412,7 +414,7 @@ fn a_refused_module_stops_where_the_kernel_stops() {
         (&of_other_arch, &[], "elf", "ENOEXEC"),
         (&hello, &["--cmdline", "module_blacklist=hello"], "blacklist", "EPERM"),
         (&hello, &["--cmdline", "module.sig_enforce=1"], "signature", "EKEYREJECTED"),
-        (&of_other_release, &[], "versions", "ENOEXEC"),
+        (&of_other_options, &[], "versions", "ENOEXEC"),
         // Its struct module has another size.
         (&of_other_kernel, &[], "elf", "ENOEXEC"),
         (&hello, &["--with", &hello], "versions", "EEXIST"),

@@ -2,6 +2,7 @@
 
 mod check;
 mod explain;
+mod init;
 mod inspect;
 mod kernel;
 mod link;

@@ -10,7 +10,7 @@ use kmodld::trace::event::{
 use kmodld::trace::steps::{STEPS, StepOf};
 use kmodld::trace::words::Table;
 
-use super::report::one_line;
+use super::report::{Line, one_line};
 use super::terminal::wrap;
 
 /// Of many alike, so many are shown unless all are asked for.
@@ -21,15 +21,6 @@ const IMPORTS_SHOWN: usize = 12;
 const BAR: u64 = 32;
 /// What belongs to a step stands this far in.
 const INDENT: &str = "   ";
-
-/// A line of the story.
-#[derive(Debug)]
-pub struct Line {
-    /// It is the title of a step.
-    pub title: bool,
-    /// Without line end; names are harmless in it.
-    pub text: String,
-}
 
 /// How a story is told.
 #[derive(Debug)]
