@@ -253,7 +253,10 @@ fn captured(set: &Set, kernel: &str, module: &Capture) -> Vec<Value> {
     }
     args.extend(set.options());
     args.extend(module.options());
-    events(&common::kmodld(&args).exits(0))
+    let ran = common::kmodld(&args);
+    // Undecided, for want of what the captures of some kernels do not hold.
+    assert!(ran.code == 0 || ran.code == 4, "{ran:?}");
+    events(&ran)
 }
 
 /// The memory of a capture at a stage.
@@ -389,12 +392,11 @@ fn a_refused_module_stops_where_the_kernel_stops() {
     let hello = common::read(&ko(kernel, "hello"));
     let damaged = other("damaged.ko", &[&hello[..0x3c], &[0, 0], &hello[0x3e..]].concat());
     let of_other_arch = ko("6.12-arm64", "hello").display().to_string();
-    let release = common::release(kernel).into_bytes();
-    let mut of_other_release = hello.clone();
-    let at = hello.windows(9).position(|w| w == b"vermagic=").unwrap() + 9;
-    assert!(hello[at..].starts_with(&release));
-    of_other_release[at] = b'7';
-    let of_other_release = other("other-release.ko", &of_other_release);
+    // Where there are CRCs the release in vermagic does not count, but the options behind it do.
+    let mut of_other_options = hello.clone();
+    let at = hello.windows(5).position(|w| w == b" SMP ").unwrap();
+    of_other_options[at + 1] = b'X';
+    let of_other_options = other("other-options.ko", &of_other_options);
     let of_other_kernel = ko("6.1-amd64", "hello").display().to_string();
     let run = |file: &str, more: &[&str]| {
         let mut args = vec![String::from("trace"), file.to_owned(), String::from("--json")];
@@ -412,7 +414,7 @@ fn a_refused_module_stops_where_the_kernel_stops() {
         (&of_other_arch, &[], "elf", "ENOEXEC"),
         (&hello, &["--cmdline", "module_blacklist=hello"], "blacklist", "EPERM"),
         (&hello, &["--cmdline", "module.sig_enforce=1"], "signature", "EKEYREJECTED"),
-        (&of_other_release, &[], "versions", "ENOEXEC"),
+        (&of_other_options, &[], "versions", "ENOEXEC"),
         // Its struct module has another size.
         (&of_other_kernel, &[], "elf", "ENOEXEC"),
         (&hello, &["--with", &hello], "versions", "EEXIST"),
@@ -436,6 +438,13 @@ fn a_refused_module_stops_where_the_kernel_stops() {
 fn one_step_and_sequences() {
     let ran = trace("6.12-amd64", "hello", &["--step", "layout"]).exits(0);
     assert!(ran.stdout.contains("layout_sections") && !ran.stdout.contains("apply_relocations"), "{ran:?}");
+    // It tells of that step what the whole story tells.
+    let whole = trace("6.12-amd64", "hello", &[]).exits(0).stdout;
+    for step in ["rewrite", "flags", "layout", "relocations"] {
+        let one = trace("6.12-amd64", "hello", &["--step", step]).exits(0).stdout;
+        let from = one.find(&format!(" {step}: ")).unwrap();
+        assert!(whole.contains(one[from..].trim_end()), "{step}: {one}");
+    }
     let wrong = trace("6.12-amd64", "hello", &["--step", "nonsense"]).exits(2);
     assert!(wrong.stderr.contains("layout, move"), "{wrong:?}");
     let params = ko("6.12-amd64", "params").display().to_string();
@@ -486,6 +495,7 @@ fn the_journal_misses_nothing() {
             assert_eq!(journal.bytes.len(), load.record.patches.len(), "{kernel}/{module}");
             let missed = journal.missed(&*load.module.memory);
             assert!(missed.is_empty(), "{kernel}/{module}: {missed:x?}");
+            assert!(journal.is_whole(&*load.module.memory), "{kernel}/{module}");
             patches += journal.bytes.len();
         }
     }

@@ -3,6 +3,7 @@
 mod addr;
 mod check;
 mod explain;
+mod init;
 mod inspect;
 mod kernel;
 mod link;

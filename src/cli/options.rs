@@ -323,7 +323,7 @@ pub struct Trace {
     #[arg(long)]
     pub json: bool,
     /// How the init function ends: 0 (if not given), a positive number, an error such as -ENODEV, or crash
-    #[arg(long, value_name = "RESULT", value_parser = super::simulate::init_result, default_value = "0", hide_default_value = true, allow_hyphen_values = true)]
+    #[arg(long, value_name = "RESULT", value_parser = super::init::init_result, default_value = "0", hide_default_value = true, allow_hyphen_values = true)]
     pub init: Init,
     /// What to do afterwards, as `simulate` takes it: "rmmod NAME", "insmod FILE"... Repeatable
     #[arg(long, value_name = "STEP")]

@@ -16,7 +16,6 @@ use kmodld::document::{
 };
 use serde::Serialize;
 
-use super::story::Line;
 use super::terminal::{Amount, amount, stderr_width, stdout_width, wrap, wrap_lines};
 
 const BOLD: Style = Style::new().bold();
@@ -58,6 +57,15 @@ fn escaped(text: &str, is_bad: impl Fn(char) -> bool) -> Cow<'_, str> {
     }
     let shown = |c: char| if is_bad(c) { c.escape_default().to_string() } else { c.to_string() };
     Cow::Owned(text.chars().map(shown).collect())
+}
+
+/// A line of the story.
+#[derive(Debug)]
+pub struct Line {
+    /// It is the title of a step.
+    pub title: bool,
+    /// Without line end; names are harmless in it.
+    pub text: String,
 }
 
 /// Prints a story to stdout: titles of steps stand out where there are colours.

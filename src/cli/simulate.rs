@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use elf_layout::Errno;
 use elf_layout::bytes::printed;
 use kernel::{Exit, Init, Kernel};
 use kmodld::Error;
@@ -11,6 +10,7 @@ use kmodld::modprobe::settings::words;
 use kmodld::simulate::{Document, EventEntry, Simulation, Step, StepEntry};
 use symres::LoadFlags;
 
+use super::init::init_result;
 use super::options::Simulate;
 use super::report::{self, Told, one_line};
 use super::{Outcome, prepared};
@@ -175,23 +175,6 @@ fn insmod(words: &[&str]) -> Result<Step, String> {
     Ok(Step::Insmod { file, params: together.join(" "), flags, init })
 }
 
-/// `0`, a positive number, `-ENODEV`, `-19` or `crash`.
-pub fn init_result(text: &str) -> Result<Init, String> {
-    let wrong = || format!("--init={text}: not 0, a positive number, an error such as -ENODEV, or crash");
-    if text == "crash" {
-        return Ok(Init::Crashes);
-    }
-    match text.strip_prefix('-') {
-        None => {
-            text.parse::<i32>().ok().and_then(|v| u32::try_from(v).ok()).map(Init::Returns).ok_or_else(wrong)
-        }
-        Some(error) => {
-            let by_number = || error.parse().ok().and_then(Errno::from_number);
-            Errno::from_name(error).or_else(by_number).map(Init::Fails).ok_or_else(wrong)
-        }
-    }
-}
-
 fn rmmod(words: &[&str]) -> Result<Step, String> {
     let (mut name, mut force, mut exit) = (None, false, Exit::Returns);
     for word in words {
@@ -209,6 +192,8 @@ fn rmmod(words: &[&str]) -> Result<Step, String> {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
+
+    use elf_layout::Errno;
 
     use super::*;
 

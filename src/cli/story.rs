@@ -7,10 +7,10 @@ use kmodld::trace::event::{
     Begin, Call, Changed, Code, Event, Facts, Freed, Import, Memory, Patch, Region, Relocation, Section,
     Sections, State, Step, Stop,
 };
-use kmodld::trace::steps::STEPS;
+use kmodld::trace::steps::{STEPS, StepOf};
 use kmodld::trace::words::Table;
 
-use super::report::one_line;
+use super::report::{Line, one_line};
 use super::terminal::wrap;
 
 /// Of many alike, so many are shown unless all are asked for.
@@ -22,15 +22,6 @@ const BAR: u64 = 32;
 /// What belongs to a step stands this far in.
 const INDENT: &str = "   ";
 
-/// A line of the story.
-#[derive(Debug)]
-pub struct Line {
-    /// It is the title of a step.
-    pub title: bool,
-    /// Without line end; names are harmless in it.
-    pub text: String,
-}
-
 /// How a story is told.
 #[derive(Debug)]
 pub struct Teller<'t> {
@@ -39,6 +30,10 @@ pub struct Teller<'t> {
     verbose: bool,
     /// Columns, if lines are to be broken.
     width: Option<usize>,
+    /// The only step to tell.
+    only: Option<StepOf>,
+    /// What comes is read, and not told.
+    muted: bool,
     lines: Vec<Line>,
     /// The section headers as the last step left them.
     sections: Vec<Section>,
@@ -54,11 +49,13 @@ pub struct Teller<'t> {
 
 impl<'t> Teller<'t> {
     /// Nothing told yet.
-    pub fn new(words: &'t Table, verbose: bool, width: Option<usize>) -> Self {
+    pub fn new(words: &'t Table, verbose: bool, width: Option<usize>, only: Option<StepOf>) -> Self {
         Teller {
             words,
             verbose,
             width,
+            only,
+            muted: false,
             lines: Vec::new(),
             sections: Vec::new(),
             step: "",
@@ -79,16 +76,22 @@ impl<'t> Teller<'t> {
         self.lines
     }
 
+    fn push(&mut self, title: bool, text: impl Into<String>) {
+        if !self.muted {
+            self.lines.push(Line { title, text: text.into() });
+        }
+    }
+
     fn line(&mut self, text: impl AsRef<str>) {
         let text = format!("{INDENT}{}", text.as_ref());
         let indent = text.len().saturating_sub(text.trim_start().len()).saturating_add(4);
         for text in wrap(text.trim_end(), self.width, indent).lines() {
-            self.lines.push(Line { title: false, text: text.to_owned() });
+            self.push(false, text);
         }
     }
 
     fn blank(&mut self) {
-        self.lines.push(Line { title: false, text: String::new() });
+        self.push(false, "");
     }
 
     fn event(&mut self, event: &Event) {
@@ -158,9 +161,10 @@ impl<'t> Teller<'t> {
             }
             Event::Stop(stop) => self.stop(stop),
             Event::Asked(asked) => {
+                self.muted = self.only.is_some_and(|only| only != StepOf::Unload);
                 self.blank();
                 let text = format!("$ {}: {}", one_line(&asked.step), asked.result);
-                self.lines.push(Line { title: true, text });
+                self.push(true, text);
                 for line in asked.output.iter().flat_map(|output| output.lines()) {
                     self.line(one_line(line));
                 }
@@ -210,8 +214,9 @@ impl<'t> Teller<'t> {
             begin.size
         );
         self.sections.clear();
+        self.muted = false;
         for text in wrap(&text, self.width, 4).lines() {
-            self.lines.push(Line { title: true, text: text.to_owned() });
+            self.push(true, text);
         }
         if !begin.params.is_empty() {
             self.line(format!("parameters: {}", one_line(&begin.params)));
@@ -222,17 +227,19 @@ impl<'t> Teller<'t> {
             let more = if count > names.len() { ", ..." } else { "" };
             self.line(format!("loaded already: {count}: {}{more}", names.join(", ")));
         }
+        self.muted = self.only.is_some();
     }
 
     fn begin_step(&mut self, step: &Step) {
         let position = STEPS.iter().position(|known| known.name() == step.name);
         let number = position.map_or(0, |at| at.saturating_add(1));
         self.step = step.name;
+        self.muted = self.only.is_some_and(|only| only.name() != step.name);
         self.blank();
         let key = format!("step.{}.title", step.name);
         let text = format!("{number:>2} {}: {}", step.name, self.words.get(&key));
         for text in wrap(&text, self.width, 4).lines() {
-            self.lines.push(Line { title: true, text: text.to_owned() });
+            self.push(true, text);
         }
         self.line(step.functions.join(", "));
         if !step.reached {
@@ -242,7 +249,7 @@ impl<'t> Teller<'t> {
         let key = format!("step.{}.text", step.name);
         for text in wrap(self.words.get(&key), self.width.map(|w| w.saturating_sub(INDENT.len())), 0).lines()
         {
-            self.lines.push(Line { title: false, text: format!("{INDENT}{text}") });
+            self.push(false, format!("{INDENT}{text}"));
         }
     }
 

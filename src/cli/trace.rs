@@ -99,16 +99,16 @@ pub fn run(args: &Trace) -> Result<Outcome, Error> {
         raw_output::replace(html, |file| std::io::Write::write_all(file, text.as_bytes()))?;
         return Ok(outcome);
     }
-    let events = match step {
-        Some(step) => only(events, step),
-        None => events,
-    };
     if args.json {
+        let events = match step {
+            Some(step) => only(events, step),
+            None => events,
+        };
         let lines = events.iter().map(|event| Ok(report::json_text(event)? + "\n"));
         report::print_bytes(lines.collect::<Result<String, Error>>()?.as_bytes())?;
     } else {
         let words = Lang::En.table();
-        report::story(&Teller::new(&words, amount().verbose, stdout_width()).tell(&events))?;
+        report::story(&Teller::new(&words, amount().verbose, stdout_width(), step).tell(&events))?;
     }
     Ok(outcome)
 }
@@ -120,8 +120,7 @@ fn step_named(name: &str) -> Result<StepOf, Error> {
     })
 }
 
-/// The events of one step, and those that say what they are of. Section headers of the step before come too: a story tells what
-/// has changed.
+/// The events of one step, and those that say what they are of.
 fn only(events: Vec<Event>, step: StepOf) -> Vec<Event> {
     let mut kept = Vec::new();
     let mut inside = false;
