@@ -128,22 +128,27 @@ impl<'d> Scan<'d, '_> {
         let Some(middle) = self.name(at) else {
             return Run { at, count: 0, form: self.form };
         };
-        let (mut start, mut first) = (at, middle);
+        let (mut start, mut first, mut twice) = (at, middle, false);
         while let Some(before) = start.checked_sub(self.form.size()) {
             match self.name(before) {
-                Some(name) if name < first => (start, first) = (before, name),
+                Some(name) if name < first || name == first && !twice => {
+                    (start, first, twice) = (before, name, name == first);
+                }
                 _ => break,
             }
         }
         self.run_from(start)
     }
 
-    /// The run of ascending records from `at` on.
+    /// The run of ascending records from `at` on. A name may be there twice: arm64's copy_page, memcpy and memset are in 5.10.
     fn run_from(&self, at: usize) -> Run {
         let mut run = Run { at, count: 0, form: self.form };
-        let mut last: &[u8] = &[];
-        while let Some(name) = self.name(run.end()).filter(|name| *name > last) {
-            last = name;
+        let (mut last, mut twice): (&[u8], bool) = (&[], true);
+        while let Some(name) = self.name(run.end()) {
+            if name < last || name == last && twice {
+                break;
+            }
+            (last, twice) = (name, name == last);
             run.count = run.count.saturating_add(1);
         }
         run

@@ -13,7 +13,11 @@ fn check(plan: &Plan, source: ExportSource) {
         let crc = (plan.exports != Tables::NoCrcs).then_some(*crc);
         assert_eq!(got.name, name.as_bytes(), "IMG-24; SYM-30, SYM-33: table by table, each by name");
         let record = (got.address, got.crc, got.gpl_only);
-        assert_eq!(record, (*address, crc, *gpl_only), "SYM-35, SYM-36, IMG-33: records; SYM-39: whose flags tell");
+        assert_eq!(
+            record,
+            (*address, crc, *gpl_only),
+            "SYM-35, SYM-36, IMG-33: records; SYM-39: whose flags tell"
+        );
         assert_eq!(got.namespace.unwrap_or(b""), namespace.as_bytes(), "IMG-25");
     }
 }

@@ -307,6 +307,9 @@ fn put_exports(
     exports.push((String::from("kfree"), base + 0x800, 7, false, ""));
     exports.push((String::from("module_layout"), base + 0x808, 0xdead_beef, false, ""));
     exports.push((String::from("my_export_001"), base + 0x810, 8, true, ""));
+    // Twice, as some of 5.10 are (IMG-23).
+    exports.push((String::from("copy_page"), base + 0x818, 9, false, ""));
+    exports.push((String::from("copy_page"), base + 0x818, 9, false, ""));
     exports.sort();
     if plan.exports != Tables::Flags {
         exports.sort_by_key(|e| e.3);

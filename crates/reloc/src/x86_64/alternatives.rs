@@ -233,7 +233,7 @@ pub fn sites(module: &Finalizer<'_, '_>) -> Vec<u64> {
 }
 
 /// FIN-20: entries of one site have the longest one's length, since v6.11 (d2a793dae4fe). It was written into their
-/// records until v7.0 (a4233c21e773).
+/// records until v7.0 (a4233c21e773, FIN-26).
 fn equalise_lengths(module: &mut Finalizer<'_, '_>, table: &Table, form: Form) -> Entries {
     let mut entries = Entries { form, longest: BTreeMap::new() };
     if !module.has(Change::AltLengthsEqualised) {
