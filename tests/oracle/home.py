@@ -133,7 +133,8 @@ def boot(image, folder, append, limit):
         lines.append(line.rstrip("\r\n"))
         if lines[-1].endswith("@@ end"):
             break
-    guest.kill()
+    # timeout passes this on to the guest; it could not pass on SIGKILL.
+    guest.terminate()
     guest.wait()
     return lines
 
