@@ -90,8 +90,6 @@ const RUNS: &[(&str, &str, &str)] = &[
     ("inspect-40", "inspect fixtures/6.12-amd64/params.ko", ""),
     ("inspect-tty-80", "inspect fixtures/6.12-amd64/params.ko", ""),
     ("inspect-tty-40", "inspect fixtures/6.12-amd64/params.ko", ""),
-    ("kernel-80", "kernel SPEC", ""),
-    ("kernel-40", "kernel SPEC", ""),
     ("simulate-80", "simulate INSMOD LSMOD INSMOD RMMOD", "--kernel SPEC"),
     ("simulate-40", "simulate INSMOD LSMOD INSMOD RMMOD", "--kernel SPEC"),
     ("simulate-tty-80", "simulate INSMOD LSMOD INSMOD RMMOD", "--kernel SPEC"),

@@ -433,7 +433,7 @@ fn capabilities_are_those_in_the_kernels_memory() {
     assert_eq!(caps(&own), (Some(Piece { address: 0xffff_ffff_8200_0010, bytes }), vec![]));
     write(dir.path(), "proc/kcore", &core[..140]);
     assert_eq!(caps(&own).0, None);
-    core[64 + 16] = 1;
+    core[64 + 16] = 0x11;
     write(dir.path(), "proc/kcore", &core);
     assert_eq!(caps(&own), (None, vec![format!("it does not have this memory: {way}")]));
 }

@@ -206,9 +206,9 @@ fn damaged_specs_are_refused() {
         bytes
     };
     let end = good.iter().position(|b| *b == b'\n').unwrap();
-    assert_eq!(good[..end], *b"kmodld kernel spec 1", "docs/spec-file.md");
+    assert_eq!(good[..end], *b"kmodld kernel spec 2", "docs/spec-file.md");
     let mut newer = good.clone();
-    newer[end - 1] = b'2';
+    newer[end - 1] = b'3';
     let cases = [
         ("half", good[..good.len() / 2].to_vec(), "damaged SPEC"),
         ("last-byte-missing", good[..good.len() - 1].to_vec(), "damaged SPEC"),
@@ -217,7 +217,7 @@ fn damaged_specs_are_refused() {
         ("flipped-in-the-middle", flipped(good.len() / 2), "damaged SPEC"),
         ("flipped-checksum", flipped(good.len() - 1), "damaged SPEC"),
         ("longer", [&good[..], b"x"].concat(), "damaged SPEC"),
-        ("newer", newer, "a SPEC of version 2; this program reads version 1"),
+        ("newer", newer, "a SPEC of version 3; this program reads version 2"),
         ("no-spec-any-more", flipped(0), "not a kernel image"),
     ];
     let hello = ko("6.12-amd64", "hello").display().to_string();

@@ -347,10 +347,18 @@ impl Home {
         for name in names.iter().rev() {
             all &= self.holds(name, &running, &mut held)?;
         }
-        // With KASLR the area begins anywhere: only the system shows where.
+        // With KASLR the area begins anywhere: only what lies there shows where (LAYOUT-51).
         let is_anywhere = loader.kernel.slide != 0;
         if !has_areas && (is_anywhere || !all) {
             unread.append(&mut told);
+        } else if is_anywhere && names.is_empty() {
+            let why = "no module was loaded since KASLR chose where they begin";
+            unread.push(Unread::because(
+                "places that modules take",
+                running.root.at("proc/modules"),
+                why,
+                "load one, or give --base",
+            ));
         }
         if all {
             *loader = held;
