@@ -33,6 +33,8 @@ const INIT: u64 = 2;
 const FLAGS: u64 = 3;
 /// `cs cs cs xor %eax, %eax`: a call of `__static_call_return0`.
 const XOR5RAX: [u8; 5] = [0x2e, 0x2e, 0x2e, 0x31, 0xc0];
+/// `ud1 (%edx), %rdi`: a call of `__WARN_trap`, in kernels that have that.
+const WARN_TRAP: [u8; 5] = [0x67, 0x48, 0x0f, 0xb9, 0x3a];
 /// More trampolines than this has no kernel.
 const TRAMPOLINES_MAX: u64 = 1 << 16;
 
@@ -78,6 +80,8 @@ struct Kernel {
     returns: Option<Returns>,
     thunks: Option<Option<CallThunks>>,
     return0: Option<u64>,
+    /// `__WARN_trap`, whose calls are an instruction that traps.
+    warn_trap: Option<u64>,
     /// Where a conditional jump to nothing goes.
     conditional_return: Option<u64>,
 }
@@ -264,6 +268,7 @@ impl Kernel {
             conditional_return,
             thunks: CallThunks::of(module),
             return0: module.kernel.symbol("__static_call_return0"),
+            warn_trap: module.kernel.symbol("__WARN_trap"),
         }
     }
 }
@@ -298,7 +303,7 @@ fn validate(module: &mut Finalizer<'_, '_>, site: Site) -> bool {
     let valid = if site.key & TAIL != 0 {
         matches!(code[0], JMP32 | RET) || jcc(code).is_some()
     } else {
-        code[0] == CALL || five == NOP5 || five == XOR5RAX
+        code[0] == CALL || five == NOP5 || five == XOR5RAX || five == WARN_TRAP
     };
     if !valid {
         let what = format!("unexpected static_call insn opcode {:#x} at", code[0]);
@@ -348,6 +353,7 @@ fn generated(kernel: &Kernel, at: u64, condition: Option<u8>, tail: bool, callee
         (false, _, 0) => long(NOP5),
         // Compared after the translation: with call depth tracking it is called.
         (false, ..) if Some(callee.call) == kernel.return0 => long(XOR5RAX),
+        (false, ..) if Some(callee.call) == kernel.warn_trap => long(WARN_TRAP),
         (false, ..) => long(text_gen_insn(CALL, at, callee.call)),
     })
 }
@@ -370,7 +376,8 @@ pub fn trampolines(module: &mut Finalizer<'_, '_>) {
     }
     let inside = |at: u64| module.within_module(at) && !module.within_module_init(at);
     let pairs = found.into_iter().filter_map(|(of, at)| Some((at, *keys.get(of)?)));
-    let pairs: Vec<(u64, u64)> = pairs.filter(|(at, key)| inside(*at) && module.within_module(*key)).collect();
+    let pairs: Vec<(u64, u64)> =
+        pairs.filter(|(at, key)| inside(*at) && module.within_module(*key)).collect();
     if pairs.is_empty() {
         return;
     }
@@ -418,12 +425,14 @@ mod tests {
     const FUNC: u64 = 0xffff_ffff_8100_0000;
     const RETURN0: u64 = 0xffff_ffff_8100_1000;
     const THUNK: u64 = 0xffff_ffff_8200_0000;
+    const WARN: u64 = 0xffff_ffff_8100_2000;
 
     fn kernel(returns: Returns) -> Kernel {
         Kernel {
             returns: Some(returns),
             thunks: Some(None),
             return0: Some(RETURN0),
+            warn_trap: Some(WARN),
             conditional_return: Some(THUNK),
         }
     }
@@ -433,7 +442,10 @@ mod tests {
         let plain = kernel(Returns::Plain);
         let long = |bytes: [u8; 5]| [&bytes[..], &[0]].concat();
         type Case = (Option<u8>, bool, u64, Vec<u8>);
-        let cases: [Case; 7] = [
+        let cases: [Case; 9] = [
+            // Seen on 7.3.4: a static call of __WARN_trap is ud1 (%edx), %rdi.
+            (None, false, WARN, long(WARN_TRAP)),
+            (None, true, WARN, long(text_gen_insn(JMP32, AT, WARN))),
             (None, false, FUNC, long(text_gen_insn(CALL, AT, FUNC))),
             (None, false, 0, long(NOP5)),
             (None, false, RETURN0, long(XOR5RAX)),
