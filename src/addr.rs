@@ -66,7 +66,8 @@ impl Asked {
             if !(word.contains("+0x") && word.contains("/0x")) {
                 continue;
             }
-            let module = words.peek().and_then(|next| next.strip_prefix('[')).map(|next| next.trim_end_matches(']'));
+            let module =
+                words.peek().and_then(|next| next.strip_prefix('[')).map(|next| next.trim_end_matches(']'));
             let text = match module {
                 Some(module) => format!("{word} [{module}]"),
                 None => word.to_owned(),
@@ -90,12 +91,14 @@ impl Asked {
         let all: Vec<(u64, u64)> = of_name.map(|(symbol, value)| (*value, symbol.size())).collect();
         // The kernel counts up to the next symbol, so that padding may be in its size.
         let fits = |size: u64| wanted.is_none_or(|wanted| size <= wanted);
-        let mut found: Vec<u64> = all.iter().filter(|(_, size)| fits(*size)).map(|(value, _)| *value).collect();
+        let mut found: Vec<u64> =
+            all.iter().filter(|(_, size)| fits(*size)).map(|(value, _)| *value).collect();
         if found.is_empty() {
             found = all.iter().map(|(value, _)| *value).collect();
         }
         if found.is_empty() {
-            let sections = (1..module.info.sechdrs.len()).filter(|index| file.section_name(*index) == name.as_bytes());
+            let sections =
+                (1..module.info.sechdrs.len()).filter(|index| file.section_name(*index) == name.as_bytes());
             found.extend(sections.filter_map(|index| module.table(index)).map(|table| table.address));
         }
         found.into_iter().map(|at| at.wrapping_add(offset)).collect()
@@ -146,7 +149,10 @@ mod tests {
         assert_eq!(Asked::parse("foo"), Some(named("foo", 0, None, None)));
         assert_eq!(Asked::parse(".text+0x12"), Some(named(".text", 0x12, None, None)));
         assert_eq!(Asked::parse("foo+0x12/0x30 [mod]"), Some(named("foo", 0x12, Some(0x30), Some("mod"))));
-        assert_eq!(Asked::parse("foo+0x12/0x30 [mod 0123abcd]"), Some(named("foo", 0x12, Some(0x30), Some("mod"))));
+        assert_eq!(
+            Asked::parse("foo+0x12/0x30 [mod 0123abcd]"),
+            Some(named("foo", 0x12, Some(0x30), Some("mod")))
+        );
         for bad in ["", "0xzz", "foo+0xg", "foo+0x1/3", "a b+0x1", "foo+0x1 [mod"] {
             assert_eq!(Asked::parse(bad), None, "{bad}");
         }

@@ -50,7 +50,8 @@ impl Case {
             memory: Some(memory),
             ..RunningFacts::default()
         };
-        let with: Vec<PathBuf> = common::dependencies(&module.name).iter().map(|name| ko(kernel, name)).collect();
+        let with: Vec<PathBuf> =
+            common::dependencies(&module.name).iter().map(|name| ko(kernel, name)).collect();
         let Prepared::Ready { loader, .. } = prepare(&source, &facts, &with, || None).unwrap() else {
             panic!("{}: a dependency is refused", module.name)
         };
@@ -110,7 +111,9 @@ fn cases(mut look: impl FnMut(&str, &Case)) {
         let set = Set::open(&pack);
         let kernel = name.splitn(3, '-').take(2).collect::<Vec<_>>().join("-");
         for module in set.modules() {
-            if module.has_stage("final") && ["patching", "tracepoint", "sections", "importer"].contains(&&*module.name) {
+            if module.has_stage("final")
+                && ["patching", "tracepoint", "sections", "importer"].contains(&&*module.name)
+            {
                 seen += 1;
                 look(&format!("{name} {}", module.name), &Case::new(&set, &kernel, &module));
             }
@@ -123,7 +126,8 @@ fn cases(mut look: impl FnMut(&str, &Case)) {
 fn what_the_kernel_loaded_raises_no_alarm() {
     cases(|name, case| {
         let all = case.compare(&case.bytes);
-        let alarms: Vec<_> = all.alarms.iter().map(|a| (a.kind, a.address, a.symbol.clone(), a.message.clone())).collect();
+        let alarms: Vec<_> =
+            all.alarms.iter().map(|a| (a.kind, a.address, a.symbol.clone(), a.message.clone())).collect();
         assert!(alarms.is_empty(), "{name}: {alarms:x?}");
         assert!(all.bytes > 0 && all.led_away.is_empty() && all.holes == 0, "{name}: {all:?}");
     });
@@ -156,7 +160,11 @@ fn a_changed_byte_of_code_or_rodata_is_an_alarm_at_its_place() {
         for address in wanted {
             changed += 1;
             let is_there = found.iter().any(|a| address.wrapping_sub(a.address) < a.size);
-            assert!(is_there, "{name}: {address:#x} in {:x?}", found.iter().map(|a| (a.kind, a.address, a.size)).collect::<Vec<_>>());
+            assert!(
+                is_there,
+                "{name}: {address:#x} in {:x?}",
+                found.iter().map(|a| (a.kind, a.address, a.size)).collect::<Vec<_>>()
+            );
         }
     });
     assert!(changed > 100, "{changed}");
@@ -167,14 +175,22 @@ fn a_pointer_to_a_function_that_leads_into_the_unknown_is_an_alarm() {
     let mut found = 0;
     cases(|name, case| {
         let opened = case.loader.open(&case.file, LoadFlags::default());
-        let given = Place::Regions(case.memory.regions.iter().map(|(region, base, _)| (*region, *base)).collect());
-        let (load, _) = case.loader.load(&opened, &kmodld::Args::default(), &given, case.memory.percpu).whatever_it_says();
+        let given =
+            Place::Regions(case.memory.regions.iter().map(|(region, base, _)| (*region, *base)).collect());
+        let (load, _) = case
+            .loader
+            .load(&opened, &kmodld::Args::default(), &given, case.memory.percpu)
+            .whatever_it_says();
         let load = load.unwrap();
         let explainer = kmodld::address::Explainer::new(&load);
         // struct module: the pointer to the exit function, which lies in memory that stays.
-        let Some(exit) = load.module.exit().filter(|exit| !load.module.within_module_init(*exit)) else { return };
+        let Some(exit) = load.module.exit().filter(|exit| !load.module.within_module_init(*exit)) else {
+            return;
+        };
         let at = explainer.relocations().iter().find(|r| {
-            r.len == 8 && load.module.u64(r.address) == Some(exit) && load.module.place_of(r.address).is_some_and(|p| !p.region.is_init())
+            r.len == 8
+                && load.module.u64(r.address) == Some(exit)
+                && load.module.place_of(r.address).is_some_and(|p| !p.region.is_init())
         });
         let Some(at) = at.map(|r| r.address) else { return };
         let (_, base, start, _) =

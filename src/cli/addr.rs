@@ -16,8 +16,8 @@ use kmodld::verify::Target;
 use super::Outcome;
 use super::modules::Meaning;
 use super::options::Addr;
-use super::report::{self, one_line};
 use super::prepared;
+use super::report::{self, one_line};
 
 /// What stands for a log on stdin.
 const STDIN: &str = "-";
@@ -29,12 +29,16 @@ pub fn run(args: &Addr) -> Result<Outcome, Error> {
         let target = Target::open(dump, &source)?;
         return asked(&words, |asked| match asked {
             Asked::Address(address) => target.describe(&source, &args.with, *address),
-            Asked::Named { module: Some(module), .. } => target.describe_named(&source, &args.with, module, asked),
+            Asked::Named { module: Some(module), .. } => {
+                target.describe_named(&source, &args.with, module, asked)
+            }
             Asked::Named { .. } => Ok(Vec::new()),
         });
     }
     let Some(module) = args.module.as_ref().filter(|_| !args.addresses.is_empty()) else {
-        return Err(Error::Usage("a module and addresses are needed, or --memory-image and addresses".into()));
+        return Err(Error::Usage(
+            "a module and addresses are needed, or --memory-image and addresses".into(),
+        ));
     };
     let given = PathBuf::from(module);
     let facts = RunningFacts::default();
@@ -92,7 +96,10 @@ fn asked(
     for word in words {
         if *word == STDIN {
             let mut text = String::new();
-            std::io::stdin().lock().read_to_string(&mut text).map_err(|e| Error::read(Path::new(STDIN), e))?;
+            std::io::stdin()
+                .lock()
+                .read_to_string(&mut text)
+                .map_err(|e| Error::read(Path::new(STDIN), e))?;
             for line in text.lines() {
                 report::print(&format!("{}\n", one_line(line)))?;
                 for asked in Asked::in_line(line) {

@@ -64,7 +64,10 @@ pub fn run(args: &Verify) -> Result<Outcome, Error> {
 
 fn show(verified: &Report) -> Result<(), Error> {
     let told = |text: &str| report::note(text);
-    told(&format!("{} ({}), {:#x} bytes from its link addresses", verified.release, verified.how, verified.slide));
+    told(&format!(
+        "{} ({}), {:#x} bytes from its link addresses",
+        verified.release, verified.how, verified.slide
+    ));
     verified.damage.iter().for_each(|what| report::warn(&format!("the dump is damaged: {what}")));
     verified.unread.iter().for_each(|what| report::warn(&format!("not judged: {what}")));
     let mut out = String::new();
@@ -87,10 +90,9 @@ fn line(out: &mut String, module: &ModuleReport) {
         Verdict::NoFile => module.open.join("; "),
         Verdict::Undecided => format!("not judged: {}", module.open.join("; ")),
         Verdict::Clean if module.changes.is_empty() => "identical".into(),
-        Verdict::Clean => format!(
-            "identical; {} in a legal changed state",
-            counted(module.changes.len(), "site", "sites")
-        ),
+        Verdict::Clean => {
+            format!("identical; {} in a legal changed state", counted(module.changes.len(), "site", "sites"))
+        }
         Verdict::Changed => format!(
             "{}: {} that nobody explains",
             counted(module.alarms, "alarm", "alarms"),
@@ -114,7 +116,13 @@ fn tell(out: &mut String, alarm: &Alarm) {
         (None, None) => String::new(),
         _ => format!(" {}{section}", one_line(symbol)),
     };
-    let _ = writeln!(out, "ALARM {} {:#x}{place}{module}: {}", alarm.kind.name(), alarm.address, one_line(&alarm.message));
+    let _ = writeln!(
+        out,
+        "ALARM {} {:#x}{place}{module}: {}",
+        alarm.kind.name(),
+        alarm.address,
+        one_line(&alarm.message)
+    );
     let hex = kmodld::verify::compare::hex;
     let code = |code: &Option<String>| code.as_deref().map_or(String::new(), |code| format!("    {code}"));
     if !alarm.expected.is_empty() {

@@ -71,7 +71,9 @@ impl Surroundings<'_> {
             return Some(Owner::Kernel);
         }
         let module = self.modules.iter().find(|module| module.holds_code(address));
-        module.map(|module| Owner::Module(&module.name)).or_else(|| self.changers.owner(address).map(Owner::Other))
+        module
+            .map(|module| Owner::Module(&module.name))
+            .or_else(|| self.changers.owner(address).map(Owner::Other))
     }
 
     /// What an address is, in words.
@@ -116,7 +118,8 @@ pub fn compare(
     around: &Surroundings<'_>,
 ) -> (Compared, Option<Kept>) {
     let args = Args { stage: Stage::Final, choices: true, params: None, ..Args::default() };
-    let mut given: Vec<(Region, u64)> = module.regions.iter().map(|(region, base, _)| (*region, *base)).collect();
+    let mut given: Vec<(Region, u64)> =
+        module.regions.iter().map(|(region, base, _)| (*region, *base)).collect();
     let first = loader.load(opened, &args, &Place::Regions(given.clone()), module.percpu);
     let (Some(load), _) = first.whatever_it_says() else {
         return (Compared::open("its file cannot be laid out in memory"), None);
@@ -127,13 +130,15 @@ pub fn compare(
         }
     }
     drop(load);
-    let (load, said) =
-        loader.load(opened, &args, &Place::Regions(given), module.percpu).whatever_it_says();
+    let (load, said) = loader.load(opened, &args, &Place::Regions(given), module.percpu).whatever_it_says();
     let Some(mut load) = load else { return (Compared::open("its file cannot be laid out in memory"), None) };
     let mut out = Compared::default();
     if said.refused() {
         let why: Vec<String> = said.iter().filter(|f| f.stops_here).map(|f| f.code.to_string()).collect();
-        out.open.push(format!("this kernel would refuse its file ({}): it is not what was loaded", why.join(", ")));
+        out.open.push(format!(
+            "this kernel would refuse its file ({}): it is not what was loaded",
+            why.join(", ")
+        ));
         return (out, None);
     }
     let missing: Vec<String> = load.record.unknown.clone();
@@ -186,7 +191,9 @@ fn init_bases(load: &Load<'_>, memory: &InMemory, image: &MemoryImage) -> Vec<(R
     let info = &module.info;
     for (index, section) in info.sechdrs.iter().enumerate().filter(|(_, s)| s.sh_type == SHT_RELA) {
         let target = section.sh_info as usize;
-        let (Some(place), Some(header)) = (module.layout.place(target), info.sechdrs.get(target)) else { continue };
+        let (Some(place), Some(header)) = (module.layout.place(target), info.sechdrs.get(target)) else {
+            continue;
+        };
         let name = info.file.section_name(target);
         if place.region.is_init() || header.sh_flags & SHF_EXECINSTR != 0 || SORTED.contains(&name) {
             continue;
@@ -368,7 +375,10 @@ impl Judge<'_, '_, '_> {
     fn class(&self, index: usize) -> Option<Class> {
         let module = &self.load.module;
         let (section, place) = (module.info.sechdrs.get(index)?, module.layout.place(index)?);
-        if section.sh_flags & SHF_ALLOC == 0 || place.region.is_init() || index == module.info.file.index().pcpu {
+        if section.sh_flags & SHF_ALLOC == 0
+            || place.region.is_init()
+            || index == module.info.file.index().pcpu
+        {
             return None;
         }
         if section.sh_flags & SHF_EXECINSTR != 0 {
@@ -442,7 +452,9 @@ impl Judge<'_, '_, '_> {
             let listed = now.section(arch.ftrace_callsites(config));
             let records = listed.iter().flat_map(|table| table.records(8));
             let listed: Vec<u64> = records.filter_map(|at| now.u64(at)).filter(|site| *site != 0).collect();
-            for site in listed.into_iter().filter(|site| now.within_module(*site) && !now.within_module_init(*site)) {
+            for site in
+                listed.into_iter().filter(|site| now.within_module(*site) && !now.within_module_init(*site))
+            {
                 if let Some((call, len)) = arch.ftrace_call_site(&now, site) {
                     // The tracer's records have the address that is patched, or that of the listed site.
                     sites.traced.insert(call, (len, site));
@@ -476,7 +488,8 @@ impl Judge<'_, '_, '_> {
             }
         }
         let mut changed = Vec::new();
-        for patch in self.load.record.patches.iter().skip(patches_before).filter(|patch| stays(&patch.place)) {
+        for patch in self.load.record.patches.iter().skip(patches_before).filter(|patch| stays(&patch.place))
+        {
             if matches!(patch.step, Step::JumpLabel | Step::StaticCall) {
                 let kind = if patch.step == Step::JumpLabel { "jump label" } else { "static call" };
                 changed.push((address(patch.place), patch.len, kind, patch.detail));
@@ -500,8 +513,7 @@ impl Judge<'_, '_, '_> {
     /// Bytes of a section that are not predicted, as offsets in its region.
     fn not_predicted(&self, table: &Table) -> Vec<(u64, u64)> {
         let inside = |place: SectionPlace| {
-            place.region == table.place.region
-                && place.offset.wrapping_sub(table.place.offset) < table.size
+            place.region == table.place.region && place.offset.wrapping_sub(table.place.offset) < table.size
         };
         let runtime = self.load.record.runtime.iter().filter(|r| inside(r.place));
         let mut all: Vec<(u64, u64)> =
@@ -535,7 +547,8 @@ impl Judge<'_, '_, '_> {
         for (n, (a, b)) in (0u64..).zip(want.iter().zip(&found)) {
             if a != b {
                 let offset = table.place.offset.wrapping_add(n);
-                let skip = skipped.iter().any(|(from, to)| (*from..*to).contains(&offset)) || live.is_hole(offset);
+                let skip =
+                    skipped.iter().any(|(from, to)| (*from..*to).contains(&offset)) || live.is_hole(offset);
                 if !skip {
                     differs.push(table.address.wrapping_add(n));
                 }
@@ -547,7 +560,11 @@ impl Judge<'_, '_, '_> {
         let mut at = 0usize;
         while let Some(&address) = differs.get(at) {
             let judged = if class == Class::Code {
-                self.site(address, &|from, len| Some((whole(from, len, &want)?, whole(from, len, &found)?)), sites)
+                self.site(
+                    address,
+                    &|from, len| Some((whole(from, len, &want)?, whole(from, len, &found)?)),
+                    sites,
+                )
             } else {
                 None
             };
@@ -795,7 +812,8 @@ impl Judge<'_, '_, '_> {
         for at in sites.static_calls.keys() {
             let code = self.load.module.read(*at, 5);
             let arch = self.load.arch;
-            let target = code.and_then(|code| arch.call_target(code, *at).or_else(|| arch.jump_target(code, *at)));
+            let target =
+                code.and_then(|code| arch.call_target(code, *at).or_else(|| arch.jump_target(code, *at)));
             if let Some(target) = target.filter(|target| self.around.code(*target).is_none()) {
                 bad.push((*at, target));
             }
@@ -804,7 +822,15 @@ impl Judge<'_, '_, '_> {
             let found = self.around.image.bytes(at, 5).unwrap_or_default();
             let message = Some(format!("its key calls {target:#x}, which is nobody's function"));
             let want = found.clone();
-            self.raw.push(Raw { kind: Kind::StaticCall, address: at, want, found, legal: Vec::new(), message, away: None });
+            self.raw.push(Raw {
+                kind: Kind::StaticCall,
+                address: at,
+                want,
+                found,
+                legal: Vec::new(),
+                message,
+                away: None,
+            });
         }
     }
 
@@ -816,9 +842,27 @@ impl Judge<'_, '_, '_> {
         let fixed = |path: &str| {
             !matches!(
                 path,
-                "state" | "list" | "mkobj" | "mem" | "core_layout" | "init_layout" | "kallsyms" | "extable" | "num_exentries"
-                    | "taints" | "refcnt" | "async_probe_requested" | "source_list" | "target_list" | "sig_ok"
-                    | "using_gplonly_symbols" | "klp" | "klp_alive" | "klp_info" | "args" | "kprobes_text_start"
+                "state"
+                    | "list"
+                    | "mkobj"
+                    | "mem"
+                    | "core_layout"
+                    | "init_layout"
+                    | "kallsyms"
+                    | "extable"
+                    | "num_exentries"
+                    | "taints"
+                    | "refcnt"
+                    | "async_probe_requested"
+                    | "source_list"
+                    | "target_list"
+                    | "sig_ok"
+                    | "using_gplonly_symbols"
+                    | "klp"
+                    | "klp_alive"
+                    | "klp_info"
+                    | "args"
+                    | "kprobes_text_start"
             ) && !path.starts_with("btf_")
                 && !path.contains("init")
                 && !path.starts_with("param_lock")
@@ -839,14 +883,24 @@ impl Judge<'_, '_, '_> {
             let want = before
                 .get(&patch.place.region)
                 .and_then(|bytes| elf_layout::bytes::slice(bytes, patch.place.offset, patch.len));
-            let (Some(found), Some(want)) = (found.map(<[u8]>::to_vec), want.map(<[u8]>::to_vec)) else { continue };
+            let (Some(found), Some(want)) = (found.map(<[u8]>::to_vec), want.map(<[u8]>::to_vec)) else {
+                continue;
+            };
             if found != want {
                 wrong.push((address, want, found, (*path).to_owned()));
             }
         }
         for (address, want, found, path) in wrong {
             let message = Some(format!("struct module: {path} is not what the file makes it"));
-            self.raw.push(Raw { kind: Kind::StructModule, address, want, found, legal: Vec::new(), message, away: None });
+            self.raw.push(Raw {
+                kind: Kind::StructModule,
+                address,
+                want,
+                found,
+                legal: Vec::new(),
+                message,
+                away: None,
+            });
         }
     }
 

@@ -44,7 +44,8 @@ fn elf(target: &Target, module: &InMemory) -> Vec<u8> {
     for (region, base, size) in &module.regions {
         let page = target.loader.kernel.config.page_size.max(1);
         let whole = size.checked_next_multiple_of(page).unwrap_or(*size);
-        let Some(bytes) = target.image.bytes(*base, whole).or_else(|| target.image.bytes(*base, *size)) else {
+        let Some(bytes) = target.image.bytes(*base, whole).or_else(|| target.image.bytes(*base, *size))
+        else {
             continue;
         };
         let permissions = region.permissions();

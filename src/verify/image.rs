@@ -77,7 +77,10 @@ impl MemoryImage {
     ) -> Result<Self, String> {
         let dump = Arc::new(dump);
         if let Some(other) = dump.e_machine().filter(|machine| *machine != arch.e_machine()) {
-            return Err(format!("it is of another architecture (e_machine {other}) than the kernel ({})", arch.name()));
+            return Err(format!(
+                "it is of another architecture (e_machine {other}) than the kernel ({})",
+                arch.name()
+            ));
         }
         let told = dump.vmcoreinfo().and_then(|info| info.release());
         if let Some(other) = told.filter(|release| !kernel.release.is_empty() && *release != kernel.release) {
@@ -215,7 +218,8 @@ impl Finder<'_> {
     fn with(&self, form: &'static PageTables, physical: u64) -> Option<MemoryImage> {
         let root = self.kernel.symbols.address(form.root)?.checked_sub(self.text)?.checked_add(physical)?;
         let space = AddressSpace::of_tables(Arc::clone(self.dump), form, root);
-        let slide = self.slides(&space, physical).into_iter().find(|slide| self.fits(&space, *slide).is_some())?;
+        let slide =
+            self.slides(&space, physical).into_iter().find(|slide| self.fits(&space, *slide).is_some())?;
         let banner = self.fits(&space, slide)?;
         if space.physical(self.text.wrapping_add(slide)) != Some(physical) {
             return None;
@@ -252,8 +256,7 @@ impl Finder<'_> {
             let first = first.checked_next_multiple_of(align).unwrap_or(u64::MAX);
             (first..last.min(1 << 30)).step_by(step)
         });
-        let slide =
-            told.into_iter().chain(in_segments).find(|slide| self.fits(&space, *slide).is_some())?;
+        let slide = told.into_iter().chain(in_segments).find(|slide| self.fits(&space, *slide).is_some())?;
         let banner = self.fits(&space, slide)?;
         Some(MemoryImage::of_segments(Arc::clone(self.dump), slide, &banner))
     }
@@ -266,7 +269,9 @@ impl Finder<'_> {
             Some(other) if other != wanted => {
                 format!("another kernel is in it ({other}) than the one that was given ({wanted})")
             }
-            Some(_) => "the kernel is in it, but no page tables that lead to it: they are damaged or missing".into(),
+            Some(_) => {
+                "the kernel is in it, but no page tables that lead to it: they are damaged or missing".into()
+            }
             None => format!("no kernel is found in it: no text {wanted:?} where it would have to be"),
         }
     }
@@ -301,9 +306,9 @@ pub fn open(path: &Path, source: &KernelSource) -> Result<(KernelDescription, Me
     let builder = source.read()?;
     let at_link = source.build(builder.clone(), || None)?;
     let machine = at_link.machine;
-    let arch = machine.and_then(|machine| reloc::architecture(machine.e_machine)).ok_or_else(|| {
-        Error::unusable(path, "the architecture of the kernel that was given is not known")
-    })?;
+    let arch = machine
+        .and_then(|machine| reloc::architecture(machine.e_machine))
+        .ok_or_else(|| Error::unusable(path, "the architecture of the kernel that was given is not known"))?;
     let file = DumpSource::open(path).map_err(|e| Error::read(path, e))?;
     let dump = Dump::open(file).map_err(|e| Error::unusable(path, e.to_string()))?;
     let image = MemoryImage::find(dump, &at_link, arch).map_err(|what| Error::unusable(path, what))?;
@@ -312,9 +317,10 @@ pub fn open(path: &Path, source: &KernelSource) -> Result<(KernelDescription, Me
     let symbols = KernelSymbols::of_kernel(own.map(|s| (moved(s.address), s.kind, s.name)));
     let symbols = symbols.map_err(|source| Error::Kernel { path: path.to_owned(), source })?;
     let mut builder = builder.live_symbols(&path.display().to_string(), symbols);
-    let cmdline = at_link.symbols.address("saved_command_line").and_then(|at| {
-        image.text(image.pointer(moved(at))?, 4096)
-    });
+    let cmdline = at_link
+        .symbols
+        .address("saved_command_line")
+        .and_then(|at| image.text(image.pointer(moved(at))?, 4096));
     if let Some(cmdline) = cmdline {
         builder = builder.cmdline("memory image", &String::from_utf8_lossy(&cmdline));
     }
@@ -338,10 +344,30 @@ pub const TYPES: &kernel::types::StructPaths = &[
     (
         "module",
         &[
-            "state", "list", "name", "mkobj", "mkobj.kobj", "mkobj.mod", "mem", "core_layout", "init_layout", "init",
-            "exit", "percpu", "percpu_size", "build_id", "srcversion", "kallsyms", "core_kallsyms",
-            "core_kallsyms.symtab", "core_kallsyms.num_symtab", "core_kallsyms.strtab", "its_num_pages", "its_page_array",
-            "arch.its_num_pages", "arch.its_page_array",
+            "state",
+            "list",
+            "name",
+            "mkobj",
+            "mkobj.kobj",
+            "mkobj.mod",
+            "mem",
+            "core_layout",
+            "init_layout",
+            "init",
+            "exit",
+            "percpu",
+            "percpu_size",
+            "build_id",
+            "srcversion",
+            "kallsyms",
+            "core_kallsyms",
+            "core_kallsyms.symtab",
+            "core_kallsyms.num_symtab",
+            "core_kallsyms.strtab",
+            "its_num_pages",
+            "its_page_array",
+            "arch.its_num_pages",
+            "arch.its_page_array",
         ],
     ),
     ("module_memory", &["base", "size", "mtn.node", "mtn.mod"]),
@@ -389,7 +415,8 @@ impl Structs<'_> {
         const LONGEST: usize = 1 << 18;
         let mut found = Vec::new();
         let mut seen = BTreeMap::new();
-        let (Some(offset), Some(next)) = (self.types.member(of, link), self.types.member("list_head", "next"))
+        let (Some(offset), Some(next)) =
+            (self.types.member(of, link), self.types.member("list_head", "next"))
         else {
             return (found, false);
         };

@@ -88,7 +88,12 @@ impl Target {
     }
 
     /// Verifies the modules. `progress` is told how many of how many are done.
-    pub fn verify(&self, source: &KernelSource, wanted: &Wanted, progress: &mut dyn FnMut(usize, usize)) -> Result<Report, Error> {
+    pub fn verify(
+        &self,
+        source: &KernelSource,
+        wanted: &Wanted,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Report, Error> {
         let kernel = &self.loader.kernel;
         let mut report = Report {
             release: kernel.release.clone(),
@@ -100,7 +105,8 @@ impl Target {
             ..Report::default()
         };
         report.unread.extend(self.changers.unread.iter().map(|what| (*what).to_owned()));
-        let listed: Vec<&InMemory> = self.modules.listed.iter().rev().filter_map(|at| Some(&self.modules.all.get(at)?.0)).collect();
+        let listed: Vec<&InMemory> =
+            self.modules.listed.iter().rev().filter_map(|at| Some(&self.modules.all.get(at)?.0)).collect();
         let files = Files::new(source, &kernel.release, &wanted.with)?;
         let mut symbols: Vec<(u64, &[u8])> =
             kernel.symbols.iter().filter(|s| s.module.is_none()).map(|s| (s.address, s.name)).collect();
@@ -134,8 +140,12 @@ impl Target {
             let uses = whose.and_then(|module| depends.get(&module.name)).is_some_and(|of| of.contains(&own));
             if uses {
                 let entry = report.modules.iter_mut().find(|m| m.name.as_bytes() == own);
-                let why = led.alarm.leads_to.map_or(String::new(), |(_, words)| format!("it leads to {words}, which uses this one"));
-                let change = report::Change { address: led.alarm.address, size: 8, what: "function pointer", why };
+                let why = led
+                    .alarm
+                    .leads_to
+                    .map_or(String::new(), |(_, words)| format!("it leads to {words}, which uses this one"));
+                let change =
+                    report::Change { address: led.alarm.address, size: 8, what: "function pointer", why };
                 entry.into_iter().for_each(|entry| entry.changes.push(change.clone()));
             } else {
                 report.alarms.push(led.alarm);
@@ -169,7 +179,11 @@ impl Target {
             name: name.clone(),
             address: module.address,
             base: module.regions.first().map_or(0, |(_, base, _)| *base),
-            regions: module.regions.iter().map(|(region, base, size)| (region.name(), *base, *size)).collect(),
+            regions: module
+                .regions
+                .iter()
+                .map(|(region, base, size)| (region.name(), *base, *size))
+                .collect(),
             file: None,
             proof: None,
             verdict: Verdict::NoFile,
@@ -213,7 +227,12 @@ impl Target {
     }
 
     /// What is known of an address, as [`crate::addr::describe`] tells it; the module is linked by itself, where it lies.
-    pub fn describe(&self, source: &KernelSource, with: &[PathBuf], address: u64) -> Result<Vec<Vec<String>>, Error> {
+    pub fn describe(
+        &self,
+        source: &KernelSource,
+        with: &[PathBuf],
+        address: u64,
+    ) -> Result<Vec<Vec<String>>, Error> {
         let Some(module) = self.modules.holder(address) else {
             let whose = self.changers.owner(address);
             return Ok(whose.map(|whose| vec![format!("{address:#x}: {whose}")]).into_iter().collect());
@@ -395,7 +414,11 @@ impl Files {
     }
 
     fn of(&self, name: &str) -> Option<PathBuf> {
-        self.with.get(name).cloned().or_else(|| self.tables.as_ref()?.file(name)).filter(|path| path.is_file())
+        self.with
+            .get(name)
+            .cloned()
+            .or_else(|| self.tables.as_ref()?.file(name))
+            .filter(|path| path.is_file())
     }
 }
 

@@ -283,9 +283,13 @@ fn shapes(structs: &Structs<'_>, kernel: &KernelDescription, area: &[Mapping]) -
     let member = |path| structs.types.member("module", path).map(|m| m.offset);
     let (Some(name), Some(of_kobject)) = (member("name"), member("mkobj.mod")) else { return Vec::new() };
     let first_base = if kernel.config.has(Change::ModMemType) {
-        member("mem").zip(structs.types.member("module_memory", "base")).map(|(mem, base)| mem.wrapping_add(base.offset))
+        member("mem")
+            .zip(structs.types.member("module_memory", "base"))
+            .map(|(mem, base)| mem.wrapping_add(base.offset))
     } else {
-        member("core_layout").zip(structs.types.member("module_layout", "base")).map(|(at, base)| at.wrapping_add(base.offset))
+        member("core_layout")
+            .zip(structs.types.member("module_layout", "base"))
+            .map(|(at, base)| at.wrapping_add(base.offset))
     };
     let size = structs.types.struct_size("module").unwrap_or(0);
     let mut found = Vec::new();
@@ -309,7 +313,9 @@ fn shapes(structs: &Structs<'_>, kernel: &KernelDescription, area: &[Mapping]) -
                 let base = first_base.and_then(at).filter(is_page);
                 base.is_some_and(|base| area.iter().any(|m| m.start <= base && base < m.end()))
             };
-            if plausible && own_kobject || (plausible && is_name(&bytes, offset.wrapping_add(name)) && own_memory()) {
+            if plausible && own_kobject
+                || (plausible && is_name(&bytes, offset.wrapping_add(name)) && own_memory())
+            {
                 found.push(address);
             }
         }
@@ -318,7 +324,8 @@ fn shapes(structs: &Structs<'_>, kernel: &KernelDescription, area: &[Mapping]) -
         InMemory::read(structs, &kernel.config, *address).is_some_and(|module| {
             let named = !module.name.is_empty() && module.name.iter().all(|b| b.is_ascii_graphic());
             let own = structs.get(*address, "module", "mkobj.mod") == Some(*address);
-            let inside = module.regions.iter().any(|(region, ..)| !region.is_init()) && module.holds(*address);
+            let inside =
+                module.regions.iter().any(|(region, ..)| !region.is_init()) && module.holds(*address);
             // A module that is being loaded has no kobject yet.
             module.state <= UNFORMED && (named && inside || own && (named || inside))
         })

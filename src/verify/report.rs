@@ -213,7 +213,10 @@ impl Report {
     /// Was everything judged?
     pub fn is_decided(&self) -> bool {
         self.unread.is_empty()
-            && self.modules.iter().all(|m| matches!(m.verdict, Verdict::Clean | Verdict::Changed) && m.open.is_empty())
+            && self
+                .modules
+                .iter()
+                .all(|m| matches!(m.verdict, Verdict::Clean | Verdict::Changed) && m.open.is_empty())
     }
 }
 

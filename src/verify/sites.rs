@@ -88,9 +88,8 @@ impl Changers {
             let bytes = structs.image.bytes(records, count.checked_mul(size)?)?;
             for n in 0..count {
                 let at = n.wrapping_mul(size);
-                let get = |member: kernel::Member| {
-                    elf_layout::bytes::le64(&bytes, at.checked_add(member.offset)?)
-                };
+                let get =
+                    |member: kernel::Member| elf_layout::bytes::le64(&bytes, at.checked_add(member.offset)?);
                 let (Some(ip), Some(flags)) = (get(ip), get(flags)) else { continue };
                 self.ftrace.insert(ip, flags);
             }

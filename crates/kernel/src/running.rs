@@ -170,9 +170,7 @@ impl Kernel {
         let word = u64::from(number / 32).checked_mul(4).filter(|at| *at < member.size)?;
         let address = self.symbol(bitmap.symbol)?.checked_add(member.offset)?.checked_add(word)?;
         let mut bits = [0; 4];
-        self.state
-            .read_live(address, &mut bits)
-            .then(|| u32::from_le_bytes(bits) >> (number % 32) & 1 != 0)
+        self.state.read_live(address, &mut bits).then(|| u32::from_le_bytes(bits) >> (number % 32) & 1 != 0)
     }
 
     /// The memory that a kernel starts with: what its image holds, and zeros where it has its `.bss`.

@@ -100,8 +100,8 @@ impl<R: ReadAt> Dump<R> {
         } else {
             dump.physical = Vec::from([Range { start: 0, size: dump.file.size(), at: 0 }]);
         }
-        dump.physical.sort_by_key(|range| range.start);
-        dump.virtual_.sort_by_key(|range| range.start);
+        dump.physical = disjoint(dump.physical);
+        dump.virtual_ = disjoint(dump.virtual_);
         Ok(dump)
     }
 
@@ -165,17 +165,32 @@ impl<R: ReadAt> Dump<R> {
     }
 }
 
+/// The same memory by ranges that do not lie over each other, by address: a dump may hold a page more than once, such as by the
+/// linear mapping and by that of the kernel's text.
+fn disjoint(mut ranges: Vec<Range>) -> Vec<Range> {
+    ranges.sort_by_key(|range| (range.start, core::cmp::Reverse(range.size)));
+    let mut end = 0u64;
+    let mut out: Vec<Range> = Vec::with_capacity(ranges.len());
+    for mut range in ranges {
+        let covered = end.saturating_sub(range.start).min(range.size);
+        range.start = range.start.saturating_add(covered);
+        range.at = range.at.saturating_add(covered);
+        range.size = range.size.saturating_sub(covered);
+        if range.size != 0 {
+            end = range.start.saturating_add(range.size);
+            out.push(range);
+        }
+    }
+    out
+}
+
 /// Fills as much of `out` as one range holds; how many bytes that is.
 fn read_range(file: &impl ReadAt, ranges: &[Range], address: u64, out: &mut [u8]) -> Option<usize> {
     let after = ranges.partition_point(|range| range.start <= address);
-    // Ranges may lie over each other (a kernel's text, and the linear mapping of it): the last few are tried.
-    const OVERLAPPING: usize = 64;
-    let before = ranges.get(after.saturating_sub(OVERLAPPING)..after)?;
-    before.iter().rev().find_map(|range| {
-        let from = address.checked_sub(range.start)?;
-        let left = range.size.checked_sub(from).filter(|left| *left != 0)?;
-        let len = out.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let part = out.get_mut(..len)?;
-        file.read_at(range.at.checked_add(from)?, part).then_some(len)
-    })
+    let range = ranges.get(after.checked_sub(1)?)?;
+    let from = address.checked_sub(range.start)?;
+    let left = range.size.checked_sub(from).filter(|left| *left != 0)?;
+    let len = out.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+    let part = out.get_mut(..len)?;
+    file.read_at(range.at.checked_add(from)?, part).then_some(len)
 }

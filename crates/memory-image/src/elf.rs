@@ -46,7 +46,8 @@ pub fn core(file: &impl ReadAt) -> Result<Core, Error> {
     }
     let count = match short(56) {
         PN_XNUM => {
-            let raw = file.array::<64>(shoff).ok_or(Error::Damaged { what: "section header 0", at: shoff })?;
+            let raw =
+                file.array::<64>(shoff).ok_or(Error::Damaged { what: "section header 0", at: shoff })?;
             le32(&raw, 44).unwrap_or(0) as usize
         }
         count => usize::from(count),

@@ -105,7 +105,8 @@ impl Kdump {
                 return;
             }
             self.ranks.push(rank);
-            let ones: u64 = block.iter().map(|byte| u64::from(byte.count_ones())).fold(0, u64::saturating_add);
+            let ones: u64 =
+                block.iter().map(|byte| u64::from(byte.count_ones())).fold(0, u64::saturating_add);
             rank = rank.saturating_add(ones);
             bit = bit.saturating_add(BLOCK_BITS);
         }
@@ -158,7 +159,8 @@ impl Kdump {
             return None;
         }
         let below = u64::from((last & !(0xff_u8 << bit)).count_ones());
-        let ones: u64 = before.iter().map(|byte| u64::from(byte.count_ones())).fold(below, u64::saturating_add);
+        let ones: u64 =
+            before.iter().map(|byte| u64::from(byte.count_ones())).fold(below, u64::saturating_add);
         self.ranks.get(usize::try_from(block).ok()?)?.checked_add(ones)
     }
 }

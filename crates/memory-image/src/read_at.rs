@@ -141,7 +141,8 @@ fn without_overlaps(mut records: Vec<Record>) -> Vec<Record> {
             from = from.max(before.offset.saturating_add(before.size));
         }
         while from < end {
-            let next = taken.range(from..end).next().map(|(_, r)| (r.offset, r.offset.saturating_add(r.size)));
+            let next =
+                taken.range(from..end).next().map(|(_, r)| (r.offset, r.offset.saturating_add(r.size)));
             let (until, then) = next.unwrap_or((end, end));
             if from < until {
                 let at = record.at.saturating_add(from.saturating_sub(record.offset));

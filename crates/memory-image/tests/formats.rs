@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use kernel_image::ImageArch;
 use memory_image::{AddressSpace, Dump, Flattened, Format, ReadAt, is_flattened};
 use reloc::{ARCHITECTURES, Architecture};
 use testkit::dump::{Physical, Tables, flattened, literal};
@@ -142,7 +141,11 @@ fn no_damage_breaks_anything() {
 
 /// What entries of an architecture's tables have beside the address: of tables, of pages, of pages that are code.
 fn bits_of(arch: &dyn Architecture) -> (u64, u64, u64) {
-    if arch.machine().inline_static_calls { (0x67, 0x8000_0000_0000_0063, 0x61) } else { (3, 0x0068_0000_0000_0703, 0x0040_0000_0000_0783) }
+    if arch.machine().inline_static_calls {
+        (0x67, 0x8000_0000_0000_0063, 0x61)
+    } else {
+        (3, 0x0068_0000_0000_0403, 0x0040_0000_0000_0483)
+    }
 }
 
 #[test]
@@ -174,7 +177,8 @@ fn addresses_are_translated_by_every_form_of_page_tables() {
             assert!(!space.read(base + 3 * page - 8, &mut out), "{}: what follows is not mapped", form.title);
             assert_eq!(space.u64(base & !(1 << 63)), None, "{}: no address of the kernel", form.title);
             let all = space.mappings(form.lowest(), u64::MAX);
-            let shown: Vec<_> = all.iter().map(|m| (m.start, m.size, m.physical, m.write, m.execute)).collect();
+            let shown: Vec<_> =
+                all.iter().map(|m| (m.start, m.size, m.physical, m.write, m.execute)).collect();
             let want = [
                 (form.lowest(), page, 5 * page, true, false),
                 (base, 2 * page, 8 * page, false, true),
@@ -191,9 +195,13 @@ fn addresses_are_translated_by_every_form_of_page_tables() {
 fn segments_have_virtual_addresses_of_their_own() {
     let memory = memory();
     let high = 0xffff_ffff_8100_0000;
-    let file = memory.elf(62, &[(high, 0x4000, 0x3000), (0xffff_8880_0000_0000, 0, 0x10000)], "OSRELEASE=6.12.1\n");
+    let file =
+        memory.elf(62, &[(high, 0x4000, 0x3000), (0xffff_8880_0000_0000, 0, 0x10000)], "OSRELEASE=6.12.1\n");
     let dump = Arc::new(Dump::open(file).unwrap());
-    assert_eq!(dump.vmcoreinfo().and_then(|info| info.release().map(str::to_owned)).as_deref(), Some("6.12.1"));
+    assert_eq!(
+        dump.vmcoreinfo().and_then(|info| info.release().map(str::to_owned)).as_deref(),
+        Some("6.12.1")
+    );
     assert_eq!(dump.e_machine(), Some(62));
     let space = AddressSpace::of_segments(Arc::clone(&dump));
     let mut out = [0; 32];

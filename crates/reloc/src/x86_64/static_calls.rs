@@ -378,7 +378,8 @@ pub fn trampolines(module: &mut Finalizer<'_, '_>) {
     }
     let inside = |at: u64| module.within_module(at) && !module.within_module_init(at);
     let pairs = found.into_iter().filter_map(|(of, at)| Some((at, *keys.get(of)?)));
-    let pairs: Vec<(u64, u64)> = pairs.filter(|(at, key)| inside(*at) && module.within_module(*key)).collect();
+    let pairs: Vec<(u64, u64)> =
+        pairs.filter(|(at, key)| inside(*at) && module.within_module(*key)).collect();
     if pairs.is_empty() {
         return;
     }
