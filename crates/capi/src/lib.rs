@@ -128,7 +128,7 @@ pub struct Difference {
 /// What the kernel says of a module.
 #[repr(C)]
 pub struct Finding {
-    /// The rule: `VER-6`.
+    /// The rule of the specification, as `kmodld explain` takes it.
     pub code: *const c_char,
     /// error, oops, warning or note.
     pub severity: *const c_char,
