@@ -1,6 +1,6 @@
 //! kmodld for C. `include/kmodld.h` is made of this file by cbindgen, and says what callers must know.
 //!
-//! This is the one crate with `unsafe` code: a C caller hands over addresses, and nothing but its word says that they are good. What
+//! It has `unsafe` code, as no other crate but kmodld has in one file: a C caller hands over addresses, and nothing but its word says that they are good. What
 //! each address must be is the contract in the header. All of it is read in three places, `text`, `bytes` and `object`, and written in
 //! `give`; objects are boxes that `boxed` makes and the functions ending in `_free` take back. Panics do not cross
 //! into C: the library does not panic, and an `extern "C"` function that did would abort.
