@@ -43,8 +43,10 @@ pub fn run(args: &[String], out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
     let mut said = Findings::new();
     // Every import is served from one page of stubs, 16 bytes each.
     let names: Vec<&[u8]> = file.imports().collect();
-    let stubs =
-        |name: &[u8]| Some(0xffff_ffff_c000_0000 + 16 * names.iter().position(|n| *n == name)? as u64);
+    let stubs = |name: &[u8]| {
+        let number = names.iter().position(|other| *other == name)? as u64;
+        Some(number.wrapping_mul(16).wrapping_add(0xffff_ffff_c000_0000))
+    };
     let loaded = load(&file, &config, (vec![0; 1 << 20], 0xffff_ffff_c100_0000), &stubs, &mut said);
     let (memory, init) = loaded.ok_or_else(|| said.dmesg().collect::<Vec<_>>().join("; "))?;
     writeln!(out, "{} bytes of memory, init_module at {init:#x}", memory.len())?;

@@ -78,8 +78,8 @@ else
 fi
 
 if "$venv/bin/python" -c 'import angr' 2>/dev/null; then
-    "$venv/bin/python" contrib/tools/angr_kmodld.py "$work/hello.elf" init_module >"$work/out" 2>/dev/null
-    says angr '_printk\('
+    "$venv/bin/python" contrib/tools/angr_kmodld.py "$work/chardev.elf" chardev_write >"$work/out" 2>/dev/null
+    says angr "mutex_unlock\\(&lock\\)"
 else
     echo 'skipped: angr is not installed (KMODLD_ANGR=1)'
 fi

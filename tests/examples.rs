@@ -140,9 +140,8 @@ fn an_operating_system_of_ones_own_loads_a_module() {
         own_os::load(opened.module.as_ref().unwrap(), config, room, &symbols, &mut said).unwrap();
     let linux = kernel.load(&*bytes).at(Placement::Base(BASE)).stage(kmodld::Stage::Relocated).run().unwrap();
     assert!((BASE..BASE + memory.len() as u64).contains(&init), "{init:#x}");
-    // Text is first in both, and its calls lead to the same functions of the kernel.
-    let text = linux.section(".text").unwrap();
-    let end = BASE + text.bytes().len() as u64;
+    // The first region is the same in both, and its calls lead to the same functions of the kernel.
+    let end = BASE + linux.region(elf_layout::Region::Text).unwrap().bytes.len() as u64;
     let imported = |name: &str| linux.imports().any(|import| import.name == name);
     let mut calls = 0;
     for call in linux.relocations().iter().filter(|r| (BASE..end).contains(&r.address) && imported(&r.symbol))

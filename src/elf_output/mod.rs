@@ -8,7 +8,7 @@
 //! relocated as a debugger would want them, once they are decompressed.
 //!
 //! Over imported addresses lie sections without bytes, so that debuggers find
-//! their names ([`imports`]), and a note says what made the file ([`note`]).
+//! their names (`imports.rs`), and a note says what made the file (`note.rs`).
 
 mod imports;
 mod note;

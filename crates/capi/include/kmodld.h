@@ -201,7 +201,7 @@ typedef struct kmodld_difference {
  */
 typedef struct kmodld_finding {
   /*
-   The rule: `VER-6`.
+   The rule of the specification, as `kmodld explain` takes it.
    */
   const char *code;
   /*

@@ -1,8 +1,8 @@
 //! kmodld for C. `include/kmodld.h` is made of this file by cbindgen, and says what callers must know.
 //!
-//! This is the one crate with `unsafe` code: a C caller hands over addresses, and nothing but its word says that they are good. What
-//! each address must be is the contract in the header. All of it is read in three places, [`text`], [`bytes`] and [`object`], and all of
-//! it is written in [`give`]; objects are boxes that [`give`] leaks and the functions ending in `_free` take back. Panics do not cross
+//! It has `unsafe` code, as no other crate but kmodld has in one file: a C caller hands over addresses, and nothing but its word says that they are good. What
+//! each address must be is the contract in the header. All of it is read in three places, `text`, `bytes` and `object`, and written in
+//! `give`; objects are boxes that `boxed` makes and the functions ending in `_free` take back. Panics do not cross
 //! into C: the library does not panic, and an `extern "C"` function that did would abort.
 #![allow(unsafe_code, reason = "C hands over addresses; see above")]
 
@@ -128,7 +128,7 @@ pub struct Difference {
 /// What the kernel says of a module.
 #[repr(C)]
 pub struct Finding {
-    /// The rule: `VER-6`.
+    /// The rule of the specification, as `kmodld explain` takes it.
     pub code: *const c_char,
     /// error, oops, warning or note.
     pub severity: *const c_char,

@@ -18,7 +18,7 @@ pub struct Modversion<'d> {
 }
 
 impl<'d> ModuleFile<'d> {
-    /// The CRCs that it expects of what it imports, in order: those of the extended tables, if it has these (VER-31).
+    /// The CRCs that it expects of what it imports, in order: those of the extended tables alone, if it has these.
     pub fn versions(&self) -> impl Iterator<Item = Modversion<'d>> {
         let index = self.index();
         let bytes = |section| if section == 0 { &[][..] } else { self.copied_bytes(section) };

@@ -13,16 +13,16 @@ _kernels: Dict[bytes, _native.Kernel] = {}
 """The kernels of this process, each made once."""
 
 
-def _judge(spec: bytes, paths: List[str], start: int, end: int, threads: int) -> List[str]:
+def _judge(spec: bytes, paths: List[str], start: int, end: int) -> List[str]:
     kernel = _kernels.get(spec)
     if kernel is None:
         kernel = _native.Kernel(None, spec, None, None, None, None, "", [], False)
         _kernels[spec] = kernel
-    return kernel.check_set(list(paths), start, end, threads)
+    return kernel.check_set(list(paths), start, end, 1)
 
 
 def _judge_shipped(number: int, paths: List[str], start: int, end: int) -> List[str]:
-    return _judge(_specs[number], paths, start, end, 1)
+    return _judge(_specs[number], paths, start, end)
 
 
 _specs: List[bytes] = []
@@ -62,14 +62,16 @@ def check_many(
     files = [os.fspath(path) for path in found]
     for line in unreadable:
         yield _types.verdict(line)
-    specs = [_native.spec(kernel) for kernel in kernels]
     count = workers or os.cpu_count() or 1
-    parts = _parts(len(files), chunk)
     if engine == "threads":
-        for spec in specs:
-            for line in _judge(spec, files, 0, len(files), count):
+        for image in kernels:
+            kernel = _native.Kernel(image, None, None, None, None, None, "", [], False)
+            for line in kernel.check_set(list(files), 0, len(files), count):
                 yield _types.verdict(line)
-    elif engine == "processes":
+        return
+    specs = [_native.spec(kernel) for kernel in kernels]
+    parts = _parts(len(files), chunk)
+    if engine == "processes":
         with ProcessPoolExecutor(count, initializer=_ship, initargs=(specs,)) as pool:
             jobs = [
                 pool.submit(_judge_shipped, number, files, start, end)
@@ -96,7 +98,7 @@ def _on_dask(
         shipped = client.scatter(specs, broadcast=True)
         paths = client.scatter([files], broadcast=True)[0]
         jobs = [
-            client.submit(_judge, spec, paths, start, end, 1, pure=False)
+            client.submit(_judge, spec, paths, start, end, pure=False)
             for spec in shipped
             for start, end in parts
         ]
