@@ -70,9 +70,20 @@ fn plan(
     let mut given = way.options.clone();
     let mut ways = Ways::default();
     ways.add(&file, way);
-    let before = ways.steps(&file).iter().filter_map(|step| Some((step.file.clone()?, step.options.clone()))).collect();
+    let before = ways
+        .steps(&file)
+        .iter()
+        .filter_map(|step| Some((step.file.clone()?, step.options.clone())))
+        .collect();
     given = parameters(&given, &args.words);
-    Ok(Plan { before, name: Modprobe::name_of(Path::new(&file)), file, parameters: given, actions, load_only: args.load_only })
+    Ok(Plan {
+        before,
+        name: Modprobe::name_of(Path::new(&file)),
+        file,
+        parameters: given,
+        actions,
+        load_only: args.load_only,
+    })
 }
 
 /// One result, as soon as it is there.
@@ -86,7 +97,8 @@ fn show(entry: &ResultEntry) -> Result<(), Error> {
     let action = one_line(&entry.action).into_owned();
     out.push_str(&match (&entry.stopped, entry.errno, entry.result) {
         (Some(stopped), ..) => {
-            let calls: String = stopped.stack.iter().map(|call| format!("    called from {call}\n")).collect();
+            let calls: String =
+                stopped.stack.iter().map(|call| format!("    called from {call}\n")).collect();
             format!("{action}: stopped: {}, at {}\n{calls}", stopped.reason, stopped.symbol)
         }
         (_, Some(errno), _) => format!("{action}: {}\n", errno.name()),

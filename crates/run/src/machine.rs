@@ -211,7 +211,13 @@ pub struct Snapshot<R> {
 
 impl<C: Platform> Machine<C> {
     /// A machine that has nothing in its memory yet but the page that calls return to. Returns `None` if that has no room.
-    pub fn new(mut memory: Memory, symbols: Arc<Symbols>, space: Space, offsets: Offsets, world: World) -> Option<Self> {
+    pub fn new(
+        mut memory: Memory,
+        symbols: Arc<Symbols>,
+        space: Space,
+        offsets: Offsets,
+        world: World,
+    ) -> Option<Self> {
         let page = memory.size().checked_sub(PAGE)?;
         if !memory.map(space.returns, PAGE, page, Protection::CODE) {
             return None;
@@ -382,7 +388,9 @@ impl<C: Platform> Machine<C> {
         self.world.stub_calls = self.world.stub_calls.wrapping_add(1);
         stub(self).map_err(|failed| match failed {
             Failed::Stopped(stopped) => stopped,
-            Failed::Fault(fault) => self.stopped(format!("{} in the stub of {name}", Stop::Fault(fault)), false),
+            Failed::Fault(fault) => {
+                self.stopped(format!("{} in the stub of {name}", Stop::Fault(fault)), false)
+            }
             Failed::Because(reason) => self.stopped(format!("{reason} (stub of {name})"), false),
         })
     }

@@ -12,10 +12,38 @@ use crate::world::Message;
 
 /// Members of `struct file_operations` that are functions.
 pub const FILE_OPERATIONS: &[&str] = &[
-    "llseek", "read", "write", "read_iter", "write_iter", "iopoll", "iterate_shared", "poll", "unlocked_ioctl",
-    "compat_ioctl", "mmap", "mmap_prepare", "open", "flush", "release", "fsync", "fasync", "lock", "get_unmapped_area",
-    "check_flags", "flock", "splice_write", "splice_read", "splice_eof", "setlease", "fallocate", "show_fdinfo",
-    "copy_file_range", "remap_file_range", "fadvise", "uring_cmd", "uring_cmd_iopoll",
+    "llseek",
+    "read",
+    "write",
+    "read_iter",
+    "write_iter",
+    "iopoll",
+    "iterate_shared",
+    "poll",
+    "unlocked_ioctl",
+    "compat_ioctl",
+    "mmap",
+    "mmap_prepare",
+    "open",
+    "flush",
+    "release",
+    "fsync",
+    "fasync",
+    "lock",
+    "get_unmapped_area",
+    "check_flags",
+    "flock",
+    "splice_write",
+    "splice_read",
+    "splice_eof",
+    "setlease",
+    "fallocate",
+    "show_fdinfo",
+    "copy_file_range",
+    "remap_file_range",
+    "fadvise",
+    "uring_cmd",
+    "uring_cmd_iopoll",
 ];
 
 /// AT_FDCWD
@@ -290,7 +318,11 @@ impl<C: Platform> System<C> {
     }
 
     /// `kobj_lookup` in `cdev_map`: the functions that serve a device number.
-    fn operations(&mut self, major: u32, minor: u32) -> core::result::Result<Vec<(&'static str, String)>, Failed> {
+    fn operations(
+        &mut self,
+        major: u32,
+        minor: u32,
+    ) -> core::result::Result<Vec<(&'static str, String)>, Failed> {
         /// MINORBITS
         const MINOR_BITS: u32 = 20;
         let m = &self.machine;
@@ -396,7 +428,9 @@ where
 
     fn taken_since(&self, mark: Mark) -> (u64, usize) {
         let taken = self.machine.world.heap.taken_since(mark);
-        taken.fold((0, 0), |(bytes, count), (_, size)| (size.saturating_add(bytes), 1usize.saturating_add(count)))
+        taken.fold((0, 0), |(bytes, count), (_, size)| {
+            (size.saturating_add(bytes), 1usize.saturating_add(count))
+        })
     }
 
     fn snapshot(&mut self) {
