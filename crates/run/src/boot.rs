@@ -116,6 +116,7 @@ pub const SKIPPED: &[(&str, &str)] = &[
     ("do_init_real_mode", "there is no memory below 1 MiB for a trampoline"),
     ("init_per_zone_wmark_min", "there are no memory zones"),
     ("kcompactd_init", "there are no memory zones"),
+    ("ksm_init", "pages of programs are never merged"),
     ("populate_rootfs", "there is no initramfs"),
     ("tomoyo_initerface_init", "security modules are not initialised"),
 ];
@@ -125,16 +126,7 @@ pub const SKIPPED: &[(&str, &str)] = &[
 const LAST_LEVEL: usize = 5;
 
 /// Initcalls of later levels that are called: those that modules rely on.
-const LATER: &[(&str, &str)] = &[
-    ("proc_modules_init", "/proc/modules"),
-    ("blkdev_init", "block devices"),
-    ("asymmetric_key_init", "signatures of modules"),
-    ("x509_key_init", "signatures of modules"),
-    ("rsa_init", "signatures of modules"),
-    ("sha256_generic_mod_init", "signatures of modules"),
-    ("system_trusted_keyring_init", "signatures of modules"),
-    ("load_system_certificate_list", "signatures of modules"),
-];
+const LATER: &[(&str, &str)] = &[("proc_modules_init", "/proc/modules"), ("blkdev_init", "block devices")];
 
 /// What mounts process 1 makes: directory and type.
 const MOUNTS: &[(&str, &str)] =
@@ -486,6 +478,11 @@ impl<C: Platform> Boot<'_, C> {
             "fork_init computes it from the size of memory",
         ))?;
         self.named("workqueue_init", &[]);
+        // An initcall in older kernels, called by do_basic_setup in newer ones.
+        let table = self.initcall_table("__initcall_end")?;
+        if self.machine.symbols.address("ksysfs_init").is_some_and(|address| !table.contains(&address)) {
+            self.named("ksysfs_init", &[]);
+        }
         self.named("driver_init", &[]);
         self.initcalls()?;
         let running = u64::from(self.machine.world.running);

@@ -449,7 +449,7 @@ impl<C: Platform> Machine<C> {
             return Ok(false);
         }
         let text = format!("WARNING at {}", self.text(pc));
-        self.world.events.push(text);
+        self.world.event(|| text);
         self.cpu.skip(&mut self.memory);
         Ok(true)
     }

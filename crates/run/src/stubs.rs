@@ -18,6 +18,8 @@ const TICK: u64 = 4_000_000;
 const MESSAGE_MAX: u64 = 1024;
 /// Rounds of the idle loop without anything else to do, at most: that is an hour.
 const IDLE_MAX: u64 = 900_000;
+/// Callbacks that wait at most.
+const CALLBACKS_MAX: usize = 1 << 20;
 /// ZERO_SIZE_PTR
 const ZERO_SIZE: u64 = 16;
 
@@ -425,6 +427,7 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
                 "set_direct_map_invalid_noflush",
                 "set_direct_map_default_noflush",
                 "set_direct_map_valid_noflush",
+                "execmem_is_rox",
                 "module_enable_nx",
                 "execmem_reset",
             ],
@@ -450,7 +453,7 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
 pub fn watched<C: Platform>(m: &mut Machine<C>) -> Given {
     let arguments = (0..4).map(|number| m.argument(number)).collect::<Result<Vec<_>, _>>()?;
     let (name, from) = (m.text(m.cpu.pc()), m.text(m.cpu.return_address(&m.memory)?));
-    m.world.events.push(format!("{name}({arguments:#x?}) from {from}").replace(['\n', ' '], ""));
+    m.world.event(|| format!("{name}({arguments:#x?}) from {from}").replace(['\n', ' '], ""));
     Ok(Answer::Pass)
 }
 
@@ -485,7 +488,7 @@ fn free<C: Platform>(m: &mut Machine<C>, number: usize) -> Given {
     if !m.world.heap.free(address) && address > ZERO_SIZE && m.world.is_booted && is_on_heap(m, address) {
         let from = m.cpu.return_address(&m.memory)?;
         let text = format!("free of {address:#x}, which is not allocated, by {}", m.text(from));
-        m.world.events.push(text);
+        m.world.event(|| text);
     }
     Ok(Answer::Value(0))
 }
@@ -688,6 +691,9 @@ fn call_back<C: Platform>(m: &mut Machine<C>) -> Result<(), Failed> {
 
 fn wait_for_grace<C: Platform>(m: &mut Machine<C>, head: usize) -> Given {
     let callback = (m.argument(head)?, m.argument(head.saturating_add(1))?);
+    if m.world.callbacks.len() >= CALLBACKS_MAX {
+        return Err(Failed::Because("too many callbacks wait for a grace period".into()));
+    }
     m.world.callbacks.push_back(callback);
     Ok(Answer::Value(0))
 }
@@ -728,7 +734,12 @@ pub(crate) fn idle<C: Platform>(m: &mut Machine<C>) -> Given {
 
 fn random_bytes<C: Platform>(m: &mut Machine<C>) -> Given {
     let (at, len) = (m.argument(0)?, m.argument(1)?);
-    for number in 0..len.min(m.memory.size()) {
+    // Each byte costs as much as an instruction.
+    if len > m.budget {
+        return Err(Failed::Because("the instruction budget is used up by random bytes".into()));
+    }
+    m.budget = m.budget.saturating_sub(len);
+    for number in 0..len {
         let byte = m.world.random() as u8;
         m.memory.write(at.wrapping_add(number), &[byte])?;
     }

@@ -221,10 +221,10 @@ mod tests {
         let mut flags = 0;
         flags |= if whole < 0 || whole >> w != 0 { CF } else { 0 };
         flags |= if signed_whole != signed(result) { OF } else { 0 };
-        flags |= if low < 0 || low > 15 { AF } else { 0 };
+        flags |= if !(0..=15).contains(&low) { AF } else { 0 };
         flags |= if result == 0 { ZF } else { 0 };
         flags |= if result >> (w - 1) & 1 != 0 { SF } else { 0 };
-        flags | if (result as u8).count_ones() % 2 == 0 { PF } else { 0 }
+        flags | if (result as u8).count_ones().is_multiple_of(2) { PF } else { 0 }
     }
 
     /// Numbers at the edges of all sizes, and some from a generator.
