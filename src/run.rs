@@ -303,9 +303,11 @@ impl From<&Message> for MessageEntry {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DeviceEntry {
     /// Its major number.
-    pub major: u32,
+    #[serde(rename = "major")]
+    pub major_number: u32,
     /// The first minor number.
-    pub minor: u32,
+    #[serde(rename = "minor")]
+    pub minor_number: u32,
     /// How many there are.
     pub count: u32,
     /// The name it is registered under.
@@ -317,8 +319,8 @@ pub struct DeviceEntry {
 impl From<&Device> for DeviceEntry {
     fn from(device: &Device) -> Self {
         DeviceEntry {
-            major: device.major,
-            minor: device.minor,
+            major_number: device.major_number,
+            minor_number: device.minor_number,
             count: device.count,
             name: device.name.clone(),
             fops: device.operations.iter().cloned().collect(),
@@ -610,7 +612,7 @@ fn act(kernel: &mut dyn Running, action: &Action) -> Made {
                 Major::Number(number) => Some(*number),
                 Major::Name(name) => {
                     let devices = kernel.devices()?;
-                    devices.iter().find(|device| device.name == *name).map(|device| device.major)
+                    devices.iter().find(|device| device.name == *name).map(|device| device.major_number)
                 }
             };
             let Some(major) = major else {

@@ -119,8 +119,8 @@ fn rest(document: &Document) -> Result<(), Error> {
         out.push_str(&format!(
             "device {} {}:{} ({}): {}\n",
             device.name,
-            device.major,
-            device.minor,
+            device.major_number,
+            device.minor_number,
             counted(device.count as usize, "minor", "minors"),
             if functions.is_empty() { String::from("nothing serves it") } else { functions.join(", ") }
         ));
@@ -128,7 +128,10 @@ fn rest(document: &Document) -> Result<(), Error> {
     document.events.iter().for_each(|event| out.push_str(&format!("event: {event}\n")));
     if let Some(left) = &document.left_behind {
         left.devices.iter().for_each(|device| {
-            out.push_str(&format!("left behind: device {} {}:{}\n", device.name, device.major, device.minor));
+            out.push_str(&format!(
+                "left behind: device {} {}:{}\n",
+                device.name, device.major_number, device.minor_number
+            ));
         });
         out.push_str(&format!(
             "left behind: {} bytes in {} (the kernel's own caches included)\n",

@@ -36,7 +36,6 @@ const OFFSETS: &[(&str, &str)] = &[
     ("char_device_struct", "minorct"),
     ("char_device_struct", "name"),
     ("char_device_struct", "next"),
-    ("cpuinfo_x86", "x86_cache_alignment"),
     ("fpu_state_config", "default_size"),
     ("fpu_state_config", "max_size"),
     ("kmem_cache", "object_size"),
@@ -203,9 +202,9 @@ fn need<T>(found: Option<T>, what: &str) -> Result<T, Error> {
     found.ok_or_else(|| Error::Image(what.into()))
 }
 
-fn offsets(btf: &Btf<'_>) -> Offsets {
+fn offsets<C: Platform>(btf: &Btf<'_>) -> Offsets {
     let mut all = Offsets::default();
-    for (of, member) in OFFSETS {
+    for (of, member) in OFFSETS.iter().chain(C::OFFSETS) {
         if let Some(found) = btf.member(of, member) {
             all.insert(name_of(of, member), found.offset);
         }
@@ -275,7 +274,7 @@ fn placed<C: Platform>(
     for (from, to) in [("_text", "_etext"), ("__init_begin", "__init_end")] {
         protect(&mut memory, &symbols, from, to, Protection::ALL);
     }
-    let machine = Machine::new(memory, Arc::new(symbols), space, offsets(btf), world);
+    let machine = Machine::new(memory, Arc::new(symbols), space, offsets::<C>(btf), world);
     need(machine, "its address space is not as expected")
 }
 

@@ -102,6 +102,8 @@ pub trait Platform: Cpu + Default {
     const SYSCALL: &'static str;
     /// Bytes of `struct pt_regs`.
     const FRAME: usize;
+    /// Members of structs of this architecture whose offsets are needed.
+    const OFFSETS: &'static [(&'static str, &'static str)];
 
     /// `struct pt_regs` of the interrupted code.
     fn frame(&self) -> Vec<u8>;

@@ -72,9 +72,9 @@ pub type Result<T> = core::result::Result<T, Stopped>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     /// Its major number.
-    pub major: u32,
+    pub major_number: u32,
     /// The first of its minor numbers.
-    pub minor: u32,
+    pub minor_number: u32,
     /// How many there are.
     pub count: u32,
     /// The name it is registered under.
@@ -287,9 +287,9 @@ impl<C: Platform> System<C> {
     fn registered(&mut self) -> core::result::Result<Vec<Device>, Failed> {
         let mut devices = self.chrdevs()?;
         for device in &mut devices {
-            device.operations = self.operations(device.major, device.minor)?;
+            device.operations = self.operations(device.major_number, device.minor_number)?;
         }
-        devices.sort_by_key(|device| (device.major, device.minor));
+        devices.sort_by_key(|device| (device.major_number, device.minor_number));
         Ok(devices)
     }
 
@@ -305,8 +305,8 @@ impl<C: Platform> System<C> {
                 let number = |member| Ok::<_, Failed>(m.memory.u32(at(entry, member)?)?);
                 let name = m.memory.cstr(at(entry, "char_device_struct.name")?, 64)?;
                 devices.push(Device {
-                    major: number("char_device_struct.major")?,
-                    minor: number("char_device_struct.baseminor")?,
+                    major_number: number("char_device_struct.major")?,
+                    minor_number: number("char_device_struct.baseminor")?,
                     count: number("char_device_struct.minorct")?,
                     name: String::from_utf8_lossy(&name).into_owned(),
                     operations: Vec::new(),
