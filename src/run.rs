@@ -141,7 +141,8 @@ impl Action {
                 Action::Ioctl(Target::of(target), number(request)?, Argument::of(argument)?)
             }
             ("mknod", [path, "c", major, minor]) => {
-                let major = number(major).map_or_else(|_| Major::Name((*major).into()), |n| Major::Number(n as u32));
+                let major =
+                    number(major).map_or_else(|_| Major::Name((*major).into()), |n| Major::Number(n as u32));
                 Action::Mknod((*path).into(), major, number(minor)? as u32)
             }
             ("cat", [path]) => Action::Cat((*path).into()),
@@ -160,7 +161,11 @@ impl Action {
             }
             ("insmod", [file, parameters @ ..]) => Action::Insmod(file.into(), parameters.join(" ")),
             ("rmmod", [name]) => Action::Rmmod((*name).into()),
-            ("open" | "close" | "read" | "write" | "ioctl" | "mknod" | "cat" | "echo" | "sleep" | "insmod" | "rmmod", _) => {
+            (
+                "open" | "close" | "read" | "write" | "ioctl" | "mknod" | "cat" | "echo" | "sleep" | "insmod"
+                | "rmmod",
+                _,
+            ) => {
                 return usage("too few or too many words; see --help");
             }
             _ => {
@@ -298,9 +303,11 @@ impl From<&Message> for MessageEntry {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DeviceEntry {
     /// Its major number.
-    pub major: u32,
+    #[serde(rename = "major")]
+    pub major_number: u32,
     /// The first minor number.
-    pub minor: u32,
+    #[serde(rename = "minor")]
+    pub minor_number: u32,
     /// How many there are.
     pub count: u32,
     /// The name it is registered under.
@@ -312,8 +319,8 @@ pub struct DeviceEntry {
 impl From<&Device> for DeviceEntry {
     fn from(device: &Device) -> Self {
         DeviceEntry {
-            major: device.major,
-            minor: device.minor,
+            major_number: device.major_number,
+            minor_number: device.minor_number,
             count: device.count,
             name: device.name.clone(),
             fops: device.operations.iter().cloned().collect(),
@@ -562,7 +569,12 @@ fn cat(kernel: &mut dyn Running, path: &str) -> Made {
 }
 
 /// Opens a file if it is not, does something with it, and closes it.
-fn with(kernel: &mut dyn Running, target: &Target, flags: u64, make: impl FnOnce(&mut dyn Running, i64) -> Made) -> Made {
+fn with(
+    kernel: &mut dyn Running,
+    target: &Target,
+    flags: u64,
+    make: impl FnOnce(&mut dyn Running, i64) -> Made,
+) -> Made {
     match target {
         Target::Fd(fd) => make(kernel, *fd),
         Target::Path(path) => {
@@ -600,7 +612,7 @@ fn act(kernel: &mut dyn Running, action: &Action) -> Made {
                 Major::Number(number) => Some(*number),
                 Major::Name(name) => {
                     let devices = kernel.devices()?;
-                    devices.iter().find(|device| device.name == *name).map(|device| device.major)
+                    devices.iter().find(|device| device.name == *name).map(|device| device.major_number)
                 }
             };
             let Some(major) = major else {
@@ -651,7 +663,19 @@ mod tests {
         ] {
             assert_eq!(Action::parse(text), Ok(action), "{text}");
         }
-        for text in ["", "open", "open x q", "close x", "sleep -1", "sleep nan", "ioctl 3", "echo x", "write 3 \\q", "reboot", "mknod x b 1 2"] {
+        for text in [
+            "",
+            "open",
+            "open x q",
+            "close x",
+            "sleep -1",
+            "sleep nan",
+            "ioctl 3",
+            "echo x",
+            "write 3 \\q",
+            "reboot",
+            "mknod x b 1 2",
+        ] {
             assert!(Action::parse(text).is_err(), "{text}");
         }
     }

@@ -70,9 +70,20 @@ fn plan(
     let mut given = way.options.clone();
     let mut ways = Ways::default();
     ways.add(&file, way);
-    let before = ways.steps(&file).iter().filter_map(|step| Some((step.file.clone()?, step.options.clone()))).collect();
+    let before = ways
+        .steps(&file)
+        .iter()
+        .filter_map(|step| Some((step.file.clone()?, step.options.clone())))
+        .collect();
     given = parameters(&given, &args.words);
-    Ok(Plan { before, name: Modprobe::name_of(Path::new(&file)), file, parameters: given, actions, load_only: args.load_only })
+    Ok(Plan {
+        before,
+        name: Modprobe::name_of(Path::new(&file)),
+        file,
+        parameters: given,
+        actions,
+        load_only: args.load_only,
+    })
 }
 
 /// One result, as soon as it is there.
@@ -86,7 +97,8 @@ fn show(entry: &ResultEntry) -> Result<(), Error> {
     let action = one_line(&entry.action).into_owned();
     out.push_str(&match (&entry.stopped, entry.errno, entry.result) {
         (Some(stopped), ..) => {
-            let calls: String = stopped.stack.iter().map(|call| format!("    called from {call}\n")).collect();
+            let calls: String =
+                stopped.stack.iter().map(|call| format!("    called from {call}\n")).collect();
             format!("{action}: stopped: {}, at {}\n{calls}", stopped.reason, stopped.symbol)
         }
         (_, Some(errno), _) => format!("{action}: {}\n", errno.name()),
@@ -107,8 +119,8 @@ fn rest(document: &Document) -> Result<(), Error> {
         out.push_str(&format!(
             "device {} {}:{} ({}): {}\n",
             device.name,
-            device.major,
-            device.minor,
+            device.major_number,
+            device.minor_number,
             counted(device.count as usize, "minor", "minors"),
             if functions.is_empty() { String::from("nothing serves it") } else { functions.join(", ") }
         ));
@@ -116,7 +128,10 @@ fn rest(document: &Document) -> Result<(), Error> {
     document.events.iter().for_each(|event| out.push_str(&format!("event: {event}\n")));
     if let Some(left) = &document.left_behind {
         left.devices.iter().for_each(|device| {
-            out.push_str(&format!("left behind: device {} {}:{}\n", device.name, device.major, device.minor));
+            out.push_str(&format!(
+                "left behind: device {} {}:{}\n",
+                device.name, device.major_number, device.minor_number
+            ));
         });
         out.push_str(&format!(
             "left behind: {} bytes in {} (the kernel's own caches included)\n",

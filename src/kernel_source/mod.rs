@@ -90,7 +90,9 @@ impl KernelSource {
             (_, _, path) => path.clone(),
         };
         let path = path.ok_or_else(|| {
-            Error::Usage("the image of the kernel is needed: name it, or a tree that has it (--kernel)".into())
+            Error::Usage(
+                "the image of the kernel is needed: name it, or a tree that has it (--kernel)".into(),
+            )
         })?;
         if spec_file::is_spec(&crate::input::read(&path)?) {
             return Err(Error::unusable(&path, "is a SPEC, which has no code: the image itself is needed"));

@@ -9,11 +9,13 @@ use run::machine::Machine;
 use run::x86_64::X86;
 
 fn main() {
-    let known: Vec<&'static dyn ImageArch> = reloc::ARCHITECTURES.iter().map(|arch| *arch as &dyn ImageArch).collect();
+    let known: Vec<&'static dyn ImageArch> =
+        reloc::ARCHITECTURES.iter().map(|arch| *arch as &dyn ImageArch).collect();
     let verbose = std::env::var_os("VERBOSE").is_some();
     // Functions of which each call is printed, WATCH="one two".
     let watched = std::env::var("WATCH").unwrap_or_default();
-    let watched: Vec<&'static str> = watched.split_whitespace().map(|name| &*name.to_owned().leak()).collect();
+    let watched: Vec<&'static str> =
+        watched.split_whitespace().map(|name| &*name.to_owned().leak()).collect();
     let mut told = 0;
     let mut observe = |step: &Step, machine: &Machine<X86>| {
         for event in machine.world.events.iter().skip(told) {

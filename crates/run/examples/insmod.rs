@@ -9,13 +9,19 @@ use run::system::{Running, System};
 use run::x86_64::X86;
 
 fn main() {
-    let known: Vec<&'static dyn ImageArch> = reloc::ARCHITECTURES.iter().map(|arch| *arch as &dyn ImageArch).collect();
+    let known: Vec<&'static dyn ImageArch> =
+        reloc::ARCHITECTURES.iter().map(|arch| *arch as &dyn ImageArch).collect();
     let mut arguments = std::env::args().skip(1);
     let file = std::fs::read(arguments.next().unwrap()).unwrap();
     let image = KernelImage::open(&file, KernelImage::DEFAULT_LIMIT, &known).unwrap();
     let begin = Instant::now();
     let (machine, report) = boot::<X86>(&image, &[], &mut |_, _| {}).unwrap();
-    println!("booted in {:.2?}, {} of {} steps stopped", begin.elapsed(), report.failed().count(), report.steps.len());
+    println!(
+        "booted in {:.2?}, {} of {} steps stopped",
+        begin.elapsed(),
+        report.failed().count(),
+        report.steps.len()
+    );
     for (name, stopped) in report.failed() {
         println!("    {name}: {stopped}");
     }

@@ -3,6 +3,7 @@
 //! What firmware, `setup_arch` and the memory allocators would do is preset or left out; from the scheduler on everything is the
 //! image's own code, in the order of `start_kernel`, `kernel_init_freeable` and `do_initcalls`.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -35,7 +36,6 @@ const OFFSETS: &[(&str, &str)] = &[
     ("char_device_struct", "minorct"),
     ("char_device_struct", "name"),
     ("char_device_struct", "next"),
-    ("cpuinfo_x86", "x86_cache_alignment"),
     ("fpu_state_config", "default_size"),
     ("fpu_state_config", "max_size"),
     ("kmem_cache", "object_size"),
@@ -115,6 +115,7 @@ pub const SKIPPED: &[(&str, &str)] = &[
     ("do_init_real_mode", "there is no memory below 1 MiB for a trampoline"),
     ("init_per_zone_wmark_min", "there are no memory zones"),
     ("kcompactd_init", "there are no memory zones"),
+    ("ksm_init", "pages of programs are never merged"),
     ("populate_rootfs", "there is no initramfs"),
     ("tomoyo_initerface_init", "security modules are not initialised"),
 ];
@@ -124,16 +125,7 @@ pub const SKIPPED: &[(&str, &str)] = &[
 const LAST_LEVEL: usize = 5;
 
 /// Initcalls of later levels that are called: those that modules rely on.
-const LATER: &[(&str, &str)] = &[
-    ("proc_modules_init", "/proc/modules"),
-    ("blkdev_init", "block devices"),
-    ("asymmetric_key_init", "signatures of modules"),
-    ("x509_key_init", "signatures of modules"),
-    ("rsa_init", "signatures of modules"),
-    ("sha256_generic_mod_init", "signatures of modules"),
-    ("system_trusted_keyring_init", "signatures of modules"),
-    ("load_system_certificate_list", "signatures of modules"),
-];
+const LATER: &[(&str, &str)] = &[("proc_modules_init", "/proc/modules"), ("blkdev_init", "block devices")];
 
 /// What mounts process 1 makes: directory and type.
 const MOUNTS: &[(&str, &str)] =
@@ -151,9 +143,7 @@ pub enum Error {
         /// The function that was called.
         step: String,
         /// Where and why.
-        stopped: Stopped,
-        /// What happened before.
-        report: Report,
+        stopped: Box<Stopped>,
     },
 }
 
@@ -212,9 +202,9 @@ fn need<T>(found: Option<T>, what: &str) -> Result<T, Error> {
     found.ok_or_else(|| Error::Image(what.into()))
 }
 
-fn offsets(btf: &Btf<'_>) -> Offsets {
+fn offsets<C: Platform>(btf: &Btf<'_>) -> Offsets {
     let mut all = Offsets::default();
-    for (of, member) in OFFSETS {
+    for (of, member) in OFFSETS.iter().chain(C::OFFSETS) {
         if let Some(found) = btf.member(of, member) {
             all.insert(name_of(of, member), found.offset);
         }
@@ -284,7 +274,7 @@ fn placed<C: Platform>(
     for (from, to) in [("_text", "_etext"), ("__init_begin", "__init_end")] {
         protect(&mut memory, &symbols, from, to, Protection::ALL);
     }
-    let machine = Machine::new(memory, Arc::new(symbols), space, offsets(btf), world);
+    let machine = Machine::new(memory, Arc::new(symbols), space, offsets::<C>(btf), world);
     need(machine, "its address space is not as expected")
 }
 
@@ -329,13 +319,20 @@ impl<C: Platform> Boot<'_, C> {
         let stopped = match failed {
             Failed::Stopped(stopped) => stopped,
             Failed::Because(reason) => self.machine.stopped(reason, false),
-            Failed::Fault(fault) => self.machine.stopped(format!("{}", crate::cpu::Stop::Fault(fault)), false),
+            Failed::Fault(fault) => {
+                self.machine.stopped(format!("{}", crate::cpu::Stop::Fault(fault)), false)
+            }
         };
-        Error::Stopped { step: step.into(), stopped, report: self.report.clone() }
+        Error::Stopped { step: step.into(), stopped: Box::new(stopped) }
     }
 
     /// Per-cpu memory, presets and stubs.
-    fn prepare(&mut self, image: &KernelImage<'_>, btf: &Btf<'_>, watched: &[&'static str]) -> Result<(), Failed> {
+    fn prepare(
+        &mut self,
+        image: &KernelImage<'_>,
+        btf: &Btf<'_>,
+        watched: &[&'static str],
+    ) -> Result<(), Failed> {
         let m = &mut *self.machine;
         m.add_stubs(&stubs::rows());
         m.add_stubs(&C::rows());
@@ -358,7 +355,9 @@ impl<C: Platform> Boot<'_, C> {
         m.cpu.set_percpu_offset(offset);
         m.world.percpu = (end.wrapping_add(63) & !63, start.wrapping_add(PERCPU));
         let this_cpu = m.symbol("this_cpu_off").map(|pointer| pointer.wrapping_add(offset));
-        m.cpu.set_sp(m.symbol("init_stack").or_else(|_| m.symbol("init_thread_union"))?.wrapping_add(0x4000 - 0x100));
+        m.cpu.set_sp(
+            m.symbol("init_stack").or_else(|_| m.symbol("init_thread_union"))?.wrapping_add(0x4000 - 0x100),
+        );
         let mut presets = alloc::vec![
             Preset::of("__per_cpu_offset", 0, offset, 8, "setup_per_cpu_areas copies the area"),
             Preset::of("nr_cpu_ids", 0, 1, 4, "setup_nr_cpu_ids counts the processors"),
@@ -368,7 +367,13 @@ impl<C: Platform> Boot<'_, C> {
             Preset::of("_totalram_pages", 0, 60_000, 8, "memblock_free_all counts the pages"),
             Preset::of("max_pfn", 0, MEMORY / PAGE, 8, "setup_arch finds the end of memory"),
             Preset::of("max_low_pfn", 0, MEMORY / PAGE, 8, "setup_arch finds the end of memory"),
-            Preset::of("high_memory", 0, m.space.direct.wrapping_add(MEMORY), 8, "setup_arch finds the end of memory"),
+            Preset::of(
+                "high_memory",
+                0,
+                m.space.direct.wrapping_add(MEMORY),
+                8,
+                "setup_arch finds the end of memory"
+            ),
             Preset::of("__cpu_possible_mask", 0, 1, 8, "prefill_possible_map finds the processors"),
             Preset::of("__num_possible_cpus", 0, 1, 4, "prefill_possible_map counts the processors"),
             Preset::of("__cpu_present_mask", 0, 1, 8, "prefill_possible_map finds the processors"),
@@ -441,7 +446,8 @@ impl<C: Platform> Boot<'_, C> {
         let task = self.machine.symbol("init_task").map_err(|failed| self.error("init_task", failed))?;
         self.named("set_task_stack_end_magic", &[task]);
         self.named("boot_cpu_init", &[]);
-        let initcalls = self.initcall_table("__initcall_end").map_err(|failed| self.error("initcalls", failed))?;
+        let initcalls =
+            self.initcall_table("__initcall_end").map_err(|failed| self.error("initcalls", failed))?;
         for name in INIT_FUNCTIONS {
             // What start_kernel calls in one kernel is an initcall in another.
             let address = self.machine.symbols.address(name);
@@ -463,8 +469,19 @@ impl<C: Platform> Boot<'_, C> {
     fn kernel_init(&mut self) -> Result<(), Failed> {
         let sp = self.machine.cpu.sp().wrapping_sub(0x400) & !15;
         self.machine.cpu.set_sp(sp);
-        self.machine.set(&Preset::of("max_threads", 0, 10_000, 4, "fork_init computes it from the size of memory"))?;
+        self.machine.set(&Preset::of(
+            "max_threads",
+            0,
+            10_000,
+            4,
+            "fork_init computes it from the size of memory",
+        ))?;
         self.named("workqueue_init", &[]);
+        // An initcall in older kernels, called by do_basic_setup in newer ones.
+        let table = self.initcall_table("__initcall_end")?;
+        if self.machine.symbols.address("ksysfs_init").is_some_and(|address| !table.contains(&address)) {
+            self.named("ksysfs_init", &[]);
+        }
         self.named("driver_init", &[]);
         self.initcalls()?;
         let running = u64::from(self.machine.world.running);

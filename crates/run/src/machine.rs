@@ -102,6 +102,8 @@ pub trait Platform: Cpu + Default {
     const SYSCALL: &'static str;
     /// Bytes of `struct pt_regs`.
     const FRAME: usize;
+    /// Members of structs of this architecture whose offsets are needed.
+    const OFFSETS: &'static [(&'static str, &'static str)];
 
     /// `struct pt_regs` of the interrupted code.
     fn frame(&self) -> Vec<u8>;
@@ -211,7 +213,13 @@ pub struct Snapshot<R> {
 
 impl<C: Platform> Machine<C> {
     /// A machine that has nothing in its memory yet but the page that calls return to. Returns `None` if that has no room.
-    pub fn new(mut memory: Memory, symbols: Arc<Symbols>, space: Space, offsets: Offsets, world: World) -> Option<Self> {
+    pub fn new(
+        mut memory: Memory,
+        symbols: Arc<Symbols>,
+        space: Space,
+        offsets: Offsets,
+        world: World,
+    ) -> Option<Self> {
         let page = memory.size().checked_sub(PAGE)?;
         if !memory.map(space.returns, PAGE, page, Protection::CODE) {
             return None;
@@ -382,7 +390,9 @@ impl<C: Platform> Machine<C> {
         self.world.stub_calls = self.world.stub_calls.wrapping_add(1);
         stub(self).map_err(|failed| match failed {
             Failed::Stopped(stopped) => stopped,
-            Failed::Fault(fault) => self.stopped(format!("{} in the stub of {name}", Stop::Fault(fault)), false),
+            Failed::Fault(fault) => {
+                self.stopped(format!("{} in the stub of {name}", Stop::Fault(fault)), false)
+            }
             Failed::Because(reason) => self.stopped(format!("{reason} (stub of {name})"), false),
         })
     }
@@ -441,7 +451,7 @@ impl<C: Platform> Machine<C> {
             return Ok(false);
         }
         let text = format!("WARNING at {}", self.text(pc));
-        self.world.events.push(text);
+        self.world.event(|| text);
         self.cpu.skip(&mut self.memory);
         Ok(true)
     }

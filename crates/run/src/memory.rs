@@ -89,7 +89,7 @@ impl Pages {
 
     fn has(&self, page: u64) -> bool {
         let word = usize::try_from(page >> 6).ok().and_then(|word| self.0.get(word));
-        word.is_some_and(|word| word >> (page & 63) & 1 != 0)
+        word.is_some_and(|word| word.wrapping_shr((page & 63) as u32) & 1 != 0)
     }
 
     /// False if it was there before.
@@ -97,7 +97,7 @@ impl Pages {
         let Some(word) = usize::try_from(page >> 6).ok().and_then(|word| self.0.get_mut(word)) else {
             return false;
         };
-        let bit = 1 << (page & 63);
+        let bit = 1u64.wrapping_shl((page & 63) as u32);
         let new = *word & bit == 0;
         *word |= bit;
         new
@@ -275,7 +275,7 @@ impl Memory {
     pub fn load<const N: usize>(&mut self, address: u64) -> Result<[u8; N], Fault> {
         let entry = self.reads.get(slot(address)).copied().unwrap_or(EMPTY);
         let offset = (address & (PAGE - 1)) as usize;
-        if entry.page == address >> 12 && offset <= PAGE_LEN - N {
+        if entry.page == address >> 12 && offset <= PAGE_LEN.wrapping_sub(N) {
             let at = (entry.physical as usize).wrapping_add(offset);
             if let Some(bytes) = self.physical.get(at..).and_then(|bytes| bytes.first_chunk::<N>()) {
                 return Ok(*bytes);
@@ -301,7 +301,7 @@ impl Memory {
     pub fn store<const N: usize>(&mut self, address: u64, bytes: [u8; N]) -> Result<(), Fault> {
         let entry = self.writes.get(slot(address)).copied().unwrap_or(EMPTY);
         let offset = (address & (PAGE - 1)) as usize;
-        if entry.page == address >> 12 && offset <= PAGE_LEN - N {
+        if entry.page == address >> 12 && offset <= PAGE_LEN.wrapping_sub(N) {
             let at = (entry.physical as usize).wrapping_add(offset);
             if let Some(to) = self.physical.get_mut(at..).and_then(|to| to.first_chunk_mut::<N>()) {
                 *to = bytes;
@@ -468,7 +468,8 @@ impl Memory {
         let is_same = |(a, b): (&Region, &Region)| {
             (a.start, a.end, a.physical, a.protection) == (b.start, b.end, b.physical, b.protection)
         };
-        let same = self.regions.len() == log.regions.len() && self.regions.iter().zip(&log.regions).all(is_same);
+        let same =
+            self.regions.len() == log.regions.len() && self.regions.iter().zip(&log.regions).all(is_same);
         if !same {
             self.regions.clone_from(&log.regions);
             self.code_written = true;
@@ -476,7 +477,7 @@ impl Memory {
         self.forget_addresses();
         for page in log.pages.drain(..) {
             if let Some(word) = usize::try_from(page >> 6).ok().and_then(|word| log.saved.0.get_mut(word)) {
-                *word &= !(1 << (page & 63));
+                *word &= !1u64.wrapping_shl((page & 63) as u32);
             }
         }
         log.bytes.clear();

@@ -18,6 +18,8 @@ const TICK: u64 = 4_000_000;
 const MESSAGE_MAX: u64 = 1024;
 /// Rounds of the idle loop without anything else to do, at most: that is an hour.
 const IDLE_MAX: u64 = 900_000;
+/// Callbacks that wait at most.
+const CALLBACKS_MAX: usize = 1 << 20;
 /// ZERO_SIZE_PTR
 const ZERO_SIZE: u64 = 16;
 
@@ -26,15 +28,44 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
     let rows = [
         Row {
             names: &[
-                "__kmalloc_noprof", "__kmalloc_node_noprof", "__kmalloc_node_track_caller_noprof",
-                "__kmalloc_large_noprof", "__kmalloc_large_node_noprof", "__kvmalloc_node_noprof", "vmalloc_noprof",
-                "vzalloc_noprof", "__vmalloc_noprof", "__vmalloc_node_noprof", "vmalloc_user_noprof",
-                "__vmalloc_node_range_noprof", "vmalloc_32_noprof", "vmalloc_huge_noprof", "vmalloc_huge_node_noprof", "vmalloc_node_noprof",
-                "vzalloc_node_noprof", "vmalloc_32_user_noprof", "___kmalloc_large_node", "_kmalloc_nolock_noprof", "kmalloc_nolock_noprof",
-                "__kmalloc", "__kmalloc_node",
-                "__kmalloc_node_track_caller", "kmalloc_large", "kmalloc_large_node", "kvmalloc_node", "vmalloc",
-                "vzalloc", "__vmalloc", "__vmalloc_node", "__vmalloc_node_range", "vmalloc_user", "vmalloc_32",
-                "vmalloc_huge", "vmalloc_node", "vzalloc_node", "vmalloc_32_user",
+                "__kmalloc_noprof",
+                "__kmalloc_node_noprof",
+                "__kmalloc_node_track_caller_noprof",
+                "__kmalloc_large_noprof",
+                "__kmalloc_large_node_noprof",
+                "__kvmalloc_node_noprof",
+                "vmalloc_noprof",
+                "vzalloc_noprof",
+                "__vmalloc_noprof",
+                "__vmalloc_node_noprof",
+                "vmalloc_user_noprof",
+                "__vmalloc_node_range_noprof",
+                "vmalloc_32_noprof",
+                "vmalloc_huge_noprof",
+                "vmalloc_huge_node_noprof",
+                "vmalloc_node_noprof",
+                "vzalloc_node_noprof",
+                "vmalloc_32_user_noprof",
+                "___kmalloc_large_node",
+                "_kmalloc_nolock_noprof",
+                "kmalloc_nolock_noprof",
+                "__kmalloc",
+                "__kmalloc_node",
+                "__kmalloc_node_track_caller",
+                "kmalloc_large",
+                "kmalloc_large_node",
+                "kvmalloc_node",
+                "vmalloc",
+                "vzalloc",
+                "__vmalloc",
+                "__vmalloc_node",
+                "__vmalloc_node_range",
+                "vmalloc_user",
+                "vmalloc_32",
+                "vmalloc_huge",
+                "vmalloc_node",
+                "vzalloc_node",
+                "vmalloc_32_user",
             ],
             stub: |m| allocate(m, 0),
             why: "memory comes from the machine's own heap, which needs no memory zones",
@@ -51,7 +82,13 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
         },
         Row {
             names: &[
-                "kfree", "kvfree", "kfree_sensitive", "vfree", "vfree_atomic", "kvfree_sensitive", "kfree_const_real",
+                "kfree",
+                "kvfree",
+                "kfree_sensitive",
+                "vfree",
+                "vfree_atomic",
+                "kvfree_sensitive",
+                "kfree_const_real",
                 "kfree_nolock",
             ],
             stub: |m| free(m, 0),
@@ -59,8 +96,13 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
         },
         Row {
             names: &[
-                "krealloc_noprof", "krealloc", "krealloc_node_align_noprof", "kvrealloc_noprof",
-                "kvrealloc_node_align_noprof", "vrealloc_noprof", "vrealloc_node_align_noprof",
+                "krealloc_noprof",
+                "krealloc",
+                "krealloc_node_align_noprof",
+                "kvrealloc_noprof",
+                "kvrealloc_node_align_noprof",
+                "vrealloc_noprof",
+                "vrealloc_node_align_noprof",
             ],
             stub: reallocate,
             why: "memory comes from the machine's own heap",
@@ -71,12 +113,30 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
             stub: |m| Ok(Answer::Value(m.argument(0)?)),
             why: "the machine's own heap has no sizes of objects",
         },
-        Row { names: &["__kmem_cache_create_args"], stub: create_cache_by_args, why: "caches are the machine's own" },
-        Row { names: &["kmem_cache_create_usercopy"], stub: |m| create_cache(m, 6), why: "caches are the machine's own" },
-        Row { names: &["kmem_cache_create"], stub: |m| create_cache(m, 4), why: "caches are the machine's own" },
         Row {
-            names: &["kmem_cache_alloc_noprof", "kmem_cache_alloc_lru_noprof", "kmem_cache_alloc_node_noprof", "kmem_cache_alloc",
-                "kmem_cache_alloc_lru", "kmem_cache_alloc_node"],
+            names: &["__kmem_cache_create_args"],
+            stub: create_cache_by_args,
+            why: "caches are the machine's own",
+        },
+        Row {
+            names: &["kmem_cache_create_usercopy"],
+            stub: |m| create_cache(m, 6),
+            why: "caches are the machine's own",
+        },
+        Row {
+            names: &["kmem_cache_create"],
+            stub: |m| create_cache(m, 4),
+            why: "caches are the machine's own",
+        },
+        Row {
+            names: &[
+                "kmem_cache_alloc_noprof",
+                "kmem_cache_alloc_lru_noprof",
+                "kmem_cache_alloc_node_noprof",
+                "kmem_cache_alloc",
+                "kmem_cache_alloc_lru",
+                "kmem_cache_alloc_node",
+            ],
             stub: cache_allocate,
             why: "caches are the machine's own",
         },
@@ -93,38 +153,77 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
             why: "caches are the machine's own, and cost nothing",
         },
         Row {
-            names: &["__alloc_pages_noprof", "alloc_pages_noprof", "alloc_pages_mpol_noprof", "__alloc_pages", "alloc_pages",
-                "folio_alloc_noprof", "__folio_alloc_noprof", "folio_alloc", "__folio_alloc", "__alloc_frozen_pages_noprof",
-                "alloc_frozen_pages_noprof"],
+            names: &[
+                "__alloc_pages_noprof",
+                "alloc_pages_noprof",
+                "alloc_pages_mpol_noprof",
+                "__alloc_pages",
+                "alloc_pages",
+                "folio_alloc_noprof",
+                "__folio_alloc_noprof",
+                "folio_alloc",
+                "__folio_alloc",
+                "__alloc_frozen_pages_noprof",
+                "alloc_frozen_pages_noprof",
+            ],
             stub: allocate_pages,
             why: "pages come from the machine's own heap, which needs no memory zones",
         },
         Row {
-            names: &["__free_pages", "free_pages", "__folio_put", "free_unref_page", "free_unref_folios", "free_frozen_pages",
-                "free_unref_page_list", "free_pages_nolock", "free_frozen_pages_nolock"],
+            names: &[
+                "__free_pages",
+                "free_pages",
+                "__folio_put",
+                "free_unref_page",
+                "free_unref_folios",
+                "free_frozen_pages",
+                "free_unref_page_list",
+                "free_pages_nolock",
+                "free_frozen_pages_nolock",
+            ],
             stub: nothing,
             why: "pages are never given out again",
         },
-        Row { names: &["pcpu_alloc_noprof", "pcpu_alloc"], stub: allocate_percpu, why: "there is one processor, with one area" },
+        Row {
+            names: &["pcpu_alloc_noprof", "pcpu_alloc"],
+            stub: allocate_percpu,
+            why: "there is one processor, with one area",
+        },
         Row { names: &["free_percpu"], stub: nothing, why: "per-cpu memory is never given out again" },
         Row {
-            names: &["memblock_alloc_try_nid", "memblock_alloc_try_nid_raw", "memblock_alloc_exact_nid_raw", "memblock_alloc_try_nid_noprof"],
+            names: &[
+                "memblock_alloc_try_nid",
+                "memblock_alloc_try_nid_raw",
+                "memblock_alloc_exact_nid_raw",
+                "memblock_alloc_try_nid_noprof",
+            ],
             stub: |m| {
                 let (size, align) = (m.argument(0)?, m.argument(1)?);
                 Ok(Answer::Value(m.allocate(size, power(align.max(64)))?))
             },
             why: "early memory comes from the machine's own heap",
         },
-        Row { names: &["find_vm_area"], stub: find_vm_area, why: "vmalloc memory comes from the machine's own heap" },
-        Row { names: &["vprintk_emit"], stub: vprintk_emit, why: "the log is the machine's; vscnprintf formats it" },
         Row {
-            names: &["console_trylock"],
-            stub: nothing,
-            why: "there is no console",
+            names: &["find_vm_area"],
+            stub: find_vm_area,
+            why: "vmalloc memory comes from the machine's own heap",
         },
         Row {
-            names: &["synchronize_rcu", "synchronize_rcu_expedited", "synchronize_srcu", "synchronize_srcu_expedited",
-                "synchronize_rcu_tasks", "synchronize_rcu_tasks_rude", "synchronize_rcu_tasks_trace"],
+            names: &["vprintk_emit"],
+            stub: vprintk_emit,
+            why: "the log is the machine's; vscnprintf formats it",
+        },
+        Row { names: &["console_trylock"], stub: nothing, why: "there is no console" },
+        Row {
+            names: &[
+                "synchronize_rcu",
+                "synchronize_rcu_expedited",
+                "synchronize_srcu",
+                "synchronize_srcu_expedited",
+                "synchronize_rcu_tasks",
+                "synchronize_rcu_tasks_rude",
+                "synchronize_rcu_tasks_trace",
+            ],
             stub: |m| {
                 call_back(m)?;
                 Ok(Answer::Value(0))
@@ -144,10 +243,21 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
             stub: |m| wait_for_grace(m, 0),
             why: "callbacks are called when the kernel is idle",
         },
-        Row { names: &["call_srcu"], stub: |m| wait_for_grace(m, 1), why: "callbacks are called when the kernel is idle" },
+        Row {
+            names: &["call_srcu"],
+            stub: |m| wait_for_grace(m, 1),
+            why: "callbacks are called when the kernel is idle",
+        },
         Row { names: &["kvfree_call_rcu"], stub: nothing, why: "freed memory is never given out again" },
         Row {
-            names: &["sched_clock", "local_clock", "sched_clock_cpu", "native_sched_clock", "sched_clock_noinstr", "local_clock_noinstr"],
+            names: &[
+                "sched_clock",
+                "local_clock",
+                "sched_clock_cpu",
+                "native_sched_clock",
+                "sched_clock_noinstr",
+                "local_clock_noinstr",
+            ],
             stub: |m| {
                 m.world.time = m.world.time.wrapping_add(1000);
                 Ok(Answer::Value(m.world.time))
@@ -169,7 +279,11 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
         Row { names: &["__ndelay"], stub: |m| delay(m, 1, 1), why: "time is the machine's" },
         // 2^32 / 10^6
         Row { names: &["__const_udelay"], stub: |m| delay(m, 1000, 0x10c7), why: "time is the machine's" },
-        Row { names: &["get_random_bytes"], stub: random_bytes, why: "random numbers are the machine's, so that every run is the same" },
+        Row {
+            names: &["get_random_bytes"],
+            stub: random_bytes,
+            why: "random numbers are the machine's, so that every run is the same",
+        },
         Row {
             names: &["get_random_u8"],
             stub: |m| Ok(Answer::Value(m.world.random() & 0xff)),
@@ -200,16 +314,41 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
             why: "random numbers are the machine's",
         },
         Row {
-            names: &["__memcg_kmem_charge_page", "mem_cgroup_from_obj", "__mod_memcg_lruvec_state", "__mod_lruvec_page_state",
-                "__mod_lruvec_kmem_state", "mod_node_page_state", "__mod_node_page_state", "mod_zone_page_state",
-                "__inc_node_page_state", "__dec_node_page_state", "inc_node_page_state", "dec_node_page_state",
-                "mod_lruvec_kmem_state", "mod_lruvec_page_state", "mod_memcg_lruvec_state", "lruvec_stat_mod_folio",
-                "__lruvec_stat_mod_folio", "mod_lruvec_state", "__mod_lruvec_state", "__mod_zone_page_state"],
+            names: &[
+                "__memcg_kmem_charge_page",
+                "mem_cgroup_from_obj",
+                "__mod_memcg_lruvec_state",
+                "__mod_lruvec_page_state",
+                "__mod_lruvec_kmem_state",
+                "mod_node_page_state",
+                "__mod_node_page_state",
+                "mod_zone_page_state",
+                "__inc_node_page_state",
+                "__dec_node_page_state",
+                "inc_node_page_state",
+                "dec_node_page_state",
+                "mod_lruvec_kmem_state",
+                "mod_lruvec_page_state",
+                "mod_memcg_lruvec_state",
+                "lruvec_stat_mod_folio",
+                "__lruvec_stat_mod_folio",
+                "mod_lruvec_state",
+                "__mod_lruvec_state",
+                "__mod_zone_page_state",
+            ],
             stub: nothing,
             why: "statistics of memory zones, which there are none of",
         },
         Row {
-            names: &["shrinker_register", "register_shrinker", "unregister_shrinker", "shrinker_free", "lru_gen_online_memcg", "lru_gen_init_memcg", "numa_default_policy"],
+            names: &[
+                "shrinker_register",
+                "register_shrinker",
+                "unregister_shrinker",
+                "shrinker_free",
+                "lru_gen_online_memcg",
+                "lru_gen_init_memcg",
+                "numa_default_policy",
+            ],
             stub: nothing,
             why: "memory is never reclaimed, and has no nodes",
         },
@@ -219,33 +358,93 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
             why: "memory is never reclaimed",
         },
         Row {
-            names: &["irq_work_queue", "defer_console_output", "wake_up_klogd", "dump_stack", "nbcon_kthreads_wake", "printk_trigger_flush"],
+            names: &[
+                "irq_work_queue",
+                "defer_console_output",
+                "wake_up_klogd",
+                "dump_stack",
+                "nbcon_kthreads_wake",
+                "printk_trigger_flush",
+            ],
             stub: nothing,
             why: "they show messages, which the machine does",
         },
         Row {
-            names: &["sync_rcu_do_polled_gp", "start_poll_synchronize_rcu_expedited", "rcu_scheduler_starting", "sched_mm_cid_fork0",
-                "perf_event_task_tick", "rcu_sched_clock_irq", "calc_global_load_tick"],
+            names: &[
+                "sync_rcu_do_polled_gp",
+                "start_poll_synchronize_rcu_expedited",
+                "rcu_scheduler_starting",
+                "sched_mm_cid_fork0",
+                "perf_event_task_tick",
+                "rcu_sched_clock_irq",
+                "calc_global_load_tick",
+            ],
             stub: nothing,
             why: "one processor that nothing interrupts: nothing to do",
         },
-        Row { names: &["execmem_alloc", "execmem_alloc_rw"], stub: |m| module_memory(m, 1), why: "the module area is the machine's" },
-        Row { names: &["module_alloc"], stub: |m| module_memory(m, 0), why: "the module area is the machine's" },
-        Row { names: &["execmem_free", "module_memfree"], stub: free_module_memory, why: "the module area is the machine's" },
-        Row { names: &["set_memory_ro", "execmem_restore_rox"], stub: |m| protect(m, Protection { write: false, ..Protection::ALL }, true), why: "there are no page tables: permissions are the machine's" },
-        Row { names: &["set_memory_rw", "execmem_make_temp_rw"], stub: |m| protect(m, Protection { write: true, ..Protection::ALL }, true), why: "there are no page tables: permissions are the machine's" },
-        Row { names: &["set_memory_nx"], stub: |m| protect(m, Protection::DATA, false), why: "there are no page tables: permissions are the machine's" },
-        Row { names: &["set_memory_x"], stub: |m| protect(m, Protection::ALL, false), why: "there are no page tables: permissions are the machine's" },
-        Row { names: &["set_memory_rox"], stub: |m| protect_as(m, Protection::CODE), why: "there are no page tables: permissions are the machine's" },
         Row {
-            names: &["set_direct_map_invalid_noflush", "set_direct_map_default_noflush", "set_direct_map_valid_noflush",
-                "module_enable_nx", "execmem_reset"],
+            names: &["execmem_alloc", "execmem_alloc_rw"],
+            stub: |m| module_memory(m, 1),
+            why: "the module area is the machine's",
+        },
+        Row {
+            names: &["module_alloc"],
+            stub: |m| module_memory(m, 0),
+            why: "the module area is the machine's",
+        },
+        Row {
+            names: &["execmem_free", "module_memfree"],
+            stub: free_module_memory,
+            why: "the module area is the machine's",
+        },
+        Row {
+            names: &["set_memory_ro", "execmem_restore_rox"],
+            stub: |m| protect(m, Protection { write: false, ..Protection::ALL }, true),
+            why: "there are no page tables: permissions are the machine's",
+        },
+        Row {
+            names: &["set_memory_rw", "execmem_make_temp_rw"],
+            stub: |m| protect(m, Protection { write: true, ..Protection::ALL }, true),
+            why: "there are no page tables: permissions are the machine's",
+        },
+        Row {
+            names: &["set_memory_nx"],
+            stub: |m| protect(m, Protection::DATA, false),
+            why: "there are no page tables: permissions are the machine's",
+        },
+        Row {
+            names: &["set_memory_x"],
+            stub: |m| protect(m, Protection::ALL, false),
+            why: "there are no page tables: permissions are the machine's",
+        },
+        Row {
+            names: &["set_memory_rox"],
+            stub: |m| protect_as(m, Protection::CODE),
+            why: "there are no page tables: permissions are the machine's",
+        },
+        Row {
+            names: &[
+                "set_direct_map_invalid_noflush",
+                "set_direct_map_default_noflush",
+                "set_direct_map_valid_noflush",
+                "execmem_is_rox",
+                "module_enable_nx",
+                "execmem_reset",
+            ],
             stub: nothing,
             why: "there are no page tables",
         },
-        Row { names: &["kernel_init_freeable"], stub: arrive, why: "from here on the machine says what process 1 does" },
+        Row {
+            names: &["kernel_init_freeable"],
+            stub: arrive,
+            why: "from here on the machine says what process 1 does",
+        },
         Row { names: &["panic", "vpanic"], stub: panics, why: "the kernel would stop" },
-        Row { names: &["do_init_module"], stub: before_init, why: "to look at a module before its init function runs" },
+        Row {
+            names: &["do_init_module"],
+            stub: before_init,
+            why: "to look at a module before its init function runs",
+        },
     ];
     rows.into()
 }
@@ -254,7 +453,7 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
 pub fn watched<C: Platform>(m: &mut Machine<C>) -> Given {
     let arguments = (0..4).map(|number| m.argument(number)).collect::<Result<Vec<_>, _>>()?;
     let (name, from) = (m.text(m.cpu.pc()), m.text(m.cpu.return_address(&m.memory)?));
-    m.world.events.push(format!("{name}({arguments:#x?}) from {from}").replace(['\n', ' '], ""));
+    m.world.event(|| format!("{name}({arguments:#x?}) from {from}").replace(['\n', ' '], ""));
     Ok(Answer::Pass)
 }
 
@@ -289,7 +488,7 @@ fn free<C: Platform>(m: &mut Machine<C>, number: usize) -> Given {
     if !m.world.heap.free(address) && address > ZERO_SIZE && m.world.is_booted && is_on_heap(m, address) {
         let from = m.cpu.return_address(&m.memory)?;
         let text = format!("free of {address:#x}, which is not allocated, by {}", m.text(from));
-        m.world.events.push(text);
+        m.world.event(|| text);
     }
     Ok(Answer::Value(0))
 }
@@ -332,7 +531,9 @@ fn new_cache<C: Platform>(m: &mut Machine<C>, size: u64, align: u64, constructor
         let at = cache.wrapping_add(m.offset(member)?);
         m.memory.write(at, &(size as u32).to_le_bytes())?;
     }
-    m.world.caches.insert(cache, Cache { size, align: power((align & 0xffff_ffff).clamp(64, PAGE)), constructor });
+    m.world
+        .caches
+        .insert(cache, Cache { size, align: power((align & 0xffff_ffff).clamp(64, PAGE)), constructor });
     Ok(Answer::Value(cache))
 }
 
@@ -490,6 +691,9 @@ fn call_back<C: Platform>(m: &mut Machine<C>) -> Result<(), Failed> {
 
 fn wait_for_grace<C: Platform>(m: &mut Machine<C>, head: usize) -> Given {
     let callback = (m.argument(head)?, m.argument(head.saturating_add(1))?);
+    if m.world.callbacks.len() >= CALLBACKS_MAX {
+        return Err(Failed::Because("too many callbacks wait for a grace period".into()));
+    }
     m.world.callbacks.push_back(callback);
     Ok(Answer::Value(0))
 }
@@ -530,7 +734,12 @@ pub(crate) fn idle<C: Platform>(m: &mut Machine<C>) -> Given {
 
 fn random_bytes<C: Platform>(m: &mut Machine<C>) -> Given {
     let (at, len) = (m.argument(0)?, m.argument(1)?);
-    for number in 0..len.min(m.memory.size()) {
+    // Each byte costs as much as an instruction.
+    if len > m.budget {
+        return Err(Failed::Because("the instruction budget is used up by random bytes".into()));
+    }
+    m.budget = m.budget.saturating_sub(len);
+    for number in 0..len {
         let byte = m.world.random() as u8;
         m.memory.write(at.wrapping_add(number), &[byte])?;
     }
@@ -605,7 +814,10 @@ fn arrive<C: Platform>(m: &mut Machine<C>) -> Given {
 
 fn panics<C: Platform>(m: &mut Machine<C>) -> Given {
     let text = m.memory.cstr(m.argument(0)?, 200)?;
-    Err(Failed::Because(format!("Kernel panic: {}", alloc::string::String::from_utf8_lossy(&text).trim_end())))
+    Err(Failed::Because(format!(
+        "Kernel panic: {}",
+        alloc::string::String::from_utf8_lossy(&text).trim_end()
+    )))
 }
 
 /// What `do_init_module` is asked to load is noted; it may be all that is wanted.

@@ -12,10 +12,38 @@ use crate::world::Message;
 
 /// Members of `struct file_operations` that are functions.
 pub const FILE_OPERATIONS: &[&str] = &[
-    "llseek", "read", "write", "read_iter", "write_iter", "iopoll", "iterate_shared", "poll", "unlocked_ioctl",
-    "compat_ioctl", "mmap", "mmap_prepare", "open", "flush", "release", "fsync", "fasync", "lock", "get_unmapped_area",
-    "check_flags", "flock", "splice_write", "splice_read", "splice_eof", "setlease", "fallocate", "show_fdinfo",
-    "copy_file_range", "remap_file_range", "fadvise", "uring_cmd", "uring_cmd_iopoll",
+    "llseek",
+    "read",
+    "write",
+    "read_iter",
+    "write_iter",
+    "iopoll",
+    "iterate_shared",
+    "poll",
+    "unlocked_ioctl",
+    "compat_ioctl",
+    "mmap",
+    "mmap_prepare",
+    "open",
+    "flush",
+    "release",
+    "fsync",
+    "fasync",
+    "lock",
+    "get_unmapped_area",
+    "check_flags",
+    "flock",
+    "splice_write",
+    "splice_read",
+    "splice_eof",
+    "setlease",
+    "fallocate",
+    "show_fdinfo",
+    "copy_file_range",
+    "remap_file_range",
+    "fadvise",
+    "uring_cmd",
+    "uring_cmd_iopoll",
 ];
 
 /// AT_FDCWD
@@ -44,9 +72,9 @@ pub type Result<T> = core::result::Result<T, Stopped>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     /// Its major number.
-    pub major: u32,
+    pub major_number: u32,
     /// The first of its minor numbers.
-    pub minor: u32,
+    pub minor_number: u32,
     /// How many there are.
     pub count: u32,
     /// The name it is registered under.
@@ -259,9 +287,9 @@ impl<C: Platform> System<C> {
     fn registered(&mut self) -> core::result::Result<Vec<Device>, Failed> {
         let mut devices = self.chrdevs()?;
         for device in &mut devices {
-            device.operations = self.operations(device.major, device.minor)?;
+            device.operations = self.operations(device.major_number, device.minor_number)?;
         }
-        devices.sort_by_key(|device| (device.major, device.minor));
+        devices.sort_by_key(|device| (device.major_number, device.minor_number));
         Ok(devices)
     }
 
@@ -277,8 +305,8 @@ impl<C: Platform> System<C> {
                 let number = |member| Ok::<_, Failed>(m.memory.u32(at(entry, member)?)?);
                 let name = m.memory.cstr(at(entry, "char_device_struct.name")?, 64)?;
                 devices.push(Device {
-                    major: number("char_device_struct.major")?,
-                    minor: number("char_device_struct.baseminor")?,
+                    major_number: number("char_device_struct.major")?,
+                    minor_number: number("char_device_struct.baseminor")?,
                     count: number("char_device_struct.minorct")?,
                     name: String::from_utf8_lossy(&name).into_owned(),
                     operations: Vec::new(),
@@ -290,7 +318,11 @@ impl<C: Platform> System<C> {
     }
 
     /// `kobj_lookup` in `cdev_map`: the functions that serve a device number.
-    fn operations(&mut self, major: u32, minor: u32) -> core::result::Result<Vec<(&'static str, String)>, Failed> {
+    fn operations(
+        &mut self,
+        major: u32,
+        minor: u32,
+    ) -> core::result::Result<Vec<(&'static str, String)>, Failed> {
         /// MINORBITS
         const MINOR_BITS: u32 = 20;
         let m = &self.machine;
@@ -396,7 +428,9 @@ where
 
     fn taken_since(&self, mark: Mark) -> (u64, usize) {
         let taken = self.machine.world.heap.taken_since(mark);
-        taken.fold((0, 0), |(bytes, count), (_, size)| (size.saturating_add(bytes), 1usize.saturating_add(count)))
+        taken.fold((0, 0), |(bytes, count), (_, size)| {
+            (size.saturating_add(bytes), 1usize.saturating_add(count))
+        })
     }
 
     fn snapshot(&mut self) {

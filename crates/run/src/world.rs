@@ -74,7 +74,17 @@ pub struct World {
     pub coming: Option<u64>,
 }
 
+/// Events that are kept at most.
+const EVENTS_MAX: usize = 10_000;
+
 impl World {
+    /// Notes what no log tells; of very many the first ones.
+    pub fn event(&mut self, text: impl FnOnce() -> String) {
+        if self.events.len() < EVENTS_MAX {
+            self.events.push(text());
+        }
+    }
+
     /// The next random number.
     pub fn random(&mut self) -> u64 {
         // splitmix64

@@ -487,7 +487,9 @@ fn of_mnemonic(instruction: &Instruction, operands: u32) -> (Op, Option<u8>) {
         | M::Stac
         | M::Clac
         | M::Verw
-        | M::Out => Op::Nothing,
+        | M::Out
+        // No exception of the floating-point unit waits.
+        | M::Wait => Op::Nothing,
         _ if instruction.is_jcc_short_or_near() => Op::Jcc,
         _ if instruction.condition_code() == iced_x86::ConditionCode::None => Op::Unknown,
         _ if operands == 1 && instruction.op_kind(0) != OpKind::NearBranch64 => Op::Setcc,

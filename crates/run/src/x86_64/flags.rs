@@ -205,18 +205,26 @@ mod tests {
         let signed = |v: u64| i128::from(sign_extended(v, size) as i64);
         let (c, w) = (i128::from(carry), width(size));
         let (whole, signed_whole, low) = if subtract {
-            (i128::from(a) - i128::from(b) - c, signed(a) - signed(b) - c, i128::from(a & 15) - i128::from(b & 15) - c)
+            (
+                i128::from(a) - i128::from(b) - c,
+                signed(a) - signed(b) - c,
+                i128::from(a & 15) - i128::from(b & 15) - c,
+            )
         } else {
-            (i128::from(a) + i128::from(b) + c, signed(a) + signed(b) + c, i128::from(a & 15) + i128::from(b & 15) + c)
+            (
+                i128::from(a) + i128::from(b) + c,
+                signed(a) + signed(b) + c,
+                i128::from(a & 15) + i128::from(b & 15) + c,
+            )
         };
         let result = whole as u64 & mask(size);
         let mut flags = 0;
         flags |= if whole < 0 || whole >> w != 0 { CF } else { 0 };
         flags |= if signed_whole != signed(result) { OF } else { 0 };
-        flags |= if low < 0 || low > 15 { AF } else { 0 };
+        flags |= if !(0..=15).contains(&low) { AF } else { 0 };
         flags |= if result == 0 { ZF } else { 0 };
         flags |= if result >> (w - 1) & 1 != 0 { SF } else { 0 };
-        flags | if (result as u8).count_ones() % 2 == 0 { PF } else { 0 }
+        flags | if (result as u8).count_ones().is_multiple_of(2) { PF } else { 0 }
     }
 
     /// Numbers at the edges of all sizes, and some from a generator.
@@ -245,10 +253,18 @@ mod tests {
                         let mut flags = Flags::default();
                         let sum = flags.add(a, b, carry, size);
                         assert_eq!(sum, a.wrapping_add(b).wrapping_add(carry.into()) & mask(size));
-                        assert_eq!(flags.bits(), expected(a, b, carry, size, false), "{a:#x}+{b:#x}+{carry} {size}");
+                        assert_eq!(
+                            flags.bits(),
+                            expected(a, b, carry, size, false),
+                            "{a:#x}+{b:#x}+{carry} {size}"
+                        );
                         let difference = flags.sub(a, b, carry, size);
                         assert_eq!(difference, a.wrapping_sub(b).wrapping_sub(carry.into()) & mask(size));
-                        assert_eq!(flags.bits(), expected(a, b, carry, size, true), "{a:#x}-{b:#x}-{carry} {size}");
+                        assert_eq!(
+                            flags.bits(),
+                            expected(a, b, carry, size, true),
+                            "{a:#x}-{b:#x}-{carry} {size}"
+                        );
                     }
                 }
             }

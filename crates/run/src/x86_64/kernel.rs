@@ -69,16 +69,33 @@ impl Platform for X86 {
         let alignment = m.offset("cpuinfo_x86.x86_cache_alignment")?;
         let dummy = m.symbols.address("dummy_con").unwrap_or(0);
         let mut all = alloc::vec![
-            Preset::at(stack_pointer, stack, 8, "irq_init_percpu_irqstack gives the processor its stack for interrupts"),
+            Preset::at(
+                stack_pointer,
+                stack,
+                8,
+                "irq_init_percpu_irqstack gives the processor its stack for interrupts"
+            ),
             Preset::of("boot_cpu_data", alignment, 64, 4, "early_identify_cpu finds it"),
-            Preset::of("arch_task_struct_size", 0, task.wrapping_add(fpu), 4, "fpu__init_task_struct_size computes it"),
+            Preset::of(
+                "arch_task_struct_size",
+                0,
+                task.wrapping_add(fpu),
+                4,
+                "fpu__init_task_struct_size computes it"
+            ),
             Preset::of("node_data", 0, node, 8, "alloc_node_data makes the only memory node"),
             Preset::of("conswitchp", 0, dummy, 8, "setup_arch takes the dummy console"),
         ];
         for config in ["fpu_kernel_cfg", "fpu_user_cfg"] {
             for member in ["fpu_state_config.max_size", "fpu_state_config.default_size"] {
                 let at = m.offset(member)?;
-                all.push(Preset::of(config, at, FPU_STATE, 4, "fpu__init_system finds the size of the state"));
+                all.push(Preset::of(
+                    config,
+                    at,
+                    FPU_STATE,
+                    4,
+                    "fpu__init_system finds the size of the state",
+                ));
             }
         }
         Ok(all)
@@ -100,6 +117,7 @@ impl Platform for X86 {
 
     const SYSCALL: &'static str = "__x64_sys_";
     const FRAME: usize = 21 * 8;
+    const OFFSETS: &'static [(&'static str, &'static str)] = &[("cpuinfo_x86", "x86_cache_alignment")];
 
     fn frame(&self) -> Vec<u8> {
         let general = FRAME_ORDER.iter().map(|register| self.gpr(Gpr(*register)));
@@ -195,7 +213,15 @@ fn percpu(m: &Machine<X86>, name: &str, member: &'static str) -> Result<u64, Fai
 fn rows() -> Vec<Row<X86>> {
     let rows: [Row<X86>; 7] = [
         Row {
-            names: &["text_poke_early", "text_poke_bp", "text_poke_queue", "text_poke", "smp_text_poke_single", "smp_text_poke_batch_add", "text_poke_kgdb"],
+            names: &[
+                "text_poke_early",
+                "text_poke_bp",
+                "text_poke_queue",
+                "text_poke",
+                "smp_text_poke_single",
+                "smp_text_poke_batch_add",
+                "text_poke_kgdb",
+            ],
             stub: |m| {
                 let (to, from, len) = (m.argument(0)?, m.argument(1)?, m.argument(2)?);
                 poke(m, to, from, len)?;
@@ -223,7 +249,13 @@ fn rows() -> Vec<Row<X86>> {
             why: "code is written through a second mapping",
         },
         Row {
-            names: &["text_poke_finish", "smp_text_poke_batch_finish", "text_poke_sync", "smp_text_poke_sync_each_cpu", "do_sync_core"],
+            names: &[
+                "text_poke_finish",
+                "smp_text_poke_batch_finish",
+                "text_poke_sync",
+                "smp_text_poke_sync_each_cpu",
+                "do_sync_core",
+            ],
             stub: |_| Ok(Answer::Value(0)),
             why: "code is decoded again when it is written",
         },
@@ -265,7 +297,8 @@ impl Processor for Boots {
 
     fn boot(&self, image: &KernelImage<'_>, budget: u64) -> Result<(Box<dyn Running>, Report), boot::Error> {
         let (machine, report) = boot::boot::<X86>(image, &[], &mut |_, _| {})?;
-        let system = System::new(machine, budget).map_err(|stopped| boot::Error::Image(alloc::format!("{stopped}")))?;
+        let system = System::new(machine, budget)
+            .map_err(|stopped| boot::Error::Image(alloc::format!("{stopped}")))?;
         Ok((Box::new(system), report))
     }
 }

@@ -7,6 +7,7 @@ mod decode;
 mod execute;
 mod flags;
 mod kernel;
+mod rarely;
 #[cfg(test)]
 mod tests;
 
@@ -186,9 +187,9 @@ impl Cpu for X86 {
                         Err(fault) => return execute::Trouble::from(fault).stop(String::new),
                     };
                     // If all were forgotten, so was the one before.
-                    let link = before.filter(|_| !breaks && self.blocks.len() >= known).and_then(|(number, side)| {
-                        self.blocks.get_mut(number as usize)?.next.get_mut(side)
-                    });
+                    let link = before
+                        .filter(|_| !breaks && self.blocks.len() >= known)
+                        .and_then(|(number, side)| self.blocks.get_mut(number as usize)?.next.get_mut(side));
                     if let Some(link) = link {
                         *link = (address, number);
                     }

@@ -2,8 +2,8 @@
 
 use alloc::vec::Vec;
 
-use super::*;
 use super::execute::RBX;
+use super::*;
 use crate::cpu::Exception;
 use crate::memory::{Access, PAGE, Protection};
 
@@ -135,11 +135,9 @@ fn addresses_are_computed_as_they_are_written() {
 
 #[test]
 fn what_is_not_known_is_named() {
-    for (code, name) in [
-        (&[0x0f, 0x58, 0xc1][..], "Addps_xmm_xmmm128"),
-        (&[0x0f, 0x01, 0x10], "Lgdt_m1664"),
-        (&[0x06], "06"),
-    ] {
+    for (code, name) in
+        [(&[0x0f, 0x58, 0xc1][..], "Addps_xmm_xmmm128"), (&[0x0f, 0x01, 0x10], "Lgdt_m1664"), (&[0x06], "06")]
+    {
         let (cpu, _, stop) = run(code, 9, |_, _| {});
         match stop {
             Stop::Unknown(what) => assert!(what.starts_with(name), "{what}"),
