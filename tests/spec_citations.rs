@@ -28,11 +28,7 @@ const SHOWN_BY_THE_WHOLE: &[(&str, &[&str], &str)] = &[
     ),
     ("symres", &["LIFE-3", "DUP-3"], "what comes before layout and relocation, and what after"),
     ("symres", &["LAYOUT-30"], "the moved symbol table, as add_kallsyms finds it"),
-    (
-        "reloc",
-        &["LAYOUT-50", "LAYOUT-51"],
-        "the module area that an architecture has: the loader looks for room in it",
-    ),
+    ("reloc", &["LAYOUT-50"], "the module area that an architecture has: the loader looks for room in it"),
     ("finalize", &["LAYOUT-60", "LIFE-20"], "what other stages have done to the module before"),
     (
         "finalize",

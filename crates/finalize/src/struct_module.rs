@@ -469,7 +469,7 @@ mod tests {
             })
         };
         // MOD_TEXT and MOD_INIT_TEXT.
-        assert_eq!(run("7.3.0", &X86_64), [1, 0, 0, 0, 1, 0, 0], "FIN-86: is_rox");
+        assert_eq!(run("7.3.0", &X86_64), [1, 0, 0, 0, 1, 0, 0], "FIN-86, LAYOUT-55: is_rox");
         assert_eq!(run("6.12.0", &X86_64), [0; 7], "FIN-86: before 6.15 code has pages of its own");
         assert_eq!(run("7.3.0", &reloc::aarch64::Aarch64), [0; 7], "FIN-86: arm64 has no such cache");
     }

@@ -91,9 +91,9 @@ fn what_is_missing_or_damaged_is_said() {
 
 #[test]
 fn img_34_an_image_without_modules_is_named_as_such() {
-    let built = build(&Plan::new(true, KallsymsLayout::Old));
-    let no_exports = with(&with(&built, b"module_layout\0", b"module_layouu\0"), b"kfree\0", b"qfree\0");
-    let strange = Built { bytes: no_exports, ..built };
+    let mut strange = build(&Plan::new(true, KallsymsLayout::Old));
+    strange.bytes = with(&strange, b"module_layout\0", b"module_layouu\0");
+    strange.bytes = with(&strange, b"kfree\0", b"qfree\0");
     let image = strange.open();
     assert!(matches!(image.exports(), Err(Error::NoExports(_))), "IMG-34: its vermagic tells of modules");
     let bytes = with(&strange, b" mod_unload ", b" xod_unload ");
