@@ -286,8 +286,8 @@ pub fn verdicts() -> Vec<Vec<u8>> {
 
 /// What `explain` is asked: every code, and lines of dmesg.
 pub fn questions() -> Vec<Vec<u8>> {
-    let codes: String = explain::all().map(|e| format!("{}\n", e.code)).collect();
     let lines = "hello: disagrees about version of symbol module_layout\n[   12.345678] hello: Unknown symbol bar (err -2)\n\
         Nov 29 12:00:00 host kernel: Module hello is blacklisted\nENOEXEC\n-8\nVER\n";
-    vec![codes.into_bytes(), lines.as_bytes().to_vec()]
+    let codes = explain::all().map(|e| e.code.to_owned());
+    codes.chain(lines.lines().map(String::from)).map(String::into_bytes).collect()
 }
