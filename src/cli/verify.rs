@@ -123,7 +123,7 @@ fn tell(out: &mut String, alarm: &Alarm) {
         alarm.address,
         one_line(&alarm.message)
     );
-    let hex = kmodld::verify::compare::hex;
+    let hex = kmodld::verify::report::hex;
     let code = |code: &Option<String>| code.as_deref().map_or(String::new(), |code| format!("    {code}"));
     if !alarm.expected.is_empty() {
         let _ = writeln!(out, "    expected {}{}", hex(&alarm.expected), code(&alarm.expected_code));

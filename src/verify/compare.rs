@@ -11,7 +11,7 @@ use reloc::{Finalizer, LoadFacts, Step};
 
 use super::image::MemoryImage;
 use super::modules::{InMemory, LIVE};
-use super::report::{Alarm, Change, Kind};
+use super::report::{Alarm, Change, Kind, hex};
 use super::sites::Changers;
 use crate::address::Explainer;
 use crate::load::{Args, Load, Opened, Stage};
@@ -1023,9 +1023,4 @@ enum Verdict {
     Legal(&'static str, String),
     /// None, with what would be legal.
     Alarm(Kind, Vec<String>),
-}
-
-/// Bytes in hex, with blanks.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ")
 }

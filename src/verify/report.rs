@@ -4,7 +4,6 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::compare::hex;
 use crate::document::address;
 
 /// What an alarm is about.
@@ -396,4 +395,9 @@ impl From<&Report> for VerifyDocument {
             alarms: report.alarms.iter().map(AlarmEntry::from).collect(),
         }
     }
+}
+
+/// Bytes in hex, with blanks.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ")
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::report::{Kind, Report};
+use super::report::{Kind, Report, hex};
 use crate::document::address;
 
 /// The document: a result for each alarm.
@@ -33,8 +33,8 @@ pub fn sarif(report: &Report) -> Value {
                 "properties": {
                     "addr": address(alarm.address),
                     "module": alarm.module,
-                    "expected": super::compare::hex(&alarm.expected),
-                    "found": super::compare::hex(&alarm.found),
+                    "expected": hex(&alarm.expected),
+                    "found": hex(&alarm.found),
                 },
             })
         })

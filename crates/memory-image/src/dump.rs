@@ -7,6 +7,7 @@ use crate::Error;
 use crate::elf;
 use crate::kdump::{self, Kdump};
 use crate::lime::{self, Chunk};
+use crate::range::Range;
 use crate::read_at::ReadAt;
 use crate::vmcoreinfo::VmcoreInfo;
 
@@ -36,17 +37,6 @@ impl Format {
             Format::Raw => "raw physical memory",
         }
     }
-}
-
-/// Memory that lies in the file as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    /// Address of its first byte.
-    pub start: u64,
-    /// Bytes.
-    pub size: u64,
-    /// Where it is in the file.
-    pub at: u64,
 }
 
 /// A dump of memory.

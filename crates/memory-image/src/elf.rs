@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use elf_layout::bytes::{align_up, le16, le32, le64, slice};
 
 use crate::Error;
-use crate::dump::Range;
+use crate::range::Range;
 use crate::read_at::ReadAt;
 use crate::vmcoreinfo::VmcoreInfo;
 

@@ -19,12 +19,14 @@ mod elf;
 mod kdump;
 mod lime;
 mod pages;
+mod range;
 mod read_at;
 mod snappy;
 mod space;
 mod vmcoreinfo;
 
-pub use dump::{Dump, Format, Range};
+pub use dump::{Dump, Format};
+pub use range::Range;
 pub use read_at::{Flattened, ReadAt, is_flattened};
 pub use space::{AddressSpace, Mapping};
 pub use vmcoreinfo::VmcoreInfo;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use elf_layout::bytes::{le32, le64};
 
-use crate::dump::Range;
+use crate::range::Range;
 use crate::read_at::ReadAt;
 use crate::snappy;
 

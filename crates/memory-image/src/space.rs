@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use elf_layout::bytes::le64;
 use kernel_image::{PageEntry, PageTables};
 
-use crate::dump::{Dump, Range};
+use crate::dump::Dump;
+use crate::range::Range;
 use crate::read_at::ReadAt;
 
 /// Entries that one walk over mappings looks at, whatever the tables say.
