@@ -93,7 +93,8 @@ mod tests {
         let mut asked = 0;
         for (at, _) in page.match_indices("t(\"") {
             let key = page[at + 3..].split('"').next().unwrap();
-            assert_ne!(table.get(key), key, "page.js asks for {key}");
+            // Of names that events tell, the beginning: story.rs has the rest.
+            assert!(table.get(key) != key || key == "fact.", "page.js asks for {key}");
             asked += 1;
         }
         assert!(asked > 20, "{asked}");
