@@ -5,6 +5,7 @@ use std::io::Write;
 use std::sync::Mutex;
 use std::thread;
 
+/// The program, with its arguments and where it prints.
 pub fn run(args: &[String], out: &mut (dyn Write + Send)) -> Result<(), Box<dyn Error>> {
     let [kernel, modules @ ..] = args else { return Err("batch KERNEL MODULE...".into()) };
     let kernel = kmodld::Kernel::builder().image(kernel)?.build()?;

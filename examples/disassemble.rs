@@ -6,6 +6,7 @@ use std::io::Write;
 use iced_x86::{Decoder, DecoderOptions, Formatter, NasmFormatter};
 use kmodld::linked::SymbolKind;
 
+/// The program, with its arguments and where it prints.
 pub fn run(args: &[String], out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
     let [kernel, file] = args else { return Err("disassemble KERNEL MODULE".into()) };
     let module = kmodld::Kernel::builder().image(kernel)?.build()?.load(std::fs::read(file)?).run()?;

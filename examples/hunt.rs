@@ -6,6 +6,7 @@ use std::io::Write;
 
 use kmodld::{Kernel, Placement};
 
+/// The program, with its arguments and where it prints.
 pub fn run(args: &[String], out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
     let [kernel, file, address, blob] = args else { return Err("hunt KERNEL MODULE ADDRESS BLOB".into()) };
     let base = u64::from_str_radix(address.trim_start_matches("0x"), 16)?;

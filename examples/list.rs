@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::Write;
 
+/// The program, with its arguments and where it prints.
 pub fn run(args: &[String], out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
     let [kernel, folder] = args else { return Err("list KERNEL FOLDER".into()) };
     let kernel = kmodld::Kernel::builder().image(kernel)?.build()?;

@@ -51,6 +51,7 @@ impl Architecture for Toy {
     }
 }
 
+/// The program, with its arguments and where it prints.
 pub fn run(args: &[String], out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
     let [path] = args else { return Err("own_kernel MODULE".into()) };
     let kernel = kmodld::Kernel::builder()

@@ -34,6 +34,7 @@ pub fn load(
     (!said.refused()).then_some((bytes, *module.values.get(init)?))
 }
 
+/// The program, with its arguments and where it prints.
 pub fn run(args: &[String], out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
     let [path] = args else { return Err("own_os MODULE".into()) };
     let (bytes, mut said) = (std::fs::read(path)?, Findings::new());

@@ -53,7 +53,7 @@ impl<'d> Unmoved<'d> {
         }
         let bytes = info.file.section_bytes(index);
         let header = info.sechdrs.get(index)?;
-        let is_compressed = header.sh_flags & u64::from(elf::SHF_COMPRESSED.0) != 0;
+        let is_compressed = header.sh_flags & elf::SHF_COMPRESSED.0 != 0;
         let old_name =
             section.name.strip_prefix(b".z").filter(|_| is_debug).map(|rest| [b".", rest].concat());
         let unpacked = match &old_name {
@@ -64,7 +64,7 @@ impl<'d> Unmoved<'d> {
         let section = match unpacked {
             // What cannot be decompressed stays as it is: relocations are for what would come out.
             None if is_compressed || old_name.is_some() => {
-                let flags = if is_compressed { u64::from(elf::SHF_COMPRESSED.0) } else { 0 };
+                let flags = if is_compressed { elf::SHF_COMPRESSED.0 } else { 0 };
                 return Some(Section { flags, ..with(section, Cow::Borrowed(bytes)) });
             }
             None => with(section, Cow::Borrowed(bytes)),

@@ -114,7 +114,7 @@ fn writers(
     let part = |from: u64, len: u64| -> Option<Range<usize>> {
         let end = from.saturating_add(len).saturating_sub(start.offset).min(found.len() as u64);
         let from = from.saturating_sub(start.offset);
-        (from < end).then(|| from as usize..end as usize)
+        (from < end).then_some(from as usize..end as usize)
     };
     let mut paint = |range: Option<Range<usize>>, writer| {
         let bytes = range.and_then(|range| writers.get_mut(range));

@@ -101,12 +101,8 @@ pub fn simplify_symbols_from(
                 Some(address) => Value::Is(address),
                 None if bind == STB_WEAK || ignores(name) => Value::AsInFile,
                 None => {
-                    let line = format!(
-                        "{}: Unknown symbol {} (err {})",
-                        info.file.name_text(),
-                        printed(name),
-                        -i32::from(Errno::ENOENT.number())
-                    );
+                    let (me, number) = (info.file.name_text(), Errno::ENOENT.number());
+                    let line = format!("{me}: Unknown symbol {} (err -{number})", printed(name));
                     let why = format!("nobody exports {}", printed(name));
                     said.push(Finding::error("SYM-5", Errno::ENOENT, why).says(line).about(subject()));
                     Value::Unknown
