@@ -66,8 +66,8 @@ pub mod simulate;
 pub mod threads;
 #[cfg(feature = "trace")]
 pub mod trace;
-pub mod watch;
 pub mod verify;
+pub mod watch;
 
 pub use api::{Kernel, KernelBuilder, Loading};
 pub use attempt::{Attempt, Failure};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use elf_layout::{Findings, KernelVersion};
 use kernel::{
-    ExportTable, Init, KernelDescription, KernelDescriptionBuilder, KernelState, KernelSymbols, Keyring, LoadedModule,
-    Piece, Shown, Symvers, Taints,
+    ExportTable, Init, KernelDescription, KernelDescriptionBuilder, KernelState, KernelSymbols, Keyring,
+    LoadedModule, Piece, Shown, Symvers, Taints,
 };
 use reloc::{ARCHITECTURES, Architecture};
 

@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
 use ::kernel::Init;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use kmodld::Stage;
 use kmodld::trace::words::Lang;
 

@@ -53,7 +53,9 @@ pub fn run(args: &Trace) -> Result<Outcome, Error> {
     keep_apart(args.html.as_slice(), source.paths().chain(more))?;
     let version = || vermagic_version(&read_decompressed(Path::new(&args.file)).ok()?);
     let is_name = may_be_name(&args.file).is_some();
-    let Some(mut loader) = prepared(&source, &facts, &args.before.with.files, || version().filter(|_| !is_name))? else {
+    let Some(mut loader) =
+        prepared(&source, &facts, &args.before.with.files, || version().filter(|_| !is_name))?
+    else {
         return Ok(Outcome::Refused);
     };
     let mut home = Home::new(&source, &loader.kernel)?;

@@ -81,6 +81,8 @@ fn entry(value: u64, level: u32, page_bits: u32, address: u64, blocks: u32) -> P
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::ToString;
+
     use super::*;
 
     #[test]
