@@ -131,7 +131,7 @@ fn no_damage_breaks_anything() {
                 let dump = Arc::new(dump);
                 for form in ARCHITECTURES.iter().flat_map(|arch| arch.page_tables()) {
                     let space = AddressSpace::of_tables(Arc::clone(&dump), form, random() % SIZE as u64);
-                    space.mappings(form.lowest() | random() % (1 << 30), u64::MAX);
+                    space.mappings(form.lowest() | (random() % (1 << 30)), u64::MAX);
                     space.read(random() | form.lowest(), &mut out);
                 }
             }
