@@ -441,10 +441,10 @@ impl Judge<'_, '_, '_> {
         let entries = table.and_then(|table| now.read(table.address, table.size).map(<[u8]>::to_vec));
         arch.static_calls(&mut now);
         arch.static_call_trampolines(&mut now);
-        if let Some((table, entries)) = table.zip(entries) {
-            if let Some(bytes) = now.table_mut(&table) {
-                bytes.copy_from_slice(&entries);
-            }
+        if let Some((table, entries)) = table.zip(entries)
+            && let Some(bytes) = now.table_mut(&table)
+        {
+            bytes.copy_from_slice(&entries);
         }
         let config = now.info.config;
         let mut sites = Sites::default();

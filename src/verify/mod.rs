@@ -125,7 +125,7 @@ impl Target {
         for (done, module) in listed.iter().enumerate() {
             progress(done, listed.len());
             let name = printed(&module.name).into_owned();
-            let asked = wanted.only.is_empty() || wanted.only.iter().any(|only| *only == name);
+            let asked = wanted.only.is_empty() || wanted.only.contains(&name);
             let (entry, compared) = self.module(&mut loader, module, &files, &around)?;
             depends.insert(module.name.clone(), compared.depends);
             if asked {
