@@ -85,9 +85,8 @@ impl Asked {
         };
         let file = module.info.file;
         let symbols = file.symbols().iter().zip(&module.values).skip(1);
-        let of_name = symbols.filter(|(symbol, _)| {
-            symbol.shndx() != SHN_UNDEF && file.symbol_name(symbol) == name.as_bytes()
-        });
+        let of_name = symbols
+            .filter(|(symbol, _)| symbol.shndx() != SHN_UNDEF && file.symbol_name(symbol) == name.as_bytes());
         let all: Vec<(u64, u64)> = of_name.map(|(symbol, value)| (*value, symbol.size())).collect();
         // The kernel counts up to the next symbol, so that padding may be in its size.
         let fits = |size: u64| wanted.is_none_or(|wanted| size <= wanted);

@@ -442,9 +442,10 @@ impl Judge<'_, '_, '_> {
         arch.static_calls(&mut now);
         arch.static_call_trampolines(&mut now);
         if let Some((table, entries)) = table.zip(entries)
-            && let Some(bytes) = now.table_mut(&table) {
-                bytes.copy_from_slice(&entries);
-            }
+            && let Some(bytes) = now.table_mut(&table)
+        {
+            bytes.copy_from_slice(&entries);
+        }
         let config = now.info.config;
         let mut sites = Sites::default();
         if config.dynamic_ftrace {
