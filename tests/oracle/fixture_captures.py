@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import capture
@@ -116,19 +117,64 @@ class Trim:
 
     def spec(self, spec):
         """A SPEC with fewer symbols and no BTF (docs/spec-file.md); whatever else it holds stays as it is."""
-        head, _, packed = spec.partition(b"\n")
-        rest = subprocess.run(["zstd", "-dcq"], input=packed, check=True, capture_output=True).stdout
-        records = []
-        while rest:
-            line, _, rest = rest.partition(b"\n")
-            name, length = line.decode().split(" ")
-            value, rest = rest[: int(length)], rest[int(length) + 1 :]
-            if name == "btf":
-                continue  # megabytes; what patching needs of it are the types
-            value = getattr(self, name, lambda same: same)(value) if name in ("kallsyms", "exports") else value
-            records.append(b"%s %d\n%s\n" % (name.encode(), len(value), value))
-        packed = subprocess.run(["zstd", "-cq", "-19", "--check"], input=b"".join(records), check=True, capture_output=True)
-        return head + b"\n" + packed.stdout
+        records = {}
+        for name, value in spec_records(spec):
+            if name == "kallsyms-table":
+                records["kallsyms"] = self.kallsyms(kallsyms_text(value))
+            elif name == "exports-table":
+                records["exports"] = self.exports(exports_text(value))
+            elif name != "btf-table":  # megabytes; what patching needs of it are the types
+                records[name] = value
+        return spec_file(records)
+
+
+def spec_records(spec):
+    """Names and bytes of the records of a SPEC."""
+    head, end, body = spec.partition(re.search(rb"^end [0-9a-f]{8}\n", spec, re.MULTILINE)[0])
+    for line in head.decode().splitlines()[1:]:
+        name, length, stored, _ = line.split(" ")
+        value, body = body[: int(stored)], body[int(stored) :]
+        if stored != length:
+            value = subprocess.run(["zstd", "-dcq"], input=value, check=True, capture_output=True).stdout
+        yield name, value
+
+
+def spec_file(records):
+    """A SPEC of packed records."""
+    head, body = b"kmodld kernel spec 2\n", b""
+    for name, value in records.items():
+        packed = subprocess.run(["zstd", "-cq", "-19"], input=value, check=True, capture_output=True).stdout
+        stored = packed if len(packed) < len(value) else value
+        head += b"%s %d %d %08x\n" % (name.encode(), len(value), len(stored), zlib.crc32(stored))
+        body += stored
+    return head + b"end %08x\n" % zlib.crc32(head) + body
+
+
+def parts(record, count):
+    """The parts of a record that is a table."""
+    lengths = struct.unpack_from(f"<{count}Q", record)
+    at = 8 * count
+    for length in lengths:
+        yield record[at : at + length]
+        at += length
+
+
+def kallsyms_text(table):
+    entries, names, _ = parts(table, 3)
+    text = lambda at, length: names[at : at + length]
+    symbols = struct.iter_unpack("<QIHHc", entries)
+    return b"".join(b"%016x %s %s\n" % (address, kind, text(at, length)) for address, at, length, _, kind in symbols)
+
+
+def exports_text(table):
+    entries, names, _ = parts(table, 3)
+    lines = []
+    for at, length, space, crc, flags, address in struct.iter_unpack("<IIIIIQ", entries):
+        crc = b"0x%08x" % crc if flags & 2 else b"-"
+        kind = b"EXPORT_SYMBOL_GPL" if flags & 4 else b"EXPORT_SYMBOL"
+        end = at + length
+        lines.append(b"\t".join([b"0x%x" % address if flags & 1 else b"-", crc, names[at:end], kind, names[end : end + space]]) + b"\n")
+    return b"".join(lines)
 
 
 def with_padding(captured, linked):
