@@ -195,9 +195,10 @@ mod tests {
                 pending.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
                 continue;
             }
-            if path.extension().is_none_or(|extension| extension != "rs")
-                || path == root.join("src/mapped.rs")
-            {
+            // A C caller hands over addresses (crates/capi); the macros of pyo3 write unsafe code (crates/python).
+            let explained = ["src/mapped.rs", "crates/capi/src/lib.rs", "crates/python/src/lib.rs"];
+            let explained = explained.map(|file| root.join(file));
+            if path.extension().is_none_or(|extension| extension != "rs") || explained.contains(&path) {
                 continue;
             }
             let text = fs::read_to_string(&path).unwrap();

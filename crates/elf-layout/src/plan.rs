@@ -85,7 +85,7 @@ pub(crate) fn align_size(size: u64, align: u64) -> u64 {
 
 impl Layout {
     /// A plan for a module with so many sections, none of which has a place yet.
-    pub(crate) fn new(generation: Generation, page_size: u64, sections: usize) -> Self {
+    pub fn new(generation: Generation, page_size: u64, sections: usize) -> Self {
         Layout {
             generation,
             page_size,

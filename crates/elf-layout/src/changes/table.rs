@@ -79,7 +79,7 @@ pub static TABLE: [Row; 76] = [
         .recognised("by a symbol bpf_prog_pack_alloc (LAYOUT-51)"),
     row(Change::RetpolineInWord11, "retpoline features in word 11", &["a883d624aed4", "a149180fbcf3"], (5, 19))
         .backported(&[from(5, 10, 133), from(5, 15, 54)])
-        .recognised("by a symbol __x86_return_thunk, which came with it (FIN-21)"),
+        .recognised("by the symbol of the return thunk, which came with it (FIN-21)"),
     row(Change::FtraceWeakChecked, "sites of weak functions looked up", &["b39181f7c690"], (6, 0)),
     row(Change::BoolTakesTrue, "kstrtobool: true and false", &["0d6ea3ac94ca"], (5, 19)),
     row(Change::DuplicateOfGoingIsBusy, "EBUSY for a duplicate of a module that goes", UNKNOWN, (6, 1)),

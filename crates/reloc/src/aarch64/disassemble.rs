@@ -28,7 +28,7 @@ mod tests {
         let text = |word: u32| disassemble(&word.to_le_bytes(), 0xffff_8000_0000_0000);
         assert_eq!(text(0x9400_0004), Some(("bl 0xffff800000000010".into(), 4)));
         assert_eq!(text(0xd503_201f), Some(("nop".into(), 4)));
-        assert_eq!(text(0), None);
+        assert_eq!(text(0), Some(("udf #0x0".into(), 4)));
         assert_eq!(disassemble(&[0x1f, 0x20, 3], 0), None);
     }
 }
