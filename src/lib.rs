@@ -33,7 +33,7 @@ pub mod attempt;
 pub mod check;
 pub mod decompression;
 pub mod digest;
-#[cfg(feature = "trace")]
+#[cfg(feature = "disassemble")]
 pub mod disassembly;
 pub mod document;
 pub mod dump_file;

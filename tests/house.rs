@@ -37,9 +37,6 @@ const REGISTRATIONS: [(&str, &[&str]); 2] = [
     ("crates/run/src/lib.rs", &["pub mod ", "pub static PROCESSORS:"]),
 ];
 
-/// Where disassemblers are registered: other people's crates, named after what they decode.
-const DISASSEMBLERS: &str = "src/disassembly.rs";
-
 /// Where documents are named, whose names have an architecture in them.
 const DOCUMENTS: [(&str, [&str; 2]); 2] = [
     ("src/explain/mod.rs", ["docs/findings/X86REL.md", "docs/findings/A64REL.md"]),
@@ -155,10 +152,7 @@ fn forks_on_a_version_are_seen() {
 
 /// Lines of a file that name an architecture, as `(line, what)`.
 fn architecture_names(name: &str, source: &str) -> Vec<(usize, &'static str)> {
-    if is_for_tests(name)
-        || name == DISASSEMBLERS
-        || HOMES_OF_ARCHITECTURES.iter().any(|home| name.starts_with(home))
-    {
+    if is_for_tests(name) || HOMES_OF_ARCHITECTURES.iter().any(|home| name.starts_with(home)) {
         return Vec::new();
     }
     let text = without_tests(&without_comments(source), &code_only(source));

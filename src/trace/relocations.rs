@@ -7,7 +7,7 @@ use reloc::Formula;
 use super::event::{Address, Bytes, Code, Event, Relocation, Relocations};
 use super::recorder::Copied;
 use super::symbols::symbol_name;
-use crate::disassembly::{Disassembly, Place};
+use crate::disassembly::{self, Place};
 use crate::document::text;
 use crate::load::Load;
 
@@ -23,7 +23,7 @@ struct Target<'l, 'd> {
     file: &'l [u8],
     /// As it is on return of `apply_relocations`.
     relocated: &'l [u8],
-    disassembly: Option<Disassembly>,
+    is_code: bool,
     /// Where its functions begin, in order.
     functions: Vec<u64>,
 }
@@ -46,7 +46,7 @@ pub fn events(load: &Load<'_>, relocated: &Copied, events: &mut Vec<Event>) {
             address: header.sh_addr,
             file: if header.sh_type == SHT_NOBITS { &[] } else { info.file.section_bytes(to) },
             relocated: slice(bytes, place.offset, header.sh_size).unwrap_or_default(),
-            disassembly: Disassembly::of(load.arch.name()).filter(|_| is_code),
+            is_code,
             functions: if is_code { functions(load, to) } else { Vec::new() },
         };
         let records: Vec<Rela> = match info.reordered(index) {
@@ -103,13 +103,15 @@ impl Target<'_, '_> {
     /// The instruction that holds the byte at `offset`, found from the last function before it; `at` is where the search
     /// for the record before has ended.
     fn instruction(&self, offset: u64, at: &mut u64) -> Option<Place> {
-        let disassembly = self.disassembly?;
+        if !self.is_code {
+            return None;
+        }
         let before = self.functions.partition_point(|start| *start <= offset);
         let function = before.checked_sub(1).and_then(|last| self.functions.get(last)).copied().unwrap_or(0);
         let from = function.max(*at).min(offset);
         let code = self.relocated.get(usize::try_from(from).ok()?..)?;
         let wanted = self.address.wrapping_add(offset);
-        let place = disassembly.holding(code, self.address.wrapping_add(from), wanted)?;
+        let place = disassembly::holding(self.load.arch, code, self.address.wrapping_add(from), wanted)?;
         *at = place.address.wrapping_sub(self.address);
         Some(place)
     }
@@ -135,15 +137,15 @@ impl Target<'_, '_> {
         let bytes = |all: &[u8], at: u64, len: u64| slice(all, at, len).map(<[u8]>::to_vec);
         let after = bytes(self.relocated, rela.r_offset, width).unwrap_or_default();
         let before = bytes(self.file, rela.r_offset, width).unwrap_or_else(|| vec![0; after.len()]);
-        let code = place.zip(self.disassembly).and_then(|(place, disassembly)| {
+        let code = place.and_then(|place| {
             let at = place.address.wrapping_sub(self.address);
             let size = (place.size as u64).min(INSTRUCTION_MAX);
             let (before, after) = (slice(self.file, at, size)?, slice(self.relocated, at, size)?);
             Some(Code {
                 addr: Address(place.address),
                 size,
-                before: disassembly.text(before, place.address),
-                after: disassembly.text(after, place.address),
+                before: disassembly::text(load.arch, before, place.address),
+                after: disassembly::text(load.arch, after, place.address),
             })
         });
         Relocation {

@@ -11,7 +11,7 @@ use kernel::{Init, Kernel, Taint};
 use object::elf;
 
 use crate::address::Explainer;
-use crate::disassembly::Disassembly;
+use crate::disassembly;
 use crate::document::{FindingEntry, SCHEMA, crc, text, unjudged};
 use crate::image::Workspace;
 use crate::load::{Args, Load, Opened};
@@ -424,7 +424,6 @@ impl Story<'_, '_> {
         let Some(journal) = &load.record.journal else { return };
         let to = self.recorder.patches.get(&point).copied().unwrap_or(0);
         let before = self.recorder.patches.range(..point).next_back().map_or(0, |(_, count)| *count);
-        let disassembly = Disassembly::of(load.arch.name());
         let all = load.record.patches.iter().zip(&journal.bytes);
         for (patch, bytes) in all.take(to).skip(before) {
             let address = load.module.placement.address(patch.place);
@@ -444,11 +443,11 @@ impl Story<'_, '_> {
                 symbol: explainer.symbol(address),
                 before: first_of(&bytes.before),
                 after: first_of(&bytes.after),
-                code: disassembly.filter(|_| shows).map(|disassembly| Code {
+                code: shows.then(|| Code {
                     addr: Address(address),
                     size: patch.len,
-                    before: disassembly.text(&bytes.before, address),
-                    after: disassembly.text(&bytes.after, address),
+                    before: disassembly::text(load.arch, &bytes.before, address),
+                    after: disassembly::text(load.arch, &bytes.after, address),
                 }),
             }));
         }

@@ -14,6 +14,8 @@ use super::modules::{InMemory, LIVE};
 use super::report::{Alarm, Change, Kind, hex};
 use super::sites::Changers;
 use crate::address::Explainer;
+#[cfg(feature = "disassemble")]
+use crate::disassembly;
 use crate::load::{Args, Load, Opened, Stage};
 use crate::loader::{Kept, Loader, Place};
 
@@ -945,7 +947,13 @@ impl Judge<'_, '_, '_> {
         }
     }
 
+    #[cfg(not(feature = "disassemble"))]
+    fn disassembled(&self, _: &Explainer<'_, '_>, _: u64, _: u64) -> (Option<String>, Option<String>) {
+        (None, None)
+    }
+
     /// The instructions that lie over a range, as they are predicted and as they are.
+    #[cfg(feature = "disassemble")]
     fn disassembled(
         &self,
         explainer: &Explainer<'_, '_>,
@@ -966,50 +974,17 @@ impl Judge<'_, '_, '_> {
         let found = self.around.image.bytes(start, want.len() as u64);
         let arch = self.load.arch;
         // Where instructions begin is told by the code that is expected.
-        let mut at = start;
-        while at <= address {
-            let code = elf_layout::bytes::slice(&want, at.wrapping_sub(start), 1).map(|_| {
-                want.get(usize::try_from(at.wrapping_sub(start)).unwrap_or(usize::MAX)..).unwrap_or_default()
-            });
-            let step = code.and_then(|code| disassemble(arch, code, at)).map_or(1, |(_, len)| len as u64);
-            let next = at.wrapping_add(step.max(1));
-            if next > address {
-                break;
-            }
-            at = next;
-        }
+        let at = disassembly::holding(arch, &want, start, address).map_or(address, |place| place.address);
         let end = address.wrapping_add(len);
         let words = |bytes: &[u8]| {
-            let mut texts = Vec::new();
-            let mut here = at;
-            while here < end && texts.len() < 8 {
-                let code = bytes.get(usize::try_from(here.wrapping_sub(start)).ok()?..)?;
-                match disassemble(arch, code, here) {
-                    Some((text, len)) => {
-                        texts.push(text);
-                        here = here.wrapping_add(len.max(1) as u64);
-                    }
-                    None => {
-                        texts.push("(bad)".into());
-                        here = here.wrapping_add(1);
-                    }
-                }
-            }
+            let code = bytes.get(usize::try_from(at.wrapping_sub(start)).ok()?..)?;
+            let instructions = disassembly::instructions(arch, code, at);
+            let texts: Vec<String> =
+                instructions.take_while(|(here, _)| *here < end).take(8).map(|(_, text)| text).collect();
             (!texts.is_empty()).then(|| texts.join("; "))
         };
         (words(&want), found.and_then(|found| words(&found)))
     }
-}
-
-/// An instruction in words, where the program has a decoder.
-#[cfg(feature = "cli")]
-fn disassemble(arch: &dyn reloc::Architecture, code: &[u8], address: u64) -> Option<(String, usize)> {
-    arch.disassemble(code, address)
-}
-
-#[cfg(not(feature = "cli"))]
-fn disassemble(_: &dyn reloc::Architecture, _: &[u8], _: u64) -> Option<(String, usize)> {
-    None
 }
 
 /// What the kernel fills memory with that holds nothing: zeros, and INT3 in the cache of code.

@@ -250,6 +250,12 @@ pub trait Architecture: ImageArch {
         None
     }
 
+    /// How many bytes the instruction has that begins `code`; `None` if it is none.
+    #[cfg(feature = "disassemble")]
+    fn instruction_len(&self, code: &[u8]) -> Option<usize> {
+        self.disassemble(code, 0).map(|(_, len)| len)
+    }
+
     /// The members of `struct mod_arch_specific` that follow from the module, each as a path in `struct module`, and its
     /// value (FIN-86).
     fn mod_arch_specific(&self, _module: &Finalizer<'_, '_>) -> Vec<(&'static str, u64)> {

@@ -1,8 +1,6 @@
 //! A vmlinux made by hand, and what a description takes from it.
 
-use kernel::{
-    BtfType, Error, Fact, Kernel, KernelDescriptionBuilder, Known, Member, Needs, Part, RunningKernel,
-};
+use kernel::{BtfType, Fact, Kernel, KernelDescriptionBuilder, Known, Member, Needs, Part, RunningKernel};
 use kernel_image::{ImageArch, KernelImage};
 use testkit::elf::{ALLOC, Builder, EM_X86_64, ET_EXEC, EXEC, GLOBAL, WRITE};
 

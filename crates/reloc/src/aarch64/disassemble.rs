@@ -6,17 +6,23 @@ use alloc::string::String;
 use yaxpeax_arch::{Decoder, U8Reader};
 use yaxpeax_arm::armv8::a64::InstDecoder;
 
-use super::insn::branch_target;
+/// Bytes of an instruction.
+pub const SIZE: usize = 4;
 
-/// The first instruction of `code`; branches with the address that they lead to.
+/// The first instruction of `code`, in the aliases that `objdump` takes; targets are addresses.
 pub fn disassemble(code: &[u8], address: u64) -> Option<(String, usize)> {
-    for (word, is_call) in [("bl", true), ("b", false)] {
-        if let Some(target) = branch_target(code, address, is_call) {
-            return Some((format!("{word} {target:#x}"), 4));
-        }
-    }
-    let decoded = InstDecoder::default().decode(&mut U8Reader::new(code.get(..4)?)).ok()?;
-    Some((format!("{decoded}"), 4))
+    let decoded = InstDecoder::default().decode(&mut U8Reader::new(code.get(..SIZE)?)).ok()?;
+    let text = format!("{decoded}");
+    // A distance from the instruction, or from its page.
+    let Some((before, distance)) = text.split_once('$') else { return Some((text, SIZE)) };
+    let base = if before.starts_with("adrp") { address & !0xfff } else { address };
+    let number = |digits: &str| u64::from_str_radix(digits, 16).ok();
+    let target = match (distance.strip_prefix("+0x"), distance.strip_prefix("-0x")) {
+        (Some(digits), _) => number(digits).map(|distance| base.wrapping_add(distance)),
+        (_, Some(digits)) => number(digits).map(|distance| base.wrapping_sub(distance)),
+        _ => None,
+    };
+    Some((target.map_or(text.clone(), |target| format!("{before}{target:#x}")), SIZE))
 }
 
 #[cfg(test)]

@@ -165,6 +165,11 @@ impl Architecture for Aarch64 {
         disassemble::disassemble(code, address)
     }
 
+    #[cfg(feature = "disassemble")]
+    fn instruction_len(&self, code: &[u8]) -> Option<usize> {
+        (code.len() >= disassemble::SIZE).then_some(disassemble::SIZE)
+    }
+
     fn mod_arch_specific(&self, module: &Finalizer<'_, '_>) -> Vec<(&'static str, u64)> {
         let mut members = plts::mod_arch_specific(module.load.mod_arch);
         members.extend(ftrace::mod_arch_specific(module));

@@ -4,14 +4,23 @@ use alloc::string::String;
 
 use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
 
-/// The first instruction of `code`, in the syntax of the GNU assembler.
+/// How many bytes the first instruction of `code` has.
+pub fn instruction_len(code: &[u8]) -> Option<usize> {
+    let instruction = Decoder::with_ip(64, code, 0, DecoderOptions::NONE).decode();
+    (!instruction.is_invalid()).then(|| instruction.len())
+}
+
+/// The first instruction of `code`, as `objdump` writes it (AT&T syntax); branches with the address that they lead to.
 pub fn disassemble(code: &[u8], address: u64) -> Option<(String, usize)> {
     let mut decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);
     let instruction = decoder.decode();
     let mut text = String::new();
     let mut formatter = GasFormatter::new();
-    formatter.options_mut().set_branch_leading_zeros(false);
-    formatter.options_mut().set_uppercase_hex(false);
+    let options = formatter.options_mut();
+    options.set_branch_leading_zeros(false);
+    options.set_uppercase_hex(false);
+    options.set_small_hex_numbers_in_decimal(false);
+    options.set_space_after_operand_separator(false);
     formatter.format(&instruction, &mut text);
     (!instruction.is_invalid()).then(|| (text, instruction.len()))
 }

@@ -191,6 +191,11 @@ impl Architecture for X86_64 {
         disassemble::disassemble(code, address)
     }
 
+    #[cfg(feature = "disassemble")]
+    fn instruction_len(&self, code: &[u8]) -> Option<usize> {
+        disassemble::instruction_len(code)
+    }
+
     fn mod_arch_specific(&self, module: &Finalizer<'_, '_>) -> Vec<(&'static str, u64)> {
         orc::mod_arch_specific(module)
     }
