@@ -125,7 +125,11 @@ pub const SKIPPED: &[(&str, &str)] = &[
 const LAST_LEVEL: usize = 5;
 
 /// Initcalls of later levels that are called: those that modules rely on.
-const LATER: &[(&str, &str)] = &[("proc_modules_init", "/proc/modules"), ("blkdev_init", "block devices")];
+const LATER: &[(&str, &str)] = &[
+    ("proc_modules_init", "/proc/modules"),
+    ("blkdev_init", "block devices"),
+    ("system_trusted_keyring_init", "the keyrings, empty, in which the keys of signatures are looked for"),
+];
 
 /// What mounts process 1 makes: directory and type.
 const MOUNTS: &[(&str, &str)] =
