@@ -42,7 +42,8 @@ impl Key {
 
     /// Of a file, which is not kept in memory. `None` if it is no plain file that can be read.
     pub fn of_file(kind: Kind, path: &Path) -> Option<Self> {
-        let file = File::open(path).ok()?;
+        // A pipe can be opened once only.
+        let file = path.is_file().then(|| File::open(path).ok())??;
         if !file.metadata().ok()?.is_file() {
             return None;
         }
