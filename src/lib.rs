@@ -36,6 +36,7 @@ pub mod digest;
 #[cfg(feature = "disassemble")]
 pub mod disassembly;
 pub mod document;
+#[cfg(feature = "verify")]
 pub mod dump_file;
 pub mod elf_output;
 pub mod error;
@@ -57,6 +58,7 @@ pub mod modprobe;
 pub mod outputs;
 pub mod raw_output;
 pub mod root;
+#[cfg(feature = "run")]
 pub mod run;
 pub mod sarif;
 #[cfg(feature = "schema")]
@@ -66,6 +68,7 @@ pub mod simulate;
 pub mod threads;
 #[cfg(feature = "trace")]
 pub mod trace;
+#[cfg(feature = "verify")]
 pub mod verify;
 pub mod watch;
 

@@ -112,6 +112,7 @@ pub struct Opened<'d> {
     /// What the kernel would say so far.
     pub said: Findings,
     /// How many findings there were before the ELF checks.
+    #[cfg_attr(not(feature = "trace"), allow(dead_code, reason = "for stories"))]
     pub(crate) before_elf: usize,
 }
 

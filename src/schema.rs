@@ -6,8 +6,11 @@ use crate::check::{Unreadable, Verdict};
 use crate::document::{Document, Refusal};
 use crate::inspect::Inspection;
 use crate::kernel_facts::KernelFacts;
+#[cfg(feature = "run")]
+use crate::run;
+use crate::simulate;
+#[cfg(feature = "verify")]
 use crate::verify::report::VerifyDocument;
-use crate::{run, simulate};
 
 /// A line of `check --jsonl`.
 #[derive(Debug, JsonSchema)]
@@ -39,10 +42,12 @@ pub const COMMANDS: &[&str] = &[
     "inspect",
     "kernel",
     "link",
+    #[cfg(feature = "run")]
     "run",
     "simulate",
     #[cfg(feature = "trace")]
     "trace",
+    #[cfg(feature = "verify")]
     "verify",
 ];
 
@@ -54,10 +59,12 @@ pub fn schema(command: &str) -> Option<Schema> {
         "inspect" => schema_for!(Inspection),
         "kernel" => schema_for!(KernelFacts<'_>),
         "link" => schema_for!(Linked),
+        #[cfg(feature = "run")]
         "run" => schema_for!(run::Document),
         "simulate" => schema_for!(simulate::Document<'_>),
         #[cfg(feature = "trace")]
         "trace" => schema_for!(crate::trace::Event),
+        #[cfg(feature = "verify")]
         "verify" => schema_for!(VerifyDocument),
         _ => return None,
     })
