@@ -92,8 +92,8 @@ def _on_dask(
 
     own = None
     if client is None:
-        own = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
-        client = Client(own)
+        own = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)  # type: ignore[no-untyped-call, unused-ignore]
+        client = Client(own)  # type: ignore[no-untyped-call, unused-ignore]
     try:
         shipped = client.scatter(specs, broadcast=True)
         paths = client.scatter([files], broadcast=True)[0]
