@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use elf_layout::ModuleFile;
 use elf_layout::bytes::printed;
 use elf_layout::elf::{Rela, SHN_ABS, SHN_LORESERVE, SHN_UNDEF, SHT_RELA, STT_SECTION, SymFields};
 use finalize::struct_module;
@@ -33,6 +34,14 @@ pub struct Relocation {
     pub symbol: u32,
     /// Its addend.
     pub addend: i64,
+}
+
+impl Relocation {
+    /// The name of its symbol, or of the section that this stands for; `file` is the one that it is of.
+    pub fn symbol_text<'d>(&self, file: &ModuleFile<'d>) -> Cow<'d, str> {
+        let symbol = file.symbols().get(self.symbol as usize);
+        symbol.map_or(Cow::Borrowed("?"), |symbol| printed(file.symbol_or_section_name(symbol)))
+    }
 }
 
 /// All that is known of one address.
@@ -211,11 +220,7 @@ impl<'l, 'd> Explainer<'l, 'd> {
     pub fn relocation_text(&self, relocation: &Relocation) -> String {
         let file = self.load.module.info.file;
         let type_ = reloc::type_text(file.e_machine(), relocation.r_type);
-        let symbol = file.symbols().get(relocation.symbol as usize);
-        let name = symbol.map_or(Cow::Borrowed("?"), |s| match s.kind() {
-            STT_SECTION => printed(file.section_name(usize::from(s.shndx()))),
-            _ => printed(file.symbol_name(s)),
-        });
+        let name = relocation.symbol_text(file);
         match relocation.addend {
             0 => format!("{type_} {name}"),
             addend if addend < 0 => format!("{type_} {name}-{:#x}", addend.unsigned_abs()),

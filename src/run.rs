@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use elf_layout::Errno;
-use kernel_image::{ImageArch, KernelImage};
-use reloc::ARCHITECTURES;
 use run::PROCESSORS;
 use run::boot::{Error as BootError, Report};
 use run::machine::Stopped;
@@ -16,6 +14,7 @@ use serde::Serialize;
 use crate::document::{SCHEMA, errno_name};
 use crate::error::Error;
 use crate::input::{read, read_decompressed};
+use crate::kernel_source::image;
 
 /// Bytes of a file that `cat` reads at most.
 const CAT_MAX: usize = 1 << 20;
@@ -33,9 +32,7 @@ const DEVICE_MODE: u64 = 0o666;
 /// [`Error`], if the file is no image, or none that can be run.
 pub fn boot(path: &Path, budget: u64) -> Result<(Box<dyn Running>, Report), Error> {
     let bytes = read(path)?;
-    let known: Vec<&dyn ImageArch> = ARCHITECTURES.iter().map(|arch| *arch as &dyn ImageArch).collect();
-    let opened = KernelImage::open(&bytes, KernelImage::DEFAULT_LIMIT, &known);
-    let image = opened.map_err(|error| Error::Kernel { path: path.into(), source: error.into() })?;
+    let image = image::open(path, &bytes)?;
     let machine = image.machine();
     let processor = PROCESSORS.iter().find(|processor| processor.machine() == machine.e_machine);
     let processor = processor

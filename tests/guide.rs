@@ -10,7 +10,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{fixtures, kernel_args};
+use common::{fixtures, kernel_args, words};
 
 /// The fixtures that the commands stand in.
 const HERE: &str = "6.12-amd64";
@@ -22,21 +22,6 @@ fn chapters() -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     all.sort();
     all
-}
-
-/// Words of a shell's line: double quotes keep blanks.
-fn words(line: &str) -> Vec<String> {
-    let mut quoted = false;
-    let mut words = vec![String::new()];
-    for c in line.chars() {
-        match c {
-            '"' => quoted = !quoted,
-            ' ' if !quoted => words.push(String::new()),
-            c => words.last_mut().unwrap().push(c),
-        }
-    }
-    words.retain(|word| !word.is_empty());
-    words
 }
 
 /// What a command prints of a fixture.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{fixtures, ko, program, read, release};
+use common::{fixtures, ko, program, read, release, words};
 use kernel::Records;
 use kmodld::kernel_source::spec_file;
 
@@ -85,21 +85,6 @@ fn describe(kernel: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     spec_file::write(&records, &mut bytes).unwrap();
     bytes
-}
-
-/// Words of a shell's line: double quotes keep blanks.
-fn words(line: &str) -> Vec<String> {
-    let mut quoted = false;
-    let mut words = vec![String::new()];
-    for c in line.chars() {
-        match c {
-            '"' => quoted = !quoted,
-            ' ' if !quoted => words.push(String::new()),
-            c => words.last_mut().unwrap().push(c),
-        }
-    }
-    words.retain(|word| !word.is_empty());
-    words
 }
 
 /// The document with the outputs that its commands have now.

@@ -8,7 +8,7 @@ use kmodld::addr::{Asked, describe};
 use kmodld::address::Explainer;
 use kmodld::input::read_decompressed;
 use kmodld::load::{Args, Load, open, vermagic_version};
-use kmodld::loader::Place;
+use kmodld::modprobe::providers::Home;
 use kmodld::modprobe::tables::module_name;
 use kmodld::setup::RunningFacts;
 use kmodld::verify::Target;
@@ -44,18 +44,12 @@ pub fn run(args: &Addr) -> Result<Outcome, Error> {
     let facts = RunningFacts::default();
     let version = || vermagic_version(&read_decompressed(&given).ok()?);
     let Some(loader) = prepared(&source, &facts, &args.with, version)? else { return Ok(Outcome::Refused) };
-    let mut home = kmodld::modprobe::providers::Home::new(&source, &loader.kernel)?;
+    let home = Home::new(&source, &loader.kernel)?;
     let mut meaning = Meaning::of(std::slice::from_ref(&given), Some(&home), &loader.kernel.release)?;
     let path = meaning.only_file(&given)?;
-    let _ = &mut home;
     let bytes = read_decompressed(&path)?;
     let opened = open(&bytes, &loader.kernel, symres::LoadFlags::default());
-    let place = match args.place.base {
-        Some(base) => Place::Base(base),
-        None if args.place.region.is_empty() => Place::Kernel,
-        None => Place::Regions(args.place.region.clone()),
-    };
-    let attempt = loader.load(&opened, &Args::default(), &place, args.place.percpu);
+    let attempt = loader.load(&opened, &Args::default(), &args.place.place(), args.place.percpu);
     let (load, said) = attempt.whatever_it_says();
     let Some(load) = load else {
         report::refusal(&path, None, &said, false)?;

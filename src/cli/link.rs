@@ -21,7 +21,7 @@ use reloc::Step;
 use symres::hints::cause;
 
 use super::modules::{Meaning, Ways};
-use super::options::{DebugArg, Format, Link};
+use super::options::{Before, DebugArg, Format, Link, Params, PlaceArgs};
 use super::report::{self, Told, one_line};
 use super::{Beside, Outcome, prepared, tell_unread};
 
@@ -60,20 +60,10 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
     let path = meaning.only_file(&args.file)?;
     let path = named.get_or_init(|| path).as_path();
     keep_apart(&outputs(args), [path])?;
-    if args.place.base.is_none() {
-        let mut unread = Vec::new();
-        home.hold_places(&mut loader, &mut unread)?;
-        unread.iter().for_each(tell_unread);
-    }
-    let mut given = args.params.params.clone();
-    if !args.before.no_deps {
-        let Some(options) = load_before(&meaning, path, &mut home, &mut loader)? else {
-            return Ok(Outcome::Refused);
-        };
-        // What modprobe.d has for it comes first, so that the words have the last say.
-        let gap = if options.is_empty() || given.is_empty() { "" } else { " " };
-        given = format!("{options}{gap}{given}");
-    }
+    let before = BeforeIt { place: &args.place, before: &args.before, params: &args.params };
+    let Some(given) = before.load(&meaning, path, &mut home, &mut loader)? else {
+        return Ok(Outcome::Refused);
+    };
     let bytes = file.into_result()?;
     // What ends with the process is given back sooner in one piece.
     let (bytes, loader) = (ManuallyDrop::new(bytes), ManuallyDrop::new(loader));
@@ -110,8 +100,43 @@ pub fn run(args: &Link) -> Result<Outcome, Error> {
     Ok(Outcome::Done)
 }
 
+/// What is asked for of what comes before a module is loaded.
+pub struct BeforeIt<'a> {
+    pub place: &'a PlaceArgs,
+    pub before: &'a Before,
+    pub params: &'a Params,
+}
+
+impl BeforeIt<'_> {
+    /// Keeps the places that modules of the running system have, and loads what modprobe loads before the module of a file; the
+    /// parameters that it is given. `None`, all said, if the kernel refuses what it needs.
+    pub fn load(
+        &self,
+        meaning: &Meaning,
+        path: &Path,
+        home: &mut Home,
+        loader: &mut Loader,
+    ) -> Result<Option<String>, Error> {
+        if self.place.base.is_none() {
+            let mut unread = Vec::new();
+            home.hold_places(loader, &mut unread)?;
+            unread.iter().for_each(tell_unread);
+        }
+        let given = &self.params.params;
+        if self.before.no_deps {
+            return Ok(Some(given.clone()));
+        }
+        // What modprobe.d has for it comes first, so that the words have the last say.
+        let with_options = |options: String| {
+            let gap = if options.is_empty() || given.is_empty() { "" } else { " " };
+            format!("{options}{gap}{given}")
+        };
+        Ok(load_before(meaning, path, home, loader)?.map(with_options))
+    }
+}
+
 /// Loads what modprobe loads before the module of a file; its own parameters. `None`, all said, if the kernel refuses what it needs.
-pub fn load_before(
+fn load_before(
     meaning: &Meaning,
     path: &Path,
     home: &mut Home,

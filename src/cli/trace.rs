@@ -23,14 +23,14 @@ use kmodld::trace::{Asking, Event, insmod};
 use kmodld::{Error, Place, Stage, raw_output};
 use symres::LoadFlags;
 
-use super::link::{is_second_module, load_before};
+use super::link::{BeforeIt, is_second_module};
 use super::modules::Meaning;
 use super::options::Trace;
 use super::report;
 use super::simulate::{Asked, parse, printed_by};
 use super::story::Teller;
 use super::terminal::{amount, stdout_width};
-use super::{Outcome, prepared, tell_unread};
+use super::{Outcome, prepared};
 
 /// What is told so far.
 struct Stories {
@@ -62,19 +62,10 @@ pub fn run(args: &Trace) -> Result<Outcome, Error> {
     let mut meaning = Meaning::of(std::slice::from_ref(&args.file), Some(&home), &loader.kernel.release)?;
     let path = meaning.only_file(&args.file)?;
     keep_apart(args.html.as_slice(), [path.as_path()])?;
-    if args.place.base.is_none() {
-        let mut unread = Vec::new();
-        home.hold_places(&mut loader, &mut unread)?;
-        unread.iter().for_each(tell_unread);
-    }
-    let mut given = args.params.params.clone();
-    if !args.before.no_deps {
-        let Some(options) = load_before(&meaning, &path, &mut home, &mut loader)? else {
-            return Ok(Outcome::Refused);
-        };
-        let gap = if options.is_empty() || given.is_empty() { "" } else { " " };
-        given = format!("{options}{gap}{given}");
-    }
+    let before = BeforeIt { place: &args.place, before: &args.before, params: &args.params };
+    let Some(given) = before.load(&meaning, &path, &mut home, &mut loader)? else {
+        return Ok(Outcome::Refused);
+    };
     let params = parameters(&given, &args.words);
     let mut stories = Stories {
         simulation: Simulation::new(loader),

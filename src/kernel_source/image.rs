@@ -28,10 +28,16 @@ pub fn read(path: &Path, bytes: &[u8]) -> Result<KernelDescriptionBuilder, Error
     if bytes.is_empty() {
         return Err(Error::unusable(path, "not a kernel image: the file is empty"));
     }
-    let bad = |e: kernel::Error| Error::Kernel { path: path.to_owned(), source: e };
-    let known: Vec<&dyn ImageArch> = ARCHITECTURES.iter().map(|arch| *arch as &dyn ImageArch).collect();
-    let image = KernelImage::open(bytes, KernelImage::DEFAULT_LIMIT, &known).map_err(|e| bad(e.into()))?;
+    let image = open(path, bytes)?;
     let config = image.config();
     let from = path.display().to_string();
-    KernelDescriptionBuilder::new().image(&from, image, config, &needs()).map_err(bad)
+    let told = KernelDescriptionBuilder::new().image(&from, image, config, &needs());
+    told.map_err(|source| Error::Kernel { path: path.to_owned(), source })
+}
+
+/// The image in the bytes of a file, in any container.
+pub fn open<'b>(path: &Path, bytes: &'b [u8]) -> Result<KernelImage<'b>, Error> {
+    let known: Vec<&dyn ImageArch> = ARCHITECTURES.iter().map(|arch| *arch as &dyn ImageArch).collect();
+    let opened = KernelImage::open(bytes, KernelImage::DEFAULT_LIMIT, &known);
+    opened.map_err(|error| Error::Kernel { path: path.to_owned(), source: error.into() })
 }

@@ -6,6 +6,7 @@
 //!
 //! So whoever maps a file whose records are as they are has them without a copy.
 
+use std::borrow::Cow;
 use std::io::{self, Read, Write};
 
 use bytes::Bytes;
@@ -69,7 +70,7 @@ pub fn write_as(packing: Packing, records: &Records, file: &mut impl Write) -> i
             Packing::Small => Some(zstd::bulk::compress(value, LEVEL)?).filter(|p| p.len() < value.len()),
             Packing::Plain => None,
         };
-        let bytes = packed.map_or_else(|| Bytes::copy_from_slice(value), Bytes::from);
+        let bytes = packed.map_or(Cow::Borrowed(value), Cow::Owned);
         writeln!(head, "{name} {} {} {:08x}", value.len(), bytes.len(), crc32fast::hash(&bytes))?;
         stored.push(bytes);
     }

@@ -197,15 +197,11 @@ pub struct Relocation<'m> {
 impl<'m> Relocation<'m> {
     pub(super) fn of(load: &'m Load<'_>, relocation: &address::Relocation) -> Self {
         let file = load.module.info.file;
-        let symbol = file.symbols().get(relocation.symbol as usize);
         Relocation {
             address: relocation.address,
             size: relocation.len,
             kind: reloc::type_text(file.e_machine(), relocation.r_type),
-            symbol: symbol.map_or(Cow::Borrowed("?"), |symbol| match symbol.kind() {
-                STT_SECTION => printed(file.section_name(usize::from(symbol.shndx()))),
-                _ => printed(file.symbol_name(symbol)),
-            }),
+            symbol: relocation.symbol_text(file),
             addend: relocation.addend,
         }
     }

@@ -6,7 +6,6 @@ use reloc::Formula;
 
 use super::event::{Address, Bytes, Code, Event, Relocation, Relocations};
 use super::recorder::Copied;
-use super::symbols::symbol_name;
 use crate::disassembly::{self, Place};
 use crate::document::text;
 use crate::load::Load;
@@ -32,7 +31,7 @@ struct Target<'l, 'd> {
 pub fn events(load: &Load<'_>, relocated: &Copied, events: &mut Vec<Event>) {
     let info = &load.module.info;
     let names: Vec<String> =
-        info.file.symbols().iter().map(|symbol| symbol_name(info.file, symbol)).collect();
+        info.file.symbols().iter().map(|symbol| text(info.file.symbol_or_section_name(symbol))).collect();
     for (index, section) in info.sechdrs.iter().enumerate().filter(|(_, s)| s.sh_type == SHT_RELA) {
         let to = section.sh_info as usize;
         let (Some(place), Some(header)) = (load.module.layout.place(to), info.sechdrs.get(to)) else {

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use elf_layout::elf::{SHN_UNDEF, STB_WEAK, STT_SECTION, Sym, SymFields};
-use elf_layout::versions::{modversions, modversions_ext};
+use elf_layout::elf::{SHN_UNDEF, STB_WEAK, SymFields};
 use elf_layout::{Change, ModuleFile};
 
 use super::event::{Address, Event, Import, Symbol, Symbols};
@@ -17,24 +16,11 @@ pub fn wide_crc(value: u64) -> String {
 
 /// The CRCs that a module brings along, by name: the first record of each counts (VER-4).
 pub fn expected_crcs<'d>(file: &ModuleFile<'d>) -> HashMap<&'d [u8], u64> {
-    let index = file.index();
-    let bytes = |section| if section == 0 { &[] } else { file.copied_bytes(section) };
-    // VER-31: extended tables replace the others.
-    let plain = if index.vers_ext_crc != 0 { 0 } else { index.vers };
-    let extended = modversions_ext(bytes(index.vers_ext_crc), file.copied_bytes(index.vers_ext_name));
     let mut all = HashMap::new();
-    for record in modversions(bytes(plain)).chain(extended) {
+    for record in file.versions() {
         all.entry(record.name).or_insert(record.crc);
     }
     all
-}
-
-/// The name of a symbol, or of the section that it stands for.
-pub fn symbol_name(file: &ModuleFile<'_>, symbol: &Sym) -> String {
-    text(match symbol.kind() {
-        STT_SECTION if symbol.name_offset() == 0 => file.section_name(usize::from(symbol.shndx())),
-        _ => file.symbol_name(symbol),
-    })
 }
 
 /// What became of each symbol. `gplok`: may the module use GPL-only symbols when the first one is looked up?
@@ -48,7 +34,7 @@ pub fn events(load: &Load<'_>, mut gplok: bool) -> Vec<Event> {
     let all = file.symbols().iter().enumerate().skip(1);
     let symbols = all.clone().map(|(index, symbol)| Symbol {
         index,
-        name: symbol_name(file, symbol),
+        name: text(file.symbol_or_section_name(symbol)),
         section: symbol.shndx(),
         file_value: symbol.value(),
         value: value(index),

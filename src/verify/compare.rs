@@ -51,6 +51,12 @@ pub struct LedAway {
     pub alarm: Alarm,
 }
 
+/// Changed bytes that lie no farther apart than this are one change.
+const NEAR: u64 = 4;
+
+/// INT3: the cache of code (execmem) is filled with it, other memory with zeros.
+const TRAP: u8 = 0xcc;
+
 /// What is known of the whole while a module is judged.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings<'s> {
@@ -512,15 +518,15 @@ impl Judge<'_, '_, '_> {
         self.out.changes.push(Change { address, size, what, why });
     }
 
-    /// Bytes of a section that are not predicted, as offsets in its region.
-    fn not_predicted(&self, table: &Table) -> Vec<(u64, u64)> {
+    /// Bytes of a section that are not predicted, as offsets in its region; `left_out` are addresses whose relocations are not
+    /// known.
+    fn not_predicted(&self, table: &Table, left_out: &[u64]) -> Vec<(u64, u64)> {
         let inside = |place: SectionPlace| {
             place.region == table.place.region && place.offset.wrapping_sub(table.place.offset) < table.size
         };
         let runtime = self.load.record.runtime.iter().filter(|r| inside(r.place));
         let mut all: Vec<(u64, u64)> =
             runtime.map(|r| (r.place.offset, r.place.offset.saturating_add(r.len))).collect();
-        let left_out = self.load.module.left_out(table.index);
         let base = self.load.bases().get(table.place.region);
         all.extend(left_out.iter().map(|at| {
             let offset = at.wrapping_sub(base);
@@ -532,19 +538,22 @@ impl Judge<'_, '_, '_> {
     /// Compares a section byte for byte, but for sites in a legal state.
     fn exact(&mut self, table: &Table, class: Class, live: &BTreeMap<Region, Live>, sites: &Sites) {
         let Some(live) = live.get(&table.place.region) else { return };
-        let Some(found) = live.at(table.place, table.size).map(<[u8]>::to_vec) else { return };
-        let Some(want) = self.load.module.read(table.address, table.size).map(<[u8]>::to_vec) else { return };
-        let skipped = self.not_predicted(table);
-        if !self.load.module.left_out(table.index).is_empty() {
+        let Some(found) = live.at(table.place, table.size) else { return };
+        let Some(want) = self.load.module.read(table.address, table.size) else { return };
+        let is_as_predicted = want == found;
+        let left_out = self.load.module.left_out(table.index);
+        if !left_out.is_empty() {
             self.out.open.push(format!(
                 "relocations in {}, whose symbols are not known",
                 String::from_utf8_lossy(self.load.module.info.file.section_name(table.index))
             ));
         }
         self.out.bytes = self.out.bytes.saturating_add(table.size);
-        if want == found {
+        if is_as_predicted {
             return;
         }
+        let (want, found) = (want.to_vec(), found.to_vec());
+        let skipped = self.not_predicted(table, &left_out);
         let mut differs = Vec::new();
         for (n, (a, b)) in (0u64..).zip(want.iter().zip(&found)) {
             if a != b {
@@ -571,8 +580,6 @@ impl Judge<'_, '_, '_> {
                 None
             };
             let (from, len, verdict) = judged.unwrap_or_else(|| {
-                // Bytes close to each other are one change.
-                const NEAR: u64 = 4;
                 let rest = differs.get(at..).unwrap_or_default();
                 let mut end = address;
                 for next in rest {
@@ -717,36 +724,49 @@ impl Judge<'_, '_, '_> {
     fn padding(&mut self, live: &BTreeMap<Region, Live>) {
         let module = &self.load.module;
         let mut alarms = Vec::new();
-        for segment in module.segments().filter(|s| matches!(s.region, Region::Text | Region::Rodata)) {
+        // Up to 6.3 one region holds code, read-only data and variables: what follows variables may change.
+        let looked_at = |region| matches!(region, Region::Text | Region::Rodata | Region::Core);
+        for segment in module.segments().filter(|s| looked_at(s.region)) {
             let Some(live) = live.get(&segment.region) else { continue };
-            let mut taken: Vec<(u64, u64)> = (1..module.info.sechdrs.len())
+            let mut taken: Vec<(u64, u64, bool)> = (1..module.info.sechdrs.len())
                 .filter_map(|index| module.table(index))
                 .filter(|table| table.place.region == segment.region)
-                .map(|table| (table.place.offset, table.place.offset.saturating_add(table.size)))
+                .map(|table| {
+                    let stays = matches!(self.class(table.index), Some(Class::Code | Class::Rodata));
+                    (table.place.offset, table.place.offset.saturating_add(table.size), stays)
+                })
                 .collect();
             taken.sort_unstable();
-            let mut at = 0u64;
-            for (from, to) in taken.into_iter().chain([(segment.size, segment.size)]) {
-                if let Some(gap) = from.checked_sub(at).filter(|gap| *gap != 0) {
+            let (mut at, mut follows_fixed) = (0u64, true);
+            for (from, to, stays) in taken.into_iter().chain([(segment.size, segment.size, false)]) {
+                if let Some(gap) = from.checked_sub(at).filter(|gap| *gap != 0 && follows_fixed) {
                     let place = SectionPlace { region: segment.region, offset: at };
                     let bytes = live.at(place, gap).unwrap_or_default();
-                    let fill = bytes.first().copied().unwrap_or(0);
+                    let filled = |with: u8| bytes.iter().filter(|byte| **byte == with).count();
+                    let fill = if filled(TRAP) > filled(0) { TRAP } else { 0 };
                     self.out.bytes = self.out.bytes.saturating_add(gap);
-                    let first = bytes.iter().position(|b| *b != fill || !is_filler(fill));
-                    if let Some(first) = first.filter(|n| !live.is_hole(at.wrapping_add(*n as u64))) {
-                        let last = bytes.iter().rposition(|b| *b != fill).unwrap_or(first).max(first);
-                        let found = bytes.get(first..=last).unwrap_or_default().to_vec();
-                        let address = segment.base.wrapping_add(at).wrapping_add(first as u64);
-                        alarms.push((address, found));
+                    let mut differs =
+                        (at..).zip(bytes).filter(|(offset, byte)| **byte != fill && !live.is_hole(*offset));
+                    let mut next = differs.next();
+                    while let Some((start, _)) = next {
+                        let mut end = start;
+                        next = differs.find(|(offset, _)| {
+                            let apart = offset.wrapping_sub(end) > NEAR;
+                            end = if apart { end } else { *offset };
+                            apart
+                        });
+                        let len = end.wrapping_sub(start).wrapping_add(1);
+                        let found = elf_layout::bytes::slice(bytes, start.wrapping_sub(at), len);
+                        let found = found.unwrap_or_default().to_vec();
+                        alarms.push((segment.base.wrapping_add(start), vec![fill; found.len()], found));
                     }
                 }
                 at = at.max(to);
+                follows_fixed = stays;
             }
         }
-        for (address, found) in alarms {
-            let shown = found.get(..found.len().min(64)).unwrap_or_default().to_vec();
-            let want = vec![0; shown.len()];
-            self.alarm(Kind::Padding, address, want, shown, Vec::new());
+        for (address, want, found) in alarms {
+            self.alarm(Kind::Padding, address, want, found, Vec::new());
         }
     }
 
@@ -985,11 +1005,6 @@ impl Judge<'_, '_, '_> {
         };
         (words(&want), found.and_then(|found| words(&found)))
     }
-}
-
-/// What the kernel fills memory with that holds nothing: zeros, and INT3 in the cache of code.
-fn is_filler(byte: u8) -> bool {
-    matches!(byte, 0 | 0xcc)
 }
 
 /// How a site was judged.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use elf_layout::{Change, KernelConfig, Region};
+use elf_layout::{Change, Generation, KernelConfig, Region};
 use kernel::KernelDescription;
 use memory_image::Mapping;
 
@@ -123,21 +123,12 @@ fn regions(structs: &Structs<'_>, config: &KernelConfig, address: u64) -> Vec<(R
     let mut found = Vec::new();
     // Since v6.4 (mod_mem_type); before that core_layout and init_layout.
     if config.has(Change::ModMemType) {
-        let all = [
-            Region::Text,
-            Region::Data,
-            Region::Rodata,
-            Region::RoAfterInit,
-            Region::InitText,
-            Region::InitData,
-            Region::InitRodata,
-        ];
         let size = structs.types.struct_size("module_memory").unwrap_or(0);
         let first = structs.at(address, "module", "mem");
-        for (region, n) in all.into_iter().zip(0u64..) {
+        for (region, n) in Generation::ModMemType.regions().iter().zip(0u64..) {
             let at = first.map(|first| first.wrapping_add(n.wrapping_mul(size)));
             let get = |path| at.and_then(|at| structs.get(at, "module_memory", path));
-            found.push((region, get("base"), get("size")));
+            found.push((*region, get("base"), get("size")));
         }
     } else {
         for (region, layout) in [(Region::Core, "core_layout"), (Region::Init, "init_layout")] {

@@ -19,6 +19,21 @@ pub use testkit::fixtures::*;
 pub use testkit::report::*;
 pub use testkit::trees;
 
+/// Words of a shell's line: double quotes keep blanks.
+pub fn words(line: &str) -> Vec<String> {
+    let mut quoted = false;
+    let mut words = vec![String::new()];
+    for c in line.chars() {
+        match c {
+            '"' => quoted = !quoted,
+            ' ' if !quoted => words.push(String::new()),
+            c => words.last_mut().unwrap().push(c),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
 /// Does the loader know the architecture of these fixtures yet? If not, this says so.
 pub fn architecture_is_known(test: &str, kernel: &str) -> bool {
     let machine = if kernel.ends_with("amd64") { 62 } else { 183 };

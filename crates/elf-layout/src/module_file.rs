@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::bytes::{self, cstr, printed, slice};
-use crate::elf::{self, Rela64, SHF_ALLOC, SHN_UNDEF, SHT_NOBITS, Shdr, Sym, SymFields};
+use crate::elf::{self, Rela64, SHF_ALLOC, SHN_UNDEF, SHT_NOBITS, STT_SECTION, Shdr, Sym, SymFields};
 use crate::finding::Subject;
 use crate::machine::Machine;
 use crate::modinfo::Modinfo;
@@ -177,6 +177,14 @@ impl<'d> ModuleFile<'d> {
     /// Empty if its offset lies outside of the file; cut after [`bytes::NAME_MAX`] bytes.
     pub fn symbol_name(&self, symbol: &Sym) -> &'d [u8] {
         bytes::name(self.strings, u64::from(symbol.name_offset())).unwrap_or(&[])
+    }
+
+    /// For people: a symbol's name, or that of the section that it stands for, if it has none of its own.
+    pub fn symbol_or_section_name(&self, symbol: &Sym) -> &'d [u8] {
+        match symbol.kind() {
+            STT_SECTION if symbol.name_offset() == 0 => self.section_name(usize::from(symbol.shndx())),
+            _ => self.symbol_name(symbol),
+        }
     }
 
     /// Is there nothing where a symbol's name should be? Behind the file its copy has zeros up to the end of a page.

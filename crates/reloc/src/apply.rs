@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 
 use elf_layout::bytes::printed;
-use elf_layout::elf::{Rela, SHF_ALLOC, SHF_RELA_LIVEPATCH, SHT_REL, SHT_RELA, SYM_SIZE, Shdr, SymFields};
+use elf_layout::elf::{Rela, SHF_ALLOC, SHF_RELA_LIVEPATCH, SHT_REL, SHT_RELA, SYM_SIZE, Shdr};
 use elf_layout::module::is_temporary;
 use elf_layout::{Change, Errno, Finding, Findings, LoadInfo, Module, Setting, Severity, Subject, needs};
 
@@ -174,13 +174,8 @@ impl RelaSection<'_> {
 
     /// Name of the symbol of a record, or of its section if it has none.
     pub fn symbol_text(&self, rela: &Rela) -> String {
-        use elf_layout::elf::STT_SECTION;
-        let Some(symbol) = self.file.symbols().get(rela.r_sym() as usize) else { return String::from("?") };
-        let name = match symbol.kind() {
-            STT_SECTION if symbol.name_offset() == 0 => self.file.section_name(usize::from(symbol.shndx())),
-            _ => self.file.symbol_name(symbol),
-        };
-        String::from(printed(name))
+        let symbol = self.file.symbols().get(rela.r_sym() as usize);
+        symbol.map_or("?".into(), |symbol| printed(self.file.symbol_or_section_name(symbol)).into())
     }
 
     /// RELOC-GEN-11: a symbol behind the table is what stands there: in the module's memory its bytes are known.

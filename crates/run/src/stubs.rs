@@ -224,18 +224,12 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
                 "synchronize_rcu_tasks_rude",
                 "synchronize_rcu_tasks_trace",
             ],
-            stub: |m| {
-                call_back(m)?;
-                Ok(Answer::Value(0))
-            },
+            stub: called_back,
             why: "one processor that nothing interrupts: every grace period is over",
         },
         Row {
             names: &["rcu_barrier", "srcu_barrier", "rcu_barrier_tasks", "rcu_barrier_tasks_trace"],
-            stub: |m| {
-                call_back(m)?;
-                Ok(Answer::Value(0))
-            },
+            stub: called_back,
             why: "one processor that nothing interrupts: callbacks are called here",
         },
         Row {
@@ -687,6 +681,11 @@ fn call_back<C: Platform>(m: &mut Machine<C>) -> Result<(), Failed> {
         m.call_at(function, &[head])?;
     }
     Ok(())
+}
+
+fn called_back<C: Platform>(m: &mut Machine<C>) -> Given {
+    call_back(m)?;
+    Ok(Answer::Value(0))
 }
 
 fn wait_for_grace<C: Platform>(m: &mut Machine<C>, head: usize) -> Given {

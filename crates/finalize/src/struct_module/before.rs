@@ -69,9 +69,6 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
         return None;
     }
     let before = zeros.then(|| written_before(module, arch, table));
-    let areas = super::areas(module);
-    let areas: Vec<_> =
-        areas.iter().map(|(_, area)| area.offset..area.offset.saturating_add(area.size)).collect();
     for at in &elsewhere {
         let place = table.address.wrapping_add(at.offset);
         let width = 8.min(table.size.saturating_sub(at.offset));
@@ -84,7 +81,7 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
             module.said.unjudged("RELOC-GEN-15", needs);
         }
         if !zeros {
-            over_links(module, at, &areas, index);
+            over_links(module, at, index);
         }
         // A place that must be zero and is not is refused by itself.
         if let Some(table) = walked(module, arch, at.offset).filter(|_| !(zeros && holds)) {
@@ -100,27 +97,22 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
 }
 
 /// RELOC-GEN-18: what a relocation that is not refused does to what the kernel follows before init runs: the places of the
-/// regions (`areas`), with their links in the tree of addresses, and lists.
-fn over_links(module: &mut Finalizer<'_, '_>, at: &Elsewhere, areas: &[Range<u64>], index: usize) {
-    let over = |range: &Range<u64>| range.start < at.offset.saturating_add(8) && at.offset < range.end;
+/// regions, with their links in the tree of addresses, and lists.
+fn over_links(module: &mut Finalizer<'_, '_>, at: &Elsewhere, index: usize) {
+    let over =
+        |start: u64, size| start < at.offset.saturating_add(8) && at.offset < start.saturating_add(size);
     // `struct list_head`: next, by which lists are walked, and prev.
-    let next = |path| {
-        let list = module.kernel.member("module", path);
-        list.is_some_and(|list| over(&(list.offset..list.offset.saturating_add(POINTER))))
-    };
-    let target_list = next("target_list");
+    let next = |path| module.kernel.member("module", path).is_some_and(|list| over(list.offset, POINTER));
+    let places = super::areas(module).iter().any(|(_, area)| over(area.offset, area.size));
+    let (list, target_list) = (next("list"), next("target_list"));
     let exports = ["__ksymtab", "__ksymtab_gpl"].iter().any(|name| module.info.find_sec(name) != 0);
-    let needs = match () {
-        () if areas.iter().any(over) => {
-            "what lies where the kernel then takes the module to be: a relocation of struct module goes over the places of its regions, or over their links in the tree of module addresses"
-        }
-        // verify_exported_symbols goes through the list of modules for each export.
-        () if exports && next("list") => {
-            "what the kernel takes for the next module in its list: a relocation of struct module goes over the link to it"
-        }
-        () => "",
-    };
-    if !needs.is_empty() {
+    if places {
+        let needs = "what lies where the kernel then takes the module to be: a relocation of struct module goes over the places of its regions, or over their links in the tree of module addresses";
+        module.said.may_crash("RELOC-GEN-18", needs);
+    }
+    // verify_exported_symbols goes through the list of modules for each export.
+    if list && exports {
+        let needs = "what the kernel takes for the next module in its list: a relocation of struct module goes over the link to it";
         module.said.may_crash("RELOC-GEN-18", needs);
     }
     if target_list {
