@@ -44,6 +44,8 @@ pub mod explain;
 pub mod image;
 pub mod input;
 pub mod inspect;
+#[cfg(feature = "run")]
+pub mod judge;
 pub mod kernel_facts;
 pub mod kernel_source;
 pub mod keyring;

@@ -8,7 +8,7 @@ use run::PROCESSORS;
 use run::boot::{Error as BootError, Report};
 use run::machine::Stopped;
 use run::system::{Device, Running};
-use run::world::Message;
+use run::world::{Inits, Message};
 use serde::Serialize;
 
 use crate::document::{SCHEMA, errno_name};
@@ -395,7 +395,7 @@ pub struct Plan {
     pub parameters: String,
     /// What is done then, as it was written.
     pub actions: Vec<(String, Action)>,
-    /// Is it loaded only, up to the call of `do_init_module`? That is the kernel's own verdict.
+    /// Is it loaded only, up to the call of its init function? That is the kernel's own verdict.
     pub load_only: bool,
 }
 
@@ -474,9 +474,9 @@ impl Session<'_> {
                 return Ok(());
             }
         }
-        self.kernel.stop_before_init(plan.load_only);
+        self.kernel.set_inits(if plan.load_only { Inits::End } else { Inits::Run });
         let init = self.insmod(&plan.file, &plan.parameters);
-        self.kernel.stop_before_init(false);
+        self.kernel.set_inits(Inits::Run);
         let init = init?;
         let good = init.is_good();
         document.init = Some(init);

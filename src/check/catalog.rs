@@ -213,7 +213,7 @@ impl<'s> Catalog<'s> {
     fn exporters(&self) -> &HashMap<Box<[u8]>, Vec<usize>, RandomState> {
         self.exporters.get_or_init(|| {
             let mut exporters: HashMap<Box<[u8]>, Vec<usize>, RandomState> = HashMap::default();
-            for index in 0..self.facts.len() {
+            for index in (0..self.facts.len()).filter(|index| self.set.is_at_hand(*index)) {
                 for export in self.loaded(index).iter().flat_map(|module| module.exports.iter()) {
                     exporters.entry(export.name.into()).or_default().push(index);
                 }

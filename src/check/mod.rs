@@ -3,6 +3,7 @@
 //! [`check`] judges one module. [`run`] does so for a whole set, whose modules load after those of the set that they
 //! need ([`catalog`]).
 
+pub mod by_kernel;
 pub mod catalog;
 pub mod read;
 pub mod run;
@@ -14,6 +15,8 @@ use elf_layout::{Errno, Findings, Severity};
 use kernel::{Kernel, Taint};
 use serde::{Serialize, Serializer};
 use symres::hints::cause;
+
+use by_kernel::ByKernel;
 
 use crate::document::{CauseEntry, FindingEntry, SCHEMA, UnjudgedEntry, errno_name, findings, unjudged};
 use crate::error::Error;
@@ -60,6 +63,10 @@ pub struct Verdict {
     pub findings: Vec<FindingEntry>,
     /// Findings that were counted but not kept.
     pub suppressed: u64,
+    /// What the kernel's own code makes of it; left out if it was not asked (`--judge`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(default))]
+    pub by_kernel: Option<ByKernel>,
 }
 
 impl Verdict {
@@ -258,5 +265,6 @@ fn verdict(file: &str, kernel: &Kernel, opened: &Opened<'_>, said: &Findings, ta
         with: Vec::new(),
         findings,
         suppressed: said.suppressed(),
+        by_kernel: None,
     }
 }

@@ -3,6 +3,7 @@
 use elf_layout::{Errno, Severity};
 use serde_json::Value;
 
+use super::by_kernel::ByKernel;
 use super::{Ending, SCHEMA, Verdict};
 use crate::document::{CauseEntry, FindingEntry, UnjudgedEntry};
 use crate::explain::explain;
@@ -33,26 +34,21 @@ impl Line {
 }
 
 fn verdict(value: &Value) -> Result<Verdict, String> {
-    let word = text_of(value, "verdict")?;
-    let ending = Ending::ALL.into_iter().find(|ending| ending.word("loads") == word);
     let coverage = text_of(value, "coverage")?;
     let known = ["exact", "rules", "unknown"].into_iter().find(|known| *known == coverage);
-    let list = |field: &str| {
-        value.get(field).and_then(Value::as_array).ok_or_else(|| format!("{field} is missing, or no array"))
-    };
+    let list = |field: &str| list_of(value, field);
     let open = |rule: &Value| -> Result<UnjudgedEntry, String> {
         Ok(UnjudgedEntry { code: code(rule)?, needs: text_of(rule, "needs")?.to_owned() })
     };
-    let line = |line: &Value| line.as_str().map(String::from).ok_or("dmesg holds something that is no text");
     Ok(Verdict {
         schema: SCHEMA,
         file: text_of(value, "file")?.to_owned(),
         module: optional(value, "module"),
         kernel: optional(value, "kernel"),
         coverage: known.ok_or_else(|| format!("coverage is {coverage:?}"))?,
-        verdict: ending.ok_or_else(|| format!("verdict is {word:?}"))?,
+        verdict: ending(value)?,
         errno: errno(value)?,
-        dmesg: list("dmesg")?.iter().map(line).collect::<Result<_, _>>()?,
+        dmesg: lines(value)?,
         taints: text_of(value, "taints")?.to_owned(),
         cause: value.get("cause").filter(|cause| !cause.is_null()).map(cause).transpose()?,
         unjudged: list("unjudged")?.iter().map(open).collect::<Result<_, _>>()?,
@@ -64,7 +60,39 @@ fn verdict(value: &Value) -> Result<Verdict, String> {
         })?,
         findings: list("findings")?.iter().map(finding).collect::<Result<_, _>>()?,
         suppressed: value.get("suppressed").and_then(Value::as_u64).unwrap_or(0),
+        by_kernel: value.get("by_kernel").map(by_kernel).transpose()?,
     })
+}
+
+fn by_kernel(value: &Value) -> Result<ByKernel, String> {
+    const DIFFERS: [&str; 3] = ["verdict", "errno", "log"];
+    let warnings = list_of(value, "warnings")?.iter().filter_map(Value::as_u64);
+    let differs = list_of(value, "differs")?;
+    Ok(ByKernel {
+        verdict: ending(value)?,
+        errno: errno(value)?,
+        dmesg: lines(value)?,
+        warnings: warnings.filter_map(|at| usize::try_from(at).ok()).collect(),
+        taints: text_of(value, "taints")?.to_owned(),
+        stopped: optional(value, "stopped"),
+        differs: DIFFERS.into_iter().filter(|word| differs.iter().any(|d| d == word)).collect(),
+        instructions: value.get("instructions").and_then(Value::as_u64).unwrap_or(0),
+    })
+}
+
+fn ending(value: &Value) -> Result<Ending, String> {
+    let word = text_of(value, "verdict")?;
+    let ending = Ending::ALL.into_iter().find(|ending| ending.word("loads") == word);
+    ending.ok_or_else(|| format!("verdict is {word:?}"))
+}
+
+fn list_of<'v>(value: &'v Value, field: &str) -> Result<&'v Vec<Value>, String> {
+    value.get(field).and_then(Value::as_array).ok_or_else(|| format!("{field} is missing, or no array"))
+}
+
+fn lines(value: &Value) -> Result<Vec<String>, String> {
+    let line = |line: &Value| line.as_str().map(String::from).ok_or("dmesg holds something that is no text");
+    Ok(list_of(value, "dmesg")?.iter().map(line).collect::<Result<_, _>>()?)
 }
 
 fn cause(value: &Value) -> Result<CauseEntry, String> {

@@ -25,6 +25,8 @@ pub struct Set {
     by_name: HashMap<Vec<u8>, Vec<usize>, RandomState>,
     /// Was a directory named?
     pub has_directory: bool,
+    /// The first so many are no help for others.
+    apart: usize,
 }
 
 /// The search for the files of a set, which threads share: looking through the 900 directories of a distribution takes
@@ -134,6 +136,17 @@ impl Set {
             self.by_name.entry(name_of(&file)).or_default().push(index);
             self.files.push(file);
         }
+    }
+
+    /// The files that are there by now are judged each by itself: none of them is at hand for others.
+    pub fn set_apart(&mut self) {
+        self.apart = self.files.len();
+        self.by_name.clear();
+    }
+
+    /// Is a file at hand for others?
+    pub fn is_at_hand(&self, index: usize) -> bool {
+        index >= self.apart
     }
 
     /// With the first `len` files only.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -17,13 +18,15 @@ use kmodld::setup::parameters;
 use kmodld::{Error, Loader};
 
 use super::modules::{Meaning, Ways, judge_loaded_ones};
-use super::options::Check;
+use super::options::{Check, JudgeArg};
 use super::part::Part;
 use super::report::{self, Progress, Told};
 use super::{Beside, Outcome, prepared};
 
+mod judges;
 mod printer;
 
+use judges::Judges;
 use printer::Printer;
 pub use printer::in_sum;
 
@@ -49,7 +52,8 @@ pub fn run(args: &Check) -> Result<Outcome, Error> {
     let Some(mut kernels) = kernels else { return Ok(Outcome::Refused) };
     let mut runs = Vec::new();
     for kernel in &mut kernels {
-        runs.push(prepare_run(args, &paths, kernel, set.as_ref(), &mut errors)?);
+        let run = prepare_run(args, &paths, kernel, set.as_ref(), &mut errors)?;
+        runs.push(Run { params: params.clone(), ..run });
     }
     errors.iter().for_each(report::error);
     let named = runs.first().map_or(0, |run| run.named);
@@ -78,10 +82,18 @@ pub fn run(args: &Check) -> Result<Outcome, Error> {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         jobs => jobs,
     };
+    let machines = judges::boot(args, threads.min(part.files.len()))?;
     for (run, target) in runs.iter_mut().zip(targets.iter()) {
         judge_before(args, run, target, threads)?;
     }
-    judge_all(&part, &targets, &runs, threads, &mut printer)?;
+    match machines {
+        None => judge_all(&part, &targets, &runs, threads, None, &mut printer)?,
+        Some(machines) => {
+            let judges = Judges::new(args, &runs, &part);
+            let rules = || judge_all(&part, &targets, &runs, threads, Some(&judges), &mut printer);
+            judges.beside(machines, rules)?;
+        }
+    }
     printer.end()
 }
 
@@ -123,6 +135,14 @@ struct Run {
     before: BTreeMap<PathBuf, Verdict>,
     /// About names that mean no file.
     lines: Vec<String>,
+    /// Parameters of all modules, beside those of modprobe.d.
+    params: String,
+}
+
+/// The kernels on which a file belongs to a part, of so many.
+fn kernels_of(part: &Part, file: usize, of: usize) -> Range<usize> {
+    let kernels = part.kernels(file);
+    kernels.start.min(of)..kernels.end.min(of)
 }
 
 /// Names become files, and what they need comes along.
@@ -144,11 +164,14 @@ fn prepare_run(
     }
     let mut set = set.unwrap_or_default();
     let named = set.len();
+    if args.each {
+        set.set_apart();
+    }
     let mut ways = Ways::default();
     if let Some(home) = home.as_mut().filter(|_| !args.before.no_deps) {
         judge_loaded_ones(&mut target.loader, &args.before.with.files);
         // The whole tree has all that it needs.
-        let has_all = home.modprobe.as_ref().is_some_and(|m| covers(paths, &m.tables.folder));
+        let has_all = args.judge == JudgeArg::Rules && home.modprobe.as_ref().is_some_and(|m| covers(paths, &m.tables.folder));
         for index in (0..named).filter(|_| !has_all) {
             let file = set.file(index).to_owned();
             // What cannot be read is told when it is judged.
@@ -160,7 +183,7 @@ fn prepare_run(
         target.options =
             ways.options.iter().map(|(name, text)| (name.clone(), text.clone().into_bytes())).collect();
     }
-    Ok(Run { set, named, ways, before: BTreeMap::new(), lines: meaning.lines })
+    Ok(Run { set, named, ways, before: BTreeMap::new(), lines: meaning.lines, params: String::new() })
 }
 
 /// Is a folder below one of these directories, or one of them?
@@ -179,8 +202,16 @@ fn judge_all(
     targets: &[Target<'_>],
     runs: &[Run],
     threads: usize,
+    judges: Option<&Judges<'_>>,
     printer: &mut Printer<'_>,
 ) -> Result<(), Error> {
+    let complete = |file: usize, mut verdicts: Vec<Verdict>, runs: &[Run]| {
+        verdicts = with_names(verdicts, runs);
+        if let Some(judges) = judges {
+            judges.add_to(file, &mut verdicts);
+        }
+        verdicts
+    };
     let [first, others @ ..] = runs else { return Ok(()) };
     let mut file = part.files.start;
     let mut progress = Progress::new();
@@ -193,9 +224,9 @@ fn judge_all(
             }
             Event::Checked(result) => {
                 progress.hide();
-                let kernels = part.kernels(file);
+                let (at, kernels) = (file, part.kernels(file));
                 file = file.saturating_add(1);
-                printer.print(result.map(|verdicts| with_names(verdicts, runs)), kernels)
+                printer.print(result.map(|verdicts| complete(at, verdicts, runs)), kernels)
             }
         })?;
     } else {
@@ -215,9 +246,9 @@ fn judge_all(
             })?;
         }
         for row in rows {
-            let kernels = part.kernels(file);
+            let (at, kernels) = (file, part.kernels(file));
             file = file.saturating_add(1);
-            printer.print(row, kernels)?;
+            printer.print(row.map(|verdicts| complete(at, verdicts, &[])), kernels)?;
         }
     }
     progress.hide();

@@ -210,6 +210,18 @@ pub struct Link {
     pub live: Live,
 }
 
+/// Whose verdicts `check` tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum JudgeArg {
+    /// The rules that kmodld knows
+    #[default]
+    Rules,
+    /// The kernel's own code
+    Kernel,
+    /// Both
+    Both,
+}
+
 /// Debug information in the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum DebugArg {
@@ -242,6 +254,12 @@ pub struct Check {
     /// Print all findings as one SARIF 2.1.0 document
     #[arg(long, group = "print")]
     pub sarif: bool,
+    /// Who judges: kmodld's rules; the kernel's own load_module, executed out of its image; or both, with where they disagree
+    #[arg(long, value_enum, value_name = "WHO", default_value_t, conflicts_with_all = ["force_vermagic", "force_modversion"])]
+    pub judge: JudgeArg,
+    /// Judge each module by itself: others that are named are not loaded before it
+    #[arg(long)]
+    pub each: bool,
     /// How many modules to check at a time; 0, as if not given: as many as there are processors
     #[arg(short, long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub jobs: usize,

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use kernel_image::{Btf, KernelImage};
 
 use crate::heap::Heap;
-use crate::machine::{Failed, Machine, Offsets, Platform, Preset, Space, Stopped};
+use crate::machine::{Cause, Failed, Machine, Offsets, Platform, Preset, Space, Stopped};
 use crate::memory::{Memory, PAGE, Protection};
 use crate::stubs;
 use crate::symbols::Symbols;
@@ -44,6 +44,7 @@ const OFFSETS: &[(&str, &str)] = &[
     ("kmem_cache_args", "ctor"),
     ("kobj_map", "probes"),
     ("module", "name"),
+    ("module", "taints"),
     ("probe", "data"),
     ("probe", "dev"),
     ("probe", "get"),
@@ -260,6 +261,7 @@ fn placed<C: Platform>(
         random: 1,
         // Where the kernel begins without KASLR.
         module_area: space.modules.0.wrapping_add(PAGE),
+        vmalloc_area: space.vmalloc.0.wrapping_add(PAGE),
         ..World::default()
     };
     // What the file does not have is .bss.
@@ -322,9 +324,10 @@ impl<C: Platform> Boot<'_, C> {
     fn error(&self, step: &str, failed: Failed) -> Error {
         let stopped = match failed {
             Failed::Stopped(stopped) => stopped,
-            Failed::Because(reason) => self.machine.stopped(reason, false),
+            Failed::Because(reason) => self.machine.stopped(reason, Cause::Machine),
+            Failed::Crash(reason) => self.machine.stopped(reason, Cause::Kernel),
             Failed::Fault(fault) => {
-                self.machine.stopped(format!("{}", crate::cpu::Stop::Fault(fault)), false)
+                self.machine.stopped(format!("{}", crate::cpu::Stop::Fault(fault)), Cause::Machine)
             }
         };
         Error::Stopped { step: step.into(), stopped: Box::new(stopped) }

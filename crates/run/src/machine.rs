@@ -31,8 +31,19 @@ pub struct Stopped {
     pub symbol: String,
     /// Return addresses that lie on the stack, as the kernel prints them, nearest first. Some may be left from earlier calls.
     pub stack: Vec<String>,
-    /// Is it that the budget is used up?
-    pub is_budget: bool,
+    /// What it is due to.
+    pub cause: Cause,
+}
+
+/// What a stop is due to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The kernel would stop there as well: a fault that no exception table lists, BUG(), panic().
+    Kernel,
+    /// The machine: something that it does not have, or does not know.
+    Machine,
+    /// As many instructions as it was allowed were executed.
+    Budget,
 }
 
 /// What a stub did.
@@ -53,6 +64,8 @@ pub enum Failed {
     Fault(Fault),
     /// In a sentence.
     Because(String),
+    /// The kernel would stop as well; why, in a sentence.
+    Crash(String),
     /// A function that the stub called has stopped.
     Stopped(Stopped),
 }
@@ -139,6 +152,10 @@ pub struct Space {
     pub page_struct: u64,
     /// Where modules lie, from and up to.
     pub modules: (u64, u64),
+    /// Where vmalloc memory lies, from and up to.
+    pub vmalloc: (u64, u64),
+    /// Where a real machine may have memory that this one does not have, from and up to: a fault there says nothing.
+    pub unknown: (u64, u64),
     /// Memory of programs, from and up to.
     pub user: (u64, u64),
     /// A page of which each address is one that the machine returns to.
@@ -338,7 +355,7 @@ impl<C: Platform> Machine<C> {
     pub fn call_at(&mut self, function: u64, arguments: &[u64]) -> Result<u64, Stopped> {
         let depth = self.depth;
         if depth > DEPTH_MAX {
-            return Err(self.stopped("calls within stubs are too deep".into(), false));
+            return Err(self.stopped("calls within stubs are too deep".into(), Cause::Machine));
         }
         let before = self.cpu.registers();
         self.depth = depth.saturating_add(1);
@@ -357,7 +374,7 @@ impl<C: Platform> Machine<C> {
         let call = Call { function, arguments, sp: sp.wrapping_sub(BELOW), returns_to };
         let after = match self.cpu.enter(&mut self.memory, &call) {
             Ok(after) => after,
-            Err(fault) => return Err(self.stopped(format!("{}", Stop::Fault(fault)), false)),
+            Err(fault) => return Err(self.stopped(format!("{}", Stop::Fault(fault)), Cause::Machine)),
         };
         loop {
             let pc = self.cpu.pc();
@@ -369,7 +386,7 @@ impl<C: Platform> Machine<C> {
                 match self.answer(name, stub)? {
                     Answer::Value(value) => {
                         if let Err(fault) = self.cpu.return_with(&mut self.memory, value) {
-                            return Err(self.stopped(format!("{}", Stop::Fault(fault)), false));
+                            return Err(self.stopped(format!("{}", Stop::Fault(fault)), Cause::Machine));
                         }
                         continue;
                     }
@@ -380,7 +397,7 @@ impl<C: Platform> Machine<C> {
             }
             match self.cpu.run(&mut self.memory, &mut self.budget) {
                 Stop::Breakpoint => {}
-                Stop::Budget => return Err(self.stopped(format!("{}", Stop::Budget), true)),
+                Stop::Budget => return Err(self.stopped(format!("{}", Stop::Budget), Cause::Budget)),
                 stop => self.handle(&stop)?,
             }
         }
@@ -391,9 +408,10 @@ impl<C: Platform> Machine<C> {
         stub(self).map_err(|failed| match failed {
             Failed::Stopped(stopped) => stopped,
             Failed::Fault(fault) => {
-                self.stopped(format!("{} in the stub of {name}", Stop::Fault(fault)), false)
+                self.stopped(format!("{} in the stub of {name}", Stop::Fault(fault)), Cause::Machine)
             }
-            Failed::Because(reason) => self.stopped(format!("{reason} (stub of {name})"), false),
+            Failed::Because(reason) => self.stopped(format!("{reason} (stub of {name})"), Cause::Machine),
+            Failed::Crash(reason) => self.stopped(reason, Cause::Kernel),
         })
     }
 
@@ -406,9 +424,27 @@ impl<C: Platform> Machine<C> {
         };
         match handled {
             Ok(true) => Ok(()),
-            Ok(false) => Err(self.stopped(why, false)),
-            Err(Failed::Stopped(inner)) if inner.is_budget => Err(inner),
-            Err(_) => Err(self.stopped(format!("{why}; its handler failed"), false)),
+            Ok(false) => {
+                let cause = if self.is_kernels(stop) { Cause::Kernel } else { Cause::Machine };
+                Err(self.stopped(why, cause))
+            }
+            Err(Failed::Stopped(inner)) if inner.cause == Cause::Budget => Err(inner),
+            Err(_) => Err(self.stopped(format!("{why}; its handler failed"), Cause::Machine)),
+        }
+    }
+
+    /// Would a real machine raise the same exception? Not so for memory that only others have, and for instructions that are not
+    /// interpreted.
+    fn is_kernels(&self, stop: &Stop) -> bool {
+        match stop {
+            Stop::Fault(fault) => {
+                let (start, end) = self.space.unknown;
+                let elsewhere = fault.address >= start && fault.address < end;
+                fault.mapped || !elsewhere || self.world.is_guard(fault.address)
+            }
+            Stop::Exception(Exception::Halt) => false,
+            Stop::Exception(_) => true,
+            Stop::Budget | Stop::Breakpoint | Stop::Unknown(_) => false,
         }
     }
 
@@ -457,9 +493,9 @@ impl<C: Platform> Machine<C> {
     }
 
     /// That the machine stops here.
-    pub fn stopped(&self, reason: String, is_budget: bool) -> Stopped {
+    pub fn stopped(&self, reason: String, cause: Cause) -> Stopped {
         let address = self.cpu.pc();
-        Stopped { reason, address, symbol: self.text(address), stack: self.return_addresses(12), is_budget }
+        Stopped { reason, address, symbol: self.text(address), stack: self.return_addresses(12), cause }
     }
 
     /// What lies on the stack and may be a return address, at most `max`.

@@ -76,6 +76,14 @@ struct Entry {
     physical: u64,
 }
 
+impl Region {
+    /// Was code decoded from one of its pages?
+    fn has_code(&self, code: &Pages) -> bool {
+        let (first, count) = (self.physical >> 12, self.end.wrapping_sub(self.start) >> 12);
+        (first..first.saturating_add(count)).any(|page| code.has(page))
+    }
+}
+
 const EMPTY: Entry = Entry { page: NO_PAGE, physical: 0 };
 
 /// One bit for each page of physical memory.
@@ -236,6 +244,8 @@ impl Memory {
             inside.push(part(from, to));
         }
         self.regions = kept;
+        // Code that was decoded there may be gone, or is to be executed no longer.
+        self.code_written |= inside.iter().any(|region| region.has_code(&self.code));
         inside
     }
 
@@ -471,8 +481,13 @@ impl Memory {
         let same =
             self.regions.len() == log.regions.len() && self.regions.iter().zip(&log.regions).all(is_same);
         if !same {
-            self.regions.clone_from(&log.regions);
-            self.code_written = true;
+            let regions = core::mem::replace(&mut self.regions, log.regions.clone());
+            // Code that was decoded where something else is now.
+            let gone = regions.iter().filter(|region| {
+                let at = log.regions.partition_point(|other| other.start < region.start);
+                !log.regions.get(at).is_some_and(|other| is_same((region, other)))
+            });
+            self.code_written |= gone.into_iter().any(|region| region.has_code(&self.code));
         }
         self.forget_addresses();
         for page in log.pages.drain(..) {

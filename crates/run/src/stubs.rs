@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use crate::machine::{Answer, Failed, Machine, Platform, Row};
 use crate::memory::{PAGE, Protection};
-use crate::world::{Cache, Message};
+use crate::world::{Cache, Inits, Message};
 
 /// What a stub gives.
 type Given = Result<Answer, Failed>;
@@ -20,6 +20,12 @@ const MESSAGE_MAX: u64 = 1024;
 const IDLE_MAX: u64 = 900_000;
 /// Callbacks that wait at most.
 const CALLBACKS_MAX: usize = 1 << 20;
+/// Per-cpu memory that a module gets in any case.
+const PERCPU_SURE: u64 = 2048;
+/// KMALLOC_MAX_SIZE: more is refused, with a warning that stubs do not give.
+const KMALLOC_MAX: u64 = 4 << 20;
+/// Of memory that is not there.
+const SHORT: &str = "it asks for more memory than this machine has, or gives in one piece";
 /// ZERO_SIZE_PTR
 const ZERO_SIZE: u64 = 16;
 
@@ -34,6 +40,21 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
                 "__kmalloc_large_noprof",
                 "__kmalloc_large_node_noprof",
                 "__kvmalloc_node_noprof",
+                "___kmalloc_large_node",
+                "_kmalloc_nolock_noprof",
+                "kmalloc_nolock_noprof",
+                "__kmalloc",
+                "__kmalloc_node",
+                "__kmalloc_node_track_caller",
+                "kmalloc_large",
+                "kmalloc_large_node",
+                "kvmalloc_node",
+            ],
+            stub: |m| allocate(m, 0),
+            why: "memory comes from the machine's own heap, which needs no memory zones",
+        },
+        Row {
+            names: &[
                 "vmalloc_noprof",
                 "vzalloc_noprof",
                 "__vmalloc_noprof",
@@ -46,15 +67,6 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
                 "vmalloc_node_noprof",
                 "vzalloc_node_noprof",
                 "vmalloc_32_user_noprof",
-                "___kmalloc_large_node",
-                "_kmalloc_nolock_noprof",
-                "kmalloc_nolock_noprof",
-                "__kmalloc",
-                "__kmalloc_node",
-                "__kmalloc_node_track_caller",
-                "kmalloc_large",
-                "kmalloc_large_node",
-                "kvmalloc_node",
                 "vmalloc",
                 "vzalloc",
                 "__vmalloc",
@@ -67,8 +79,18 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
                 "vzalloc_node",
                 "vmalloc_32_user",
             ],
-            stub: |m| allocate(m, 0),
-            why: "memory comes from the machine's own heap, which needs no memory zones",
+            stub: vmalloc,
+            why: "memory comes from the machine's own heap; between two pieces is a page that nobody may touch",
+        },
+        Row {
+            names: &["vmalloc_to_page"],
+            stub: |m| Ok(Answer::Value(page_of(m, m.argument(0)?))),
+            why: "there are no page tables",
+        },
+        Row {
+            names: &["vmalloc_to_pfn"],
+            stub: |m| Ok(Answer::Value(m.memory.physical(m.argument(0)?).unwrap_or(0) / PAGE)),
+            why: "there are no page tables",
         },
         Row {
             names: &["__kmalloc_cache_noprof", "kmalloc_trace", "kmalloc_trace_noprof"],
@@ -436,8 +458,21 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
         Row { names: &["panic", "vpanic"], stub: panics, why: "the kernel would stop" },
         Row {
             names: &["do_init_module"],
+            stub: comes,
+            why: "it is executed; the module that comes is noted",
+        },
+        Row {
+            names: &["do_one_initcall"],
             stub: before_init,
-            why: "to look at a module before its init function runs",
+            why: "load_module may be all that is wanted",
+        },
+        Row {
+            names: &["pkcs7_validate_trust"],
+            stub: |m| {
+                m.world.doubt("no certificate is in the keyrings, and a signature is verified");
+                Ok(Answer::Pass)
+            },
+            why: "it is executed; that it decides is noted",
         },
     ];
     rows.into()
@@ -468,8 +503,50 @@ fn kmalloc<C: Platform>(m: &mut Machine<C>, size: u64) -> Result<u64, Failed> {
         _ if size.is_power_of_two() => size.max(16),
         _ => 16,
     };
+    if size > KMALLOC_MAX {
+        m.world.doubt(SHORT);
+    }
     // What asks for more than there is gets nothing, as in a kernel.
     Ok(m.allocate(size, align).unwrap_or(0))
+}
+
+/// Memory of whole pages in the vmalloc area. Before there is a process 1 it is on the heap as it is.
+fn vmalloc<C: Platform>(m: &mut Machine<C>) -> Given {
+    let size = m.argument(0)?;
+    if !m.world.is_booted {
+        return Ok(Answer::Value(kmalloc(m, size)?));
+    }
+    let pages = size.div_ceil(PAGE).saturating_mul(PAGE);
+    let start = m.world.vmalloc_area;
+    let next = start.checked_add(pages).and_then(|end| end.checked_add(PAGE));
+    let next = next.filter(|next| *next <= m.space.vmalloc.1 && pages != 0);
+    let room = next.and_then(|next| Some((next, m.allocate(pages, PAGE).ok()?)));
+    let Some((next, memory)) = room else {
+        m.world.doubt(SHORT);
+        return Ok(Answer::Value(0));
+    };
+    let physical = m.memory.physical(memory).unwrap_or(u64::MAX);
+    if !m.memory.map(start, pages, physical, Protection::DATA) {
+        return Ok(Answer::Value(0));
+    }
+    m.world.vmalloc_area = next;
+    m.world.vmalloc_pieces.push((start, pages, memory));
+    Ok(Answer::Value(start))
+}
+
+/// False if no vmalloc memory begins there.
+fn vfree<C: Platform>(m: &mut Machine<C>, address: u64) -> bool {
+    let pieces = &mut m.world.vmalloc_pieces;
+    let Some(at) = pieces.iter().position(|(start, ..)| *start == address) else { return false };
+    let (start, size, memory) = pieces.swap_remove(at);
+    m.memory.unmap(start, start.wrapping_add(size));
+    m.world.heap.free(memory);
+    true
+}
+
+/// The size of the memory that begins at an address.
+fn size_at<C: Platform>(m: &Machine<C>, address: u64) -> Option<u64> {
+    m.world.heap.size(address).or_else(|| m.world.vmalloc_piece(address).map(|(size, _)| size))
 }
 
 fn allocate<C: Platform>(m: &mut Machine<C>, number: usize) -> Given {
@@ -479,7 +556,8 @@ fn allocate<C: Platform>(m: &mut Machine<C>, number: usize) -> Given {
 
 fn free<C: Platform>(m: &mut Machine<C>, number: usize) -> Given {
     let address = m.argument(number)?;
-    if !m.world.heap.free(address) && address > ZERO_SIZE && m.world.is_booted && is_on_heap(m, address) {
+    if !m.world.heap.free(address)
+        && !vfree(m, address) && address > ZERO_SIZE && m.world.is_booted && is_on_heap(m, address) {
         let from = m.cpu.return_address(&m.memory)?;
         let text = format!("free of {address:#x}, which is not allocated, by {}", m.text(from));
         m.world.event(|| text);
@@ -493,9 +571,9 @@ fn is_on_heap<C: Platform>(m: &Machine<C>, address: u64) -> bool {
 
 fn reallocate<C: Platform>(m: &mut Machine<C>) -> Given {
     let (old, size) = (m.argument(0)?, m.argument(1)?);
-    let had = m.world.heap.size(old).unwrap_or(0);
+    let had = size_at(m, old).unwrap_or(0);
     if size == 0 {
-        m.world.heap.free(old);
+        let _ = m.world.heap.free(old) || vfree(m, old);
         return Ok(Answer::Value(ZERO_SIZE));
     }
     if size <= had {
@@ -507,14 +585,14 @@ fn reallocate<C: Platform>(m: &mut Machine<C>) -> Given {
         if had != 0 {
             m.memory.write(new, &bytes?)?;
         }
-        m.world.heap.free(old);
+        let _ = m.world.heap.free(old) || vfree(m, old);
     }
     Ok(Answer::Value(new))
 }
 
 fn size_of<C: Platform>(m: &mut Machine<C>) -> Given {
     let address = m.argument(0)?;
-    Ok(Answer::Value(m.world.heap.size(address).unwrap_or(0)))
+    Ok(Answer::Value(size_at(m, address).unwrap_or(0)))
 }
 
 /// A `struct kmem_cache` of which only the sizes are set.
@@ -601,8 +679,14 @@ fn page_of<C: Platform>(m: &Machine<C>, address: u64) -> u64 {
     m.space.pages.wrapping_add(frame.wrapping_mul(m.space.page_struct))
 }
 
+/// `(size, align, reserved, ...)`
 fn allocate_percpu<C: Platform>(m: &mut Machine<C>) -> Given {
-    let (size, align) = (m.argument(0)?, power(m.argument(1)?.max(8)));
+    let (size, wanted, reserved) = (m.argument(0)?, m.argument(1)?, m.argument(2)? & 1 != 0);
+    // What the kernel keeps for modules has 8 KiB, and is laid out by code that is not executed.
+    if reserved && (size > PERCPU_SURE || !(1..=PAGE).contains(&wanted) || !wanted.is_power_of_two()) {
+        m.world.doubt("per-cpu memory of modules has no end here, and any alignment");
+    }
+    let align = power(wanted.max(8));
     let (next, end) = m.world.percpu;
     let start = next.wrapping_add(align.wrapping_sub(1)) & !align.wrapping_sub(1);
     match start.checked_add(size).filter(|next| *next <= end) {
@@ -621,7 +705,7 @@ fn find_vm_area<C: Platform>(m: &mut Machine<C>) -> Given {
     const VM_ALLOC: u64 = 2;
     let address = m.argument(0)?;
     let piece = m.world.module_pieces.iter().find(|(start, _)| *start == address).map(|(_, size)| *size);
-    let Some(size) = m.world.heap.size(address).or(piece) else { return Ok(Answer::Value(0)) };
+    let Some(size) = size_at(m, address).or(piece) else { return Ok(Answer::Value(0)) };
     let count = size.div_ceil(PAGE);
     let pages = m.allocate(count.saturating_mul(8), 64)?;
     for number in 0..count {
@@ -751,8 +835,14 @@ fn module_memory<C: Platform>(m: &mut Machine<C>, number: usize) -> Given {
     let size = size.div_ceil(PAGE).saturating_mul(PAGE);
     let start = m.world.module_area;
     let behind = start.checked_add(size).and_then(|end| end.checked_add(PAGE));
-    let Some(next) = behind.filter(|end| *end <= m.space.modules.1) else { return Ok(Answer::Value(0)) };
-    let Ok(memory) = m.allocate(size, PAGE) else { return Ok(Answer::Value(0)) };
+    let Some(next) = behind.filter(|end| *end <= m.space.modules.1) else {
+        m.world.doubt(SHORT);
+        return Ok(Answer::Value(0));
+    };
+    let Ok(memory) = m.allocate(size, PAGE) else {
+        m.world.doubt(SHORT);
+        return Ok(Answer::Value(0));
+    };
     let physical = m.memory.physical(memory).unwrap_or(u64::MAX);
     // Writable until the kernel says what may be done with it.
     if !m.memory.map(start, size, physical, Protection::ALL) {
@@ -813,14 +903,26 @@ fn arrive<C: Platform>(m: &mut Machine<C>) -> Given {
 
 fn panics<C: Platform>(m: &mut Machine<C>) -> Given {
     let text = m.memory.cstr(m.argument(0)?, 200)?;
-    Err(Failed::Because(format!(
+    Err(Failed::Crash(format!(
         "Kernel panic: {}",
         alloc::string::String::from_utf8_lossy(&text).trim_end()
     )))
 }
 
-/// What `do_init_module` is asked to load is noted; it may be all that is wanted.
-fn before_init<C: Platform>(m: &mut Machine<C>) -> Given {
+/// What `do_init_module` is asked to load.
+fn comes<C: Platform>(m: &mut Machine<C>) -> Given {
     m.world.coming = Some(m.argument(0)?);
-    Ok(if m.world.stops_before_init { Answer::Value(0) } else { Answer::Pass })
+    Ok(Answer::Pass)
+}
+
+/// `load_module` is over: here init functions are called.
+fn before_init<C: Platform>(m: &mut Machine<C>) -> Given {
+    Ok(match m.world.inits {
+        Inits::Run => Answer::Pass,
+        Inits::Succeed => Answer::Value(0),
+        Inits::End => {
+            m.world.has_left = true;
+            Answer::Leave
+        }
+    })
 }

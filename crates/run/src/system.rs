@@ -6,9 +6,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::heap::Mark;
-use crate::machine::{Failed, Machine, Platform, Snapshot, Stopped};
+use crate::machine::{Cause, Failed, Machine, Platform, Snapshot, Stopped};
 use crate::memory::PAGE;
-use crate::world::Message;
+use crate::world::{Inits, Message};
 
 /// Members of `struct file_operations` that are functions.
 pub const FILE_OPERATIONS: &[&str] = &[
@@ -103,8 +103,12 @@ pub trait Running: core::fmt::Debug + Send {
     fn executed(&self) -> u64;
     /// Instructions that one system call may take.
     fn set_budget(&mut self, budget: u64);
-    /// Does the loading of modules end before `do_init_module`?
-    fn stop_before_init(&mut self, stops: bool);
+    /// What becomes of the init functions of modules from now on.
+    fn set_inits(&mut self, inits: Inits);
+    /// `taints` of the last module that came to `do_init_module`, if any has.
+    fn taints(&self) -> Option<u64>;
+    /// What the kernel has asked for and the machine does not have.
+    fn doubts(&self) -> &[&'static str];
     /// The character devices that are registered, by major and minor.
     fn devices(&mut self) -> Result<Vec<Device>>;
     /// Where the heap is now, for [`Running::taken_since`].
@@ -115,6 +119,8 @@ pub trait Running: core::fmt::Debug + Send {
     fn snapshot(&mut self);
     /// Goes back to the last snapshot, which stays.
     fn restore(&mut self);
+    /// Goes back to the last snapshot, which is given up.
+    fn forget(&mut self);
     /// The same system, independent of this one, without its snapshots.
     fn fork(&self) -> Box<dyn Running>;
     /// A reason not to go on that is not the kernel's.
@@ -221,11 +227,11 @@ pub trait Running: core::fmt::Debug + Send {
         self.syscall("init_module", &[at, file.len() as u64, parameters])
     }
 
-    /// As [`System::insmod`], up to the call of `do_init_module`, which is left out.
+    /// As [`Running::insmod`], up to the call of the init function, where the system call ends with 0.
     fn load_module(&mut self, file: &[u8], parameters: &str) -> Result<i64> {
-        self.stop_before_init(true);
+        self.set_inits(Inits::End);
         let result = self.insmod(file, parameters);
-        self.stop_before_init(false);
+        self.set_inits(Inits::Run);
         result
     }
 
@@ -275,7 +281,12 @@ impl<C: Platform> System<C> {
         let frame = C::syscall_frame(arguments);
         m.memory.write(self.frame, &frame)?;
         let function = m.symbol(&format!("{}{name}", C::SYSCALL))?;
+        m.world.has_left = false;
         let result = m.call_at(function, &[self.frame])? as i64;
+        if m.world.has_left {
+            // In the middle of the kernel.
+            return Ok(result);
+        }
         // exit_to_user_mode_loop
         m.call("task_work_run", &[])?;
         if C::needs_resched(m)? {
@@ -414,8 +425,17 @@ where
         self.budget = budget;
     }
 
-    fn stop_before_init(&mut self, stops: bool) {
-        self.machine.world.stops_before_init = stops;
+    fn set_inits(&mut self, inits: Inits) {
+        self.machine.world.inits = inits;
+    }
+
+    fn taints(&self) -> Option<u64> {
+        let (module, offset) = (self.machine.world.coming?, self.machine.offset("module.taints").ok()?);
+        self.machine.memory.u64(module.wrapping_add(offset)).ok()
+    }
+
+    fn doubts(&self) -> &[&'static str] {
+        &self.machine.world.doubts
     }
 
     fn devices(&mut self) -> Result<Vec<Device>> {
@@ -444,20 +464,28 @@ where
         }
     }
 
+    fn forget(&mut self) {
+        if let Some(snapshot) = self.snapshots.pop() {
+            self.machine.restore(&snapshot);
+            self.machine.commit();
+        }
+    }
+
     fn fork(&self) -> Box<dyn Running> {
         let machine = self.machine.fork();
         Box::new(System { machine, budget: self.budget, frame: self.frame, snapshots: Vec::new() })
     }
 
     fn refuse(&self, why: &str) -> Stopped {
-        self.machine.stopped(why.into(), false)
+        self.machine.stopped(why.into(), Cause::Machine)
     }
 }
 
 fn why<C: Platform>(machine: &Machine<C>, failed: Failed) -> Stopped {
     match failed {
         Failed::Stopped(stopped) => stopped,
-        Failed::Because(reason) => machine.stopped(reason, false),
-        Failed::Fault(fault) => machine.stopped(format!("{}", crate::cpu::Stop::Fault(fault)), false),
+        Failed::Because(reason) => machine.stopped(reason, Cause::Machine),
+        Failed::Crash(reason) => machine.stopped(reason, Cause::Kernel),
+        Failed::Fault(fault) => machine.stopped(format!("{}", crate::cpu::Stop::Fault(fault)), Cause::Machine),
     }
 }

@@ -8,6 +8,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::heap::Heap;
+use crate::memory::PAGE;
 
 /// A message of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,10 +69,30 @@ pub struct World {
     pub running: u32,
     /// How often a stub was called.
     pub stub_calls: u64,
-    /// At the entry to `do_init_module`: stop there, and where `struct module` is then.
-    pub stops_before_init: bool,
+    /// Has the last system call ended in the middle of the kernel?
+    pub has_left: bool,
+    /// What becomes of init functions.
+    pub inits: Inits,
     /// `struct module` of the last module that came to `do_init_module`.
     pub coming: Option<u64>,
+    /// The next free address of vmalloc memory.
+    pub vmalloc_area: u64,
+    /// Pieces of vmalloc memory: address, size, and the memory on the heap that shows there.
+    pub vmalloc_pieces: Vec<(u64, u64, u64)>,
+    /// Where the kernel has asked for something that decides, and that this machine does not have.
+    pub doubts: Vec<&'static str>,
+}
+
+/// What becomes of the init functions of modules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Inits {
+    /// They run.
+    #[default]
+    Run,
+    /// They are left out, and seem to have succeeded.
+    Succeed,
+    /// The system call ends where they would be called.
+    End,
 }
 
 /// Events that are kept at most.
@@ -83,6 +104,27 @@ impl World {
         if self.events.len() < EVENTS_MAX {
             self.events.push(text());
         }
+    }
+
+    /// Notes that the machine does not have what the kernel has asked for.
+    pub fn doubt(&mut self, what: &'static str) {
+        if !self.doubts.contains(&what) {
+            self.doubts.push(what);
+        }
+    }
+
+    /// Is an address in the page before or behind a piece of vmalloc memory, which nothing ever has?
+    pub fn is_guard(&self, address: u64) -> bool {
+        let page = address & !PAGE.wrapping_sub(1);
+        self.vmalloc_pieces.iter().any(|(start, size, _)| {
+            page == start.wrapping_add(*size) || page == start.wrapping_sub(PAGE)
+        })
+    }
+
+    /// The piece of vmalloc memory that begins at an address.
+    pub fn vmalloc_piece(&self, address: u64) -> Option<(u64, u64)> {
+        let found = self.vmalloc_pieces.iter().find(|(start, ..)| *start == address);
+        found.map(|(_, size, memory)| (*size, *memory))
     }
 
     /// The next random number.

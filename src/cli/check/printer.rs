@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use elf_layout::Errno;
 use kmodld::Error;
+use kmodld::check::by_kernel::ByKernel;
 use kmodld::check::summary::Summary;
 use kmodld::check::{Ending, Unreadable, Verdict};
 use kmodld::digest::fold;
@@ -13,7 +14,7 @@ use serde::Serialize;
 
 use crate::cli::Outcome;
 use crate::cli::modules::with_words;
-use crate::cli::options::{Check, Shard};
+use crate::cli::options::{Check, JudgeArg, Shard};
 use crate::cli::report::{self, Told, counted, one_line};
 use crate::cli::terminal::amount;
 
@@ -120,7 +121,10 @@ impl<'a> Printer<'a> {
             }
         };
         let verdicts = verdicts.get(kernels.clone()).unwrap_or_default();
-        self.outcome = verdicts.iter().fold(self.outcome, |outcome, verdict| outcome.and(verdict.verdict));
+        self.outcome = verdicts.iter().fold(self.outcome, |outcome, verdict| {
+            let disputed = verdict.by_kernel.as_ref().is_some_and(|own| !own.differs.is_empty());
+            outcome.and(verdict.verdict).and(if disputed { Ending::Undecided } else { Ending::Good })
+        });
         if self.is_text() {
             let summaries = self.summaries.iter_mut().skip(kernels.start);
             summaries.zip(verdicts).for_each(|(summary, verdict)| summary.add(verdict));
@@ -155,11 +159,14 @@ impl<'a> Printer<'a> {
 
     /// The verdict on stdout, the reasons on stderr.
     fn show(&mut self, v: &Verdict) -> Result<(), Error> {
-        if self.brief && v.is_clean() {
+        if self.brief && v.is_clean() && v.by_kernel.as_ref().is_none_or(|own| own.differs.is_empty()) {
             return Ok(());
         }
         report::print(&format!("{}: {}\n", one_line(&v.file), in_words(v)))?;
         self.show_findings(v);
+        if let Some(own) = &v.by_kernel {
+            report::print(&report::harmless(&by_kernel(own, self.args.judge == JudgeArg::Both)))?;
+        }
         Ok(())
     }
 
@@ -239,6 +246,25 @@ fn reasons(verdicts: &[Verdict], first: usize) -> Vec<(String, Vec<usize>)> {
         }
     }
     reasons
+}
+
+/// What the kernel's own code says: its log, and beside the rules its verdict.
+fn by_kernel(own: &ByKernel, beside_rules: bool) -> String {
+    let mut out = String::new();
+    if beside_rules {
+        let errno = own.errno.map_or(String::new(), |errno| format!(" with {}", errno.name()));
+        let differs = match (own.verdict, own.differs.as_slice()) {
+            (Ending::Undecided, _) => String::new(),
+            (_, []) => String::from(", as the rules say or cannot say"),
+            (_, differs) => format!(", and the rules say otherwise: {}", differs.join(", ")),
+        };
+        out.push_str(&format!("    the kernel's own code: {}{errno}{differs}\n", own.verdict.word("loads")));
+    }
+    if let Some(why) = &own.stopped {
+        out.push_str(&format!("    {why}\n"));
+    }
+    own.dmesg.iter().for_each(|line| out.push_str(&format!("    kernel: {line}\n")));
+    out
 }
 
 /// `refused with ENOENT, taints OE`

@@ -37,6 +37,8 @@ const USER: (u64, u64) = (0x1000_0000, 64 << 20);
 const RETURNS: u64 = 0xffff_ffff_ff20_0000;
 /// Bytes of the legacy FPU state with its header.
 const FPU_STATE: u64 = 576;
+/// SPECTRE_V2_RETPOLINE
+const RETPOLINES: u64 = 1;
 /// IRQ_STACK_SIZE is half of it.
 const IRQ_STACK: u64 = 0x8000;
 
@@ -50,6 +52,8 @@ impl Platform for X86 {
             pages: variable("vmemmap_base")?,
             page_struct,
             modules: MODULES,
+            vmalloc: (variable("vmalloc_base")?, variable("vmemmap_base")?),
+            unknown: (variable("page_offset_base")?, KERNEL_MAP),
             user: (USER.0, USER.0.wrapping_add(USER.1)),
             returns: RETURNS,
         })
@@ -82,6 +86,13 @@ impl Platform for X86 {
                 task.wrapping_add(fpu),
                 4,
                 "fpu__init_task_struct_size computes it"
+            ),
+            Preset::of(
+                "spectre_v2_enabled",
+                0,
+                RETPOLINES,
+                4,
+                "cpu_select_mitigations chooses retpolines where a processor tells of nothing better"
             ),
             Preset::of("node_data", 0, node, 8, "alloc_node_data makes the only memory node"),
             Preset::of("conswitchp", 0, dummy, 8, "setup_arch takes the dummy console"),

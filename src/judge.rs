@@ -1,0 +1,217 @@
+//! Verdicts of a kernel's own code: its `load_module` is executed on one file after the other, each from the same state.
+
+use std::path::{Path, PathBuf};
+
+use elf_layout::Errno;
+use kernel::taint::letters;
+use run::boot::Report;
+use run::machine::Cause;
+use run::system::Running;
+use run::world::{Inits, Message};
+
+use crate::check::Ending;
+use crate::check::by_kernel::ByKernel;
+use crate::error::Error;
+use crate::input::read_decompressed;
+use crate::run::{boot, text};
+use crate::setup::RunningFacts;
+
+/// Instructions that a load may take. A large module takes some ten million.
+const BUDGET: u64 = 300_000_000;
+/// Words of a command line that change what loads; the machine's command line is empty.
+const MINDED: [&str; 14] = [
+    "initcall_blacklist",
+    "ima_appraise",
+    "kernel.modules_disabled",
+    "lockdown",
+    "lsm",
+    "mitigations",
+    "module.sig_enforce",
+    "module_blacklist",
+    "nomodule",
+    "nospectre_v2",
+    "retbleed",
+    "security",
+    "spectre_v2",
+    "percpu_alloc",
+];
+
+/// What is to be known of a running kernel, as far as the machine can be told.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// Does it lie where the machine's does?
+    is_at_its_place: bool,
+    /// What was said of it that the machine is not.
+    differs: Option<String>,
+}
+
+impl Limits {
+    /// Of what the options tell.
+    pub fn of(facts: &RunningFacts) -> Self {
+        let words: Vec<&str> = facts.cmdline.split_whitespace().collect();
+        let name = |word: &str| word.split('=').next().unwrap_or_default().replace('-', "_");
+        let minded = words.iter().find(|word| MINDED.contains(&name(word).as_str()));
+        let differs = [
+            minded.map(|word| format!("{word} on the command line")),
+            facts.secure_boot.then(|| "Secure Boot".into()),
+            facts.tainted.filter(|taints| *taints != 0).map(|taints| format!("taints {taints}")),
+            facts.cpu_caps.as_ref().map(|_| "the capabilities of its processor".into()),
+            facts.memory.as_ref().map(|_| "its memory".into()),
+        ];
+        Limits { is_at_its_place: words.contains(&"nokaslr"), differs: differs.into_iter().flatten().next() }
+    }
+}
+
+/// A booted kernel that loads modules, each as if none was loaded before but those that it needs.
+#[derive(Debug)]
+pub struct Judge {
+    kernel: Box<dyn Running>,
+    limits: Limits,
+    /// The modules that are loaded now, with their parameters: from a snapshot of their own if there are any.
+    stand: Vec<(PathBuf, String)>,
+    /// Why one of them is not.
+    missing: Option<String>,
+}
+
+impl Judge {
+    /// Boots the image in a file, so many times.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], if it cannot be booted.
+    pub fn boot(image: &Path, limits: &Limits, count: usize) -> Result<(Vec<Judge>, Report), Error> {
+        let (first, report) = boot(image, BUDGET)?;
+        let mut kernels: Vec<_> = (1..count).map(|_| first.fork()).collect();
+        kernels.push(first);
+        let judge = |mut kernel: Box<dyn Running>| {
+            kernel.snapshot();
+            Judge { kernel, limits: limits.clone(), stand: Vec::new(), missing: None }
+        };
+        Ok((kernels.into_iter().map(judge).collect(), report))
+    }
+
+    /// Goes back to the state in which these modules are loaded, and no other.
+    fn stand_on(&mut self, before: &[(PathBuf, String)]) {
+        if self.stand == before {
+            return self.kernel.restore();
+        }
+        if !self.stand.is_empty() {
+            self.kernel.forget();
+        }
+        self.kernel.restore();
+        self.stand = before.to_vec();
+        self.missing = None;
+        if before.is_empty() {
+            return;
+        }
+        // What their init functions do decides nothing for others, but hardware that is not there would make them fail.
+        self.kernel.set_inits(Inits::Succeed);
+        for (file, parameters) in before {
+            let why = match read_decompressed(file).map(|bytes| self.kernel.insmod(&bytes, parameters)) {
+                Ok(Ok(result)) if result >= 0 => continue,
+                Ok(Ok(result)) => format!("{} is not loaded: {}", file.display(), errno_text(result)),
+                Ok(Err(stopped)) => format!("{} is not loaded: {stopped}", file.display()),
+                Err(error) => error.to_string(),
+            };
+            self.missing = Some(why);
+            break;
+        }
+        self.kernel.set_inits(Inits::Run);
+        self.kernel.snapshot();
+    }
+
+    /// The verdict on a module, already decompressed, where others are loaded before.
+    pub fn judge(&mut self, before: &[(PathBuf, String)], bytes: &[u8], parameters: &str) -> ByKernel {
+        if let Some(what) = &self.limits.differs {
+            return ByKernel::undecided(format!("the machine is not told of {what}"));
+        }
+        self.stand_on(before);
+        if let Some(missing) = &self.missing {
+            return ByKernel::undecided(missing.clone());
+        }
+        let (told, begun) = (self.kernel.log().len(), self.kernel.executed());
+        let made = self.kernel.load_module(bytes, parameters);
+        let mut judged = ByKernel::undecided("");
+        judged.instructions = self.kernel.executed().wrapping_sub(begun);
+        (judged.dmesg, judged.warnings) = lines(self.kernel.log().get(told..).unwrap_or_default());
+        let (verdict, errno, stopped) = match made {
+            Ok(0..) => (Ending::Good, None, None),
+            Ok(result) => match errno(result) {
+                Some(errno) => (Ending::Refused, Some(errno), None),
+                None => (Ending::Undecided, None, Some(errno_text(result))),
+            },
+            Err(stopped) if stopped.cause == Cause::Kernel => (Ending::Oops, None, Some(stopped.to_string())),
+            Err(stopped) => (Ending::Undecided, None, Some(stopped.to_string())),
+        };
+        (judged.verdict, judged.errno, judged.stopped) = (verdict, errno, stopped);
+        if verdict == Ending::Good {
+            judged.taints = self.kernel.taints().map(letters).unwrap_or_default();
+        }
+        if let Some(doubt) = self.doubt(&judged) {
+            (judged.verdict, judged.errno, judged.stopped) = (Ending::Undecided, None, Some(doubt));
+        }
+        judged
+    }
+
+    /// What keeps the answer from being that of a real machine.
+    fn doubt(&self, judged: &ByKernel) -> Option<String> {
+        let asked = self.kernel.doubts().first().map(|doubt| (*doubt).to_owned());
+        let is_far = |line: &String| line.contains("overflow in relocation");
+        let moved = !self.limits.is_at_its_place && judged.dmesg.iter().any(is_far);
+        let address = || "it depends on addresses, which are those of nokaslr here (--cmdline nokaslr)".into();
+        asked.or_else(|| moved.then(address))
+    }
+}
+
+/// The error in the result of a system call.
+fn errno(result: i64) -> Option<Errno> {
+    Errno::from_number(u16::try_from(result.checked_neg()?).ok()?)
+}
+
+fn errno_text(result: i64) -> String {
+    errno(result).map_or_else(|| format!("the result is {result}"), |errno| errno.name().to_owned())
+}
+
+/// The lines of messages, and which of them are the messages of warnings.
+fn lines(messages: &[Message]) -> (Vec<String>, Vec<usize>) {
+    const CUT: &[u8] = b"[ cut here ]";
+    let (mut out, mut warnings, mut is_warning) = (Vec::new(), Vec::new(), false);
+    for message in messages {
+        if message.text.windows(CUT.len()).any(|part| part == CUT) {
+            is_warning = true;
+            continue;
+        }
+        for line in text(&message.text).lines().filter(|line| !line.is_empty()) {
+            if is_warning {
+                warnings.push(out.len());
+            }
+            out.push(line.to_owned());
+        }
+        is_warning = false;
+    }
+    (out, warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_warnings_are_known() {
+        let message = |text: &str| Message { level: 4, time: 0, text: text.into(), ended: true };
+        let log = [message("a"), message("------------[ cut here ]------------"), message("b\nc"), message("d")];
+        assert_eq!(lines(&log), (["a", "b", "c", "d"].map(String::from).to_vec(), vec![1, 2]));
+    }
+
+    #[test]
+    fn what_the_machine_is_not_is_known() {
+        let of = |cmdline: &str| {
+            Limits::of(&RunningFacts { cmdline: cmdline.into(), ..RunningFacts::default() })
+        };
+        assert!(of("quiet nokaslr").is_at_its_place && of("quiet nokaslr").differs.is_none());
+        assert!(!of("quiet").is_at_its_place);
+        for word in ["module.sig_enforce=1", "module.sig-enforce", "mitigations=off", "module_blacklist=a"] {
+            assert!(of(word).differs.is_some(), "{word}");
+        }
+    }
+}
