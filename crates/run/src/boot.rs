@@ -56,6 +56,8 @@ const OFFSETS: &[(&str, &str)] = &[
     ("pcpu_hot", "hardirq_stack_ptr"),
     ("thread_struct", "fpu"),
     ("vm_struct", "addr"),
+    ("vmap_area", "va_end"),
+    ("vmap_area", "va_start"),
     ("vm_struct", "flags"),
     ("vm_struct", "nr_pages"),
     ("vm_struct", "pages"),

@@ -231,6 +231,11 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
             why: "vmalloc memory comes from the machine's own heap",
         },
         Row {
+            names: &["find_vmap_area"],
+            stub: find_vmap_area,
+            why: "vmalloc memory comes from the machine's own heap",
+        },
+        Row {
             names: &["vprintk_emit"],
             stub: vprintk_emit,
             why: "the log is the machine's; vscnprintf formats it",
@@ -724,6 +729,21 @@ fn find_vm_area<C: Platform>(m: &mut Machine<C>) -> Given {
     for (member, value) in [("vm_struct.flags", VM_ALLOC), ("vm_struct.nr_pages", count)] {
         let at = area.wrapping_add(m.offset(member)?);
         m.memory.write(at, &(value as u32).to_le_bytes())?;
+    }
+    Ok(Answer::Value(area))
+}
+
+/// The `struct vmap_area` of the vmalloc memory around an address.
+fn find_vmap_area<C: Platform>(m: &mut Machine<C>) -> Given {
+    let address = m.argument(0)?;
+    let around = |(start, size, _): &&(u64, u64, u64)| address.wrapping_sub(*start) < *size;
+    let Some((start, size, _)) = m.world.vmalloc_pieces.iter().find(around).copied() else {
+        return Ok(Answer::Value(0));
+    };
+    let area = m.allocate(128, 64)?;
+    for (member, value) in [("vmap_area.va_start", start), ("vmap_area.va_end", start.wrapping_add(size))] {
+        let at = area.wrapping_add(m.offset(member)?);
+        m.memory.write(at, &value.to_le_bytes())?;
     }
     Ok(Answer::Value(area))
 }
