@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use elf_layout::Errno;
+use elf_layout::{Errno, Severity};
 use kernel::taint::letters;
 use run::boot::Report;
 use run::machine::Cause;
@@ -13,7 +13,8 @@ use crate::check::Ending;
 use crate::check::by_kernel::ByKernel;
 use crate::error::Error;
 use crate::input::read_decompressed;
-use crate::run::{boot, text};
+use crate::load::Opened;
+use crate::run::boot;
 use crate::setup::RunningFacts;
 
 /// Instructions that a load may take. A large module takes some ten million.
@@ -106,6 +107,7 @@ impl Judge {
         }
         // What their init functions do decides nothing for others, but hardware that is not there would make them fail.
         self.kernel.set_inits(Inits::Succeed);
+        self.kernel.set_trust(Some(0));
         for (file, parameters) in before {
             let why = match read_decompressed(file).map(|bytes| self.kernel.insmod(&bytes, parameters)) {
                 Ok(Ok(result)) if result >= 0 => continue,
@@ -117,11 +119,13 @@ impl Judge {
             break;
         }
         self.kernel.set_inits(Inits::Run);
+        self.kernel.set_trust(None);
         self.kernel.snapshot();
     }
 
-    /// The verdict on a module, already decompressed, where others are loaded before.
-    pub fn judge(&mut self, before: &[(PathBuf, String)], bytes: &[u8], parameters: &str) -> ByKernel {
+    /// The verdict on a module, already decompressed, where others are loaded before. `opened` tells whether its signature is trusted: no
+    /// certificate is in the machine's keyrings.
+    pub fn judge(&mut self, before: &[(PathBuf, String)], opened: &Opened<'_>, bytes: &[u8], parameters: &str) -> ByKernel {
         if let Some(what) = &self.limits.differs {
             return ByKernel::undecided(format!("the machine is not told of {what}"));
         }
@@ -130,6 +134,7 @@ impl Judge {
             return ByKernel::undecided(missing.clone());
         }
         let (told, begun) = (self.kernel.log().len(), self.kernel.executed());
+        self.kernel.set_trust(trust(opened));
         let made = self.kernel.load_module(bytes, parameters);
         let mut judged = ByKernel::undecided("");
         judged.instructions = self.kernel.executed().wrapping_sub(begun);
@@ -163,6 +168,22 @@ impl Judge {
     }
 }
 
+/// What the kernel finds of whoever has signed a module, as far as the rules know.
+fn trust(opened: &Opened<'_>) -> Option<i64> {
+    /// -ENOKEY
+    const NO_KEY: i64 = -126;
+    opened.signature.pkcs7?;
+    let of_signature = |code: &str| code.starts_with("SIG-");
+    let refused = opened.said.iter().any(|f| f.severity == Severity::Error && of_signature(f.code));
+    if refused || opened.said.open_rules().iter().any(|rule| of_signature(rule.code)) {
+        return None;
+    }
+    match &opened.unsigned {
+        None => Some(0),
+        Some(unsigned) => (unsigned.reason == "module with unavailable key").then_some(NO_KEY),
+    }
+}
+
 /// The error in the result of a system call.
 fn errno(result: i64) -> Option<Errno> {
     Errno::from_number(u16::try_from(result.checked_neg()?).ok()?)
@@ -181,7 +202,7 @@ fn lines(messages: &[Message]) -> (Vec<String>, Vec<usize>) {
             is_warning = true;
             continue;
         }
-        for line in text(&message.text).lines().filter(|line| !line.is_empty()) {
+        for line in String::from_utf8_lossy(&message.text).lines().filter(|line| !line.is_empty()) {
             if is_warning {
                 warnings.push(out.len());
             }

@@ -89,7 +89,7 @@ pub fn run(args: &Check) -> Result<Outcome, Error> {
     match machines {
         None => judge_all(&part, &targets, &runs, threads, None, &mut printer)?,
         Some(machines) => {
-            let judges = Judges::new(args, &runs, &part);
+            let judges = Judges::new(args, &targets, &runs, &part);
             let rules = || judge_all(&part, &targets, &runs, threads, Some(&judges), &mut printer);
             judges.beside(machines, rules)?;
         }

@@ -70,6 +70,7 @@ const INIT_FUNCTIONS: &[&str] = &[
     "jump_label_init",
     "static_call_init",
     "ftrace_init",
+    "early_trace_init",
     "vfs_caches_init_early",
     "sort_main_extable",
     "sched_init",
@@ -79,6 +80,7 @@ const INIT_FUNCTIONS: &[&str] = &[
     "workqueue_init_early",
     "rcu_init",
     "kvfree_rcu_init",
+    "trace_init",
     "early_irq_init",
     "tick_init",
     "init_timers",
@@ -131,6 +133,9 @@ const LAST_LEVEL: usize = 5;
 const LATER: &[(&str, &str)] = &[
     ("proc_modules_init", "/proc/modules"),
     ("blkdev_init", "block devices"),
+    ("param_sysfs_builtin_init", "folders of what is built in, whose names no module can have"),
+    ("blacklist_init", "the hashes and keys that signatures cannot have"),
+    ("trace_eval_sync", "trace events, which hear of each module"),
     ("system_trusted_keyring_init", "the keyrings, empty, in which the keys of signatures are looked for"),
 ];
 
@@ -262,7 +267,7 @@ fn placed<C: Platform>(
         time: 1_000_000_000,
         random: 1,
         // Where the kernel begins without KASLR.
-        module_area: space.modules.0.wrapping_add(PAGE),
+        module_area: space.modules.0,
         vmalloc_area: space.vmalloc.0.wrapping_add(PAGE),
         ..World::default()
     };
@@ -385,6 +390,13 @@ impl<C: Platform> Boot<'_, C> {
             ),
             Preset::of("__cpu_possible_mask", 0, 1, 8, "prefill_possible_map finds the processors"),
             Preset::of("__num_possible_cpus", 0, 1, 4, "prefill_possible_map counts the processors"),
+            Preset::of(
+                "filled_random_ptr_key",
+                0,
+                1,
+                1,
+                "fill_ptr_key sets the key that hashes addresses, once there are random numbers"
+            ),
             Preset::of("__cpu_present_mask", 0, 1, 8, "prefill_possible_map finds the processors"),
         ];
         let empty = m.string(b"")?;

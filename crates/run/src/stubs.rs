@@ -374,6 +374,11 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
             why: "memory is never reclaimed, and has no nodes",
         },
         Row {
+            names: &["si_mem_available"],
+            stub: |_| Ok(Answer::Value(50_000)),
+            why: "memory has no zones: most of it is free",
+        },
+        Row {
             names: &["shrinker_alloc"],
             stub: |m| Ok(Answer::Value(m.allocate(512, 64)?)),
             why: "memory is never reclaimed",
@@ -474,10 +479,13 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
         Row {
             names: &["pkcs7_validate_trust"],
             stub: |m| {
+                if let Some(result) = m.world.trust {
+                    return Ok(Answer::Value(result as u64));
+                }
                 m.world.doubt("no certificate is in the keyrings, and a signature is verified");
                 Ok(Answer::Pass)
             },
-            why: "it is executed; that it decides is noted",
+            why: "no certificate is in the keyrings: who asks may know the answer",
         },
     ];
     rows.into()

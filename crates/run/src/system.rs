@@ -107,6 +107,8 @@ pub trait Running: core::fmt::Debug + Send {
     fn set_inits(&mut self, inits: Inits);
     /// `taints` of the last module that came to `do_init_module`, if any has.
     fn taints(&self) -> Option<u64>;
+    /// What the kernel finds of whoever has signed the next module: the result of `pkcs7_validate_trust`, if that is known.
+    fn set_trust(&mut self, result: Option<i64>);
     /// What the kernel has asked for and the machine does not have.
     fn doubts(&self) -> &[&'static str];
     /// The character devices that are registered, by major and minor.
@@ -432,6 +434,10 @@ where
     fn taints(&self) -> Option<u64> {
         let (module, offset) = (self.machine.world.coming?, self.machine.offset("module.taints").ok()?);
         self.machine.memory.u64(module.wrapping_add(offset)).ok()
+    }
+
+    fn set_trust(&mut self, result: Option<i64>) {
+        self.machine.world.trust = result;
     }
 
     fn doubts(&self) -> &[&'static str] {

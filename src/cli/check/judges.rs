@@ -7,6 +7,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
 use kmodld::check::by_kernel::ByKernel;
+use kmodld::check::run::Target;
 use kmodld::check::{Ending, Verdict};
 use kmodld::input::read_decompressed;
 use kmodld::judge::{Judge, Limits};
@@ -21,6 +22,7 @@ use crate::cli::report;
 /// What is judged, and what is known of it.
 pub struct Judges<'r> {
     args: &'r Check,
+    targets: &'r [Target<'r>],
     runs: &'r [Run],
     part: &'r Part,
     /// The pairs of a file and a kernel, in their order.
@@ -52,10 +54,11 @@ pub fn boot(args: &Check, count: usize) -> Result<Option<Machines>, Error> {
 }
 
 impl<'r> Judges<'r> {
-    pub fn new(args: &'r Check, runs: &'r [Run], part: &'r Part) -> Self {
+    pub fn new(args: &'r Check, targets: &'r [Target<'r>], runs: &'r [Run], part: &'r Part) -> Self {
         let pairs = part.files.clone().flat_map(|file| part.kernels(file).map(move |kernel| (file, kernel)));
         Judges {
             args,
+            targets,
             runs,
             part,
             jobs: pairs.collect(),
@@ -89,8 +92,8 @@ impl<'r> Judges<'r> {
                 return;
             }
             let (file, kernel) = *job;
-            let judged = match (judges.get_mut(kernel), self.runs.get(kernel)) {
-                (Some(judge), Some(run)) => self.judge(judge, run, run.set.file(file)),
+            let judged = match (judges.get_mut(kernel), self.targets.get(kernel), self.runs.get(kernel)) {
+                (Some(judge), Some(target), Some(run)) => self.judge(judge, target, run, run.set.file(file)),
                 _ => ByKernel::undecided("there is no such kernel"),
             };
             self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(*job, judged);
@@ -98,7 +101,7 @@ impl<'r> Judges<'r> {
         }
     }
 
-    fn judge(&self, judge: &mut Judge, run: &Run, file: &Path) -> ByKernel {
+    fn judge(&self, judge: &mut Judge, target: &Target<'_>, run: &Run, file: &Path) -> ByKernel {
         let before = self.args.before.with.files.iter().map(|file| (file.clone(), String::new()));
         let steps = run.ways.steps(file).iter();
         let steps = steps.filter_map(|step| Some((step.file.clone()?, step.options.clone())));
@@ -106,7 +109,10 @@ impl<'r> Judges<'r> {
         let own = run.ways.options.get(Modprobe::name_of(file).as_bytes());
         let parameters = [own.map_or("", String::as_str), &run.params].join(" ");
         match read_decompressed(file) {
-            Ok(bytes) => judge.judge(&before, &bytes, parameters.trim()),
+            Ok(bytes) => {
+                let opened = target.loader.open(&bytes, target.args.flags);
+                judge.judge(&before, &opened, &bytes, parameters.trim())
+            }
             Err(error) => ByKernel::undecided(error.to_string()),
         }
     }

@@ -29,6 +29,8 @@ const TRAPS: (u64, u64) = (13, 14);
 
 /// __START_KERNEL_map: where the kernel's mapping of physical memory from 0 begins.
 const KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
+/// Nothing ever lies from here up to the kernel's mapping (Documentation/arch/x86/x86_64/mm.rst).
+const HOLE: u64 = 0xffff_ffff_0000_0000;
 /// MODULES_VADDR and MODULES_END of a kernel with CONFIG_RANDOMIZE_BASE.
 const MODULES: (u64, u64) = (0xffff_ffff_c000_0000, 0xffff_ffff_ff00_0000);
 /// An address of programs, and how much memory they have.
@@ -53,7 +55,7 @@ impl Platform for X86 {
             page_struct,
             modules: MODULES,
             vmalloc: (variable("vmalloc_base")?, variable("vmemmap_base")?),
-            unknown: (variable("page_offset_base")?, KERNEL_MAP),
+            unknown: (variable("page_offset_base")?, HOLE),
             user: (USER.0, USER.0.wrapping_add(USER.1)),
             returns: RETURNS,
         })
