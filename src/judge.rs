@@ -19,6 +19,8 @@ use crate::setup::RunningFacts;
 
 /// Instructions that a load may take. A large module takes some ten million.
 const BUDGET: u64 = 300_000_000;
+/// Milliseconds in which a kernel does what it has put off.
+const SETTLES: u64 = 100;
 /// Words of a command line that change what loads; the machine's command line is empty.
 const MINDED: [&str; 14] = [
     "initcall_blacklist",
@@ -117,6 +119,10 @@ impl Judge {
             };
             self.missing = Some(why);
             break;
+        }
+        // Init sections are given back late.
+        if self.missing.is_none() && let Err(stopped) = self.kernel.sleep(SETTLES) {
+            self.missing = Some(stopped.to_string());
         }
         self.kernel.set_inits(Inits::Run);
         self.kernel.set_trust(None);

@@ -266,8 +266,6 @@ fn placed<C: Platform>(
         heap: Heap::new(space.direct.wrapping_add(heap), space.direct.wrapping_add(end_of_heap)),
         time: 1_000_000_000,
         random: 1,
-        // Where the kernel begins without KASLR.
-        module_area: space.modules.0,
         vmalloc_area: space.vmalloc.0.wrapping_add(PAGE),
         ..World::default()
     };

@@ -55,9 +55,7 @@ pub struct World {
     pub random: u64,
     /// The next free per-cpu address, and the end.
     pub percpu: (u64, u64),
-    /// The next free address for modules.
-    pub module_area: u64,
-    /// Pieces of the module area, with their sizes.
+    /// Pieces of the module area by address, with their sizes.
     pub module_pieces: Vec<(u64, u64)>,
     /// Where messages are formatted.
     pub buffer: u64,
