@@ -255,7 +255,7 @@ pub struct Check {
     #[arg(long, group = "print")]
     pub sarif: bool,
     /// Who judges: kmodld's rules; the kernel's own load_module, executed out of its image; or both, with where they disagree
-    #[arg(long, value_enum, value_name = "WHO", default_value_t, conflicts_with_all = ["force_vermagic", "force_modversion"])]
+    #[arg(long, value_enum, value_name = "WHO", default_value_t, conflicts_with_all = ["force_vermagic", "force_modversion", "sarif"])]
     pub judge: JudgeArg,
     /// Judge each module by itself: others that are named are not loaded before it
     #[arg(long)]

@@ -28,6 +28,7 @@ const STEP_BUDGET: u64 = 150_000_000;
 /// Members of structs whose offsets are needed; `sizeof` for the size of a struct. Not every kernel has all of them.
 const OFFSETS: &[(&str, &str)] = &[
     ("bug_entry", "flags"),
+    ("bug_entry", "format_disp"),
     ("cdev", "dev"),
     ("cdev", "ops"),
     ("cdev", "owner"),
@@ -134,6 +135,8 @@ const LATER: &[(&str, &str)] = &[
     ("proc_modules_init", "/proc/modules"),
     ("blkdev_init", "block devices"),
     ("param_sysfs_builtin_init", "folders of what is built in, whose names no module can have"),
+    ("crypto_sha256_mod_init", "what signatures hash with"),
+    ("crypto_sha512_mod_init", "what signatures hash with"),
     ("blacklist_init", "the hashes and keys that signatures cannot have"),
     ("trace_eval_sync", "trace events, which hear of each module"),
     ("system_trusted_keyring_init", "the keyrings, empty, in which the keys of signatures are looked for"),
@@ -514,7 +517,8 @@ impl<C: Platform> Boot<'_, C> {
                 (self.machine.string(directory.as_bytes())?, self.machine.string(kind.as_bytes())?);
             self.named("init_mount", &[kind, directory, kind, 0, 0]);
         }
-        // mark_rodata_ro
+        // mark_readonly: what is read-only soon is not linked to any longer.
+        self.named("jump_label_init_ro", &[]);
         let Machine { memory, symbols, .. } = &mut *self.machine;
         protect(memory, symbols, "_text", "_etext", Protection::CODE);
         protect(memory, symbols, "__start_rodata", "__end_rodata", Protection::READ);

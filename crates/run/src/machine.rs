@@ -127,6 +127,8 @@ pub trait Platform: Cpu + Default {
     /// The function that looks for a fault in the exception table, and its arguments behind the frame. It returns whether it has found
     /// it, and has changed the frame then.
     fn fixup(stop: &Stop) -> Option<(&'static str, [u64; 3])>;
+    /// Of an undefined instruction that is a warning with a message: its `struct bug_entry`, and the arguments of the message.
+    fn warning(&self, memory: &mut Memory) -> Option<(u64, [u64; 5])>;
     /// Goes on behind the instruction that has raised an exception.
     fn skip(&mut self, memory: &mut Memory);
     /// Where per-cpu data lies, from the addresses that its symbols have.
@@ -472,12 +474,18 @@ impl<C: Platform> Machine<C> {
     fn warns(&mut self) -> Result<bool, Failed> {
         /// BUGFLAG_WARNING
         const WARNING: u64 = 1;
-        let find = self.symbol("find_bug")?;
         let pc = self.cpu.pc();
         let before = self.cpu.registers();
-        let found = self.call_at(find, &[pc]);
-        self.cpu.set_registers(&before);
-        let entry = found?;
+        let told = self.cpu.warning(&mut self.memory);
+        let entry = match told {
+            Some((entry, _)) => entry,
+            None => {
+                let find = self.symbol("find_bug")?;
+                let found = self.call_at(find, &[pc]);
+                self.cpu.set_registers(&before);
+                found?
+            }
+        };
         if entry == 0 {
             return Ok(false);
         }
@@ -485,6 +493,19 @@ impl<C: Platform> Machine<C> {
         self.memory.read(entry.wrapping_add(self.offset("bug_entry.flags")?), &mut flags)?;
         if u64::from(u16::from_le_bytes(flags)) & WARNING == 0 {
             return Ok(false);
+        }
+        if let Some((_, [a, b, c, d, e])) = told {
+            // __warn_printf
+            let at = entry.wrapping_add(self.offset("bug_entry.format_disp")?);
+            let far = i64::from(self.memory.u32(at)? as i32);
+            if far != 0 {
+                let cut = self.string(b"------------[ cut here ]------------\n")?;
+                let printed = self.call("_printk", &[cut]).and_then(|_| {
+                    self.call("_printk", &[at.wrapping_add(far as u64), a, b, c, d, e])
+                });
+                self.cpu.set_registers(&before);
+                printed?;
+            }
         }
         let text = format!("WARNING at {}", self.text(pc));
         self.world.event(|| text);

@@ -420,12 +420,15 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
         },
         Row {
             names: &["execmem_alloc", "execmem_alloc_rw"],
-            stub: |m| module_memory(m, 1),
+            stub: executable_memory,
             why: "the module area is the machine's",
         },
         Row {
             names: &["module_alloc"],
-            stub: |m| module_memory(m, 0),
+            stub: |m| {
+                let size = m.argument(0)?;
+                Ok(Answer::Value(module_memory(m, size, PAGE)?))
+            },
             why: "the module area is the machine's",
         },
         Row {
@@ -868,43 +871,92 @@ fn random_bytes<C: Platform>(m: &mut Machine<C>) -> Given {
 }
 
 /// The lowest address of the module area that has room for `size` bytes and a page behind them, as vmalloc finds it.
-fn first_hole<C: Platform>(m: &Machine<C>, size: u64) -> u64 {
-    let mut start = m.space.modules.0;
+fn first_hole<C: Platform>(m: &Machine<C>, size: u64, align: u64) -> u64 {
+    let up = |address: u64| address.checked_next_multiple_of(align).unwrap_or(u64::MAX);
+    let mut start = up(m.space.modules.0);
     for (piece, len) in &m.world.module_pieces {
         if start.saturating_add(size).saturating_add(PAGE) <= *piece {
             break;
         }
-        start = piece.saturating_add(*len).saturating_add(PAGE);
+        start = up(piece.saturating_add(*len).saturating_add(PAGE));
     }
     start
 }
 
 /// Pages of the module area, with one that nobody may touch behind them.
-fn module_memory<C: Platform>(m: &mut Machine<C>, number: usize) -> Given {
-    let size = m.argument(number)?.max(1);
-    let size = size.div_ceil(PAGE).saturating_mul(PAGE);
-    let start = first_hole(m, size);
+fn module_memory<C: Platform>(m: &mut Machine<C>, size: u64, align: u64) -> Result<u64, Failed> {
+    let size = size.max(1).div_ceil(PAGE).saturating_mul(PAGE);
+    let start = first_hole(m, size, align);
     let behind = start.checked_add(size).and_then(|end| end.checked_add(PAGE));
     if behind.is_none_or(|end| end > m.space.modules.1) {
         m.world.doubt(SHORT);
-        return Ok(Answer::Value(0));
+        return Ok(0);
     }
     let Ok(memory) = m.allocate(size, PAGE) else {
         m.world.doubt(SHORT);
-        return Ok(Answer::Value(0));
+        return Ok(0);
     };
     let physical = m.memory.physical(memory).unwrap_or(u64::MAX);
     // Writable until the kernel says what may be done with it.
     if !m.memory.map(start, size, physical, Protection::ALL) {
-        return Ok(Answer::Value(0));
+        return Ok(0);
     }
-    let at = m.world.module_pieces.partition_point(|(other, _)| *other < start);
-    m.world.module_pieces.insert(at, (start, size));
+    insert(&mut m.world.module_pieces, (start, size));
+    Ok(start)
+}
+
+fn insert(pieces: &mut Vec<(u64, u64)>, piece: (u64, u64)) {
+    let at = pieces.partition_point(|(other, _)| *other < piece.0);
+    pieces.insert(at, piece);
+}
+
+/// `(type, size)`: code of modules comes out of blocks, without pages between, where the kernel has such a cache (LAYOUT-55).
+fn executable_memory<C: Platform>(m: &mut Machine<C>) -> Given {
+    /// PMD_SIZE
+    const BLOCK: u64 = 2 << 20;
+    let (kind, size) = (m.argument(0)? & 0xffff_ffff, m.argument(1)?);
+    // EXECMEM_MODULE_TEXT is 0.
+    if kind != 0 || m.symbols.address("execmem_cache").is_none() {
+        return Ok(Answer::Value(module_memory(m, size, PAGE)?));
+    }
+    let size = size.max(1).div_ceil(PAGE).saturating_mul(PAGE);
+    let mut found = None;
+    for (block, len) in &m.world.code_blocks {
+        let (mut start, end) = (*block, block.saturating_add(*len));
+        for (piece, len) in m.world.code_pieces.iter().filter(|(piece, _)| (*block..end).contains(piece)) {
+            if start.saturating_add(size) <= *piece {
+                break;
+            }
+            start = piece.saturating_add(*len);
+        }
+        if start.saturating_add(size) <= end {
+            found = Some(start);
+            break;
+        }
+    }
+    let start = match found {
+        Some(start) => start,
+        None => {
+            let len = size.div_ceil(BLOCK).saturating_mul(BLOCK);
+            let block = module_memory(m, len, BLOCK)?;
+            if block == 0 {
+                return Ok(Answer::Value(0));
+            }
+            insert(&mut m.world.code_blocks, (block, len));
+            block
+        }
+    };
+    m.memory.protect(start, start.wrapping_add(size), Protection::ALL);
+    insert(&mut m.world.code_pieces, (start, size));
     Ok(Answer::Value(start))
 }
 
 fn free_module_memory<C: Platform>(m: &mut Machine<C>) -> Given {
     let address = m.argument(0)?;
+    m.world.code_pieces.retain(|(start, _)| *start != address);
+    if m.world.code_blocks.iter().any(|(start, _)| *start == address) {
+        return Ok(Answer::Value(0));
+    }
     if let Some(at) = m.world.module_pieces.iter().position(|(start, _)| *start == address) {
         let (start, size) = m.world.module_pieces.remove(at);
         m.memory.unmap(start, start.wrapping_add(size));

@@ -57,6 +57,10 @@ pub struct World {
     pub percpu: (u64, u64),
     /// Pieces of the module area by address, with their sizes.
     pub module_pieces: Vec<(u64, u64)>,
+    /// Blocks of the module area that code of modules comes out of, and the pieces of them that are in use.
+    pub code_blocks: Vec<(u64, u64)>,
+    /// By address, with their sizes.
+    pub code_pieces: Vec<(u64, u64)>,
     /// Where messages are formatted.
     pub buffer: u64,
     /// Does the kernel wait in its idle loop, and how often in a row?
