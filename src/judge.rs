@@ -121,7 +121,9 @@ impl Judge {
             break;
         }
         // Init sections are given back late.
-        if self.missing.is_none() && let Err(stopped) = self.kernel.sleep(SETTLES) {
+        if self.missing.is_none()
+            && let Err(stopped) = self.kernel.sleep(SETTLES)
+        {
             self.missing = Some(stopped.to_string());
         }
         self.kernel.set_inits(Inits::Run);
@@ -131,7 +133,13 @@ impl Judge {
 
     /// The verdict on a module, already decompressed, where others are loaded before. `opened` tells whether its signature is trusted: no
     /// certificate is in the machine's keyrings.
-    pub fn judge(&mut self, before: &[(PathBuf, String)], opened: &Opened<'_>, bytes: &[u8], parameters: &str) -> ByKernel {
+    pub fn judge(
+        &mut self,
+        before: &[(PathBuf, String)],
+        opened: &Opened<'_>,
+        bytes: &[u8],
+        parameters: &str,
+    ) -> ByKernel {
         if let Some(what) = &self.limits.differs {
             return ByKernel::undecided(format!("the machine is not told of {what}"));
         }
@@ -169,7 +177,8 @@ impl Judge {
         let asked = self.kernel.doubts().first().map(|doubt| (*doubt).to_owned());
         let is_far = |line: &String| line.contains("overflow in relocation");
         let moved = !self.limits.is_at_its_place && judged.dmesg.iter().any(is_far);
-        let address = || "it depends on addresses, which are those of nokaslr here (--cmdline nokaslr)".into();
+        let address =
+            || "it depends on addresses, which are those of nokaslr here (--cmdline nokaslr)".into();
         asked.or_else(|| moved.then(address))
     }
 }
@@ -226,15 +235,15 @@ mod tests {
     #[test]
     fn messages_of_warnings_are_known() {
         let message = |text: &str| Message { level: 4, time: 0, text: text.into(), ended: true };
-        let log = [message("a"), message("------------[ cut here ]------------"), message("b\nc"), message("d")];
+        let log =
+            [message("a"), message("------------[ cut here ]------------"), message("b\nc"), message("d")];
         assert_eq!(lines(&log), (["a", "b", "c", "d"].map(String::from).to_vec(), vec![1, 2]));
     }
 
     #[test]
     fn what_the_machine_is_not_is_known() {
-        let of = |cmdline: &str| {
-            Limits::of(&RunningFacts { cmdline: cmdline.into(), ..RunningFacts::default() })
-        };
+        let of =
+            |cmdline: &str| Limits::of(&RunningFacts { cmdline: cmdline.into(), ..RunningFacts::default() });
         assert!(of("quiet nokaslr").is_at_its_place && of("quiet nokaslr").differs.is_none());
         assert!(!of("quiet").is_at_its_place);
         for word in ["module.sig_enforce=1", "module.sig-enforce", "mitigations=off", "module_blacklist=a"] {

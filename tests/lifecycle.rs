@@ -492,7 +492,8 @@ fn life_47_a_module_that_is_called_vmlinux() {
         let mut bytes = common::read(&ko(kernel, "hello"));
         // The name in struct module.
         let name = [&b"hello"[..], &[0; 51]].concat();
-        let at: Vec<usize> = (0..bytes.len() - name.len()).filter(|at| bytes[*at..].starts_with(&name)).collect();
+        let at: Vec<usize> =
+            (0..bytes.len() - name.len()).filter(|at| bytes[*at..].starts_with(&name)).collect();
         assert_eq!(at.len(), 1, "{kernel}");
         bytes[at[0]..at[0] + 8].copy_from_slice(b"vmlinux\0");
         let file = dir.path().join(format!("{kernel}.ko"));
@@ -503,7 +504,11 @@ fn life_47_a_module_that_is_called_vmlinux() {
         let config = common::read(&common::fixtures(kernel).join("config"));
         let livepatch = String::from_utf8(config).unwrap().contains("CONFIG_LIVEPATCH=y");
         let (word, errno) = if livepatch { ("refused", json!("EINVAL")) } else { ("loads", json!(null)) };
-        assert_eq!((&verdict["verdict"], &verdict["errno"]), (&json!(word), &errno), "LIFE-47: {kernel}: {verdict}");
+        assert_eq!(
+            (&verdict["verdict"], &verdict["errno"]),
+            (&json!(word), &errno),
+            "LIFE-47: {kernel}: {verdict}"
+        );
         let line = "livepatch: vmlinux.ko: invalid module name";
         let said = verdict["dmesg"].as_array().unwrap().iter().any(|l| l == line);
         assert_eq!(said, livepatch, "LIFE-47: {kernel}");

@@ -116,3 +116,60 @@ fn a_module_of_another_kernel_is_refused_by_the_kernel_itself() {
     assert_eq!(document["init"]["errno"], "ENOEXEC", "{document:#}");
     assert!(document["exit"].is_null());
 }
+
+/// Verdicts of `check`, by the module's name.
+fn judged(tree: &Path, arguments: &[&str]) -> Vec<Value> {
+    let output = program()
+        .args(["check", "--jsonl", "--no-cache", "--no-deps", "--each", "--cmdline", "nokaslr", "--kernel"])
+        .arg(tree)
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn the_kernels_own_code_says_what_the_rules_say() {
+    for (tree, fixtures) in trees() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = std::fs::read(fixtures.join("hello.ko")).unwrap();
+        // The name in struct module; half a file; a file of which one byte is another.
+        let name = [&b"hello"[..], &[0; 51]].concat();
+        let at = bytes.windows(name.len()).position(|window| window == name).unwrap();
+        let mut renamed = bytes.clone();
+        renamed[at..at + 8].copy_from_slice(b"vmlinux\0");
+        let broken = [("renamed", &renamed[..]), ("half", &bytes[..bytes.len() / 2]), ("none", b"no module")];
+        let mut files = Vec::new();
+        for (name, bytes) in broken {
+            files.push(dir.path().join(format!("{name}.ko")));
+            std::fs::write(files.last().unwrap(), bytes).unwrap();
+        }
+        files.extend(
+            ["hello", "params", "sections", "importer"].map(|name| fixtures.join(format!("{name}.ko"))),
+        );
+        let mut arguments: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
+        arguments.extend(["--judge=both", "-j", "2"]);
+        let both = judged(&tree, &arguments);
+        assert_eq!(both.len(), files.len());
+        for verdict in &both {
+            let own = &verdict["by_kernel"];
+            assert_eq!(own["differs"], serde_json::json!([]), "LIFE-47: {verdict:#}");
+            assert_eq!(own["verdict"], verdict["verdict"], "{verdict:#}");
+        }
+        let errno: Vec<&Value> = both.iter().map(|verdict| &verdict["by_kernel"]["errno"]).collect();
+        let want = ["EINVAL", "ENOEXEC", "ENOEXEC"].map(Value::from);
+        assert_eq!(errno[..3], [&want[0], &want[1], &want[2]]);
+        assert_eq!(both[6]["by_kernel"]["errno"], "ENOENT", "importer, of which nothing is loaded before");
+
+        // After what it needs; and without a word of the rules.
+        let exporter = fixtures.join("exporter.ko");
+        let with = ["--with", exporter.to_str().unwrap(), "--judge=kernel", files[6].to_str().unwrap()];
+        let alone = judged(&tree, &with);
+        assert_eq!((&alone[0]["verdict"], &alone[0]["findings"]), (&"loads".into(), &serde_json::json!([])));
+        assert_eq!(alone[0]["taints"], "OE");
+        // What the machine is not told of.
+        let signed = judged(&tree, &[files[3].to_str().unwrap(), "--judge=kernel", "--tainted", "1"]);
+        assert_eq!(signed[0]["verdict"], "undecided");
+    }
+}

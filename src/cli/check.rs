@@ -171,7 +171,8 @@ fn prepare_run(
     if let Some(home) = home.as_mut().filter(|_| !args.before.no_deps) {
         judge_loaded_ones(&mut target.loader, &args.before.with.files);
         // The whole tree has all that it needs.
-        let has_all = args.judge == JudgeArg::Rules && home.modprobe.as_ref().is_some_and(|m| covers(paths, &m.tables.folder));
+        let has_all = args.judge == JudgeArg::Rules
+            && home.modprobe.as_ref().is_some_and(|m| covers(paths, &m.tables.folder));
         for index in (0..named).filter(|_| !has_all) {
             let file = set.file(index).to_owned();
             // What cannot be read is told when it is judged.

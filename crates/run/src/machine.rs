@@ -500,9 +500,9 @@ impl<C: Platform> Machine<C> {
             let far = i64::from(self.memory.u32(at)? as i32);
             if far != 0 {
                 let cut = self.string(b"------------[ cut here ]------------\n")?;
-                let printed = self.call("_printk", &[cut]).and_then(|_| {
-                    self.call("_printk", &[at.wrapping_add(far as u64), a, b, c, d, e])
-                });
+                let printed = self
+                    .call("_printk", &[cut])
+                    .and_then(|_| self.call("_printk", &[at.wrapping_add(far as u64), a, b, c, d, e]));
                 self.cpu.set_registers(&before);
                 printed?;
             }

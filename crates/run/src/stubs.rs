@@ -484,11 +484,7 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
             stub: comes,
             why: "it is executed; the module that comes is noted",
         },
-        Row {
-            names: &["do_one_initcall"],
-            stub: before_init,
-            why: "load_module may be all that is wanted",
-        },
+        Row { names: &["do_one_initcall"], stub: before_init, why: "load_module may be all that is wanted" },
         Row {
             names: &["pkcs7_validate_trust"],
             stub: |m| {
@@ -583,7 +579,11 @@ fn allocate<C: Platform>(m: &mut Machine<C>, number: usize) -> Given {
 fn free<C: Platform>(m: &mut Machine<C>, number: usize) -> Given {
     let address = m.argument(number)?;
     if !m.world.heap.free(address)
-        && !vfree(m, address) && address > ZERO_SIZE && m.world.is_booted && is_on_heap(m, address) {
+        && !vfree(m, address)
+        && address > ZERO_SIZE
+        && m.world.is_booted
+        && is_on_heap(m, address)
+    {
         let from = m.cpu.return_address(&m.memory)?;
         let text = format!("free of {address:#x}, which is not allocated, by {}", m.text(from));
         m.world.event(|| text);
@@ -1005,10 +1005,7 @@ fn arrive<C: Platform>(m: &mut Machine<C>) -> Given {
 
 fn panics<C: Platform>(m: &mut Machine<C>) -> Given {
     let text = m.memory.cstr(m.argument(0)?, 200)?;
-    Err(Failed::Crash(format!(
-        "Kernel panic: {}",
-        alloc::string::String::from_utf8_lossy(&text).trim_end()
-    )))
+    Err(Failed::Crash(format!("Kernel panic: {}", alloc::string::String::from_utf8_lossy(&text).trim_end())))
 }
 
 /// What `do_init_module` is asked to load.

@@ -492,6 +492,8 @@ fn why<C: Platform>(machine: &Machine<C>, failed: Failed) -> Stopped {
         Failed::Stopped(stopped) => stopped,
         Failed::Because(reason) => machine.stopped(reason, Cause::Machine),
         Failed::Crash(reason) => machine.stopped(reason, Cause::Kernel),
-        Failed::Fault(fault) => machine.stopped(format!("{}", crate::cpu::Stop::Fault(fault)), Cause::Machine),
+        Failed::Fault(fault) => {
+            machine.stopped(format!("{}", crate::cpu::Stop::Fault(fault)), Cause::Machine)
+        }
     }
 }

@@ -120,9 +120,9 @@ impl World {
     /// Is an address in the page before or behind a piece of vmalloc memory, which nothing ever has?
     pub fn is_guard(&self, address: u64) -> bool {
         let page = address & !PAGE.wrapping_sub(1);
-        self.vmalloc_pieces.iter().any(|(start, size, _)| {
-            page == start.wrapping_add(*size) || page == start.wrapping_sub(PAGE)
-        })
+        self.vmalloc_pieces
+            .iter()
+            .any(|(start, size, _)| page == start.wrapping_add(*size) || page == start.wrapping_sub(PAGE))
     }
 
     /// The piece of vmalloc memory that begins at an address.
