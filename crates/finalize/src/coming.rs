@@ -2,7 +2,7 @@
 //! 6.7). Those for tracepoints, BPF, KUnit and error injection only keep lists of their own.
 
 use elf_layout::bytes::cstr;
-use elf_layout::{Finding, Severity};
+use elf_layout::{Change, Errno, Finding, Setting, Severity, needs};
 
 use reloc::Step;
 use reloc::{Architecture, Finalizer};
@@ -27,6 +27,23 @@ pub const SRCU_MEMBERS: &[&str] = &[
 
 /// Names of modules are shorter (MODULE_NAME_LEN).
 const NAME_MAX: u64 = 64;
+
+/// LIFE-58: livepatches name the kernel itself `vmlinux`, so that no module may be named so.
+pub fn klp_module_coming(module: &mut Finalizer<'_, '_>) {
+    let info = &module.info;
+    if info.file.name() != b"vmlinux" || !info.config.has(Change::VmlinuxNameRefused) {
+        return;
+    }
+    match info.config.known(Setting::Livepatch) {
+        Some(true) => {
+            let why = "the name in its struct module is vmlinux, which livepatches call the kernel";
+            let finding = Finding::error("LIFE-58", Errno::EINVAL, why).hint("give the module another name");
+            module.said.refuse(finding.says("livepatch: vmlinux.ko: invalid module name"));
+        }
+        Some(false) => {}
+        None => module.said.unjudged("LIFE-58", needs::CONFIG),
+    }
+}
 
 /// FIN-83: `srcu_module_coming` writes to each `srcu_struct` of the list. False if the kernel crashes there.
 pub fn srcu_structs_in_reach(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) -> bool {

@@ -84,6 +84,7 @@ pub fn prepare_coming_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architec
     module.stage_at_first(|module| {
         let whole = !module.verdict_only;
         ftrace::ftrace_module_enable(module, arch);
+        coming::klp_module_coming(module);
         jump_label::jump_label_add_module(module, arch);
         trace_events::trace_module_notify(module, arch);
         arch.static_calls(module);
