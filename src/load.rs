@@ -352,7 +352,7 @@ pub(crate) fn load_module<'d>(
     percpu_modalloc(kernel, &module.info, said);
     watch.tell(Point::Unformed, said, || Scene { taints: Some(taints), ..Scene::of(&module) });
     find_module_sections(file, said);
-    check_export_symbol_versions(kernel, file, &mut taints, said);
+    check_export_symbol_versions(kernel, &module.info, &mut taints, said);
     setup_modinfo(kernel, file, said);
     watch.tell(Point::Tables, said, || Scene { taints: Some(taints), ..Scene::of(&module) });
     reached(&taints, said);

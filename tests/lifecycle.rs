@@ -486,7 +486,7 @@ fn life_41_the_name_of_a_built_in_module() {
 
 /// Livepatches mean the kernel itself by that name.
 #[test]
-fn life_47_a_module_that_is_called_vmlinux() {
+fn life_58_a_module_that_is_called_vmlinux() {
     let dir = tempfile::tempdir().unwrap();
     for kernel in KERNELS {
         let mut bytes = common::read(&ko(kernel, "hello"));
@@ -507,10 +507,10 @@ fn life_47_a_module_that_is_called_vmlinux() {
         assert_eq!(
             (&verdict["verdict"], &verdict["errno"]),
             (&json!(word), &errno),
-            "LIFE-47: {kernel}: {verdict}"
+            "LIFE-58: {kernel}: {verdict}"
         );
         let line = "livepatch: vmlinux.ko: invalid module name";
         let said = verdict["dmesg"].as_array().unwrap().iter().any(|l| l == line);
-        assert_eq!(said, livepatch, "LIFE-47: {kernel}");
+        assert_eq!(said, livepatch, "LIFE-58: {kernel}");
     }
 }

@@ -72,6 +72,17 @@ pub fn sections_inside(info: &LoadInfo<'_>, layout: &Layout, said: &mut Findings
         let is_moved = section.has_bytes() && layout.place(index).is_some();
         is_moved && section.sh_offset < end && table < section.sh_offset.saturating_add(section.sh_size)
     });
+    // It has sizes and places of regions in its struct module by then, too.
+    let range = |index: usize| {
+        let section = info.sechdrs.get(index).filter(|_| index != 0)?;
+        Some((section.sh_offset, section.sh_offset.saturating_add(section.sh_size)))
+    };
+    let file_index = info.file.index();
+    let symbols = range(file_index.sym).zip(range(file_index.module));
+    if symbols.is_some_and(|((start, end), (from, to))| start < to && from < end) {
+        let needs = "what the kernel has written into its temporary copy of struct module, in which the symbol table lies";
+        said.unjudged("LAYOUT-1", needs);
+    }
     if over_headers {
         let needs = "the address of the kernel's temporary copy of the file: a section has section headers for its bytes, and the \
                      kernel writes that address into them before it moves the section";

@@ -376,6 +376,24 @@ impl Module<'_> {
         lost
     }
 
+    /// The place in the file of what an address of the temporary copy leads to that stands at `at` in a section, put there by the
+    /// one relocation of that type for it. The copy begins with a page.
+    pub fn copied_from(&self, index: usize, at: u64, r_type: u32) -> Option<u64> {
+        let (file, table) = (self.info.file, self.table(index)?);
+        let sections = self.info.sechdrs.iter().enumerate();
+        let of_table = sections.filter(|(_, s)| s.sh_type == SHT_RELA && s.sh_info as usize == index);
+        let records = of_table.flat_map(|(rela, _)| file.relocations(rela)).map(Rela::from);
+        let mut here = records.filter(|rela| table.address.wrapping_add(rela.r_offset) == at);
+        let rela = here.next().filter(|rela| rela.r_type() == r_type && here.next().is_none())?;
+        let known = self.unknown.get(rela.r_sym() as usize) != Some(&true);
+        let symbol = file.symbols().get(rela.r_sym() as usize).filter(|_| known)?;
+        let section = self.info.sechdrs.get(usize::from(symbol.shndx()))?;
+        let is_copied = is_temporary(file, &self.info.sechdrs, rela.r_sym()) && section.sh_type != SHT_NOBITS;
+        let place =
+            section.sh_offset.wrapping_add(symbol.value()).wrapping_add(rela.r_addend.cast_unsigned());
+        is_copied.then_some(place)
+    }
+
     /// All bytes of a table, to be changed.
     pub fn table_mut(&mut self, table: &Table) -> Option<&mut [u8]> {
         self.memory.at_mut(table.place, table.size)
@@ -404,8 +422,17 @@ impl Module<'_> {
     pub fn symbol_text(&self, address: u64) -> String {
         let inside =
             |segment: &Segment| segment.base <= address && address.wrapping_sub(segment.base) < segment.size;
-        let (base, end) =
-            self.segments().find(inside).map_or((0, u64::MAX), |s| (s.base, s.base.wrapping_add(s.size)));
+        let (base, end) = self.segments().find(inside).map_or((0, u64::MAX), |segment| {
+            // Before 6.4 the code of an area counts, where the address is in it.
+            let [core, init] = self.layout.marks;
+            let code = match segment.region {
+                Region::Core => core.text_size,
+                Region::Init => init.text_size,
+                _ => 0,
+            };
+            let in_code = address.wrapping_sub(segment.base) < code;
+            (segment.base, segment.base.wrapping_add(if in_code { code } else { segment.size }))
+        });
         let values = self.values.iter().skip(1);
         let start = values.clone().filter(|value| (base..=address).contains(*value)).max().copied();
         let Some((start, name)) = start.zip(self.symbol_at(address)) else { return format!("{address:#x}") };

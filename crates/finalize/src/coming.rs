@@ -2,7 +2,7 @@
 //! 6.7). Those for tracepoints, BPF, KUnit and error injection only keep lists of their own.
 
 use elf_layout::bytes::cstr;
-use elf_layout::{Errno, Finding, Setting, Severity, needs};
+use elf_layout::{Change, Errno, Finding, Setting, Severity, needs};
 
 use reloc::Step;
 use reloc::{Architecture, Finalizer};
@@ -28,20 +28,20 @@ pub const SRCU_MEMBERS: &[&str] = &[
 /// Names of modules are shorter (MODULE_NAME_LEN).
 const NAME_MAX: u64 = 64;
 
-/// LIFE-47: `klp_module_coming` keeps the name that livepatches have for the kernel itself.
+/// LIFE-58: livepatches name the kernel itself `vmlinux`, so that no module may be named so.
 pub fn klp_module_coming(module: &mut Finalizer<'_, '_>) {
-    if module.info.file.name() != b"vmlinux" {
+    let info = &module.info;
+    if info.file.name() != b"vmlinux" || !info.config.has(Change::VmlinuxNameRefused) {
         return;
     }
-    match module.info.config.known(Setting::Livepatch) {
+    match info.config.known(Setting::Livepatch) {
         Some(true) => {
-            let why = "its name is vmlinux, by which livepatches mean the kernel itself";
-            let finding = Finding::error("LIFE-47", Errno::EINVAL, why);
-            let hint = "give the module another name";
-            module.said.refuse(finding.says("livepatch: vmlinux.ko: invalid module name").hint(hint));
+            let why = "the name in its struct module is vmlinux, which livepatches call the kernel";
+            let finding = Finding::error("LIFE-58", Errno::EINVAL, why).hint("give the module another name");
+            module.said.refuse(finding.says("livepatch: vmlinux.ko: invalid module name"));
         }
         Some(false) => {}
-        None => module.said.unjudged("LIFE-47", needs::CONFIG),
+        None => module.said.unjudged("LIFE-58", needs::CONFIG),
     }
 }
 

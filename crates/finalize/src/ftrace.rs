@@ -17,7 +17,7 @@ pub fn ftrace_module_init(module: &mut Finalizer<'_, '_>, arch: &dyn Architectur
     let config = module.info.config;
     let section = arch.ftrace_callsites(config);
     let Some(table) = module.section(section).filter(|_| config.dynamic_ftrace) else { return };
-    for site in ftrace_process_locs(module, &table) {
+    for site in ftrace_process_locs(module, arch, &table) {
         if let Err(bug) = arch.ftrace_init_nop(module, site) {
             ftrace_bug(module, section, site, &bug);
             return;
@@ -48,7 +48,7 @@ pub fn ftrace_module_enable(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
 
 /// Sorts the list in place, as the kernel does of its modules in every version, and gives the sites.
 /// Zeros are what a linker puts between the lists of two objects.
-fn ftrace_process_locs(module: &mut Finalizer<'_, '_>, table: &Table) -> Vec<u64> {
+fn ftrace_process_locs(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture, table: &Table) -> Vec<u64> {
     let Some(bytes) = module.read(table.address, table.size) else { return Vec::new() };
     let (entries, _) = bytes.as_chunks();
     let mut sites: Vec<u64> = entries.iter().map(|entry| u64::from_le_bytes(*entry)).collect();
@@ -56,11 +56,14 @@ fn ftrace_process_locs(module: &mut Finalizer<'_, '_>, table: &Table) -> Vec<u64
     if !lost.is_empty() {
         let known = sites.iter().zip((table.address..).step_by(8));
         let known = known.filter(|(_, at)| lost.binary_search(at).is_err());
-        sites = known.map(|(site, _)| *site).collect();
-        module.said.may_crash(
-            "FIN-47",
-            "the addresses of all sites of the function tracer: some lie outside of the module",
-        );
+        sites = known.map(|(site, _)| *site).filter(|site| *site != 0).collect();
+        sites.sort_unstable();
+        let needs = "the addresses of all sites of the function tracer: some lie outside of the module";
+        if lost.iter().all(|at| arch.ftrace_site_in_copy(module, table.index, *at)) {
+            module.record.not_known(needs);
+        } else {
+            module.said.may_crash("FIN-47", needs);
+        }
         return sites;
     }
     // Equal ones cannot be told apart, so any sort does.

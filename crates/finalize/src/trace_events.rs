@@ -7,11 +7,13 @@ mod print_fmt;
 mod test_printk;
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use kernel::Member;
 
-use elf_layout::bytes::cstr;
+use elf_layout::bytes::{cstr, printed};
+use elf_layout::config::Flavour;
 use elf_layout::{Change, Changes, Finding, Severity};
 
 use print_fmt::Format;
@@ -101,8 +103,7 @@ fn events_in_reach(
         if !module.writes_data(arch, call, 8, "an entry of _ftrace_events") {
             return false;
         }
-        let (class, funcs) = (word(module, call, types.class), word(module, call, types.funcs));
-        let format = word(module, call, types.print_fmt).filter(known);
+        let class = word(module, call, types.class);
         // A union of the event's name and its tracepoint, which begins with a name, follows the class.
         let named = word(module, call, types.class.wrapping_add(8)).filter(|named| *named != 0);
         if named.is_some_and(|named| !module.touches(arch, named, 8, "the name of a trace event")) {
@@ -116,43 +117,192 @@ fn events_in_reach(
         if name.is_some_and(|name| !module.touches(arch, name, 1, "the name of a tracepoint")) {
             return false;
         }
-        let Some(class) = class.filter(known) else { return true };
+        // Without a name it is not registered, and without being registered nothing more is looked at.
+        let nameless = if of_tracepoint { name.is_none() && !left_out } else { named.is_none() && !left_out };
+        let Some(class) = class.filter(|class| known(class) && !nameless) else { return true };
         if !module.touches(arch, class, 8, "the class of a trace event") {
             return false;
         }
-        // Without a way to be registered nothing more is looked at; without functions it is refused.
-        let raw_init = word(module, class, types.raw_init);
-        if raw_init == Some(0) || funcs != Some(0) {
-            list_of_fields(module, types, class);
+        let raw_init = word(module, class, types.raw_init).filter(|function| *function != 0);
+        if let Some(function) = raw_init {
+            if !is_called(module, function, "trace_event_raw_init", "the class of a trace event has raw_init")
+            {
+                return false;
+            }
+            if is_refused(module, types, (call, named, name)) {
+                return true;
+            }
+            if !is_read(module, arch, types, call) {
+                return false;
+            }
         }
-        if raw_init == Some(0) || funcs == Some(0) {
-            return true;
-        }
-        [(funcs, "the functions of a trace event"), (format, "the format of a trace event")]
-            .into_iter()
-            .all(|(at, what)| at.is_none_or(|at| module.touches(arch, at, 1, what)))
+        // event_create_dir: the folder of its system, and the fields.
+        let system = word(module, class, types.system).filter(known);
+        system.is_none_or(|system| module.touches(arch, system, 1, "the system of a trace event"))
+            && define_fields(module, arch, types, class)
+            && is_updated(module, types, call, class)
     })
 }
 
-/// FIN-89: `event_define_fields` adds to the list of a class's fields, which must be empty: `list_add` follows its links, and
-/// a kernel that checks lists stops at a wrong one.
-fn list_of_fields(module: &mut Finalizer<'_, '_>, types: &Types, class: u64) {
-    let word = |offset| module.u64(class.wrapping_add(offset));
-    let (Some(0), Some(next)) = (word(types.get_fields), word(types.fields.offset)) else { return };
-    if word(types.fields_array).is_none_or(|array| array == 0) {
-        return;
+/// What `trace_event_update_all` reads of an event whose system the module has eval maps for: its format, and since v5.18
+/// (b3bc8547d3be) the list of its fields (FIN-82). False if the kernel crashes.
+fn is_updated(module: &mut Finalizer<'_, '_>, types: &Types, call: u64, class: u64) -> bool {
+    let word = |module: &Finalizer<'_, '_>, of: u64, offset| module.u64(of.wrapping_add(offset));
+    let left_out = module.unknown.contains(&true);
+    let system = word(module, class, types.system);
+    let maps = module.section("_ftrace_eval_map").map(|table| table.records(8)).into_iter().flatten();
+    let mut maps = maps.filter_map(|record| module.u64(record));
+    if left_out || !maps.any(|map| word(module, map, types.map_system) == system) {
+        return true;
     }
     let head = class.wrapping_add(types.fields.offset);
-    if next != head || word(types.fields.offset.wrapping_add(8)) != Some(head) {
-        let needs = "what the kernel makes of the list of a trace event's fields, whose links in the file lead elsewhere";
-        module.said.may_crash("FIN-89", needs);
+    let next = word(module, class, types.get_fields)
+        .filter(|function| *function == 0)
+        .and_then(|_| word(module, head, 0))
+        .filter(|next| *next != head && module.has(Change::EvalsReplacedInFields));
+    let nothing = match (word(module, call, types.print_fmt), next) {
+        (Some(0), _) => "no format",
+        (_, Some(0)) => "no list of fields",
+        (_, Some(_)) => {
+            let needs = "what the kernel makes of the list of a trace event's fields, whose links in the file lead elsewhere";
+            module.said.may_crash("FIN-89", needs);
+            return true;
+        }
+        _ => return true,
+    };
+    let why =
+        format!("a trace event has {nothing}, in which the kernel replaces names of enumerators: it crashes");
+    module.said.refuse(Finding::note("FIN-82", Severity::Oops, why));
+    false
+}
+
+/// A pointer to a function that all modules have from the kernel: `known`. False if the kernel crashes there.
+fn is_called(module: &mut Finalizer<'_, '_>, function: u64, known: &str, what: &str) -> bool {
+    let symbol = |name| module.kernel.symbol(name);
+    let Some((start, end)) = symbol("_stext").zip(symbol("_etext")) else { return true };
+    if symbol(known) == Some(function) {
+        return true;
     }
+    let own = module
+        .segments()
+        .any(|segment| segment.permissions.execute && function.wrapping_sub(segment.base) < segment.size);
+    if own || (start..end).contains(&function) {
+        module.said.may_crash("FIN-81", format!("what the code at {function:#x} does: {what} there"));
+        return true;
+    }
+    let why = format!("{what} at {function:#x}, where there is no code: the kernel crashes");
+    module.said.refuse(Finding::note("FIN-81", Severity::Oops, why));
+    false
+}
+
+/// FIN-81: does `register_trace_event` refuse an event with these names? Then the kernel says so, and the load goes on.
+fn is_refused(
+    module: &mut Finalizer<'_, '_>,
+    types: &Types,
+    (call, named, name): (u64, Option<u64>, Option<u64>),
+) -> bool {
+    let left_out = module.unknown.contains(&true);
+    let funcs = module.u64(call.wrapping_add(types.funcs)).filter(|funcs| *funcs != 0 || !left_out);
+    let numbered = module.u32(call.wrapping_add(types.type_.offset)).is_some_and(|number| number != 0);
+    if funcs != Some(0) && !numbered {
+        return false;
+    }
+    let text = |at: u64| {
+        let place = module.place_of(at)?;
+        cstr(module.memory.region(place.region), place.offset).map(|text| printed(text).into_owned())
+    };
+    let why = "a trace event is not registered: it has no functions, or comes with a number";
+    let finding = Finding::note("FIN-81", Severity::Warning, why);
+    module.said.push(match name.or(named).and_then(text) {
+        Some(name) => finding.says(format!("Could not initialize trace events/{name}")),
+        None => finding,
+    });
+    true
+}
+
+/// What `trace_event_raw_init` reads of an event (FIN-78). False if the kernel crashes.
+fn is_read(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture, types: &Types, call: u64) -> bool {
+    let left_out = module.unknown.contains(&true);
+    let word = |offset: u64| module.u64(call.wrapping_add(offset)).filter(|at| *at != 0 || !left_out);
+    // No format is none to be tested.
+    let (funcs, format) = (word(types.funcs), word(types.print_fmt).filter(|format| *format != 0));
+    [(funcs, "the functions of a trace event"), (format, "the format of a trace event")]
+        .into_iter()
+        .all(|(at, what)| at.is_none_or(|at| module.touches(arch, at, 1, what)))
+}
+
+/// FIN-89: `event_define_fields` adds to the list of a class's fields, if that is empty: a kernel that checks lists stops at a
+/// wrong link back. The fields are an array that ends with one without a type. False if the kernel crashes.
+fn define_fields(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture, types: &Types, class: u64) -> bool {
+    /// TRACE_FUNCTION_TYPE
+    const FUNCTION: u64 = u64::MAX;
+    /// More than any event has.
+    const MAX: u64 = 4096;
+    let left_out = module.unknown.contains(&true);
+    let word = |offset| module.u64(class.wrapping_add(offset));
+    if let Some(function) = word(types.get_fields).filter(|function| *function != 0) {
+        return is_called(module, function, "", "the class of a trace event has get_fields");
+    }
+    let Some(next) = word(types.fields.offset).filter(|next| *next != 0 || !left_out) else { return true };
+    let head = class.wrapping_add(types.fields.offset);
+    // Nothing is added to what is not empty.
+    if next != head {
+        return true;
+    }
+    let Some(array) = word(types.fields_array).filter(|array| *array != 0 || !left_out) else { return true };
+    let back = word(types.fields.offset.wrapping_add(8));
+    for number in 0..MAX {
+        let record = array.wrapping_add(number.wrapping_mul(types.record.1));
+        let at = record.wrapping_add(types.record.0);
+        if !module.touches(arch, at, 8, "the fields of a trace event") {
+            return false;
+        }
+        match module.u64(at) {
+            None | Some(0) => break,
+            Some(FUNCTION) => {
+                module.said.may_crash("FIN-89", "what a function makes of the fields of a trace event");
+                break;
+            }
+            Some(_) if back != Some(head) => return is_added(module, head, back.unwrap_or(0)),
+            Some(type_) if !module.touches(arch, type_, 1, "the type of a field of a trace event") => {
+                return false;
+            }
+            Some(_) => {}
+        }
+    }
+    true
+}
+
+/// FIN-89: `list_add` to an empty list whose link back leads elsewhere. False if the kernel stops there: it then has
+/// CONFIG_DEBUG_LIST or LIST_HARDENED, which its symbols show, and CONFIG_BUG_ON_DATA_CORRUPTION, which Debian has.
+fn is_added(module: &mut Finalizer<'_, '_>, head: u64, back: u64) -> bool {
+    let checks = ["__list_add_valid_or_report", "__list_add_valid"];
+    let knows = module.kernel.symbol("_stext").is_some();
+    let checked = checks.iter().any(|name| module.kernel.symbol(name).is_some());
+    if knows && !checked {
+        return true;
+    }
+    if !(checked && module.info.config.flavour == Flavour::Debian) {
+        let needs = "whether the kernel stops at a wrong link back in the list of a trace event's fields (CONFIG_BUG_ON_DATA_CORRUPTION)";
+        module.said.may_crash("FIN-89", needs);
+        return true;
+    }
+    let line = format!(
+        "list_add corruption. next->prev should be prev ({head:016x}), but was {back:016x}. (next={head:016x})."
+    );
+    let why = "the list of a trace event's fields has a wrong link back: the kernel stops with a BUG when it adds to it";
+    module.said.refuse(Finding::note("FIN-89", Severity::Oops, why).says(line));
+    false
 }
 
 /// What `trace_event_eval_update` reads of each map, for every event of the kernel (FIN-82). False if the kernel crashes.
 fn eval_maps_in_reach(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) -> bool {
     let Some(table) = module.section("_ftrace_eval_map") else { return true };
     if trace_module_has_bad_taint(module.load.taints, module.changes()) {
+        return true;
+    }
+    let no_events = module.section("_ftrace_events").is_none_or(|table| table.size < 8);
+    if no_events && module.has(Change::EvalsOfOwnEvents) {
         return true;
     }
     let left_out = module.left_out(table.index);
@@ -179,6 +329,8 @@ struct Types {
     fields: Member,
     raw_init: u64,
     fields_array: u64,
+    /// Where a field has its type, and its size.
+    record: (u64, u64),
     /// Name, type and `needs_test` of a field, and its size.
     field: Option<[u64; 4]>,
     functions: [u64; 4],
@@ -209,6 +361,10 @@ impl Types {
             fields: class("fields")?,
             raw_init: class("raw_init")?.offset,
             fields_array: class("fields_array")?.offset,
+            record: (
+                module.kernel.member("trace_event_fields", "type")?.offset,
+                module.kernel.struct_size("trace_event_fields")?,
+            ),
             field: Types::field(module),
             functions: [function("trace")?, function("raw")?, function("hex")?, function("binary")?],
             map_system: map("system")?,
@@ -425,6 +581,7 @@ impl Fields for OfEvent<'_, '_, '_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
     use reloc::testing::{DATA, TestKernel, TestModule, address, put, put_word, runtime};
 
     const LISTS: &[(&str, u64)] = &[
@@ -457,6 +614,10 @@ mod tests {
         put_word(m, class + at("trace_event_class.system"), system);
         put_word(m, class + at("trace_event_class.raw_init"), 0x55);
         put_word(m, class + at("trace_event_class.fields_array"), fields);
+        put_word(m, data + at("trace_event_call.class") + 8, name);
+        let list = class + at("trace_event_class.fields");
+        put_word(m, list, list);
+        put_word(m, list + 8, list);
         put_word(m, funcs + at("trace_event_functions.raw"), 0x66);
         put(m, format, b"\"%d %s\", REC->n == ONE, REC->name\0");
         put_word(m, map + at("trace_eval_map.system"), system);
@@ -521,20 +682,126 @@ mod tests {
         });
     }
 
+    /// What the kernel says of the event once `change` has been made to it.
+    fn said_of(
+        kernel: &TestKernel,
+        release: &str,
+        change: impl FnOnce(&mut Finalizer<'_, '_>, u64),
+    ) -> (Vec<&'static str>, Vec<&'static str>, usize) {
+        let mut module = TestModule::x86(release, SECTIONS);
+        if release.contains("deb") {
+            module.config.flavour = Flavour::Debian;
+        }
+        module.run(kernel, |m| {
+            let call = event(m, kernel);
+            change(m, call);
+            trace_module_notify(m, &reloc::x86_64::X86_64);
+            let crashes = m.said.iter().filter(|f| f.severity == Severity::Oops).map(|f| f.code);
+            let open = m.said.open_rules().iter().map(|rule| rule.code);
+            (crashes.collect(), open.collect(), m.said.dmesg().count())
+        })
+    }
+
+    const CORRUPT: (&str, u64) = ("__list_add_valid", 0xffff_ffff_8100_0000);
+    const STEXT: (&str, u64) = ("_stext", 0xffff_ffff_8100_0000);
+
     #[test]
     fn fin_89_a_list_of_fields_that_is_not_empty() {
-        let kernel = kernel(&[]);
-        let list = kernel.offset("trace_event_class.fields");
-        // (next, prev as offsets from the list, open)
-        for (next, prev, open) in [(0, 0, false), (0, 8, true), (8, 0, true)] {
-            TestModule::x86("6.12.0", SECTIONS).run(&kernel, |m| {
-                let class = event(m, &kernel) + 256;
-                put_word(m, class + list, class + list + next);
-                put_word(m, class + list + 8, class + list + prev);
-                trace_module_notify(m, &reloc::x86_64::X86_64);
-                let found = m.said.open_rules().iter().any(|rule| rule.code == "FIN-89");
-                assert_eq!(found, open, "FIN-89: next at {next}, prev at {prev}");
+        let none: Vec<&str> = vec![];
+        let list = kernel(&[]).offset("trace_event_class.fields");
+        let mapped = kernel(&[]).offset("trace_eval_map.system");
+        // next and prev as offsets from the list, the kernel's symbols, its release, are there maps for the event's system; and
+        // what comes of it: crashes and open rules.
+        for (next, prev, symbols, release, maps, crash, open) in [
+            (0, 0, &[STEXT, CORRUPT][..], "6.12.1+deb13-amd64", true, "", ""),
+            (0, 8, &[STEXT, CORRUPT][..], "6.12.1+deb13-amd64", true, "FIN-89", ""),
+            (0, 8, &[STEXT, CORRUPT][..], "6.12.0", true, "", "FIN-89"),
+            (0, 8, &[STEXT][..], "6.12.0", true, "", ""),
+            (0, 8, &[][..], "6.12.0", true, "", "FIN-89"),
+            (8, 0, &[STEXT][..], "6.12.0", true, "", "FIN-89"),
+            (8, 0, &[STEXT][..], "5.15.0", true, "", ""),
+            (8, 0, &[STEXT][..], "6.12.0", false, "", ""),
+            (u64::MAX, 0, &[STEXT][..], "6.12.0", true, "FIN-82", ""),
+            (u64::MAX, 0, &[STEXT][..], "6.12.0", false, "", ""),
+        ] {
+            let mut kernel = kernel(&[]);
+            kernel.symbols.extend(symbols.iter().copied());
+            let found = said_of(&kernel, release, |m, call| {
+                let head = call + 256 + list;
+                put_word(m, head, if next == u64::MAX { 0 } else { head + next });
+                put_word(m, head + 8, head + prev);
+                if !maps {
+                    put_word(m, call + 1280 + mapped, call + 1025);
+                }
             });
+            let want = |code: &'static str| if code.is_empty() { none.clone() } else { vec![code] };
+            let lines = usize::from(crash == "FIN-89");
+            let what = format!("FIN-89, FIN-82: next {next:#x}, prev {prev}, {symbols:?}, {release}, {maps}");
+            assert_eq!(found, (want(crash), want(open), lines), "{what}");
+        }
+    }
+
+    #[test]
+    fn fin_81_and_82_what_an_event_lacks() {
+        let kernel = |symbols: &[(&'static str, u64)]| {
+            let mut kernel = kernel(&[]);
+            kernel.symbols.extend(symbols.iter().copied());
+            kernel
+        };
+        let raw_init = [STEXT, ("_etext", 0xffff_ffff_8200_0000), ("trace_event_raw_init", 0x55)];
+        let at = |path: &str| kernel(&[]).offset(path);
+        let call = |path: &str| at(&format!("trace_event_call.{path}"));
+        let class = |path: &str| 256 + at(&format!("trace_event_class.{path}"));
+        let word = |offset: u64, value: u64| {
+            move |m: &mut Finalizer<'_, '_>, call: u64| put_word(m, call + offset, value)
+        };
+        let run = |symbols: &[(&'static str, u64)], change: &dyn Fn(&mut Finalizer<'_, '_>, u64)| {
+            said_of(&kernel(symbols), "6.12.0", change)
+        };
+        let none: Vec<&str> = vec![];
+        let fine = (none.clone(), none.clone(), 0);
+        assert_eq!(run(&[], &|_, _| {}), fine, "FIN-81");
+        assert_eq!(run(&raw_init, &|_, _| {}), fine, "FIN-81");
+        let refused = (none.clone(), none.clone(), 1);
+        for and in ["print_fmt", "class"] {
+            let crashes = and == "class";
+            let found = run(&[], &|m, c| {
+                put_word(m, c + call("event.funcs"), 0);
+                put_word(m, c + call(and), 0);
+            });
+            assert_eq!(found.0.is_empty(), !crashes, "FIN-81: no functions, nor {and}");
+        }
+        for missing in [class("system"), class("fields_array")] {
+            let found = run(&[], &|m, c| {
+                put_word(m, c + call("event.funcs"), 0);
+                put_word(m, c + missing, 0);
+            });
+            assert_eq!(found, refused, "FIN-81: no functions, and something that is not looked at");
+        }
+        let nameless = run(&[], &|m, c| {
+            put_word(m, c + call("class") + 8, 0);
+            put_word(m, c + call("class"), 0);
+        });
+        assert_eq!(nameless, fine, "FIN-81: without a name nothing is looked at");
+        for (what, change, code) in [
+            ("no system", word(class("system"), 0), "FIN-78"),
+            ("no fields", word(class("fields_array"), 0), "FIN-78"),
+            ("a field whose type is nowhere", word(1792 + at("trace_event_fields.type"), 0x1000), "FIN-78"),
+            ("a format nowhere", word(call("print_fmt"), 0x1000), "FIN-78"),
+            ("no format, and maps", word(call("print_fmt"), 0), "FIN-82"),
+        ] {
+            assert_eq!(run(&[], &change), (vec![code], none.clone(), 0), "FIN-81: {what}");
+        }
+        let no_maps = |m: &mut Finalizer<'_, '_>, c: u64| {
+            put_word(m, c + call("print_fmt"), 0);
+            put_word(m, c + 1280 + at("trace_eval_map.system"), c + 1025);
+        };
+        assert_eq!(run(&[], &no_maps), fine, "FIN-82: no format, and maps of another system");
+        for (function, crash, open) in
+            [(0x1000, vec!["FIN-81"], none.clone()), (0xffff_ffff_8100_0100, none.clone(), vec!["FIN-81"])]
+        {
+            let found = run(&raw_init, &word(class("raw_init"), function));
+            assert_eq!(found, (crash, open, 0), "FIN-81: raw_init at {function:#x}");
         }
     }
 

@@ -211,10 +211,13 @@ impl RelaSection<'_> {
         self.memory.anywhere(place, width)
     }
 
-    /// RELOC-GEN-11: is the place of a record one of the module once these bits of its address are set?
-    pub(crate) fn has_place_but_for(&mut self, bits: u64, rela: &Rela, width: u64) -> bool {
+    /// RELOC-GEN-11: the place of a record once these bits of its address are set, if that is one of the module.
+    pub(crate) fn place_but_for(&mut self, bits: u64, rela: &Rela, width: u64) -> Option<&mut [u8]> {
         let place = self.address.wrapping_add(rela.r_offset);
-        place | bits != place && self.memory.anywhere(place | bits, width).is_some()
+        if place | bits == place {
+            return None;
+        }
+        self.memory.anywhere(place | bits, width)
     }
 
     fn outside(&self, entry: usize, rela: &Rela, why: String) -> Finding {

@@ -193,6 +193,12 @@ pub trait Architecture: ImageArch {
         Ok(())
     }
 
+    /// Would a site be initialised without a word that lies in the temporary copy of the file, and is listed at `at` in section
+    /// `index` (FIN-47)? Where the copy lies nobody knows, so that what the kernel would say of it cannot be told.
+    fn ftrace_site_in_copy(&self, _module: &Finalizer<'_, '_>, _index: usize, _at: u64) -> bool {
+        false
+    }
+
     /// Does it look up the name of each site when a module comes?
     fn ftrace_looks_up_sites(&self, _config: &KernelConfig) -> bool {
         false

@@ -59,6 +59,9 @@ pub fn btf_module_notify(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Ta
             .map(|_| ()),
         None => parse(data, Some(base), config).map(|_| ()),
     };
+    if parsed.is_ok() {
+        already_shown(file, said);
+    }
     said.stage_at_first(|said| match parsed {
         Ok(()) if own_base.is_some() => {
             let why = "the module brings the types of the kernel that it needs (.BTF.base); whether this kernel has them is not looked at";
@@ -68,6 +71,20 @@ pub fn btf_module_notify(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Ta
         Err(_) if lenient.is_none() => said.unjudged("BTF-3", needs::CONFIG),
         Err(refusal) => said.push(mismatch(kernel, file, refusal, taints)),
     });
+}
+
+/// BTF-5: sysfs shows it under the module's name, beside that of the kernel. The load goes on without.
+fn already_shown(file: &ModuleFile<'_>, said: &mut Findings) {
+    /// What `/sys/kernel/btf` has of the kernel itself.
+    const KERNEL: &str = "vmlinux";
+    if file.name() == KERNEL.as_bytes() {
+        let why = format!(
+            "/sys/kernel/btf shows the BTF of the kernel as {KERNEL}, and none of a module of that name"
+        );
+        let finding = Finding::note("BTF-5", Severity::Warning, why)
+            .says(format!("sysfs: cannot create duplicate filename '/kernel/btf/{KERNEL}'"));
+        said.push(finding.says(format!("failed to register module [{KERNEL}] BTF in sysfs: -17")));
+    }
 }
 
 /// BTF-3: what the kernel makes of it.

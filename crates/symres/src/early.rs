@@ -11,7 +11,7 @@ use kernel::{Kernel, ModuleState, Owner, RunningKernel, Taint, Taints, Told};
 
 use elf_layout::bytes::{printed, slice};
 use elf_layout::ksymtab::ModuleExport;
-use elf_layout::{Change, Errno, Finding, Findings, ModuleFile, Setting, Severity, needs};
+use elf_layout::{Change, Errno, Finding, Findings, LoadInfo, ModuleFile, Setting, Severity, needs};
 
 use crate::hints;
 use crate::license::license_is_gpl_compatible;
@@ -185,24 +185,26 @@ pub fn already_loaded(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Finding
     }
 }
 
-/// VAL-55: the length of the name is measured in its array, and CONFIG_FORTIFY_SOURCE stops what goes beyond it.
+/// VAL-55: up to 6.3 the length of the name is measured here.
 fn name_is_terminated(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings) {
+    if name_has_no_end(kernel, file) && !kernel.config.has(Change::DuplicateCheckedEarly) {
+        measured_without_end(said);
+    }
+}
+
+/// VAL-55: has the name no end within its array, and does CONFIG_FORTIFY_SOURCE stop what measures it?
+pub fn name_has_no_end(kernel: &Kernel, file: &ModuleFile<'_>) -> bool {
     /// MODULE_NAME_LEN
     const ARRAY: usize = 56;
-    let fortified =
-        ["fortify_panic", "__fortify_panic"].iter().any(|name| kernel.symbols.address(name).is_some());
-    if file.name().len() < ARRAY || !fortified {
-        return;
-    }
-    if kernel.config.has(Change::NameSearchedDuringLoad) {
-        let needs = "whether the kernel looks for a module by its name while this one is in its list: the name in its struct module has no end, \
-            and measuring it stops with a BUG";
-        said.may_crash("VAL-55", needs);
-    } else if !kernel.config.has(Change::DuplicateCheckedEarly) {
-        let why = "the name in its struct module has no end: the kernel measures it, and stops with a BUG";
-        let finding = Finding::note("VAL-55", Severity::Oops, why);
-        said.refuse(finding.says("detected buffer overflow in __fortify_strlen"));
-    }
+    let fortified = ["fortify_panic", "__fortify_panic"];
+    file.name().len() >= ARRAY && fortified.iter().any(|name| kernel.symbols.address(name).is_some())
+}
+
+/// VAL-55: the kernel has come to where it measures the name.
+pub fn measured_without_end(said: &mut Findings) {
+    let why = "the name in its struct module has no end: the kernel measures it, and stops with a BUG";
+    let finding = Finding::note("VAL-55", Severity::Oops, why);
+    said.refuse(finding.says("detected buffer overflow in __fortify_strlen"));
 }
 
 /// Is there a module of that name (LIFE-1, LIFE-2)? Modules that only a symbol table
@@ -367,17 +369,17 @@ pub fn setup_modinfo(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Findings
 /// VER-11: exports without CRCs on a kernel that has them.
 pub fn check_export_symbol_versions(
     kernel: &Kernel,
-    file: &ModuleFile<'_>,
+    info: &LoadInfo<'_>,
     taints: &mut Taints,
     said: &mut Findings,
 ) {
     said.stage_at_first(|said| {
-        let records = |name| file.sections().get(file.find_sec(name)).map_or(0, |s| s.sh_size / 12);
-        let me = file.name_text();
+        let records = |name| info.sechdrs.get(info.find_sec(name)).map_or(0, |s| s.sh_size / 12);
+        let me = info.file.name_text();
         if kernel.config.has(Change::OneExportTable) {
-            one_table_only(file, records("__ksymtab") != 0, said);
+            one_table_only(info, records("__ksymtab") != 0, said);
         }
-        let lacks = |table, crcs| records(table) != 0 && file.find_sec(crcs) == 0;
+        let lacks = |table, crcs| records(table) != 0 && info.find_sec(crcs) == 0;
         let without = lacks("__ksymtab", "__kcrctab")
             || (!kernel.config.has(Change::OneExportTable) && lacks("__ksymtab_gpl", "__kcrctab_gpl"));
         let config = &kernel.config;
@@ -400,17 +402,17 @@ pub fn check_export_symbol_versions(
 }
 
 /// SYM-39: since v7.1 licences stand beside the one table of exports, and the other does not count.
-fn one_table_only(file: &ModuleFile<'_>, exports: bool, said: &mut Findings) {
-    let me = file.name_text();
+fn one_table_only(info: &LoadInfo<'_>, exports: bool, said: &mut Findings) {
+    let me = info.file.name_text();
     let hint = "build the module for this kernel: its tools write __kflagstab";
     for section in ["__ksymtab_gpl", "__kcrctab_gpl"] {
-        if file.find_sec(section) != 0 {
+        if info.find_sec(section) != 0 {
             let why = format!("{section} is not read since 7.1: what {me} exports there does not exist");
             let line = format!("{me}: ignoring obsolete section {section}");
             said.push(Finding::note("SYM-39", Severity::Warning, why).says(line).hint(hint));
         }
     }
-    if exports && file.find_sec("__kflagstab") == 0 {
+    if exports && info.find_sec("__kflagstab") == 0 {
         let why = format!("{me} does not tell which of its exports are GPL-only (__kflagstab)");
         let line = format!("{me}: no flags for exported symbols");
         said.push(Finding::error("SYM-39", Errno::ENOEXEC, why).says(line).hint(hint));

@@ -14,7 +14,7 @@ use elf_layout::{
 use kernel::names::NameIndex;
 use kernel::{Export, Kernel, ModuleState, Owner, Taint, Taints, Told};
 
-use crate::hints;
+use crate::{early, hints};
 
 /// How a lookup ended that found nothing usable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -327,6 +327,14 @@ impl<'a> Resolver<'a> {
         said: &mut Findings,
     ) -> Result<(), Errno> {
         let namespace = export.namespace;
+        // verify_module_namespace (NS-5) measures the module's name whatever the namespace is.
+        if !namespace.is_empty()
+            && self.kernel.config.has(Change::ModuleNamespaces)
+            && early::name_has_no_end(self.kernel, self.file)
+        {
+            early::measured_without_end(said);
+            return Ok(());
+        }
         if namespace.is_empty() || self.imported_namespaces.contains(&namespace) {
             return Ok(());
         }

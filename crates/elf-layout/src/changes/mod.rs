@@ -21,6 +21,8 @@ pub enum Change {
     FtracePltAtLoad,
     /// arm64 refuses modules without `.text.ftrace_trampoline` (FIN-30).
     FtracePltRequired,
+    /// Kernels with CONFIG_LIVEPATCH have no module that is named vmlinux (LIFE-58).
+    VmlinuxNameRefused,
     /// arm64 sorts only the branches that may need a slot, brought to the front of their RELA table; before that
     /// the whole table (PLT-4 to PLT-7).
     BranchRelasPartitioned,
@@ -33,11 +35,15 @@ pub enum Change {
     ParavirtCallsOnly,
     /// x86 takes the same nops on every CPU; before that those of `ideal_nops`, which the boot CPU decided (FIN-24).
     SameNopsForAll,
+    /// arm64 kernels with CONFIG_ARM64_MTE let the processor ignore the top byte of addresses (RELOC-GEN-11).
+    MteIgnoresTopByte,
     /// x86 jump labels may have two bytes; before that all had five (FIN-54).
     ShortJumpLabels,
     /// An entry of the exception table has a type and data. Before that x86 had a third address there, and arm64 nothing
     /// (FIN-1).
     ExtableTypes,
+    /// Eval maps of trace events count in the types of their fields too (FIN-82).
+    EvalsReplacedInFields,
     /// Compiled BPF programs share packs of 2 MiB; before that each has pages of its own (LAYOUT-51).
     BpfProgPack,
     /// x86's retpoline features moved to word 11, and `X86_FEATURE_RETHUNK` came with them (FIN-21).
@@ -133,8 +139,6 @@ pub enum Change {
     MoreFeatureWords,
     /// Names of symbols must lie inside their string table (VAL-52).
     SymbolStringsChecked,
-    /// Something may search for a module by its name while another one is in the list and comes (VAL-55).
-    NameSearchedDuringLoad,
     /// MODULE_IMPORT_NS takes a string (NS-6).
     ImportNsTakesString,
     /// Modules may have versions with names of any length: `__version_ext_crcs`, `__version_ext_names` (VER-30).
@@ -156,6 +160,10 @@ pub enum Change {
     MlDsaSignatures,
     /// x86 tells section and number of a record that it refuses (X86REL-3, X86REL-4).
     RelocationNamesRecord,
+    /// The eval maps of a module count in its own events alone, and are not read if it has none (FIN-82).
+    EvalsOfOwnEvents,
+    /// arm64 refuses modules with an alternative callback that is not the kernel's own code (FIN-36).
+    AltCallbackChecked,
     /// x86 evaluates all alternatives of a place before it writes there, and leaves their records alone (FIN-26).
     AltPlaceWrittenOnce,
     /// All exports are in one table, with a byte of flags each in `__kflagstab`; before that in two (SYM-39).

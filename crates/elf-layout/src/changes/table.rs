@@ -59,12 +59,13 @@ const BY_RECORD_SIZE: &str =
 
 /// Every [`Change`] with what is known of it, in the order of the variants.
 #[rustfmt::skip]
-pub static TABLE: [Row; 76] = [
+pub static TABLE: [Row; 80] = [
     row(Change::SymbolNamespaces, "namespace field of export records", UNKNOWN, (5, 4)),
     row(Change::FtraceWithRegs, "ftrace with regs", &["3b23e4991fb6"], (5, 5))
         .recognised("by CONFIG_DYNAMIC_FTRACE_WITH_REGS of a .config"),
     row(Change::FtracePltAtLoad, "ftrace PLT filled at load", &["f1a54ae9af0d"], (5, 5)),
     row(Change::FtracePltRequired, ".text.ftrace_trampoline required", &["bd8b21d3dd66"], (5, 5)),
+    row(Change::VmlinuxNameRefused, "no module is named vmlinux", &["dcf550e52f56"], (5, 8)),
     row(Change::BranchRelasPartitioned, "partition_branch_plt_relas", &["d4e0340919fb"], (5, 9)),
     row(Change::StaticCalls, "static calls", UNKNOWN, (5, 10)),
     // Late 5.10.y is said to have it as well; that is not verified (FIN-27).
@@ -72,9 +73,12 @@ pub static TABLE: [Row; 76] = [
         .recognised(BY_RECORD_SIZE),
     row(Change::ParavirtCallsOnly, "paravirt patched with calls alone", UNKNOWN, (5, 13)),
     row(Change::SameNopsForAll, "the same nops on every CPU", &["a89dfde3dc3c"], (5, 13)),
+    // Read from trees: not in 5.10, in 6.1; booted 6.12 and 7.3 do it.
+    row(Change::MteIgnoresTopByte, "MTE: top byte of addresses ignored", UNKNOWN, (5, 14)),
     row(Change::ShortJumpLabels, "jump labels of 2 bytes", &["ab3257042c26"], (5, 14)),
     row(Change::ExtableTypes, "exception table entries with a type", &["46d28947d987", "d6e2cc564775"], (5, 16))
         .recognised("by struct exception_table_entry in the kernel's BTF (FIN-1)"),
+    row(Change::EvalsReplacedInFields, "eval maps in types of fields", &["b3bc8547d3be"], (5, 18)),
     row(Change::BpfProgPack, "packs of BPF programs", &["57631054fae6"], (5, 18))
         .recognised("by a symbol bpf_prog_pack_alloc (LAYOUT-51)"),
     row(Change::RetpolineInWord11, "retpoline features in word 11", &["a883d624aed4", "a149180fbcf3"], (5, 19))
@@ -132,8 +136,6 @@ pub static TABLE: [Row; 76] = [
     row(Change::CodeFromCache, "code from a cache of free areas", &["64f6a4e10c05"], (6, 15)),
     row(Change::MoreFeatureWords, "more than 24 words of features", UNKNOWN, (6, 13)),
     row(Change::SymbolStringsChecked, "names of symbols checked", &["d979e3dffa93"], (6, 13)),
-    // Seen on 7.3.4 and not on 6.12.117: in between it is not known.
-    row(Change::NameSearchedDuringLoad, "modules searched by name while one is loaded", UNKNOWN, (6, 13)),
     row(Change::ImportNsTakesString, "MODULE_IMPORT_NS takes a string", &["cdd30ebb1b9f"], (6, 13)),
     row(Change::ExtendedModversions, "extended modversions", UNKNOWN, (6, 14))
         .recognised("a module that has them has __version_ext_crcs and __version_ext_names"),
@@ -145,6 +147,11 @@ pub static TABLE: [Row; 76] = [
     row(Change::EndbrPoisonNopl, "NOPL seals a landing pad", &["85a2d4a890dc"], (6, 18)),
     row(Change::MlDsaSignatures, "ML-DSA in PKCS#7", UNKNOWN, (7, 0)),
     row(Change::RelocationNamesRecord, "section and record of a refused relocation named", UNKNOWN, (6, 19)),
+    // Seen on 7.3.4 and not on 6.12.117: in between it is not known.
+    row(Change::EvalsOfOwnEvents, "eval maps count in the module's own events", UNKNOWN, (6, 19)),
+    // In the stable releases of December 2025 as well; that 6.18.1 is the first of its series is not verified.
+    row(Change::AltCallbackChecked, "arm64: alternative callbacks checked", &["8e8ae788964a"], (6, 19))
+        .backported(&[from(6, 17, 12), from(6, 18, 1)]),
     row(Change::AltPlaceWrittenOnce, "alternatives of one place written once", &["a4233c21e773"], (7, 0)),
     row(Change::OneExportTable, "one export table", &["55fcb926b6d8", "b4760ff2a5e4", "f18540256b70"], (7, 1))
         .recognised("by a section or a symbol __kflagstab (IMG-31)"),

@@ -30,12 +30,16 @@ pub struct Before {
     links: Vec<Range<u64>>,
 }
 
-/// A relocation of `.gnu.linkonce.this_module` that goes elsewhere than the kernel's `init` and `exit`.
+/// A relocation that goes elsewhere in `struct module` than to the kernel's `init` and `exit`.
 struct Elsewhere {
     section: u32,
     entry: u32,
+    /// Where in `struct module`.
     offset: u64,
     symbol: String,
+    /// The section that it is one of, and where it should go there: another one than that of `struct module` if it goes beyond
+    /// its end.
+    of: (usize, u64),
 }
 
 /// RELOC-GEN-15: `struct module` as the module has it is not the kernel's. What comes of it is told; and where relocation
@@ -57,10 +61,12 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
     let size = info.config.struct_module_size.filter(|size| *size != own);
     let table = module.table(index)?;
     let zeros = arch.relocates_only_zeros();
-    if elsewhere.is_empty() && zeros && reaches_outside(module, arch) {
+    let outside = reaches_outside(module, arch);
+    let from_others = if outside { from_others(module, arch, index, table) } else { Vec::new() };
+    if elsewhere.is_empty() && from_others.is_empty() && zeros && outside {
         return Some(written_before(module, arch, table));
     }
-    if elsewhere.is_empty() {
+    if elsewhere.is_empty() && from_others.is_empty() {
         if let Some(size) = size {
             let why =
                 format!("its struct module has {own:#x} bytes, that of this kernel {size:#x}{BUILT_AGAINST}");
@@ -69,19 +75,21 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
         return None;
     }
     let before = zeros.then(|| written_before(module, arch, table));
-    for at in &elsewhere {
+    for at in elsewhere.iter().chain(&from_others) {
         let place = table.address.wrapping_add(at.offset);
         let width = 8.min(table.size.saturating_sub(at.offset));
         let holds = before.is_some() && module.read(place, width).is_some_and(|b| b.iter().any(|b| *b != 0));
-        let why = format!("{}{BUILT_AGAINST}", at.why(module, (init, exit), holds));
-        module.said.push(told(why).about(at.subject(module, index)));
+        if at.of.0 == index {
+            let why = format!("{}{BUILT_AGAINST}", at.why(module, (init, exit), holds));
+            module.said.push(told(why).about(at.subject(module)));
+        }
         let end = place.saturating_add(width);
         if before.as_ref().is_some_and(|b| b.links.iter().any(|link| link.start < end && place < link.end)) {
             let needs = "the kernel's tree of module addresses: a relocation of struct module goes to a link in it, which may be zero or not";
             module.said.unjudged("RELOC-GEN-15", needs);
         }
         if !zeros {
-            over_links(module, at, index);
+            over_links(module, at);
         }
         // A place that must be zero and is not is refused by itself.
         if let Some(table) = walked(module, arch, at.offset).filter(|_| !(zeros && holds)) {
@@ -90,7 +98,7 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
                 at.symbol
             );
             let finding = Finding::note("RELOC-GEN-16", Severity::Oops, why);
-            module.said.refuse(finding.about(at.subject(module, index)));
+            module.said.refuse(finding.about(at.subject(module)));
         }
     }
     before
@@ -98,7 +106,7 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
 
 /// RELOC-GEN-18: what a relocation that is not refused does to what the kernel follows before init runs: the places of the
 /// regions, with their links in the tree of addresses, and lists.
-fn over_links(module: &mut Finalizer<'_, '_>, at: &Elsewhere, index: usize) {
+fn over_links(module: &mut Finalizer<'_, '_>, at: &Elsewhere) {
     let over =
         |start: u64, size| start < at.offset.saturating_add(8) && at.offset < start.saturating_add(size);
     // `struct list_head`: next, by which lists are walked, and prev.
@@ -121,7 +129,7 @@ fn over_links(module: &mut Finalizer<'_, '_>, at: &Elsewhere, index: usize) {
             at.symbol
         );
         let finding = Finding::note("RELOC-GEN-18", Severity::Oops, why);
-        module.said.refuse(finding.about(at.subject(module, index)));
+        module.said.refuse(finding.about(at.subject(module)));
     }
 }
 
@@ -228,6 +236,38 @@ fn elsewhere(module: &Module<'_>, index: usize, (init, exit): (u64, u64)) -> Vec
                     entry: u32::try_from(entry).unwrap_or(u32::MAX),
                     offset: rela.r_offset,
                     symbol: printed(symbol).into_owned(),
+                    of: (index, rela.r_offset),
+                });
+            }
+        }
+    }
+    found
+}
+
+/// RELOC-GEN-11: the relocations of other sections that go into `struct module`, at `this`.
+fn from_others(module: &Module<'_>, arch: &dyn Architecture, index: usize, this: Table) -> Vec<Elsewhere> {
+    /// So many are looked at.
+    const MAX: usize = 64;
+    let (file, sechdrs) = (module.info.file, &module.info.sechdrs);
+    let tables = sechdrs.iter().enumerate().filter(|(_, s)| s.sh_type == SHT_RELA);
+    let mut found = Vec::new();
+    for (section, header) in tables {
+        let of = header.sh_info as usize;
+        let Some(target) = module.table(of).filter(|_| of != index) else { continue };
+        for (entry, rela) in file.relocations(section).iter().enumerate() {
+            let rela = Rela::from(rela);
+            let width = arch.relocation_width(rela.r_type());
+            let offset = target.address.wrapping_add(rela.r_offset).wrapping_sub(this.address);
+            let overlaps = offset < this.size || offset.wrapping_add(width).wrapping_sub(1) < width;
+            if width != 0 && overlaps && found.len() < MAX {
+                let symbol =
+                    file.symbols().get(rela.r_sym() as usize).map_or(&[][..], |s| file.symbol_name(s));
+                found.push(Elsewhere {
+                    section: u32::try_from(section).unwrap_or(u32::MAX),
+                    entry: u32::try_from(entry).unwrap_or(u32::MAX),
+                    offset,
+                    symbol: printed(symbol).into_owned(),
+                    of: (of, rela.r_offset),
                 });
             }
         }
@@ -236,12 +276,12 @@ fn elsewhere(module: &Module<'_>, index: usize, (init, exit): (u64, u64)) -> Vec
 }
 
 impl Elsewhere {
-    fn subject(&self, module: &Module<'_>, index: usize) -> Subject {
+    fn subject(&self, module: &Module<'_>) -> Subject {
         Subject::Relocation {
             section: self.section,
             entry: self.entry,
-            target: printed(module.info.file.section_name(index)).into_owned(),
-            offset: self.offset,
+            target: printed(module.info.file.section_name(self.of.0)).into_owned(),
+            offset: self.of.1,
         }
     }
 

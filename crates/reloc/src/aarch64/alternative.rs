@@ -1,4 +1,4 @@
-//! `apply_alternatives_module`: code for the CPUs that the system has (FIN-27, FIN-31, FIN-32).
+//! `apply_alternatives_module`: code for the CPUs that the system has (FIN-27, FIN-31, FIN-32, FIN-36).
 
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::{Aarch64, insn};
 use elf_layout::elf::{SHN_UNDEF, SymFields};
-use elf_layout::{Change, Finding, Severity};
+use elf_layout::{Change, Errno, Finding, Severity, needs};
 
 use crate::finalizer::Finalizer;
 use crate::record::Step;
@@ -20,6 +20,9 @@ const CALLBACK: u16 = 1 << 15;
 const ALWAYS: u16 = 2;
 /// No kernel has so many capabilities (ARM64_NCAPS).
 const CAPABILITIES_MAX: u16 = 512;
+/// Bits behind the bitmap that are on the stack for sure: below it lie the frames of `load_module` and of the system call,
+/// and the registers of the caller.
+const ON_STACK: u16 = 512 * 8;
 /// Bytes of an instruction.
 const INSN: u64 = 4;
 
@@ -52,10 +55,13 @@ enum Replacement {
 pub fn apply_alternatives_module(module: &mut Finalizer<'_, '_>) {
     let Some(table) = module.list_of_sites(".altinstructions", true) else { return };
     let patch_nops = alt_cb_patch_nops(module);
+    let left_out = module.left_out(table.index);
     let mut unknown = BTreeSet::new();
     for at in table.records_begun(ENTRY) {
         let Some(alt) = alt_instr(module, at) else { continue };
-        if alt.capability.is_some_and(|number| number >= CAPABILITIES_MAX) {
+        // FIN-35: since 6.1 none is had by number; what is read before that is checked may lie behind the stack.
+        let unbounded = if has_cb_bit(module) { ON_STACK } else { CAPABILITIES_MAX };
+        if alt.capability.is_some_and(|number| number >= unbounded) {
             let needs = format!(
                 "what lies on the kernel's stack: an entry of .altinstructions is for capability {}, and the kernel looks for its bit behind those that it has",
                 alt.capability.unwrap_or(0)
@@ -67,7 +73,10 @@ pub fn apply_alternatives_module(module: &mut Finalizer<'_, '_>) {
             Some(number) => cpus_have_cap(module, number),
         };
         let detail = u64::from(alt.capability.unwrap_or(0));
-        if applied == Some(true) && !touches(module, &alt) {
+        let callback_is_known = left_out.binary_search(&at.wrapping_add(4)).is_err();
+        if applied == Some(true)
+            && ((callback_is_known && !can_be_called(module, &alt, patch_nops)) || !touches(module, &alt))
+        {
             return;
         }
         match replacement(module, &alt, patch_nops) {
@@ -96,6 +105,46 @@ pub fn apply_alternatives_module(module: &mut Finalizer<'_, '_>) {
     }
 }
 
+/// FIN-36: a callback of a module has to be code of the kernel. False if the kernel refuses it, or crashes: what a module brings
+/// cannot be executed yet.
+fn can_be_called(module: &mut Finalizer<'_, '_>, alt: &AltInstr, patch_nops: Option<u64>) -> bool {
+    if !alt.callback || alt.alt_len != 0 || Some(alt.alt) == patch_nops {
+        return true;
+    }
+    let bound = |name| module.kernel.symbol(name);
+    let of_kernel = match bound("_stext").zip(bound("_etext")) {
+        Some((start, end)) => (start..end).contains(&alt.alt),
+        None if module.place_of(alt.alt).is_some() => false,
+        None => {
+            module.said.unjudged("FIN-36", needs::SYMBOLS);
+            return true;
+        }
+    };
+    let called = module.name_of(alt.alt).unwrap_or_else(|| format!("{:#x}", alt.alt));
+    if of_kernel {
+        let needs =
+            format!("what the kernel's code at {called}, a callback of .altinstructions, makes of its site");
+        module.said.may_crash("FIN-36", needs);
+        return true;
+    }
+    let why =
+        format!("an entry of .altinstructions has the callback {called}, which is no code of the kernel");
+    let finding = if module.has(Change::AltCallbackChecked) {
+        let me = module.info.file.name_text();
+        let prefix = if module.has(Change::ModulesLogPrefix) { "Modules: " } else { "" };
+        Finding::error("FIN-36", Errno::ENOEXEC, why)
+            .says(format!("{prefix}module {me}: error occurred when applying alternatives"))
+    } else {
+        Finding::note(
+            "FIN-36",
+            Severity::Oops,
+            format!("{why}: the kernel crashes, as it cannot be executed yet"),
+        )
+    };
+    module.said.refuse(finding);
+    false
+}
+
 /// FIN-78: the code that an applied entry names. False if the kernel crashes there.
 fn touches(module: &mut Finalizer<'_, '_>, alt: &AltInstr) -> bool {
     let len = alt.orig_len.into();
@@ -106,6 +155,9 @@ fn touches(module: &mut Finalizer<'_, '_>, alt: &AltInstr) -> bool {
 
 /// `cpus_have_cap`; `None`, and a note, if it is not known.
 fn cpus_have_cap(module: &mut Finalizer<'_, '_>, number: u16) -> Option<bool> {
+    if number >= CAPABILITIES_MAX && has_cb_bit(module) {
+        return Some(false);
+    }
     let always = number < ALWAYS && has_cb_bit(module);
     let has = module.kernel.capability(number.into()).or(always.then_some(true));
     if has.is_none() {

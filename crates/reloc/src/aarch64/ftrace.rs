@@ -2,6 +2,7 @@
 
 use alloc::format;
 
+use elf_layout::bytes::le32;
 use elf_layout::{Change, Errno, Finding, Findings, KernelConfig, LoadInfo};
 
 use super::insn::{MOV_X9_LR, NOP, is_bti};
@@ -84,6 +85,25 @@ pub fn ftrace_init_nop(module: &mut Finalizer<'_, '_>, site: u64) -> Result<(), 
     // Only kernels with CONFIG_ARM64_BTI_KERNEL have it in their modules, and skip it.
     let bti = module.u32(func).is_some_and(is_bti);
     save_lr(module, if bti { func.wrapping_add(4) } else { func })
+}
+
+/// As [`ftrace_init_nop`], for a site in the temporary copy: patch_map writes there as well, and its bytes are those of the file.
+pub fn site_in_copy(module: &Finalizer<'_, '_>, index: usize, at: u64) -> bool {
+    /// R_AARCH64_ABS64
+    const ABS64: u32 = 257;
+    let Some(site) = module.copied_from(index, at, ABS64) else { return false };
+    let word = |offset| le32(module.info.file.bytes(), offset);
+    let config = module.info.config;
+    let save = match (patchable(config), config.dynamic_ftrace_with_call_ops) {
+        (false, _) => return word(site).is_some(),
+        (true, false) => site,
+        (true, true) => {
+            let func = site.wrapping_add(8);
+            if word(func).is_some_and(is_bti) { func.wrapping_add(4) } else { func }
+        }
+    };
+    let aligned = !config.dynamic_ftrace_with_call_ops || site.is_multiple_of(8);
+    aligned && word(save) == Some(NOP)
 }
 
 /// Where the call of the tracer goes: behind the instruction that saves the link register.

@@ -127,6 +127,10 @@ impl Architecture for Aarch64 {
         ftrace::ftrace_init_nop(module, site)
     }
 
+    fn ftrace_site_in_copy(&self, module: &Finalizer<'_, '_>, index: usize, at: u64) -> bool {
+        ftrace::site_in_copy(module, index, at)
+    }
+
     fn jump_label_insn(
         &self,
         module: &Finalizer<'_, '_>,

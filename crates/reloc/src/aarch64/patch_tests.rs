@@ -345,14 +345,56 @@ fn fin_34_shadow_call_stack_is_not_modelled() {
 }
 
 #[test]
+fn fin_36_callbacks_that_are_not_the_kernels() {
+    const TEXT: u64 = 0xffff_8000_8001_0000;
+    let symbols = [("_stext", TEXT), ("_etext", TEXT + 0x10_0000)];
+    let known = TestKernel { symbols: symbols.into(), ..kernel(&[(9, true), (10, false)]) };
+    let unknown = kernel(&[(9, true)]);
+    // Where the callback is if not in the module's code, and what comes of it: a refusal, a crash, or an open rule.
+    for (release, kernel, word, alt, want) in [
+        ("6.12.0", &known, 9, None, (None, true, None)),
+        ("6.19.0", &known, 9, None, (Some("ENOEXEC"), false, None)),
+        ("6.17.12", &known, 9, None, (Some("ENOEXEC"), false, None)),
+        ("6.17.11", &known, 9, None, (None, true, None)),
+        ("6.19.0", &known, 10, None, (None, false, None)),
+        ("6.19.0", &known, 9, Some(TEXT), (None, false, Some("FIN-36"))),
+        ("6.19.0", &known, 9, Some(TEXT + 0x10_0000), (Some("ENOEXEC"), false, None)),
+        ("6.19.0", &unknown, 9, Some(PATCH_NOPS), (None, false, None)),
+        ("6.19.0", &unknown, 9, Some(PATCH_NOPS + 0x100), (None, false, Some("FIN-36"))),
+        ("6.19.0", &unknown, 9, None, (Some("ENOEXEC"), false, None)),
+    ] {
+        alternatives(release, 1).run(kernel, |m| {
+            let [text, code, table] = [".text", ".altinstr_replacement", ALT].map(|name| address(m, name));
+            put(m, table, &alt_instr(table, text, alt.unwrap_or(code), word | 0x8000, 8, 0));
+            alternative::apply_alternatives_module(m);
+            let refusal = m.said.errno().map(elf_layout::Errno::name);
+            let crashes = m.said.refused() && refusal.is_none();
+            let open = m.said.open_rules().first().map(|rule| rule.code);
+            assert_eq!((refusal, crashes, open), want, "FIN-36: {release} {word} {alt:x?}");
+            let lines: Vec<_> = m.said.dmesg().collect();
+            let line = "Modules: module : error occurred when applying alternatives";
+            assert_eq!(lines, if refusal.is_some() { vec![line] } else { vec![] }, "FIN-36");
+        });
+    }
+}
+
+#[test]
 fn fin_35_capabilities_that_do_not_exist() {
-    for (number, unknowable) in [(100, false), (511, false), (512, true), (0x7fff, true)] {
-        alternatives("6.12.0", 1).run(&kernel(&[]), |m| {
+    for (release, number, unknowable) in [
+        ("6.12.0", 100, false),
+        ("6.12.0", 512, false),
+        ("6.12.0", 4095, false),
+        ("6.12.0", 4096, true),
+        ("6.12.0", 0x7fff, true),
+        ("5.10.0", 511, false),
+        ("5.10.0", 512, true),
+    ] {
+        alternatives(release, 1).run(&kernel(&[]), |m| {
             let [text, code, table] = [".text", ".altinstr_replacement", ALT].map(|name| address(m, name));
             put(m, table, &alt_instr(table, text, code, number, 4, 4));
             alternative::apply_alternatives_module(m);
             let found: Vec<_> = m.said.open_rules().iter().map(|rule| rule.code).collect();
-            assert_eq!(found, if unknowable { vec!["FIN-35"] } else { vec![] }, "FIN-35: {number}");
+            assert_eq!(found, if unknowable { vec!["FIN-35"] } else { vec![] }, "FIN-35: {release} {number}");
         });
     }
 }

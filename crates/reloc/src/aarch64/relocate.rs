@@ -66,7 +66,8 @@ pub fn width(r_type: u32) -> u64 {
 const TEMPORARY_COPY: u64 = 0x100_0000;
 
 /// What the processor ignores of an address in the upper half with TBI1, which the kernel sets where it has MTE.
-const TOP_BYTE: u64 = 0xff << 56;
+pub const TOP_BYTE: u64 = 0xff << 56;
+
 /// What a type computes (spec 05 §5.1).
 pub fn formula(r_type: u32) -> Option<Formula> {
     let howto = howto(r_type)?;
@@ -111,12 +112,20 @@ fn apply_all(
         {
             result = apply_one(memory, 0, rela.r_type(), value, place, plts);
         }
-        if result == Err(Refusal::OutOfBounds)
-            && section.has_place_but_for(TOP_BYTE, &rela, width(rela.r_type()))
-        {
-            let needs = "whether the processor ignores the top byte of addresses (TBI1): a relocation goes to a place of the module with another top byte";
-            said.may_crash("RELOC-GEN-11", needs);
-            continue;
+        if result == Err(Refusal::OutOfBounds) {
+            let ignored = section.config.ignores_top_byte();
+            let memory = section.place_but_for(TOP_BYTE, &rela, width(rela.r_type()));
+            match memory.filter(|_| ignored != Some(false)) {
+                Some(memory) if ignored == Some(true) => {
+                    result = apply_one(memory, 0, rela.r_type(), value, place, plts);
+                }
+                Some(_) => {
+                    let needs = "whether the processor ignores the top byte of addresses (TBI1): a relocation goes to a place of the module with another top byte";
+                    said.may_crash("RELOC-GEN-11", needs);
+                    continue;
+                }
+                None => {}
+            }
         }
         match result {
             Ok(Applied::Whole) => {}

@@ -68,7 +68,7 @@ fn load_module(kernel: &Kernel, bytes: &[u8], flags: LoadFlags, said: &mut Findi
     }
     signature_and_name_taints(kernel, &file, None, &mut taints, said);
     find_module_sections(&file, said);
-    check_export_symbol_versions(kernel, &file, &mut taints, said);
+    check_export_symbol_versions(kernel, &module.info, &mut taints, said);
     setup_modinfo(kernel, &file, said);
     let ignores = |name: &[u8]| name == b"_GLOBAL_OFFSET_TABLE_";
     let mut resolution = simplify_symbols(&mut module, kernel, taints, ignores, said);
