@@ -21,7 +21,9 @@ class End:
 
 
 class Machine:
-    """An architecture. `arguments` are the registers of a function's arguments."""
+    """An architecture. `arguments` are the registers of a function's arguments; `ram` is the physical address of QEMU's memory."""
+
+    ram = 0
 
     def init(self):
         """The guest's init, compiled."""
@@ -109,6 +111,7 @@ class Aarch64(Machine):
     qemu, qemu_package = "qemu-system-aarch64", "qemu-system-arm"
     compilers, compiler_package = ("aarch64-linux-gnu-gcc",), "gcc-aarch64-linux-gnu"
     board, boot, cpu = "virt", "console=ttyAMA0", "cortex-a72"
+    ram = 1 << 30
     breakpoint_kind = 4
     registers = [f"x{i}" for i in range(31)] + ["sp", "pc"]
     arguments = [f"x{i}" for i in range(8)]

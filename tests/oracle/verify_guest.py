@@ -1,6 +1,8 @@
 """A guest with many modules loaded and at work, and what its memory is written to: for verify.py."""
 
 import os
+import shutil
+import subprocess
 import time
 
 from guest import Monitor
@@ -103,10 +105,8 @@ class Running:
     """A guest that has said that it is ready."""
 
     def __init__(self, machine, tree, initrd, folder, memory=1024, smp=1, append="", limit=1500, cpu=None):
-        import shutil
-        import subprocess
-
         kernel = KernelTree(tree)
+        self._machine = machine
         qmp = os.path.join(folder, "qmp")
         self.console = os.path.join(folder, "console")
         argv = ["timeout", "--foreground", "--kill-after=5", str(limit), shutil.which(machine.qemu)]
@@ -139,8 +139,16 @@ class Running:
         self.monitor.run("dump-guest-memory", **arguments)
 
     def raw(self, path, size):
+        """Physical memory, each byte at its address: below the first there is a hole in the file."""
         self.monitor.run("stop")
-        self.monitor.run("pmemsave", **{"val": 0, "size": size, "filename": path})
+        piece, start = f"{path}.piece", self._machine.ram
+        self.monitor.run("pmemsave", **{"val": start, "size": size, "filename": piece})
+        if not start:
+            return os.replace(piece, path)
+        with open(piece, "rb") as source, open(path, "wb") as out:
+            out.seek(start)
+            shutil.copyfileobj(source, out, 1 << 20)
+        os.remove(piece)
 
     def close(self):
         try:
