@@ -187,16 +187,16 @@ fn are_loaded(state: &mut KernelState, modules: Vec<LoadedModule>) {
 
 /// Is a bitmap of CPU capabilities as long as that of this kernel, where its types tell?
 fn fits(kernel: &KernelDescription, caps: &[u8]) -> Result<(), Error> {
-    let bitmap = kernel.machine.and_then(|machine| machine.cpu_capabilities);
-    let member = bitmap.and_then(|bitmap| Some((bitmap, kernel.types.member(bitmap.of, bitmap.member)?)));
-    match member {
-        Some((bitmap, member)) if member.size != caps.len() as u64 => Err(Error::Usage(format!(
-            "--cpu-caps has {} bytes: the bitmap of this kernel has {} ({}.{} of {})",
+    let mut bitmaps = kernel.machine.iter().flat_map(|machine| machine.cpu_capabilities);
+    // Of a bitmap that is a variable of its own the size is not known.
+    let sized = bitmaps.find_map(|bitmap| {
+        let (of, member) = bitmap.member?;
+        Some((bitmap.symbol, of, member, kernel.types.member(of, member)?.size))
+    });
+    match sized {
+        Some((symbol, of, member, size)) if size != caps.len() as u64 => Err(Error::Usage(format!(
+            "--cpu-caps has {} bytes: the bitmap of this kernel has {size} ({of}.{member} of {symbol})",
             caps.len(),
-            member.size,
-            bitmap.of,
-            bitmap.member,
-            bitmap.symbol
         ))),
         _ => Ok(()),
     }

@@ -14,7 +14,7 @@ pub static TOY: Machine = Machine {
     page_sizes: &[],
     inline_static_calls: false,
     asks_for_retpoline: false,
-    cpu_capabilities: Some(CpuCapabilities { symbol: "boot_caps", of: "caps", member: "bits" }),
+    cpu_capabilities: &[CpuCapabilities { symbol: "boot_caps", member: Some(("caps", "bits")) }],
     toolchain_symbols: &[],
 };
 /// A machine that keeps them nowhere.
