@@ -258,12 +258,11 @@ mod tests {
     fn a_bitmap_of_capabilities_has_the_length_of_the_kernels() {
         let mut kernel = KernelDescription::unknown(newest());
         assert!(fits(&kernel, &[0; 3]).is_ok(), "nothing tells");
-        let machine =
-            reloc::MACHINES.iter().copied().find(|machine| machine.cpu_capabilities.is_some()).unwrap();
-        let bitmap = machine.cpu_capabilities.unwrap();
+        let machine = reloc::MACHINES.iter().copied().find(|machine| machine.name == "x86_64").unwrap();
+        let (of, member) = machine.cpu_capabilities[0].member.unwrap();
         kernel.machine = Some(machine);
         assert!(fits(&kernel, &[0; 3]).is_ok(), "nothing tells");
-        let types = format!("{}.{} 16 96\n", bitmap.of, bitmap.member);
+        let types = format!("{of}.{member} 16 96\n");
         kernel.types = Arc::new(Types::parse(&types));
         assert!(fits(&kernel, &[0; 96]).is_ok());
         for len in [0, 88, 95, 97, 104] {
@@ -273,6 +272,8 @@ mod tests {
                 "{error}"
             );
         }
+        kernel.machine = reloc::MACHINES.iter().copied().find(|machine| machine.name == "aarch64");
+        assert!(fits(&kernel, &[0; 16]).is_ok(), "a variable of its own has no size that is known");
         assert_eq!(words(&[1, 0, 0, 0, 0, 0, 0, 2, 3]), [0x0200_0000_0000_0001, 3]);
     }
 }

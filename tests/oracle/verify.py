@@ -20,6 +20,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from elf import Elf  # noqa: E402
@@ -65,11 +66,9 @@ def dumps(options, folder, changes, extra=()):
 def told(document):
     modules = document["modules"]
     total = {key: sum(m[key] for m in modules) for key in ("bytes", "sites", "pointers")}
-    changes = sum(len(m["changes"]) for m in modules)
-    verdicts = {}
-    for module in modules:
-        verdicts[module["verdict"]] = verdicts.get(module["verdict"], 0) + 1
-    return f"{verdicts}, {total}, {changes} legal changes, {len(document['alarms'])} alarms"
+    verdicts = dict(Counter(m["verdict"] for m in modules))
+    changes = dict(Counter(change["what"] for m in modules for change in m["changes"]))
+    return f"{verdicts}, {total}, legal changes: {changes}, {len(document['alarms'])} alarms"
 
 
 def healthy(options, folder):

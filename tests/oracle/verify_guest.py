@@ -42,18 +42,18 @@ CHANGES
 echo "@@ ready"
 while :; do sleep 1; ls /mnt/e /mnt/o > /dev/null; ping -c 1 -W 1 10.0.0.1 > /dev/null; done
 """
-# What changes sites in legal ways, and stays on.
+# What changes sites in legal ways, and stays on. A probe whose place is not the beginning of an instruction is refused.
 ON = r"""
 echo ':mod:ext4' > $T/set_ftrace_filter; echo function > $T/current_tracer && echo "@@ function tracer"
 echo 1 > $T/events/ext4/enable && echo "@@ events"; echo 1 > $T/events/block/enable
-echo 'p:one ext4_readdir+15' > $T/kprobe_events; echo 'p:two ext4:ext4_find_entry' >> $T/kprobe_events; echo 'r:three fat_alloc_inode' >> $T/kprobe_events
-for p in one two three; do echo 1 > $T/events/kprobes/$p/enable && echo "@@ kprobe $p"; done
+echo 'p:one ext4_readdir+15' > $T/kprobe_events; echo 'p:four ext4_readdir+16' >> $T/kprobe_events; echo 'p:two ext4:ext4_find_entry' >> $T/kprobe_events; echo 'r:three fat_alloc_inode' >> $T/kprobe_events
+for p in one two three four; do echo 1 > $T/events/kprobes/$p/enable && echo "@@ kprobe $p"; done
 echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables 2>/dev/null
 ls /mnt/e /mnt/v >/dev/null; mount -o remount,ro /mnt/v; sleep 3
 """
 # The same, on and off again.
 OFF = ON + r"""
-for p in one two three; do echo 0 > $T/events/kprobes/$p/enable; done; echo > $T/kprobe_events
+for p in one two three four; do echo 0 > $T/events/kprobes/$p/enable; done; echo > $T/kprobe_events
 echo 0 > $T/events/enable; echo nop > $T/current_tracer; echo > $T/set_ftrace_filter; sleep 3
 """
 

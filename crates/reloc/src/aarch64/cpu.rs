@@ -1,8 +1,8 @@
 //! What of the CPUs changes the bytes of a module of arm64.
 
 use elf_layout::{Change, Changes};
-use kernel::{Part, RunningKernel};
 use kernel::types::StructPaths;
+use kernel::{Part, RunningKernel};
 
 /// The kernel's table of errata (`arch/arm64/kernel/cpu_errata.c`).
 const ERRATA: &str = "arm64_errata";
