@@ -6,6 +6,7 @@ import subprocess
 import time
 
 from guest import Monitor
+from home import libraries
 from initramfs import archive
 from kernel_tree import KernelTree
 
@@ -65,17 +66,49 @@ a() { at=$(awk -v n="$2" '$3 == n { print $1; exit }' /proc/kallsyms); at=$(prin
     echo "$1 0x$at" > /sys/module/attack_write/parameters/attack || echo "@@ failed: $1"; }
 a byte ext4_resize_fs 32; a byte xfs_growfs_data 64; a jump ext4_move_extents 0
 a pointer victim_data_fops MEMBER; a pointer victim_rodata_fops MEMBER
-a return ext4_group_add 0; a static_call xfs_growfs_rt 0; a ftrace btrfs_defrag_file 0; a alternative ext4_ioctl 0
+a return ext4_group_add 0; a ftrace btrfs_defrag_file 0; MORE
 sleep 4
+"""
+# An architecture's own.
+MORE_ATTACKS = {
+    "x86_64": "a static_call xfs_growfs_rt 0; a alternative ext4_ioctl 0",
+    "aarch64": "a alternative ALTERNATIVE",
+}
+
+
+# The guest verifies itself: by what it shows of its own kernel, and /proc/kcore.
+ITSELF = r"""
+echo 1 > /proc/sys/kernel/printk; echo 1 > /proc/sys/kernel/kptr_restrict
+kmodld verify --json -q > /tmp/report 2> /tmp/said; echo "@@ verified $?"; cat /tmp/said
+echo "@@ report"; cat /tmp/report; echo; echo "@@ end of report"
 """
 
 
-def build(tree, folder, busybox, extra=(), changes=ON):
-    """Writes the initramfs; gives its path and the names of what is loaded. `extra` are module files, loaded last."""
-    kernel = KernelTree(tree)
+def with_kmodld(kernel, program):
+    """Files by which a guest can verify itself: the program with its libraries, its kernel, and the modules that it loads."""
+    files = {"bin/kmodld": program}
+    files |= {path.lstrip("/"): path for path in libraries(program) if path != os.path.realpath(program)}
+    programs = set(files)
+    for name in kernel.load_order(known_modules(kernel)):
+        files[f"lib/modules/{kernel.release}/kernel/{name}.ko"] = kernel.module(name)
+    files[f"boot/vmlinuz-{kernel.release}"] = kernel.image
+    for path, source in files.items():
+        if isinstance(source, str):
+            with open(source, "rb") as file:
+                files[path] = file.read()
+    return files, programs
+
+
+def known_modules(kernel):
     known = set(kernel.names())
-    wanted = [name for name in MODULES if name in known]
-    order = kernel.load_order(wanted)
+    return [name for name in MODULES if name in known]
+
+
+def build(tree, folder, busybox, extra=(), changes=ON, more=({}, set())):
+    """Writes the initramfs; gives its path and the names of what is loaded. `extra` are module files, loaded last; `more` files
+    by path, and which of them are programs."""
+    kernel = KernelTree(tree)
+    order = kernel.load_order(known_modules(kernel))
     with open(busybox, "rb") as file:
         files = {"bin/busybox": file.read()}
     programs = {"bin/busybox"}
@@ -93,6 +126,8 @@ def build(tree, folder, busybox, extra=(), changes=ON):
             files[f"m/{name}.ko"] = file.read()
         files[f"m/{name}.args"] = args.encode()
         order.append(name)
+    files |= more[0]
+    programs |= more[1]
     files["order"] = "\n".join(order).encode()
     init = INIT.replace("CHANGES", changes).encode()
     path = os.path.join(folder, "initrd")
