@@ -187,16 +187,16 @@ fn are_loaded(state: &mut KernelState, modules: Vec<LoadedModule>) {
 
 /// Is a bitmap of CPU capabilities as long as that of this kernel, where its types tell?
 fn fits(kernel: &KernelDescription, caps: &[u8]) -> Result<(), Error> {
-    let bitmap = kernel.machine.and_then(|machine| machine.cpu_capabilities);
-    let member = bitmap.and_then(|bitmap| Some((bitmap, kernel.types.member(bitmap.of, bitmap.member)?)));
-    match member {
-        Some((bitmap, member)) if member.size != caps.len() as u64 => Err(Error::Usage(format!(
-            "--cpu-caps has {} bytes: the bitmap of this kernel has {} ({}.{} of {})",
+    let mut bitmaps = kernel.machine.iter().flat_map(|machine| machine.cpu_capabilities);
+    // Of a bitmap that is a variable of its own the size is not known.
+    let sized = bitmaps.find_map(|bitmap| {
+        let (of, member) = bitmap.member?;
+        Some((bitmap.symbol, of, member, kernel.types.member(of, member)?.size))
+    });
+    match sized {
+        Some((symbol, of, member, size)) if size != caps.len() as u64 => Err(Error::Usage(format!(
+            "--cpu-caps has {} bytes: the bitmap of this kernel has {size} ({of}.{member} of {symbol})",
             caps.len(),
-            member.size,
-            bitmap.of,
-            bitmap.member,
-            bitmap.symbol
         ))),
         _ => Ok(()),
     }
@@ -258,12 +258,11 @@ mod tests {
     fn a_bitmap_of_capabilities_has_the_length_of_the_kernels() {
         let mut kernel = KernelDescription::unknown(newest());
         assert!(fits(&kernel, &[0; 3]).is_ok(), "nothing tells");
-        let machine =
-            reloc::MACHINES.iter().copied().find(|machine| machine.cpu_capabilities.is_some()).unwrap();
-        let bitmap = machine.cpu_capabilities.unwrap();
+        let machine = reloc::MACHINES.iter().copied().find(|machine| machine.name == "x86_64").unwrap();
+        let (of, member) = machine.cpu_capabilities[0].member.unwrap();
         kernel.machine = Some(machine);
         assert!(fits(&kernel, &[0; 3]).is_ok(), "nothing tells");
-        let types = format!("{}.{} 16 96\n", bitmap.of, bitmap.member);
+        let types = format!("{of}.{member} 16 96\n");
         kernel.types = Arc::new(Types::parse(&types));
         assert!(fits(&kernel, &[0; 96]).is_ok());
         for len in [0, 88, 95, 97, 104] {
@@ -273,6 +272,8 @@ mod tests {
                 "{error}"
             );
         }
+        kernel.machine = reloc::MACHINES.iter().copied().find(|machine| machine.name == "aarch64");
+        assert!(fits(&kernel, &[0; 16]).is_ok(), "a variable of its own has no size that is known");
         assert_eq!(words(&[1, 0, 0, 0, 0, 0, 0, 2, 3]), [0x0200_0000_0000_0001, 3]);
     }
 }

@@ -401,10 +401,11 @@ fn sig_8_keys_of_the_machines_owner() {
 fn capabilities_are_those_in_the_kernels_memory() {
     let dir = machine();
     let runs = running(dir.path()).running.unwrap();
-    let bitmap = reloc::MACHINES.iter().find(|m| m.name == "x86_64").unwrap().cpu_capabilities.unwrap();
+    let bitmap = reloc::MACHINES.iter().find(|m| m.name == "x86_64").unwrap().cpu_capabilities[0];
     let describe = |from: &str| {
         let symbols = format!("ffffffff81000000 T _text\nffffffff82000000 D {}\n", bitmap.symbol);
-        let types = Types::parse(&format!("{}.{} 16 8\n", bitmap.of, bitmap.member));
+        let (of, member) = bitmap.member.unwrap();
+        let types = Types::parse(&format!("{of}.{member} 16 8\n"));
         let kernel = KernelDescriptionBuilder::new().e_machine("x", 62).types("x", types);
         let symbols = KernelSymbols::parse(symbols.as_bytes()).unwrap();
         kernel.live_symbols(from, symbols).build(reloc::MACHINES).unwrap()

@@ -27,7 +27,7 @@ static MACHINE: Machine = Machine {
     page_sizes: &[("CONFIG_TOY_64K_PAGES", 0x1_0000)],
     inline_static_calls: false,
     asks_for_retpoline: false,
-    cpu_capabilities: None,
+    cpu_capabilities: &[],
     toolchain_symbols: &[],
 };
 

@@ -349,16 +349,14 @@ impl Running {
     /// with the addresses of its symbols.
     pub fn cpu_caps(&self, kernel: &KernelDescription, unread: &mut Vec<Unread>) -> Option<Piece> {
         const WHAT: &str = "CPU capabilities";
-        let bitmap = kernel.machine?.cpu_capabilities?;
-        let member = kernel.types.member(bitmap.of, bitmap.member)?;
         // The addresses of an image are not those of the kernel that runs.
         let shown = Known::given(self.root.at("proc/kallsyms").display().to_string());
         if kernel.known(Fact::Symbols) != Some(&shown) {
             return None;
         }
-        let address = kernel.symbols.address(bitmap.symbol)?.checked_add(member.offset)?;
+        let (address, len) = kernel.cpu_capabilities()?;
         let path = self.root.at("proc/kcore");
-        let len = usize::try_from(member.size).ok()?;
+        let len = usize::try_from(len).ok()?;
         match kcore::read(&path, address, len) {
             Ok(Some(bytes)) => return Some(Piece { address, bytes }),
             Ok(None) => unread.push(Unread::because(WHAT, path, "it does not have this memory", CAPS)),

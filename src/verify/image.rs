@@ -221,18 +221,23 @@ impl Finder<'_> {
         let slide =
             self.slides(&space, physical).into_iter().find(|slide| self.fits(&space, *slide).is_some())?;
         let banner = self.fits(&space, slide)?;
-        if space.physical(self.text.wrapping_add(slide)) != Some(physical) {
+        // The first page of the kernel need not be mapped, and the tables have to be those that they lead to.
+        let (code, root_at) = (self.code(), self.kernel.symbols.address(form.root)?);
+        let leads = |at: u64, to: u64| space.physical(at.wrapping_add(slide)) == Some(to);
+        if !leads(code, physical.wrapping_add(code.wrapping_sub(self.text))) || !leads(root_at, root) {
             return None;
         }
         let how = format!("{}, by {} at physical {root:#x}", self.dump.format().name(), form.title);
         Some(MemoryImage { space, slide, how, banner })
     }
 
-    /// How far a kernel may run from its link addresses: from where its first byte is mapped as code, above its link address.
+    /// How far a kernel may run from its link addresses: from where its code is mapped as such, above its link address.
     fn slides(&self, space: &AddressSpace<DumpSource>, physical: u64) -> Vec<u64> {
         if let Some(told) = self.dump.vmcoreinfo().and_then(|info| info.kernel_offset()) {
             return vec![told];
         }
+        let code = self.code();
+        let physical = physical.wrapping_add(code.wrapping_sub(self.text));
         let holds = |mapping: &Mapping| {
             mapping.execute
                 && physical >= mapping.physical
@@ -240,7 +245,12 @@ impl Finder<'_> {
         };
         let all = space.mappings(self.text, u64::MAX);
         let at = |m: &Mapping| m.start.wrapping_add(physical.wrapping_sub(m.physical));
-        all.iter().filter(|m| holds(m)).map(|m| at(m).wrapping_sub(self.text)).collect()
+        all.iter().filter(|m| holds(m)).map(|m| at(m).wrapping_sub(code)).collect()
+    }
+
+    /// Where the kernel's code begins: behind the header of an image that has one, which is not mapped as code.
+    fn code(&self) -> u64 {
+        self.kernel.symbols.address("_stext").filter(|code| *code > self.text).unwrap_or(self.text)
     }
 
     /// By segments with virtual addresses.

@@ -21,7 +21,9 @@ class End:
 
 
 class Machine:
-    """An architecture. `arguments` are the registers of a function's arguments."""
+    """An architecture. `arguments` are the registers of a function's arguments; `ram` is the physical address of QEMU's memory."""
+
+    ram = 0
 
     def init(self):
         """The guest's init, compiled."""
@@ -62,7 +64,7 @@ class Machine:
 
 class X86_64(Machine):
     name = "x86_64"
-    elf_machine = 62
+    elf_machine, kernel_arch = 62, "x86"
     qemu, qemu_package = "qemu-system-x86_64", "qemu-system-x86"
     compilers, compiler_package = ("x86_64-linux-gnu-gcc", "gcc"), "gcc-x86-64-linux-gnu"
     # no_timer_check: on a busy host the timer interrupt can come too late for the kernel's test of it, which panics.
@@ -105,10 +107,11 @@ class X86_64(Machine):
 
 class Aarch64(Machine):
     name = "aarch64"
-    elf_machine = 183
+    elf_machine, kernel_arch = 183, "arm64"
     qemu, qemu_package = "qemu-system-aarch64", "qemu-system-arm"
     compilers, compiler_package = ("aarch64-linux-gnu-gcc",), "gcc-aarch64-linux-gnu"
     board, boot, cpu = "virt", "console=ttyAMA0", "cortex-a72"
+    ram = 1 << 30
     breakpoint_kind = 4
     registers = [f"x{i}" for i in range(31)] + ["sp", "pc"]
     arguments = [f"x{i}" for i in range(8)]

@@ -2,7 +2,8 @@
 """`kmodld verify` against the memory of booted kernels.
 
     tests/oracle/verify.py healthy --kernel TREE --kmodld K [--smp 4]     0 alarms, many modules loaded and at work
-    tests/oracle/verify.py attack  --kernel TREE --kmodld K --headers DIR each attack of fixtures/attack is found (x86_64)
+    tests/oracle/verify.py attack  --kernel TREE --kmodld K --headers DIR each attack of fixtures/attack is found
+    tests/oracle/verify.py kcore   --kernel TREE --kmodld K [--smp 4]     0 alarms, kmodld in the guest, by /proc/kcore
     tests/oracle/verify.py bytes   --kernel TREE --kmodld K --dump DUMP   200 bytes of a dump changed: each is found
 
 Each boot is looked at through a dump with paging, one without, and raw physical memory. Exit status 0 says that all was as it
@@ -20,12 +21,12 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from elf import Elf  # noqa: E402
 from kernel_tree import ROOT, KernelTree  # noqa: E402
 from machine import MACHINES  # noqa: E402
-from verify_guest import ATTACKS, OFF, ON, Running, build  # noqa: E402
+from verify_guest import ATTACKS, ITSELF, MORE_ATTACKS, OFF, ON, Running, build, with_kmodld  # noqa: E402
 
 MEMORY = 1024
 
@@ -39,10 +40,14 @@ def verify(options, dump, extra=()):
     return json.loads(run.stdout), run.returncode
 
 
+def machine_of(options):
+    kernel = KernelTree(options.kernel)
+    return MACHINES[kernel.elf(next(iter(kernel.names()))).machine]
+
+
 def dumps(options, folder, changes, extra=()):
     """Boots, and writes the guest's memory in each form; gives the files and the console."""
-    kernel = KernelTree(options.kernel)
-    machine = MACHINES[Elf(kernel.module(next(iter(kernel.names())))).machine]
+    machine = machine_of(options)
     initrd, order = build(options.kernel, folder, options.busybox, extra, changes)
     guest = Running(machine, options.kernel, initrd, folder, MEMORY, options.smp, options.append, cpu=options.cpu)
     try:
@@ -65,11 +70,9 @@ def dumps(options, folder, changes, extra=()):
 def told(document):
     modules = document["modules"]
     total = {key: sum(m[key] for m in modules) for key in ("bytes", "sites", "pointers")}
-    changes = sum(len(m["changes"]) for m in modules)
-    verdicts = {}
-    for module in modules:
-        verdicts[module["verdict"]] = verdicts.get(module["verdict"], 0) + 1
-    return f"{verdicts}, {total}, {changes} legal changes, {len(document['alarms'])} alarms"
+    verdicts = dict(Counter(m["verdict"] for m in modules))
+    changes = dict(Counter(change["what"] for m in modules for change in m["changes"]))
+    return f"{verdicts}, {total}, legal changes: {changes}, {len(document['alarms'])} alarms"
 
 
 def healthy(options, folder):
@@ -79,30 +82,60 @@ def healthy(options, folder):
         for file in files:
             document, code = verify(options, file)
             print(f"{what}, {os.path.basename(file)}: {told(document)}, exit {code}")
-            for alarm in document["alarms"][:10]:
-                print("   ", alarm["kind"], alarm["addr"], alarm["module"], alarm["symbol"], alarm["message"])
-            for module in document["modules"]:
-                if module["unjudged"]:
-                    print("   ", module["name"], module["unjudged"][:3])
+            tell(document)
             good &= code == 0
     return good
+
+
+def tell(document):
+    for alarm in document["alarms"][:10]:
+        print("   ", alarm["kind"], alarm["addr"], alarm["module"], alarm["symbol"], alarm["message"])
+    for module in document["modules"]:
+        if module["unjudged"]:
+            print("   ", module["name"], module["unjudged"][:3])
+
+
+def kcore(options, folder):
+    """The guest verifies itself, while all is at work."""
+    kernel = KernelTree(options.kernel)
+    more = with_kmodld(kernel, options.kmodld)
+    initrd, _ = build(options.kernel, folder, options.busybox, changes=ON + ITSELF, more=more)
+    guest = Running(machine_of(options), options.kernel, initrd, folder, 2 * MEMORY, options.smp, options.append, cpu=options.cpu)
+    try:
+        guest.wait("@@ end of report", options.limit)
+    finally:
+        guest.close()
+    with open(guest.console, encoding="latin1") as file:
+        console = file.read()
+    code = int(re.search(r"@@ verified (\d+)", console)[1])
+    document = json.loads(re.search(r"@@ report(.*)@@ end of report", console, re.DOTALL)[1])
+    print(f"{document['found_by']}: {told(document)}, exit {code}")
+    tell(document)
+    return code == 0
 
 
 def attack(options, folder):
     source = os.path.join(ROOT, "fixtures", "attack")
     work = os.path.join(folder, "attack")
     shutil.copytree(source, work)
-    command = ["make", "-s", "-C", options.headers, f"M={work}", "modules", "CONFIG_DEBUG_INFO_BTF_MODULES="]
+    machine = machine_of(options)
+    cross = [f"ARCH={machine.kernel_arch}", f"CROSS_COMPILE={machine.compilers[0].removesuffix('gcc')}"]
+    command = ["make", "-s", "-C", options.headers, f"M={work}", "modules", "CONFIG_DEBUG_INFO_BTF_MODULES=", *cross]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     names = ["attack_victim", "attack_write", "attack_hide", "attack_wipe"]
     extra = [(os.path.join(work, f"{name}.ko"), "") for name in names]
     # Where the member is in struct file_operations, by the relocation that fills it in.
     member = member_offset(extra[0][0])
-    files, console = dumps(options, folder, ATTACKS.replace("MEMBER", str(member)), extra)
+    script = ATTACKS.replace("MORE", MORE_ATTACKS[machine.name]).replace("MEMBER", str(member))
+    if "ALTERNATIVE" in script:
+        script = script.replace("ALTERNATIVE", alternative(KernelTree(options.kernel).elf("ext4")))
+    files, console = dumps(options, folder, script, extra)
     made = re.findall(r"attack: (\w+) ([0-9a-f]{16}) (\d+)", console)
-    good = len(made) == 11
+    # Those of the script, and the two modules that hide.
+    wanted = len(re.findall(r"(?:^|; )a \w", script, re.MULTILINE)) + 2
+    good = len(made) == wanted
     if not good:
-        print(f"{len(made)} of 11 attacks were made: {made}")
+        print(f"{len(made)} of {wanted} attacks were made: {made}")
     for file in files:
         with_files = [f"--with={path}" for path, _ in extra]
         document, code = verify(options, file, with_files)
@@ -118,6 +151,22 @@ def attack(options, folder):
         print(f"{os.path.basename(file)}: exit {code}, {told(document)}; others:", [(a["kind"], a["module"], a["message"]) for a in others])
         good &= code == 1 and all("attack" in (a["module"] or "") or a["kind"] in ("hidden-module", "unexplained-code") for a in others)
     return good
+
+
+def alternative(elf):
+    """A function and how far in it there is a site of .altinstructions, in .text."""
+    text = elf.section(".text").index
+    symbols = elf.symbols()
+    functions = [s for s in symbols if s.shndx == text and s.size]
+    for place, info, addend in struct.iter_unpack("<QQq", elf.bytes_of(elf.section(".rela.altinstructions"))):
+        symbol = symbols[info >> 32]
+        # The first member of a record of 12 bytes is the site.
+        if place % 12 == 0 and symbol.shndx == text:
+            site = symbol.value + addend
+            for function in functions:
+                if function.value <= site < function.value + function.size:
+                    return f"{function.name} {site - function.value}"
+    raise SystemExit("no alternative in .text")
 
 
 def member_offset(path):
@@ -187,7 +236,7 @@ def load_segments(path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["healthy", "attack", "bytes"])
+    parser.add_argument("what", choices=["healthy", "kcore", "attack", "bytes"])
     parser.add_argument("--kernel", required=True)
     parser.add_argument("--kmodld", default=os.path.join(ROOT, "target", "release", "kmodld"))
     parser.add_argument("--busybox", default="/usr/bin/busybox")
@@ -201,7 +250,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work", help="a folder for the dumps, which are kept")
     options = parser.parse_args()
-    what = {"healthy": healthy, "attack": attack, "bytes": byte_changes}[options.what]
+    what = {"healthy": healthy, "kcore": kcore, "attack": attack, "bytes": byte_changes}[options.what]
     if options.work:
         os.makedirs(options.work, exist_ok=True)
         return 0 if what(options, options.work) else 1

@@ -1,9 +1,12 @@
 """A guest with many modules loaded and at work, and what its memory is written to: for verify.py."""
 
 import os
+import shutil
+import subprocess
 import time
 
 from guest import Monitor
+from home import libraries
 from initramfs import archive
 from kernel_tree import KernelTree
 
@@ -40,18 +43,18 @@ CHANGES
 echo "@@ ready"
 while :; do sleep 1; ls /mnt/e /mnt/o > /dev/null; ping -c 1 -W 1 10.0.0.1 > /dev/null; done
 """
-# What changes sites in legal ways, and stays on.
+# What changes sites in legal ways, and stays on. A probe whose place is not the beginning of an instruction is refused.
 ON = r"""
 echo ':mod:ext4' > $T/set_ftrace_filter; echo function > $T/current_tracer && echo "@@ function tracer"
 echo 1 > $T/events/ext4/enable && echo "@@ events"; echo 1 > $T/events/block/enable
-echo 'p:one ext4_readdir+15' > $T/kprobe_events; echo 'p:two ext4:ext4_find_entry' >> $T/kprobe_events; echo 'r:three fat_alloc_inode' >> $T/kprobe_events
-for p in one two three; do echo 1 > $T/events/kprobes/$p/enable && echo "@@ kprobe $p"; done
+echo 'p:one ext4_readdir+15' > $T/kprobe_events; echo 'p:four ext4_readdir+16' >> $T/kprobe_events; echo 'p:two ext4:ext4_find_entry' >> $T/kprobe_events; echo 'r:three fat_alloc_inode' >> $T/kprobe_events
+for p in one two three four; do echo 1 > $T/events/kprobes/$p/enable && echo "@@ kprobe $p"; done
 echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables 2>/dev/null
 ls /mnt/e /mnt/v >/dev/null; mount -o remount,ro /mnt/v; sleep 3
 """
 # The same, on and off again.
 OFF = ON + r"""
-for p in one two three; do echo 0 > $T/events/kprobes/$p/enable; done; echo > $T/kprobe_events
+for p in one two three four; do echo 0 > $T/events/kprobes/$p/enable; done; echo > $T/kprobe_events
 echo 0 > $T/events/enable; echo nop > $T/current_tracer; echo > $T/set_ftrace_filter; sleep 3
 """
 
@@ -63,17 +66,49 @@ a() { at=$(awk -v n="$2" '$3 == n { print $1; exit }' /proc/kallsyms); at=$(prin
     echo "$1 0x$at" > /sys/module/attack_write/parameters/attack || echo "@@ failed: $1"; }
 a byte ext4_resize_fs 32; a byte xfs_growfs_data 64; a jump ext4_move_extents 0
 a pointer victim_data_fops MEMBER; a pointer victim_rodata_fops MEMBER
-a return ext4_group_add 0; a static_call xfs_growfs_rt 0; a ftrace btrfs_defrag_file 0; a alternative ext4_ioctl 0
+a return ext4_group_add 0; a ftrace btrfs_defrag_file 0; MORE
 sleep 4
+"""
+# An architecture's own.
+MORE_ATTACKS = {
+    "x86_64": "a static_call xfs_growfs_rt 0; a alternative ext4_ioctl 0",
+    "aarch64": "a alternative ALTERNATIVE",
+}
+
+
+# The guest verifies itself: by what it shows of its own kernel, and /proc/kcore.
+ITSELF = r"""
+echo 1 > /proc/sys/kernel/printk; echo 1 > /proc/sys/kernel/kptr_restrict
+kmodld verify --json -q > /tmp/report 2> /tmp/said; echo "@@ verified $?"; cat /tmp/said
+echo "@@ report"; cat /tmp/report; echo; echo "@@ end of report"
 """
 
 
-def build(tree, folder, busybox, extra=(), changes=ON):
-    """Writes the initramfs; gives its path and the names of what is loaded. `extra` are module files, loaded last."""
-    kernel = KernelTree(tree)
+def with_kmodld(kernel, program):
+    """Files by which a guest can verify itself: the program with its libraries, its kernel, and the modules that it loads."""
+    files = {"bin/kmodld": program}
+    files |= {path.lstrip("/"): path for path in libraries(program) if path != os.path.realpath(program)}
+    programs = set(files)
+    for name in kernel.load_order(known_modules(kernel)):
+        files[f"lib/modules/{kernel.release}/kernel/{name}.ko"] = kernel.module(name)
+    files[f"boot/vmlinuz-{kernel.release}"] = kernel.image
+    for path, source in files.items():
+        if isinstance(source, str):
+            with open(source, "rb") as file:
+                files[path] = file.read()
+    return files, programs
+
+
+def known_modules(kernel):
     known = set(kernel.names())
-    wanted = [name for name in MODULES if name in known]
-    order = kernel.load_order(wanted)
+    return [name for name in MODULES if name in known]
+
+
+def build(tree, folder, busybox, extra=(), changes=ON, more=({}, set())):
+    """Writes the initramfs; gives its path and the names of what is loaded. `extra` are module files, loaded last; `more` files
+    by path, and which of them are programs."""
+    kernel = KernelTree(tree)
+    order = kernel.load_order(known_modules(kernel))
     with open(busybox, "rb") as file:
         files = {"bin/busybox": file.read()}
     programs = {"bin/busybox"}
@@ -91,6 +126,8 @@ def build(tree, folder, busybox, extra=(), changes=ON):
             files[f"m/{name}.ko"] = file.read()
         files[f"m/{name}.args"] = args.encode()
         order.append(name)
+    files |= more[0]
+    programs |= more[1]
     files["order"] = "\n".join(order).encode()
     init = INIT.replace("CHANGES", changes).encode()
     path = os.path.join(folder, "initrd")
@@ -103,10 +140,8 @@ class Running:
     """A guest that has said that it is ready."""
 
     def __init__(self, machine, tree, initrd, folder, memory=1024, smp=1, append="", limit=1500, cpu=None):
-        import shutil
-        import subprocess
-
         kernel = KernelTree(tree)
+        self._machine = machine
         qmp = os.path.join(folder, "qmp")
         self.console = os.path.join(folder, "console")
         argv = ["timeout", "--foreground", "--kill-after=5", str(limit), shutil.which(machine.qemu)]
@@ -139,8 +174,16 @@ class Running:
         self.monitor.run("dump-guest-memory", **arguments)
 
     def raw(self, path, size):
+        """Physical memory, each byte at its address: below the first there is a hole in the file."""
         self.monitor.run("stop")
-        self.monitor.run("pmemsave", **{"val": 0, "size": size, "filename": path})
+        piece, start = f"{path}.piece", self._machine.ram
+        self.monitor.run("pmemsave", **{"val": start, "size": size, "filename": piece})
+        if not start:
+            return os.replace(piece, path)
+        with open(piece, "rb") as source, open(path, "wb") as out:
+            out.seek(start)
+            shutil.copyfileobj(source, out, 1 << 20)
+        os.remove(piece)
 
     def close(self):
         try:

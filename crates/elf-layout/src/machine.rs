@@ -27,8 +27,8 @@ pub struct Machine {
     pub inline_static_calls: bool,
     /// `check_modinfo_retpoline` asks its modules for the tag `retpoline` (LIC-2).
     pub asks_for_retpoline: bool,
-    /// Where its kernels keep the capabilities of their CPUs as a bitmap, `None` if nowhere.
-    pub cpu_capabilities: Option<CpuCapabilities>,
+    /// Where its kernels keep the capabilities of their CPUs as a bitmap: the first of these that a kernel has.
+    pub cpu_capabilities: &'static [CpuCapabilities],
     /// Symbols that only compilers call, by their beginnings, each with the option whose headers made the compiler do so, and
     /// what that is for (SYM-5). Those of every machine are in `symres`.
     pub toolchain_symbols: &'static [(&'static str, &'static str, &'static str)],
@@ -39,10 +39,8 @@ pub struct Machine {
 pub struct CpuCapabilities {
     /// The variable that holds it.
     pub symbol: &'static str,
-    /// The struct that this variable is.
-    pub of: &'static str,
-    /// The bitmap in it.
-    pub member: &'static str,
+    /// The struct that this variable is, and the bitmap in it; `None` if the variable is the bitmap.
+    pub member: Option<(&'static str, &'static str)>,
 }
 
 impl Machine {
@@ -58,7 +56,7 @@ impl Machine {
             page_sizes: &[],
             inline_static_calls: false,
             asks_for_retpoline: false,
-            cpu_capabilities: None,
+            cpu_capabilities: &[],
             toolchain_symbols: &[],
         }
     }

@@ -80,6 +80,18 @@ pub fn newest() -> KernelConfig {
 }
 
 impl KernelDescription {
+    /// Where the kernel keeps the bitmap of its CPUs' capabilities, and how many bytes of it there are at most.
+    pub fn cpu_capabilities(&self) -> Option<(u64, u64)> {
+        /// A bitmap of which the kernel's types tell no size is not larger.
+        const LARGEST: u64 = 64;
+        self.machine?.cpu_capabilities.iter().find_map(|bitmap| {
+            let address = self.symbols.address(bitmap.symbol)?;
+            let Some((of, member)) = bitmap.member else { return Some((address, LARGEST)) };
+            let member = self.types.member(of, member)?;
+            Some((address.checked_add(member.offset)?, member.size))
+        })
+    }
+
     /// A kernel of which nothing is known but its version and configuration.
     pub fn unknown(config: KernelConfig) -> Self {
         KernelDescription {

@@ -294,7 +294,7 @@ impl ExportTable {
         self.positions.clone()
     }
 
-    /// Indexes the records of a module in their order: `__ksymtab`, then `__ksymtab_gpl`; all in one table
+    /// Indexes the records of a module or of the kernel in their order: `__ksymtab`, then `__ksymtab_gpl`; all in one table
     /// since v7.1 (SYM-39). Where they are not sorted, what the kernel misses is missed (SYM-33).
     pub fn of_records(exports: Exports, one_table: bool) -> Self {
         let plain = exports.iter().take_while(|e| !e.gpl_only).count();

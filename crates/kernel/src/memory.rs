@@ -46,6 +46,8 @@ pub enum Part {
     Between(&'static str, &'static str),
     /// What a symbol names, up to the next one.
     Object(&'static str),
+    /// What a symbol names, up to the next one, and so many bytes wherever a word of it leads.
+    Pointed(&'static str, u64),
     /// So many bytes at each symbol whose name begins so.
     Prefix(&'static str, u64),
     /// So many bytes at each export that is no function.
@@ -99,7 +101,7 @@ impl LinkMemory {
             LinkMemory::Image(image) => image,
         };
         let len = |start: u64, end: u64| usize::try_from(end.checked_sub(start)?).ok();
-        let parts = parts.iter().flat_map(|part| part_of(*part, symbols, exports));
+        let parts = parts.iter().flat_map(|part| part_of(*part, image, symbols, exports));
         let in_image =
             |(start, end): &(u64, u64)| len(*start, *end).is_some_and(|n| image.read(*start, n).is_some());
         let mut extents: Vec<(u64, u64)> = parts.filter(in_image).collect();
@@ -119,7 +121,12 @@ impl LinkMemory {
 }
 
 /// Start and end of all that belongs to a part.
-fn part_of(part: Part, symbols: &KernelSymbols, exports: &Exports) -> Vec<(u64, u64)> {
+fn part_of(
+    part: Part,
+    image: &KernelImage<'_>,
+    symbols: &KernelSymbols,
+    exports: &Exports,
+) -> Vec<(u64, u64)> {
     /// No table that is read is larger.
     const LONGEST: u64 = 1 << 20;
     let sized = |at: u64, len: u64| (at, at.saturating_add(len));
@@ -135,6 +142,16 @@ fn part_of(part: Part, symbols: &KernelSymbols, exports: &Exports) -> Vec<(u64, 
             let after = symbols.iter().map(|s| s.address).filter(|address| *address > start).min();
             let end = after.filter(|end| end.wrapping_sub(start) <= LONGEST);
             end.map(|end| (start, end)).into_iter().collect()
+        }
+        Part::Pointed(name, len) => {
+            let mut found = part_of(Part::Object(name), image, symbols, exports);
+            let words = found.first().and_then(|(start, end)| {
+                image.read_relocated(*start, usize::try_from(end.checked_sub(*start)?).ok()?)
+            });
+            let words = words.as_deref().unwrap_or_default().as_chunks::<8>().0;
+            let leads = words.iter().map(|word| u64::from_le_bytes(*word)).filter(|word| word >> 63 == 1);
+            found.extend(leads.map(|at| sized(at, len)));
+            found
         }
         Part::Prefix(prefix, len) => {
             let named = symbols.iter().filter(|s| s.name.starts_with(prefix.as_bytes()));

@@ -165,10 +165,9 @@ impl RunningKernel for Kernel {
 impl Kernel {
     /// A bit of the kernel's own bitmap, which only a running kernel fills.
     fn own_capability(&self, number: u32) -> Option<bool> {
-        let bitmap = self.machine?.cpu_capabilities?;
-        let member = self.member(bitmap.of, bitmap.member)?;
-        let word = u64::from(number / 32).checked_mul(4).filter(|at| *at < member.size)?;
-        let address = self.symbol(bitmap.symbol)?.checked_add(member.offset)?.checked_add(word)?;
+        let (address, size) = self.cpu_capabilities()?;
+        let word = u64::from(number / 32).checked_mul(4).filter(|at| *at < size)?;
+        let address = address.checked_add(word)?;
         let mut bits = [0; 4];
         self.state.read_live(address, &mut bits).then(|| u32::from_le_bytes(bits) >> (number % 32) & 1 != 0)
     }

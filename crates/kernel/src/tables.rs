@@ -23,12 +23,14 @@ pub(crate) struct Tables {
 
 impl Tables {
     /// Which names are exported comes from the image, else from Module.symvers, whose addresses come from
-    /// kallsyms. Modules that kallsyms lists count as loaded. Without Module.symvers the `__ksymtab_` labels in
+    /// kallsyms. The records of the image are in the order of its tables, `one_table` or two (SYM-39): where a name is there
+    /// twice, the kernel's search decides (SYM-34). Modules that kallsyms lists count as loaded. Without Module.symvers the `__ksymtab_` labels in
     /// kallsyms tell what is exported, else every global symbol counts as exported (KSYM-2).
     pub(crate) fn join(
         symbols: &KernelSymbols,
         from_image: Option<Exports>,
         symvers: Option<Symvers>,
+        one_table: bool,
     ) -> Self {
         let has_symbols = !symbols.is_empty();
         let loaded: Vec<&[u8]> = symbols.modules().collect();
@@ -63,7 +65,7 @@ impl Tables {
         let (of_unloaded, mut of_owner): (BTreeMap<_, _>, BTreeMap<_, _>) =
             tables.partition(|(owner, _)| is_unloaded(owner));
         if let Some(exports) = from_image {
-            of_owner.insert(None, ExportTable::new(exports));
+            of_owner.insert(None, ExportTable::of_records(exports, one_table));
         }
         let knows_exports = of_owner.contains_key(&None);
         let mut of_symtab: BTreeMap<Option<&[u8]>, Vec<KernelSymbol<'_>>> = BTreeMap::new();

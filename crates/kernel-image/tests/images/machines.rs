@@ -37,7 +37,7 @@ const fn machine(
         page_sizes,
         inline_static_calls: false,
         asks_for_retpoline: false,
-        cpu_capabilities: None,
+        cpu_capabilities: &[],
         toolchain_symbols: &[],
     }
 }

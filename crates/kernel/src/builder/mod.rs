@@ -13,7 +13,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use elf_layout::Coverage;
 
-use elf_layout::{KernelConfig, KernelVersion, Machine, Setting};
+use elf_layout::{Change, KernelConfig, KernelVersion, Machine, Setting};
 
 use crate::boot::BootParams;
 use crate::btf::BaseBtf;
@@ -397,6 +397,7 @@ impl KernelDescriptionBuilder {
             config.of_symbols(|name| symbols.address(name).is_some());
         }
         let built_in = BuiltIn::new(self.built_in, &symbols, is_whole);
+        let one_table = config.has(Change::OneExportTable);
         Ok(KernelDescription {
             release,
             vermagic: self.vermagic.map(String::into_bytes),
@@ -404,7 +405,7 @@ impl KernelDescriptionBuilder {
             banner: self.banner,
             config,
             machine,
-            tables: Tables::join(&symbols, self.exports, self.symvers),
+            tables: Tables::join(&symbols, self.exports, self.symvers, one_table),
             symbols: Arc::new(symbols),
             built_in: Arc::new(built_in),
             certificates: self.certificates,

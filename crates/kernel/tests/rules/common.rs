@@ -14,10 +14,10 @@ pub static TOY: Machine = Machine {
     page_sizes: &[],
     inline_static_calls: false,
     asks_for_retpoline: false,
-    cpu_capabilities: Some(CpuCapabilities { symbol: "boot_caps", of: "caps", member: "bits" }),
+    cpu_capabilities: &[CpuCapabilities { symbol: "boot_caps", member: Some(("caps", "bits")) }],
     toolchain_symbols: &[],
 };
-/// A machine that keeps them nowhere.
+/// A machine whose bitmap is a variable of its own, which had another name once.
 pub static PLAIN: Machine = Machine {
     name: "plain",
     e_machine: 0x1235,
@@ -28,7 +28,10 @@ pub static PLAIN: Machine = Machine {
     page_sizes: &[],
     inline_static_calls: false,
     asks_for_retpoline: false,
-    cpu_capabilities: None,
+    cpu_capabilities: &[
+        CpuCapabilities { symbol: "new_plain_caps", member: None },
+        CpuCapabilities { symbol: "plain_caps", member: None },
+    ],
     toolchain_symbols: &[],
 };
 /// Both.

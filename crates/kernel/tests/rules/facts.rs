@@ -112,6 +112,29 @@ fn each_record_of_a_spec_tells_its_own_fact() {
     }
 }
 
+/// SYM-34: of two records of one name the search of the kernel's own table finds one, by how many there are before it.
+#[test]
+fn sym_34_two_exports_of_one_name() {
+    let found = |before: &[&str], plain: bool| {
+        let kind = if plain { "EXPORT_SYMBOL" } else { "EXPORT_SYMBOL_GPL" };
+        let other: String = before.iter().map(|name| format!("0x1\t-\t{name}\t{kind}\t\n")).collect();
+        let twice = format!("{other}0x1000\t-\tm\t{kind}\t\n0x2000\t-\tm\t{kind}\t\n");
+        let records = records(&[("exports", &twice)]);
+        let kernel = describe(KernelDescriptionBuilder::new().records("SPEC", &records).unwrap());
+        kernel.exports().find(b"m", true).unwrap().address
+    };
+    for plain in [true, false] {
+        assert_eq!(found(&[], plain), Some(0x2000), "SYM-34: of two the probe is the second");
+        assert_eq!(found(&["a"], plain), Some(0x1000), "SYM-34: of three it is the second");
+        assert_eq!(found(&["a", "b"], plain), Some(0x1000), "SYM-34: of four it is the third");
+        assert_eq!(
+            found(&["a", "b", "c"], plain),
+            Some(0x2000),
+            "SYM-34: of five it is the last of the right half"
+        );
+    }
+}
+
 #[test]
 fn the_last_source_counts() {
     let image = || image::describe(true, Some("CONFIG_MODULES=y\n"));

@@ -124,7 +124,7 @@ fn capabilities_of_live_memory_where_the_machine_keeps_them() {
 
     let live = Arc::new(vec![Piece { address: TABLE, bytes: vec![0xff; 64] }]);
     for (what, e_machine, types) in [
-        ("a machine that keeps them nowhere", PLAIN.e_machine, TYPES),
+        ("a machine that keeps them elsewhere", PLAIN.e_machine, TYPES),
         ("a BTF without the struct", TOY.e_machine, "other 0 32\nother.bits 8 8\n"),
         ("no BTF", TOY.e_machine, ""),
     ] {
@@ -136,6 +136,19 @@ fn capabilities_of_live_memory_where_the_machine_keeps_them() {
     let mut kernel = booted(builder().symbols("System.map", text).types("BTF", Types::parse(TYPES)));
     kernel.state.live = live;
     assert_eq!(kernel.capability(1), None, "no such variable");
+}
+
+#[test]
+fn capabilities_of_a_variable_that_is_the_bitmap() {
+    let text = "ffff900000010000 T _text\nffff900000010100 D plain_caps\n";
+    let mut kernel = booted(builder().symbols("System.map", symbols(text)));
+    assert_eq!(kernel.machine.map(|m| m.name), Some("plain"));
+    assert_eq!(kernel.capability(1), None, "only a running kernel fills the bitmap");
+    let bytes = [0x0000_0002u32, 0x8000_0000].map(u32::to_le_bytes).concat();
+    kernel.state.live = Arc::new(vec![Piece { address: 0xffff_9000_0001_0100, bytes }]);
+    let found = [0, 1, 62, 63, 64, 512, u32::MAX].map(|number| kernel.capability(number));
+    let known = [Some(false), Some(true), Some(false), Some(true), None, None, None];
+    assert_eq!(found, known, "the first of its names that the kernel has");
 }
 
 #[test]

@@ -22,12 +22,13 @@ mod relocate;
 use alloc::vec::Vec;
 
 use elf_layout::place::Windows;
-use elf_layout::{Change, Findings, KernelConfig, LoadInfo, Machine};
+use elf_layout::{Change, CpuCapabilities, Findings, KernelConfig, LoadInfo, Machine};
 
 use crate::finalizer::Finalizer;
 use crate::reach::Reach;
 use crate::{Architecture, Cpu, ExtableEntry, Formula, FtraceBug, ModArch, Records, RelaSection};
-use kernel::RunningKernel;
+use kernel::types::StructPaths;
+use kernel::{Part, RunningKernel};
 
 /// The aarch64 architecture.
 #[derive(Debug)]
@@ -50,7 +51,11 @@ pub static MACHINE: Machine = Machine {
     ],
     inline_static_calls: false,
     asks_for_retpoline: false,
-    cpu_capabilities: None,
+    cpu_capabilities: &[
+        CpuCapabilities { symbol: "system_cpucaps", member: None },
+        // Its name before v6.4 (7f242982e46a).
+        CpuCapabilities { symbol: "cpu_hwcaps", member: None },
+    ],
     toolchain_symbols: &[],
 };
 
@@ -65,8 +70,8 @@ impl Architecture for Aarch64 {
 
     fn cpu(&self, config: &KernelConfig, kernel: &dyn RunningKernel) -> Cpu {
         let given = kernel.errata().iter().any(|erratum| erratum == "843419");
-        let number = cpu::workaround_843419(config.changes());
-        let has = given || number.and_then(|number| kernel.capability(number)) == Some(true);
+        let number = || cpu::workaround_843419(config.changes(), kernel);
+        let has = given || number().and_then(|number| kernel.capability(number)) == Some(true);
         if has { ERRATUM_843419 } else { Cpu::default() }
     }
 
@@ -172,6 +177,14 @@ impl Architecture for Aarch64 {
     #[cfg(feature = "disassemble")]
     fn instruction_len(&self, code: &[u8]) -> Option<usize> {
         (code.len() >= disassemble::SIZE).then_some(disassemble::SIZE)
+    }
+
+    fn kernel_memory(&self) -> &'static [Part] {
+        cpu::MEMORY
+    }
+
+    fn kernel_types(&self) -> &'static StructPaths {
+        cpu::TYPES
     }
 
     fn mod_arch_specific(&self, module: &Finalizer<'_, '_>) -> Vec<(&'static str, u64)> {

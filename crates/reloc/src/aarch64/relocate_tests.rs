@@ -322,12 +322,46 @@ fn capability_of_erratum_843419() {
         let (major, minor, patch) = version;
         let version = KernelVersion::new(major, minor, patch);
         let has = |number: u32| words[number as usize / 64] >> (number % 64) & 1 != 0;
-        assert_eq!(workaround_843419(Changes::of(version)).map(has), want, "{version:?}");
+        let silent = TestKernel::default();
+        assert_eq!(workaround_843419(Changes::of(version), &silent).map(has), want, "{version:?}");
         let capabilities = (0..128).map(|number| (number, has(number))).collect();
         let kernel = TestKernel { capabilities, ..TestKernel::default() };
         let cpu = Aarch64.cpu(&KernelConfig::new(version), &kernel);
         assert_eq!(cpu == ERRATUM_843419, want == Some(true), "{version:?}");
     }
+}
+
+/// PLT-26: the kernel's table of errata tells the number, whatever the release.
+#[test]
+fn plt_26_the_table_of_errata_numbers_them() {
+    const TABLE: u64 = 0xffff_8000_8100_0000;
+    const TEXTS: u64 = 0xffff_8000_8200_0000;
+    let member = |offset, size| kernel::Member { offset, size };
+    let mut entries = vec![0u8; 4 * 32];
+    let texts = b"ARM erratum 845719\0ARM erratum 843419\0".to_vec();
+    for (n, (text, number)) in [(0, 70u16), (0, 71), (19, 79)].into_iter().enumerate() {
+        entries[32 * n..][..8].copy_from_slice(&(TEXTS + text).to_le_bytes());
+        entries[32 * n + 8..][..2].copy_from_slice(&number.to_le_bytes());
+    }
+    let types = [
+        ("arm64_cpu_capabilities".into(), member(0, 32)),
+        ("arm64_cpu_capabilities.desc".into(), member(0, 8)),
+        ("arm64_cpu_capabilities.capability".into(), member(8, 2)),
+    ];
+    let kernel = TestKernel {
+        symbols: [("arm64_errata", TABLE)].into(),
+        memory: vec![(TABLE, entries), (TEXTS, texts)],
+        types: types.into(),
+        capabilities: [(70, true), (79, false)].into(),
+        ..TestKernel::default()
+    };
+    let changes = Changes::of(KernelVersion::new(6, 12, 117));
+    assert_eq!(workaround_843419(changes, &kernel), Some(79), "PLT-26: not the number of the release");
+    let mut other = TestKernel { capabilities: [(70, false), (79, true)].into(), ..kernel };
+    let config = KernelConfig::new(KernelVersion::new(7, 3, 4));
+    assert_eq!(Aarch64.cpu(&config, &other), ERRATUM_843419, "PLT-26");
+    other.memory.pop();
+    assert_eq!(Aarch64.cpu(&config, &other), crate::Cpu::default(), "PLT-26: no texts");
 }
 
 #[test]

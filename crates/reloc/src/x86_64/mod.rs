@@ -52,11 +52,10 @@ pub static MACHINE: Machine = Machine {
     page_sizes: &[],
     inline_static_calls: true,
     asks_for_retpoline: true,
-    cpu_capabilities: Some(CpuCapabilities {
+    cpu_capabilities: &[CpuCapabilities {
         symbol: "boot_cpu_data",
-        of: "cpuinfo_x86",
-        member: "x86_capability",
-    }),
+        member: Some(("cpuinfo_x86", "x86_capability")),
+    }],
     toolchain_symbols: &[
         ("__x86_indirect_thunk_", "CONFIG_RETPOLINE (CONFIG_MITIGATION_RETPOLINE)", "retpolines"),
         ("__x86_indirect_call_thunk_", "CONFIG_CALL_DEPTH_TRACKING", "call depth tracking"),
