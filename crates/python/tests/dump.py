@@ -40,7 +40,12 @@ def btf() -> bytes:
     structs: List[Tuple[str, int, List[Tuple[str, int, int]]]] = [
         ("list_head", 16, [("next", long, 0), ("prev", long, 8)]),
         ("module_memory", 0x48, [("base", long, 0), ("size", int_, 8)]),
-        ("module", SIZE, [("state", int_, STATE), ("list", 6, LIST), ("name", 4, NAME), ("mem", 5, MEM)]),
+        ("module_kobject", 0x60, [("mod", long, 0x40)]),
+        (
+            "module",
+            SIZE,
+            [("state", int_, STATE), ("list", 6, LIST), ("name", 4, NAME), ("mkobj", 8, 0x50), ("mem", 5, MEM)],
+        ),
     ]
     for name, size, members in structs:
         types += struct.pack("<3I", text(name), 4 << 24 | len(members), size)
