@@ -21,7 +21,6 @@ pub fn run(args: &[String], out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-#[allow(dead_code, reason = "tests call `run`")]
 fn main() -> Result<(), Box<dyn Error>> {
     run(&std::env::args().skip(1).collect::<Vec<_>>(), &mut std::io::stdout())
 }

@@ -31,6 +31,9 @@ for test in tree image_tree check_tree truth boots btf verdicts hostile; do
     printf -- '--- %s: %d s\n' "$test" $((SECONDS - from))
 done
 
+printf '\n=== public interface\n'
+scripts/semver.sh || status=1
+
 from=$SECONDS
 printf '\n=== oracle\n'
 missing=()

@@ -338,6 +338,22 @@ impl Kernel {
         Failure::of(findings, false)
     }
 
+    /// Is what lies in the memory of a dump, or of the running kernel (`/proc/kcore`), what should lie there? The kernel has to be
+    /// made of files: it is read again as it is in the dump.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`] and [`Error::Unusable`], if the dump cannot be read, or is not of this kernel.
+    #[cfg(feature = "verify")]
+    pub fn verify(
+        &self,
+        dump: impl AsRef<Path>,
+        wanted: &crate::verify::Wanted,
+    ) -> Result<crate::verify::report::Report, Error> {
+        let target = crate::verify::Target::open(dump.as_ref(), &self.source)?;
+        target.verify(&self.source, wanted, &mut |_, _| {})
+    }
+
     fn insert(
         &mut self,
         file: &[u8],

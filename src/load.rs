@@ -20,6 +20,7 @@ use finalize::{
     complete_formation, export_names_in_reach, module_finalize, post_relocation, prepare_coming_module,
     struct_module,
 };
+use kernel::space::Room;
 use kernel::{Export, ExportTable, Fact, Kernel, RunningKernel, Taints, newest};
 use kernel_image::Packed;
 use module_signature::{Unsigned, module_signature};
@@ -490,7 +491,7 @@ fn keeps_taints(kernel: &Kernel, module: &Module<'_>, taints: Taints) -> Taints 
     if lost { taints.with_module(0) } else { taints }
 }
 
-/// `percpu_modalloc`, as far as it says something or fails whatever else is loaded (LAYOUT-60). Where the area goes is part of the
+/// `percpu_modalloc` (LAYOUT-60): the area has to fit beside those of the modules that are loaded. Where it goes is part of the
 /// placement.
 fn percpu_modalloc(kernel: &Kernel, info: &LoadInfo<'_>, said: &mut Findings) {
     /// PCPU_MIN_UNIT_SIZE, and the smallest unit.
@@ -508,16 +509,24 @@ fn percpu_modalloc(kernel: &Kernel, info: &LoadInfo<'_>, said: &mut Findings) {
         said.push(finding.about(subject.clone()));
     }
     let align = section.sh_addralign.min(page);
-    // PERCPU_MODULE_RESERVE
-    let profiling = kernel.symbols.address("mem_alloc_profiling_key").is_some();
-    let reserve = if profiling { 64 << 10 } else { 8 << 10 };
+    let space = &kernel.state.space;
+    let reserve = space.percpu_reserve();
     let whole = size.checked_next_multiple_of(SMALLEST).unwrap_or(u64::MAX);
     let legal = whole <= LARGEST && align.max(SMALLEST).is_power_of_two();
-    if legal && whole <= reserve {
-        return;
+    // One that is loaded has its area.
+    let is_there = kernel.module(info.file.name()).is_some();
+    let room = match space.percpu_room(whole, align.max(SMALLEST)) {
+        _ if is_there && whole <= reserve => Room::Fits,
+        Room::Fits if kernel.modules().any(|module| !space.is_held(&module.name)) => Room::Unknown,
+        room => room,
+    };
+    match room {
+        Room::Fits if legal => return,
+        Room::Unknown if legal => return said.unjudged("LAYOUT-60", needs::PERCPU),
+        _ => {}
     }
     let why = format!(
-        "{size:#x} bytes of per-cpu data aligned to {align:#x}: the kernel has {reserve:#x} for all modules, gives at most {LARGEST:#x} at once, and takes powers of two"
+        "{size:#x} bytes of per-cpu data aligned to {align:#x}: the kernel has {reserve:#x} for all modules, of which others hold theirs, gives at most {LARGEST:#x} at once, and takes powers of two"
     );
     let mut finding = Finding::error("LAYOUT-60", Errno::ENOMEM, why).about(subject);
     // What is not legal is told by a warning.

@@ -7,6 +7,7 @@ use elf_layout::bytes::align_up;
 use elf_layout::elf::SymFields;
 use elf_layout::place::{ModuleArea, Windows};
 use elf_layout::{Findings, Generation, Layout, LoadInfo, Machine, ModuleFile, PerRegion, Placement, Region};
+use kernel::space::PercpuArea;
 use kernel::{Exit, Init, Kernel, KernelDescription, KernelState, LoadedModule, Taint, Taints};
 use reloc::{ARCHITECTURES, Architecture, Cpu};
 use symres::LoadFlags;
@@ -154,9 +155,19 @@ impl Loader {
         Some(bases)
     }
 
-    /// A module that is loaded holds the regions that the symbol table shows of it, and this per-cpu area. False if the table
+    /// A module that is loaded holds what its file has of the per-cpu reserve, where the symbol table shows it. False if that is no
+    /// module.
+    pub fn hold_percpu(&mut self, opened: &Opened<'_>) -> bool {
+        let Some(file) = &opened.module else { return false };
+        let info = LoadInfo::rewrite_section_headers(file, &self.kernel.config);
+        let area = self.percpu_area(&info, self.listed_percpu(&info));
+        self.kernel.state.space.hold_percpu(file.name(), area);
+        true
+    }
+
+    /// A module that is loaded holds the regions that the symbol table shows of it. False if the table
     /// does not show all that stays of it, or if that is no module.
-    pub fn hold(&mut self, opened: &Opened<'_>, percpu: Option<u64>) -> bool {
+    pub fn hold(&mut self, opened: &Opened<'_>) -> bool {
         let Some(file) = &opened.module else { return false };
         let machine = file.e_machine();
         let Some(arch) = self.architectures.iter().copied().find(|arch| arch.e_machine() == machine) else {
@@ -175,8 +186,7 @@ impl Loader {
         if layout.regions().filter(stays).any(|region| shown.iter().all(|(known, _)| *known != region)) {
             return false;
         }
-        let size = info.sechdrs.get(file.index().pcpu).map_or(0, |section| align_up(section.sh_size, 4));
-        let percpu = percpu.map(|start| (start, start.saturating_add(size)));
+        let percpu = self.percpu_area(&info, self.listed_percpu(&info));
         let Kernel { description, state } = &mut self.kernel;
         let windows = || module_area(arch, description);
         state.space.take(file.name(), windows, &layout, &bases, percpu);
@@ -273,6 +283,13 @@ impl Loader {
         self.kernel.state.space.area(windows, self.kernel.config.page_size)
     }
 
+    /// What the module takes of the per-cpu reserve, from there on; `None` if nothing.
+    fn percpu_area(&self, info: &LoadInfo<'_>, start: Option<u64>) -> Option<PercpuArea> {
+        let pcpu = info.file.index().pcpu;
+        let section = info.sechdrs.get(pcpu).filter(|s| pcpu != 0 && s.sh_size != 0)?;
+        Some(PercpuArea { size: align_up(section.sh_size, 4), start })
+    }
+
     /// Address and end of the module's per-cpu area: as the symbol table lists a variable of it, else first fit by alignment
     /// (LAYOUT-54, LAYOUT-60).
     fn percpu_place(&self, info: &LoadInfo<'_>) -> Option<(u64, u64)> {
@@ -314,7 +331,7 @@ pub struct Kept {
     arch: &'static dyn Architecture,
     layout: Layout,
     placement: Placement,
-    percpu: Option<(u64, u64)>,
+    percpu: Option<PercpuArea>,
     taints: Taints,
     coming: bool,
     initcall_blacklisted: bool,
@@ -329,7 +346,7 @@ impl Loader {
             arch: load.arch,
             layout: load.module.layout.clone(),
             placement: load.module.placement,
-            percpu: self.percpu_place(&load.module.info),
+            percpu: self.percpu_area(&load.module.info, load.module.placement.percpu),
             taints: load.taints,
             coming: load.coming,
             initcall_blacklisted: load.initcall_blacklisted,

@@ -2,17 +2,23 @@
 #![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 #[path = "../examples/batch.rs"]
+#[allow(dead_code, reason = "its `main`")]
 mod batch;
 mod common;
 #[path = "../examples/disassemble.rs"]
+#[allow(dead_code, reason = "its `main`")]
 mod disassemble;
 #[path = "../examples/hunt.rs"]
+#[allow(dead_code, reason = "its `main`")]
 mod hunt;
 #[path = "../examples/list.rs"]
+#[allow(dead_code, reason = "its `main`")]
 mod list;
 #[path = "../examples/own_kernel.rs"]
+#[allow(dead_code, reason = "its `main`")]
 mod own_kernel;
 #[path = "../examples/own_os.rs"]
+#[allow(dead_code, reason = "its `main`")]
 mod own_os;
 
 use std::path::{Path, PathBuf};
@@ -40,7 +46,8 @@ fn spec() -> &'static Path {
         // As if its image had told its symbols: those of a running kernel are in no SPEC.
         let symbols =
             KernelSymbols::parse(&common::read(&common::fixtures(KERNEL).join("kallsyms"))).unwrap();
-        let records = source.read().unwrap().symbols("test", symbols).to_records(&needs());
+        let mut records = source.read().unwrap().symbols("test", symbols).to_records(&needs());
+        records.set("banner", "Linux version 6.12.117+deb12-amd64 (fixture) #1 SMP\n");
         let mut bytes = Vec::new();
         spec_file::write(&records, &mut bytes).unwrap();
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("examples.spec");
@@ -127,17 +134,17 @@ fn an_operating_system_of_ones_own_loads_a_module() {
     let mut out = Vec::new();
     own_os::run(&words(&[&ko("hello")]), &mut out).unwrap();
     let out = String::from_utf8(out).unwrap();
-    assert!(out.ends_with('\n') && out.contains("init_module at 0xffffffffc10"), "{out}");
+    assert!(out.ends_with('\n') && out.contains("init at 0xffffffffc10"), "{out}");
     // The bytes are those of the pipeline for Linux, where both know the same addresses.
     let bytes = common::read(&common::ko(KERNEL, "hello"));
     let kernel = kernel();
     let config = &kernel.loader().kernel.config;
-    let opened = common::library::open(&bytes, config);
+    let file = elf_layout::ModuleFile::parse(&bytes, config, reloc::MACHINES).unwrap();
     let symbols = |name: &[u8]| kernel.symbol(std::str::from_utf8(name).unwrap());
-    let mut said = elf_layout::Findings::new();
-    let room = (vec![0xaa; 1 << 20], BASE);
-    let (memory, init) =
-        own_os::load(opened.module.as_ref().unwrap(), config, room, &symbols, &mut said).unwrap();
+    let module = own_os::load(&file, config, (vec![0xaa; 1 << 20], BASE), &symbols).unwrap();
+    let init = module.init().unwrap();
+    let memory: Vec<u8> =
+        module.segments().flat_map(|s| module.memory.region(s.region).iter().copied()).collect();
     let linux = kernel.load(&*bytes).at(Placement::Base(BASE)).stage(kmodld::Stage::Relocated).run().unwrap();
     assert!((BASE..BASE + memory.len() as u64).contains(&init), "{init:#x}");
     // The first region is the same in both, and its calls lead to the same functions of the kernel.
@@ -155,24 +162,73 @@ fn an_operating_system_of_ones_own_loads_a_module() {
         calls += 1;
     }
     assert!(calls > 0);
+    let no_symbols = |_: &[u8]| None;
+    let refused = own_os::load(&file, config, (vec![0; 1 << 20], BASE), &no_symbols).unwrap_err();
+    assert!(refused.to_string().contains("nobody exports _printk"), "{refused}");
+    let small = own_os::load(&file, config, (vec![0; 16], BASE), &symbols).unwrap_err();
+    assert_eq!(small.to_string(), format!("the module needs {} bytes", memory.len()));
+    let program = std::fs::read("/proc/self/exe").unwrap();
+    let hosts = elf_layout::ModuleFile::parse(&program, config, reloc::MACHINES);
+    assert!(hosts.unwrap_err().iter().any(|f| f.code == "VAL-12"), "VAL-12: a program is no module");
 }
 
 #[test]
 fn an_architecture_and_a_kernel_come_from_outside() {
-    let mut b = Builder::module(&["name=toy", "license=GPL", "intree=Y", "vermagic=9.1.0 "]);
-    b.machine = 0x7079;
-    b.section(".text", ALLOC | EXEC, 16).zeros(32);
-    b.section(".toys", ALLOC | WRITE, 8).zeros(32);
-    let print = b.symbol("toy_print", GLOBAL, 0, UNDEF, 0);
-    b.relocations(".toys", &[Rela { offset: 8, kind: 7, symbol: print, addend: 0 }]);
-    let (file, mut out) = (tempfile::NamedTempFile::new().unwrap(), Vec::new());
-    std::fs::write(file.path(), b.build()).unwrap();
-    own_kernel::run(&words(&[file.path().to_str().unwrap()]), &mut out).unwrap();
-    let out = String::from_utf8(out).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let run = |kind, offset| {
+        let mut b = Builder::module(&["name=toy", "license=GPL", "intree=Y", "vermagic=9.1.0 "]);
+        b.machine = 0x7079;
+        b.section(".text", ALLOC | EXEC, 16).zeros(32);
+        b.section(".toys", ALLOC | WRITE, 8).zeros(32);
+        let print = b.symbol("toy_print", GLOBAL, 0, UNDEF, 0);
+        b.relocations(".toys", &[Rela { offset, kind, symbol: print, addend: 2 }]);
+        std::fs::write(file.path(), b.build()).unwrap();
+        let mut out = Vec::new();
+        own_kernel::run(&words(&[file.path().to_str().unwrap()]), &mut out)
+            .map(|()| String::from_utf8(out).unwrap())
+            .map_err(|why| why.to_string())
+    };
+    let out = run(7, 8).unwrap();
     assert!(
-        out.starts_with("toy on toy 9.1.0: Unknown\n") && out.contains("\n0x700000000000 .text\n"),
+        out.starts_with("toy on toy 9.1.0: Unknown\n") && out.contains("\n0x700000000000 .text ["),
         "{out}"
     );
+    assert!(
+        out.contains(" .toys [0, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 60, 0, 0, 0, 0,"),
+        "relocated: {out}"
+    );
+    let unknown = run(8, 8).unwrap_err();
+    assert!(unknown.contains("with ENOEXEC (RELOC-GEN-7)"), "RELOC-GEN-7: {unknown}");
+    let outside = run(7, 1 << 40).unwrap_err();
+    assert!(outside.contains("crash"), "RELOC-GEN-11: {outside}");
+}
+
+/// Lines that are neither empty nor comments.
+fn lines_of_code(example: &str) -> usize {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(format!("{example}.rs"));
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines = text.lines().map(str::trim);
+    lines.filter(|line| !line.is_empty() && !line.starts_with("//")).count()
+}
+
+#[test]
+fn the_examples_stay_short_and_their_lines_are_told() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    // What the same programs took with the stages alone; loading into one's own system is to take less than 40.
+    for (example, before, most) in [
+        ("list", "48", 24),
+        ("disassemble", "67", 33),
+        ("hunt", "67", 33),
+        ("own_os", "99", 39),
+        ("own_kernel", "78", 39),
+        ("batch", "", 39),
+    ] {
+        let lines = lines_of_code(example);
+        assert!(lines <= most, "examples/{example}.rs has {lines} lines of code, more than {most}");
+        let row = format!("| [{example}.rs]({example}.rs) | {lines} | {before}");
+        assert!(readme.contains(&row), "examples/README.md does not say: {row}");
+    }
 }
 
 #[test]

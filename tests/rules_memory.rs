@@ -10,6 +10,7 @@ use kernel::{KernelDescriptionBuilder, KernelSymbols};
 use kmodld::load::Args;
 use kmodld::{Load, Loader, Place};
 use reloc::MACHINES;
+use symres::LoadFlags;
 
 const AX: u64 = ALLOC | EXEC;
 const WA: u64 = ALLOC | WRITE;
@@ -161,7 +162,10 @@ fn layout_60_what_the_reserve_does_not_give() {
         )
     };
     for (size, align, lines) in [
-        (8 << 10, 64, None),
+        // The reserve begins at 0x30010.
+        (8 << 10, 16, None),
+        (0x1fd0, 64, None),
+        (0x1fd4, 64, Some(vec![failed(0x1fd4, 64)])),
         ((8 << 10) + 1, 64, Some(vec![failed((8 << 10) + 4, 64)])),
         ((8 << 10) + 4, 0, Some(vec![failed((8 << 10) + 4, 4)])),
         (64 << 10, 64, Some(vec![])),
@@ -180,4 +184,35 @@ fn layout_60_what_the_reserve_does_not_give() {
         });
         assert_eq!(said.dmesg().collect::<Vec<_>>(), last.unwrap_or_default(), "{what}");
     }
+}
+
+#[test]
+fn layout_60_modules_share_the_reserve() {
+    let module = |name: &str, size: u64| {
+        let vermagic = "vermagic=6.12.0 SMP preempt mod_unload modversions ";
+        let name = format!("name={name}");
+        let mut b = Builder::module(&[&name, "license=GPL", "intree=Y", "retpoline=Y", vermagic]);
+        b.section(".data..percpu", WA, 16).zeros(size);
+        b.build()
+    };
+    let mut loader = loader(config(12));
+    let insmod = |loader: &mut Loader, file: &[u8]| {
+        let opened = loader.open(file, LoadFlags::default());
+        let args = Args::verdict(LoadFlags::default(), b"");
+        loader.insmod(&opened, &args, kernel::Init::Returns(0))
+    };
+    let said = insmod(&mut loader, &module("first", 0x1800));
+    assert!(!said.refused(), "LAYOUT-60: {said:?}");
+    assert_eq!(library::say(&loader, &module("fits", 0x800)).errno(), None, "LAYOUT-60");
+    let said = library::say(&loader, &module("large", 0x810));
+    assert_eq!(said.errno().map(|e| e.name()), Some("ENOMEM"), "LAYOUT-60: {said:?}");
+    assert_eq!(
+        said.dmesg().collect::<Vec<_>>(),
+        [
+            "percpu: allocation failed, size=2064 align=16 atomic=0, alloc from reserved chunk failed",
+            "large: Could not allocate 2064 bytes percpu data"
+        ]
+    );
+    loader.rmmod(b"first", false, kernel::Exit::Returns);
+    assert_eq!(library::say(&loader, &module("large", 0x810)).errno(), None, "LAYOUT-60: freed with it");
 }

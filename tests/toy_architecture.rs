@@ -10,7 +10,7 @@ use elf_layout::{Coverage, Errno, Finding, Findings, KernelConfig, KernelVersion
 use kernel::{KernelDescriptionBuilder, KernelSymbols};
 use kernel_image::ImageArch;
 use kmodld::{Args, Loader, Place, Stage};
-use reloc::{Architecture, Finalizer, ModArch, Records, RelaSection, Step};
+use reloc::{Architecture, Finalizer, Formula, Howto, ModArch, Records, RelaSection, Step};
 use symres::LoadFlags;
 
 const EM_TOY: u16 = 0x7079;
@@ -69,8 +69,8 @@ impl Architecture for Toy {
         }
     }
 
-    fn relocation_width(&self, _: u32) -> u64 {
-        8
+    fn howto(&self, r_type: u32) -> Option<Howto> {
+        (r_type == R_TOY_WORD).then_some(Howto::new(8, Formula::Absolute))
     }
 
     fn module_finalize(&self, module: &mut Finalizer<'_, '_>) {

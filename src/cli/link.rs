@@ -203,7 +203,8 @@ fn addresses_known(path: &Path, load: &Load<'_>) -> Result<(), Error> {
             import.name.escape_ascii()
         ),
         None => format!(
-            "the address of its per-cpu area is not known (symbol {first} and others need it): give it with --percpu"
+            "the address of its per-cpu area is not known (symbol {first} and others need it): it goes where the loaded modules leave room, \
+             and their files or symbols are not there (run as root with the tree of that kernel), or __per_cpu_end is not; or give it with --percpu"
         ),
     };
     Err(Error::unusable(path, what))

@@ -399,20 +399,6 @@ impl Running {
         areas
     }
 
-    /// The per-cpu area of a loaded module, as sysfs shows it: where it is, or that it has none. `None` if it is not shown.
-    pub fn percpu_of(&self, module: &str) -> Option<Option<u64>> {
-        let sections = self.sysfs(module).join("sections");
-        fs::read_dir(&sections).ok()?;
-        match head(&sections.join(".data..percpu"), SMALL) {
-            Ok(text) => {
-                let text = String::from_utf8_lossy(&text).into_owned();
-                let hex = text.trim().strip_prefix("0x").and_then(|hex| u64::from_str_radix(hex, 16).ok());
-                hex.filter(|address| *address != 0).map(Some)
-            }
-            Err(error) => (error.kind() == ErrorKind::NotFound).then_some(None),
-        }
-    }
-
     /// Where the running kernel shows a module of this name.
     pub fn sysfs(&self, module: &str) -> PathBuf {
         self.root.at(Path::new("sys/module").join(module))

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use elf_layout::ModuleFile;
 use elf_layout::elf::{SHN_UNDEF, SymFields};
 use elf_layout::ksymtab;
+use elf_layout::{KernelConfig, ModuleFile};
 use kernel::{Export, ExportTable, Exports, Kernel, LoadedModule, Told};
 use symres::LoadFlags;
 
@@ -20,7 +20,7 @@ use crate::kernel_source::KernelSource;
 use crate::kernel_source::running::Running;
 use crate::kernel_source::tree::Tree;
 use crate::kernel_source::unread::Unread;
-use crate::load::open;
+use crate::load::{Opened, open};
 use crate::loader::Loader;
 
 /// So many modules beside a file are looked at.
@@ -345,7 +345,8 @@ impl Home {
         held.kernel.state.space.forget_listed();
         let mut all = true;
         for name in names.iter().rev() {
-            all &= self.holds(name, &running, &mut held)?;
+            let config = held.kernel.config.clone();
+            all &= self.with_file(name, &running, &config, |file| held.hold(file))?;
         }
         // With KASLR the area begins anywhere: only what lies there shows where (LAYOUT-51).
         let is_anywhere = loader.kernel.slide != 0;
@@ -362,24 +363,46 @@ impl Home {
         }
         if all {
             *loader = held;
-        } else {
-            loader.kernel.state.space.forget_percpu();
+        }
+        self.hold_percpu(loader)
+    }
+
+    /// The loaded modules of a running kernel hold what their files have of the per-cpu reserve. Of one without its file nothing is
+    /// known, and then not of the reserve, either.
+    fn hold_percpu(&self, loader: &mut Loader) -> Result<(), Error> {
+        let Some(running) = &self.running else { return Ok(()) };
+        let space = &loader.kernel.state.space;
+        let names = loader.kernel.modules().map(|m| &*m.name).filter(|name| !space.is_held(name));
+        let names: Vec<String> = names.map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        let config = loader.kernel.config.clone();
+        for name in names.iter().rev() {
+            if !self.with_file(name, running, &config, |file| loader.hold_percpu(file))? {
+                loader.kernel.state.space.forget_percpu();
+            }
         }
         Ok(())
     }
 
-    /// Does a loaded module hold what its file and the symbol table show?
-    fn holds(&self, name: &str, running: &Running, loader: &mut Loader) -> Result<bool, Error> {
-        let file = self.modprobe.as_ref().and_then(|modprobe| modprobe.file(name));
-        let (Some(file), Some(percpu)) = (file, running.percpu_of(name)) else { return Ok(false) };
+    /// Lets the file of a loaded module be looked at; false if there is none that is it.
+    fn with_file(
+        &self,
+        name: &str,
+        running: &Running,
+        config: &KernelConfig,
+        look: impl FnOnce(&Opened<'_>) -> bool,
+    ) -> Result<bool, Error> {
+        let Some(file) = self.modprobe.as_ref().and_then(|modprobe| modprobe.file(name)) else {
+            return Ok(false);
+        };
         let bytes = read_decompressed(&file)?;
-        let unsigned = Kernel::unknown(loader.kernel.config.clone());
+        let unsigned = Kernel::unknown(config.clone());
         let opened = open(&bytes, &unsigned, LoadFlags::default());
         let is_it = opened.module.as_ref().is_some_and(|module| is_what_runs(module, name, running));
-        Ok(is_it && loader.hold(&opened, percpu))
+        Ok(is_it && look(&opened))
     }
 
-    /// What a module exports itself must not be exported by any loaded one (DUP-1).
+    /// What a module exports itself must not be exported by any loaded one (DUP-1), and its per-cpu data has to fit beside theirs
+    /// (LAYOUT-60).
     fn learn_what_it_may_meet(&mut self, path: &Path, loader: &mut Loader) -> Result<(), Error> {
         if self.running.is_none() {
             return Ok(());
@@ -387,8 +410,12 @@ impl Home {
         let bytes = read_decompressed(path)?;
         let unsigned = Kernel::unknown(loader.kernel.config.clone());
         let opened = open(&bytes, &unsigned, LoadFlags::default());
-        let exports = opened.module.as_ref().is_some_and(|file| !exports_of(file, &loader.kernel).is_empty());
-        if exports { self.learn_all(loader) } else { Ok(()) }
+        let Some(file) = &opened.module else { return Ok(()) };
+        let pcpu = file.index().pcpu;
+        if file.sections().get(pcpu).is_some_and(|section| pcpu != 0 && section.sh_size != 0) {
+            self.hold_percpu(loader)?;
+        }
+        if exports_of(file, &loader.kernel).is_empty() { Ok(()) } else { self.learn_all(loader) }
     }
 
     /// What every loaded module exports, as far as its file is there.

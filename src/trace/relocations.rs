@@ -130,7 +130,7 @@ impl Target<'_, '_> {
         let p = self.address.wrapping_add(rela.r_offset);
         let is_known = module.unknown.get(symbol) == Some(&false);
         let s = module.values.get(symbol).filter(|_| is_known).copied();
-        let formula = load.arch.relocation_formula(r_type);
+        let formula = load.arch.howto(r_type).and_then(|howto| howto.formula);
         let value = s.map(|s| s.wrapping_add_signed(rela.r_addend));
         let result = formula.zip(value).map(|(formula, value)| formula.result(value, p));
         let bytes = |all: &[u8], at: u64, len: u64| slice(all, at, len).map(<[u8]>::to_vec);

@@ -144,6 +144,17 @@ def attack(options, folder):
             found = [a for a in document["alarms"] if int(a["addr"], 16) < end and int(a["addr"], 16) + a["size"] > start]
             print(f"{os.path.basename(file)}: {how} at {address}: {[(a['kind'], a['symbol']) for a in found] or 'MISSED'}")
             good &= bool(found)
+        if options.hunter:
+            hunter = os.path.join(ROOT, "contrib", "tools", "hunt_kmodld.py")
+            command = [options.hunter, hunter, options.kernel, file, *(path for path, _ in extra)]
+            run = subprocess.run(command, capture_output=True, text=True)
+            places = [(int(at, 16), int(size)) for size, at in re.findall(r"^[a-z-]+ (\d+) (0x[0-9a-f]+) ", run.stdout, re.M)]
+            for how, address, size in made:
+                start, end = int(address, 16), int(address, 16) + int(size)
+                hit = any(at < end and at + length > start for at, length in places)
+                print(f"{os.path.basename(file)}: the hunter in Python, {how} at {address}: {'found' if hit else 'MISSED'}")
+                good &= hit
+            good &= run.returncode == 1
         covered = lambda a: any(  # noqa: E731
             int(a["addr"], 16) < int(at, 16) + int(size) and int(a["addr"], 16) + a["size"] > int(at, 16) for _, at, size in made
         )
@@ -242,6 +253,7 @@ def main():
     parser.add_argument("--busybox", default="/usr/bin/busybox")
     parser.add_argument("--headers")
     parser.add_argument("--dump")
+    parser.add_argument("--hunter", help="a Python with the package kmodld: contrib/tools/hunt_kmodld.py has to find each attack too")
     parser.add_argument("--smp", type=int, default=1)
     parser.add_argument("--cpu")
     parser.add_argument("--append", default="")

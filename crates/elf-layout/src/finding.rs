@@ -383,6 +383,8 @@ pub mod needs {
     pub const RELEASE: &str = "the kernel's release (--release), or its image (--kernel)";
     /// What it exports, with licences, CRCs and namespaces.
     pub const EXPORTS: &str = "the kernel's Module.symvers (--symvers), or its image (--kernel)";
+    /// What its modules hold of the per-cpu reserve.
+    pub const PERCPU: &str = "the files of the modules that are loaded, for their per-cpu data (--kernel with the tree of that kernel)";
     /// Where its symbols are.
     pub const SYMBOLS: &str = "the kernel's symbols (--symtab), or its image (--kernel)";
 }

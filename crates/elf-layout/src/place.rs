@@ -49,6 +49,11 @@ pub struct Windows {
 }
 
 impl Windows {
+    /// One window, with nothing to fall back on.
+    pub const fn new(start: u64, end: u64) -> Self {
+        Windows { direct: (start, end), fallback: None, code_block: None }
+    }
+
     /// Does a region of this kind come from the cache of code (`execmem_is_rox`, LAYOUT-55)?
     pub const fn caches(&self, region: Region) -> bool {
         self.code_block.is_some() && matches!(region, Region::Text | Region::InitText)

@@ -19,6 +19,7 @@ use crate::elf::{
 use crate::finding::{Errno, Finding, Findings, Severity, Subject, needs};
 use crate::machine::{Machine, machine_name, names_of};
 use crate::module_file::{ModuleFile, SectionIndex};
+use crate::signature::module_sig_check;
 
 /// Name of the section that holds the module's `struct module`.
 pub const THIS_MODULE: &str = ".gnu.linkonce.this_module";
@@ -37,6 +38,29 @@ pub struct Expected<'k> {
     pub known: &'k [&'static Machine],
     /// finit_module flag IGNORE_MODVERSIONS (VER-33).
     pub ignore_modversions: bool,
+}
+
+impl<'d> ModuleFile<'d> {
+    /// The view of a module for any machine of `known`, where no kernel is asked: the signature is cut off
+    /// (`signature::module_sig_check`), and the file passes the ELF checks of a kernel of that configuration.
+    ///
+    /// # Errors
+    ///
+    /// What that kernel says.
+    pub fn parse(
+        file: &'d [u8],
+        config: &KernelConfig,
+        known: &[&'static Machine],
+    ) -> Result<Self, Findings> {
+        let mut said = Findings::new();
+        let (tail, finding) = module_sig_check(file);
+        if let Some(finding) = finding {
+            said.push(finding);
+        }
+        let expected = Expected { config, machine: None, known, ignore_modversions: true };
+        let module = elf_validity(tail.module, &expected, &mut said);
+        module.filter(|_| !said.refused()).ok_or(said)
+    }
 }
 
 /// All ELF checks on `file` (its signature already cut off). `None` only if

@@ -152,8 +152,8 @@ mod tests {
             _: &mut Findings,
         ) {
         }
-        fn relocation_width(&self, _: u32) -> u64 {
-            0
+        fn howto(&self, _: u32) -> Option<reloc::Howto> {
+            None
         }
         fn ftrace_callsites(&self, _: &KernelConfig) -> &'static str {
             self.0

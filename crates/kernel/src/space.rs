@@ -17,14 +17,66 @@ use crate::kallsyms::KernelSymbols;
 pub struct AddressSpace {
     /// The module area; `None` before the first module, as its bounds depend on the architecture.
     area: Option<ModuleArea>,
-    /// What is free of the modules' per-cpu reserve, if it is known where that is (LAYOUT-54).
-    percpu: Option<Holes>,
+    /// The modules' per-cpu reserve.
+    percpu: Reserve,
     /// What the modules of the symbol table show of theirs.
     listed: Listed,
     /// Everything in the module area as the running kernel lists it, whoever holds it: `[start, end)`, guard pages included.
     areas: Option<Vec<(u64, u64)>>,
     /// What each module holds of both, by name.
     held: BTreeMap<Box<[u8]>, Held>,
+}
+
+/// The per-cpu reserve of modules (LAYOUT-54, LAYOUT-60).
+#[derive(Clone, Debug)]
+struct Reserve {
+    /// Its bytes.
+    size: u64,
+    /// What is free of it; `None` if it is not known where it lies, or where in it the area of a module does.
+    free: Option<Holes>,
+}
+
+/// Is there room in the per-cpu reserve?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// There is.
+    Fits,
+    /// There is none: ENOMEM.
+    Full,
+    /// That hangs on where the areas of other modules lie.
+    Unknown,
+}
+
+/// What a module takes of the per-cpu reserve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PercpuArea {
+    /// Bytes.
+    pub size: u64,
+    /// Its address (`mod->percpu`), if that is known.
+    pub start: Option<u64>,
+}
+
+impl PercpuArea {
+    /// Up to where it reaches.
+    fn range(self) -> Option<(u64, u64)> {
+        self.start.map(|start| (start, start.saturating_add(self.size)))
+    }
+}
+
+impl Reserve {
+    fn booted(symbols: &KernelSymbols) -> Self {
+        // PERCPU_MODULE_RESERVE: more where allocations are profiled.
+        let size = if symbols.address("mem_alloc_profiling_key").is_some() { 64 << 10 } else { 8 << 10 };
+        let start = symbols.address("__per_cpu_end");
+        Reserve { size, free: start.map(|start| Holes::new(start, start.saturating_add(size))) }
+    }
+
+    fn take(&mut self, area: PercpuArea) {
+        match (&mut self.free, area.range()) {
+            (Some(free), Some((start, end))) => free.take(start, end),
+            _ => self.free = None,
+        }
+    }
 }
 
 /// How far the modules that a symbol table lists reach: their exact regions are not known.
@@ -43,14 +95,13 @@ struct Held {
     ranges: Vec<(Region, u64, u64)>,
     /// What of them is code.
     code: Vec<(u64, u64)>,
-    percpu: Option<(u64, u64)>,
+    percpu: Option<PercpuArea>,
 }
 
 impl AddressSpace {
     /// That of a kernel just booted, with the modules that its symbol table lists.
     pub fn booted(symbols: &KernelSymbols) -> Self {
-        // LAYOUT-54
-        let percpu = symbols.address("__per_cpu_end").map(|start| Holes::new(start, u64::MAX));
+        let percpu = Reserve::booted(symbols);
         let mut listed = Listed::default();
         // Most tables list none, and have many symbols.
         let lists_any = symbols.modules().next().is_some();
@@ -71,9 +122,46 @@ impl AddressSpace {
         self.areas = Some(areas);
     }
 
+    /// What a module that is loaded holds of the per-cpu reserve; `None` if nothing.
+    pub fn hold_percpu(&mut self, name: &[u8], area: Option<PercpuArea>) {
+        if let Some(area) = area {
+            self.percpu.take(area);
+        }
+        let nothing = Held { ranges: Vec::new(), code: Vec::new(), percpu: None };
+        self.held.entry(name.into()).or_insert(nothing).percpu = area;
+    }
+
+    /// Is it known what a module holds of the per-cpu reserve?
+    pub fn is_held(&self, name: &[u8]) -> bool {
+        self.held.contains_key(name)
+    }
+
     /// Modules that are loaded hold parts of the per-cpu reserve, and it is not known which.
     pub fn forget_percpu(&mut self) {
-        self.percpu = None;
+        self.percpu.free = None;
+    }
+
+    /// Bytes of the per-cpu reserve, for all modules together.
+    pub fn percpu_reserve(&self) -> u64 {
+        self.percpu.size
+    }
+
+    /// Is there room for a per-cpu area of so many bytes beside those that are held (LAYOUT-60)?
+    pub fn percpu_room(&self, size: u64, align: u64) -> Room {
+        if self.percpu.free.is_some() {
+            return if self.percpu_place(size, align).is_some() { Room::Fits } else { Room::Full };
+        }
+        let held = || self.held.values().filter_map(|held| held.percpu);
+        let taken = held().map(|area| area.size).fold(0, u64::saturating_add);
+        let free = self.percpu.size.saturating_sub(taken);
+        // So many areas leave at most one piece more; one of these is no smaller than all are in the mean.
+        let pieces = (held().count() as u64).saturating_add(1);
+        let largest = free.checked_div(pieces).unwrap_or(0);
+        match size {
+            _ if size > free => Room::Full,
+            _ if size.saturating_add(align) <= largest => Room::Fits,
+            _ => Room::Unknown,
+        }
     }
 
     /// The modules that the symbol table lists take what [`AddressSpace::take`] says, not all up to their last symbol.
@@ -136,7 +224,7 @@ impl AddressSpace {
     /// `pcpu_alloc_reserved`: address and end of a per-cpu area of so many bytes: first fit by alignment
     /// (LAYOUT-54, LAYOUT-60). `None` if there is no room, or nothing is known of the reserve.
     pub fn percpu_place(&self, size: u64, align: u64) -> Option<(u64, u64)> {
-        self.percpu.as_ref()?.first_fit((0, u64::MAX), size, align, &[])
+        self.percpu.free.as_ref()?.first_fit((0, u64::MAX), size, align, &[])
     }
 
     /// A module gets the regions of its layout at these bases, and a per-cpu area. `windows` are the bounds of the
@@ -147,15 +235,15 @@ impl AddressSpace {
         windows: impl FnOnce() -> Windows,
         layout: &Layout,
         bases: &PerRegion<u64>,
-        percpu: Option<(u64, u64)>,
+        percpu: Option<PercpuArea>,
     ) {
         let area = self.area.take();
         let mut area = area.unwrap_or_else(|| self.area(windows, layout.page_size).into_owned());
         let ranges = area.ranges(layout, bases);
         ranges.iter().for_each(|(region, start, end)| area.take_region(*region, *start, *end));
         self.area = Some(area);
-        if let (Some(reserve), Some((start, end))) = (&mut self.percpu, percpu) {
-            reserve.take(start, end);
+        if let Some(area) = percpu {
+            self.percpu.take(area);
         }
         let code = layout.regions().filter(|region| region.is_executable()).map(|region| {
             // Before v6.4 text is the first part of an area.
@@ -182,8 +270,9 @@ impl AddressSpace {
     pub fn free(&mut self, name: &[u8]) {
         let held = self.free_ranges(name, |_| true);
         let percpu = held.and_then(|held| held.percpu);
-        if let (Some(reserve), Some((start, end))) = (&mut self.percpu, percpu) {
-            reserve.free(start, end);
+        if let (Some(free), Some((start, end))) = (&mut self.percpu.free, percpu.and_then(PercpuArea::range))
+        {
+            free.free(start, end);
         }
     }
 

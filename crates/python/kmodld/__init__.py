@@ -11,28 +11,36 @@ from ._many import check_many
 from ._model import Kernel, Module
 from ._native import __version__
 from ._types import (
+    Alarm,
     Difference,
     Finding,
     Import,
+    LegalChange,
     Patch,
+    Place,
     Region,
     Relocation,
     Section,
     Symbol,
     Unjudged,
     Verdict,
+    VerifiedModule,
+    VerifyReport,
 )
 
 __all__ = [
+    "Alarm",
     "Difference",
     "Error",
     "Finding",
     "Import",
     "Incomplete",
     "Kernel",
+    "LegalChange",
     "LoadError",
     "Module",
     "Patch",
+    "Place",
     "Refused",
     "Region",
     "Relocation",
@@ -41,6 +49,8 @@ __all__ = [
     "Undecided",
     "Unjudged",
     "Verdict",
+    "VerifiedModule",
+    "VerifyReport",
     "__version__",
     "check_many",
 ]

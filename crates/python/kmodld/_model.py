@@ -108,6 +108,17 @@ class Kernel:
         """Removes a module."""
         return _types.findings(self._native.rmmod(name))
 
+    def verify(
+        self, dump: AnyPath = "/proc/kcore", *, only: Sequence[str] = (), files: Sequence[AnyPath] = ()
+    ) -> _types.VerifyReport:
+        """Is what lies in the memory of a dump, or of the running kernel, what should lie there? Every module there is compared with
+        its file in the kernel's tree or in ``files``; only those named in ``only``, if there are any. The kernel has to be made of
+        files, not of ``spec``.
+
+        Raises :class:`Error` if the dump cannot be read, or is not of this kernel.
+        """
+        return _types.verify_report(self._native.verify(dump, list(only), list(files)))
+
     def load_needed(self, path: AnyPath) -> List[Path]:
         """Loads what modprobe would load before the module of a file. The files, in this order."""
         return [Path(file) for file in self._native.load_needed(path)]

@@ -155,6 +155,135 @@ class Difference:
     symbol: Optional[str]
 
 
+@dataclass(frozen=True)
+class Place:
+    """A region of a module in a dump."""
+
+    name: str
+    address: int
+    size: int
+
+
+@dataclass(frozen=True)
+class LegalChange:
+    """Bytes that differ from the file's in a way that the kernel explains."""
+
+    address: int
+    size: int
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Bytes in memory, or a module, that nothing explains."""
+
+    address: int
+    size: int
+    kind: str
+    """``code``, ``rodata``, ``function-pointer``, ``hidden-module``, ... as ``kmodld schema verify`` lists them."""
+    message: str
+    module: Optional[str] = None
+    symbol: Optional[str] = None
+    section: Optional[str] = None
+    expected: bytes = b""
+    """What should be there."""
+    found: bytes = b""
+    """What is."""
+    expected_code: Optional[str] = None
+    found_code: Optional[str] = None
+    target: Optional[int] = None
+    """Where what is there leads."""
+    target_is: Optional[str] = None
+    legal: List[str] = field(default_factory=list)
+    """What could legally be there."""
+
+
+@dataclass(frozen=True)
+class VerifiedModule:
+    """A module in a dump, judged."""
+
+    name: str
+    base: int
+    struct_module: int
+    regions: List[Place]
+    verdict: str
+    """``clean``, ``changed``, ``no-file`` or ``undecided``."""
+    alarms: int
+    file: Optional[str] = None
+    proof: Optional[str] = None
+    """By what the file is proven to be its: ``build-id``, ``srcversion`` or ``fit``."""
+    bytes: int = 0
+    sites: int = 0
+    pointers: int = 0
+    changes: List[LegalChange] = field(default_factory=list)
+    unjudged: List[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """All that :meth:`kmodld.Kernel.verify` found out."""
+
+    release: str
+    banner: str
+    slide: int
+    """How far the kernel runs from its link addresses."""
+    found_by: str
+    modules: List[VerifiedModule]
+    """Oldest first."""
+    alarms: List[Alarm]
+    """By address."""
+    damage: List[str] = field(default_factory=list)
+    unjudged: List[str] = field(default_factory=list)
+    """What could not be judged of the kernel as a whole."""
+
+    @property
+    def is_decided(self) -> bool:
+        """Was everything judged?"""
+        judged = ("clean", "changed")
+        return not self.unjudged and all(m.verdict in judged and not m.unjudged for m in self.modules)
+
+    @property
+    def is_clean(self) -> bool:
+        """Was everything judged, and is nothing changed?"""
+        return self.is_decided and not self.alarms
+
+
+def _number(entry: Dict[str, Any], *names: str) -> Dict[str, Any]:
+    return {name: int(entry[name], 16) for name in names if entry.get(name) is not None}
+
+
+def _known(of: Any, entry: Dict[str, Any]) -> Dict[str, Any]:
+    return {name: value for name, value in entry.items() if name in of.__dataclass_fields__}
+
+
+def verify_report(text: str) -> VerifyReport:
+    """Of the document of ``verify --json``."""
+    document = json.loads(text)
+
+    def place(entry: Dict[str, Any]) -> Place:
+        return Place(entry["name"], int(entry["addr"], 16), entry["size"])
+
+    def change(entry: Dict[str, Any]) -> LegalChange:
+        return LegalChange(int(entry["addr"], 16), entry["size"], entry["what"], entry["why"])
+
+    def module(entry: Dict[str, Any]) -> VerifiedModule:
+        own = {**_known(VerifiedModule, entry), **_number(entry, "base", "struct_module")}
+        own["regions"] = [place(each) for each in entry["regions"]]
+        own["changes"] = [change(each) for each in entry["changes"]]
+        return VerifiedModule(**own)
+
+    def alarm(entry: Dict[str, Any]) -> Alarm:
+        own = {**_known(Alarm, entry), **_number(entry, "target"), "address": int(entry["addr"], 16)}
+        own.update(expected=bytes.fromhex(entry["expected"]), found=bytes.fromhex(entry["found"]))
+        return Alarm(**own)
+
+    own = {**_known(VerifyReport, document), **_number(document, "slide")}
+    own["modules"] = [module(each) for each in document["modules"]]
+    own["alarms"] = [alarm(each) for each in document["alarms"]]
+    return VerifyReport(**own)
+
+
 def finding(entry: Dict[str, Any]) -> Finding:
     """Of one entry of the JSON documents."""
     known = Finding.__dataclass_fields__

@@ -13,6 +13,8 @@ use kmodld::kernel_source::{needs, read, spec_file};
 use kmodld::linked::{Cause, SymbolKind};
 use kmodld::load::Args;
 use kmodld::symres::LoadFlags;
+use kmodld::verify::Wanted;
+use kmodld::verify::report::VerifyDocument;
 use kmodld::{Error, Failure, LinkedModule, Loading, Placement, Stage, document};
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
@@ -205,6 +207,20 @@ impl Kernel {
 
     fn load_needed(&self, py: Python<'_>, path: PathBuf) -> PyResult<Vec<PathBuf>> {
         Ok(py.detach(|| self.lock().load_needed(path)).map_err(Failed::from)?)
+    }
+
+    /// What `verify --json` prints.
+    fn verify(
+        &self,
+        py: Python<'_>,
+        dump: PathBuf,
+        only: Vec<String>,
+        with_files: Vec<PathBuf>,
+    ) -> PyResult<String> {
+        let kernel = self.now();
+        let wanted = Wanted { only, with: with_files };
+        let report = py.detach(move || kernel.verify(dump, &wanted)).map_err(Failed::from)?;
+        serde_json::to_string(&VerifyDocument::from(&report)).map_err(|e| PyValueError::new_err(e.to_string()))
     }
 
     /// The verdicts on a part of a set of files, each as JSON: modules load after those of the set that they need.

@@ -60,6 +60,22 @@ impl Formula {
     }
 }
 
+/// What a relocation of one type does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Howto {
+    /// How many bytes it writes, or changes bits of.
+    pub width: u64,
+    /// What it computes, in the terms of the ABI; `None` if it computes nothing.
+    pub formula: Option<Formula>,
+}
+
+impl Howto {
+    /// A number of `width` bytes.
+    pub const fn new(width: u64, formula: Formula) -> Self {
+        Howto { width, formula: Some(formula) }
+    }
+}
+
 /// A site at which the function tracer turns itself off (FIN-47).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FtraceBug {
@@ -85,9 +101,9 @@ pub enum FtraceBug {
 /// 2. **Layout.** [`module_area`](Architecture::module_area), and where the kernel has it
 ///    [`module_frob_arch_sections`](Architecture::module_frob_arch_sections) and [`cpu`](Architecture::cpu): modules get their
 ///    place and size.
-/// 3. **Relocation.** [`apply_relocate_add`](Architecture::apply_relocate_add),
-///    [`ignores_undefined`](Architecture::ignores_undefined), [`relocation_width`](Architecture::relocation_width): stages
-///    `relocated` and `kallsyms`.
+/// 3. **Relocation.** [`howto`](Architecture::howto),
+///    [`ignores_undefined`](Architecture::ignores_undefined), and [`apply_relocate_add`](Architecture::apply_relocate_add) where
+///    types store more than plain numbers: stages `relocated` and `kallsyms`.
 /// 4. **Patching.** [`module_finalize`](Architecture::module_finalize) and all that follows it here: stage `final`.
 /// 5. **What patching reads of the kernel.** [`kernel_memory`](Architecture::kernel_memory) and
 ///    [`kernel_types`](Architecture::kernel_types): SPEC files keep it.
@@ -131,13 +147,18 @@ pub trait Architecture: ImageArch {
 
     /// `apply_relocate_add`: the records of one RELA section, in this order.
     /// The kernel stops at the first failure; this goes on to find all.
+    ///
+    /// Unless overridden: each type stores what its [`Howto`] computes as a little-endian number of so many bytes, and one
+    /// that is not known, or a number that does not fit, is refused with ENOEXEC.
     fn apply_relocate_add(
         &self,
         section: &mut RelaSection<'_>,
         records: Records<'_>,
-        arch: &mut ModArch,
+        _arch: &mut ModArch,
         said: &mut Findings,
-    );
+    ) {
+        crate::numbers::apply_relocate_add(section, records, &|r_type| self.howto(r_type), said);
+    }
 
     /// An entry of the exception table (FIN-1).
     fn extable(&self, _config: &KernelConfig) -> ExtableEntry {
@@ -149,13 +170,12 @@ pub trait Architecture: ImageArch {
         false
     }
 
-    /// How many bytes a relocation of this type writes, or changes bits of.
-    fn relocation_width(&self, r_type: u32) -> u64;
+    /// What a relocation of this type does; `None` if the loader does not know the type.
+    fn howto(&self, r_type: u32) -> Option<Howto>;
 
-    /// What a relocation of this type computes, in the terms of the ABI: S is the value of the symbol, A the addend, P the
-    /// address of the place. `None` if the loader does not know the type, or if it computes nothing.
-    fn relocation_formula(&self, _r_type: u32) -> Option<Formula> {
-        None
+    /// How many bytes a relocation of this type writes; 0 if the loader does not know the type.
+    fn relocation_width(&self, r_type: u32) -> u64 {
+        self.howto(r_type).map_or(0, |howto| howto.width)
     }
 
     /// Does a relocation of this type fit wherever the kernel puts modules, whichever symbol of the kernel or of a module it

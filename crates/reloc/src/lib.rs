@@ -16,6 +16,8 @@ pub mod arch;
 pub mod finalizer;
 pub mod livepatch;
 pub mod mod_arch;
+mod numbers;
+pub mod own;
 pub mod reach;
 pub mod record;
 pub mod sort;
@@ -26,15 +28,20 @@ pub mod x86_64;
 
 use alloc::borrow::Cow;
 
+use elf_layout::ModuleFile;
 use elf_layout::elf::{LE, Rela, Rela64, Shdr};
-use elf_layout::{KernelConfig, Machine, ModuleFile};
 
 pub use apply::apply_relocations;
-pub use arch::{Architecture, ExtableEntry, Formula, FtraceBug};
+pub use arch::{Architecture, ExtableEntry, Formula, FtraceBug, Howto};
 pub use finalizer::{Finalizer, LoadFacts};
 pub use mod_arch::{Cpu, ModArch, ModPltSec, Slot};
+pub use own::{OwnError, load_into};
 pub use record::{Choice, Journal, Patch, PatchBytes, Record, RuntimeState, Step};
 pub use target::Target;
+/// What else an architecture from outside is made of.
+pub use {
+    elf_layout::KernelConfig, elf_layout::Machine, elf_layout::place::Windows, kernel_image::ImageArch,
+};
 
 /// The records of a RELA section.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +50,17 @@ pub enum Records<'a> {
     File(&'a [Rela64<LE>]),
     /// As the architecture has reordered them (PLT-14).
     Reordered(&'a [Rela]),
+}
+
+impl Records<'_> {
+    /// All of them, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = Rela> {
+        let (file, reordered) = match *self {
+            Records::File(records) => (records, &[][..]),
+            Records::Reordered(records) => (&[][..], records),
+        };
+        file.iter().map(Rela::from).chain(reordered.iter().copied())
+    }
 }
 
 /// One RELA section about to be applied.

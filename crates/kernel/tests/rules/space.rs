@@ -5,7 +5,7 @@ use elf_layout::place::Windows;
 use elf_layout::region::PerRegion;
 use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{Findings, KernelConfig, KernelVersion, Layout, LoadInfo, Placement, Region};
-use kernel::space::AddressSpace;
+use kernel::space::{AddressSpace, PercpuArea, Room};
 use testkit::elf::{ALLOC, Builder, EXEC};
 
 use crate::common::symbols;
@@ -52,10 +52,10 @@ fn layout_54_and_60_the_reserve_of_per_cpu_areas() {
     let take = |space: &mut AddressSpace, name: &[u8], percpu| {
         space.take(name, windows, &small, &Placement::consecutive(&small, AREA.0).bases, percpu);
     };
-    take(&mut space, b"a", Some((0x30040, 0x30080)));
+    take(&mut space, b"a", Some(PercpuArea { size: 64, start: Some(0x30040) }));
     assert_eq!(space.percpu_place(64, 64), Some((0x30080, 0x300c0)), "LAYOUT-54: the next one behind it");
     assert_eq!(space.percpu_place(8, 8), Some((0x30010, 0x30018)), "LAYOUT-54: first fit, in the gap before");
-    take(&mut space, b"b", Some((0x30080, 0x300c0)));
+    take(&mut space, b"b", Some(PercpuArea { size: 64, start: Some(0x30080) }));
     space.free_init(b"a");
     assert_eq!(space.percpu_place(64, 64), Some((0x300c0, 0x30100)), "LAYOUT-60: init keeps the area");
     space.free(b"a");
@@ -67,6 +67,37 @@ fn layout_54_and_60_the_reserve_of_per_cpu_areas() {
 
     let unknown = AddressSpace::booted(&symbols("ffffffff81000000 T _text\n"));
     assert_eq!(unknown.percpu_place(8, 8), None, "LAYOUT-54: without __per_cpu_end nothing is known");
+}
+
+#[test]
+fn layout_60_what_is_left_of_the_reserve() {
+    const ALL: u64 = 8 << 10;
+    let mut space = of_percpu_end(0x30000);
+    assert_eq!(space.percpu_reserve(), ALL, "LAYOUT-60");
+    assert_eq!(
+        (space.percpu_room(ALL, 8), space.percpu_room(ALL + 4, 8)),
+        (Room::Fits, Room::Full),
+        "LAYOUT-60"
+    );
+    space.hold_percpu(b"a", Some(PercpuArea { size: ALL - 16, start: Some(0x30000) }));
+    space.hold_percpu(b"b", None);
+    assert!(space.is_held(b"b") && !space.is_held(b"c"));
+    assert_eq!((space.percpu_room(16, 16), space.percpu_room(8, 32)), (Room::Fits, Room::Full), "LAYOUT-60");
+    space.free(b"a");
+    assert_eq!(space.percpu_room(ALL, 8), Room::Fits, "LAYOUT-60: free when the module goes");
+
+    // Where areas lie at places that are not known, their sizes tell what they can.
+    let mut unknown = AddressSpace::booted(&symbols("ffffffff81000000 T _text\n"));
+    assert_eq!(unknown.percpu_room(ALL - 8, 8), Room::Fits, "LAYOUT-60: nothing is taken");
+    unknown.hold_percpu(b"a", Some(PercpuArea { size: 0x1000, start: None }));
+    let room = |size| unknown.percpu_room(size, 8);
+    assert_eq!(
+        (room(0x7f8), room(0x800), room(0x1004)),
+        (Room::Fits, Room::Unknown, Room::Full),
+        "LAYOUT-60"
+    );
+    let profiled = "ffffffff82000000 D mem_alloc_profiling_key\nffffffff81000000 T _text\n";
+    assert_eq!(AddressSpace::booted(&symbols(profiled)).percpu_reserve(), 8 * ALL, "LAYOUT-60");
 }
 
 #[test]

@@ -26,7 +26,7 @@ use elf_layout::{Change, CpuCapabilities, Findings, KernelConfig, LoadInfo, Mach
 
 use crate::finalizer::Finalizer;
 use crate::reach::Reach;
-use crate::{Architecture, Cpu, ExtableEntry, Formula, FtraceBug, ModArch, Records, RelaSection};
+use crate::{Architecture, Cpu, ExtableEntry, FtraceBug, Howto, ModArch, Records, RelaSection};
 use kernel::types::StructPaths;
 use kernel::{Part, RunningKernel};
 
@@ -94,12 +94,8 @@ impl Architecture for Aarch64 {
         relocate::apply_relocate_add(section, records, arch, said);
     }
 
-    fn relocation_width(&self, r_type: u32) -> u64 {
-        relocate::width(r_type)
-    }
-
-    fn relocation_formula(&self, r_type: u32) -> Option<Formula> {
-        relocate::formula(r_type)
+    fn howto(&self, r_type: u32) -> Option<Howto> {
+        relocate::howto_of(r_type)
     }
 
     fn reaches_every_symbol(&self, r_type: u32) -> bool {

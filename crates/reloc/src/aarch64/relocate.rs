@@ -11,7 +11,7 @@ use super::howto::{Op, Routine, howto};
 use super::insn::{self, Field, IMM_16, IMM_26, IMM_ADR, page};
 use super::plts::{NoSlot, Plts};
 use crate::mod_arch::ModArch;
-use crate::{Formula, Records, RelaSection, type_text};
+use crate::{Formula, Howto, Records, RelaSection, type_text};
 
 /// Why a record was not applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,34 +49,32 @@ pub fn apply_relocate_add(
     }
 }
 
-/// Bytes that a relocation writes.
-pub fn width(r_type: u32) -> u64 {
-    match r_type {
-        // R_AARCH64_NONE (two numbers)
-        0 | 256 => 0,
-        // R_AARCH64_ABS64, PREL64
-        257 | 260 => 8,
-        // R_AARCH64_ABS16, PREL16
-        259 | 262 => 2,
-        _ => 4,
-    }
-}
-
 /// About how far the temporary copy is from the module: vmalloc space follows the module area.
 const TEMPORARY_COPY: u64 = 0x100_0000;
 
 /// What the processor ignores of an address in the upper half with TBI1, which the kernel sets where it has MTE.
 pub const TOP_BYTE: u64 = 0xff << 56;
 
-/// What a type computes (spec 05 §5.1).
-pub fn formula(r_type: u32) -> Option<Formula> {
-    let howto = howto(r_type)?;
-    match (howto.routine, howto.op) {
+/// What a type does (spec 05 §5.1).
+pub fn howto_of(r_type: u32) -> Option<Howto> {
+    let row = howto(r_type)?;
+    let width = match row.routine {
+        Routine::Nothing => 0,
+        Routine::Data(width) => width,
+        _ => 4,
+    };
+    let formula = match (row.routine, row.op) {
         (Routine::Nothing, _) => None,
         (Routine::Adrp, _) => Some(Formula::PageRelative),
         (_, Op::Abs) => Some(Formula::Absolute),
         (_, Op::Prel) => Some(Formula::Relative),
-    }
+    };
+    Some(Howto { width, formula })
+}
+
+/// Bytes that a record asks for, of whatever type.
+fn width(r_type: u32) -> u64 {
+    howto_of(r_type).map_or(4, |howto| howto.width)
 }
 
 /// Does it fit for every symbol (RELOC-GEN-17)? Modules lie within 2 GiB of the kernel and of each other, branches that do not

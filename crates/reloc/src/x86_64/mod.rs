@@ -33,7 +33,7 @@ use elf_layout::{Change, CpuCapabilities, Findings, KernelConfig, Machine};
 
 use crate::finalizer::Finalizer;
 use crate::reach::Reach;
-use crate::{Architecture, ExtableEntry, Formula, FtraceBug, ModArch, Records, RelaSection};
+use crate::{Architecture, ExtableEntry, FtraceBug, Howto, ModArch, Records, RelaSection};
 use kernel::types::StructPaths;
 use kernel::{Part, RunningKernel};
 
@@ -122,12 +122,8 @@ impl Architecture for X86_64 {
         true
     }
 
-    fn relocation_width(&self, r_type: u32) -> u64 {
-        relocate::width(r_type)
-    }
-
-    fn relocation_formula(&self, r_type: u32) -> Option<Formula> {
-        relocate::formula(r_type)
+    fn howto(&self, r_type: u32) -> Option<Howto> {
+        relocate::howto(r_type)
     }
 
     fn reaches_every_symbol(&self, r_type: u32) -> bool {

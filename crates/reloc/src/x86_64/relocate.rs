@@ -8,7 +8,7 @@ use elf_layout::elf::Rela;
 use elf_layout::{Change, Errno, Finding, Findings, Severity};
 
 use super::MACHINE;
-use crate::{Formula, Records, RelaSection, type_text};
+use crate::{Formula, Howto, Records, RelaSection, type_text};
 
 const R_X86_64_NONE: u32 = 0;
 const R_X86_64_64: u32 = 1;
@@ -56,22 +56,22 @@ pub fn apply_relocate_add(section: &mut RelaSection<'_>, records: Records<'_>, s
     }
 }
 
-/// Bytes that a relocation writes.
-pub fn width(r_type: u32) -> u64 {
-    match r_type {
-        R_X86_64_NONE => 0,
-        R_X86_64_64 | R_X86_64_PC64 => 8,
-        _ => 4,
-    }
+/// What a type does (spec 04 §4.2).
+pub fn howto(r_type: u32) -> Option<Howto> {
+    use Formula::{Absolute, Relative};
+    Some(match r_type {
+        R_X86_64_NONE => Howto { width: 0, formula: None },
+        R_X86_64_64 => Howto::new(8, Absolute),
+        R_X86_64_PC64 => Howto::new(8, Relative),
+        R_X86_64_32 | R_X86_64_32S => Howto::new(4, Absolute),
+        R_X86_64_PC32 | R_X86_64_PLT32 => Howto::new(4, Relative),
+        _ => return None,
+    })
 }
 
-/// What a type computes (spec 04 §4.2).
-pub fn formula(r_type: u32) -> Option<Formula> {
-    match r_type {
-        R_X86_64_64 | R_X86_64_32 | R_X86_64_32S => Some(Formula::Absolute),
-        R_X86_64_PC32 | R_X86_64_PLT32 | R_X86_64_PC64 => Some(Formula::Relative),
-        _ => None,
-    }
+/// Bytes that a record asks for, of whatever type.
+fn width(r_type: u32) -> u64 {
+    howto(r_type).map_or(4, |howto| howto.width)
 }
 
 /// Does it fit for every symbol (RELOC-GEN-17)? Kernel and modules lie in the upper 2 GiB; per-cpu places are small numbers.
@@ -374,12 +374,12 @@ mod tests {
     fn formulas_tell_what_is_stored() {
         for (r_type, bytes, ..) in TYPES {
             for value in [0, 5, 0x7fff_ffff, PLACE + 0x1000] {
-                let want = formula(r_type).unwrap().result(value, PLACE).to_le_bytes();
+                let want = howto(r_type).unwrap().formula.unwrap().result(value, PLACE).to_le_bytes();
                 let (result, after) = run(r_type, value, NEW, [0; 8]);
                 assert!(result.is_err() || after[..bytes] == want[..bytes], "type {r_type} value {value:#x}");
             }
         }
-        assert_eq!(formula(R_X86_64_NONE), None);
+        assert_eq!(howto(R_X86_64_NONE).unwrap().formula, None);
     }
 
     #[test]
