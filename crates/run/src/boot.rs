@@ -27,7 +27,6 @@ const STEP_BUDGET: u64 = 150_000_000;
 
 /// Members of structs whose offsets are needed; `sizeof` for the size of a struct. Not every kernel has all of them.
 const OFFSETS: &[(&str, &str)] = &[
-    ("bug_entry", "flags"),
     ("cdev", "dev"),
     ("cdev", "ops"),
     ("cdev", "owner"),
@@ -53,6 +52,7 @@ const OFFSETS: &[(&str, &str)] = &[
     ("page", "_refcount"),
     ("pcpu_hot", "current_task"),
     ("pcpu_hot", "hardirq_stack_ptr"),
+    ("task_struct", "comm"),
     ("thread_struct", "fpu"),
     ("vm_struct", "addr"),
     ("vm_struct", "flags"),
@@ -490,6 +490,10 @@ impl<C: Platform> Boot<'_, C> {
         self.initcalls()?;
         let running = u64::from(self.machine.world.running);
         self.machine.set(&Preset::of("system_state", 0, running, 4, "kernel_init sets it"))?;
+        // Its name is that of the program that it would execute.
+        let task = C::current(self.machine)?;
+        let name = task.wrapping_add(self.machine.offset("task_struct.comm")?);
+        self.machine.memory.write(name, b"init\0\0\0\0\0\0\0\0\0\0\0\0")?;
         for directory in ["/dev", "/proc", "/sys", "/tmp"] {
             let path = self.machine.string(directory.as_bytes())?;
             self.named("init_mkdir", &[path, 0o755]);

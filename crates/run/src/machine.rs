@@ -102,6 +102,8 @@ pub trait Platform: Cpu + Default {
     const SYSCALL: &'static str;
     /// Bytes of `struct pt_regs`.
     const FRAME: usize;
+    /// The function that handles invalid instructions: `bool (struct pt_regs *)`.
+    const BUG_HANDLER: &'static str;
     /// Members of structs of this architecture whose offsets are needed.
     const OFFSETS: &'static [(&'static str, &'static str)];
 
@@ -432,27 +434,37 @@ impl<C: Platform> Machine<C> {
         Ok(true)
     }
 
-    /// `report_bug`: is the instruction a WARN()? Then it is noted, and the code goes on.
+    /// The kernel's own handler of WARN() and BUG(), which prints what it prints: after a warning the code goes on.
     fn warns(&mut self) -> Result<bool, Failed> {
-        /// BUGFLAG_WARNING
-        const WARNING: u64 = 1;
-        let find = self.symbol("find_bug")?;
-        let pc = self.cpu.pc();
+        /// BUG_TRAP_TYPE_WARN
+        const WARN: u64 = 1;
+        let (pc, told) = (self.cpu.pc(), self.world.log.len());
+        let frame = self.cpu.frame();
+        let at = self.cpu.sp().wrapping_sub(0x400) & !15;
+        self.memory.write(at, &frame)?;
         let before = self.cpu.registers();
-        let found = self.call_at(find, &[pc]);
+        self.cpu.set_sp(at);
+        // The architecture's handler knows more than the general one, but not every kernel has it as a function of its own.
+        let own = self.symbols.address(C::BUG_HANDLER);
+        let handled = match own {
+            Some(handler) => self.call_at(handler, &[at]).map(|handled| handled & 0xff != 0),
+            None => self.symbol("report_bug").map(|report| self.call_at(report, &[pc, at]))?.map(|kind| kind & 0xffff_ffff == WARN),
+        };
         self.cpu.set_registers(&before);
-        let entry = found?;
-        if entry == 0 {
+        if !handled? {
             return Ok(false);
         }
-        let mut flags = [0; 2];
-        self.memory.read(entry.wrapping_add(self.offset("bug_entry.flags")?), &mut flags)?;
-        if u64::from(u16::from_le_bytes(flags)) & WARNING == 0 {
-            return Ok(false);
+        if own.is_some() {
+            let frame = self.memory.bytes(at, C::FRAME)?;
+            self.cpu.take_frame(&frame);
+        } else {
+            self.cpu.skip(&mut self.memory);
         }
-        let text = format!("WARNING at {}", self.text(pc));
-        self.world.event(|| text);
-        self.cpu.skip(&mut self.memory);
+        // Those that warn once are silent from then on.
+        if self.world.log.len() != told {
+            let text = format!("WARNING at {}", self.text(pc));
+            self.world.event(|| text);
+        }
         Ok(true)
     }
 

@@ -115,6 +115,7 @@ struct Log {
     pages: Vec<u64>,
     bytes: Vec<u8>,
     regions: Vec<Region>,
+    ignores_protection: bool,
 }
 
 /// The memory of a machine.
@@ -129,6 +130,8 @@ pub struct Memory {
     /// Pages that code was decoded from.
     code: Pages,
     code_written: bool,
+    /// May read-only pages be written? So it is on x86 while CR0.WP is clear.
+    ignores_protection: bool,
     logs: Vec<Log>,
 }
 
@@ -150,6 +153,7 @@ impl Memory {
             written: Pages::new(pages),
             code: Pages::new(pages),
             code_written: false,
+            ignores_protection: false,
             logs: Vec::new(),
         }
     }
@@ -165,6 +169,7 @@ impl Memory {
         let mut other = Memory::new(self.size());
         other.regions.clone_from(&self.regions);
         other.written.clone_from(&self.written);
+        other.ignores_protection = self.ignores_protection;
         let pages = other.physical.chunks_mut(PAGE_LEN).zip(self.physical.chunks(PAGE_LEN));
         for (number, (to, from)) in pages.enumerate() {
             if self.written.has(number as u64) {
@@ -261,13 +266,21 @@ impl Memory {
         let region = self.region(address).ok_or(fault(false))?;
         let allowed = match access {
             Access::Read => true,
-            Access::Write => region.protection.write,
+            Access::Write => region.protection.write || self.ignores_protection,
             Access::Execute => region.protection.execute,
         };
         if !allowed {
             return Err(fault(true));
         }
         Ok(region.physical.wrapping_add(address.wrapping_sub(region.start)))
+    }
+
+    /// Says whether pages that are read-only can be written all the same.
+    pub fn ignore_protection(&mut self, ignores: bool) {
+        if self.ignores_protection != ignores {
+            self.ignores_protection = ignores;
+            self.writes.fill(EMPTY);
+        }
     }
 
     /// Reads `N` bytes, at most eight.
@@ -451,6 +464,7 @@ impl Memory {
             pages: Vec::new(),
             bytes: Vec::new(),
             regions: self.regions.clone(),
+            ignores_protection: self.ignores_protection,
         });
         self.writes.fill(EMPTY);
     }
@@ -474,6 +488,7 @@ impl Memory {
             self.regions.clone_from(&log.regions);
             self.code_written = true;
         }
+        self.ignores_protection = log.ignores_protection;
         self.forget_addresses();
         for page in log.pages.drain(..) {
             if let Some(word) = usize::try_from(page >> 6).ok().and_then(|word| log.saved.0.get_mut(word)) {

@@ -117,6 +117,7 @@ impl Platform for X86 {
 
     const SYSCALL: &'static str = "__x64_sys_";
     const FRAME: usize = 21 * 8;
+    const BUG_HANDLER: &'static str = "handle_bug";
     const OFFSETS: &'static [(&'static str, &'static str)] = &[("cpuinfo_x86", "x86_cache_alignment")];
 
     fn frame(&self) -> Vec<u8> {
