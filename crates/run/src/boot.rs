@@ -126,6 +126,16 @@ const LAST_LEVEL: usize = 5;
 
 /// Initcalls of later levels that are called: those that modules rely on.
 const LATER: &[(&str, &str)] = &[
+    ("cryptomgr_init", "templates of algorithms; of an earlier level up to v6.12, as the next ones are"),
+    ("hmac_module_init", "algorithms that are in the kernel"),
+    ("crypto_md5_mod_init", "algorithms that are in the kernel"),
+    ("crypto_sha1_mod_init", "algorithms that are in the kernel"),
+    ("crypto_sha256_mod_init", "algorithms that are in the kernel"),
+    ("crypto_sha512_mod_init", "algorithms that are in the kernel"),
+    ("crypto_ecb_module_init", "algorithms that are in the kernel"),
+    ("crypto_cbc_module_init", "algorithms that are in the kernel"),
+    ("crypto_ctr_module_init", "algorithms that are in the kernel"),
+    ("crypto_aes_mod_init", "algorithms that are in the kernel"),
     ("proc_modules_init", "/proc/modules"),
     ("blkdev_init", "block devices"),
     ("system_trusted_keyring_init", "the keyrings, empty, in which the keys of signatures are looked for"),
@@ -503,7 +513,10 @@ impl<C: Platform> Boot<'_, C> {
                 (self.machine.string(directory.as_bytes())?, self.machine.string(kind.as_bytes())?);
             self.named("init_mount", &[kind, directory, kind, 0, 0]);
         }
-        // mark_rodata_ro
+        // mark_readonly: keys that are read-only from here on are not written any more.
+        if self.machine.symbols.address("jump_label_init_ro").is_some() {
+            self.named("jump_label_init_ro", &[]);
+        }
         let Machine { memory, symbols, .. } = &mut *self.machine;
         protect(memory, symbols, "_text", "_etext", Protection::CODE);
         protect(memory, symbols, "__start_rodata", "__end_rodata", Protection::READ);
@@ -545,7 +558,10 @@ impl<C: Platform> Boot<'_, C> {
             }
         }
         for (name, _) in LATER {
-            self.named(name, &[]);
+            // It may have been called with its level.
+            if self.report.steps.iter().all(|step| step.name != *name) {
+                self.named(name, &[]);
+            }
         }
         Ok(())
     }
