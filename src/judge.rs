@@ -208,22 +208,32 @@ fn errno_text(result: i64) -> String {
     errno(result).map_or_else(|| format!("the result is {result}"), |errno| errno.name().to_owned())
 }
 
-/// The lines of messages, and which of them are the messages of warnings.
+/// The lines of messages, without the reports of warnings, and which of them are the messages of warnings.
 fn lines(messages: &[Message]) -> (Vec<String>, Vec<usize>) {
-    const CUT: &[u8] = b"[ cut here ]";
-    let (mut out, mut warnings, mut is_warning) = (Vec::new(), Vec::new(), false);
+    #[derive(PartialEq)]
+    enum At {
+        Log,
+        /// Behind the line that a warning begins with.
+        Warning,
+        Report,
+    }
+    let (mut out, mut warnings, mut at) = (Vec::new(), Vec::new(), At::Log);
     for message in messages {
-        if message.text.windows(CUT.len()).any(|part| part == CUT) {
-            is_warning = true;
-            continue;
-        }
-        for line in String::from_utf8_lossy(&message.text).lines().filter(|line| !line.is_empty()) {
-            if is_warning {
-                warnings.push(out.len());
+        let text = String::from_utf8_lossy(&message.text);
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            if line.contains("[ cut here ]") {
+                at = At::Warning;
+            } else if at == At::Warning && line.starts_with("WARNING: ") {
+                at = At::Report;
+            } else if line.contains("[ end trace ") {
+                at = At::Log;
+            } else if at != At::Report {
+                if at == At::Warning {
+                    warnings.push(out.len());
+                }
+                out.push(line.to_owned());
             }
-            out.push(line.to_owned());
         }
-        is_warning = false;
     }
     (out, warnings)
 }
@@ -235,8 +245,15 @@ mod tests {
     #[test]
     fn messages_of_warnings_are_known() {
         let message = |text: &str| Message { level: 4, time: 0, text: text.into(), ended: true };
-        let log =
-            [message("a"), message("------------[ cut here ]------------"), message("b\nc"), message("d")];
+        let log = [
+            message("a"),
+            message("------------[ cut here ]------------"),
+            message("b\nc"),
+            message("WARNING: CPU: 0 PID: 1 at f.c:1"),
+        ];
+        let rest =
+            [message("Modules linked in:"), message("---[ end trace 0000000000000000 ]---"), message("d")];
+        let log: Vec<_> = log.into_iter().chain(rest).collect();
         assert_eq!(lines(&log), (["a", "b", "c", "d"].map(String::from).to_vec(), vec![1, 2]));
     }
 

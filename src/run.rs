@@ -15,11 +15,23 @@ use crate::document::{SCHEMA, errno_name};
 use crate::error::Error;
 use crate::input::{read, read_decompressed};
 use crate::kernel_source::image;
+use crate::modprobe::Modprobe;
 
 /// Bytes of a file that `cat` reads at most.
 const CAT_MAX: usize = 1 << 20;
 /// O_RDONLY, O_WRONLY, O_RDWR
 const MODES: [(&str, u64); 3] = [("r", 0), ("w", 1), ("rw", 2)];
+/// What poll asks and answers.
+const POLLED: [(u16, &str); 8] = [
+    (1, "POLLIN"),
+    (2, "POLLPRI"),
+    (4, "POLLOUT"),
+    (8, "POLLERR"),
+    (16, "POLLHUP"),
+    (32, "POLLNVAL"),
+    (64, "POLLRDNORM"),
+    (256, "POLLWRNORM"),
+];
 /// O_NONBLOCK
 const NONBLOCK: u64 = 0o4000;
 /// Permissions of a device file that mknod makes.
@@ -61,6 +73,10 @@ pub enum Action {
     Ioctl(Target, u64, Argument),
     /// `mknod PATH c MAJOR MINOR`; the major number of a device may be its name in /proc/devices.
     Mknod(String, Major, u32),
+    /// `poll FD [MILLISECONDS]`: for what the file is ready, after waiting so long at most.
+    Poll(i64, u64),
+    /// `call NAME [NUMBER]...`: a system call
+    Call(String, Vec<u64>),
     /// `cat PATH`
     Cat(String),
     /// `echo TEXT > PATH`
@@ -142,6 +158,14 @@ impl Action {
                     number(major).map_or_else(|_| Major::Name((*major).into()), |n| Major::Number(n as u32));
                 Action::Mknod((*path).into(), major, number(minor)? as u32)
             }
+            ("poll", [fd, wait @ ..]) if wait.len() < 2 => {
+                let fd = fd.parse().map_err(|_| format!("poll: {fd} is no number"))?;
+                Action::Poll(fd, wait.first().map_or(Ok(0), |wait| number(wait))?)
+            }
+            ("call", [name, arguments @ ..]) if arguments.len() < 7 => {
+                let arguments = arguments.iter().map(|word| number(word)).collect::<Result<_, _>>()?;
+                Action::Call((*name).into(), arguments)
+            }
             ("cat", [path]) => Action::Cat((*path).into()),
             ("echo", [.., ">", path]) => {
                 let (text, _) = rest.rsplit_once('>').unwrap_or_default();
@@ -159,15 +183,15 @@ impl Action {
             ("insmod", [file, parameters @ ..]) => Action::Insmod(file.into(), parameters.join(" ")),
             ("rmmod", [name]) => Action::Rmmod((*name).into()),
             (
-                "open" | "close" | "read" | "write" | "ioctl" | "mknod" | "cat" | "echo" | "sleep" | "insmod"
-                | "rmmod",
+                "open" | "close" | "read" | "write" | "ioctl" | "mknod" | "poll" | "call" | "cat" | "echo"
+                | "sleep" | "insmod" | "rmmod",
                 _,
             ) => {
                 return usage("too few or too many words; see --help");
             }
             _ => {
                 return Err(format!(
-                    "{command}: unknown; there are open, close, read, write, ioctl, mknod, cat, echo, sleep, insmod and rmmod"
+                    "{command}: unknown; there are open, close, read, write, ioctl, mknod, poll, call, cat, echo, sleep, insmod and rmmod"
                 ));
             }
         })
@@ -490,7 +514,13 @@ impl Session<'_> {
                 Action::Insmod(file, parameters) => self.insmod(file, parameters)?,
                 action => self.entry(text, |kernel| act(kernel, action))?,
             };
-            is_gone |= matches!(action, Action::Rmmod(name) if *name == plan.name) && entry.is_good();
+            match action {
+                Action::Rmmod(name) if *name == plan.name && entry.is_good() => is_gone = true,
+                Action::Insmod(file, _) if Modprobe::name_of(file) == plan.name && entry.is_good() => {
+                    is_gone = false;
+                }
+                _ => {}
+            }
             let stopped = entry.stopped.is_some();
             document.actions.push(entry);
             if stopped {
@@ -617,6 +647,13 @@ fn act(kernel: &mut dyn Running, action: &Action) -> Made {
             };
             Ok((kernel.mknod(path, DEVICE_MODE, major, *minor)?, None))
         }
+        Action::Poll(fd, wait) => {
+            let (result, events) =
+                kernel.poll(*fd, POLLED.iter().fold(0, |all, (bit, _)| all | bit), *wait)?;
+            let names = POLLED.iter().filter(|(bit, _)| events & bit != 0).map(|(_, name)| *name);
+            Ok((result, Some(names.collect::<Vec<_>>().join(" ").into_bytes())))
+        }
+        Action::Call(name, arguments) => Ok((kernel.syscall(name, arguments)?, None)),
         Action::Cat(path) => cat(kernel, path),
         Action::Echo(bytes, path) => {
             with(kernel, &Target::Path(path.clone()), 1, |kernel, fd| Ok((kernel.write(fd, bytes)?, None)))
@@ -652,6 +689,9 @@ mod tests {
             ("ioctl /dev/x 1 int:-1", Action::Ioctl(path(), 1, Argument::Bytes(vec![255; 4]))),
             ("mknod /dev/x c 240 1", Action::Mknod("/dev/x".into(), Major::Number(240), 1)),
             ("mknod /dev/x c name 0", Action::Mknod("/dev/x".into(), Major::Name("name".into()), 0)),
+            ("poll 3", Action::Poll(3, 0)),
+            ("poll 3 50", Action::Poll(3, 50)),
+            ("call getpgid 0x1", Action::Call("getpgid".into(), vec![1])),
             ("cat /proc/x", Action::Cat("/proc/x".into())),
             ("echo a > b > /sys/x", Action::Echo(b"a > b\n".to_vec(), "/sys/x".into())),
             ("sleep 0.5", Action::Sleep(500)),

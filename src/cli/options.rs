@@ -437,6 +437,8 @@ const ACTIONS: &str = "Actions:\n  \
     read FD|PATH [COUNT], write FD|PATH TEXT, close FD\n  \
     ioctl FD|PATH REQUEST [NUMBER|int:NUMBER|bytes:TEXT]\n  \
     mknod PATH c MAJOR|NAME MINOR    NAME is that of a registered device\n  \
+    poll FD [MILLISECONDS]          for what the file is ready\n  \
+    call NAME [NUMBER]...           a system call\n  \
     cat PATH, echo TEXT > PATH\n  \
     sleep SECONDS                    of the kernel's time\n  \
     insmod FILE [PARAM=VALUE]..., rmmod NAME\n\n\

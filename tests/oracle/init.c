@@ -9,11 +9,12 @@
 //     export FILE NAME            the contents of a file
 //     folder FOLDER NAME          the contents of every file in it, as "name<TAB>contents" lines
 //     judge                       loads what the host writes into memory, again and again, and hands it errno and kernel log
+//     act                         does what plans say that the host names, again and again, and hands it results and kernel log
 
 typedef unsigned long ulong;
 
 #if defined(__x86_64__)
-enum { READ = 0, WRITE = 1, CLOSE = 3, MMAP = 9, NANOSLEEP = 35, MOUNT = 165, REBOOT = 169, SYSLOG = 103, INIT_MODULE = 175, GETDENTS64 = 217, OPENAT = 257, MKNODAT = 259 };
+enum { READ = 0, WRITE = 1, CLOSE = 3, MMAP = 9, NANOSLEEP = 35, MOUNT = 165, REBOOT = 169, SYSLOG = 103, INIT_MODULE = 175, GETDENTS64 = 217, OPENAT = 257, MKDIRAT = 258, MKNODAT = 259 };
 __asm__(".globl _start\n_start: xor %ebp, %ebp\n and $-16, %rsp\n call run\n");
 
 static long call(long number, long a, long b, long c, long d, long e, long f)
@@ -30,7 +31,7 @@ static long call(long number, long a, long b, long c, long d, long e, long f)
 	return result;
 }
 #elif defined(__aarch64__)
-enum { MKNODAT = 33, MOUNT = 40, OPENAT = 56, CLOSE = 57, GETDENTS64 = 61, READ = 63, WRITE = 64, NANOSLEEP = 101, INIT_MODULE = 105, SYSLOG = 116, REBOOT = 142, MMAP = 222 };
+enum { MKNODAT = 33, MKDIRAT = 34, MOUNT = 40, OPENAT = 56, CLOSE = 57, GETDENTS64 = 61, READ = 63, WRITE = 64, NANOSLEEP = 101, INIT_MODULE = 105, SYSLOG = 116, REBOOT = 142, MMAP = 222 };
 __asm__(".globl _start\n_start: mov x29, #0\n mov x30, #0\n bl run\n");
 
 static long call(long number, long a, long b, long c, long d, long e, long f)
@@ -200,6 +201,8 @@ static void judge(char *module, ulong size)
 	}
 }
 
+#include "actions.h"
+
 static void execute(char *line, char *buffer, ulong size)
 {
 	char *file = rest_of(line), *rest = rest_of(file);
@@ -220,6 +223,8 @@ static void execute(char *line, char *buffer, ulong size)
 		say("export", rest, buffer, export_folder(file, buffer, size));
 	} else if (line[0] == 'j') {
 		judge(buffer, 1 << 20);
+	} else if (line[0] == 'a') {
+		acting(buffer, 1 << 20);
 	}
 }
 

@@ -108,6 +108,7 @@ class Judge:
     def __init__(self, tree, machine, append, memory):
         self.tree, self.machine, self.append, self.memory = tree, machine, append, memory
         self.guest = None
+        self.command, self.files = "judge", {}
         self.init = machine.init()
         self.symbols = {s.name: s.value for s in Elf(self.init).symbols()}
 
@@ -118,7 +119,7 @@ class Judge:
         self.module_init = None  # where init is, once load_module is over
         initrd = os.path.join(self.folder, "initrd")
         with open(initrd, "wb") as file:
-            file.write(archive(self.init, {"plan": b"export /proc/kallsyms kallsyms\njudge\n"}))
+            file.write(archive(self.init, {"plan": f"export /proc/kallsyms kallsyms\n{self.command}\n".encode(), **self.files}))
         options = SimpleNamespace(append=self.append, limit=24 * 3600, cpu=self.machine.cpu, smp=1, memory=self.memory)
         self.guest = Guest(self.machine, self.tree.image, initrd, self.folder, options)
         try:
@@ -136,11 +137,15 @@ class Judge:
             self.guest.step_over(self.hook)
             self.module, self.room = self.at_hook("next")
             self.rest()
-            for address in (*self.crashes, self.initcall):
+            for address in self.stops():
                 self.guest.breakpoint(address)
             self.guest.save("boot")
         except GuestError as error:
             raise SystemExit(f"{error}\n{self.guest.last_words()}") from None
+
+    def stops(self):
+        """Where the guest stops on its way, beside the hook."""
+        return (*self.crashes, self.initcall)
 
     def at_hook(self, wanted):
         registers = self.guest.resume(BOOT)

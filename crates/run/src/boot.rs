@@ -27,8 +27,6 @@ const STEP_BUDGET: u64 = 150_000_000;
 
 /// Members of structs whose offsets are needed; `sizeof` for the size of a struct. Not every kernel has all of them.
 const OFFSETS: &[(&str, &str)] = &[
-    ("bug_entry", "flags"),
-    ("bug_entry", "format_disp"),
     ("cdev", "dev"),
     ("cdev", "ops"),
     ("cdev", "owner"),
@@ -55,6 +53,7 @@ const OFFSETS: &[(&str, &str)] = &[
     ("page", "_refcount"),
     ("pcpu_hot", "current_task"),
     ("pcpu_hot", "hardirq_stack_ptr"),
+    ("task_struct", "comm"),
     ("thread_struct", "fpu"),
     ("vm_struct", "addr"),
     ("vmap_area", "va_end"),
@@ -132,11 +131,19 @@ const LAST_LEVEL: usize = 5;
 
 /// Initcalls of later levels that are called: those that modules rely on.
 const LATER: &[(&str, &str)] = &[
+    ("cryptomgr_init", "templates of algorithms; of an earlier level up to v6.12, as the next ones are"),
+    ("hmac_module_init", "algorithms that are in the kernel"),
+    ("crypto_md5_mod_init", "algorithms that are in the kernel"),
+    ("crypto_sha1_mod_init", "algorithms that are in the kernel"),
+    ("crypto_sha256_mod_init", "algorithms that are in the kernel"),
+    ("crypto_sha512_mod_init", "algorithms that are in the kernel"),
+    ("crypto_ecb_module_init", "algorithms that are in the kernel"),
+    ("crypto_cbc_module_init", "algorithms that are in the kernel"),
+    ("crypto_ctr_module_init", "algorithms that are in the kernel"),
+    ("crypto_aes_mod_init", "algorithms that are in the kernel"),
     ("proc_modules_init", "/proc/modules"),
     ("blkdev_init", "block devices"),
     ("param_sysfs_builtin_init", "folders of what is built in, whose names no module can have"),
-    ("crypto_sha256_mod_init", "what signatures hash with"),
-    ("crypto_sha512_mod_init", "what signatures hash with"),
     ("blacklist_init", "the hashes and keys that signatures cannot have"),
     ("trace_eval_sync", "trace events, which hear of each module"),
     ("system_trusted_keyring_init", "the keyrings, empty, in which the keys of signatures are looked for"),
@@ -508,6 +515,10 @@ impl<C: Platform> Boot<'_, C> {
         self.initcalls()?;
         let running = u64::from(self.machine.world.running);
         self.machine.set(&Preset::of("system_state", 0, running, 4, "kernel_init sets it"))?;
+        // Its name is that of the program that it would execute.
+        let task = C::current(self.machine)?;
+        let name = task.wrapping_add(self.machine.offset("task_struct.comm")?);
+        self.machine.memory.write(name, b"init\0\0\0\0\0\0\0\0\0\0\0\0")?;
         for directory in ["/dev", "/proc", "/sys", "/tmp"] {
             let path = self.machine.string(directory.as_bytes())?;
             self.named("init_mkdir", &[path, 0o755]);
@@ -517,8 +528,10 @@ impl<C: Platform> Boot<'_, C> {
                 (self.machine.string(directory.as_bytes())?, self.machine.string(kind.as_bytes())?);
             self.named("init_mount", &[kind, directory, kind, 0, 0]);
         }
-        // mark_readonly: what is read-only soon is not linked to any longer.
-        self.named("jump_label_init_ro", &[]);
+        // mark_readonly: keys that are read-only from here on are not written any more.
+        if self.machine.symbols.address("jump_label_init_ro").is_some() {
+            self.named("jump_label_init_ro", &[]);
+        }
         let Machine { memory, symbols, .. } = &mut *self.machine;
         protect(memory, symbols, "_text", "_etext", Protection::CODE);
         protect(memory, symbols, "__start_rodata", "__end_rodata", Protection::READ);
@@ -560,7 +573,10 @@ impl<C: Platform> Boot<'_, C> {
             }
         }
         for (name, _) in LATER {
-            self.named(name, &[]);
+            // It may have been called with its level.
+            if self.report.steps.iter().all(|step| step.name != *name) {
+                self.named(name, &[]);
+            }
         }
         Ok(())
     }

@@ -115,6 +115,8 @@ pub trait Platform: Cpu + Default {
     const SYSCALL: &'static str;
     /// Bytes of `struct pt_regs`.
     const FRAME: usize;
+    /// The function that handles invalid instructions: `bool (struct pt_regs *)`.
+    const BUG_HANDLER: &'static str;
     /// Members of structs of this architecture whose offsets are needed.
     const OFFSETS: &'static [(&'static str, &'static str)];
 
@@ -127,8 +129,6 @@ pub trait Platform: Cpu + Default {
     /// The function that looks for a fault in the exception table, and its arguments behind the frame. It returns whether it has found
     /// it, and has changed the frame then.
     fn fixup(stop: &Stop) -> Option<(&'static str, [u64; 3])>;
-    /// Of an undefined instruction that is a warning with a message: its `struct bug_entry`, and the arguments of the message.
-    fn warning(&self, memory: &mut Memory) -> Option<(u64, [u64; 5])>;
     /// Goes on behind the instruction that has raised an exception.
     fn skip(&mut self, memory: &mut Memory);
     /// Where per-cpu data lies, from the addresses that its symbols have.
@@ -470,46 +470,40 @@ impl<C: Platform> Machine<C> {
         Ok(true)
     }
 
-    /// `report_bug`: is the instruction a WARN()? Then it is noted, and the code goes on.
+    /// The kernel's own handler of WARN() and BUG(), which prints what it prints: after a warning the code goes on.
     fn warns(&mut self) -> Result<bool, Failed> {
-        /// BUGFLAG_WARNING
-        const WARNING: u64 = 1;
-        let pc = self.cpu.pc();
+        /// BUG_TRAP_TYPE_WARN
+        const WARN: u64 = 1;
+        let (pc, told) = (self.cpu.pc(), self.world.log.len());
+        let frame = self.cpu.frame();
+        let at = self.cpu.sp().wrapping_sub(0x400) & !15;
+        self.memory.write(at, &frame)?;
         let before = self.cpu.registers();
-        let told = self.cpu.warning(&mut self.memory);
-        let entry = match told {
-            Some((entry, _)) => entry,
-            None => {
-                let find = self.symbol("find_bug")?;
-                let found = self.call_at(find, &[pc]);
-                self.cpu.set_registers(&before);
-                found?
-            }
+        self.cpu.set_sp(at);
+        // The architecture's handler knows more than the general one, but not every kernel has it as a function of its own.
+        let own = self.symbols.address(C::BUG_HANDLER);
+        let handled = match own {
+            Some(handler) => self.call_at(handler, &[at]).map(|handled| handled & 0xff != 0),
+            None => self
+                .symbol("report_bug")
+                .map(|report| self.call_at(report, &[pc, at]))?
+                .map(|kind| kind & 0xffff_ffff == WARN),
         };
-        if entry == 0 {
+        self.cpu.set_registers(&before);
+        if !handled? {
             return Ok(false);
         }
-        let mut flags = [0; 2];
-        self.memory.read(entry.wrapping_add(self.offset("bug_entry.flags")?), &mut flags)?;
-        if u64::from(u16::from_le_bytes(flags)) & WARNING == 0 {
-            return Ok(false);
+        if own.is_some() {
+            let frame = self.memory.bytes(at, C::FRAME)?;
+            self.cpu.take_frame(&frame);
+        } else {
+            self.cpu.skip(&mut self.memory);
         }
-        if let Some((_, [a, b, c, d, e])) = told {
-            // __warn_printf
-            let at = entry.wrapping_add(self.offset("bug_entry.format_disp")?);
-            let far = i64::from(self.memory.u32(at)? as i32);
-            if far != 0 {
-                let cut = self.string(b"------------[ cut here ]------------\n")?;
-                let printed = self
-                    .call("_printk", &[cut])
-                    .and_then(|_| self.call("_printk", &[at.wrapping_add(far as u64), a, b, c, d, e]));
-                self.cpu.set_registers(&before);
-                printed?;
-            }
+        // Those that warn once are silent from then on.
+        if self.world.log.len() != told {
+            let text = format!("WARNING at {}", self.text(pc));
+            self.world.event(|| text);
         }
-        let text = format!("WARNING at {}", self.text(pc));
-        self.world.event(|| text);
-        self.cpu.skip(&mut self.memory);
         Ok(true)
     }
 

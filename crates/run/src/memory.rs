@@ -123,6 +123,7 @@ struct Log {
     pages: Vec<u64>,
     bytes: Vec<u8>,
     regions: Vec<Region>,
+    ignores_protection: bool,
 }
 
 /// The memory of a machine.
@@ -137,6 +138,8 @@ pub struct Memory {
     /// Pages that code was decoded from.
     code: Pages,
     code_written: bool,
+    /// May read-only pages be written? So it is on x86 while CR0.WP is clear.
+    ignores_protection: bool,
     logs: Vec<Log>,
 }
 
@@ -158,6 +161,7 @@ impl Memory {
             written: Pages::new(pages),
             code: Pages::new(pages),
             code_written: false,
+            ignores_protection: false,
             logs: Vec::new(),
         }
     }
@@ -173,6 +177,7 @@ impl Memory {
         let mut other = Memory::new(self.size());
         other.regions.clone_from(&self.regions);
         other.written.clone_from(&self.written);
+        other.ignores_protection = self.ignores_protection;
         let pages = other.physical.chunks_mut(PAGE_LEN).zip(self.physical.chunks(PAGE_LEN));
         for (number, (to, from)) in pages.enumerate() {
             if self.written.has(number as u64) {
@@ -271,13 +276,21 @@ impl Memory {
         let region = self.region(address).ok_or(fault(false))?;
         let allowed = match access {
             Access::Read => true,
-            Access::Write => region.protection.write,
+            Access::Write => region.protection.write || self.ignores_protection,
             Access::Execute => region.protection.execute,
         };
         if !allowed {
             return Err(fault(true));
         }
         Ok(region.physical.wrapping_add(address.wrapping_sub(region.start)))
+    }
+
+    /// Says whether pages that are read-only can be written all the same.
+    pub fn ignore_protection(&mut self, ignores: bool) {
+        if self.ignores_protection != ignores {
+            self.ignores_protection = ignores;
+            self.writes.fill(EMPTY);
+        }
     }
 
     /// Reads `N` bytes, at most eight.
@@ -461,6 +474,7 @@ impl Memory {
             pages: Vec::new(),
             bytes: Vec::new(),
             regions: self.regions.clone(),
+            ignores_protection: self.ignores_protection,
         });
         self.writes.fill(EMPTY);
     }
@@ -489,6 +503,7 @@ impl Memory {
             });
             self.code_written |= gone.into_iter().any(|region| region.has_code(&self.code));
         }
+        self.ignores_protection = log.ignores_protection;
         self.forget_addresses();
         for page in log.pages.drain(..) {
             if let Some(word) = usize::try_from(page >> 6).ok().and_then(|word| log.saved.0.get_mut(word)) {

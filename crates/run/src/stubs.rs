@@ -170,6 +170,45 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
             why: "caches are the machine's own",
         },
         Row {
+            names: &["kmem_cache_prefill_sheaf"],
+            stub: |m| {
+                let (at, count) = (m.allocate(64, 64)?, m.argument(2)? as u32);
+                m.memory.write(at, &count.to_le_bytes())?;
+                Ok(Answer::Value(at))
+            },
+            why: "caches are the machine's own: a sheaf is how many objects it still has",
+        },
+        Row {
+            names: &["kmem_cache_refill_sheaf"],
+            stub: |m| {
+                let (at, count) = (m.memory.u64(m.argument(2)?)?, m.argument(3)? as u32);
+                let count = count.max(m.memory.u32(at)?);
+                m.memory.write(at, &count.to_le_bytes())?;
+                Ok(Answer::Value(0))
+            },
+            why: "caches are the machine's own",
+        },
+        Row {
+            names: &["kmem_cache_alloc_from_sheaf_noprof"],
+            stub: |m| {
+                let (cache, at) = (m.argument(0)?, m.argument(2)?);
+                let Some(left) = m.memory.u32(at)?.checked_sub(1) else { return Ok(Answer::Value(0)) };
+                m.memory.write(at, &left.to_le_bytes())?;
+                Ok(Answer::Value(object_of(m, cache)?))
+            },
+            why: "caches are the machine's own",
+        },
+        Row {
+            names: &["kmem_cache_return_sheaf"],
+            stub: |m| free(m, 2),
+            why: "caches are the machine's own",
+        },
+        Row {
+            names: &["kmem_cache_sheaf_size"],
+            stub: |m| Ok(Answer::Value(m.memory.u32(m.argument(0)?)?.into())),
+            why: "caches are the machine's own",
+        },
+        Row {
             names: &["kmem_cache_destroy", "kmem_cache_shrink", "kmem_buckets_create"],
             stub: nothing,
             why: "caches are the machine's own, and cost nothing",

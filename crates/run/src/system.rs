@@ -208,6 +208,21 @@ pub trait Running: core::fmt::Debug + Send {
         Ok((result, bytes))
     }
 
+    /// ppoll of one file for these events, for so many milliseconds at most: what it returns, and which events there are.
+    fn poll(&mut self, fd: i64, events: u16, milliseconds: u64) -> Result<(i64, u16)> {
+        let at = self.buffer();
+        let [low, high] = events.to_le_bytes();
+        let mut asked = Vec::from((fd as i32).to_le_bytes());
+        asked.extend([low, high, 0, 0]);
+        let (seconds, rest) = (milliseconds / 1000, milliseconds % 1000);
+        asked.extend(seconds.to_le_bytes());
+        asked.extend(rest.saturating_mul(1_000_000).to_le_bytes());
+        self.write_memory(at, &asked)?;
+        let result = self.syscall("ppoll", &[at, 1, at.wrapping_add(8), 0, 8])?;
+        let events = self.read_memory(at.wrapping_add(6), 2)?;
+        Ok((result, events.first_chunk().map_or(0, |bytes| u16::from_le_bytes(*bytes))))
+    }
+
     /// mknod of a character device.
     fn mknod(&mut self, path: &str, mode: u64, major: u32, minor: u32) -> Result<i64> {
         let path = self.path(path)?;

@@ -18,6 +18,10 @@ pub const RDI: u8 = 7;
 pub(super) const IF: u64 = 1 << 9;
 /// Always set.
 pub(super) const FIXED: u64 = 1 << 1;
+/// CR0_STATE: what CR0 is in a running kernel.
+const BOOTED: u64 = 0x8005_0033;
+/// X86_CR0_WP: the kernel obeys read-only pages.
+const WRITE_PROTECT: u64 = 1 << 16;
 /// Bits of RFLAGS beside those of [`Flags`] that POPF sets.
 const OTHERS: u64 = IF | DF | 1 << 8 | 1 << 18 | 1 << 21;
 
@@ -47,6 +51,9 @@ impl Default for State {
         let mut segments = [0; 8];
         // __KERNEL_CS, __KERNEL_DS
         segments.iter_mut().zip([0, 0x10, 0x18]).for_each(|(segment, selector)| *segment = selector);
+        let mut system = [0; 32];
+        let [cr0, ..] = &mut system;
+        *cr0 = BOOTED;
         State {
             general: [0; 32],
             rip: 0,
@@ -56,7 +63,7 @@ impl Default for State {
             gs_base: 0,
             kernel_gs_base: 0,
             segments,
-            system: [0; 32],
+            system,
             tsc: 0,
         }
     }
@@ -204,13 +211,13 @@ impl State {
         match operand {
             Operand::Register(number) => self.set_sized(*number, value, size),
             Operand::Memory(address) => Self::store(memory, self.address(address), value, size)?,
-            other => self.set_special(other, value)?,
+            other => self.set_special(memory, other, value)?,
         }
         Ok(())
     }
 
     #[cold]
-    fn set_special(&mut self, operand: &Operand, value: u64) -> Done<()> {
+    fn set_special(&mut self, memory: &mut Memory, operand: &Operand, value: u64) -> Done<()> {
         match operand {
             Operand::High(number) => {
                 let old = self.register(*number);
@@ -219,6 +226,9 @@ impl State {
             Operand::System(number) => {
                 if let Some(register) = self.system.get_mut(usize::from(number & 31)) {
                     *register = value;
+                }
+                if *number == 0 {
+                    memory.ignore_protection(value & WRITE_PROTECT == 0);
                 }
             }
             // A selector of FS or GS that is not zero would load a base from a table.

@@ -130,6 +130,7 @@ impl Platform for X86 {
 
     const SYSCALL: &'static str = "__x64_sys_";
     const FRAME: usize = 21 * 8;
+    const BUG_HANDLER: &'static str = "handle_bug";
     const OFFSETS: &'static [(&'static str, &'static str)] = &[("cpuinfo_x86", "x86_cache_alignment")];
 
     fn frame(&self) -> Vec<u8> {
@@ -179,16 +180,6 @@ impl Platform for X86 {
             _ => return None,
         };
         Some(("fixup_exception", arguments))
-    }
-
-    fn warning(&self, memory: &mut Memory) -> Option<(u64, [u64; 5])> {
-        /// `ud1 (%edx), %rdi`, which stands in for the call of a function whose first argument is in rdi (ASM_WARN_TRAP, since v6.19).
-        const TRAP: [u8; 5] = [0x67, 0x48, 0x0f, 0xb9, 0x3a];
-        let mut code = [0; TRAP.len()];
-        let read = memory.fetch(self.pc(), &mut code).unwrap_or(0);
-        // rsi, rdx, rcx, r8, r9
-        let arguments = [6, 2, 1, 8, 9].map(|register| self.gpr(Gpr(register)));
-        (read == code.len() && code == TRAP).then(|| (self.gpr(Gpr(7)), arguments))
     }
 
     fn skip(&mut self, memory: &mut Memory) {

@@ -1,0 +1,53 @@
+//! Loads and unloads modules, each on a kernel that has just been booted: `sample IMAGE`. Each line of its input names files of modules, of
+//! which the last one is asked for, and the others come first. For each line it says what came of it.
+#![allow(clippy::restriction, reason = "an example")]
+
+use std::io::{BufRead, Write};
+
+use kernel_image::{ImageArch, KernelImage};
+use run::boot::boot;
+use run::machine::Stopped;
+use run::system::{Running, System};
+use run::x86_64::X86;
+
+/// Instructions of one system call at most.
+const BUDGET: u64 = 2_000_000_000;
+
+fn main() {
+    let known: Vec<&'static dyn ImageArch> =
+        reloc::ARCHITECTURES.iter().map(|arch| *arch as &dyn ImageArch).collect();
+    let file = std::fs::read(std::env::args().nth(1).unwrap()).unwrap();
+    let image = KernelImage::open(&file, KernelImage::DEFAULT_LIMIT, &known).unwrap();
+    let (machine, _) = boot::<X86>(&image, &[], &mut |_, _| {}).unwrap();
+    let mut system = System::new(machine, BUDGET).unwrap();
+    system.snapshot();
+    for line in std::io::stdin().lock().lines() {
+        let line = line.unwrap();
+        system.restore();
+        let before = system.executed();
+        let said = match all(&mut system, &line) {
+            Ok(said) => said,
+            Err(stopped) => format!("stopped {stopped}; called from {}", stopped.stack.join(", ")),
+        };
+        let warnings = system.events().len();
+        println!("{said}\t{}\t{warnings}", system.executed() - before);
+        std::io::stdout().flush().unwrap();
+    }
+}
+
+fn all(system: &mut System<X86>, line: &str) -> Result<String, Stopped> {
+    let files: Vec<&str> = line.split_whitespace().collect();
+    for path in &files {
+        let bytes = std::fs::read(path).unwrap();
+        let result = system.insmod(&bytes, "")?;
+        if result < 0 {
+            return Ok(format!("init {result} {path}"));
+        }
+    }
+    let path = files.last().unwrap();
+    let name = path.rsplit('/').next().unwrap().split(".ko").next().unwrap().replace('-', "_");
+    // What it has left to do is done.
+    system.sleep(100)?;
+    let result = system.rmmod(&name, false)?;
+    Ok(format!("exit {result} {path}"))
+}
