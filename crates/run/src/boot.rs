@@ -135,8 +135,6 @@ const LATER: &[(&str, &str)] = &[
     ("proc_modules_init", "/proc/modules"),
     ("blkdev_init", "block devices"),
     ("param_sysfs_builtin_init", "folders of what is built in, whose names no module can have"),
-    ("crypto_sha256_mod_init", "what signatures hash with"),
-    ("crypto_sha512_mod_init", "what signatures hash with"),
     ("blacklist_init", "the hashes and keys that signatures cannot have"),
     ("trace_eval_sync", "trace events, which hear of each module"),
     ("system_trusted_keyring_init", "the keyrings, empty, in which the keys of signatures are looked for"),
