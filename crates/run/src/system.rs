@@ -107,7 +107,7 @@ pub trait Running: core::fmt::Debug + Send {
     fn set_inits(&mut self, inits: Inits);
     /// `taints` of the last module that came to `do_init_module`, if any has.
     fn taints(&self) -> Option<u64>;
-    /// What the kernel finds of whoever has signed the next module: the result of `pkcs7_validate_trust`, if that is known.
+    /// What the kernel finds of the signature of the next module: the result of `verify_pkcs7_signature`, if that is known.
     fn set_trust(&mut self, result: Option<i64>);
     /// What the kernel has asked for and the machine does not have.
     fn doubts(&self) -> &[&'static str];

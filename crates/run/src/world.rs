@@ -81,7 +81,7 @@ pub struct World {
     pub vmalloc_area: u64,
     /// Pieces of vmalloc memory: address, size, and the memory on the heap that shows there.
     pub vmalloc_pieces: Vec<(u64, u64, u64)>,
-    /// What `pkcs7_validate_trust` returns, if that is known.
+    /// What `verify_pkcs7_signature` returns, if that is known.
     pub trust: Option<i64>,
     /// Where the kernel has asked for something that decides, and that this machine does not have.
     pub doubts: Vec<&'static str>,
