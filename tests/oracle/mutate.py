@@ -90,6 +90,10 @@ class Mutator:
             values += [value, value + 1, value - 1]
         return self.pick(values) & ((1 << 8 * size) - 1)
 
+    def anywhere(self):
+        """Any place in the file."""
+        return self.rng.randrange(len(self.file.data))
+
     def mutate(self):
         kinds = [
             self.ehdr,
@@ -151,9 +155,9 @@ class Mutator:
         elif field == "sh_addralign":
             value = self.edge(8, [now, 3, 16, 4096, 8192])
         elif field == "sh_offset":
-            value = self.edge(8, [now, len(f.data), len(f.data) - f.headers[index][5], self.pick(f.headers)[4]])
+            value = self.edge(8, [now, len(f.data), len(f.data) - f.headers[index][5], self.pick(f.headers)[4], self.anywhere()])
         else:
-            value = self.edge(8, [now, len(f.data), len(f.data) - f.headers[index][4], 2 * now])
+            value = self.edge(8, [now, len(f.data), len(f.data) - f.headers[index][4], 2 * now, self.anywhere(), f.shnum])
         f.put(at, size, value)
         return f.names[index] or f"section{index}", field, hex(value)
 
@@ -218,7 +222,7 @@ class Mutator:
             f.put(at + 12, 4, value)
         elif field == "r_addend":
             now = f.get(at + 16, 8)
-            near = [now, 1 << 31, (1 << 64) - (1 << 31), 1 << 20, 1 << 27, (1 << 64) - (1 << 27)]
+            near = [now, 1 << 31, (1 << 64) - (1 << 31), 1 << 20, 1 << 27, (1 << 64) - (1 << 27), 1 << 33, 1 << 62]
             value = self.edge(8, [*near, (now + self.pick([4, 8, -4, -8])) & (1 << 64) - 1])
             f.put(at + 16, 8, value)
         else:
@@ -237,13 +241,23 @@ class Mutator:
         tag = self.pick(tags)
         number = self.pick([i for i, t in enumerate(texts) if t.partition(b"=")[0] == tag])
         value = texts[number].partition(b"=")[2]
-        how = self.pick(["drop", "empty", "value", "no =", "double", "other value", "key", "case", "cut", "more", "new", "new first", "whole"])
+        # What keeps the length is what an editor of bytes would do.
+        hows = ["drop", "empty", "value", "no =", "double", "other value", "key", "case", "cut", "more", "new", "new first", "whole"]
+        how = self.pick([*hows, "crossed out", "blank", "bit"])
         out = list(texts)
         said = ""
         if how == "drop":
             del out[number]
         elif how == "empty":
             out[number] = tag + b"="
+        elif how == "crossed out":
+            out[number] = b"x" * len(out[number])
+        elif how == "blank":
+            out[number] = tag + b"=" + b" " * len(value)
+        elif how == "bit":
+            at = self.pick([0, len(out[number]) - 1, self.rng.randrange(len(out[number]))])
+            out[number] = out[number][:at] + bytes([out[number][at] ^ 1]) + out[number][at + 1 :]
+            said = repr(out[number][:40])
         elif how == "value":
             out[number] = tag + b"=" + self.pick(MODINFO_VALUES)
             said = repr(out[number][:40])
@@ -443,7 +457,7 @@ class Mutator:
             return "this_module", "word", f"{value:#x} at {at:#x}"
         if how == "byte":
             at = self.rng.randrange(size)
-            value = self.edge(1)
+            value = self.pick([self.edge(1), f.get(offset + at, 1) ^ 1 << self.rng.randrange(8)])
             f.put(offset + at, 1, value)
             return "this_module", "byte", f"{value:#x} at {at:#x}"
         if how == "name":

@@ -2,7 +2,7 @@
 //! 6.7). Those for tracepoints, BPF, KUnit and error injection only keep lists of their own.
 
 use elf_layout::bytes::cstr;
-use elf_layout::{Change, Errno, Finding, Setting, Severity, needs};
+use elf_layout::{Change, Errno, Finding, KernelConfig, Setting, Severity, needs};
 
 use reloc::Step;
 use reloc::{Architecture, Finalizer};
@@ -30,11 +30,7 @@ const NAME_MAX: u64 = 64;
 
 /// LIFE-58: livepatches name the kernel itself `vmlinux`, so that no module may be named so.
 pub fn klp_module_coming(module: &mut Finalizer<'_, '_>) {
-    let info = &module.info;
-    if info.file.name() != b"vmlinux" || !info.config.has(Change::VmlinuxNameRefused) {
-        return;
-    }
-    match info.config.known(Setting::Livepatch) {
+    match refuses_name(module.info.config, module.info.file.name()) {
         Some(true) => {
             let why = "the name in its struct module is vmlinux, which livepatches call the kernel";
             let finding = Finding::error("LIFE-58", Errno::EINVAL, why).hint("give the module another name");
@@ -42,6 +38,15 @@ pub fn klp_module_coming(module: &mut Finalizer<'_, '_>) {
         }
         Some(false) => {}
         None => module.said.unjudged("LIFE-58", needs::CONFIG),
+    }
+}
+
+/// Does a kernel refuse a module of that name? `None`: whether it has livepatches is not known.
+fn refuses_name(config: &KernelConfig, name: &[u8]) -> Option<bool> {
+    if name == b"vmlinux" && config.has(Change::VmlinuxNameRefused) {
+        config.known(Setting::Livepatch)
+    } else {
+        Some(false)
     }
 }
 
@@ -224,6 +229,28 @@ mod tests {
         ("srcu_struct.work.work.entry", 16),
         ("ddebug_class_map.link", 16),
     ];
+
+    #[test]
+    fn life_58_the_name_of_the_kernel() {
+        for (release, livepatch, name, want) in [
+            ("5.8.0", Some(true), "vmlinux", Some(true)),
+            ("5.4.0", Some(true), "vmlinux", Some(false)),
+            ("6.12.0", Some(false), "vmlinux", Some(false)),
+            ("6.12.0", None, "vmlinux", None),
+            ("6.12.0", None, "vmlinux2", Some(false)),
+        ] {
+            let mut config = KernelConfig::of_release(release, reloc::MACHINES).unwrap();
+            match livepatch {
+                Some(livepatch) => config.set(Setting::Livepatch, livepatch),
+                None => config = config.with_settings_assumed(),
+            }
+            assert_eq!(
+                refuses_name(&config, name.as_bytes()),
+                want,
+                "LIFE-58: {release} {livepatch:?} {name}"
+            );
+        }
+    }
 
     #[test]
     fn fin_83_srcu_since_6_4_is_one_pointer() {

@@ -41,12 +41,10 @@ pub fn trace_module_has_bad_taint(taints: u64, changes: Changes) -> bool {
     taints & !(GOOD_TAINTS | livepatch) != 0
 }
 
-/// `trace_module_add_events` (FIN-81) and `trace_module_add_evals` (FIN-82).
+/// `trace_module_add_events` (FIN-81) and `trace_module_add_evals` (FIN-82). Without events nothing happens, whatever maps there
+/// are (booted 6.1, 6.12 and 7.3).
 pub fn trace_module_notify(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) {
-    let Some(table) = module.section("_ftrace_events").filter(|table| table.size >= 8) else {
-        eval_maps_in_reach(module, arch);
-        return;
-    };
+    let Some(table) = module.section("_ftrace_events").filter(|table| table.size >= 8) else { return };
     let kernel = module.kernel;
     // CONFIG_EVENT_TRACING=n
     if kernel.struct_size("module").is_some() && kernel.member("module", "trace_events").is_none() {
@@ -299,10 +297,6 @@ fn is_added(module: &mut Finalizer<'_, '_>, head: u64, back: u64) -> bool {
 fn eval_maps_in_reach(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) -> bool {
     let Some(table) = module.section("_ftrace_eval_map") else { return true };
     if trace_module_has_bad_taint(module.load.taints, module.changes()) {
-        return true;
-    }
-    let no_events = module.section("_ftrace_events").is_none_or(|table| table.size < 8);
-    if no_events && module.has(Change::EvalsOfOwnEvents) {
         return true;
     }
     let left_out = module.left_out(table.index);

@@ -142,7 +142,14 @@ mod tests {
             assert!(matches!(reach(m, m.kernel, &x86_64::X86_64, text), Reach::Own(_)));
         });
         TestModule::arm64("6.12.0", &SECTIONS).run(&TestKernel::default(), |m| {
-            for (address, want) in [(0x1000, Reach::Nothing), (0xffff_0000_0000_0000, Reach::Unknown)] {
+            // The last three differ from addresses of the kernel's half by their top byte, or lie in the other half.
+            for (address, want) in [
+                (0x1000, Reach::Nothing),
+                (0xffff_0000_0000_0000, Reach::Unknown),
+                (0x7fff_0000_0000_0000, Reach::Unknown),
+                (0x7fff_ffff_ffff_ffff, Reach::Nothing),
+                (0x8000_0000_0000_0000, Reach::Nothing),
+            ] {
                 assert_eq!(reach(m, m.kernel, &aarch64::Aarch64, address), want, "FIN-78: {address:#x}");
             }
         });

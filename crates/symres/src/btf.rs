@@ -60,7 +60,7 @@ pub fn btf_module_notify(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Ta
         None => parse(data, Some(base), config).map(|_| ()),
     };
     if parsed.is_ok() {
-        already_shown(file, said);
+        already_shown(file.name(), said);
     }
     said.stage_at_first(|said| match parsed {
         Ok(()) if own_base.is_some() => {
@@ -74,10 +74,10 @@ pub fn btf_module_notify(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Ta
 }
 
 /// BTF-5: sysfs shows it under the module's name, beside that of the kernel. The load goes on without.
-fn already_shown(file: &ModuleFile<'_>, said: &mut Findings) {
+fn already_shown(name: &[u8], said: &mut Findings) {
     /// What `/sys/kernel/btf` has of the kernel itself.
     const KERNEL: &str = "vmlinux";
-    if file.name() == KERNEL.as_bytes() {
+    if name == KERNEL.as_bytes() {
         let why = format!(
             "/sys/kernel/btf shows the BTF of the kernel as {KERNEL}, and none of a module of that name"
         );

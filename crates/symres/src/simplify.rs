@@ -134,7 +134,13 @@ fn values_of<'k>(
             match symbol.shndx() {
                 // Index 0 is never touched.
                 _ if i == 0 => {}
-                SHN_COMMON | SHN_UNDEF if file.symbol_name_is_nowhere(symbol, info.config.page_size) => {
+                SHN_ABS | SHN_LIVEPATCH => {}
+                // Their names are looked for, or told.
+                shndx
+                    if (matches!(shndx, SHN_COMMON | SHN_UNDEF)
+                        || usize::from(shndx) >= info.sechdrs.len())
+                        && file.symbol_name_is_nowhere(symbol, info.config.page_size) =>
+                {
                     said.refuse(name_is_nowhere(u32::try_from(i).unwrap_or(u32::MAX), symbol));
                     is_unknown = true;
                 }
@@ -145,7 +151,6 @@ fn values_of<'k>(
                         format!("{} is a common symbol, which has no place in a module", printed(name()));
                     said.push(Finding::error("SYM-1", Errno::ENOEXEC, why).says(line).about(subject()));
                 }
-                SHN_ABS | SHN_LIVEPATCH => {}
                 SHN_UNDEF => match undefined(info, i, symbol.bind(), &subject, said) {
                     Value::Is(address) => value = address,
                     Value::AsInFile => {}

@@ -160,8 +160,6 @@ pub enum Change {
     MlDsaSignatures,
     /// x86 tells section and number of a record that it refuses (X86REL-3, X86REL-4).
     RelocationNamesRecord,
-    /// The eval maps of a module count in its own events alone, and are not read if it has none (FIN-82).
-    EvalsOfOwnEvents,
     /// arm64 refuses modules with an alternative callback that is not the kernel's own code (FIN-36).
     AltCallbackChecked,
     /// x86 evaluates all alternatives of a place before it writes there, and leaves their records alone (FIN-26).

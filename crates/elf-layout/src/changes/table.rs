@@ -59,7 +59,7 @@ const BY_RECORD_SIZE: &str =
 
 /// Every [`Change`] with what is known of it, in the order of the variants.
 #[rustfmt::skip]
-pub static TABLE: [Row; 80] = [
+pub static TABLE: [Row; 79] = [
     row(Change::SymbolNamespaces, "namespace field of export records", UNKNOWN, (5, 4)),
     row(Change::FtraceWithRegs, "ftrace with regs", &["3b23e4991fb6"], (5, 5))
         .recognised("by CONFIG_DYNAMIC_FTRACE_WITH_REGS of a .config"),
@@ -147,8 +147,6 @@ pub static TABLE: [Row; 80] = [
     row(Change::EndbrPoisonNopl, "NOPL seals a landing pad", &["85a2d4a890dc"], (6, 18)),
     row(Change::MlDsaSignatures, "ML-DSA in PKCS#7", UNKNOWN, (7, 0)),
     row(Change::RelocationNamesRecord, "section and record of a refused relocation named", UNKNOWN, (6, 19)),
-    // Seen on 7.3.4 and not on 6.12.117: in between it is not known.
-    row(Change::EvalsOfOwnEvents, "eval maps count in the module's own events", UNKNOWN, (6, 19)),
     // In the stable releases of December 2025 as well; that 6.18.1 is the first of its series is not verified.
     row(Change::AltCallbackChecked, "arm64: alternative callbacks checked", &["8e8ae788964a"], (6, 19))
         .backported(&[from(6, 17, 12), from(6, 18, 1)]),

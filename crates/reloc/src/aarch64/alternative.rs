@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::{Aarch64, insn};
 use elf_layout::elf::{SHN_UNDEF, SymFields};
-use elf_layout::{Change, Errno, Finding, Severity, needs};
+use elf_layout::{Change, Errno, Finding, Findings, Severity, needs};
 
 use crate::finalizer::Finalizer;
 use crate::record::Step;
@@ -74,10 +74,22 @@ pub fn apply_alternatives_module(module: &mut Finalizer<'_, '_>) {
         };
         let detail = u64::from(alt.capability.unwrap_or(0));
         let callback_is_known = left_out.binary_search(&at.wrapping_add(4)).is_err();
-        if applied == Some(true)
-            && ((callback_is_known && !can_be_called(module, &alt, patch_nops)) || !touches(module, &alt))
-        {
-            return;
+        match applied {
+            Some(true) if !is_taken(module, &alt, callback_is_known, patch_nops) => return,
+            None => {
+                // What comes of it if the CPUs have the capability.
+                let mut said = Findings::new();
+                let mut with =
+                    Finalizer { said: &mut said, module: module.module, record: module.record, ..*module };
+                is_taken(&mut with, &alt, callback_is_known, patch_nops);
+                if said.refused() || !said.open_rules().is_empty() {
+                    module.said.unjudged(
+                        "FIN-31",
+                        format!("whether the CPUs have capability {detail} (--cpu-caps)"),
+                    );
+                }
+            }
+            _ => {}
         }
         match replacement(module, &alt, patch_nops) {
             Replacement::Code(code) => {
@@ -94,6 +106,11 @@ pub fn apply_alternatives_module(module: &mut Finalizer<'_, '_>) {
                 let name = module.name_of(alt.alt).unwrap_or_else(|| format!("at {:#x}", alt.alt));
                 module.record.not_known(&format!("what the callback {name} makes of its sites"));
             }
+            Replacement::Bug(_) if applied.is_none() => {
+                module
+                    .said
+                    .unjudged("FIN-32", format!("whether the CPUs have capability {detail} (--cpu-caps)"));
+            }
             Replacement::Bug(what) if applied == Some(true) => {
                 let place = module.name_of(alt.orig).unwrap_or_else(|| format!("{:#x}", alt.orig));
                 let why = format!("alternative for {place}: {what}; the kernel stops with a BUG");
@@ -103,6 +120,16 @@ pub fn apply_alternatives_module(module: &mut Finalizer<'_, '_>) {
             _ => {}
         }
     }
+}
+
+/// What is looked at of an entry that is applied, before anything is written. False if the kernel goes no further.
+fn is_taken(
+    module: &mut Finalizer<'_, '_>,
+    alt: &AltInstr,
+    callback_is_known: bool,
+    patch_nops: Option<u64>,
+) -> bool {
+    (!callback_is_known || can_be_called(module, alt, patch_nops)) && touches(module, alt)
 }
 
 /// FIN-36: a callback of a module has to be code of the kernel. False if the kernel refuses it, or crashes: what a module brings

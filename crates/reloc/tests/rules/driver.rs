@@ -307,13 +307,54 @@ fn a64rel_40_symbols_of_the_temporary_copy() {
 
 #[test]
 fn reloc_gen_11_places_with_another_top_byte() {
-    // With TBI1 an address of 0x7fff... is the same as that of 0xffff...
-    for (offset, open, crashes) in [(1 << 63, true, false), (1 << 62, true, false), (1 << 50, false, true)] {
+    // With TBI1 an address of 0x7fff... is the same as that of 0xffff...; PREL32 then does not fit.
+    for (version, mte, offset, kind, want) in [
+        ((6, 12), None, 1 << 63, 257, (true, false, None)),
+        ((6, 12), None, 1 << 62, 257, (true, false, None)),
+        ((6, 12), None, 1 << 50, 257, (false, true, None)),
+        ((6, 12), Some(true), 1 << 63, 257, (false, false, None)),
+        ((6, 12), Some(true), 1 << 63, 261, (false, true, Some("ENOEXEC"))),
+        ((6, 12), Some(true), 1 << 50, 257, (false, true, None)),
+        ((6, 12), Some(false), 1 << 63, 257, (false, true, None)),
+        ((5, 10), Some(true), 1 << 63, 257, (false, true, None)),
+    ] {
         let mut b = arm64(0);
-        b.relocations(".data", &[rela(offset, 257, 0, 0)]);
-        let (said, _) = link(config(12), &b, ARM64_BASE, &[".data"]);
-        let found = said.open_rules().iter().any(|rule| rule.code == "RELOC-GEN-11");
-        assert_eq!((found, said.refused()), (open, crashes), "RELOC-GEN-11: {offset:#x}: {said:?}");
+        b.relocations(".data", &[rela(offset, kind, 0, 0)]);
+        let config = KernelConfig::new(KernelVersion::new(version.0, version.1, 0)).with(|c| {
+            c.module_sig = false;
+            c.modversions = false;
+            c.arm64_mte = mte;
+        });
+        let (said, _) = link(config, &b, ARM64_BASE, &[".data"]);
+        let open = said.open_rules().iter().any(|rule| rule.code == "RELOC-GEN-11");
+        let found = (open, said.refused(), said.errno().map(|e| e.name()));
+        assert_eq!(found, want, "RELOC-GEN-11: {version:?} {mte:?} {offset:#x} type {kind}: {said:?}");
+    }
+}
+
+#[test]
+fn fin_47_what_lies_in_the_temporary_copy() {
+    const DATA64: u32 = 257;
+    for (of, kind, at, known) in [
+        (".comment", DATA64, 8, true),
+        (".comment", DATA64, 16, false),
+        (".comment", 260, 8, false),
+        (".data", DATA64, 8, false),
+    ] {
+        let mut b = arm64(0);
+        b.section(".comment", 0, 1).zeros(64);
+        let section = b.index(of);
+        let symbol = b.symbol("site", LOCAL, 0, section, 4);
+        b.relocations(".data", &[rela(8, kind, symbol, 12)]);
+        let data = usize::from(b.index(".data"));
+        let found = with_load(config(12), &b, ARM64_BASE, |module, _, _| {
+            let sections = &module.info.sechdrs;
+            let place = sections[usize::from(section)].sh_offset + 4 + 12;
+            let found = module.copied_from(data, sections[data].sh_addr + at, DATA64);
+            assert!(found.is_none_or(|found| found == place), "FIN-47: {of}: type {kind} at {at}");
+            found.is_some()
+        });
+        assert_eq!(found, known, "FIN-47: {of}: type {kind} at {at}");
     }
 }
 

@@ -239,3 +239,17 @@ fn hostile_blobs_end() {
     let many: Vec<u32> = (0..100_000u32).flat_map(|i| [0, info(10, false, 0), (i + 2).max(1)]).collect();
     assert_eq!(btf_parse_module(&blob(&many, b""), &base(), &config), Ok(()));
 }
+
+#[test]
+fn btf_5_the_name_of_the_kernels_own() {
+    let lines = [
+        "sysfs: cannot create duplicate filename '/kernel/btf/vmlinux'",
+        "failed to register module [vmlinux] BTF in sysfs: -17",
+    ];
+    for (name, want) in [(&b"vmlinux"[..], &lines[..]), (b"vmlinux2", &[]), (b"", &[])] {
+        let mut said = Findings::new();
+        already_shown(name, &mut said);
+        assert!(!said.refused(), "BTF-5");
+        assert_eq!(said.dmesg().collect::<Vec<_>>(), want, "BTF-5: {name:?}");
+    }
+}

@@ -214,3 +214,26 @@ fn sym_9_a_name_is_wherever_st_name_points() {
         }
     }
 }
+
+#[test]
+fn val_55_a_name_without_end_and_an_import_from_a_namespace() {
+    let name = "x".repeat(60);
+    for (minor, fortified, import, crashes) in [
+        (16, true, "spaced", true),
+        (16, true, "plain", false),
+        (16, false, "spaced", false),
+        (15, true, "spaced", false),
+    ] {
+        let symbols =
+            format!("{KALLSYMS}{}", if fortified { "ffffffff81000900 T __fortify_panic\n" } else { "" });
+        let config = KernelConfig::new(KernelVersion::new(6, minor, 0)).with(|c| c.module_sig = false);
+        let kernel = KernelDescriptionBuilder::new()
+            .config("test", config)
+            .symbols("test", KernelSymbols::parse(symbols.as_bytes()).unwrap())
+            .symvers("test", Symvers::parse(SYMVERS.as_bytes()).unwrap());
+        let on = Kernel::booted(kernel.build(reloc::MACHINES).unwrap());
+        let (_, said) = common::load(&on, &importing(&name, &[], &[import]).build(), NONE);
+        let found = said.iter().any(|f| f.code == "VAL-55" && f.stops_here && f.errno.is_none());
+        assert_eq!(found, crashes, "VAL-55: 6.{minor} {fortified} {import}: {said:?}");
+    }
+}

@@ -154,7 +154,8 @@ fn sym_1_5_and_6_what_is_refused() {
 #[test]
 fn sym_10_the_name_of_an_undefined_symbol() {
     let on = kernel(config());
-    for (index, kind) in [("plain", UNDEF), ("common", COMMON)] {
+    // One in no section is told by name, too (SYM-6).
+    for (index, kind) in [("plain", UNDEF), ("common", COMMON), ("nowhere", 0x7000)] {
         let mut b = importing(&[]);
         b.symbol(index, GLOBAL, 0, kind, 0);
         let mut elf = Elf::new(b.build());
