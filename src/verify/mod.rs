@@ -152,7 +152,7 @@ impl Target {
             }
         }
         self.hidden(&mut report);
-        self.unexplained(&mut report, &listed);
+        self.unexplained(&mut report, &listed, &symbols);
         report.alarms.sort_by_key(|alarm| alarm.address);
         for entry in &mut report.modules {
             let own = report.alarms.iter().filter(|alarm| alarm.module.as_ref() == Some(&entry.name));
@@ -328,8 +328,8 @@ impl Target {
         }
     }
 
-    /// Code in the module area that belongs to nothing.
-    fn unexplained(&self, report: &mut Report, listed: &[&InMemory]) {
+    /// Code in the module area that belongs to nothing. `symbols` are the kernel's, by address.
+    fn unexplained(&self, report: &mut Report, listed: &[&InMemory], symbols: &[(u64, &[u8])]) {
         if !self.image.knows_permissions() {
             return;
         }
@@ -349,7 +349,9 @@ impl Target {
             while at < mapping.end() {
                 let bytes = if whose(at).is_none() { self.image.bytes(at, page) } else { None };
                 let fill = bytes.as_ref().and_then(|bytes| bytes.first().copied());
-                let used = bytes.is_some_and(|bytes| bytes.iter().any(|b| Some(*b) != fill));
+                let used = bytes.is_some_and(|bytes| {
+                    bytes.iter().any(|b| Some(*b) != fill) && !self.is_kept_trampoline(at, &bytes, symbols)
+                });
                 if used {
                     match runs.last_mut() {
                         Some((_, end)) if *end == at => *end = at.saturating_add(page),
@@ -380,6 +382,22 @@ impl Target {
                 ),
             });
         }
+    }
+}
+
+impl Target {
+    /// Is a page the trampoline of an operation of the tracer that is not on the list any more? Those that are the kernel's own
+    /// variables keep it when they are switched off (`ftrace_shutdown`, FTRACE_OPS_FL_DYNAMIC): it names the variable, and the
+    /// variable names it.
+    fn is_kept_trampoline(&self, page: u64, code: &[u8], symbols: &[(u64, &[u8])]) -> bool {
+        let structs = Structs { image: &self.image, types: &self.types };
+        let is_variable = |at: &u64| symbols.binary_search_by_key(at, |(address, _)| *address).is_ok();
+        let words = code.windows(8).filter_map(|w| Some(u64::from_le_bytes(*w.first_chunk()?)));
+        words.filter(|at| at >> 63 == 1).filter(is_variable).any(|ops| {
+            let size = structs.get(ops, "ftrace_ops", "trampoline_size").unwrap_or(0);
+            structs.get(ops, "ftrace_ops", "trampoline") == Some(page)
+                && (1..=code.len() as u64).contains(&size)
+        })
     }
 }
 
