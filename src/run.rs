@@ -648,7 +648,8 @@ fn act(kernel: &mut dyn Running, action: &Action) -> Made {
             Ok((kernel.mknod(path, DEVICE_MODE, major, *minor)?, None))
         }
         Action::Poll(fd, wait) => {
-            let (result, events) = kernel.poll(*fd, POLLED.iter().fold(0, |all, (bit, _)| all | bit), *wait)?;
+            let (result, events) =
+                kernel.poll(*fd, POLLED.iter().fold(0, |all, (bit, _)| all | bit), *wait)?;
             let names = POLLED.iter().filter(|(bit, _)| events & bit != 0).map(|(_, name)| *name);
             Ok((result, Some(names.collect::<Vec<_>>().join(" ").into_bytes())))
         }

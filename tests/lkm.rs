@@ -49,7 +49,10 @@ fn stable(line: &str, values: &[String]) -> String {
     let mut line = line.to_owned();
     for value in values {
         let parts: Vec<&str> = line.split(value.as_str()).collect();
-        let rest = parts.iter().skip(1).map(|part| format!("{value}N{}", part.trim_start_matches(|c: char| c.is_ascii_digit())));
+        let rest = parts
+            .iter()
+            .skip(1)
+            .map(|part| format!("{value}N{}", part.trim_start_matches(|c: char| c.is_ascii_digit())));
         line = parts.iter().take(1).map(ToString::to_string).chain(rest).collect();
     }
     line

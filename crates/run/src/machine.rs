@@ -448,7 +448,10 @@ impl<C: Platform> Machine<C> {
         let own = self.symbols.address(C::BUG_HANDLER);
         let handled = match own {
             Some(handler) => self.call_at(handler, &[at]).map(|handled| handled & 0xff != 0),
-            None => self.symbol("report_bug").map(|report| self.call_at(report, &[pc, at]))?.map(|kind| kind & 0xffff_ffff == WARN),
+            None => self
+                .symbol("report_bug")
+                .map(|report| self.call_at(report, &[pc, at]))?
+                .map(|kind| kind & 0xffff_ffff == WARN),
         };
         self.cpu.set_registers(&before);
         if !handled? {
