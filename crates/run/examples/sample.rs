@@ -24,12 +24,12 @@ fn main() {
     for line in std::io::stdin().lock().lines() {
         let line = line.unwrap();
         system.restore();
-        let before = system.executed();
+        let (before, told) = (system.executed(), system.events().len());
         let said = match all(&mut system, &line) {
             Ok(said) => said,
             Err(stopped) => format!("stopped {stopped}; called from {}", stopped.stack.join(", ")),
         };
-        let warnings = system.events().len();
+        let warnings = system.events().len() - told;
         println!("{said}\t{}\t{warnings}", system.executed() - before);
         std::io::stdout().flush().unwrap();
     }
