@@ -34,7 +34,7 @@ def isf(paths):
     return {
         "metadata": {
             "format": "6.2.0",
-            "producer": {"name": "kmodld", "version": "0.1.0"},
+            "producer": {"name": "kmodld", "version": "0.2.0"},
             "linux": {"symbols": [{"kind": "symtab", "name": "modules"}], "types": []},
         },
         "base_types": {
