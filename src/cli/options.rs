@@ -254,8 +254,17 @@ pub struct Check {
     /// Print all findings as one SARIF 2.1.0 document
     #[arg(long, group = "print")]
     pub sarif: bool,
-    /// Who judges: kmodld's rules; the kernel's own load_module, executed out of its image; or both, with where they disagree
-    #[arg(long, value_enum, value_name = "WHO", default_value_t, conflicts_with_all = ["force_vermagic", "force_modversion", "sarif"])]
+    /// Who judges: rules (kmodld's own; if not given), kernel (the image's own load_module, which is executed), or both, with where
+    /// they disagree
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHO",
+        default_value_t,
+        hide_default_value = true,
+        hide_possible_values = true,
+        conflicts_with_all = ["force_vermagic", "force_modversion", "sarif"]
+    )]
     pub judge: JudgeArg,
     /// Judge each module by itself: others that are named are not loaded before it
     #[arg(long)]
