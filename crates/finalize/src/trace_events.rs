@@ -123,8 +123,12 @@ fn events_in_reach(
         }
         let raw_init = word(module, class, types.raw_init).filter(|function| *function != 0);
         if let Some(function) = raw_init {
-            if !is_called(module, function, "trace_event_raw_init", "the class of a trace event has raw_init")
-            {
+            if !is_called(
+                module,
+                function,
+                Some("trace_event_raw_init"),
+                "the class of a trace event has raw_init",
+            ) {
                 return false;
             }
             if is_refused(module, types, (call, named, name)) {
@@ -174,11 +178,11 @@ fn is_updated(module: &mut Finalizer<'_, '_>, types: &Types, call: u64, class: u
     false
 }
 
-/// A pointer to a function that all modules have from the kernel: `known`. False if the kernel crashes there.
-fn is_called(module: &mut Finalizer<'_, '_>, function: u64, known: &str, what: &str) -> bool {
+/// A pointer to a function that all modules have from the kernel, `known`, or that none has. False if the kernel crashes there.
+fn is_called(module: &mut Finalizer<'_, '_>, function: u64, known: Option<&str>, what: &str) -> bool {
     let symbol = |name| module.kernel.symbol(name);
     let Some((start, end)) = symbol("_stext").zip(symbol("_etext")) else { return true };
-    if symbol(known) == Some(function) {
+    if known.is_some_and(|known| symbol(known).is_none_or(|address| address == function)) {
         return true;
     }
     let own = module
@@ -239,7 +243,7 @@ fn define_fields(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture, types:
     let left_out = module.unknown.contains(&true);
     let word = |offset| module.u64(class.wrapping_add(offset));
     if let Some(function) = word(types.get_fields).filter(|function| *function != 0) {
-        return is_called(module, function, "", "the class of a trace event has get_fields");
+        return is_called(module, function, None, "the class of a trace event has get_fields");
     }
     let Some(next) = word(types.fields.offset).filter(|next| *next != 0 || !left_out) else { return true };
     let head = class.wrapping_add(types.fields.offset);

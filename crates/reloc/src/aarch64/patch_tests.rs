@@ -346,7 +346,7 @@ fn fin_34_shadow_call_stack_is_not_modelled() {
 
 #[test]
 fn fin_36_callbacks_that_are_not_the_kernels() {
-    const TEXT: u64 = 0xffff_8000_8001_0000;
+    const TEXT: u64 = BASE - 0x2000_0000;
     let symbols = [("_stext", TEXT), ("_etext", TEXT + 0x10_0000)];
     let known = TestKernel { symbols: symbols.into(), ..kernel(&[(9, true), (10, false)]) };
     let unknown = kernel(&[(9, true)]);
