@@ -492,7 +492,7 @@ mod tests {
         page_sizes: &[],
         inline_static_calls: false,
         asks_for_retpoline: false,
-        cpu_capabilities: None,
+        cpu_capabilities: &[],
         toolchain_symbols: &[],
     };
     const KNOWN: &[&Machine] = &[&TOY];
