@@ -517,7 +517,8 @@ fn percpu_modalloc(kernel: &Kernel, info: &LoadInfo<'_>, said: &mut Findings) {
     let is_there = kernel.module(info.file.name()).is_some();
     let room = match space.percpu_room(whole, align.max(SMALLEST)) {
         _ if is_there && whole <= reserve => Room::Fits,
-        Room::Fits if kernel.modules().any(|module| !space.is_held(&module.name)) => Room::Unknown,
+        // Of modules that are only listed, nobody has said what they hold.
+        Room::Fits if kernel.modules().any(|m| m.listed && !space.is_held(&m.name)) => Room::Unknown,
         room => room,
     };
     match room {

@@ -34,6 +34,8 @@ struct Reserve {
     size: u64,
     /// What is free of it; `None` if it is not known where it lies, or where in it the area of a module does.
     free: Option<Holes>,
+    /// Modules hold parts of it that nobody has told.
+    is_untold: bool,
 }
 
 /// Is there room in the per-cpu reserve?
@@ -68,7 +70,11 @@ impl Reserve {
         // PERCPU_MODULE_RESERVE: more where allocations are profiled.
         let size = if symbols.address("mem_alloc_profiling_key").is_some() { 64 << 10 } else { 8 << 10 };
         let start = symbols.address("__per_cpu_end");
-        Reserve { size, free: start.map(|start| Holes::new(start, start.saturating_add(size))) }
+        Reserve {
+            size,
+            free: start.map(|start| Holes::new(start, start.saturating_add(size))),
+            is_untold: false,
+        }
     }
 
     fn take(&mut self, area: PercpuArea) {
@@ -139,6 +145,7 @@ impl AddressSpace {
     /// Modules that are loaded hold parts of the per-cpu reserve, and it is not known which.
     pub fn forget_percpu(&mut self) {
         self.percpu.free = None;
+        self.percpu.is_untold = true;
     }
 
     /// Bytes of the per-cpu reserve, for all modules together.
@@ -159,7 +166,7 @@ impl AddressSpace {
         let largest = free.checked_div(pieces).unwrap_or(0);
         match size {
             _ if size > free => Room::Full,
-            _ if size.saturating_add(align) <= largest => Room::Fits,
+            _ if size.saturating_add(align) <= largest && !self.percpu.is_untold => Room::Fits,
             _ => Room::Unknown,
         }
     }
