@@ -205,6 +205,9 @@ def byte_changes(options, folder):
         if r["name"] in ("text", "rodata")
     ]
     segments = load_segments(options.dump)
+    root = re.search(r"4K pages, 48 bits at physical (0x[0-9a-f]+)", before["found_by"])
+    if not segments and not root:
+        raise SystemExit("the dump has no virtual addresses, and its page tables are not of the form that is read here")
     changed = os.path.join(folder, "changed")
     shutil.copyfile(options.dump, changed)
     places = set()
@@ -212,7 +215,10 @@ def byte_changes(options, folder):
         while len(places) < options.count:
             base, size = generator.choices(regions, [size for _, size in regions])[0]
             address = base + generator.randrange(size)
-            at = next((o + address - v for v, o, n in segments if v <= address < v + n), None)
+            if segments:
+                at = next((o + address - v for v, o, n in segments if v <= address < v + n), None)
+            else:
+                at = walked(file, load_segments(options.dump, 3), int(root[1], 16), address)
             if at is None or any(abs(address - other) < 16 for other in places):
                 continue
             file.seek(at)
@@ -227,8 +233,26 @@ def byte_changes(options, folder):
     return not missed and code == 1 and known == 0
 
 
-def load_segments(path):
-    """(virtual address, offset, size) of the segments of an ELF core."""
+def walked(file, physical, root, address):
+    """The place in an ELF core of a virtual address, by arm64's page tables of 4K pages and 48 bits."""
+    table = root
+    for shift in (39, 30, 21, 12):
+        place = lambda at: next((o + at - p for p, o, n in physical if p <= at < p + n), None)  # noqa: E731
+        at = place(table + (address >> shift & 511) * 8)
+        if at is None:
+            return None
+        file.seek(at)
+        (entry,) = struct.unpack("<Q", file.read(8))
+        if not entry & 1:
+            return None
+        table = entry & (1 << 48) - (1 << 12)
+        if not entry & 2 or shift == 12:
+            return place((table & ~((1 << shift) - 1)) + (address & (1 << shift) - 1))
+    return None
+
+
+def load_segments(path, by=2):
+    """(address, offset, size) of the segments of an ELF core: by virtual addresses, or physical ones (3)."""
     with open(path, "rb") as file:
         head = file.read(64)
         offset, count = struct.unpack_from("<Q", head, 32)[0], struct.unpack_from("<H", head, 56)[0]
@@ -239,9 +263,9 @@ def load_segments(path):
         table = file.read(56 * count)
     found = []
     for at in range(0, len(table), 56):
-        kind, _, offset, virtual, _, size = struct.unpack_from("<IIQQQQ", table, at)
-        if kind == 1 and virtual >> 63:
-            found.append((virtual, offset, size))
+        kind, _, offset, virtual, physical, size = struct.unpack_from("<IIQQQQ", table, at)
+        if kind == 1 and (by == 3 or virtual >> 63):
+            found.append((physical if by == 3 else virtual, offset, size))
     return found
 
 
