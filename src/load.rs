@@ -18,7 +18,7 @@ use finalize::struct_module::{struct_module_has_places, struct_module_layout};
 use finalize::sysfs::mod_sysfs_setup;
 use finalize::{
     complete_formation, export_names_in_reach, module_finalize, post_relocation, prepare_coming_module,
-    struct_module,
+    sort_extable, struct_module,
 };
 use kernel::space::Room;
 use kernel::{Export, ExportTable, Fact, Kernel, RunningKernel, Taints, newest};
@@ -393,8 +393,13 @@ pub(crate) fn load_module<'d>(
         resolution: Some(&resolution),
         ..Scene::of(&module)
     });
-    if args.stage >= Stage::Kallsyms && !args.verdict_only {
-        post_relocation(&mut module, kernel, arch);
+    if args.stage >= Stage::Kallsyms {
+        if args.verdict_only {
+            // Later steps judge code, which the table may be.
+            sort_extable(&mut module, kernel, arch);
+        } else {
+            post_relocation(&mut module, kernel, arch);
+        }
     }
     watch.tell(Point::PostRelocation, said, || Scene::of(&module));
     if watch.is_on() {

@@ -140,7 +140,7 @@ fn modules_do_what_they_did_on_the_booted_kernel() {
             }
             kernel.restore();
             let (parameters, actions) = script(name);
-            let of = fixtures(of).join("lkm");
+            let of = fixtures("lkm").join(of);
             let here = |text: String| text.replace("insmod ", &format!("insmod {}/", of.display()));
             let plan = Plan {
                 before: Vec::new(),

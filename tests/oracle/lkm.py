@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What modules do on a booted kernel, to compare `kmodld run` with.
 
-    tests/oracle/lkm.py record --kernel KERNELS/6.12.117+deb12-amd64 --modules fixtures/6.12-amd64/lkm --out tests/lkm/6.12-amd64.json
-    tests/oracle/lkm.py compare --kernel KERNELS/6.12.117+deb12-amd64 --modules fixtures/6.12-amd64/lkm --kmodld target/debug/kmodld
+    tests/oracle/lkm.py record --kernel KERNELS/6.12.117+deb12-amd64 --modules fixtures/lkm/6.12-amd64 --out tests/lkm/6.12-amd64.json
+    tests/oracle/lkm.py compare --kernel KERNELS/6.12.117+deb12-amd64 --modules fixtures/lkm/6.12-amd64 --kmodld target/debug/kmodld
 
 For each NAME.actions in tests/lkm: the guest goes back to the snapshot behind its boot, loads NAME.ko, does what the actions say, and
 removes the module. Results (negative ones are errors), bytes that were read, and the kernel's log are written down, or compared with

@@ -103,7 +103,7 @@ pub struct KernelConfig {
     /// CONFIG_DYNAMIC_FTRACE_WITH_CALL_OPS, which arm64 has since 6.3 (FIN-44).
     pub dynamic_ftrace_with_call_ops: bool,
     /// CONFIG_ARM64_MTE (RELOC-GEN-11). `None`: not known.
-    pub arm64_mte: Option<bool>,
+    pub mte: Option<bool>,
     /// CONFIG_DEBUG_INFO_BTF_MODULES (BTF-1).
     pub btf_modules: bool,
     /// CONFIG_MODULE_ALLOW_BTF_MISMATCH (BTF-3).
@@ -138,7 +138,7 @@ impl KernelConfig {
             modules: true,
             kallsyms: true,
             kallsyms_all: None,
-            arm64_mte: None,
+            mte: None,
             module_unload: true,
             module_force_unload: true,
             module_unload_taint_tracking: false,
@@ -267,7 +267,7 @@ impl KernelConfig {
     /// Does the processor ignore the top byte of an address in the kernel's half (TBI1, RELOC-GEN-11)? `None`: not known. Asked
     /// of arm64 alone.
     pub fn ignores_top_byte(&self) -> Option<bool> {
-        if self.has(Change::MteIgnoresTopByte) { self.arm64_mte } else { Some(false) }
+        if self.has(Change::MteIgnoresTopByte) { self.mte } else { Some(false) }
     }
 
     /// How the kernel divides a module's memory.
@@ -310,7 +310,7 @@ impl KernelConfig {
         self.learn(Setting::BtfModules, ["btf_module_notify", "btf_parse_module"].into_iter().any(&has));
         // arch/arm64/kernel/mte.c
         let tags = ["mte_sync_tags", "mte_thread_switch", "mte_copy_tags_to_user"];
-        self.arm64_mte.get_or_insert_with(|| tags.into_iter().any(&has));
+        self.mte.get_or_insert_with(|| tags.into_iter().any(&has));
         self.lockdown.of_symbols(&has);
         self.keys.of_symbols(has);
     }
@@ -341,7 +341,7 @@ impl KernelConfig {
         }
         self.kallsyms = is_set("CONFIG_KALLSYMS");
         self.kallsyms_all = Some(is_set("CONFIG_KALLSYMS_ALL"));
-        self.arm64_mte = Some(is_set("CONFIG_ARM64_MTE"));
+        self.mte = Some(is_set("CONFIG_ARM64_MTE"));
         self.module_unload = is_set("CONFIG_MODULE_UNLOAD");
         self.module_force_unload = is_set("CONFIG_MODULE_FORCE_UNLOAD");
         self.module_unload_taint_tracking = is_set("CONFIG_MODULE_UNLOAD_TAINT_TRACKING");
@@ -423,7 +423,7 @@ mod tests {
         let options: [(&str, &str, Get); 23] = [
             ("LAYOUT-36", "KALLSYMS", |c| c.kallsyms),
             ("LAYOUT-31", "KALLSYMS_ALL", |c| c.kallsyms_all == Some(true)),
-            ("RELOC-GEN-11", "ARM64_MTE", |c| c.arm64_mte == Some(true)),
+            ("RELOC-GEN-11", "ARM64_MTE", |c| c.mte == Some(true)),
             ("LAYOUT-10", "MODULE_UNLOAD", |c| c.module_unload),
             ("LIFE-36", "MODULE_FORCE_UNLOAD", |c| c.module_force_unload),
             ("LIFE-39", "MODULE_UNLOAD_TAINT_TRACKING", |c| c.module_unload_taint_tracking),

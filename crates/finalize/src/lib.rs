@@ -21,6 +21,7 @@ pub mod struct_module;
 pub mod sysfs;
 pub mod trace_events;
 
+pub use extable::sort_extable;
 pub use reads::{TYPES, needs};
 
 use alloc::vec::Vec;
@@ -34,7 +35,7 @@ use reloc::{Architecture, Finalizer};
 /// per-cpu template is copied to every CPU as it stands in the file (FIN-2),
 /// which no region shows.
 pub fn post_relocation(module: &mut Module<'_>, kernel: &dyn RunningKernel, arch: &dyn Architecture) {
-    extable::sort_extable(module, kernel, arch);
+    sort_extable(module, kernel, arch);
     kallsyms::add_kallsyms(module);
 }
 

@@ -9,6 +9,7 @@ use kernel_image::ImageArch;
 
 use crate::finalizer::Finalizer;
 use crate::mod_arch::{Cpu, ModArch};
+use crate::numbers::{self, Howto};
 use crate::{Records, RelaSection};
 use kernel::types::StructPaths;
 use kernel::{Part, RunningKernel};
@@ -26,54 +27,6 @@ pub enum Reach {
     Free,
     /// Memory that may be anything, or nothing.
     Unknown,
-}
-
-/// What a relocation computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Formula {
-    /// S + A
-    Absolute,
-    /// S + A - P
-    Relative,
-    /// Page(S + A) - Page(P), of pages of 4 KiB
-    PageRelative,
-}
-
-impl Formula {
-    /// In the terms of the ABI.
-    pub const fn text(self) -> &'static str {
-        match self {
-            Formula::Absolute => "S + A",
-            Formula::Relative => "S + A - P",
-            Formula::PageRelative => "Page(S + A) - Page(P)",
-        }
-    }
-
-    /// What comes of it: `value` is S + A, `place` is P.
-    pub const fn result(self, value: u64, place: u64) -> u64 {
-        const PAGE: u64 = 0xfff;
-        match self {
-            Formula::Absolute => value,
-            Formula::Relative => value.wrapping_sub(place),
-            Formula::PageRelative => (value & !PAGE).wrapping_sub(place & !PAGE),
-        }
-    }
-}
-
-/// What a relocation of one type does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Howto {
-    /// How many bytes it writes, or changes bits of.
-    pub width: u64,
-    /// What it computes, in the terms of the ABI; `None` if it computes nothing.
-    pub formula: Option<Formula>,
-}
-
-impl Howto {
-    /// A number of `width` bytes.
-    pub const fn new(width: u64, formula: Formula) -> Self {
-        Howto { width, formula: Some(formula) }
-    }
 }
 
 /// A site at which the function tracer turns itself off (FIN-47).
@@ -157,7 +110,7 @@ pub trait Architecture: ImageArch {
         _arch: &mut ModArch,
         said: &mut Findings,
     ) {
-        crate::numbers::apply_relocate_add(section, records, &|r_type| self.howto(r_type), said);
+        numbers::apply_relocate_add(section, records, &|r_type| self.howto(r_type), said);
     }
 
     /// An entry of the exception table (FIN-1).

@@ -32,9 +32,10 @@ use elf_layout::ModuleFile;
 use elf_layout::elf::{LE, Rela, Rela64, Shdr};
 
 pub use apply::apply_relocations;
-pub use arch::{Architecture, ExtableEntry, Formula, FtraceBug, Howto};
+pub use arch::{Architecture, ExtableEntry, FtraceBug};
 pub use finalizer::{Finalizer, LoadFacts};
 pub use mod_arch::{Cpu, ModArch, ModPltSec, Slot};
+pub use numbers::{Formula, Howto};
 pub use own::{OwnError, load_into};
 pub use record::{Choice, Journal, Patch, PatchBytes, Record, RuntimeState, Step};
 pub use target::Target;

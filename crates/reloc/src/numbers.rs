@@ -5,7 +5,55 @@ use alloc::format;
 use elf_layout::bytes::slice_mut;
 use elf_layout::{Errno, Finding, Findings};
 
-use crate::{Howto, Records, RelaSection, type_text};
+use crate::{Records, RelaSection, type_text};
+
+/// What a relocation computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Formula {
+    /// S + A
+    Absolute,
+    /// S + A - P
+    Relative,
+    /// Page(S + A) - Page(P), of pages of 4 KiB
+    PageRelative,
+}
+
+impl Formula {
+    /// In the terms of the ABI.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Formula::Absolute => "S + A",
+            Formula::Relative => "S + A - P",
+            Formula::PageRelative => "Page(S + A) - Page(P)",
+        }
+    }
+
+    /// What comes of it: `value` is S + A, `place` is P.
+    pub const fn result(self, value: u64, place: u64) -> u64 {
+        const PAGE: u64 = 0xfff;
+        match self {
+            Formula::Absolute => value,
+            Formula::Relative => value.wrapping_sub(place),
+            Formula::PageRelative => (value & !PAGE).wrapping_sub(place & !PAGE),
+        }
+    }
+}
+
+/// What a relocation of one type does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Howto {
+    /// How many bytes it writes, or changes bits of.
+    pub width: u64,
+    /// What it computes, in the terms of the ABI; `None` if it computes nothing.
+    pub formula: Option<Formula>,
+}
+
+impl Howto {
+    /// A number of `width` bytes.
+    pub const fn new(width: u64, formula: Formula) -> Self {
+        Howto { width, formula: Some(formula) }
+    }
+}
 
 /// `apply_relocate_add` by a table of types (RELOC-GEN-7).
 pub(crate) fn apply_relocate_add(

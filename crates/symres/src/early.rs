@@ -15,7 +15,7 @@ use elf_layout::{Change, Errno, Finding, Findings, LoadInfo, ModuleFile, Setting
 
 use crate::hints;
 use crate::license::license_is_gpl_compatible;
-use crate::resolve::Resolver;
+use crate::resolve::{Resolver, measured_without_end, name_has_no_end};
 
 /// finit_module flags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -190,21 +190,6 @@ fn name_is_terminated(kernel: &Kernel, file: &ModuleFile<'_>, said: &mut Finding
     if name_has_no_end(kernel, file) && !kernel.config.has(Change::DuplicateCheckedEarly) {
         measured_without_end(said);
     }
-}
-
-/// VAL-55: has the name no end within its array, and does CONFIG_FORTIFY_SOURCE stop what measures it?
-pub fn name_has_no_end(kernel: &Kernel, file: &ModuleFile<'_>) -> bool {
-    /// MODULE_NAME_LEN
-    const ARRAY: usize = 56;
-    let fortified = ["fortify_panic", "__fortify_panic"];
-    file.name().len() >= ARRAY && fortified.iter().any(|name| kernel.symbols.address(name).is_some())
-}
-
-/// VAL-55: the kernel has come to where it measures the name.
-pub fn measured_without_end(said: &mut Findings) {
-    let why = "the name in its struct module has no end: the kernel measures it, and stops with a BUG";
-    let finding = Finding::note("VAL-55", Severity::Oops, why);
-    said.refuse(finding.says("detected buffer overflow in __fortify_strlen"));
 }
 
 /// Is there a module of that name (LIFE-1, LIFE-2)? Modules that only a symbol table

@@ -148,7 +148,7 @@ pub static TABLE: [Row; 79] = [
     row(Change::MlDsaSignatures, "ML-DSA in PKCS#7", UNKNOWN, (7, 0)),
     row(Change::RelocationNamesRecord, "section and record of a refused relocation named", UNKNOWN, (6, 19)),
     // In the stable releases of December 2025 as well; that 6.18.1 is the first of its series is not verified.
-    row(Change::AltCallbackChecked, "arm64: alternative callbacks checked", &["8e8ae788964a"], (6, 19))
+    row(Change::AltCallbackChecked, "callbacks of alternatives checked", &["8e8ae788964a"], (6, 19))
         .backported(&[from(6, 17, 12), from(6, 18, 1)]),
     row(Change::AltPlaceWrittenOnce, "alternatives of one place written once", &["a4233c21e773"], (7, 0)),
     row(Change::OneExportTable, "one export table", &["55fcb926b6d8", "b4760ff2a5e4", "f18540256b70"], (7, 1))

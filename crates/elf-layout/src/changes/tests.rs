@@ -111,6 +111,9 @@ fn backports_are_those_that_were_known() {
             ItsInBit6 => since(6, 12) && !since(6, 13),
             ItsInBit10 => since(6, 13),
             StringTableTypeChecked => since(7, 3) || series == (6, 12),
+            AltCallbackChecked => {
+                since(6, 19) || (series == (6, 17) && patch >= 12) || (series == (6, 18) && patch >= 1)
+            }
             Erratum843419IsCap54 => matches!((series, patch), ((6, 1), 0 | 170..)),
             Erratum843419IsCap70 => matches!((series, patch), ((6, 12), 107..)),
             _ => false,
@@ -119,7 +122,9 @@ fn backports_are_those_that_were_known() {
     for row in TABLE.iter().filter(|row| !row.backports.is_empty()) {
         for major in 4..=8 {
             for minor in 0..=25 {
-                for patch in [0, 1, 7, 8, 47, 48, 53, 54, 106, 107, 132, 133, 169, 170, 171, 500, u16::MAX] {
+                for patch in
+                    [0, 1, 7, 8, 11, 12, 47, 48, 53, 54, 106, 107, 132, 133, 169, 170, 171, 500, u16::MAX]
+                {
                     let version = v(major, minor, patch);
                     let want = asked(row.change, version);
                     assert_eq!(Changes::of(version).has(row.change), want, "{}: {version}", row.name);

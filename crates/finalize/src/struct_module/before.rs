@@ -244,7 +244,7 @@ fn elsewhere(module: &Module<'_>, index: usize, (init, exit): (u64, u64)) -> Vec
     found
 }
 
-/// RELOC-GEN-11: the relocations of other sections that go into `struct module`, at `this`.
+/// RELOC-GEN-18: the relocations of other sections that go into `struct module`, at `this`.
 fn from_others(module: &Module<'_>, arch: &dyn Architecture, index: usize, this: Table) -> Vec<Elsewhere> {
     /// So many are looked at.
     const MAX: usize = 64;

@@ -4,6 +4,8 @@ use alloc::vec::Vec;
 use core::cmp::Ordering;
 
 use elf_layout::bytes::{le16, le32, slice};
+use elf_layout::elf::SHF_EXECINSTR;
+use elf_layout::module::Table;
 use elf_layout::{Change, Changes, Finding, Severity};
 
 use crate::finalizer::Finalizer;
@@ -75,10 +77,14 @@ pub fn unwind_module_init(module: &mut Finalizer<'_, '_>) {
         module.said.push(Finding::note("FIN-76", Severity::Warning, why));
         return;
     }
-    let Some(sorted) = Some(()).filter(|()| !module.verdict_only).and_then(|()| sorted(ips, orcs, changes))
-    else {
-        return;
+    // What later steps judge is code.
+    let is_code = |table: &Table| {
+        module.info.sechdrs.get(table.index).is_some_and(|section| section.sh_flags & SHF_EXECINSTR != 0)
     };
+    if module.verdict_only && !is_code(&ip_table) && !is_code(&orc_table) {
+        return;
+    }
+    let Some(sorted) = sorted(ips, orcs, changes) else { return };
     let (mut new_ips, mut new_orcs) = (Vec::new(), Vec::new());
     if new_ips.try_reserve_exact(ips.len()).is_err() || new_orcs.try_reserve_exact(orcs.len()).is_err() {
         return;

@@ -99,6 +99,12 @@ pub fn static_call_add_module(module: &mut Finalizer<'_, '_>) {
     if !fixed {
         return;
     }
+    // 32 bits of an address of the temporary copy lead from the table to anywhere.
+    if sites.0.iter().any(|site| !site.known) {
+        let needs = "what lies at the addresses that entries of .static_call_sites lead to: some have no value, or one in the kernel's \
+                     temporary copy of the file";
+        module.said.may_crash("FIN-61", needs);
+    }
     let changes = module.changes();
     let several = sites.0.len() > 1;
     if several && !module.writes_place(table.place, "the table .static_call_sites") {

@@ -323,7 +323,7 @@ fn reloc_gen_11_places_with_another_top_byte() {
         let config = KernelConfig::new(KernelVersion::new(version.0, version.1, 0)).with(|c| {
             c.module_sig = false;
             c.modversions = false;
-            c.arm64_mte = mte;
+            c.mte = mte;
         });
         let (said, _) = link(config, &b, ARM64_BASE, &[".data"]);
         let open = said.open_rules().iter().any(|rule| rule.code == "RELOC-GEN-11");
