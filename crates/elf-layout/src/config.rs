@@ -341,7 +341,8 @@ impl KernelConfig {
         }
         self.kallsyms = is_set("CONFIG_KALLSYMS");
         self.kallsyms_all = Some(is_set("CONFIG_KALLSYMS_ALL"));
-        self.mte = Some(is_set("CONFIG_ARM64_MTE"));
+        // The option has the name of the one architecture that has it.
+        self.mte = Some(options.iter().any(|(name, value)| name.ends_with(b"_MTE") && *value == b"y"));
         self.module_unload = is_set("CONFIG_MODULE_UNLOAD");
         self.module_force_unload = is_set("CONFIG_MODULE_FORCE_UNLOAD");
         self.module_unload_taint_tracking = is_set("CONFIG_MODULE_UNLOAD_TAINT_TRACKING");

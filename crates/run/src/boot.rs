@@ -146,6 +146,7 @@ const LATER: &[(&str, &str)] = &[
     ("param_sysfs_builtin_init", "folders of what is built in, whose names no module can have"),
     ("blacklist_init", "the hashes and keys that signatures cannot have"),
     ("trace_eval_sync", "trace events, which hear of each module"),
+    ("init_srcu_module_notifier", "the SRCU structures of modules"),
     ("system_trusted_keyring_init", "the keyrings, empty, in which the keys of signatures are looked for"),
 ];
 

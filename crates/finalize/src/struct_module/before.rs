@@ -154,7 +154,7 @@ const WALKED: &[&str] = &[
     "trace_events",
     "trace_evals",
     "srcu_struct_ptrs",
-    "dyndbg_info.descs",
+    "static_call_sites",
 ];
 
 /// RELOC-GEN-16: the member that 8 bytes at an offset of `struct module` overlap, if it is where such a table is, or how many

@@ -202,6 +202,9 @@ fn reloc_gen_16_tables_that_are_overwritten() {
     for (member, crashes) in [
         ("num_kp", true),
         ("num_exentries", true),
+        ("num_srcu_structs", true),
+        ("num_static_call_sites", true),
+        ("dyndbg_info.num_descs", false),
         ("num_ftrace_callsites", true),
         ("kp", false),
         ("num_tracepoints", false),
