@@ -142,20 +142,37 @@ fn events_in_reach(
         let system = word(module, class, types.system).filter(known);
         system.is_none_or(|system| module.touches(arch, system, 1, "the system of a trace event"))
             && define_fields(module, arch, types, class)
-            && is_updated(module, types, call, class)
+            && is_updated(module, arch, types, call, class)
     })
 }
 
 /// What `trace_event_update_all` reads of an event whose system the module has eval maps for: its format, and since v5.18
-/// (b3bc8547d3be) the list of its fields (FIN-82). False if the kernel crashes.
-fn is_updated(module: &mut Finalizer<'_, '_>, types: &Types, call: u64, class: u64) -> bool {
+/// (b3bc8547d3be) the list of its fields, and the name in each of these maps (FIN-82). False if the kernel crashes.
+fn is_updated(
+    module: &mut Finalizer<'_, '_>,
+    arch: &dyn Architecture,
+    types: &Types,
+    call: u64,
+    class: u64,
+) -> bool {
     let word = |module: &Finalizer<'_, '_>, of: u64, offset| module.u64(of.wrapping_add(offset));
     let left_out = module.unknown.contains(&true);
     let system = word(module, class, types.system);
     let maps = module.section("_ftrace_eval_map").map(|table| table.records(8)).into_iter().flatten();
-    let mut maps = maps.filter_map(|record| module.u64(record));
-    if left_out || !maps.any(|map| word(module, map, types.map_system) == system) {
+    let maps: Vec<u64> = maps
+        .filter_map(|record| module.u64(record))
+        .filter(|map| word(module, *map, types.map_system) == system)
+        .collect();
+    if left_out || maps.is_empty() {
         return true;
+    }
+    // update_event_printk measures it first.
+    let names: Vec<u64> = maps.into_iter().filter_map(|map| word(module, map, types.eval_string)).collect();
+    if !names
+        .into_iter()
+        .all(|name| module.touches(arch, name, 1, "the name in an entry of _ftrace_eval_map"))
+    {
+        return false;
     }
     let head = class.wrapping_add(types.fields.offset);
     let next = word(module, class, types.get_fields)
@@ -787,6 +804,7 @@ mod tests {
             ("a field whose type is nowhere", word(1792 + at("trace_event_fields.type"), 0x1000), "FIN-78"),
             ("a format nowhere", word(call("print_fmt"), 0x1000), "FIN-78"),
             ("no format, and maps", word(call("print_fmt"), 0), "FIN-82"),
+            ("no name in a map", word(1280 + at("trace_eval_map.eval_string"), 0), "FIN-78"),
         ] {
             assert_eq!(run(&[], &change), (vec![code], none.clone(), 0), "FIN-81: {what}");
         }
