@@ -14,7 +14,7 @@ use elf_layout::{
 };
 use finalize::initcall::initcall_blacklisted;
 use finalize::parse_args::{ParamEnv, parse_args};
-use finalize::struct_module::{struct_module_has_places, struct_module_layout};
+use finalize::struct_module::{sizes_in_file, struct_module_has_places, struct_module_layout};
 use finalize::sysfs::mod_sysfs_setup;
 use finalize::{
     complete_formation, export_names_in_reach, module_finalize, post_relocation, prepare_coming_module,
@@ -261,7 +261,7 @@ pub fn lay_out<'d>(
     cpu: Cpu,
     said: &mut Findings,
 ) -> Option<LaidOut<'d>> {
-    lay_out_watched(config, file, arch, cpu, said, &mut Watch::default())
+    lay_out_watched(config, file, arch, cpu, None, said, &mut Watch::default())
 }
 
 fn lay_out_watched<'d>(
@@ -269,10 +269,14 @@ fn lay_out_watched<'d>(
     file: &'d ModuleFile<'d>,
     arch: &'static dyn Architecture,
     cpu: Cpu,
+    kernel: Option<&dyn RunningKernel>,
     said: &mut Findings,
     watch: &mut Watch<'_>,
 ) -> Option<LaidOut<'d>> {
     let mut info = LoadInfo::rewrite_section_headers(file, config);
+    if let Some(kernel) = kernel {
+        info.begun = sizes_in_file(kernel, &info);
+    }
     watch.tell(Point::Rewrite, said, || Scene { info: Some(&info), ..Scene::default() });
     let mod_arch = arch.module_frob_arch_sections(&mut info, cpu, said);
     watch.tell(Point::Frob, said, || Scene {
@@ -335,7 +339,7 @@ pub(crate) fn load_module<'d>(
     let arch = arch?;
     let cpu = arch.cpu(&kernel.config, kernel);
     let LaidOut { mut mod_arch, info, layout, .. } =
-        lay_out_watched(&kernel.config, file, arch, cpu, said, watch)?;
+        lay_out_watched(&kernel.config, file, arch, cpu, Some(kernel), said, watch)?;
     let (placement, image) = allocate(arch, &info, &layout, place, workspace, said)?;
     // The second rewrite: every address is final from here on.
     let mut module = move_module(info, layout, placement, Box::new(image));

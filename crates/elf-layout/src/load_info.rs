@@ -11,6 +11,7 @@ use crate::config::KernelConfig;
 use crate::elf::{Rela, SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE, SHT_NULL, Shdr};
 use crate::finding::{Errno, Finding, Findings, Severity};
 use crate::module_file::ModuleFile;
+use crate::region::PerRegion;
 
 /// `struct load_info`: the file, and the section headers as the loader has edited them so far.
 ///
@@ -26,6 +27,9 @@ pub struct LoadInfo<'d> {
     pub config: &'d KernelConfig,
     /// The edited section headers.
     pub sechdrs: Vec<Shdr>,
+    /// Bytes that the `struct module` of the file says each region has: what the layout begins with (LAYOUT-23). Only a kernel whose
+    /// types are known tells where they are.
+    pub begun: PerRegion<u64>,
     /// RELA tables that the architecture has reordered in the temporary copy (PLT-14).
     reordered: Vec<Option<Vec<Rela>>>,
 }
@@ -43,7 +47,7 @@ impl<'d> LoadInfo<'d> {
             clear_flag(&mut sechdrs, unmoved, SHF_ALLOC);
         }
         let reordered = vec![None; sechdrs.len()];
-        LoadInfo { file, config, sechdrs, reordered }
+        LoadInfo { file, config, sechdrs, begun: PerRegion::default(), reordered }
     }
 
     /// `module_enforce_rwx_sections` (LAYOUT-4).

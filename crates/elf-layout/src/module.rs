@@ -362,18 +362,27 @@ impl Module<'_> {
     /// Addresses in a section at which relocations were left out, as nobody knows their symbols, or which hold addresses of the
     /// temporary copy: what stands there means nothing. In order.
     pub fn left_out(&self, index: usize) -> Vec<u64> {
+        let unknown = |symbol: u32| self.unknown.get(symbol as usize) == Some(&true);
+        self.relocated_by(index, |symbol| {
+            unknown(symbol) || is_temporary(self.info.file, &self.info.sechdrs, symbol)
+        })
+    }
+
+    /// Those of them that hold addresses of the temporary copy.
+    pub fn in_temporary_copy(&self, index: usize) -> Vec<u64> {
+        self.relocated_by(index, |symbol| is_temporary(self.info.file, &self.info.sechdrs, symbol))
+    }
+
+    /// Addresses in a section that relocations against such symbols are for, in order.
+    fn relocated_by(&self, index: usize, is_one: impl Fn(u32) -> bool) -> Vec<u64> {
         let Some(table) = self.table(index) else { return Vec::new() };
         let sections = self.info.sechdrs.iter().enumerate();
         let of_table = sections.filter(|(_, s)| s.sh_type == SHT_RELA && s.sh_info as usize == index);
         let records = of_table.flat_map(|(rela, _)| self.info.file.relocations(rela)).map(Rela::from);
-        let is_unknown = |symbol| {
-            self.unknown.get(symbol as usize) == Some(&true)
-                || is_temporary(self.info.file, &self.info.sechdrs, symbol)
-        };
-        let lost = records.filter(|rela| is_unknown(rela.r_sym()));
-        let mut lost: Vec<u64> = lost.map(|rela| table.address.wrapping_add(rela.r_offset)).collect();
-        lost.sort_unstable();
-        lost
+        let those = records.filter(|rela| is_one(rela.r_sym()));
+        let mut those: Vec<u64> = those.map(|rela| table.address.wrapping_add(rela.r_offset)).collect();
+        those.sort_unstable();
+        those
     }
 
     /// The place in the file of what an address of the temporary copy leads to that stands at `at` in a section, put there by the

@@ -10,8 +10,8 @@ use alloc::vec::Vec;
 
 use elf_layout::bytes::{le32, slice};
 use elf_layout::elf::{SHF_ALLOC, SHT_NOTE};
-use elf_layout::{Change, Finding, Generation, Region, Severity};
-use kernel::Member;
+use elf_layout::{Change, Finding, Generation, LoadInfo, PerRegion, Region, Severity};
+use kernel::{Member, RunningKernel};
 
 pub use before::{Before, struct_module_layout};
 use members::{ANY_OBJS, OBJS, Objs, RUNTIME, Size};
@@ -176,7 +176,7 @@ impl This<'_, '_, '_> {
     /// Since v6.4 (mod_mem_type).
     fn mem(&mut self, arch: &dyn Architecture) {
         let windows = arch.module_area(self.module.info.config, &|name| self.module.kernel.symbol(name));
-        for (region, area) in areas(self.module) {
+        for (region, area) in areas(self.module.kernel, self.module.layout.generation) {
             let at = self.at(area);
             let size = self.module.layout.allocated(region);
             let base = if size == 0 { 0 } else { self.module.placement.bases.get(region) };
@@ -195,7 +195,9 @@ impl This<'_, '_, '_> {
     /// Up to 6.3.
     fn core_and_init(&mut self) {
         let marks = self.module.layout.marks;
-        for (((region, area), marks), path) in areas(self.module).into_iter().zip(marks).zip(LAYOUTS) {
+        for (((region, area), marks), path) in
+            areas(self.module.kernel, self.module.layout.generation).into_iter().zip(marks).zip(LAYOUTS)
+        {
             let at = self.at(area);
             let size = self.module.layout.sizes.get(region);
             let base = if size == 0 { 0 } else { self.module.placement.bases.get(region) };
@@ -320,14 +322,30 @@ impl This<'_, '_, '_> {
 /// Up to 6.3 (`struct module_layout`).
 const LAYOUTS: [&str; 2] = ["core_layout", "init_layout"];
 
+/// LAYOUT-23: the sizes of the regions that the `struct module` of a file has: `layout_sections` adds to them.
+pub fn sizes_in_file(kernel: &dyn RunningKernel, info: &LoadInfo<'_>) -> PerRegion<u64> {
+    let mut sizes = PerRegion::default();
+    let generation = info.config.generation();
+    let of = match generation {
+        Generation::ModMemType => "module_memory",
+        Generation::CoreInit => "module_layout",
+    };
+    let Some(size) = kernel.member(of, "size") else { return sizes };
+    let bytes = info.file.section_bytes(info.file.index().module);
+    for (region, area) in areas(kernel, generation) {
+        *sizes.get_mut(region) = le32(bytes, area.offset.saturating_add(size.offset)).map_or(0, u64::from);
+    }
+    sizes
+}
+
 /// Where in `struct module` each region is described: an element of `mem[]`, or up to 6.3 `core_layout` and `init_layout`. None
 /// if the kernel's types are not known.
-fn areas(module: &Finalizer<'_, '_>) -> Vec<(Region, Member)> {
-    let regions = module.layout.generation.regions().iter().copied();
-    let member = |path| module.kernel.member("module", path);
-    match module.layout.generation {
+fn areas(kernel: &dyn RunningKernel, generation: Generation) -> Vec<(Region, Member)> {
+    let regions = generation.regions().iter().copied();
+    let member = |path| kernel.member("module", path);
+    match generation {
         Generation::ModMemType => {
-            let each = module.kernel.struct_size("module_memory").filter(|each| *each != 0);
+            let each = kernel.struct_size("module_memory").filter(|each| *each != 0);
             let (Some(mem), Some(each)) = (member("mem"), each) else { return Vec::new() };
             let starts = (0..mem.size).step_by(usize::try_from(each).unwrap_or(usize::MAX));
             let at = |start| Member { offset: mem.offset.wrapping_add(start), size: each };

@@ -926,7 +926,15 @@ fn first_hole<C: Platform>(m: &Machine<C>, size: u64, align: u64) -> u64 {
 
 /// Pages of the module area, with one that nobody may touch behind them.
 fn module_memory<C: Platform>(m: &mut Machine<C>, size: u64, align: u64) -> Result<u64, Failed> {
-    let size = size.max(1).div_ceil(PAGE).saturating_mul(PAGE);
+    if size == 0 {
+        // Since v6.10 (execmem_vmalloc) with a line.
+        if m.symbols.address("execmem_alloc").is_some() {
+            let line = m.string(b"\x013execmem: unable to allocate memory\n")?;
+            m.call("_printk", &[line])?;
+        }
+        return Ok(0);
+    }
+    let size = size.div_ceil(PAGE).saturating_mul(PAGE);
     let start = first_hole(m, size, align);
     let behind = start.checked_add(size).and_then(|end| end.checked_add(PAGE));
     if behind.is_none_or(|end| end > m.space.modules.1) {

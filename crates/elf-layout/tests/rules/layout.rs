@@ -1,9 +1,10 @@
 //! The memory plan, rule by rule, on modules assembled for the purpose (spec 02).
 
+use elf_layout::layout::layout_sections;
 use elf_layout::{Findings, KernelConfig, KernelVersion, Layout, Region};
 use testkit::elf::{ALLOC, Builder, EXEC, WRITE};
 
-use crate::common::{codes, lay_out, stop};
+use crate::common::{codes, lay_out, stop, with_layout};
 
 /// Size of `struct module` in these modules: what lies in data before anything else.
 const MODULE: u64 = 0x500;
@@ -330,5 +331,21 @@ fn section_names_need_not_come_last() {
     for name in [".text", ".data", ".gnu.linkonce.this_module"] {
         assert_eq!(place(&last, &a, name), place(&first, &b, name), "{name}");
         assert!(place(&first, &b, name).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn layout_23_regions_begin_with_the_size_in_the_file() {
+    let mut builder = Builder::mini("6.12.0");
+    builder.section(".text", AX, 16).zeros(0x20);
+    let file = builder.build();
+    for (version, region) in [((6, 1), Region::Core), ((6, 12), Region::Text)] {
+        let config = bare(version.0, version.1);
+        with_layout(&file, &config, |mut info, _, _| {
+            *info.begun.get_mut(region) = 0x18;
+            let layout = layout_sections(&info, &mut Findings::new()).unwrap();
+            let text = layout.place(usize::from(builder.index(".text"))).map(|p| (p.region, p.offset));
+            assert_eq!(text, Some((region, 0x20)), "LAYOUT-23: {version:?}");
+        });
     }
 }

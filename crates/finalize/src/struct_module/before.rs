@@ -111,7 +111,9 @@ fn over_links(module: &mut Finalizer<'_, '_>, at: &Elsewhere) {
         |start: u64, size| start < at.offset.saturating_add(8) && at.offset < start.saturating_add(size);
     // `struct list_head`: next, by which lists are walked, and prev.
     let next = |path| module.kernel.member("module", path).is_some_and(|list| over(list.offset, POINTER));
-    let places = super::areas(module).iter().any(|(_, area)| over(area.offset, area.size));
+    let places = super::areas(module.kernel, module.layout.generation)
+        .iter()
+        .any(|(_, area)| over(area.offset, area.size));
     let (list, target_list) = (next("list"), next("target_list"));
     let exports = ["__ksymtab", "__ksymtab_gpl"].iter().any(|name| module.info.find_sec(name) != 0);
     if places {

@@ -3,10 +3,10 @@
 use elf_layout::layout::layout_sections;
 use elf_layout::module::move_module;
 use elf_layout::validity::{Expected, elf_validity};
-use elf_layout::{Errno, Findings, HeapMemory, KernelConfig, LoadInfo, Placement};
+use elf_layout::{Errno, Findings, HeapMemory, KernelConfig, LoadInfo, Placement, Region};
 use finalize::initcall::initcall_blacklisted;
-use finalize::struct_module::struct_module_layout;
-use kernel::Kernel;
+use finalize::struct_module::{sizes_in_file, struct_module_layout};
+use kernel::{Kernel, RunningKernel};
 use reloc::testing::TestKernel;
 use reloc::{Architecture, Cpu, Finalizer, LoadFacts, MACHINES, Record, aarch64, apply_relocations, x86_64};
 use symres::simplify::{simplify_symbols, write_symtab};
@@ -241,5 +241,38 @@ fn reloc_gen_18_links_that_are_followed() {
             "RELOC-GEN-18: {member} + {behind}: {:?}",
             told.open
         );
+    }
+}
+
+#[test]
+fn layout_23_sizes_of_regions_in_the_file() {
+    let kernel = TestKernel::with_types(finalize::TYPES, &[], SIZES);
+    // The third region, and the init area.
+    let places = [
+        (
+            "6.12.0",
+            Region::Rodata,
+            2 * kernel.struct_size("module_memory").unwrap(),
+            "mem",
+            "module_memory.size",
+        ),
+        ("6.1.0", Region::Init, 0, "init_layout", "module_layout.size"),
+    ];
+    for (release, region, behind, path, size) in places {
+        let config = KernelConfig::of_release(release, MACHINES).unwrap();
+        let mut b = Builder::new(ET_REL, x86_64::X86_64.e_machine());
+        let mut this = vec![0; 0x1000];
+        let at = usize::try_from(offset(path) + behind + kernel.offset(size)).unwrap();
+        this[at..at + 4].copy_from_slice(&0x18u32.to_le_bytes());
+        b.section(THIS, ALLOC | WRITE, 64).data(this);
+        let bytes = b.build();
+        let expected =
+            Expected { config: &config, machine: None, known: MACHINES, ignore_modversions: false };
+        let file = elf_validity(&bytes, &expected, &mut Findings::new()).expect("a module");
+        let sizes = sizes_in_file(&kernel, &LoadInfo::rewrite_section_headers(&file, &config));
+        for other in [Region::Text, Region::Rodata, Region::Core, Region::Init] {
+            let want = if other == region { 0x18 } else { 0 };
+            assert_eq!(sizes.get(other), want, "LAYOUT-23: {release} {other:?}");
+        }
     }
 }

@@ -100,9 +100,8 @@ pub fn static_call_add_module(module: &mut Finalizer<'_, '_>) {
         return;
     }
     // 32 bits of an address of the temporary copy lead from the table to anywhere.
-    if sites.0.iter().any(|site| !site.known) {
-        let needs = "what lies at the addresses that entries of .static_call_sites lead to: some have no value, or one in the kernel's \
-                     temporary copy of the file";
+    if !module.in_temporary_copy(table.index).is_empty() {
+        let needs = "the address of the kernel's temporary copy of the file, to which entries of .static_call_sites lead";
         module.said.may_crash("FIN-61", needs);
     }
     let changes = module.changes();
