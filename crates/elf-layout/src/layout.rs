@@ -27,7 +27,7 @@ pub fn layout_sections(info: &LoadInfo<'_>, said: &mut Findings) -> Option<Layou
     let generation = info.config.generation();
     let mut layout = Layout::new(generation, info.config.page_size, info.sechdrs.len());
     // LAYOUT-23: nobody clears them.
-    layout.sizes = info.begun.clone();
+    layout.sizes = info.begun;
     // LAYOUT-19: a section that no region of its kind exists for is offered to no later pass.
     let mut skipped = vec![false; info.sechdrs.len()];
     for init in [false, true] {
