@@ -2,7 +2,7 @@
 //! 6.7). Those for tracepoints, BPF, KUnit and error injection only keep lists of their own.
 
 use elf_layout::bytes::cstr;
-use elf_layout::{Change, Errno, Finding, KernelConfig, Setting, Severity, needs};
+use elf_layout::{Change, Errno, Finding, KernelConfig, Setting, Severity, Table, needs};
 
 use reloc::Step;
 use reloc::{Architecture, Finalizer};
@@ -102,6 +102,27 @@ pub fn trace_printk_formats_in_reach(module: &mut Finalizer<'_, '_>, arch: &dyn 
     })
 }
 
+/// FIN-84: `ddebug_attach_module_classes` compares the name in each class map. False if the kernel crashes there.
+pub fn class_maps_in_reach(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) -> bool {
+    let Some(table) = class_maps(module) else { return true };
+    let member = module.kernel.member("ddebug_class_map", "mod_name");
+    let Some((mod_name, size)) = member.zip(module.kernel.struct_size("ddebug_class_map")) else {
+        return true;
+    };
+    let left_out = module.left_out(table.index);
+    table.records(size).all(|map| {
+        let at = map.wrapping_add(mod_name.offset);
+        let name = module.u64(at).filter(|_| left_out.binary_search(&at).is_err());
+        name.is_none_or(|name| module.touches(arch, name, 1, "the name in an entry of __dyndbg_classes"))
+    })
+}
+
+/// `__dyndbg_classes`, which is looked at only beside descriptors.
+fn class_maps(module: &Finalizer<'_, '_>) -> Option<Table> {
+    let descs = module.section("__dyndbg").filter(|descs| descs.size != 0);
+    descs.and_then(|_| module.section("__dyndbg_classes"))
+}
+
 /// The small notifiers, whose order among each other changes nothing.
 pub fn module_coming(module: &mut Finalizer<'_, '_>) {
     srcu_module_coming(module);
@@ -181,10 +202,7 @@ fn runtime(module: &mut Finalizer<'_, '_>, ssp: u64, path: &str, what: &'static 
 
 /// `ddebug_add_module` (FIN-84): class maps of this module's name are put into a list.
 fn ddebug_attach_module_classes(module: &mut Finalizer<'_, '_>) {
-    let Some(classes) = module.section("__dyndbg_classes") else { return };
-    if module.section("__dyndbg").is_none_or(|descs| descs.size == 0) {
-        return;
-    }
+    let Some(classes) = class_maps(module) else { return };
     let member = |path| module.kernel.member("ddebug_class_map", path);
     let known = member("link").zip(member("mod_name")).zip(module.kernel.struct_size("ddebug_class_map"));
     let Some(((link, mod_name), size)) = known else {
@@ -310,6 +328,9 @@ mod tests {
             put_word(m, maps + size + mod_name, names + 7);
             module_coming(m);
             assert_eq!(runtime(m), [(maps + size, 16)], "FIN-84");
+            assert!(class_maps_in_reach(m, &reloc::x86_64::X86_64), "FIN-84");
+            put_word(m, maps + mod_name, 0);
+            assert!(!class_maps_in_reach(m, &reloc::x86_64::X86_64), "FIN-84: strcmp of NULL");
         });
         TestModule::x86("6.12.0", &sections[1..]).run(&kernel, |m| {
             module_coming(m);

@@ -90,7 +90,8 @@ pub fn prepare_coming_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architec
         trace_events::trace_module_notify(module, arch);
         arch.static_calls(module);
         let reached = coming::srcu_structs_in_reach(module, arch)
-            && coming::trace_printk_formats_in_reach(module, arch);
+            && coming::trace_printk_formats_in_reach(module, arch)
+            && coming::class_maps_in_reach(module, arch);
         if reached && whole {
             coming::module_coming(module);
             struct_module::write_struct_module(module, arch);
