@@ -4,7 +4,7 @@ use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec::Vec;
 
-use elf_layout::bytes::{cstr, printed};
+use elf_layout::bytes::{cstr, le64, printed};
 use elf_layout::elf::SHF_ALLOC;
 use elf_layout::params::{KERNEL_PARAM_SIZE, field};
 use elf_layout::{Change, Errno, Finding, Findings, Module, Severity};
@@ -101,6 +101,9 @@ fn module_param_sysfs_setup(
         let is_known = unknown.binary_search(&name).is_err();
         let name = module.u64(name).filter(|_| is_known && perm != Some(0));
         let Some(address) = name else { continue };
+        if seen.is_empty() && !attributes_are_none(module, kernel, arch, said) {
+            return;
+        }
         let of_parameter = format!("the name of a parameter with a file in sysfs, at {address:#x},");
         match reach(module, kernel, arch, address) {
             _ if address == 0 => {
@@ -124,6 +127,29 @@ fn module_param_sysfs_setup(
             Reach::Image => {}
         }
     }
+}
+
+/// LIFE-42: `add_sysfs_param` adds to `mkobj.mp` if it is not NULL, and nobody clears what the file has there. False if the kernel
+/// crashes, or may.
+fn attributes_are_none(
+    module: &Module<'_>,
+    kernel: &dyn RunningKernel,
+    arch: &dyn Architecture,
+    said: &mut Findings,
+) -> bool {
+    let this = module.info.file.section_bytes(module.info.file.index().module);
+    let member = kernel.member("module", "mkobj.mp");
+    let Some(mp) = member.and_then(|mp| le64(this, mp.offset)).filter(|mp| *mp != 0) else { return true };
+    if matches!(reach(module, kernel, arch, mp), Reach::Nothing | Reach::Free) {
+        let why = format!(
+            "its struct module has {mp:#x} as mkobj.mp, to which the kernel adds the files of parameters: the kernel crashes"
+        );
+        said.refuse(Finding::note("LIFE-42", Severity::Oops, why));
+    } else {
+        let needs = format!("what the kernel makes of memory at {mp:#x} as mkobj.mp of struct module");
+        said.may_crash("LIFE-42", needs);
+    }
+    false
 }
 
 /// LIFE-40: a file for each section in memory, under its name. What goes wrong there was not looked at before v6.12.

@@ -95,6 +95,7 @@ pub const MEMBERS: &[&str] = &[
     "list",
     "build_id",
     "mkobj",
+    "mkobj.mp",
     "modinfo_attrs",
     "version",
     "srcversion",

@@ -6,6 +6,7 @@ use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{Errno, Findings, HeapMemory, KernelConfig, LoadInfo, Placement, Region};
 use finalize::initcall::initcall_blacklisted;
 use finalize::struct_module::{sizes_in_file, struct_module_layout};
+use finalize::sysfs::mod_sysfs_setup;
 use kernel::{Kernel, RunningKernel};
 use reloc::testing::TestKernel;
 use reloc::{Architecture, Cpu, Finalizer, LoadFacts, MACHINES, Record, aarch64, apply_relocations, x86_64};
@@ -274,5 +275,40 @@ fn layout_23_sizes_of_regions_in_the_file() {
             let want = if other == region { 0x18 } else { 0 };
             assert_eq!(sizes.get(other), want, "LAYOUT-23: {release} {other:?}");
         }
+    }
+}
+
+#[test]
+fn life_42_files_of_parameters_are_added_to_what_the_file_has() {
+    let kernel = TestKernel::with_types(finalize::TYPES, &[], SIZES);
+    let config = KernelConfig::of_release("6.12.0", MACHINES).unwrap();
+    for (mp, mode, want) in
+        [(0u64, 0o444u16, vec![]), (0xfffff, 0o444, vec!["LIFE-42"]), (0xfffff, 0, vec![])]
+    {
+        let mut b = Builder::new(ET_REL, x86_64::X86_64.e_machine());
+        b.section(".text", ALLOC | EXEC, 16).zeros(64);
+        let mut this = vec![0; 0x1000];
+        let at = usize::try_from(offset("mkobj.mp")).unwrap();
+        this[at..at + 8].copy_from_slice(&mp.to_le_bytes());
+        b.section(THIS, ALLOC | WRITE, 64).data(this);
+        let mut parameter = vec![0; 40];
+        parameter[..8].copy_from_slice(&BASE.to_le_bytes());
+        parameter[24..26].copy_from_slice(&mode.to_le_bytes());
+        b.section("__param", ALLOC, 8).data(parameter);
+        let bytes = b.build();
+        let mut said = Findings::new();
+        let expected =
+            Expected { config: &config, machine: None, known: MACHINES, ignore_modversions: false };
+        let file = elf_validity(&bytes, &expected, &mut said).expect("a module");
+        let mut info = LoadInfo::rewrite_section_headers(&file, &config);
+        info.edit_flags();
+        let layout = layout_sections(&info, &mut said).expect("a layout");
+        let placement = Placement::consecutive(&layout, BASE);
+        let memory = Box::new(HeapMemory::new(&layout));
+        let module = move_module(info, layout, placement, memory);
+        let mut said = Findings::new();
+        mod_sysfs_setup(&module, &kernel, &x86_64::X86_64, &mut said);
+        let codes: Vec<_> = said.iter().map(|f| f.code).filter(|code| *code == "LIFE-42").collect();
+        assert_eq!(codes, want, "LIFE-42: {mp:#x} {mode:o}: {said:?}");
     }
 }
