@@ -349,3 +349,14 @@ fn layout_23_regions_begin_with_the_size_in_the_file() {
         });
     }
 }
+
+#[test]
+fn layout_40_memory_that_a_machine_may_not_have() {
+    for (size, open) in [(32 << 20, false), (128 << 20, true)] {
+        let mut builder = Builder::mini("6.12.0");
+        builder.section(".bss", WA, 1).nobits(size);
+        let (_, said) = plan(&builder, &config(6, 12));
+        let is_open = said.open_rules().iter().any(|rule| rule.code == "LAYOUT-40" && rule.may_crash);
+        assert_eq!((is_open, said.refused()), (open, false), "LAYOUT-40: {size:#x} bytes");
+    }
+}
