@@ -4,7 +4,7 @@ use elf_layout::elf::{EHDR_SIZE, RELA_SIZE, SHF_ALLOC, SHT_RELA};
 use elf_layout::ksymtab;
 use elf_layout::layout::{layout_sections, sections_inside};
 use elf_layout::module::move_module;
-use elf_layout::plan::no_memory;
+use elf_layout::plan::{memory_is_there, no_memory};
 use elf_layout::signature::SignatureTail;
 use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
@@ -562,7 +562,10 @@ fn allocate(
     let placement = place(arch, info, layout);
     let image = Image::reusing(workspace.take(), layout);
     match (placement, image) {
-        (Some(placement), Ok(image)) => Some((placement, image)),
+        (Some(placement), Ok(image)) => {
+            memory_is_there(layout, said);
+            Some((placement, image))
+        }
         (None, _) => {
             let why = "the module area has no hole that is large enough for the module".into();
             said.refuse(no_memory(info.config, "LAYOUT-50", why));

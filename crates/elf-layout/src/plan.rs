@@ -136,6 +136,17 @@ impl Layout {
 /// So much memory every machine has; the largest modules have regions of 20 MiB.
 const SURELY_THERE: u64 = 64 << 20;
 
+/// LAYOUT-40: has the machine the memory for it? Where that is not sure, whatever would refuse the module later may not be come to.
+pub fn memory_is_there(layout: &Layout, said: &mut Findings) {
+    let needed = layout.generation.regions().iter().map(|r| layout.sizes.get(*r)).max().unwrap_or(0);
+    if needed > SURELY_THERE {
+        said.may_crash(
+            "LAYOUT-40",
+            format!("whether the machine has {needed:#x} bytes of memory for a region"),
+        );
+    }
+}
+
 /// What a kernel says that has no memory for a module: ENOMEM, since v6.10 (execmem, 12af2b83d0b1) with a line.
 pub fn no_memory(config: &KernelConfig, code: &'static str, why: String) -> Finding {
     let finding = Finding::error(code, Errno::ENOMEM, why);
@@ -147,13 +158,6 @@ pub(crate) fn bounded(config: &KernelConfig, layout: &Layout, said: &mut Finding
     let used = layout.generation.regions().iter().map(|r| layout.sizes.get(*r));
     let needed = used.max().unwrap_or(0);
     if needed <= MODULE_AREA_MAX {
-        // Whatever would refuse the module later, the kernel may not come to it.
-        if needed > SURELY_THERE {
-            said.may_crash(
-                "LAYOUT-40",
-                format!("whether the machine has {needed:#x} bytes of memory for a region"),
-            );
-        }
         return Some(());
     }
     let why = format!("the module needs a region of {needed:#x} bytes, more than any module area holds");

@@ -1,6 +1,7 @@
 //! The memory plan, rule by rule, on modules assembled for the purpose (spec 02).
 
 use elf_layout::layout::layout_sections;
+use elf_layout::plan::memory_is_there;
 use elf_layout::{Findings, KernelConfig, KernelVersion, Layout, Region};
 use testkit::elf::{ALLOC, Builder, EXEC, WRITE};
 
@@ -355,7 +356,8 @@ fn layout_40_memory_that_a_machine_may_not_have() {
     for (size, open) in [(32 << 20, false), (128 << 20, true)] {
         let mut builder = Builder::mini("6.12.0");
         builder.section(".bss", WA, 1).nobits(size);
-        let (_, said) = plan(&builder, &config(6, 12));
+        let (layout, mut said) = plan(&builder, &config(6, 12));
+        memory_is_there(&layout.unwrap(), &mut said);
         let is_open = said.open_rules().iter().any(|rule| rule.code == "LAYOUT-40" && rule.may_crash);
         assert_eq!((is_open, said.refused()), (open, false), "LAYOUT-40: {size:#x} bytes");
     }
