@@ -376,23 +376,25 @@ impl Module<'_> {
     /// Addresses in a section that relocations against such symbols are for, in order.
     fn relocated_by(&self, index: usize, is_one: impl Fn(u32) -> bool) -> Vec<u64> {
         let Some(table) = self.table(index) else { return Vec::new() };
-        let sections = self.info.sechdrs.iter().enumerate();
-        let of_table = sections.filter(|(_, s)| s.sh_type == SHT_RELA && s.sh_info as usize == index);
-        let records = of_table.flat_map(|(rela, _)| self.info.file.relocations(rela)).map(Rela::from);
-        let those = records.filter(|rela| is_one(rela.r_sym()));
+        let those = self.relocations_of(index).filter(|rela| is_one(rela.r_sym()));
         let mut those: Vec<u64> = those.map(|rela| table.address.wrapping_add(rela.r_offset)).collect();
         those.sort_unstable();
         those
+    }
+
+    /// The relocations of a section, as the file has them.
+    fn relocations_of(&self, index: usize) -> impl Iterator<Item = Rela> {
+        let sections = self.info.sechdrs.iter().enumerate();
+        let of_section = sections.filter(move |(_, s)| s.sh_type == SHT_RELA && s.sh_info as usize == index);
+        of_section.flat_map(|(rela, _)| self.info.file.relocations(rela)).map(Rela::from)
     }
 
     /// The place in the file of what an address of the temporary copy leads to that stands at `at` in a section, put there by the
     /// one relocation of that type for it. The copy begins with a page.
     pub fn copied_from(&self, index: usize, at: u64, r_type: u32) -> Option<u64> {
         let (file, table) = (self.info.file, self.table(index)?);
-        let sections = self.info.sechdrs.iter().enumerate();
-        let of_table = sections.filter(|(_, s)| s.sh_type == SHT_RELA && s.sh_info as usize == index);
-        let records = of_table.flat_map(|(rela, _)| file.relocations(rela)).map(Rela::from);
-        let mut here = records.filter(|rela| table.address.wrapping_add(rela.r_offset) == at);
+        let mut here =
+            self.relocations_of(index).filter(|rela| table.address.wrapping_add(rela.r_offset) == at);
         let rela = here.next().filter(|rela| rela.r_type() == r_type && here.next().is_none())?;
         let known = self.unknown.get(rela.r_sym() as usize) != Some(&true);
         let symbol = file.symbols().get(rela.r_sym() as usize).filter(|_| known)?;

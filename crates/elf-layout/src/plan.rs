@@ -106,6 +106,11 @@ impl Layout {
         align_up(self.sizes.get(region), self.page_size)
     }
 
+    /// Bytes in use of the largest region.
+    fn largest(&self) -> u64 {
+        self.generation.regions().iter().map(|r| self.sizes.get(*r)).max().unwrap_or(0)
+    }
+
     /// The regions that are allocated, in order of allocation. Up to 6.3 core always is.
     pub fn regions(&self) -> impl Iterator<Item = Region> + '_ {
         let regions = self.generation.regions().iter().copied();
@@ -138,7 +143,7 @@ const SURELY_THERE: u64 = 64 << 20;
 
 /// LAYOUT-40: has the machine the memory for it? Where that is not sure, whatever would refuse the module later may not be come to.
 pub fn memory_is_there(layout: &Layout, said: &mut Findings) {
-    let needed = layout.generation.regions().iter().map(|r| layout.sizes.get(*r)).max().unwrap_or(0);
+    let needed = layout.largest();
     if needed > SURELY_THERE {
         said.may_crash(
             "LAYOUT-40",
@@ -155,8 +160,7 @@ pub fn no_memory(config: &KernelConfig, code: &'static str, why: String) -> Find
 
 /// The module area is finite: a region beyond [`MODULE_AREA_MAX`] is the kernel's failed allocation.
 pub(crate) fn bounded(config: &KernelConfig, layout: &Layout, said: &mut Findings) -> Option<()> {
-    let used = layout.generation.regions().iter().map(|r| layout.sizes.get(*r));
-    let needed = used.max().unwrap_or(0);
+    let needed = layout.largest();
     if needed <= MODULE_AREA_MAX {
         return Some(());
     }
