@@ -6,8 +6,10 @@ use elf_layout::{Errno, Severity};
 use kernel::taint::letters;
 use run::boot::Report;
 use run::machine::Cause;
+use run::parameters::{GIVEN, is_name};
 use run::system::Running;
 use run::world::{Inits, Message};
+use symres::LoadFlags;
 
 use crate::check::Ending;
 use crate::check::by_kernel::ByKernel;
@@ -21,17 +23,13 @@ use crate::setup::RunningFacts;
 const BUDGET: u64 = 300_000_000;
 /// Milliseconds in which a kernel does what it has put off.
 const SETTLES: u64 = 100;
-/// Words of a command line that change what loads; the machine's command line is empty.
-const MINDED: [&str; 14] = [
-    "initcall_blacklist",
+/// Words of a command line that change what loads, and that the machine cannot be told of.
+const MINDED: [&str; 10] = [
     "ima_appraise",
     "kernel.modules_disabled",
     "lockdown",
     "lsm",
     "mitigations",
-    "module.sig_enforce",
-    "module_blacklist",
-    "nomodule",
     "nospectre_v2",
     "retbleed",
     "security",
@@ -46,14 +44,22 @@ pub struct Limits {
     is_at_its_place: bool,
     /// What was said of it that the machine is not.
     differs: Option<String>,
+    /// The words of its command line that the kernel's own code takes.
+    given: Vec<String>,
 }
 
 impl Limits {
     /// Of what the options tell.
     pub fn of(facts: &RunningFacts) -> Self {
         let words: Vec<&str> = facts.cmdline.split_whitespace().collect();
-        let name = |word: &str| word.split('=').next().unwrap_or_default().replace('-', "_");
-        let minded = words.iter().find(|word| MINDED.contains(&name(word).as_str()));
+        // What follows is for init.
+        let words: Vec<&str> = words.into_iter().take_while(|word| *word != "--").collect();
+        let is_one = |word: &str, names: &[&str]| {
+            let name = word.split('=').next().unwrap_or_default();
+            names.iter().any(|known| is_name(name, known))
+        };
+        let minded = words.iter().find(|word| is_one(word, &MINDED));
+        let given = words.iter().filter(|word| is_one(word, &GIVEN)).map(|word| (*word).to_owned());
         let differs = [
             minded.map(|word| format!("{word} on the command line")),
             facts.secure_boot.then(|| "Secure Boot".into()),
@@ -61,7 +67,11 @@ impl Limits {
             facts.cpu_caps.as_ref().map(|_| "the capabilities of its processor".into()),
             facts.memory.as_ref().map(|_| "its memory".into()),
         ];
-        Limits { is_at_its_place: words.contains(&"nokaslr"), differs: differs.into_iter().flatten().next() }
+        Limits {
+            is_at_its_place: words.contains(&"nokaslr"),
+            differs: differs.into_iter().flatten().next(),
+            given: given.collect(),
+        }
     }
 }
 
@@ -83,7 +93,15 @@ impl Judge {
     ///
     /// [`Error`], if it cannot be booted.
     pub fn boot(image: &Path, limits: &Limits, count: usize) -> Result<(Vec<Judge>, Report), Error> {
-        let (first, report) = boot(image, BUDGET)?;
+        let (mut first, report) = boot(image, BUDGET)?;
+        for word in &limits.given {
+            first.give_parameter(word).map_err(|stopped| {
+                Error::unusable(
+                    image,
+                    format!("the kernel does not take {word} of its command line: {stopped}"),
+                )
+            })?;
+        }
         let mut kernels: Vec<_> = (1..count).map(|_| first.fork()).collect();
         kernels.push(first);
         let judge = |mut kernel: Box<dyn Running>| {
@@ -132,13 +150,14 @@ impl Judge {
     }
 
     /// The verdict on a module, already decompressed, where others are loaded before. `opened` tells whether its signature is trusted: no
-    /// certificate is in the machine's keyrings.
+    /// certificate is in the machine's keyrings. `flags` are those of finit_module.
     pub fn judge(
         &mut self,
         before: &[(PathBuf, String)],
         opened: &Opened<'_>,
         bytes: &[u8],
         parameters: &str,
+        flags: LoadFlags,
     ) -> ByKernel {
         if let Some(what) = &self.limits.differs {
             return ByKernel::undecided(format!("the machine is not told of {what}"));
@@ -149,7 +168,7 @@ impl Judge {
         }
         let (told, begun) = (self.kernel.log().len(), self.kernel.executed());
         self.kernel.set_trust(trust(opened));
-        let made = self.kernel.load_module(bytes, parameters);
+        let made = self.kernel.load_module(bytes, parameters, flags.bits());
         let mut judged = ByKernel::undecided("");
         judged.instructions = self.kernel.executed().wrapping_sub(begun);
         (judged.dmesg, judged.warnings) = lines(self.kernel.log().get(told..).unwrap_or_default());
@@ -189,8 +208,15 @@ fn trust(opened: &Opened<'_>) -> Option<i64> {
     const NO_KEY: i64 = -126;
     opened.signature.pkcs7?;
     let of_signature = |code: &str| code.starts_with("SIG-");
-    let refused = opened.said.iter().any(|f| f.severity == Severity::Error && of_signature(f.code));
-    if refused || opened.said.open_rules().iter().any(|rule| of_signature(rule.code)) {
+    let refused = opened.said.iter().find(|f| f.severity == Severity::Error && of_signature(f.code));
+    // What the verification itself finds, if it logs nothing.
+    if let Some(found) = refused
+        && matches!(found.code, "SIG-8" | "SIG-9" | "SIG-10")
+        && found.dmesg.is_empty()
+    {
+        return found.errno.map(|errno| i64::from(errno.number()).wrapping_neg());
+    }
+    if refused.is_some() || opened.said.open_rules().iter().any(|rule| of_signature(rule.code)) {
         return None;
     }
     match &opened.unsigned {
@@ -263,8 +289,13 @@ mod tests {
             |cmdline: &str| Limits::of(&RunningFacts { cmdline: cmdline.into(), ..RunningFacts::default() });
         assert!(of("quiet nokaslr").is_at_its_place && of("quiet nokaslr").differs.is_none());
         assert!(!of("quiet").is_at_its_place);
-        for word in ["module.sig_enforce=1", "module.sig-enforce", "mitigations=off", "module_blacklist=a"] {
+        for word in ["lockdown=integrity", "mitigations=off"] {
             assert!(of(word).differs.is_some(), "{word}");
         }
+        let given = of("module.sig-enforce nokaslr module_blacklist=a,b -- nomodule");
+        assert_eq!(
+            (given.given, given.differs),
+            (vec!["module.sig-enforce".into(), "module_blacklist=a,b".into()], None)
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! The kernel's `load_module` on one page. What outlives one load is in [`crate::loader`].
 
-use elf_layout::elf::{EHDR_SIZE, RELA_SIZE, SHF_ALLOC, SHT_RELA};
+use elf_layout::elf::{EHDR_SIZE, RELA_SIZE, SHF_ALLOC, SHF_RELA_LIVEPATCH, SHT_RELA};
 use elf_layout::ksymtab;
 use elf_layout::layout::{layout_sections, sections_inside};
 use elf_layout::module::move_module;
@@ -368,7 +368,7 @@ pub(crate) fn load_module<'d>(
         kernel.known(Fact::Symbols).map(|_| klp_find_object_symbol(kernel, name, position))
     };
     let mut record = Record::default();
-    let before = struct_module_layout(
+    let (before, crashes) = struct_module_layout(
         &mut Finalizer {
             module: &mut module,
             load: LoadFacts {
@@ -385,13 +385,18 @@ pub(crate) fn load_module<'d>(
         },
         arch,
     );
+    // Relocations may lead there, on purpose or not.
+    write_symtab(&mut module);
     apply_relocations(arch, &mut mod_arch, &mut module, &kallsyms, said);
+    crashes.into_iter().for_each(|crash| said.refuse(crash));
     if let Some(before) = before {
         before.take_back(&mut module);
         record = Record::default();
     }
     // Livepatch symbols have got their values only now (RELOC-GEN-5).
-    write_symtab(&mut module);
+    if module.info.sechdrs.iter().any(|section| section.sh_flags & SHF_RELA_LIVEPATCH != 0) {
+        write_symtab(&mut module);
+    }
     watch.tell(Point::Relocations, said, || Scene {
         mod_arch: Some(&mod_arch),
         resolution: Some(&resolution),
@@ -454,7 +459,7 @@ pub(crate) fn load_module<'d>(
     if patched && coming {
         prepare_coming_module(&mut patching, arch);
     }
-    btf_module_notify(kernel, file, &mut resolution.taints, said);
+    btf_module_notify(kernel, &module, &mut resolution.taints, said);
     watch.tell(Point::Coming, said, || Scene {
         record: Some(&record),
         taints: Some(resolution.taints),

@@ -119,9 +119,12 @@ fn a_module_of_another_kernel_is_refused_by_the_kernel_itself() {
 
 /// Verdicts of `check`, by the module's name.
 fn judged(tree: &Path, arguments: &[&str]) -> Vec<Value> {
+    let usual = ["--cmdline", "nokaslr"];
+    let usual = if arguments.contains(&"--cmdline") { &[][..] } else { &usual[..] };
     let output = program()
-        .args(["check", "--jsonl", "--no-cache", "--no-deps", "--each", "--cmdline", "nokaslr", "--kernel"])
+        .args(["check", "--jsonl", "--no-cache", "--no-deps", "--each", "--kernel"])
         .arg(tree)
+        .args(usual)
         .args(arguments)
         .output()
         .unwrap();
@@ -168,6 +171,30 @@ fn the_kernels_own_code_says_what_the_rules_say() {
         let alone = judged(&tree, &with);
         assert_eq!((&alone[0]["verdict"], &alone[0]["findings"]), (&"loads".into(), &serde_json::json!([])));
         assert_eq!(alone[0]["taints"], "OE");
+        // Words of the command line that the kernel's code takes, and flags of finit_module.
+        let hello = files[3].to_str().unwrap();
+        for (word, errno) in [
+            ("module_blacklist=other,hello", "EPERM"),
+            ("module.sig-enforce", "EKEYREJECTED"),
+            ("nomodule", "EPERM"),
+            ("quiet -- nomodule", "null"),
+        ] {
+            let told = judged(&tree, &[hello, "--judge=both", "--cmdline", &format!("nokaslr {word}")]);
+            let errno = Some(errno).filter(|errno| *errno != "null").map_or(Value::Null, Value::from);
+            assert_eq!(told[0]["by_kernel"]["errno"], errno, "{word}: {told:#?}");
+            assert_eq!(told[0]["by_kernel"]["differs"], serde_json::json!([]), "{word}: {told:#?}");
+        }
+        let old = dir.path().join("old.ko");
+        let magic = bytes.windows(12).position(|window| window == b"mod_unload m").unwrap();
+        let mut other = bytes.clone();
+        other[magic + 9] ^= 1;
+        std::fs::write(&old, other).unwrap();
+        let old = old.to_str().unwrap();
+        for (flag, verdict) in [("--force-vermagic", "loads"), ("--force-modversion", "refused")] {
+            let forced = judged(&tree, &[old, "--judge=both", flag]);
+            assert_eq!(forced[0]["by_kernel"]["verdict"], verdict, "{flag}: {forced:#?}");
+            assert_eq!(forced[0]["by_kernel"]["differs"], serde_json::json!([]), "{flag}: {forced:#?}");
+        }
         // What the machine is not told of.
         let signed = judged(&tree, &[files[3].to_str().unwrap(), "--judge=kernel", "--tainted", "1"]);
         assert_eq!(signed[0]["verdict"], "undecided");

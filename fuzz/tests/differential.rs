@@ -97,9 +97,6 @@ fn reference(whole: &[u8], rules: &Rules) -> Verdict {
         return noexec("VAL-15");
     }
     let since = |major, minor| rules.version >= (major, minor);
-    if shnum == 0 && since(6, 4) {
-        return noexec("VAL-41");
-    }
     let header = |index: i128| {
         let at = shoff + 64 * index;
         Section {
@@ -112,6 +109,18 @@ fn reference(whole: &[u8], rules: &Rules) -> Verdict {
             link: number(file, at + 40, 4),
         }
     };
+    // The first header is read even if there is none.
+    if shnum == 0 && since(6, 4) {
+        if len - shoff < 64 {
+            return noexec("VAL-41");
+        }
+        let zero = header(0);
+        return noexec(if zero.kind != NULL || zero.size != 0 || zero.addr != 0 {
+            "VAL-20"
+        } else {
+            "VAL-16"
+        });
+    }
     let sections: Vec<Section> = (0..shnum).map(header).collect();
     match since(6, 4) {
         true => since_6_4(file, &sections, shstrndx, rules),

@@ -263,7 +263,7 @@ pub struct Check {
         default_value_t,
         hide_default_value = true,
         hide_possible_values = true,
-        conflicts_with_all = ["force_vermagic", "force_modversion", "sarif"]
+        conflicts_with = "sarif"
     )]
     pub judge: JudgeArg,
     /// Judge each module by itself: others that are named are not loaded before it

@@ -3,7 +3,8 @@
 use alloc::format;
 use alloc::vec;
 
-use crate::elf::{SHDR_SIZE, SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE};
+use crate::changes::Change;
+use crate::elf::{Rela, SHDR_SIZE, SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE, SHT_RELA, Shdr};
 use crate::finding::{Finding, Findings, Severity};
 use crate::load_info::LoadInfo;
 use crate::plan::{Layout, bounded};
@@ -66,7 +67,17 @@ pub fn layout_sections(info: &LoadInfo<'_>, said: &mut Findings) -> Option<Layou
 /// region then ends before its sections do. The kernel does not notice, and copies beyond what it has allocated.
 pub fn sections_inside(info: &LoadInfo<'_>, layout: &Layout, said: &mut Findings) {
     let outside = (0..info.sechdrs.len()).filter_map(|index| section_outside(info, layout, index));
-    said.stage_at_first(|said| outside.for_each(|finding| said.push(finding)));
+    said.stage_at_first(|said| {
+        for (region, finding) in outside {
+            // LAYOUT-55: behind code is other code, not a page without memory.
+            if info.config.has(Change::CodeFromCache) && matches!(region, Region::Text | Region::InitText) {
+                let needs = "what lies behind the module's code in the block that it comes from: the kernel writes there";
+                said.may_crash("LAYOUT-14", needs);
+            } else {
+                said.push(finding);
+            }
+        }
+    });
     // LAYOUT-1: by the time when sections are moved, their headers hold addresses of the temporary copy.
     let table = info.file.e_shoff();
     let end = table.saturating_add(SHDR_SIZE.saturating_mul(info.sechdrs.len() as u64));
@@ -74,15 +85,8 @@ pub fn sections_inside(info: &LoadInfo<'_>, layout: &Layout, said: &mut Findings
         let is_moved = section.has_bytes() && layout.place(index).is_some();
         is_moved && section.sh_offset < end && table < section.sh_offset.saturating_add(section.sh_size)
     });
-    // It has sizes and places of regions in its struct module by then, too.
-    let range = |index: usize| {
-        let section = info.sechdrs.get(index).filter(|_| index != 0)?;
-        Some((section.sh_offset, section.sh_offset.saturating_add(section.sh_size)))
-    };
-    let file_index = info.file.index();
-    let symbols = range(file_index.sym).zip(range(file_index.module));
-    if symbols.is_some_and(|((start, end), (from, to))| start < to && from < end) {
-        let needs = "what the kernel has written into its temporary copy of struct module, in which the symbol table lies";
+    if tables_in_struct_module(info, layout) {
+        let needs = "what the kernel has written into its temporary copy of struct module, in which a table lies that it reads";
         said.unjudged("LAYOUT-1", needs);
     }
     if over_headers {
@@ -92,8 +96,44 @@ pub fn sections_inside(info: &LoadInfo<'_>, layout: &Layout, said: &mut Findings
     }
 }
 
+/// LAYOUT-1: in the temporary copy, struct module has sizes and places of regions by the time when sections are moved. Do its bytes belong
+/// to the symbol table as well, to relocations, or to a section that is relocated?
+fn tables_in_struct_module(info: &LoadInfo<'_>, layout: &Layout) -> bool {
+    let range = |section: &Shdr| (section.sh_offset, section.sh_offset.saturating_add(section.sh_size));
+    let index = info.file.index();
+    let Some((from, to)) = info.sechdrs.get(index.module).filter(|_| index.module != 0).map(range) else {
+        return false;
+    };
+    let has_bytes_there = |section: &Shdr| {
+        let (start, end) = range(section);
+        section.has_bytes() && start < to && from < end
+    };
+    let is_relocated = |target: usize| info.sechdrs.get(target).is_some_and(|t| t.sh_flags & SHF_ALLOC != 0);
+    let mut sections = info.sechdrs.iter().enumerate().skip(1);
+    sections.any(|(at, section)| match section.sh_type {
+        _ if at == index.sym => has_bytes_there(section),
+        SHT_RELA => {
+            let target = section.sh_info as usize;
+            // A relocation may find something else there than the file has.
+            let is_there = |rela: &Rela| {
+                let of = info
+                    .sechdrs
+                    .get(target)
+                    .filter(|_| target != index.module && layout.place(target).is_some());
+                of.filter(|of| has_bytes_there(of)).is_some_and(|of| {
+                    let place = of.sh_offset.saturating_add(rela.r_offset);
+                    place < to && from < place.saturating_add(8)
+                })
+            };
+            let mut records = info.file.relocations(at).iter().map(Rela::from);
+            is_relocated(target) && (has_bytes_there(section) || records.any(|rela| is_there(&rela)))
+        }
+        _ => false,
+    })
+}
+
 /// Does this section end after what is allocated for its region?
-fn section_outside(info: &LoadInfo<'_>, layout: &Layout, index: usize) -> Option<Finding> {
+fn section_outside(info: &LoadInfo<'_>, layout: &Layout, index: usize) -> Option<(Region, Finding)> {
     let (section, place) = (info.sechdrs.get(index)?, layout.place(index)?);
     let (end, allocated) = (place.offset.checked_add(section.sh_size), layout.allocated(place.region));
     if !section.has_bytes() || end.is_some_and(|end| end <= allocated) {
@@ -105,7 +145,8 @@ fn section_outside(info: &LoadInfo<'_>, layout: &Layout, index: usize) -> Option
         place.offset,
         place.region.name()
     );
-    Some(Finding::note("LAYOUT-14", Severity::Oops, why).about(info.file.section_subject(index)))
+    let finding = Finding::note("LAYOUT-14", Severity::Oops, why).about(info.file.section_subject(index));
+    Some((place.region, finding))
 }
 
 /// The region that a pass fills.

@@ -41,7 +41,12 @@ pub fn layout_symtab(info: &mut LoadInfo<'_>, layout: &mut Layout, said: &mut Fi
     core_symbols.extend(symbols.filter(|(i, s)| *i == 0 || livepatch || is_core(s)).map(|(i, _)| i));
     core_names(info, &core_symbols, said);
     let align = info.sechdrs.get(sym).map_or(1, |s| s.sh_addralign);
-    let symoffs = align_size(layout.sizes.get(core_region), align);
+    let behind = layout.sizes.get(core_region);
+    let symoffs = align_size(behind, align);
+    if symoffs < behind {
+        let needs = "what becomes of the module's data once the kernel has written symbols over it: the alignment of the symbol table puts them there";
+        said.may_crash("LAYOUT-14", needs);
+    }
     let stroffs = symoffs.saturating_add(SYM_SIZE.saturating_mul(core_symbols.len() as u64));
     let mut core_typeoffs = stroffs;
     for &index in &core_symbols {

@@ -247,17 +247,32 @@ impl<'d> Checks<'d, '_> {
             return None;
         };
         if count == 0 && self.expected.config.has(Change::ElfValidityCacheCopy) {
-            self.fail(Finding::error("VAL-41", Errno::ENOEXEC, "the file has no section headers"));
+            self.no_headers(ehdr, at);
             return None;
         }
         Some(elf::records::<SectionHeader64<LE>>(table).iter().map(Shdr::from).collect())
     }
 
+    /// VAL-41: of a table without headers the kernel reads the first all the same.
+    fn no_headers(&mut self, ehdr: &FileHeader64<LE>, at: u64) {
+        let first = slice(self.file, at, SHDR_SIZE).map(elf::records::<SectionHeader64<LE>>);
+        match first.and_then(<[_]>::first) {
+            Some(zero) => {
+                self.null_section(&Shdr::from(zero));
+                let _ = self.names_index(usize::from(ehdr.e_shstrndx.get(LE).0), 0);
+            }
+            None => self.fail(Finding::error("VAL-41", Errno::ENOEXEC, "the file has no section headers")),
+        }
+    }
+
     /// VAL-20: section 0 is null.
     fn section_0(&mut self, module: &ModuleFile<'d>) {
-        let Some(zero) = module.sections.first() else {
-            return;
-        };
+        if let Some(zero) = module.sections.first() {
+            self.null_section(zero);
+        }
+    }
+
+    fn null_section(&mut self, zero: &Shdr) {
         if zero.sh_type != SHT_NULL || zero.sh_size != 0 || zero.sh_addr != 0 {
             // %d in the kernel.
             let line = format!(
@@ -304,7 +319,10 @@ impl<'d> Checks<'d, '_> {
 
     /// VAL-16: e_shstrndx names a section.
     fn secstrings_index(&mut self, module: &ModuleFile<'d>) -> Option<()> {
-        let (at, count) = (module.e_shstrndx, module.sections.len());
+        self.names_index(module.e_shstrndx, module.sections.len())
+    }
+
+    fn names_index(&mut self, at: usize, count: usize) -> Option<()> {
         if at == 0 || at >= count {
             let line =
                 format!("Invalid ELF section name index: {at} || e_shstrndx ({at}) >= e_shnum ({count})");

@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 
-use elf_layout::bytes::printed;
+use elf_layout::bytes::{printed, slice_mut};
 use elf_layout::elf::{Rela, SHF_ALLOC, SHF_RELA_LIVEPATCH, SHT_REL, SHT_RELA, SYM_SIZE, Shdr};
 use elf_layout::module::is_temporary;
 use elf_layout::{Change, Errno, Finding, Findings, LoadInfo, Module, Setting, Severity, Subject, needs};
@@ -152,8 +152,19 @@ impl RelaSection<'_> {
         let Some(value) = self.values.get(rela.r_sym() as usize) else {
             return self.no_symbol(entry, rela, said);
         };
-        let unknown = self.unknown.get(rela.r_sym() as usize) == Some(&true);
-        (!unknown).then(|| value.wrapping_add_signed(rela.r_addend))
+        (!self.is_unknown(rela)).then(|| value.wrapping_add_signed(rela.r_addend))
+    }
+
+    /// Is there the symbol of a record, and nobody knows its value?
+    #[inline]
+    pub(crate) fn is_unknown(&self, rela: &Rela) -> bool {
+        self.unknown.get(rela.r_sym() as usize) == Some(&true)
+    }
+
+    /// Has the module memory for `width` bytes at the place of a record?
+    pub(crate) fn has_place(&mut self, entry: usize, rela: &Rela, width: u64, said: &mut Findings) -> bool {
+        slice_mut(self.memory.section(), rela.r_offset, width).is_some()
+            || self.place_outside(entry, rela, width, said).is_some()
     }
 
     /// Is the symbol of a record in a section that is not moved? Its value is an address in the temporary copy, which counts

@@ -63,7 +63,10 @@ pub(crate) fn apply_relocate_add(
     said: &mut Findings,
 ) {
     for (entry, rela) in records.iter().enumerate() {
-        let Some(value) = section.value(entry, &rela, said) else { continue };
+        let value = section.value(entry, &rela, said);
+        if value.is_none() && !section.is_unknown(&rela) {
+            continue;
+        }
         let refused = |section: &RelaSection<'_>, why| {
             Finding::error("RELOC-GEN-7", Errno::ENOEXEC, why).about(section.subject(entry, &rela))
         };
@@ -73,6 +76,12 @@ pub(crate) fn apply_relocate_add(
             continue;
         };
         let Some(formula) = howto.formula else { continue };
+        let Some(value) = value else {
+            if !section.has_place(entry, &rela, howto.width, said) {
+                said.push(section.out_of_bounds(entry, &rela));
+            }
+            continue;
+        };
         let number = formula.result(value, section.address.wrapping_add(rela.r_offset));
         let Some(bytes) = fitting(number, howto.width) else {
             let why = format!("{number:#x} does not fit into {} bytes", howto.width);

@@ -37,6 +37,9 @@ const OFFSETS: &[(&str, &str)] = &[
     ("char_device_struct", "next"),
     ("fpu_state_config", "default_size"),
     ("fpu_state_config", "max_size"),
+    ("kernel_param", "name"),
+    ("kernel_param", "ops"),
+    ("kernel_param_ops", "set"),
     ("kmem_cache", "object_size"),
     ("kmem_cache", "size"),
     ("kmem_cache_args", "align"),
@@ -44,24 +47,26 @@ const OFFSETS: &[(&str, &str)] = &[
     ("kobj_map", "probes"),
     ("module", "name"),
     ("module", "taints"),
+    ("obs_kernel_param", "setup_func"),
+    ("obs_kernel_param", "str"),
+    ("page", "_mapcount"),
+    ("page", "_refcount"),
+    ("pcpu_hot", "current_task"),
+    ("pcpu_hot", "hardirq_stack_ptr"),
     ("probe", "data"),
     ("probe", "dev"),
     ("probe", "get"),
     ("probe", "next"),
     ("probe", "range"),
-    ("page", "_mapcount"),
-    ("page", "_refcount"),
-    ("pcpu_hot", "current_task"),
-    ("pcpu_hot", "hardirq_stack_ptr"),
     ("task_struct", "comm"),
     ("thread_struct", "fpu"),
     ("vm_struct", "addr"),
-    ("vmap_area", "va_end"),
-    ("vmap_area", "va_start"),
     ("vm_struct", "flags"),
     ("vm_struct", "nr_pages"),
     ("vm_struct", "pages"),
     ("vm_struct", "size"),
+    ("vmap_area", "va_end"),
+    ("vmap_area", "va_start"),
 ];
 
 /// Functions of `start_kernel` that are called, in its order. Those of memory zones, of the time source of a machine and of its interrupt
@@ -237,7 +242,7 @@ fn offsets<C: Platform>(btf: &Btf<'_>) -> Offsets {
             all.insert(name_of("file_operations", member), found.offset);
         }
     }
-    for of in ["task_struct", "fpu"] {
+    for of in ["task_struct", "fpu", "kernel_param", "obs_kernel_param"] {
         if let Some(size) = btf.struct_size(of) {
             all.insert(format!("sizeof {of}"), size);
         }

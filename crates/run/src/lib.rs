@@ -15,6 +15,7 @@ pub mod cpu;
 pub mod heap;
 pub mod machine;
 pub mod memory;
+pub mod parameters;
 pub mod processor;
 pub mod stubs;
 pub mod symbols;

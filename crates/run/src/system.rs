@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use crate::heap::Mark;
 use crate::machine::{Cause, Failed, Machine, Platform, Snapshot, Stopped};
 use crate::memory::PAGE;
+use crate::parameters;
 use crate::world::{Inits, Message};
 
 /// Members of `struct file_operations` that are functions.
@@ -109,6 +110,8 @@ pub trait Running: core::fmt::Debug + Send {
     fn taints(&self) -> Option<u64>;
     /// What the kernel finds of the signature of the next module: the result of `verify_pkcs7_signature`, if that is known.
     fn set_trust(&mut self, result: Option<i64>);
+    /// Gives a word of a command line to the kernel ([`crate::parameters::GIVEN`]).
+    fn give_parameter(&mut self, word: &str) -> Result<()>;
     /// What the kernel has asked for and the machine does not have.
     fn doubts(&self) -> &[&'static str];
     /// The character devices that are registered, by major and minor.
@@ -244,10 +247,36 @@ pub trait Running: core::fmt::Debug + Send {
         self.syscall("init_module", &[at, file.len() as u64, parameters])
     }
 
-    /// As [`Running::insmod`], up to the call of the init function, where the system call ends with 0.
-    fn load_module(&mut self, file: &[u8], parameters: &str) -> Result<i64> {
+    /// finit_module of a file with these bytes, with flags (MODULE_INIT_IGNORE_MODVERSIONS...).
+    fn finit_module(&mut self, file: &[u8], parameters: &str, flags: u64) -> Result<i64> {
+        /// O_CREAT | O_TRUNC | O_WRONLY
+        const NEW: u64 = 0o1101;
+        const PATH: &str = "/tmp/module.ko";
+        let new = self.open(PATH, NEW, 0o600)?;
+        let mut rest = file;
+        while new >= 0 && !rest.is_empty() {
+            let written = self.write(new, rest)?;
+            let Some(behind) = usize::try_from(written).ok().filter(|n| *n != 0).and_then(|n| rest.get(n..))
+            else {
+                return Err(self.refuse("the module's file cannot be written"));
+            };
+            rest = behind;
+        }
+        self.close(new)?;
+        // The kernel refuses to load a file that somebody writes; the last reference to it is put late.
+        let fd = self.open(PATH, 0, 0)?;
+        let at = self.path(parameters)?;
+        self.syscall("finit_module", &[fd as u64, at, flags])
+    }
+
+    /// As [`Running::insmod`], up to the call of the init function, where the system call ends with 0. With flags it is
+    /// [`Running::finit_module`], since init_module has none.
+    fn load_module(&mut self, file: &[u8], parameters: &str, flags: u64) -> Result<i64> {
         self.set_inits(Inits::End);
-        let result = self.insmod(file, parameters);
+        let result = match flags {
+            0 => self.insmod(file, parameters),
+            _ => self.finit_module(file, parameters, flags),
+        };
         self.set_inits(Inits::Run);
         result
     }
@@ -453,6 +482,10 @@ where
 
     fn set_trust(&mut self, result: Option<i64>) {
         self.machine.world.trust = result;
+    }
+
+    fn give_parameter(&mut self, word: &str) -> Result<()> {
+        self.attempt(|system| parameters::give(&mut system.machine, word))
     }
 
     fn doubts(&self) -> &[&'static str] {

@@ -15,7 +15,9 @@ use alloc::vec::Vec;
 use kernel::{BaseBtf, Kernel, Taints};
 
 use elf_layout::bytes::printed;
-use elf_layout::{Change, Errno, Finding, Findings, KernelConfig, ModuleFile, Setting, Severity, needs};
+use elf_layout::{
+    Change, Errno, Finding, Findings, KernelConfig, Module, ModuleFile, Setting, Severity, needs,
+};
 
 use metas::Check;
 
@@ -34,9 +36,9 @@ pub struct Refusal {
 
 /// `kernel/bpf/btf.c: btf_module_notify` for a module that is COMING (BTF-1 to BTF-4). Without the kernel's BTF
 /// a mismatch that refuses the module is not judged.
-pub fn btf_module_notify(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Taints, said: &mut Findings) {
-    let config = &kernel.config;
-    let data = file.section_bytes(file.find_any_sec(".BTF"));
+pub fn btf_module_notify(kernel: &Kernel, module: &Module<'_>, taints: &mut Taints, said: &mut Findings) {
+    let (config, file) = (&kernel.config, module.info.file);
+    let data = bytes_of(module, file.find_any_sec(".BTF"));
     if data.is_empty() || config.known(Setting::BtfModules) == Some(false) {
         return;
     }
@@ -53,10 +55,11 @@ pub fn btf_module_notify(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Ta
     };
     // BTF-4: since v6.11 (d4e48e3dd450) a module may bring the part of the kernel's BTF that it needs.
     let own_base = Some(file.find_any_sec(".BTF.base")).filter(|i| *i != 0 && config.has(Change::OwnBtfBase));
+    // A pointer to it without a section is a relocation's, and its size is 0.
+    let own_base = own_base.map(|index| bytes_of(module, index));
+    let own_base = own_base.or_else(|| has_pointer_to_base(kernel, module).then_some(&[][..]));
     let parsed = match own_base {
-        Some(index) => parse(file.section_bytes(index), None, config)
-            .and_then(|own| parse(data, Some(&own), config))
-            .map(|_| ()),
+        Some(bytes) => parse(bytes, None, config).and_then(|own| parse(data, Some(&own), config)).map(|_| ()),
         None => parse(data, Some(base), config).map(|_| ()),
     };
     if parsed.is_ok() {
@@ -71,6 +74,22 @@ pub fn btf_module_notify(kernel: &Kernel, file: &ModuleFile<'_>, taints: &mut Ta
         Err(_) if lenient.is_none() => said.unjudged("BTF-3", needs::CONFIG),
         Err(refusal) => said.push(mismatch(kernel, file, refusal, taints)),
     });
+}
+
+/// A section as the kernel reads it: where it has been moved to, or in the temporary copy.
+fn bytes_of<'m>(module: &'m Module<'_>, index: usize) -> &'m [u8] {
+    let moved = module.table(index).and_then(|table| module.read(table.address, table.size));
+    moved.unwrap_or_else(|| module.info.file.copied_bytes(index))
+}
+
+/// BTF-4: has a relocation put a pointer where struct module has that to `.BTF.base`?
+fn has_pointer_to_base(kernel: &Kernel, module: &Module<'_>) -> bool {
+    let this = module.table(module.info.file.index().module);
+    let pointer =
+        kernel.types.member("module", "btf_base_data").zip(this).and_then(|(member, this)| {
+            module.read(this.address.wrapping_add(member.offset), member.size.min(8))
+        });
+    pointer.is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0))
 }
 
 /// BTF-5: sysfs shows it under the module's name, beside that of the kernel. The load goes on without.

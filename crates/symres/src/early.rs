@@ -26,6 +26,13 @@ pub struct LoadFlags {
     pub ignore_vermagic: bool,
 }
 
+impl LoadFlags {
+    /// The number that finit_module takes (include/uapi/linux/module.h).
+    pub fn bits(self) -> u64 {
+        u64::from(self.ignore_modversions) | u64::from(self.ignore_vermagic) << 1
+    }
+}
+
 /// `kernel/module/main.c: early_mod_check` after the blacklist ([`blacklisted`]) and the first rewrite: version of `struct module`,
 /// vermagic. Up to 6.3 these are steps of load_module in the same order.
 pub fn early_mod_check(

@@ -111,7 +111,7 @@ impl<'r> Judges<'r> {
         match read_decompressed(file) {
             Ok(bytes) => {
                 let opened = target.loader.open(&bytes, target.args.flags);
-                judge.judge(&before, &opened, &bytes, parameters.trim())
+                judge.judge(&before, &opened, &bytes, parameters.trim(), target.args.flags)
             }
             Err(error) => ByKernel::undecided(error.to_string()),
         }

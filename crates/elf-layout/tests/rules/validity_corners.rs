@@ -53,8 +53,15 @@ fn val_16_and_41_no_section_headers_at_all() {
     elf.put(62, 2, 0);
     let line = "Invalid ELF section name index: 0 || e_shstrndx (0) >= e_shnum (0)";
     stops_at(&elf, &config("6.1-amd64"), "VAL-16", line, "6.1");
+    stops_at(&elf, &config("6.12-amd64"), "VAL-16", line, "6.12: VAL-41: header 0 is read all the same");
+    let end = elf.bytes.len() as u64 - 63;
+    elf.put(40, 8, end);
     let said = check(&elf.bytes, &config("6.12-amd64"));
-    assert_eq!(stop(&said).map(|s| (s.0, s.1)), Some(("VAL-41", Some("ENOEXEC"))), "VAL-41");
+    assert_eq!(
+        stop(&said).map(|s| (s.0, s.1)),
+        Some(("VAL-41", Some("ENOEXEC"))),
+        "VAL-41: a header cut off"
+    );
 }
 
 #[test]

@@ -43,8 +43,22 @@ struct Elsewhere {
 }
 
 /// RELOC-GEN-15: `struct module` as the module has it is not the kernel's. What comes of it is told; and where relocation
-/// wants zeros, all is written that the kernel has written by then. Without the kernel's layout this is not judged.
-pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture) -> Option<Before> {
+/// wants zeros, all is written that the kernel has written by then. Without the kernel's layout this is not judged. What comes back with it are
+/// the crashes behind the relocation, if that is not refused.
+pub fn struct_module_layout(
+    module: &mut Finalizer<'_, '_>,
+    arch: &dyn Architecture,
+) -> (Option<Before>, Vec<Finding>) {
+    let mut crashes = Vec::new();
+    let before = changed_layout(module, arch, &mut crashes);
+    (before, crashes)
+}
+
+fn changed_layout(
+    module: &mut Finalizer<'_, '_>,
+    arch: &dyn Architecture,
+    crashes: &mut Vec<Finding>,
+) -> Option<Before> {
     let index = module.info.file.index().module;
     if lies_under_another(module, index) {
         let needs = "what the kernel writes to struct module while sections of the module lie over it: their alignment puts them there";
@@ -89,7 +103,7 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
             module.said.unjudged("RELOC-GEN-15", needs);
         }
         if !zeros {
-            over_links(module, at);
+            over_links(module, at, crashes);
         }
         // A place that must be zero and is not is refused by itself.
         if let Some(table) = walked(module, arch, at.offset).filter(|_| !(zeros && holds)) {
@@ -98,7 +112,7 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
                 at.symbol
             );
             let finding = Finding::note("RELOC-GEN-16", Severity::Oops, why);
-            module.said.refuse(finding.about(at.subject(module)));
+            crashes.push(finding.about(at.subject(module)));
         }
     }
     before
@@ -106,7 +120,7 @@ pub fn struct_module_layout(module: &mut Finalizer<'_, '_>, arch: &dyn Architect
 
 /// RELOC-GEN-18: what a relocation that is not refused does to what the kernel follows before init runs: the places of the
 /// regions, with their links in the tree of addresses, and lists.
-fn over_links(module: &mut Finalizer<'_, '_>, at: &Elsewhere) {
+fn over_links(module: &mut Finalizer<'_, '_>, at: &Elsewhere, crashes: &mut Vec<Finding>) {
     let over =
         |start: u64, size| start < at.offset.saturating_add(8) && at.offset < start.saturating_add(size);
     // `struct list_head`: next, by which lists are walked, and prev.
@@ -131,7 +145,7 @@ fn over_links(module: &mut Finalizer<'_, '_>, at: &Elsewhere) {
             at.symbol
         );
         let finding = Finding::note("RELOC-GEN-18", Severity::Oops, why);
-        module.said.refuse(finding.about(at.subject(module)));
+        crashes.push(finding.about(at.subject(module)));
     }
 }
 

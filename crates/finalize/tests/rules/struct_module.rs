@@ -82,7 +82,7 @@ fn load(arch: &dyn Architecture, release: &str, size: u64, init: u64, exit: u64)
     simplify_symbols(&mut module, &of_kernel, of_kernel.state.taints, |_| false, &mut said);
     write_symtab(&mut module);
     let mut record = Record::default();
-    let before = struct_module_layout(
+    let (before, crashes) = struct_module_layout(
         &mut Finalizer {
             module: &mut module,
             load: LoadFacts { mod_arch: &mod_arch, taints: 0, using_gplonly_symbols: false, sig_ok: false },
@@ -95,6 +95,7 @@ fn load(arch: &dyn Architecture, release: &str, size: u64, init: u64, exit: u64)
         arch,
     );
     apply_relocations(arch, &mut mod_arch, &mut module, &|_, _| Some(Err(String::new())), &mut said);
+    crashes.into_iter().for_each(|crash| said.refuse(crash));
     if let Some(before) = before {
         before.take_back(&mut module);
     }

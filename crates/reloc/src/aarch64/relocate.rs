@@ -98,7 +98,16 @@ fn apply_all(
     said: &mut Findings,
 ) {
     for (entry, rela) in records.enumerate() {
-        let Some(value) = section.value(entry, &rela, said) else { continue };
+        let Some(value) = section.value(entry, &rela, said) else {
+            let width = width(rela.r_type());
+            if section.is_unknown(&rela)
+                && !section.has_place(entry, &rela, width, said)
+                && section.place_but_for(TOP_BYTE, &rela, width).is_none()
+            {
+                said.push(section.out_of_bounds(entry, &rela));
+            }
+            continue;
+        };
         let place = section.address.wrapping_add(rela.r_offset);
         let temporary = section.is_temporary(&rela);
         // A64REL-40: an address of the temporary copy, in reach of the module but never of 32 bits.

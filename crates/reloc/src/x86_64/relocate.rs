@@ -4,10 +4,10 @@ use alloc::format;
 use alloc::string::String;
 
 use elf_layout::bytes::slice_mut;
-use elf_layout::elf::Rela;
+use elf_layout::elf::{Rela, SHF_ALLOC, SHF_EXECINSTR, Shdr};
 use elf_layout::{Change, Errno, Finding, Findings, Severity};
 
-use super::MACHINE;
+use super::{MACHINE, PMD_SIZE};
 use crate::{Formula, Howto, Records, RelaSection, type_text};
 
 const R_X86_64_NONE: u32 = 0;
@@ -83,8 +83,17 @@ pub fn reaches_every_symbol(r_type: u32) -> bool {
 fn apply_all(section: &mut RelaSection<'_>, records: impl Iterator<Item = Rela>, said: &mut Findings) {
     let order = Order { overflow_first: section.config.has(Change::OverflowCheckedFirst) };
     for (entry, rela) in records.enumerate() {
-        let Some(value) = section.value(entry, &rela, said) else { continue };
         let place = section.address.wrapping_add(rela.r_offset);
+        let value = section.value(entry, &rela, said);
+        let value = match value {
+            Some(value) => value,
+            // What is stored is zero, as before: but is there memory, and is it zero?
+            None if section.is_unknown(&rela) => match howto(rela.r_type()).and_then(|howto| howto.formula) {
+                Some(Formula::Relative) => place,
+                _ => 0,
+            },
+            None => continue,
+        };
         if matches!(rela.r_type(), R_X86_64_32 | R_X86_64_32S) && section.is_temporary(&rela) {
             let refusal = Refusal::Overflow(TEMPORARY_COPY.wrapping_add(value));
             said.push(refused(section, entry, &rela, refusal, order));
@@ -103,7 +112,35 @@ fn apply_all(section: &mut RelaSection<'_>, records: impl Iterator<Item = Rela>,
         match result {
             Ok(None) => {}
             Ok(Some(cut)) => said.push(truncated(section, entry, &rela, cut)),
-            Err(refusal) => said.push(refused(section, entry, &rela, refusal, order)),
+            Err(Refusal::OutOfBounds) if in_block_of_code(section, place) => {
+                let needs = "what else lies in the block of memory for code: a relocation goes to it, but not to the module";
+                said.may_crash("RELOC-GEN-11", needs);
+            }
+            Err(refusal) => {
+                let mut finding = refused(section, entry, &rela, refusal, order);
+                if section.is_unknown(&rela) {
+                    without_value(&mut finding);
+                }
+                said.push(finding);
+            }
+        }
+    }
+}
+
+/// Does a place lie in the block that the module's code comes from (LAYOUT-55), where there is memory all over?
+fn in_block_of_code(section: &RelaSection<'_>, place: u64) -> bool {
+    let block = |address: u64| address & !PMD_SIZE.wrapping_sub(1);
+    let is_code = |s: &&Shdr| s.sh_flags & (SHF_ALLOC | SHF_EXECINSTR) == SHF_ALLOC | SHF_EXECINSTR;
+    section.config.has(Change::CodeFromCache)
+        && section.sechdrs.iter().filter(is_code).any(|s| block(s.sh_addr) == block(place))
+}
+
+/// Takes from the kernel's line the value of a symbol that is not known.
+fn without_value(finding: &mut Finding) {
+    for line in &mut finding.dmesg {
+        if let Some(at) = line.find(", val ") {
+            line.truncate(at);
+            line.push_str(", val ?");
         }
     }
 }

@@ -23,7 +23,7 @@ pub fn ftrace_init_nop(module: &mut Finalizer<'_, '_>, site: u64) -> Result<(), 
         let readable = reach(module, module.kernel, &X86_64, site) == Reach::Image;
         return Err(if readable { unexpected } else { FtraceBug::Faulted(site) });
     };
-    if now == NOP5 {
+    if now == NOP5 && compiled_as_nops(module) != Some(false) {
         return Ok(());
     }
     let is_call = call.map_or(now[0] == CALL, |call| now == call);
@@ -31,6 +31,15 @@ pub fn ftrace_init_nop(module: &mut Finalizer<'_, '_>, site: u64) -> Result<(), 
         return if is_call { Ok(()) } else { Err(unexpected) };
     };
     if module.write(site, &nops.five(), Step::FtraceSite, 0) { Ok(()) } else { Err(unexpected) }
+}
+
+/// Has the kernel been compiled with nops for sites (CC_USING_NOP_MCOUNT)? Its modules are then too, and nothing is verified. The first
+/// site of its image shows it.
+fn compiled_as_nops(module: &Finalizer<'_, '_>) -> Option<bool> {
+    let kernel = module.kernel;
+    let site = kernel.pointer(kernel.symbol("__start_mcount_loc")?)?;
+    let mut code = NOP5;
+    kernel.read(site, &mut code).then_some(code == NOP5)
 }
 
 /// `__jump_label_patch` (FIN-53): a jump to `target` or a nop, as long as the instruction at `code`.

@@ -46,8 +46,8 @@ pub fn with_load<R>(
     let ignores = |name: &[u8]| arch.ignores_undefined(name);
     simplify_symbols(&mut module, &kernel, kernel.state.taints, ignores, &mut said);
     let nothing = |_: &[u8], _| Some(Err(String::new()));
-    apply_relocations(arch, &mut mod_arch, &mut module, &nothing, &mut said);
     write_symtab(&mut module);
+    apply_relocations(arch, &mut mod_arch, &mut module, &nothing, &mut said);
     arch.refuse_in_module_finalize(&module.info, &mut said);
     show(&module, &mod_arch, &said)
 }

@@ -207,6 +207,8 @@ fn reloc_gen_11_places_outside_of_their_section() {
     b.section(".data.1", ALLOC | WRITE, 16).data(vec![0, 0, 0, 0, 0, 0, 0, 0, 7]);
     let data = b.index(".data");
     let variable = b.symbol("variable", LOCAL, 1, data, 0x20);
+    // Nobody knows its address, which decides nothing here.
+    let unplaced = b.symbol("unplaced", GLOBAL, 0, UNDEF, 0);
     // .data, .bss and .data.1 follow each other; behind the region is nothing.
     for (what, offset, code, errno) in [
         ("the last one inside", 56, None, None),
@@ -218,6 +220,11 @@ fn reloc_gen_11_places_outside_of_their_section() {
         ("far away", 1 << 40, Some("RELOC-GEN-11"), None),
     ] {
         let crashes = offset == 0x10_0000 || offset == 1 << 40;
+        let of_unplaced = {
+            let mut b = b.clone();
+            b.relocations(".data", &[rela(offset, ABS64, unplaced, 0)]);
+            stop(&link(config(12), &b, BASE, &[]).0).map(|(code, errno, _)| (code, errno))
+        };
         let mut b = b.clone();
         b.relocations(".data", &[rela(offset, ABS64, variable, 0)]);
         let (said, found) = link(config(12), &b, BASE, &[".data", ".bss"]);
@@ -228,6 +235,7 @@ fn reloc_gen_11_places_outside_of_their_section() {
             code.filter(|_| refused).map(|code| (code, errno)),
             "RELOC-GEN-11: {what}: {said:?}"
         );
+        assert_eq!(of_unplaced, stop, "RELOC-GEN-11: {what}: of a symbol without address");
         let told = said.iter().any(|f| f.code == "RELOC-GEN-11");
         assert_eq!(told, code.is_some(), "RELOC-GEN-11: {what}: {said:?}");
         if offset == 64 {

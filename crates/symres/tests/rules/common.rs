@@ -75,7 +75,7 @@ fn load_module(kernel: &Kernel, bytes: &[u8], flags: LoadFlags, said: &mut Findi
     let exports = ksymtab::exports(&file, config.changes());
     verify_exported_symbols(kernel, &file, &exports, said);
     warn_unsorted(kernel, &exports, said);
-    btf_module_notify(kernel, &file, &mut resolution.taints, said);
+    btf_module_notify(kernel, &module, &mut resolution.taints, said);
     Some(Loaded {
         depends: resolution.depends.iter().map(|d| String::from_utf8_lossy(d).into_owned()).collect(),
         using_gplonly_symbols: resolution.using_gplonly_symbols,
