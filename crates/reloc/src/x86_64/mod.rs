@@ -6,6 +6,9 @@ mod callthunks;
 mod cpu;
 #[cfg(feature = "disassemble")]
 mod disassemble;
+mod fineibt;
+#[cfg(test)]
+mod fineibt_tests;
 mod ibt;
 mod image;
 mod insn;
@@ -207,6 +210,11 @@ impl Architecture for X86_64 {
             Part::Object("x86_return_thunk"),
             // callthunks_patch_module_calls (FIN-77)
             Part::Between("skl_call_thunk_template", "skl_call_thunk_tail"),
+            // apply_fineibt (FIN-90, FIN-92)
+            Part::Object("cfi_mode"),
+            Part::Object("cfi_rand"),
+            Part::Between("fineibt_preamble_start", "fineibt_preamble_end"),
+            Part::Between("fineibt_caller_start", "fineibt_caller_end"),
         ]
     }
 

@@ -258,7 +258,9 @@ fn fin_73_paravirt() {
 fn fin_74_endbr() {
     let module = with_list("6.12.0", ".ibt_endbr_seal", 1);
     let run = |kernel: &TestKernel, code: [u8; 4]| {
-        let (code, _, _, said) = one_site(&module, kernel, &code, ibt::apply_seal_endbr);
+        let (code, _, _, said) = one_site(&module, kernel, &code, |m| {
+            ibt::apply_seal_endbr(m, &mut fineibt::Cfi::default());
+        });
         (code, said)
     };
     let (endbr, poison) = ([0xf3, 0x0f, 0x1e, 0xfa], vec![0x66, 0x0f, 0x1f, 0x00]);
