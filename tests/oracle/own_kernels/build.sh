@@ -60,7 +60,7 @@ if [ ! -f "$src/Makefile" ]; then
 fi
 
 for name in "${names[@]}"; do
-    out=$dir/.own/$name
+    out=$src-$name
     mkdir -p "$out"
     compiler=$(sed -n 's/^# compiler: //p' "$here/$name.config")
     flags=(O="$out" KBUILD_BUILD_USER=own KBUILD_BUILD_HOST=own)

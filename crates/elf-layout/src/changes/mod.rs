@@ -158,7 +158,9 @@ pub enum Change {
     ModuleNamespaces,
     /// `kstrtobool` takes words that begin as `enabled` and `disabled` (PARAM-44).
     BoolTakesEnabled,
-    /// A landing pad is sealed with NOPL -42(%rax) (FIN-74).
+    /// Prefixes and INT3 fill an indirect branch, where a retpoline is one no longer (FIN-70).
+    RetpolinePrefixes,
+    /// A landing pad is sealed with NOPL -42(%rax) (FIN-74), and kCFI's check ends with UDB (FIN-92).
     EndbrPoisonNopl,
     /// PKCS#7 knows ML-DSA (SIG-14).
     MlDsaSignatures,

@@ -59,7 +59,7 @@ const BY_RECORD_SIZE: &str =
 
 /// Every [`Change`] with what is known of it, in the order of the variants.
 #[rustfmt::skip]
-pub static TABLE: [Row; 81] = [
+pub static TABLE: [Row; 82] = [
     row(Change::SymbolNamespaces, "namespace field of export records", UNKNOWN, (5, 4)),
     row(Change::FtraceWithRegs, "ftrace with regs", &["3b23e4991fb6"], (5, 5))
         .recognised("by CONFIG_DYNAMIC_FTRACE_WITH_REGS of a .config"),
@@ -147,6 +147,7 @@ pub static TABLE: [Row; 81] = [
     row(Change::PercpuRelocated, "per-cpu relocations applied", &["570db4b39f53"], (6, 16)),
     row(Change::ModuleNamespaces, "module: namespaces", &["707f853d7fa3"], (6, 16)),
     row(Change::BoolTakesEnabled, "kstrtobool: enabled and disabled", &["ae5b3500856f"], (6, 16)),
+    row(Change::RetpolinePrefixes, "indirect branches with prefixes", &["4a1e02b15ac1"], (6, 18)),
     row(Change::EndbrPoisonNopl, "NOPL seals a landing pad", &["85a2d4a890dc"], (6, 18)),
     row(Change::MlDsaSignatures, "ML-DSA in PKCS#7", UNKNOWN, (7, 0)),
     row(Change::RelocationNamesRecord, "section and record of a refused relocation named", UNKNOWN, (6, 19)),

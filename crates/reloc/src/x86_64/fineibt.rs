@@ -1,7 +1,7 @@
 //! `apply_fineibt`: kCFI's hashes get the seed of this boot, and its preambles and callers become those of FineIBT (FIN-90 to
 //! FIN-92). Only kernels that Clang built have it (CONFIG_FINEIBT).
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -10,9 +10,12 @@ use elf_layout::{Change, Finding, Severity, Table};
 use kernel::RunningKernel;
 
 use super::X86_64;
-use super::cpu::option_values;
+use super::cfi_mode::{Decided, Mode, Seed, rehash};
+use super::cpu::Feature;
 use super::ibt::{is_endbr, poison};
-use super::text::ENTRY;
+use super::insn::Insn;
+use super::retpolines::emit_indirect;
+use super::text::{CALL, ENTRY, JMP32};
 use crate::finalizer::Finalizer;
 use crate::reach::{Reach, reach};
 use crate::record::Step;
@@ -29,30 +32,10 @@ const MOV_EAX: u8 = 0xb8;
 const MOV_R10D: [u8; 2] = [0x41, 0xba];
 /// JMP over the rest of the caller's sequence.
 const SKIP: [u8; 2] = [0xeb, CALLER as u8 - 2];
-/// X86_FEATURE_IBT
-const IBT: u32 = 18 * 32 + 20;
-
-/// `enum cfi_mode`, once it is decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// CFI_OFF
-    Off,
-    /// CFI_KCFI
-    Kcfi,
-    /// CFI_FINEIBT
-    FineIbt,
-}
-
-/// What the kernel makes of hashes (`cfi_rand`, `cfi_seed`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Seed {
-    /// Nothing.
-    None,
-    /// They are hashed anew with this seed.
-    Known(u32),
-    /// They are hashed anew with a seed that is not known.
-    Unknown,
-}
+/// What ends kCFI's check since v6.18: JNE over UDB, which is the end of a TEST.
+const UDB_CHECK: [u8; 4] = [0x75, 0x01, 0xa8, 0xd6];
+/// The register of all branches with a check.
+const R11: u8 = 11;
 
 /// What of CFI the steps behind this one ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,8 +44,12 @@ pub struct Cfi {
     pub built: bool,
     /// The mode; `None` if it is not known.
     pub mode: Option<Mode>,
+    /// Offset of the hash in a preamble of FineIBT.
+    pub fineibt_hash: u64,
     /// Bytes that are not known by now, by address.
     pub unknown: BTreeMap<u64, u64>,
+    /// Branches that are finished: `apply_retpolines` passes over them.
+    pub finished: BTreeSet<u64>,
 }
 
 impl Cfi {
@@ -78,80 +65,6 @@ impl Cfi {
     }
 }
 
-/// A variable of the kernel that is static: link time optimisation renames it.
-fn variable<const N: usize>(kernel: &dyn RunningKernel, name: &str) -> Option<[u8; N]> {
-    let renamed = || match kernel.symbols_with(&format!("{name}.llvm.")).as_slice() {
-        [one] => Some(*one),
-        _ => None,
-    };
-    let mut bytes = [0; N];
-    kernel.read(kernel.symbol(name).or_else(renamed)?, &mut bytes).then_some(bytes)
-}
-
-/// What decides on the form of the code. FIN-90.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Decided {
-    mode: Option<Mode>,
-    seed: Seed,
-    /// What is missing, where the mode is not known.
-    wants: &'static str,
-}
-
-impl Decided {
-    fn of(kernel: &dyn RunningKernel) -> Self {
-        let cmdline = kernel.cmdline();
-        // cfi_parse_cmdline: each word counts, the last one of a kind wins.
-        let words = || option_values(cmdline, "cfi").flat_map(|value| value.split(','));
-        let chosen = words().filter_map(|word| match word {
-            "auto" => Some(0),
-            "off" => Some(1),
-            "kcfi" => Some(2),
-            "fineibt" => Some(3),
-            _ => None,
-        });
-        let memory = variable(kernel, "cfi_mode").map(u32::from_le_bytes);
-        let (mode, wants) = match chosen.last().or(memory) {
-            Some(1) => (Some(Mode::Off), ""),
-            Some(2) => (Some(Mode::Kcfi), ""),
-            Some(3) => (Some(Mode::FineIbt), ""),
-            // CFI_AUTO, which no kernel has that runs: an image says so. An empty command line counts as not known.
-            Some(0) if cmdline.trim().is_empty() => (None, "cfi_mode"),
-            Some(0) if words().any(|word| word == "auto") || memory == Some(0) => {
-                let ibt = if option_values(cmdline, "ibt").any(|value| value == "off") {
-                    Some(false)
-                } else {
-                    kernel.capability(IBT)
-                };
-                (ibt.map(|ibt| if ibt { Mode::FineIbt } else { Mode::Kcfi }), "X86_FEATURE_IBT")
-            }
-            _ => (None, "cfi_mode"),
-        };
-        let random = !words().any(|word| word == "off" || word == "norand")
-            && variable::<1>(kernel, "cfi_rand") != Some([0]);
-        let seed = match variable(kernel, "cfi_seed").map(u32::from_le_bytes) {
-            _ if !random => Seed::None,
-            // Zero in every image, so only a running kernel's memory tells it.
-            None | Some(0) => Seed::Unknown,
-            Some(seed) => Seed::Known(seed),
-        };
-        Decided { mode, seed, wants }
-    }
-}
-
-/// `cfi_rehash`: FIN-91.
-fn rehash(hash: u32, seed: u32, poison: [u8; 4]) -> u32 {
-    let is_pad = |word: u32| is_endbr(word.to_le_bytes(), poison);
-    let mut hash = hash ^ seed;
-    while is_pad(hash) || is_pad(hash.wrapping_neg()) {
-        let low = hash & 1 != 0;
-        hash >>= 1;
-        if low {
-            hash ^= 0x8020_0003;
-        }
-    }
-    hash
-}
-
 /// The kernel's own code for a preamble or a caller, with the offset of the hash in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Template {
@@ -160,11 +73,12 @@ struct Template {
 }
 
 impl Template {
-    /// What lies between two symbols of the kernel, `size` bytes.
-    fn of(kernel: &dyn RunningKernel, start: &str, end: &str, size: u64) -> Option<Self> {
-        let (start, end) = kernel.symbol(start).zip(kernel.symbol(end))?;
+    /// What lies between two symbols of the kernel, of one of the `sizes`.
+    fn of(kernel: &dyn RunningKernel, name: &str, sizes: &[u64]) -> Option<Self> {
+        let [start, end] = ["start", "end"].map(|which| kernel.symbol(&format!("fineibt_{name}_{which}")));
+        let size = end?.checked_sub(start?).filter(|size| sizes.contains(size))?;
         let mut bytes = alloc::vec![0; usize::try_from(size).ok()?];
-        if end.checked_sub(start) != Some(size) || !kernel.read(start, &mut bytes) {
+        if !kernel.read(start?, &mut bytes) {
             return None;
         }
         let hash = bytes.windows(4).position(|window| window == PLACEHOLDER)?;
@@ -177,6 +91,26 @@ impl Template {
             *to = from;
         }
         bytes
+    }
+}
+
+/// The kernel's templates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Templates {
+    /// 16 bytes; since v6.18 20, of which the last four are the function's first.
+    preamble: Template,
+    caller: Template,
+    /// A caller that checks the hash as well, branch included. Since v6.15.
+    paranoid: Option<Template>,
+}
+
+impl Templates {
+    fn of(kernel: &dyn RunningKernel) -> Option<Self> {
+        Some(Templates {
+            preamble: Template::of(kernel, "preamble", &[PREAMBLE, 20])?,
+            caller: Template::of(kernel, "caller", &[CALLER])?,
+            paranoid: Template::of(kernel, "paranoid", &[20]),
+        })
     }
 }
 
@@ -196,6 +130,7 @@ struct Patcher<'m, 'a, 'd> {
     before: Vec<(u64, Vec<u8>)>,
     /// Where hashes are that the unknown seed has changed.
     unknown: BTreeMap<u64, u64>,
+    finished: BTreeSet<u64>,
     seed: Seed,
     poison: [u8; 4],
 }
@@ -295,10 +230,10 @@ impl Patcher<'_, '_, '_> {
     /// `__apply_fineibt`: FIN-92.
     fn apply(
         &mut self,
-        mode: Mode,
+        (mode, paranoid): (Mode, bool),
         branches: Option<&Table>,
         preambles: Option<&Table>,
-        templates: Option<&(Template, Template)>,
+        templates: Option<&Templates>,
     ) -> Result<(), Trouble> {
         self.callers(branches, |this, at, _| this.poke(at, &SKIP))?;
         if self.seed != Seed::None {
@@ -316,13 +251,31 @@ impl Patcher<'_, '_, '_> {
             })?;
         }
         match (mode, templates) {
-            (Mode::Kcfi, _) => self.callers(branches, |this, at, _| this.poke(at, &MOV_R10D)),
-            (Mode::FineIbt, Some((preamble, caller))) => {
+            (Mode::Kcfi, _) => {
+                // Since v6.18 (85a2d4a890dc).
+                let ends_with_udb = self.module.has(Change::EndbrPoisonNopl);
+                self.callers(branches, |this, at, _| {
+                    if ends_with_udb {
+                        this.poke(at.wrapping_add(10), &UDB_CHECK);
+                    }
+                    this.poke(at, &MOV_R10D);
+                })
+            }
+            (Mode::FineIbt, Some(templates)) => {
                 // Since v6.15 a function without a landing pad keeps its preamble, as nothing calls it indirectly.
                 let checked = self.module.has(Change::FineIbtChecked);
                 let skip = |this: &Self, at: u64| checked && !this.is_pad(at.wrapping_add(PREAMBLE));
-                self.preambles(preambles, skip, |this, at, hash| this.fill(at, preamble, hash, 1))?;
-                self.callers(branches, |this, at, hash| this.fill(at, caller, hash, 2))?;
+                self.preambles(preambles, skip, |this, at, hash| {
+                    this.fill(at, &templates.preamble, hash, 1)
+                })?;
+                match &templates.paranoid {
+                    Some(form) if paranoid => {
+                        self.callers(branches, |this, at, hash| this.paranoid(at, form, hash))?;
+                    }
+                    _ => {
+                        self.callers(branches, |this, at, hash| this.fill(at, &templates.caller, hash, 2))?
+                    }
+                }
                 // Since v6.5 (04505bbbbb15).
                 if self.module.has(Change::CfiSealed) {
                     for at in self.sites(preambles).into_iter().map(|at| at.wrapping_add(PREAMBLE)) {
@@ -348,6 +301,34 @@ impl Patcher<'_, '_, '_> {
         if self.unknown.remove(&address.wrapping_add(old)).is_some() {
             self.unknown.insert(address.wrapping_add(template.hash as u64), 4);
         }
+    }
+
+    /// A caller that checks the hash as well, and its branch.
+    fn paranoid(&mut self, address: u64, template: &Template, hash: u32) {
+        let branch = address.wrapping_add(CALLER);
+        let insn = self.module.insn(branch);
+        let Some(Insn { opcode, length, .. }) = insn.filter(|i| matches!(i.opcode[0], CALL | JMP32)) else {
+            return;
+        };
+        let mut form = template.clone();
+        // The check is of 16 bytes; the branch that follows may need a thunk of the module.
+        let Some(its) = self.module.cpu_feature(Feature::IndirectThunkIts) else { return };
+        let at_branch = address.wrapping_add(16).wrapping_add(1).wrapping_add(u64::from(R11 / 8));
+        if its && at_branch & 0x20 == 0 {
+            let prefix: &[u8] = if length == 6 { &[0x2e] } else { &[] };
+            let emitted = [prefix, &[opcode[0], 0, 0, 0, 0]].concat();
+            form.bytes.truncate(CALLER as usize);
+            form.bytes.extend(&emitted);
+            self.unknown.insert(branch.wrapping_add(prefix.len() as u64).wrapping_add(1), 4);
+        } else {
+            let prefixes = self.module.has(Change::RetpolinePrefixes);
+            let mut emitted = Vec::new();
+            let room = if prefixes { 4 } else { 3 };
+            emit_indirect(&mut emitted, opcode[0] == JMP32, R11, room, prefixes);
+            form.bytes.splice(16..16_usize.saturating_add(emitted.len()), emitted);
+        }
+        self.fill(address, &form, hash, 2);
+        self.finished.insert(branch);
     }
 
     /// Takes all back; gives address and bytes of what was written, each place once.
@@ -414,14 +395,13 @@ pub fn apply_fineibt(module: &mut Finalizer<'_, '_>) -> Cfi {
     let kernel = module.kernel;
     let branches = module.list_of_sites(".retpoline_sites", false);
     let preambles = module.list_of_sites(".cfi_sites", false);
-    let mut decided = Decided::of(kernel);
+    let mut decided = Decided::of(kernel, module.changes());
     let listed = branches.is_some() || preambles.is_some();
-    let preamble = Template::of(kernel, "fineibt_preamble_start", "fineibt_preamble_end", PREAMBLE);
-    let caller = Template::of(kernel, "fineibt_caller_start", "fineibt_caller_end", CALLER);
-    let templates = preamble.zip(caller);
-    if decided.mode == Some(Mode::FineIbt) && (templates.is_none() || has_other_forms(module)) {
-        decided =
-            Decided { mode: None, wants: "fineibt_preamble_start (FineIBT of v6.15 and later)", ..decided };
+    let templates = Templates::of(kernel);
+    if decided.mode == Some(Mode::FineIbt)
+        && templates.as_ref().is_none_or(|t| decided.paranoid && t.paranoid.is_none())
+    {
+        decided = Decided { mode: None, wants: "fineibt_preamble_start", ..decided };
     }
     if listed && decided.mode.is_none() {
         module.record.not_known(decided.wants);
@@ -430,27 +410,28 @@ pub fn apply_fineibt(module: &mut Finalizer<'_, '_>) -> Cfi {
         module.record.not_known("cfi_seed");
     }
     let poison = poison(module.changes());
-    let run = |module: &mut Finalizer<'_, '_>, mode: Mode| {
-        let (before, unknown) = (Vec::new(), BTreeMap::new());
-        let mut patcher = Patcher { module, before, unknown, seed: decided.seed, poison };
-        let ended = patcher.apply(mode, branches.as_ref(), preambles.as_ref(), templates.as_ref());
-        (ended, patcher.undo(), patcher.unknown)
+    let run = |module: &mut Finalizer<'_, '_>, form: (Mode, bool)| {
+        let (before, unknown, finished) = Default::default();
+        let mut patcher = Patcher { module, before, unknown, finished, seed: decided.seed, poison };
+        let ended = patcher.apply(form, branches.as_ref(), preambles.as_ref(), templates.as_ref());
+        (ended, patcher.undo(), patcher.unknown, patcher.finished)
     };
-    let mut cfi = Cfi { built: true, mode: decided.mode, unknown: BTreeMap::new() };
+    let fineibt_hash = templates.as_ref().map_or(0, |templates| templates.preamble.hash as u64);
+    let mut cfi = Cfi { built: true, mode: decided.mode, fineibt_hash, ..Cfi::default() };
     if let Some(mode) = decided.mode {
-        let (ended, after, unknown) = run(module, mode);
+        let (ended, after, unknown, finished) = run(module, (mode, decided.paranoid));
         for (address, bytes) in after {
             module.write(address, &bytes, Step::Cfi, 0);
         }
-        cfi.unknown = unknown;
+        (cfi.unknown, cfi.finished) = (unknown, finished);
         if let Err(Trouble::NoHash(address)) = ended {
             no_hash(module, address);
         }
         return cfi;
     }
     // All places that one of the modes would write to.
-    for mode in [Mode::Kcfi, Mode::FineIbt] {
-        let (ended, after, unknown) = run(module, mode);
+    for form in [(Mode::Kcfi, false), (Mode::FineIbt, false), (Mode::FineIbt, true)] {
+        let (ended, after, unknown, _) = run(module, form);
         if ended == Err(Trouble::Crash) {
             return cfi;
         }
@@ -459,7 +440,8 @@ pub fn apply_fineibt(module: &mut Finalizer<'_, '_>) -> Cfi {
             let longest = cfi.unknown.entry(address).or_default();
             *longest = len.max(*longest);
         }
-        if decided.seed != Seed::Unknown {
+        // Since v6.15 there are more forms than these.
+        if decided.seed != Seed::Unknown && !module.has(Change::FineIbtChecked) {
             for (address, bytes) in after {
                 let changed = module.read(address, len(&bytes)).is_some_and(|now| now != bytes);
                 if changed {
@@ -469,19 +451,6 @@ pub fn apply_fineibt(module: &mut Finalizer<'_, '_>) -> Cfi {
         }
     }
     cfi
-}
-
-/// Since v6.15 callers may check the hash themselves (`cfi_paranoid`), and callees the number of arguments (`cfi_bhi`): forms
-/// that are not modelled. Is one of them in force, or may it be?
-fn has_other_forms(module: &Finalizer<'_, '_>) -> bool {
-    let kernel = module.kernel;
-    let off = |name| variable::<1>(kernel, name) == Some([0]);
-    // Zero in every image: only what the command line chose is known without the kernel's memory.
-    let chosen =
-        option_values(kernel.cmdline(), "cfi").any(|value| value.split(',').any(|word| word == "fineibt"));
-    let asked = option_values(kernel.cmdline(), "cfi")
-        .any(|value| value.split(',').any(|word| matches!(word, "paranoid" | "bhi")));
-    module.has(Change::FineIbtChecked) && !(chosen && !asked && off("cfi_paranoid") && off("cfi_bhi"))
 }
 
 /// FIN-92: the kernel's WARN of a preamble without a hash, with which it gives up. The module is still unformed, so that
@@ -499,66 +468,4 @@ fn no_hash(module: &mut Finalizer<'_, '_>, address: u64) {
     let gives_up =
         "SMP alternatives: Something went horribly wrong trying to rewrite the CFI implementation.";
     module.said.push(finding.says(gives_up));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const POISON: [u8; 4] = [0x66, 0x0f, 0x1f, 0x00];
-
-    #[test]
-    fn fin_91_a_hash_is_never_a_landing_pad() {
-        assert_eq!(rehash(0x1234_5678, 0, POISON), 0x1234_5678, "FIN-91");
-        assert_eq!(rehash(0x1234_5678, 0xffff_0000, POISON), 0xedcb_5678, "FIN-91: XOR");
-        let endbr = u32::from_le_bytes([0xf3, 0x0f, 0x1e, 0xfa]);
-        // Its lowest bit is set: shifted, and XORed with the polynomial.
-        assert_eq!(rehash(endbr, 0, POISON), (endbr >> 1) ^ 0x8020_0003, "FIN-91: ENDBR64");
-        let negative = endbr.wrapping_neg();
-        assert_eq!(rehash(negative, 0, POISON), (negative >> 1) ^ 0x8020_0003, "FIN-91: its negative");
-        let sealed = u32::from_le_bytes(POISON);
-        assert_eq!(rehash(sealed ^ 5, 5, POISON), sealed >> 1, "FIN-91: a sealed one, which is even");
-        let endbr32 = endbr | 1 << 24;
-        assert_ne!(rehash(endbr32, 0, POISON), endbr32, "FIN-91: ENDBR32");
-    }
-
-    #[test]
-    fn fin_90_what_decides() {
-        use crate::testing::TestKernel;
-        let (mode_at, seed_at, rand_at) =
-            (0xffff_ffff_8200_0000_u64, 0xffff_ffff_8200_0010, 0xffff_ffff_8200_0020);
-        let of = |mode: Option<u32>, seed: u32, rand: u8, cmdline: &'static str, ibt: Option<bool>| {
-            let mut kernel = TestKernel { cmdline, ..TestKernel::default() };
-            kernel.symbols.extend([("cfi_mode", mode_at), ("cfi_seed", seed_at), ("cfi_rand", rand_at)]);
-            kernel.memory.extend(mode.map(|mode| (mode_at, mode.to_le_bytes().to_vec())));
-            kernel.memory.push((seed_at, seed.to_le_bytes().to_vec()));
-            kernel.memory.push((rand_at, alloc::vec![rand]));
-            kernel.capabilities.extend(ibt.map(|ibt| (IBT, ibt)));
-            let Decided { mode, seed, wants } = Decided::of(&kernel);
-            (mode, seed, wants)
-        };
-        let unknown = Seed::Unknown;
-        for (mode, seed, rand, cmdline, ibt, want) in [
-            (Some(3), 7, 1, "", None, (Some(Mode::FineIbt), Seed::Known(7), "")),
-            (Some(2), 7, 1, "", None, (Some(Mode::Kcfi), Seed::Known(7), "")),
-            (Some(1), 0, 0, "", None, (Some(Mode::Off), Seed::None, "")),
-            // What an image has.
-            (Some(0), 0, 1, "", Some(true), (None, unknown, "cfi_mode")),
-            (Some(0), 0, 1, "quiet", None, (None, unknown, "X86_FEATURE_IBT")),
-            (Some(0), 0, 1, "quiet", Some(true), (Some(Mode::FineIbt), unknown, "")),
-            (Some(0), 0, 1, "quiet", Some(false), (Some(Mode::Kcfi), unknown, "")),
-            (Some(0), 0, 1, "quiet ibt=off", Some(true), (Some(Mode::Kcfi), unknown, "")),
-            (Some(0), 0, 1, "cfi=kcfi", Some(true), (Some(Mode::Kcfi), unknown, "")),
-            (Some(0), 0, 1, "cfi=fineibt,norand", None, (Some(Mode::FineIbt), Seed::None, "")),
-            (Some(0), 0, 1, "cfi=fineibt cfi=off", None, (Some(Mode::Off), Seed::None, "")),
-            (Some(0), 0, 1, "quiet -- cfi=off", Some(false), (Some(Mode::Kcfi), unknown, "")),
-            (Some(2), 0, 1, "cfi=auto", Some(true), (Some(Mode::FineIbt), unknown, "")),
-            (None, 0, 1, "quiet", Some(true), (None, unknown, "cfi_mode")),
-        ] {
-            let wants = if want.0.is_some() { "" } else { want.2 };
-            let got = of(mode, seed, rand, cmdline, ibt);
-            assert_eq!((got.0, got.1), (want.0, want.1), "FIN-90: {mode:?} {cmdline:?} {ibt:?}");
-            assert!(got.0.is_some() || got.2 == wants, "FIN-90: {mode:?} {cmdline:?} wants {}", got.2);
-        }
-    }
 }

@@ -4,7 +4,8 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::fineibt::{Cfi, Mode, apply_fineibt};
+use super::cfi_mode::Mode;
+use super::fineibt::{Cfi, apply_fineibt};
 use super::ibt::apply_seal_endbr;
 use crate::Finalizer;
 use crate::testing::*;
@@ -155,10 +156,7 @@ fn fin_92_fineibt_rewrites_both() {
     let seen = run("6.12.0", &kernel, false, |m, text| put(m, text + 64, &[0x90; 14]));
     assert_eq!((seen.caller, seen.codes), (vec![0x90; 14], vec![]), "FIN-92");
     // Since 6.15 a function without a landing pad keeps what it has.
-    let kernel = super::fineibt_tests::kernel(3, SEED, "cfi=fineibt");
-    let mut newer = kernel;
-    newer.symbols.extend([("cfi_paranoid", VARIABLES + 16), ("cfi_bhi", VARIABLES + 17)]);
-    newer.memory.push((VARIABLES + 16, vec![0, 0]));
+    let newer = super::fineibt_tests::kernel(3, SEED, "cfi=fineibt");
     let plain = |m: &mut Finalizer<'_, '_>, text| put(m, text + 16, &[0x90; 4]);
     let seen = run("6.15.0", &newer, false, plain);
     assert_eq!(seen.preamble, with_hash(&PREAMBLE, 1, HASHED), "FIN-92: since 6.15");
@@ -276,4 +274,100 @@ fn fin_78_sites_of_cfi_that_lead_nowhere() {
     }
     let codes = nowhere(".ibt_endbr_seal", 0xffff_ffff_8000_0000);
     assert!(codes.contains(&"FIN-78"), "FIN-93 writes without a look: {codes:?}");
+}
+
+/// The templates of v6.18: preamble, caller, and a caller that checks the hash as well.
+const OF_6_18: [&[u8]; 3] = [
+    &[
+        0xf3, 0x0f, 0x1e, 0xfa, 0x2d, 0x78, 0x56, 0x34, 0x12, 0x2e, 0x0f, 0x85, 3, 0, 0, 0, 0x0f, 0x1f, 0x40,
+        0xd6,
+    ],
+    &[0xb8, 0x78, 0x56, 0x34, 0x12, 0x4d, 0x8d, 0x5b, 0xf0, 0x0f, 0x1f, 0x44, 0, 0],
+    &[
+        0xb8, 0x78, 0x56, 0x34, 0x12, 0x41, 0x3b, 0x43, 0xf5, 0x2e, 0x4d, 0x8d, 0x5b, 0xf0, 0x75, 0xfd, 0x2e,
+        0x41, 0xff, 0xd3,
+    ],
+];
+
+/// A kernel of v6.18 with a CPU that has, or has not, the thunks of ITS.
+fn kernel_of_6_18(mode: u32, cmdline: &'static str, its: bool) -> TestKernel {
+    let mut kernel = kernel(mode, SEED, cmdline);
+    kernel.memory.retain(|(at, _)| *at != TEMPLATES);
+    let mut at = TEMPLATES;
+    let names = [
+        ("fineibt_preamble_start", "fineibt_preamble_end"),
+        ("fineibt_caller_start", "fineibt_caller_end"),
+        ("fineibt_paranoid_start", "fineibt_paranoid_end"),
+    ];
+    for ((start, end), bytes) in names.into_iter().zip(OF_6_18) {
+        kernel.memory.push((at, bytes.to_vec()));
+        kernel.symbols.extend([(start, at), (end, at + bytes.len() as u64)]);
+        at += bytes.len() as u64;
+    }
+    kernel.symbols.insert("its_return_thunk", KERNEL + 0x400);
+    kernel.symbols.insert("__x86_indirect_thunk_array", KERNEL + 0x4000);
+    kernel.capabilities.insert(21 * 32 + 10, its);
+    kernel
+}
+
+/// A call with a prefix through the thunk of r11, behind the caller's check, which ends at a place in the cache line.
+fn with_call(
+    release: &str,
+    kernel: &TestKernel,
+    caller_at: u64,
+) -> (Vec<u8>, Vec<(u64, u64)>, Vec<&'static str>) {
+    let sections = [(".text", CODE, 256), (".cfi_sites", RODATA, 4), (".retpoline_sites", RODATA, 4)];
+    TestModule::x86(release, &sections).run(kernel, |m| {
+        let [text, list, branches] = [".text", ".cfi_sites", ".retpoline_sites"].map(|name| address(m, name));
+        put(m, text, &PREAMBLE);
+        put(m, text + 16, &ENDBR64);
+        let (at, site) = (text + caller_at, text + caller_at + 14);
+        put(m, at, &caller(HASH));
+        put(m, site, &[0x2e]);
+        put(m, site + 1, &super::insn::text_gen_insn(0xe8, site + 1, KERNEL + 0x4000 + 32 * 11));
+        put(m, list, &(text.wrapping_sub(list) as u32).to_le_bytes());
+        put(m, branches, &(site.wrapping_sub(branches) as u32).to_le_bytes());
+        let cfi = apply_fineibt(m);
+        super::retpolines::apply_retpolines(m, &cfi);
+        cfi.tell(m);
+        let left = runtime(m).into_iter().map(|(found, len)| (found - at, len)).collect();
+        (m.read(at, 20).unwrap().to_vec(), left, m.said.iter().map(|f| f.code).collect())
+    })
+}
+
+#[test]
+fn fin_92_forms_since_6_18() {
+    // The preamble reaches into the function.
+    let seen = run("6.18.0", &kernel_of_6_18(3, "cfi=fineibt", false), false, untouched);
+    let preamble = with_hash(OF_6_18[0], 5, HASHED);
+    assert_eq!((seen.preamble, seen.function), (preamble[..16].to_vec(), preamble[16..].to_vec()), "FIN-92");
+    assert_eq!(seen.caller, with_hash(OF_6_18[1], 1, HASHED), "FIN-92");
+    let seen = run("6.18.0", &kernel_of_6_18(3, "cfi=fineibt", false), true, untouched);
+    assert_eq!(seen.preamble[..9], [0x0f, 0x1f, 0x40, 0xd6, 0x2d, 0, 0, 0, 0], "FIN-93");
+    // kCFI's check ends with UDB.
+    let seen = run("6.18.0", &kernel_of_6_18(2, "", false), false, untouched);
+    assert_eq!(seen.caller[10..], [0x75, 0x01, 0xa8, 0xd6], "FIN-92: since 6.18");
+    assert_eq!(seen.caller[..10], caller(HASHED)[..10], "FIN-92");
+    assert_eq!(
+        run("6.17.0", &kernel_of_6_18(2, "", false), false, untouched).caller,
+        caller(HASHED),
+        "FIN-92"
+    );
+}
+
+#[test]
+fn fin_92_paranoid_callers() {
+    let paranoid = with_hash(OF_6_18[2], 1, HASHED);
+    let (code, left, codes) = with_call("6.18.0", &kernel_of_6_18(3, "cfi=fineibt,paranoid", false), 64);
+    assert_eq!((code, left, codes), (paranoid.clone(), vec![], vec![]), "FIN-92: the branch is part of it");
+    // Before 6.18 a call of three bytes and what the template has behind it.
+    let (code, ..) = with_call("6.17.0", &kernel_of_6_18(3, "cfi=fineibt,paranoid", false), 64);
+    assert_eq!(code[16..19], [0x41, 0xff, 0xd3], "FIN-92: before 6.18");
+    // A CPU with ITS: a thunk of the module, if the last byte is in the lower half of a cache line.
+    let its = kernel_of_6_18(3, "cfi=fineibt,paranoid", true);
+    let (code, left, codes) = with_call("6.18.0", &its, 64);
+    assert_eq!(code[..14], paranoid[..14], "FIN-92");
+    assert_eq!((&code[14..16], left, codes), (&[0x2e, 0xe8][..], vec![(16, 4)], vec![]), "FIN-71");
+    let (code, left, _) = with_call("6.18.0", &its, 64 + 16);
+    assert_eq!((code, left), (paranoid, vec![]), "FIN-71: the upper half");
 }

@@ -3,8 +3,9 @@
 
 use elf_layout::{Change, Changes, Finding, Severity};
 
+use super::cfi_mode::Mode;
 use super::cpu::lacks;
-use super::fineibt::{Cfi, Mode, PREAMBLE, writes};
+use super::fineibt::{Cfi, PREAMBLE, writes};
 use super::text::ENTRY;
 use crate::finalizer::Finalizer;
 use crate::record::Step;
@@ -50,9 +51,8 @@ pub fn apply_seal_endbr(module: &mut Finalizer<'_, '_>, cfi: &mut Cfi) {
 
 /// `poison_cfi`: FIN-93, the preamble of a sealed function. `None` if the kernel crashes.
 fn poison_cfi(module: &mut Finalizer<'_, '_>, address: u64, poison: [u8; 4], cfi: &mut Cfi) -> Option<()> {
-    /// Offsets of the hash.
+    /// Offset of the hash.
     const KCFI_HASH: u64 = 1;
-    const FINEIBT_HASH: u64 = 7;
     let pad = module.bytes(address).is_some_and(|bytes| is_endbr(bytes, poison));
     // Since v6.15 only what is a preamble, since v6.5 (9831c6253ace) whatever stands there; before that only the landing pad.
     let (sealed, checked) = (module.has(Change::CfiSealed), module.has(Change::FineIbtChecked));
@@ -61,7 +61,7 @@ fn poison_cfi(module: &mut Finalizer<'_, '_>, address: u64, poison: [u8; 4], cfi
             if pad {
                 module.write(address, &poison, Step::Cfi, 0);
             }
-            (sealed && (pad || !checked)).then_some(FINEIBT_HASH)
+            (sealed && (pad || !checked)).then_some(cfi.fineibt_hash)
         }
         Some(Mode::Kcfi) => {
             let mov = module.bytes::<5>(address).is_some_and(|[op, hash @ ..]| {
@@ -73,7 +73,7 @@ fn poison_cfi(module: &mut Finalizer<'_, '_>, address: u64, poison: [u8; 4], cfi
         Some(Mode::Off) => None,
         None => {
             let longest = cfi.unknown.entry(address).or_default();
-            *longest = (*longest).max(FINEIBT_HASH.saturating_add(4));
+            *longest = (*longest).max(PREAMBLE);
             None
         }
     };

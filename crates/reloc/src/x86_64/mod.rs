@@ -3,6 +3,7 @@
 mod addresses;
 mod alternatives;
 mod callthunks;
+mod cfi_mode;
 mod cpu;
 #[cfg(feature = "disassemble")]
 mod disassemble;
@@ -215,6 +216,7 @@ impl Architecture for X86_64 {
             Part::Object("cfi_rand"),
             Part::Between("fineibt_preamble_start", "fineibt_preamble_end"),
             Part::Between("fineibt_caller_start", "fineibt_caller_end"),
+            Part::Between("fineibt_paranoid_start", "fineibt_paranoid_end"),
         ]
     }
 

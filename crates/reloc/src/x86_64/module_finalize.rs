@@ -15,7 +15,7 @@ pub fn module_finalize(module: &mut Finalizer<'_, '_>) {
         paravirt::apply_paravirt(module);
     }
     let mut cfi = fineibt::apply_fineibt(module);
-    retpolines::apply_retpolines(module);
+    retpolines::apply_retpolines(module, &cfi);
     returns::apply_returns(module);
     // Since v6.15, and in 6.14 too, calls are counted before alternatives are applied, and sites of
     // alternatives no longer; from v6.8 to there the sites of alternatives, before that those of paravirt.

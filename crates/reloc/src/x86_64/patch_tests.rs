@@ -203,7 +203,9 @@ fn fin_70_retpolines() {
     let text = module.run(&kernel(&[]), |m| address(m, ".text"));
     let call = text_gen_insn(CALL, text, THUNKS + 32 * 3);
     let run = |on: &[u32], code: &[u8]| {
-        let (code, _, _, said) = one_site(&module, &kernel(on), code, retpolines::apply_retpolines);
+        let (code, _, _, said) = one_site(&module, &kernel(on), code, |m| {
+            retpolines::apply_retpolines(m, &fineibt::Cfi::default());
+        });
         (code, said)
     };
     assert_eq!(run(&[], &call).0, [0xff, 0xd3, 0x0f, 0x1f, 0x00], "FIN-70: call *%rbx");
@@ -225,7 +227,7 @@ fn fin_71_its_thunks_are_run_time_state() {
         let [text, at] = [".text", ".retpoline_sites"].map(|name| address(m, name));
         put(m, text, &text_gen_insn(CALL, text, THUNKS));
         put(m, at, &relative(at, text));
-        retpolines::apply_retpolines(m);
+        retpolines::apply_retpolines(m, &fineibt::Cfi::default());
         assert_eq!(bytes(m, text, 5), text_gen_insn(CALL, text, THUNKS + 0xc00), "FIN-71");
         let runtime: Vec<_> = m.record.runtime.iter().map(|r| (r.place.offset, r.len)).collect();
         assert_eq!(runtime, [(1, 4)], "FIN-71: the distance depends on an allocated page");
