@@ -331,6 +331,16 @@ impl Patcher<'_, '_, '_> {
         self.finished.insert(branch);
     }
 
+    /// All that one of the modes would write to: preambles with the landing pad behind them, and callers.
+    fn places(&self, branches: Option<&Table>, preambles: Option<&Table>) -> BTreeMap<u64, u64> {
+        // Since v6.15 the branch may be part of a caller.
+        let caller = if self.module.has(Change::FineIbtChecked) { 20 } else { CALLER };
+        let callers = self.sites(branches).into_iter().map(|at| (at.wrapping_sub(CALLER), caller));
+        let callers = callers.filter(|(at, _)| self.caller_hash(*at) != 0);
+        let preambles = self.sites(preambles).into_iter().map(|at| (at, PREAMBLE.wrapping_add(4)));
+        preambles.filter(|(at, _)| self.preamble_hash(*at) != 0).chain(callers).collect()
+    }
+
     /// Takes all back; gives address and bytes of what was written, each place once.
     fn undo(&mut self) -> BTreeMap<u64, Vec<u8>> {
         let mut after: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
@@ -384,18 +394,18 @@ fn built(module: &Finalizer<'_, '_>) -> Option<bool> {
 
 /// `apply_fineibt` for the module's lists.
 pub fn apply_fineibt(module: &mut Finalizer<'_, '_>) -> Cfi {
-    match built(module) {
-        Some(true) => {}
-        Some(false) => return Cfi::default(),
-        None => {
-            module.record.not_known("cfi_mode");
-            return Cfi { built: true, ..Cfi::default() };
-        }
+    let built = built(module);
+    if built == Some(false) {
+        return Cfi::default();
     }
     let kernel = module.kernel;
-    let branches = module.list_of_sites(".retpoline_sites", false);
+    // What there is to say of the first list apply_retpolines says.
+    let branches = module.last_section(".retpoline_sites");
     let preambles = module.list_of_sites(".cfi_sites", false);
     let mut decided = Decided::of(kernel, module.changes());
+    if built.is_none() {
+        decided = Decided { mode: None, wants: "cfi_mode", seed: Seed::Unknown, ..decided };
+    }
     let listed = branches.is_some() || preambles.is_some();
     let templates = Templates::of(kernel);
     if decided.mode == Some(Mode::FineIbt)
@@ -429,24 +439,22 @@ pub fn apply_fineibt(module: &mut Finalizer<'_, '_>) -> Cfi {
         }
         return cfi;
     }
-    // All places that one of the modes would write to.
-    for form in [(Mode::Kcfi, false), (Mode::FineIbt, false), (Mode::FineIbt, true)] {
-        let (ended, after, unknown, _) = run(module, form);
+    let (before, unknown, finished) = Default::default();
+    let patcher = Patcher { module, before, unknown, finished, seed: decided.seed, poison };
+    cfi.unknown = patcher.places(branches.as_ref(), preambles.as_ref());
+    // Since v6.15 there are more forms than these.
+    if decided.seed == Seed::Unknown || templates.is_none() || module.has(Change::FineIbtChecked) {
+        return cfi;
+    }
+    for form in [(Mode::Kcfi, false), (Mode::FineIbt, false)] {
+        let (ended, after, ..) = run(module, form);
         if ended == Err(Trouble::Crash) {
-            return cfi;
+            break;
         }
-        let len = |bytes: &Vec<u8>| bytes.len() as u64;
-        for (address, len) in after.iter().map(|(at, bytes)| (*at, len(bytes))).chain(unknown) {
-            let longest = cfi.unknown.entry(address).or_default();
-            *longest = len.max(*longest);
-        }
-        // Since v6.15 there are more forms than these.
-        if decided.seed != Seed::Unknown && !module.has(Change::FineIbtChecked) {
-            for (address, bytes) in after {
-                let changed = module.read(address, len(&bytes)).is_some_and(|now| now != bytes);
-                if changed {
-                    module.may_be(address, bytes.len(), Step::Cfi, 0, |_| alloc::vec![bytes]);
-                }
+        for (address, bytes) in after {
+            let changed = module.read(address, bytes.len() as u64).is_some_and(|now| now != bytes);
+            if changed {
+                module.may_be(address, bytes.len(), Step::Cfi, 0, |_| alloc::vec![bytes]);
             }
         }
     }
