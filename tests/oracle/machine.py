@@ -79,7 +79,6 @@ class X86_64(Machine):
         "x86_return_thunk": 8,
         "cfi_mode": 4,
         "cfi_seed": 4,
-        "cfi_rand": 1,
         "cfi_paranoid": 1,
         "cfi_bhi": 1,
         "uniproc_patched": 1,

@@ -1,12 +1,14 @@
 //! Which form CFI has on a system, and how its hashes are changed (FIN-90, FIN-91).
 
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 
 use elf_layout::{Change, Changes};
 use kernel::RunningKernel;
 
 use super::cpu::option_values;
-use super::ibt::is_endbr;
+use super::text::is_endbr;
+use crate::finalizer::Finalizer;
 
 /// X86_FEATURE_IBT
 const IBT: u32 = 18 * 32 + 20;
@@ -33,6 +35,34 @@ pub enum Seed {
     Known(u32),
     /// They are hashed anew with a seed that is not known.
     Unknown,
+}
+
+/// What of CFI the steps behind this one ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cfi {
+    /// Is the kernel built with CONFIG_FINEIBT?
+    pub built: bool,
+    /// The mode; `None` if it is not known.
+    pub mode: Option<Mode>,
+    /// Offset of the hash in a preamble of FineIBT.
+    pub fineibt_hash: u64,
+    /// Bytes that are not known by now, by address.
+    pub unknown: BTreeMap<u64, u64>,
+    /// Branches that are finished: `apply_retpolines` passes over them.
+    pub finished: BTreeSet<u64>,
+}
+
+impl Cfi {
+    /// Notes the bytes that are still not known: for when no step of CFI follows.
+    pub fn tell(&self, module: &mut Finalizer<'_, '_>) {
+        let what = match self.mode {
+            Some(_) => "hash of CFI, with the seed of this boot",
+            None => "code of CFI, in the form that the kernel chose at boot",
+        };
+        for (address, len) in &self.unknown {
+            module.runtime(*address, *len, what);
+        }
+    }
 }
 
 /// A variable of the kernel that is static: link time optimisation renames it.
@@ -80,11 +110,11 @@ impl Decided {
             Some(3) => (Some(Mode::FineIbt), ""),
             _ => (None, "cfi_mode"),
         };
-        let random = !words().any(|word| word == "off" || word == "norand")
-            && variable::<1>(kernel, "cfi_rand") != Some([0]);
+        // Clang may keep `cfi_rand` as its opposite, so that memory does not tell it.
+        let random = !words().any(|word| word == "off" || word == "norand");
         let seed = match variable(kernel, "cfi_seed").map(u32::from_le_bytes) {
             _ if !random => Seed::None,
-            // Zero in every image, so only a running kernel's memory tells it.
+            // Zero in every image, and where hashes stay: only a running kernel's memory tells it.
             None | Some(0) => Seed::Unknown,
             Some(seed) => Seed::Known(seed),
         };
@@ -180,39 +210,38 @@ mod tests {
 
     #[test]
     fn fin_90_what_decides() {
-        let (mode_at, seed_at, rand_at) =
-            (0xffff_ffff_8200_0000_u64, 0xffff_ffff_8200_0010, 0xffff_ffff_8200_0020);
-        let of = |mode: Option<u32>, seed: u32, rand: u8, cmdline: &'static str, ibt: Option<bool>| {
+        let (mode_at, seed_at) = (0xffff_ffff_8200_0000_u64, 0xffff_ffff_8200_0010);
+        let of = |mode: Option<u32>, seed: u32, cmdline: &'static str, ibt: Option<bool>| {
             let mut kernel = TestKernel { cmdline, ..TestKernel::default() };
-            kernel.symbols.extend([("cfi_mode", mode_at), ("cfi_seed", seed_at), ("cfi_rand", rand_at)]);
+            kernel.symbols.extend([("cfi_mode", mode_at), ("cfi_seed", seed_at)]);
             kernel.memory.extend(mode.map(|mode| (mode_at, mode.to_le_bytes().to_vec())));
             kernel.memory.push((seed_at, seed.to_le_bytes().to_vec()));
-            kernel.memory.push((rand_at, alloc::vec![rand]));
             kernel.capabilities.extend(ibt.map(|ibt| (IBT, ibt)));
             let changes = Changes::of(KernelVersion::new(6, 12, 0));
             let Decided { mode, seed, wants, .. } = Decided::of(&kernel, changes);
             (mode, seed, wants)
         };
         let unknown = Seed::Unknown;
-        for (mode, seed, rand, cmdline, ibt, want) in [
-            (Some(3), 7, 1, "", None, (Some(Mode::FineIbt), Seed::Known(7), "")),
-            (Some(2), 7, 1, "", None, (Some(Mode::Kcfi), Seed::Known(7), "")),
-            (Some(1), 0, 0, "", None, (Some(Mode::Off), Seed::None, "")),
+        for (mode, seed, cmdline, ibt, want) in [
+            (Some(3), 7, "", None, (Some(Mode::FineIbt), Seed::Known(7), "")),
+            (Some(2), 7, "", None, (Some(Mode::Kcfi), Seed::Known(7), "")),
+            (Some(1), 0, "", None, (Some(Mode::Off), unknown, "")),
+            (Some(1), 0, "cfi=off", None, (Some(Mode::Off), Seed::None, "")),
             // What an image has.
-            (Some(0), 0, 1, "", Some(true), (None, unknown, "cfi_mode")),
-            (Some(0), 0, 1, "quiet", None, (None, unknown, "X86_FEATURE_IBT")),
-            (Some(0), 0, 1, "quiet", Some(true), (Some(Mode::FineIbt), unknown, "")),
-            (Some(0), 0, 1, "quiet", Some(false), (Some(Mode::Kcfi), unknown, "")),
-            (Some(0), 0, 1, "quiet ibt=off", Some(true), (Some(Mode::Kcfi), unknown, "")),
-            (Some(0), 0, 1, "cfi=kcfi", Some(true), (Some(Mode::Kcfi), unknown, "")),
-            (Some(0), 0, 1, "cfi=fineibt,norand", None, (Some(Mode::FineIbt), Seed::None, "")),
-            (Some(0), 0, 1, "cfi=fineibt cfi=off", None, (Some(Mode::Off), Seed::None, "")),
-            (Some(0), 0, 1, "quiet -- cfi=off", Some(false), (Some(Mode::Kcfi), unknown, "")),
-            (Some(2), 0, 1, "cfi=auto", Some(true), (Some(Mode::FineIbt), unknown, "")),
-            (None, 0, 1, "quiet", Some(true), (None, unknown, "cfi_mode")),
+            (Some(0), 0, "", Some(true), (None, unknown, "cfi_mode")),
+            (Some(0), 0, "quiet", None, (None, unknown, "X86_FEATURE_IBT")),
+            (Some(0), 0, "quiet", Some(true), (Some(Mode::FineIbt), unknown, "")),
+            (Some(0), 0, "quiet", Some(false), (Some(Mode::Kcfi), unknown, "")),
+            (Some(0), 0, "quiet ibt=off", Some(true), (Some(Mode::Kcfi), unknown, "")),
+            (Some(0), 0, "cfi=kcfi", Some(true), (Some(Mode::Kcfi), unknown, "")),
+            (Some(0), 0, "cfi=fineibt,norand", None, (Some(Mode::FineIbt), Seed::None, "")),
+            (Some(0), 0, "cfi=fineibt cfi=off", None, (Some(Mode::Off), Seed::None, "")),
+            (Some(0), 0, "quiet -- cfi=off", Some(false), (Some(Mode::Kcfi), unknown, "")),
+            (Some(2), 0, "cfi=auto", Some(true), (Some(Mode::FineIbt), unknown, "")),
+            (None, 0, "quiet", Some(true), (None, unknown, "cfi_mode")),
         ] {
             let wants = if want.0.is_some() { "" } else { want.2 };
-            let got = of(mode, seed, rand, cmdline, ibt);
+            let got = of(mode, seed, cmdline, ibt);
             assert_eq!((got.0, got.1), (want.0, want.1), "FIN-90: {mode:?} {cmdline:?} {ibt:?}");
             assert!(got.0.is_some() || got.2 == wants, "FIN-90: {mode:?} {cmdline:?} wants {}", got.2);
         }

@@ -10,12 +10,11 @@ use elf_layout::{Change, Finding, Severity, Table};
 use kernel::RunningKernel;
 
 use super::X86_64;
-use super::cfi_mode::{Decided, Mode, Seed, rehash};
+use super::cfi_mode::{Cfi, Decided, Mode, Seed, rehash};
 use super::cpu::Feature;
-use super::ibt::{is_endbr, poison};
 use super::insn::Insn;
 use super::retpolines::emit_indirect;
-use super::text::{CALL, ENTRY, JMP32};
+use super::text::{CALL, ENTRY, JMP32, is_endbr, poison};
 use crate::finalizer::Finalizer;
 use crate::reach::{Reach, reach};
 use crate::record::Step;
@@ -36,34 +35,6 @@ const SKIP: [u8; 2] = [0xeb, CALLER as u8 - 2];
 const UDB_CHECK: [u8; 4] = [0x75, 0x01, 0xa8, 0xd6];
 /// The register of all branches with a check.
 const R11: u8 = 11;
-
-/// What of CFI the steps behind this one ask for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cfi {
-    /// Is the kernel built with CONFIG_FINEIBT?
-    pub built: bool,
-    /// The mode; `None` if it is not known.
-    pub mode: Option<Mode>,
-    /// Offset of the hash in a preamble of FineIBT.
-    pub fineibt_hash: u64,
-    /// Bytes that are not known by now, by address.
-    pub unknown: BTreeMap<u64, u64>,
-    /// Branches that are finished: `apply_retpolines` passes over them.
-    pub finished: BTreeSet<u64>,
-}
-
-impl Cfi {
-    /// Notes the bytes that are still not known: for when no step of CFI follows.
-    pub fn tell(&self, module: &mut Finalizer<'_, '_>) {
-        let what = match self.mode {
-            Some(_) => "hash of CFI, with the seed of this boot",
-            None => "code of CFI, in the form that the kernel chose at boot",
-        };
-        for (address, len) in &self.unknown {
-            module.runtime(*address, *len, what);
-        }
-    }
-}
 
 /// The kernel's own code for a preamble or a caller, with the offset of the hash in it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::cfi_mode::Mode;
-use super::fineibt::{Cfi, apply_fineibt};
+use super::cfi_mode::{Cfi, Mode};
+use super::fineibt::apply_fineibt;
 use super::ibt::apply_seal_endbr;
 use crate::Finalizer;
 use crate::testing::*;
@@ -42,12 +42,11 @@ fn kernel(mode: u32, seed: u32, cmdline: &'static str) -> TestKernel {
             ("fineibt_caller_end", TEMPLATES + 30),
             ("cfi_mode", VARIABLES),
             ("cfi_seed", VARIABLES + 4),
-            ("cfi_rand", VARIABLES + 8),
         ]
         .into(),
         memory: vec![
             (TEMPLATES, templates()),
-            (VARIABLES, [&mode.to_le_bytes()[..], &seed.to_le_bytes(), &[1]].concat()),
+            (VARIABLES, [&mode.to_le_bytes()[..], &seed.to_le_bytes()].concat()),
         ],
         cmdline,
         ..TestKernel::default()
@@ -175,7 +174,7 @@ fn fin_93_sealing_clears_the_hash() {
     let mut only_the_pad = fineibt_preamble(HASHED);
     only_the_pad[..4].copy_from_slice(&POISON);
     assert_eq!(run("6.3.0", &kernel(3, SEED, ""), true, untouched).preamble, only_the_pad, "FIN-93");
-    assert_eq!(run("6.12.0", &kernel(1, 0, ""), true, untouched).preamble, PREAMBLE, "FIN-93: off");
+    assert_eq!(run("6.12.0", &kernel(1, 0, "cfi=off"), true, untouched).preamble, PREAMBLE, "FIN-93: off");
     // Whatever stands there, up to 6.14.
     let no_preamble = |m: &mut Finalizer<'_, '_>, text| {
         put(m, text, &[0x55; 16]);

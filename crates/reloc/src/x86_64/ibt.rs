@@ -1,30 +1,14 @@
 //! `apply_seal_endbr` (`apply_ibt_endbr` before 6.3): functions without indirect calls lose their
 //! landing pad (FIN-74), and with FineIBT their hash (FIN-93).
 
-use elf_layout::{Change, Changes, Finding, Severity};
+use elf_layout::{Change, Finding, Severity};
 
-use super::cfi_mode::Mode;
+use super::cfi_mode::{Cfi, Mode};
 use super::cpu::lacks;
-use super::fineibt::{Cfi, PREAMBLE, writes};
-use super::text::ENTRY;
+use super::fineibt::{PREAMBLE, writes};
+use super::text::{ENTRY, is_endbr, poison};
 use crate::finalizer::Finalizer;
 use crate::record::Step;
-
-/// ENDBR64
-const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
-/// ENDBR32
-const ENDBR32: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfb];
-
-/// `gen_endbr_poison`: a nop of four bytes that nothing else is made of.
-pub const fn poison(changes: Changes) -> [u8; 4] {
-    // Since v6.18 (85a2d4a890dc) NOPL (-42(%rax)).
-    if changes.has(Change::EndbrPoisonNopl) { [0x0f, 0x1f, 0x40, 0xd6] } else { [0x66, 0x0f, 0x1f, 0x00] }
-}
-
-/// `is_endbr`: one of both landing pads, or a sealed one.
-pub fn is_endbr(bytes: [u8; 4], poison: [u8; 4]) -> bool {
-    [ENDBR64, ENDBR32, poison].contains(&bytes)
-}
 
 /// `apply_seal_endbr` for the module's list.
 pub fn apply_seal_endbr(module: &mut Finalizer<'_, '_>, cfi: &mut Cfi) {
@@ -87,7 +71,7 @@ fn poison_cfi(module: &mut Finalizer<'_, '_>, address: u64, poison: [u8; 4], cfi
 
 #[cfg(test)]
 mod tests {
-    use elf_layout::KernelVersion;
+    use elf_layout::{Changes, KernelVersion};
 
     use super::super::insn::decode;
     use super::*;

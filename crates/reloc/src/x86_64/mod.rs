@@ -213,7 +213,6 @@ impl Architecture for X86_64 {
             Part::Between("skl_call_thunk_template", "skl_call_thunk_tail"),
             // apply_fineibt (FIN-90, FIN-92)
             Part::Object("cfi_mode"),
-            Part::Object("cfi_rand"),
             Part::Between("fineibt_preamble_start", "fineibt_preamble_end"),
             Part::Between("fineibt_caller_start", "fineibt_caller_end"),
             Part::Between("fineibt_paranoid_start", "fineibt_paranoid_end"),

@@ -6,9 +6,8 @@ use alloc::vec::Vec;
 use elf_layout::{Change, Finding, Severity};
 
 use super::X86_64;
-use super::cfi_mode::Mode as CfiMode;
+use super::cfi_mode::{Cfi, Mode as CfiMode};
 use super::cpu::Feature;
-use super::fineibt::Cfi;
 use super::insn::{Insn, text_gen_insn};
 use super::nops::Nops;
 use super::text::{CALL, ENTRY, INT3, JMP32};
