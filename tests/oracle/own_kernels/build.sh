@@ -14,17 +14,17 @@ Builds a kernel for each NAME, one of:
     $(cd "$here" && ls ./*.config | sed 's,^\./,,; s,[.]config$,,' | grep -v '^base$' | tr '\n' ' ')
 
 and lays it out as scripts/fetch-kernels.sh does, in DIR/RELEASE, where RELEASE ends in -NAME. Prints a line per tree: RELEASE PATH.
-The configuration is base.config, then NAME.config, then nothing: what neither of them has is off. A line that the kernel's
-own rules override is told as a warning.
+The configuration is NAME.config and base.config, of which the first counts where both have an option; what neither has is off. A
+warning names each line that the kernel's own rules override.
 
   --dir DIR          where trees go (default: the environment variable KMODLD_KERNELS)
   --source TARBALL   the kernel's source (default: /usr/src/linux-source-6.12.tar.xz of Debian's package)
   --jobs N           default: the number of CPUs
   -h, --help         this text
 
-Source and objects are kept in DIR/.own, so that a second NAME and a second run are fast. A kernel takes some ten minutes on two CPUs.
+Source and objects are kept in DIR/.own, so that a second NAME and a second run are fast. A kernel takes ten to forty minutes on two CPUs.
 
-    apt-get install linux-source-6.12 clang-19 lld-19 llvm-19 gcc gcc-12-plugin-dev flex bison libelf-dev libssl-dev dwarves bc rsync kmod
+    apt-get install linux-source-6.12 clang-19 lld-19 llvm-19 gcc flex bison libelf-dev libssl-dev dwarves bc rsync kmod
 
 CLANG=-19 is the suffix of clang's programs. Exit status: 0 all trees are there, 1 something failed, 2 wrong usage.
 USAGE
@@ -66,7 +66,7 @@ for name in "${names[@]}"; do
     flags=(O="$out" KBUILD_BUILD_USER=own KBUILD_BUILD_HOST=own)
     [ "$compiler" != clang ] || flags+=(LLVM="${CLANG:--19}")
     run() { make -C "$src" "${flags[@]}" "$@" >>"$out/log" 2>&1 || { tail -n 20 "$out/log" >&2; die "$name: make $* failed: $out/log"; }; }
-    # The later file wins: of two lines for one option the first is dropped.
+    # Of two lines for one option the first counts.
     { printf 'CONFIG_LOCALVERSION="-%s"\n' "$name"; cat "$here/$name.config"; cat "$here/base.config"; } |
         grep '^CONFIG' | awk -F= '!seen[$1]++' >"$out/wanted"
     : >"$out/log"
