@@ -1,4 +1,4 @@
-//! `apply_seal_endbr` (`apply_ibt_endbr` before 6.3): functions without indirect calls lose their
+//! `apply_seal_endbr` (`apply_ibt_endbr` before 6.5): functions without indirect calls lose their
 //! landing pad (FIN-74), and with FineIBT their hash (FIN-93).
 
 use elf_layout::{Change, Finding, Severity};
