@@ -58,6 +58,8 @@ class RunningKernel:
         for line in kallsyms.splitlines():
             address, _, name = line.split()[:3]
             self._symbols.setdefault(name.decode(), int(address, 16))
+            # Link time optimisation renames what is static.
+            self._symbols.setdefault(name.decode().split(".llvm.")[0], int(address, 16))
         self._addresses = sorted(set(self._symbols.values()))
 
     def symbol(self, name):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -155,17 +156,27 @@ class Set:
         for mask in masks:
             for at in range(max(0, mask.start - base), min(len(want), mask.start - base + mask.size)):
                 reasons[at] = mask.why
-        sections = [(int(s["addr"], 16) - base, s["size"], s["name"]) for s in meta["sections"]]
-        for at in (i for i in range(len(want)) if i >= len(have) or want[i] != have[i]):
+        # Looked up for each byte: some modules have thousands of sections.
+        sections = sorted((int(s["addr"], 16) - base, s["size"], s["name"]) for s in meta["sections"] if s["size"])
+        starts = [start for start, _, _ in sections]
+        for at in different(want, have):
             if at in reasons:
                 result.runtime[reasons[at]] += 1
                 continue
-            names = (name for start, size, name in sections if start <= at < start + size)
-            owner = next(names, f"region {region['name']} outside of all sections")
+            start, size, name = sections[max(0, bisect_right(starts, at) - 1)] if sections else (0, 0, "")
+            owner = name if start <= at < start + size else f"region {region['name']} outside of all sections"
             result.differing[owner] += 1
             if owner not in result.first:
                 where = self.where(elf, meta, base + at)
                 result.first[owner] = (base + at, where, want[at : at + 8].hex(), have[at : at + 8].hex())
+
+
+def different(want, have, block=4096):
+    """The places of the bytes of `want` that `have` has otherwise, or not at all."""
+    for start in range(0, len(want), block):
+        a, b = want[start : start + block], have[start : start + block]
+        if a != b:
+            yield from (start + i for i, byte in enumerate(a) if i >= len(b) or byte != b[i])
 
 
 def read(path):

@@ -37,7 +37,7 @@ class Elf:
     def __init__(self, data):
         if data[:6] != b"\x7fELF\2\1":
             raise ValueError("not a 64-bit little-endian ELF file")
-        self.data = data
+        self.data, self._symbols = data, None
         (self.machine,) = struct.unpack_from("<H", data, 18)
         (self._shoff,) = struct.unpack_from("<Q", data, 40)
         self.shnum, self._shstrndx = struct.unpack_from("<HH", data, 60)
@@ -66,6 +66,11 @@ class Elf:
 
     def symbols(self):
         """All symbols, the null symbol included: the position in the list is the symbol's number."""
+        if self._symbols is None:
+            self._symbols = self._read_symbols()
+        return self._symbols
+
+    def _read_symbols(self):
         table = next((s for s in self.sections if s.type == SHT_SYMTAB), None)
         if table is None:
             return []

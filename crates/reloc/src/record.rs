@@ -15,6 +15,8 @@ pub enum Step {
     SortExtable,
     /// `apply_paravirt` (x86 up to 6.7).
     Paravirt,
+    /// `apply_fineibt`, and what `apply_seal_endbr` does to preambles (x86).
+    Cfi,
     /// `apply_retpolines` (x86).
     Retpoline,
     /// `apply_returns` (x86).
@@ -61,6 +63,7 @@ impl Step {
         match self {
             Step::SortExtable => "exception table sorted",
             Step::Paravirt => "paravirt call",
+            Step::Cfi => "CFI",
             Step::Retpoline => "retpoline",
             Step::Return => "return",
             Step::Alternative => "alternative",

@@ -93,6 +93,8 @@ pub enum Change {
     DynamicDebugNotifier,
     /// An ORC entry that ends a gap has a type of its own (FIN-76).
     OrcUndefinedType,
+    /// Sealing clears the hash of kCFI too, and FineIBT removes the landing pad behind its own (FIN-92, FIN-93).
+    CfiSealed,
     /// All branches and RIP-relative operands of an alternative move with it, not a first call or jump alone
     /// (FIN-23).
     AlternativesRelocated,
@@ -135,6 +137,8 @@ pub enum Change {
     ItsInBit10,
     /// x86 takes memory for code from a cache, without guard pages (LAYOUT-55).
     CodeFromCache,
+    /// FineIBT and sealing look whether a preamble is one before they change it (FIN-92, FIN-93).
+    FineIbtChecked,
     /// x86 has more words of features than the 24 beyond which an alternative is a BUG in earlier kernels (FIN-21).
     MoreFeatureWords,
     /// Names of symbols must lie inside their string table (VAL-52).
@@ -154,7 +158,9 @@ pub enum Change {
     ModuleNamespaces,
     /// `kstrtobool` takes words that begin as `enabled` and `disabled` (PARAM-44).
     BoolTakesEnabled,
-    /// A landing pad is sealed with NOPL -42(%rax) (FIN-74).
+    /// Prefixes and INT3 fill an indirect branch, where a retpoline is one no longer (FIN-70).
+    RetpolinePrefixes,
+    /// A landing pad is sealed with NOPL -42(%rax) (FIN-74), and kCFI's check ends with UDB (FIN-92).
     EndbrPoisonNopl,
     /// PKCS#7 knows ML-DSA (SIG-14).
     MlDsaSignatures,

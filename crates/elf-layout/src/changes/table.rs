@@ -59,7 +59,7 @@ const BY_RECORD_SIZE: &str =
 
 /// Every [`Change`] with what is known of it, in the order of the variants.
 #[rustfmt::skip]
-pub static TABLE: [Row; 79] = [
+pub static TABLE: [Row; 82] = [
     row(Change::SymbolNamespaces, "namespace field of export records", UNKNOWN, (5, 4)),
     row(Change::FtraceWithRegs, "ftrace with regs", &["3b23e4991fb6"], (5, 5))
         .recognised("by CONFIG_DYNAMIC_FTRACE_WITH_REGS of a .config"),
@@ -107,6 +107,8 @@ pub static TABLE: [Row; 79] = [
     row(Change::TaintsAfterInsertion, "module_augment_kernel_taints", UNKNOWN, (6, 4)),
     row(Change::DynamicDebugNotifier, "dynamic debug is a notifier", &["7deabd674988"], (6, 4)),
     row(Change::OrcUndefinedType, "ORC type of its own for gaps", &["fb799447ae29"], (6, 4)),
+    row(Change::CfiSealed, "CFI: hashes sealed, one landing pad", &["9831c6253ace", "04505bbbbb15"], (6, 5))
+        .backported(&[from(6, 4, 5)]),
     row(Change::AlternativesRelocated, "whole alternatives are relocated", &["270a69c4485d"], (6, 5)),
     row(Change::NopsOfAnyLength, "nops of any length", &["6c480f222128"], (6, 5)),
     row(Change::PltsMandatory, "PLTs are mandatory", &["ea3752ba96c0"], (6, 5)),
@@ -134,6 +136,7 @@ pub static TABLE: [Row; 79] = [
     row(Change::ItsInBit10, "ITS thunk feature in bit 10", &["8754e67ad4ac"], (6, 15))
         .backported(&[series(6, 13), series(6, 14)]),
     row(Change::CodeFromCache, "code from a cache of free areas", &["64f6a4e10c05"], (6, 15)),
+    row(Change::FineIbtChecked, "CFI: preambles checked", UNKNOWN, (6, 15)),
     row(Change::MoreFeatureWords, "more than 24 words of features", UNKNOWN, (6, 13)),
     row(Change::SymbolStringsChecked, "names of symbols checked", &["d979e3dffa93"], (6, 13)),
     row(Change::ImportNsTakesString, "MODULE_IMPORT_NS takes a string", &["cdd30ebb1b9f"], (6, 13)),
@@ -144,6 +147,7 @@ pub static TABLE: [Row; 79] = [
     row(Change::PercpuRelocated, "per-cpu relocations applied", &["570db4b39f53"], (6, 16)),
     row(Change::ModuleNamespaces, "module: namespaces", &["707f853d7fa3"], (6, 16)),
     row(Change::BoolTakesEnabled, "kstrtobool: enabled and disabled", &["ae5b3500856f"], (6, 16)),
+    row(Change::RetpolinePrefixes, "indirect branches with prefixes", &["4a1e02b15ac1"], (6, 18)),
     row(Change::EndbrPoisonNopl, "NOPL seals a landing pad", &["85a2d4a890dc"], (6, 18)),
     row(Change::MlDsaSignatures, "ML-DSA in PKCS#7", UNKNOWN, (7, 0)),
     row(Change::RelocationNamesRecord, "section and record of a refused relocation named", UNKNOWN, (6, 19)),

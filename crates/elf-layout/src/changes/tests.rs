@@ -103,6 +103,7 @@ fn backports_are_those_that_were_known() {
             RetpolineInWord11 => {
                 since(5, 19) || (series == (5, 15) && patch >= 54) || (series == (5, 10) && patch >= 133)
             }
+            CfiSealed => since(6, 5) || (series == (6, 4) && patch >= 5),
             InitFtracePlt => since(6, 6),
             InitFtracePltRequired => {
                 let backported = [((6, 6), 107), ((6, 12), 48), ((6, 16), 8)];
@@ -122,9 +123,29 @@ fn backports_are_those_that_were_known() {
     for row in TABLE.iter().filter(|row| !row.backports.is_empty()) {
         for major in 4..=8 {
             for minor in 0..=25 {
-                for patch in
-                    [0, 1, 7, 8, 11, 12, 47, 48, 53, 54, 106, 107, 132, 133, 169, 170, 171, 500, u16::MAX]
-                {
+                for patch in [
+                    0,
+                    1,
+                    4,
+                    5,
+                    7,
+                    8,
+                    11,
+                    12,
+                    47,
+                    48,
+                    53,
+                    54,
+                    106,
+                    107,
+                    132,
+                    133,
+                    169,
+                    170,
+                    171,
+                    500,
+                    u16::MAX,
+                ] {
                     let version = v(major, minor, patch);
                     let want = asked(row.change, version);
                     assert_eq!(Changes::of(version).has(row.change), want, "{}: {version}", row.name);

@@ -112,7 +112,12 @@ pub fn boot_cpu_has(kernel: &dyn RunningKernel, changes: Changes, number: u16) -
 
 /// The value of the last `NAME=VALUE` on a command line.
 fn option<'c>(cmdline: &'c str, name: &str) -> Option<&'c str> {
-    words(cmdline).filter_map(|word| word.strip_prefix(name)?.strip_prefix('=')).last()
+    option_values(cmdline, name).last()
+}
+
+/// The values of all `NAME=VALUE` on a command line, in order.
+pub fn option_values<'c>(cmdline: &'c str, name: &str) -> impl Iterator<Item = &'c str> {
+    words(cmdline).filter_map(move |word| word.strip_prefix(name)?.strip_prefix('='))
 }
 
 /// Stands that word on the command line?

@@ -3,9 +3,13 @@
 mod addresses;
 mod alternatives;
 mod callthunks;
+mod cfi_mode;
 mod cpu;
 #[cfg(feature = "disassemble")]
 mod disassemble;
+mod fineibt;
+#[cfg(test)]
+mod fineibt_tests;
 mod ibt;
 mod image;
 mod insn;
@@ -207,6 +211,11 @@ impl Architecture for X86_64 {
             Part::Object("x86_return_thunk"),
             // callthunks_patch_module_calls (FIN-77)
             Part::Between("skl_call_thunk_template", "skl_call_thunk_tail"),
+            // apply_fineibt (FIN-90, FIN-92)
+            Part::Object("cfi_mode"),
+            Part::Between("fineibt_preamble_start", "fineibt_preamble_end"),
+            Part::Between("fineibt_caller_start", "fineibt_caller_end"),
+            Part::Between("fineibt_paranoid_start", "fineibt_paranoid_end"),
         ]
     }
 

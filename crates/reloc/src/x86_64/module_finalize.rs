@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use elf_layout::Change;
 
-use super::{alternatives, callthunks, ibt, orc, paravirt, retpolines, returns, sites, smp_locks};
+use super::{alternatives, callthunks, fineibt, ibt, orc, paravirt, retpolines, returns, sites, smp_locks};
 use crate::finalizer::Finalizer;
 
 /// Its steps in the kernel's order.
@@ -14,11 +14,8 @@ pub fn module_finalize(module: &mut Finalizer<'_, '_>) {
     if !last && !module.has(Change::ParavirtIsAlternatives) {
         paravirt::apply_paravirt(module);
     }
-    // CONFIG_FINEIBT has kernels built with Clang only.
-    if module.last_section(".cfi_sites").is_some() && module.kernel.symbol("cfi_mode").is_some() {
-        module.record.not_known("cfi_mode (FineIBT)");
-    }
-    retpolines::apply_retpolines(module);
+    let mut cfi = fineibt::apply_fineibt(module);
+    retpolines::apply_retpolines(module, &cfi);
     returns::apply_returns(module);
     // Since v6.15, and in 6.14 too, calls are counted before alternatives are applied, and sites of
     // alternatives no longer; from v6.8 to there the sites of alternatives, before that those of paravirt.
@@ -36,7 +33,8 @@ pub fn module_finalize(module: &mut Finalizer<'_, '_>) {
         };
         callthunks::callthunks_patch_module_calls(module, others.into_iter());
     }
-    ibt::apply_seal_endbr(module);
+    ibt::apply_seal_endbr(module, &mut cfi);
+    cfi.tell(module);
     if whole {
         smp_locks::alternatives_smp_module_add(module);
     }

@@ -3,9 +3,10 @@
 
 use alloc::vec::Vec;
 
-use elf_layout::{Finding, Severity};
+use elf_layout::{Change, Finding, Severity};
 
 use super::X86_64;
+use super::cfi_mode::{Cfi, Mode as CfiMode};
 use super::cpu::Feature;
 use super::insn::{Insn, text_gen_insn};
 use super::nops::Nops;
@@ -13,6 +14,8 @@ use super::text::{CALL, ENTRY, INT3, JMP32};
 use crate::finalizer::Finalizer;
 use crate::record::Step;
 
+/// The CS segment override, which does nothing.
+const CS: u8 = 0x2e;
 /// RETPOLINE_THUNK_SIZE
 const THUNK: i64 = 32;
 
@@ -47,11 +50,12 @@ impl Mode {
 }
 
 /// `apply_retpolines` for the module's list.
-pub fn apply_retpolines(module: &mut Finalizer<'_, '_>) {
+pub fn apply_retpolines(module: &mut Finalizer<'_, '_>, cfi: &Cfi) {
     let Some(table) = module.list_of_sites(".retpoline_sites", false) else { return };
     let Some(array) = module.kernel_symbol("__x86_indirect_thunk_array") else { return };
     let mode = Mode::of(module);
     let Some(nops) = Nops::of(module) else { return };
+    let forms = (nops, module.has(Change::RetpolinePrefixes));
     let tracking = tracking_arrays(module);
     let mut warned = false;
     for entry in table.records_begun(ENTRY) {
@@ -59,7 +63,15 @@ pub fn apply_retpolines(module: &mut Finalizer<'_, '_>) {
         if !module.touches(&X86_64, address, 1, "an entry of .retpoline_sites") {
             return;
         }
-        let site = module.insn(address).and_then(|insn| Some((insn, register(&insn, address, array)?)));
+        let insn = module.insn(address);
+        // Since v6.15 what is left of a caller that checks the hash itself begins with Jcc.
+        let jcc = insn.is_some_and(|insn| matches!(insn.opcode[0], 0x70..=0x7f));
+        if cfi.finished.contains(&address)
+            || jcc && cfi.mode == Some(CfiMode::FineIbt) && module.has(Change::FineIbtChecked)
+        {
+            continue;
+        }
+        let site = insn.and_then(|insn| Some((insn, register(&insn, address, array)?)));
         let Some((insn, register)) = site else {
             if !core::mem::replace(&mut warned, true) {
                 let why = "an entry of .retpoline_sites is no branch to a thunk: the kernel warns once and leaves the code";
@@ -74,12 +86,12 @@ pub fn apply_retpolines(module: &mut Finalizer<'_, '_>) {
         }
         let target = insn.target(address);
         module.may_be(address, insn.length, Step::Retpoline, target, |_| {
-            let bytes = |mode| patch_retpoline(address, &insn, register, mode, nops);
+            let bytes = |mode| patch_retpoline(address, &insn, register, mode, forms);
             let plain = Mode { thunks: false, lfence: false, tracking: None, its: None };
             let modes = [plain, Mode { lfence: true, ..plain }, Mode { thunks: true, tracking, ..plain }];
             modes.into_iter().filter_map(|mode| bytes(mode).map(|(bytes, _)| bytes)).collect()
         });
-        let Some((bytes, its)) = mode.and_then(|mode| patch_retpoline(address, &insn, register, mode, nops))
+        let Some((bytes, its)) = mode.and_then(|mode| patch_retpoline(address, &insn, register, mode, forms))
         else {
             continue;
         };
@@ -114,7 +126,7 @@ fn patch_retpoline(
     insn: &Insn,
     register: u8,
     mode: Mode,
-    nops: Nops,
+    (nops, prefixes): (Nops, bool),
 ) -> Option<(Vec<u8>, bool)> {
     let thunk_of = |array: u64| array.wrapping_add(u64::from(register).wrapping_mul(THUNK.cast_unsigned()));
     if mode.thunks {
@@ -138,13 +150,7 @@ fn patch_retpoline(
             return Some((emit_trampoline(address, insn, thunk_of(array), thunk_of(array))?, true));
         }
     }
-    if register >= 8 {
-        bytes.push(0x41);
-    }
-    bytes.extend([0xff, if jump { 0xe0 } else { 0xd0 } | register & 7]);
-    if jump && bytes.len() < insn.length {
-        bytes.push(INT3);
-    }
+    emit_indirect(&mut bytes, jump, register, insn.length, prefixes);
     // What is longer than the site is not written.
     if bytes.len() > insn.length {
         return None;
@@ -152,6 +158,25 @@ fn patch_retpoline(
     bytes.resize(insn.length, 0x90);
     nops.optimize(&mut bytes);
     Some((bytes, false))
+}
+
+/// `emit_indirect`: a branch through a register behind what there is of a site of `length` bytes.
+pub fn emit_indirect(bytes: &mut Vec<u8>, jump: bool, register: u8, length: usize, prefixes: bool) {
+    /// More prefixes than this are slower to decode than a nop.
+    const MOST: usize = 3;
+    let branch: &[u8] = if register >= 8 { &[0x41, 0xff] } else { &[0xff] };
+    let excess = length.saturating_sub(bytes.len()).saturating_sub(branch.len()).saturating_sub(1);
+    // Since v6.18 (4a1e02b15ac1) prefixes fill the site of a call.
+    if prefixes && !jump && excess <= MOST {
+        bytes.resize(bytes.len().saturating_add(excess), CS);
+    }
+    bytes.extend_from_slice(branch);
+    bytes.push(if jump { 0xe0 } else { 0xd0 } | register & 7);
+    // And INT3 all that is left of a jump's, before that one byte.
+    let stops = if prefixes { excess } else { excess.min(1) };
+    if jump {
+        bytes.resize(bytes.len().saturating_add(stops), INT3);
+    }
 }
 
 /// `__emit_trampoline`: the same branch to another thunk.
@@ -199,7 +224,7 @@ mod tests {
 
     #[test]
     fn fin_70_bytes() {
-        let of = |version| Nops::fixed(Changes::of(version));
+        let of = |version| (Nops::fixed(Changes::of(version)), false);
         let (old, new) = (of(KernelVersion::new(6, 1, 0)), of(KernelVersion::new(6, 12, 0)));
         let lfence = Mode { lfence: true, ..PLAIN };
         type Case<'a> = (&'a [u8], u8, u8, Mode, Option<&'a [u8]>);
@@ -226,8 +251,31 @@ mod tests {
     }
 
     #[test]
+    fn fin_70_prefixes_since_6_18() {
+        let forms = (Nops::fixed(Changes::of(KernelVersion::new(6, 18, 0))), true);
+        let lfence = Mode { lfence: true, ..PLAIN };
+        type Case<'a> = (&'a [u8], u8, u8, Mode, Option<&'a [u8]>);
+        let cases: &[Case<'_>] = &[
+            (&[], CALL, 0, PLAIN, Some(&[0x2e, 0x2e, 0x2e, 0xff, 0xd0])),
+            (&[], CALL, 11, PLAIN, Some(&[0x2e, 0x2e, 0x41, 0xff, 0xd3])),
+            (&[0x2e], CALL, 11, PLAIN, Some(&[0x2e, 0x2e, 0x2e, 0x41, 0xff, 0xd3])),
+            (&[0x2e], CALL, 0, PLAIN, Some(&[0xff, 0xd0, 0x0f, 0x1f, 0x40, 0x00])),
+            (&[], JMP32, 1, PLAIN, Some(&[0xff, 0xe1, 0xcc, 0xcc, 0xcc])),
+            (&[0x2e], JMP32, 8, PLAIN, Some(&[0x41, 0xff, 0xe0, 0xcc, 0xcc, 0xcc])),
+            (&[0x0f], 0x84, 11, PLAIN, Some(&[0x75, 0x04, 0x41, 0xff, 0xe3, 0xcc])),
+            (&[], CALL, 3, lfence, Some(&[0x0f, 0xae, 0xe8, 0xff, 0xd3])),
+            (&[], CALL, 9, lfence, None),
+        ];
+        for (prefix, op, register, mode, want) in cases {
+            let insn = site(prefix, *op, *register, AT);
+            let got = patch_retpoline(AT, &insn, *register, *mode, forms).map(|(bytes, _)| bytes);
+            assert_eq!(got.as_deref(), *want, "FIN-70: {prefix:02x?} {op:#x} r{register} {mode:?}");
+        }
+    }
+
+    #[test]
     fn fin_71_other_thunks() {
-        let nops = Nops::fixed(Changes::of(KernelVersion::new(6, 12, 0)));
+        let nops = (Nops::fixed(Changes::of(KernelVersion::new(6, 12, 0))), false);
         let (calls, jumps, its) = (ARRAY + 0x1000, ARRAY + 0x2000, ARRAY + 0x3000);
         let tracking = Mode { thunks: true, tracking: Some((calls, jumps)), ..PLAIN };
         let tracked =

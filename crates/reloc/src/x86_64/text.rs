@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use elf_layout::{Change, Changes};
+
 use super::cpu::{self, Feature};
 use super::insn::{self, Insn};
 use crate::finalizer::Finalizer;
@@ -17,6 +19,22 @@ pub const CALL: u8 = 0xe8;
 pub const RET: u8 = 0xc3;
 /// INT3
 pub const INT3: u8 = 0xcc;
+
+/// ENDBR64
+const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+/// ENDBR32
+const ENDBR32: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfb];
+
+/// `gen_endbr_poison`: a nop of four bytes that nothing else is made of.
+pub const fn poison(changes: Changes) -> [u8; 4] {
+    // Since v6.18 (85a2d4a890dc) NOPL (-42(%rax)).
+    if changes.has(Change::EndbrPoisonNopl) { [0x0f, 0x1f, 0x40, 0xd6] } else { [0x66, 0x0f, 0x1f, 0x00] }
+}
+
+/// `is_endbr`: one of both landing pads, or a sealed one.
+pub fn is_endbr(bytes: [u8; 4], poison: [u8; 4]) -> bool {
+    [ENDBR64, ENDBR32, poison].contains(&bytes)
+}
 
 impl Finalizer<'_, '_> {
     /// The instruction at an address of the module.
