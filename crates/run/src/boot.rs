@@ -117,7 +117,6 @@ const INIT_FUNCTIONS: &[&str] = &[
 /// Initcalls that are not called.
 pub const SKIPPED: &[(&str, &str)] = &[
     ("acpi_init", "there is no firmware"),
-    ("do_init_real_mode", "there is no memory below 1 MiB for a trampoline"),
     ("init_per_zone_wmark_min", "there are no memory zones"),
     ("kcompactd_init", "there are no memory zones"),
     ("ksm_init", "pages of programs are never merged"),
@@ -476,6 +475,9 @@ impl<C: Platform> Boot<'_, C> {
         let task = self.machine.symbol("init_task").map_err(|failed| self.error("init_task", failed))?;
         self.named("set_task_stack_end_magic", &[task]);
         self.named("boot_cpu_init", &[]);
+        for name in C::FIRST {
+            self.named(name, &[]);
+        }
         let initcalls =
             self.initcall_table("__initcall_end").map_err(|failed| self.error("initcalls", failed))?;
         for name in INIT_FUNCTIONS {
@@ -507,6 +509,9 @@ impl<C: Platform> Boot<'_, C> {
             "fork_init computes it from the size of memory",
         ))?;
         self.named("workqueue_init", &[]);
+        for name in C::PROCESSORS {
+            self.named(name, &[]);
+        }
         // An initcall in older kernels, called by do_basic_setup in newer ones.
         let table = self.initcall_table("__initcall_end")?;
         if self.machine.symbols.address("ksysfs_init").is_some_and(|address| !table.contains(&address)) {
@@ -569,7 +574,7 @@ impl<C: Platform> Boot<'_, C> {
         let last = LEVELS.get(LAST_LEVEL.saturating_add(2)).copied().unwrap_or("__initcall_end");
         for function in self.initcall_table(last)? {
             let name = self.machine.text(function);
-            if SKIPPED.iter().all(|(skipped, _)| *skipped != name) {
+            if SKIPPED.iter().chain(C::SKIPPED).all(|(skipped, _)| *skipped != name) {
                 let _ = self.step(&name, function, &[]);
             }
         }

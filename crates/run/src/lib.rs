@@ -10,6 +10,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod aarch64;
 pub mod boot;
 pub mod cpu;
 pub mod heap;
@@ -23,4 +24,4 @@ pub mod world;
 pub mod x86_64;
 
 /// The architectures whose kernels can be run.
-pub static PROCESSORS: &[&dyn processor::Processor] = &[&x86_64::Boots];
+pub static PROCESSORS: &[&dyn processor::Processor] = &[&x86_64::Boots, &aarch64::Boots];

@@ -115,11 +115,19 @@ pub trait Platform: Cpu + Default {
     const SYSCALL: &'static str;
     /// Bytes of `struct pt_regs`.
     const FRAME: usize;
-    /// The function that handles invalid instructions: `bool (struct pt_regs *)`.
-    const BUG_HANDLER: &'static str;
+    /// The function that handles the instruction of BUG() and WARN(): `bool (struct pt_regs *)`, if it does more than `report_bug`.
+    const BUG_HANDLER: Option<&'static str>;
+    /// Functions of the boot's first processor that are called before those of `start_kernel`.
+    const FIRST: &'static [&'static str];
+    /// Functions that process 1 calls once all processors are there.
+    const PROCESSORS: &'static [&'static str];
+    /// Initcalls of this architecture that are not called, and why.
+    const SKIPPED: &'static [(&'static str, &'static str)];
     /// Members of structs of this architecture whose offsets are needed.
     const OFFSETS: &'static [(&'static str, &'static str)];
 
+    /// Is that the instruction of BUG() and WARN()?
+    fn is_bug(stop: &Stop) -> bool;
     /// `struct pt_regs` of the interrupted code.
     fn frame(&self) -> Vec<u8>;
     /// Takes the registers from such a frame.
@@ -361,7 +369,7 @@ impl<C: Platform> Machine<C> {
         }
         let before = self.cpu.registers();
         self.depth = depth.saturating_add(1);
-        let result = self.call_within(function, arguments, depth);
+        let result = self.call_within(function, arguments, depth, &before);
         self.depth = depth;
         if result.is_err() {
             self.cpu.set_registers(&before);
@@ -370,7 +378,13 @@ impl<C: Platform> Machine<C> {
     }
 
     /// If a stub leaves the call, the registers stay those of the kernel's code there.
-    fn call_within(&mut self, function: u64, arguments: &[u64], depth: u64) -> Result<u64, Stopped> {
+    fn call_within(
+        &mut self,
+        function: u64,
+        arguments: &[u64],
+        depth: u64,
+        before: &C::Registers,
+    ) -> Result<u64, Stopped> {
         let sp = self.cpu.sp();
         let returns_to = self.space.returns.wrapping_add(depth.wrapping_mul(16));
         let call = Call { function, arguments, sp: sp.wrapping_sub(BELOW), returns_to };
@@ -381,8 +395,9 @@ impl<C: Platform> Machine<C> {
         loop {
             let pc = self.cpu.pc();
             if pc == returns_to && self.cpu.sp() == after {
-                self.cpu.set_sp(sp);
-                return Ok(self.cpu.returned());
+                let returned = self.cpu.returned();
+                self.cpu.leave(before);
+                return Ok(returned);
             }
             if let Some((name, stub)) = self.stubs.get(&pc).copied() {
                 match self.answer(name, stub)? {
@@ -421,7 +436,7 @@ impl<C: Platform> Machine<C> {
     fn handle(&mut self, stop: &Stop) -> Result<(), Stopped> {
         let why = format!("{stop}");
         let handled = match stop {
-            Stop::Exception(Exception::Undefined) => self.warns(),
+            stop if C::is_bug(stop) => self.warns(),
             other => self.fixes(other),
         };
         match handled {
@@ -481,7 +496,7 @@ impl<C: Platform> Machine<C> {
         let before = self.cpu.registers();
         self.cpu.set_sp(at);
         // The architecture's handler knows more than the general one, but not every kernel has it as a function of its own.
-        let own = self.symbols.address(C::BUG_HANDLER);
+        let own = C::BUG_HANDLER.and_then(|name| self.symbols.address(name));
         let handled = match own {
             Some(handler) => self.call_at(handler, &[at]).map(|handled| handled & 0xff != 0),
             None => self

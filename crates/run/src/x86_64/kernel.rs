@@ -130,8 +130,16 @@ impl Platform for X86 {
 
     const SYSCALL: &'static str = "__x64_sys_";
     const FRAME: usize = 21 * 8;
-    const BUG_HANDLER: &'static str = "handle_bug";
+    const BUG_HANDLER: Option<&'static str> = Some("handle_bug");
+    const FIRST: &'static [&'static str] = &[];
+    const PROCESSORS: &'static [&'static str] = &[];
+    const SKIPPED: &'static [(&'static str, &'static str)] =
+        &[("do_init_real_mode", "there is no memory below 1 MiB for a trampoline")];
     const OFFSETS: &'static [(&'static str, &'static str)] = &[("cpuinfo_x86", "x86_cache_alignment")];
+
+    fn is_bug(stop: &Stop) -> bool {
+        *stop == Stop::Exception(Exception::Undefined)
+    }
 
     fn frame(&self) -> Vec<u8> {
         let general = FRAME_ORDER.iter().map(|register| self.gpr(Gpr(*register)));

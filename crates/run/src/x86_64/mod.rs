@@ -296,6 +296,10 @@ impl Cpu for X86 {
         Ok(top)
     }
 
+    fn leave(&mut self, before: &State) {
+        self.set_sp(before.register(RSP));
+    }
+
     fn registers(&self) -> State {
         self.state.clone()
     }
