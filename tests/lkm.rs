@@ -11,7 +11,8 @@ use kmodld::run::{Action, Plan, boot, run};
 use serde_json::Value;
 
 /// Fixtures, and how the releases begin that they are for.
-const KERNELS: [(&str, &str); 3] = [("6.1-amd64", "6.1."), ("6.12-amd64", "6.12."), ("7.3-amd64", "7.3.")];
+const KERNELS: [(&str, &str); 4] =
+    [("6.1-amd64", "6.1."), ("6.12-amd64", "6.12."), ("7.3-amd64", "7.3."), ("6.12-arm64", "6.12.")];
 /// Instructions of one system call at most.
 const BUDGET: u64 = 1_000_000_000;
 
@@ -19,14 +20,15 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lkm")
 }
 
-/// The image of the newest tree whose name begins and ends so.
-fn image(of: &str) -> Option<PathBuf> {
+/// The image of the newest tree for fixtures, whose name begins so.
+fn image(fixtures: &str, of: &str) -> Option<PathBuf> {
+    let arch = fixtures.split_once('-')?.1;
     let folder = std::env::var_os("KMODLD_KERNELS")?;
     let trees = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut trees: Vec<PathBuf> = trees
         .filter(|path| {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            name.starts_with(of) && name.ends_with("-amd64")
+            name.starts_with(of) && name.ends_with(&format!("-{arch}"))
         })
         .collect();
     trees.sort();
@@ -124,8 +126,8 @@ fn modules_do_what_they_did_on_the_booted_kernel() {
     let only = std::env::var("KMODLD_LKM").unwrap_or_default();
     let mut wrong = Vec::new();
     for (of, release) in KERNELS {
-        let Some(image) = image(release) else {
-            eprintln!("skipped: KMODLD_KERNELS has no kernel {release}*");
+        let Some(image) = image(of, release) else {
+            eprintln!("skipped: KMODLD_KERNELS has no kernel {release}* for {of}");
             continue;
         };
         let Ok(recording) = fs::read(folder().join(format!("{of}.json"))) else {
@@ -140,11 +142,11 @@ fn modules_do_what_they_did_on_the_booted_kernel() {
             }
             kernel.restore();
             let (parameters, actions) = script(name);
-            let of = fixtures("lkm").join(of);
-            let here = |text: String| text.replace("insmod ", &format!("insmod {}/", of.display()));
+            let modules = fixtures("lkm").join(of);
+            let here = |text: String| text.replace("insmod ", &format!("insmod {}/", modules.display()));
             let plan = Plan {
                 before: Vec::new(),
-                file: of.join(format!("{name}.ko")),
+                file: modules.join(format!("{name}.ko")),
                 name: name.clone(),
                 parameters,
                 actions: actions
@@ -156,7 +158,7 @@ fn modules_do_what_they_did_on_the_booted_kernel() {
             let document = run(&mut *kernel, &report, &plan, &mut |_| Ok(())).unwrap();
             let document = serde_json::to_value(&document).unwrap();
             let differences = differences(recorded, &document, &values);
-            wrong.extend(differences.iter().map(|difference| format!("{release}: {name}: {difference}")));
+            wrong.extend(differences.iter().map(|difference| format!("{of}: {name}: {difference}")));
         }
     }
     assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));

@@ -210,6 +210,11 @@ pub fn boot<C: Platform>(
     let symbols = Symbols::new(kallsyms.iter().map(|symbol| (symbol.address, symbol.name)));
     let btf = image.btf().map_err(|error| Error::Image(format!("{error}")))?;
     let page_struct = need(btf.struct_size("page"), "no struct page in its BTF")?;
+    // Without CONFIG_KALLSYMS_ALL there are only symbols of code.
+    need(
+        symbols.address("init_task"),
+        "its kallsyms has no symbols of data (CONFIG_KALLSYMS_ALL is not set), which the boot needs",
+    )?;
     let space = need(C::space(image, &symbols, page_struct), "it does not say where its memory lies")?;
     let mut machine = placed::<C>(image, symbols, space, &btf)?;
     let mut boot = Boot { machine: &mut machine, report: Report::default(), observe };

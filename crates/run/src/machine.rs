@@ -164,8 +164,8 @@ pub struct Space {
     pub modules: (u64, u64),
     /// Where vmalloc memory lies, from and up to.
     pub vmalloc: (u64, u64),
-    /// Where a real machine may have memory that this one does not have, from and up to: a fault there says nothing.
-    pub unknown: (u64, u64),
+    /// Where a real machine may have memory that this one does not have, each from and up to: a fault there says nothing.
+    pub unknown: [(u64, u64); 2],
     /// Memory of programs, from and up to.
     pub user: (u64, u64),
     /// A page of which each address is one that the machine returns to.
@@ -455,8 +455,8 @@ impl<C: Platform> Machine<C> {
     fn is_kernels(&self, stop: &Stop) -> bool {
         match stop {
             Stop::Fault(fault) => {
-                let (start, end) = self.space.unknown;
-                let elsewhere = fault.address >= start && fault.address < end;
+                let elsewhere =
+                    self.space.unknown.iter().any(|(start, end)| (*start..*end).contains(&fault.address));
                 fault.mapped || !elsewhere || self.world.is_guard(fault.address)
             }
             Stop::Exception(Exception::Halt) => false,

@@ -1,11 +1,9 @@
 //! Loads and stores.
 
 use super::decode::{AFTER, BEFORE, Decoded, OFFSET, Op};
-use super::execute::{Done, State, extended, mask, sign_extended};
+use super::execute::{Done, State, Trouble, extended, mask, sign_extended};
 use crate::cpu::Exception;
 use crate::memory::{Access, Fault, Memory};
-
-use super::execute::Trouble;
 
 /// The address that a data access means: bits 56 to 63 are ignored, bit 55 stands for them.
 fn untagged(address: u64) -> u64 {
@@ -242,7 +240,7 @@ pub(super) fn aligned(address: u64, size: u64) -> Done<()> {
 fn untagged_load<const S: usize>(memory: &mut Memory, address: u64, fault: Fault) -> Done<[u8; S]> {
     match untagged(address) {
         same if same == address => Err(fault.into()),
-        other => memory.load(other).map_err(|_| fault.into()),
+        other => memory.load(other).map_err(Trouble::from),
     }
 }
 
@@ -255,6 +253,6 @@ fn untagged_store<const S: usize>(
 ) -> Done<()> {
     match untagged(address) {
         same if same == address => Err(fault.into()),
-        other => memory.store(other, bytes).map_err(|_| fault.into()),
+        other => memory.store(other, bytes).map_err(Trouble::from),
     }
 }

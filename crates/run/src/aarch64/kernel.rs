@@ -20,8 +20,8 @@ use crate::system::{Running, System};
 const DIRECT: u64 = 0xffff_0000_0000_0000;
 /// PAGE_OFFSET of a kernel with 52 bits.
 const PAGE_OFFSET_52: u64 = 0xfff0_0000_0000_0000;
-/// `_PAGE_END(VA_BITS_MIN)`: vmalloc memory begins here.
-const VMALLOC: u64 = 0xffff_8000_0000_0000;
+/// FIXADDR_TOP: nothing ever lies from here on.
+const TOP: u64 = 0xffff_ffff_ff80_0000;
 /// vmemmap up to v6.8, and since, where it shows the direct mapping.
 const PAGES: (u64, u64) = (0xffff_fc00_0000_0000, 0xffff_fdff_c000_0000);
 /// Where the image begins in physical memory.
@@ -30,8 +30,8 @@ const PHYSICAL: u64 = 2 << 20;
 const MODULES: u64 = 128 << 20;
 /// An address of programs, and how much memory they have.
 const USER: (u64, u64) = (0x1000_0000, 64 << 20);
-/// Nothing ever lies in the last page but one: error pointers are there.
-const RETURNS: u64 = 0xffff_ffff_ffff_0000;
+/// An address that nothing else has.
+const RETURNS: u64 = 0xffff_ffff_ffc0_0000;
 /// IRQ_STACK_SIZE is half of it.
 const IRQ_STACK: u64 = 0x8000;
 /// BOOT_CPU_MODE_EL1
@@ -66,7 +66,7 @@ impl Platform for A64 {
             page_struct,
             modules: (modules, start),
             vmalloc: (end.checked_next_multiple_of(1 << 30)?, pages),
-            unknown: (DIRECT, VMALLOC),
+            unknown: [(DIRECT, modules), (end, TOP)],
             user: (USER.0, USER.0.wrapping_add(USER.1)),
             returns: RETURNS,
         })

@@ -55,7 +55,7 @@ impl Platform for X86 {
             page_struct,
             modules: MODULES,
             vmalloc: (variable("vmalloc_base")?, variable("vmemmap_base")?),
-            unknown: (variable("page_offset_base")?, HOLE),
+            unknown: [(variable("page_offset_base")?, HOLE), (0, 0)],
             user: (USER.0, USER.0.wrapping_add(USER.1)),
             returns: RETURNS,
         })
