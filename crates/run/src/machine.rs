@@ -446,6 +446,10 @@ impl<C: Platform> Machine<C> {
                 Err(self.stopped(why, cause))
             }
             Err(Failed::Stopped(inner)) if inner.cause == Cause::Budget => Err(inner),
+            // What the kernel's handler cannot bear, the kernel cannot.
+            Err(Failed::Stopped(inner)) => {
+                Err(self.stopped(format!("{why}; its handler: {}", inner.reason), inner.cause))
+            }
             Err(_) => Err(self.stopped(format!("{why}; its handler failed"), Cause::Machine)),
         }
     }

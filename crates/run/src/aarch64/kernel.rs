@@ -1,6 +1,7 @@
 //! What a kernel needs of this architecture: frames, presets, and functions that are not executed.
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::vec::Vec;
 
 use kernel_image::KernelImage;
@@ -203,10 +204,25 @@ impl Platform for A64 {
     }
 }
 
+/// Writes code. `patch_map` looks for the page in the page tables, and where there can be none, it is BUG().
+fn poke(m: &mut Machine<A64>, at: u64, bytes: &[u8]) -> Result<(), Failed> {
+    m.memory.poke(at, bytes).map_err(|fault| {
+        let (start, end) = m.space.modules;
+        let never = fault.address >= TOP || (start..end).contains(&fault.address);
+        if never || m.world.is_guard(fault.address) {
+            return Failed::Crash(format!(
+                "kernel BUG: code is written at {:#x}, where no page is",
+                fault.address
+            ));
+        }
+        fault.into()
+    })
+}
+
 /// Writes an instruction.
 fn patch(m: &mut Machine<A64>) -> Result<Answer, Failed> {
     let (at, word) = (m.argument(0)?, m.argument(1)? as u32);
-    m.memory.poke(at, &word.to_le_bytes())?;
+    poke(m, at, &word.to_le_bytes())?;
     Ok(Answer::Value(0))
 }
 
@@ -216,7 +232,7 @@ fn patch_all(m: &mut Machine<A64>) -> Result<Answer, Failed> {
     for number in 0..count {
         let at = m.memory.u64(places.wrapping_add(number.wrapping_mul(8)))?;
         let word = m.memory.u32(words.wrapping_add(number.wrapping_mul(4)))?;
-        m.memory.poke(at, &word.to_le_bytes())?;
+        poke(m, at, &word.to_le_bytes())?;
     }
     Ok(Answer::Value(0))
 }
@@ -225,7 +241,7 @@ fn patch_all(m: &mut Machine<A64>) -> Result<Answer, Failed> {
 fn copy(m: &mut Machine<A64>) -> Result<Answer, Failed> {
     let (to, from, len) = (m.argument(0)?, m.argument(1)?, m.argument(2)?);
     let bytes = m.memory.bytes(from, usize::try_from(len.min(1 << 26)).unwrap_or(0))?;
-    m.memory.poke(to, &bytes)?;
+    poke(m, to, &bytes)?;
     Ok(Answer::Value(to))
 }
 
@@ -233,7 +249,7 @@ fn copy(m: &mut Machine<A64>) -> Result<Answer, Failed> {
 fn fill(m: &mut Machine<A64>) -> Result<Answer, Failed> {
     let (to, word, len) = (m.argument(0)?, m.argument(1)? as u32, m.argument(2)?.min(1 << 26));
     for number in 0..len >> 2 {
-        m.memory.poke(to.wrapping_add(number << 2), &word.to_le_bytes())?;
+        poke(m, to.wrapping_add(number << 2), &word.to_le_bytes())?;
     }
     Ok(Answer::Value(to))
 }
@@ -259,7 +275,7 @@ fn rows() -> Vec<Row<A64>> {
             names: &["aarch64_insn_write_literal_u64"],
             stub: |m| {
                 let (at, value) = (m.argument(0)?, m.argument(1)?);
-                m.memory.poke(at, &value.to_le_bytes())?;
+                poke(m, at, &value.to_le_bytes())?;
                 Ok(Answer::Value(0))
             },
             why: "code is written through a fixed mapping",
