@@ -1,7 +1,7 @@
 //! Loads and stores.
 
-use super::decode::{AFTER, BEFORE, Decoded, OFFSET, Op};
-use super::execute::{Done, State, Trouble, extended, mask, sign_extended};
+use super::form::{AFTER, BEFORE, Decoded, OFFSET, Op};
+use super::state::{Done, State, Trouble, extended, mask, sign_extended};
 use crate::cpu::Exception;
 use crate::memory::{Access, Fault, Memory};
 

@@ -1,7 +1,7 @@
 //! Instructions of the general registers that are less common.
 
-use super::decode::{Decoded, Op};
-use super::execute::{State, mask};
+use super::form::{Decoded, Op};
+use super::state::{State, mask};
 
 /// The polynomials of CRC32 and CRC32C, their bits in reverse.
 const POLYNOMIALS: [u32; 2] = [0xedb8_8320, 0x82f6_3b78];

@@ -1,6 +1,6 @@
 //! Decoding of loads and stores.
 
-use super::decode::{AFTER, BEFORE, Decoded, INDEX, OFFSET, Op, bit, bits, or_sp, signed, source, target};
+use super::form::{AFTER, BEFORE, Decoded, INDEX, OFFSET, Op, bit, bits, or_sp, signed, source, target};
 
 /// C4.1.96
 pub(super) fn decode(word: u32, pc: u64) -> Option<Decoded> {

@@ -8,9 +8,11 @@ mod access;
 mod compute;
 mod decode;
 mod execute;
+mod form;
 mod kernel;
 mod memory_forms;
 mod register_forms;
+mod state;
 mod system;
 #[cfg(test)]
 mod tests;
@@ -27,8 +29,8 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::cpu::{Call, Cpu, Stop};
 use crate::memory::{Fault, Memory, PAGE};
-use decode::{Decoded, Op, SP};
-use execute::State;
+use form::{Decoded, Op, SP, ZERO};
+use state::State;
 
 /// Registers of arguments.
 const ARGUMENTS: u8 = 8;
@@ -79,12 +81,12 @@ impl A64 {
 
     /// A general register from 0 to 30.
     pub fn x(&self, number: u8) -> u64 {
-        self.state.x(number.min(decode::ZERO))
+        self.state.x(number.min(ZERO))
     }
 
     /// Sets a general register from 0 to 30.
     pub fn set_x(&mut self, number: u8, value: u64) {
-        if number < decode::ZERO {
+        if number < ZERO {
             self.state.set(number, value);
         }
     }

@@ -1,6 +1,6 @@
 //! Decoding of data processing with registers.
 
-use super::decode::{Decoded, EXTENDS, LSL, Op, bit, bits, or_sp, source, target};
+use super::form::{Decoded, EXTENDS, LSL, Op, bit, bits, or_sp, source, target};
 
 /// C4.1.95
 pub(super) fn decode(word: u32) -> Option<Decoded> {

@@ -1,6 +1,6 @@
 //! System instructions and system registers.
 
-use super::decode::{Decoded, Op, bits, source, target};
+use super::form::{Decoded, Op, bits, source, target};
 
 /// A system register, by the numbers that its instructions have: op0, op1, CRn, CRm, op2.
 const fn key(op0: u16, op1: u16, n: u16, m: u16, op2: u16) -> u16 {
