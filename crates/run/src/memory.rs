@@ -13,6 +13,8 @@ pub const PAGE: u64 = 4096;
 const PAGE_LEN: usize = 4096;
 /// Entries of each of the two look-aside tables.
 const ENTRIES: usize = 1024;
+/// Writes of one instruction that are noted at most.
+const NOTED_MAX: usize = 64;
 /// A page number that no address has.
 const NO_PAGE: u64 = u64::MAX;
 
@@ -86,6 +88,10 @@ impl Region {
 
 const EMPTY: Entry = Entry { page: NO_PAGE, physical: 0 };
 
+/// A look-aside table that is not in use.
+#[derive(Debug, Default)]
+pub struct Spare(Option<Box<[Entry; ENTRIES]>>);
+
 /// One bit for each page of physical memory.
 #[derive(Clone, Debug, Default)]
 struct Pages(Vec<u64>);
@@ -133,6 +139,10 @@ pub struct Memory {
     regions: Vec<Region>,
     reads: Box<[Entry; ENTRIES]>,
     writes: Box<[Entry; ENTRIES]>,
+    /// While writes are noted: the table that is used otherwise. The one in use stays empty then.
+    unused: Option<Box<[Entry; ENTRIES]>>,
+    /// Writes that are noted: addresses and lengths.
+    noted: Vec<(u64, u64)>,
     /// Pages that were ever written: the others are zero.
     written: Pages,
     /// Pages that code was decoded from.
@@ -158,6 +168,8 @@ impl Memory {
             regions: Vec::new(),
             reads: Box::new([EMPTY; ENTRIES]),
             writes: Box::new([EMPTY; ENTRIES]),
+            unused: None,
+            noted: Vec::new(),
             written: Pages::new(pages),
             code: Pages::new(pages),
             code_written: false,
@@ -256,7 +268,42 @@ impl Memory {
 
     fn forget_addresses(&mut self) {
         self.reads.fill(EMPTY);
+        self.forget_writes();
+    }
+
+    fn forget_writes(&mut self) {
         self.writes.fill(EMPTY);
+        if let Some(unused) = &mut self.unused {
+            unused.fill(EMPTY);
+        }
+    }
+
+    /// Notes each write from now on, until [`Memory::noted`]. `spare` is a table that such a call has given, for the next time.
+    pub fn note_writes(&mut self, spare: &mut Spare) {
+        if self.unused.is_none() {
+            let empty = spare.0.take().unwrap_or_else(|| Box::new([EMPTY; ENTRIES]));
+            self.unused = Some(core::mem::replace(&mut self.writes, empty));
+        }
+    }
+
+    /// Moves what was noted so far into a list.
+    pub fn take_noted(&mut self, into: &mut Vec<(u64, u64)>) {
+        into.clear();
+        core::mem::swap(&mut self.noted, into);
+    }
+
+    /// Ends [`Memory::note_writes`], and moves what was noted into a list: addresses and lengths, in their order.
+    pub fn noted(&mut self, spare: &mut Spare, into: &mut Vec<(u64, u64)>) {
+        into.clear();
+        if let Some(table) = self.unused.take() {
+            spare.0 = Some(core::mem::replace(&mut self.writes, table));
+            core::mem::swap(&mut self.noted, into);
+        }
+    }
+
+    /// Can pages that are read-only be written all the same?
+    pub fn ignores_protection(&self) -> bool {
+        self.ignores_protection
     }
 
     fn region(&self, address: u64) -> Option<&Region> {
@@ -289,7 +336,7 @@ impl Memory {
     pub fn ignore_protection(&mut self, ignores: bool) {
         if self.ignores_protection != ignores {
             self.ignores_protection = ignores;
-            self.writes.fill(EMPTY);
+            self.forget_writes();
         }
     }
 
@@ -340,7 +387,8 @@ impl Memory {
         let page = address & !(PAGE - 1);
         let physical = self.translate(page, Access::Write)?;
         // Writes to code have to be seen, each of them.
-        if !self.code.has(physical >> 12)
+        if self.unused.is_none()
+            && !self.code.has(physical >> 12)
             && let Some(entry) = self.writes.get_mut(slot(address))
         {
             *entry = Entry { page: page >> 12, physical };
@@ -378,6 +426,9 @@ impl Memory {
         // All or nothing.
         for (at, ..) in Self::parts(address, bytes.len()) {
             self.translate(at, access)?;
+        }
+        if self.unused.is_some() && self.noted.len() < NOTED_MAX {
+            self.noted.push((address, bytes.len() as u64));
         }
         for (at, start, end) in Self::parts(address, bytes.len()) {
             let physical = self.translate(at, access)?;
@@ -443,7 +494,7 @@ impl Memory {
                 Err(fault) => return Err(fault),
             };
             if self.code.insert(physical >> 12) {
-                self.writes.fill(EMPTY);
+                self.forget_writes();
             }
             let from = usize::try_from(physical).unwrap_or(usize::MAX);
             let from = self.physical.get(from..from.saturating_add(end.saturating_sub(start)));
@@ -476,7 +527,7 @@ impl Memory {
             regions: self.regions.clone(),
             ignores_protection: self.ignores_protection,
         });
-        self.writes.fill(EMPTY);
+        self.forget_writes();
     }
 
     /// Goes back to the last snapshot, which stays. False if there is none.
