@@ -1,6 +1,7 @@
 //! Modules that run: a kernel image's own code is executed until modules can be loaded into it, and then on what is asked of it.
 
 mod action;
+pub mod compared;
 pub mod coverage;
 mod events;
 mod left;
@@ -221,6 +222,8 @@ pub struct Document {
     pub events: Vec<EventEntry>,
     /// How many entries of the trace were cut off at its end.
     pub trace_cut: u64,
+    /// How the module's memory differs from what kmodld makes of it, if that is asked for.
+    pub compared: Option<compared::ComparedEntry>,
     /// How much of the module's code was executed, if that is asked for.
     pub coverage: Option<CoverageEntry>,
     /// Instructions executed, without the boot.
@@ -316,6 +319,7 @@ pub fn run_in_view(
         left_behind: None,
         events: Vec::new(),
         trace_cut: 0,
+        compared: None,
         coverage: None,
         instructions: 0,
     };

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use kmodld::modprobe::Modprobe;
 use kmodld::modprobe::providers::Home;
+use kmodld::run::compared::{Own, compare};
 use kmodld::run::{Action, Document, Plan, ResultEntry, boot_to_view, coverage, lines, run_in_view};
 use kmodld::setup::parameters;
 use kmodld::{Error, Loader};
@@ -35,7 +36,19 @@ pub fn run(args: &Run) -> Result<Outcome, Error> {
         }
         if args.json { Ok(()) } else { show(entry, args.trace_file.is_none()) }
     };
-    let document = run_in_view(&mut *kernel, &booted, &mut view, &plan, &mut show)?;
+    let mut document = run_in_view(&mut *kernel, &booted, &mut view, &plan, &mut show)?;
+    if args.compare && document.is_loaded() {
+        let own = Own {
+            source,
+            facts,
+            before: plan.before.iter().map(|(file, _)| file.clone()).collect(),
+            file: fs::read(&plan.file).map_err(|error| Error::read(&plan.file, error))?,
+            parameters: plan.parameters.clone(),
+        };
+        let compared = compare(&mut *kernel, &plan.name, own)
+            .map_err(|failure| Error::unusable(&plan.file, format!("it is not compared: {failure}")))?;
+        document.compared = Some(compared);
+    }
     if document.trace_cut != 0 {
         report::note(&format!(
             "{} of the trace are cut off: --trace-limit {} keeps the first ones",
@@ -104,7 +117,7 @@ fn plan(
         file,
         parameters: given,
         actions,
-        load_only: args.load_only,
+        load_only: args.load_only || args.compare,
         wanted: Wanted {
             calls: args.trace.contains(&Traced::Calls),
             blocks: args.trace.contains(&Traced::Blocks),
@@ -165,6 +178,17 @@ fn rest(document: &Document) -> Result<(), Error> {
         if event.first {
             out.push_str("    what follows is contained in the machine, and may mean nothing\n");
         }
+    }
+    if let Some(compared) = &document.compared {
+        for region in &compared.regions {
+            out.push_str(&format!("{}: {} of {} bytes differ\n", region.region, region.differ, region.size));
+        }
+        for one in &compared.differences {
+            let at = one.symbol.as_ref().unwrap_or(&one.address);
+            out.push_str(&format!("  {}: {}: {} bytes, first at {at}", one.kind, one.cause, one.bytes));
+            out.push_str(&format!(": {}, here {}\n", one.found, one.expected));
+        }
+        out.push_str(&format!("{} bytes differ that nothing explains\n", compared.unsound()));
     }
     if let Some(covered) = &document.coverage {
         out.push_str(&format!(

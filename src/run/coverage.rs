@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn blocks_are_told_by_offsets_in_the_module() {
-        let region = |start, code| Region { start, size: 0x100, code, init: false };
+        let region = |start, code| Region { start, size: 0x100, code, init: false, number: 0 };
         let mut loaded = Loaded { name: "m".into(), watched: true, ..Loaded::default() };
         loaded.at_first = vec![region(0x2000, true), region(0x1000, false)];
         loaded.covered.insert(0x2010, (4, 9));

@@ -31,6 +31,7 @@ pub const OFFSETS: &[(&str, &str)] = &[
     ("module", "list"),
     ("module", "mem"),
     ("module", "mkobj"),
+    ("module", "percpu"),
     ("module_memory", "base"),
     ("module_memory", "size"),
     ("nf_hook_ops", "hook"),
@@ -73,6 +74,8 @@ pub struct Region {
     pub code: bool,
     /// Is it freed after init?
     pub init: bool,
+    /// Its number: `enum mod_mem_type`; 7 and 8 for the parts of `core_layout` and `init_layout`.
+    pub number: usize,
 }
 
 impl Region {
@@ -91,6 +94,8 @@ pub struct Loaded {
     pub module: u64,
     /// Bytes of that.
     pub module_size: u64,
+    /// Its per-cpu memory, or 0.
+    pub percpu: u64,
     /// Where it lies: what another module lies over now is left out.
     pub regions: Vec<Region>,
     /// Where it lay when it came.
@@ -229,8 +234,9 @@ pub struct Watch {
     pub(crate) kept: usize,
     /// How many more there would be.
     pub cut: u64,
-    /// What the modules' code has asked for and not given back.
-    pub allocations: Vec<Allocation>,
+    /// What the modules' code has asked for and not given back, by address; each with how many came before.
+    pub allocations: HashMap<u64, (usize, Allocation), FixedState>,
+    pub(crate) asked: usize,
     pub(crate) threads: HashMap<u64, Vec<Frame>, FixedState>,
     /// At which depth of calls the module's code was interrupted by a fault.
     pub(crate) resumes: Option<u64>,
@@ -341,7 +347,7 @@ mod tests {
     use super::*;
 
     fn region(start: u64, size: u64) -> Region {
-        Region { start, size, code: true, init: false }
+        Region { start, size, code: true, init: false, number: 0 }
     }
 
     #[test]

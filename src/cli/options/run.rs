@@ -50,6 +50,9 @@ pub struct Run {
     /// Load the module only: the verdict of the kernel's own load_module, without calling the init function
     #[arg(long, conflicts_with_all = ["actions", "script"])]
     pub load_only: bool,
+    /// Load the module only, and compare its memory with what kmodld itself makes of it, byte by byte
+    #[arg(long, conflicts_with_all = ["actions", "script"])]
+    pub compare: bool,
     /// Show what the module's code does: `calls` between it and the kernel, `blocks` of instructions, `instructions`; repeatable
     #[arg(long, value_name = "WHAT", value_delimiter = ',')]
     pub trace: Vec<Traced>,

@@ -133,7 +133,9 @@ impl<C: Platform> Machine<C> {
         if watch.module_at(address).is_some_and(|owner| owner.watched) {
             return;
         }
-        let is_stack = address.wrapping_sub(self.cpu.sp()).wrapping_add(STACK) <= STACK << 1;
+        let sp = self.cpu.sp();
+        let is_near = address.wrapping_sub(sp).wrapping_add(STACK) <= STACK << 1;
+        let is_stack = is_near && self.world.heap.around(address) == self.world.heap.around(sp);
         if is_stack && !of_image || self.rights(watch, at, address) {
             return;
         }
@@ -277,7 +279,7 @@ impl<C: Platform> Machine<C> {
             }
             name => {
                 if PAIRS.iter().any(|(_, taker, _)| *taker == name) {
-                    watch.allocations.retain(|one| one.address != first);
+                    watch.allocations.remove(&first);
                 }
                 return;
             }
@@ -301,8 +303,8 @@ impl<C: Platform> Machine<C> {
         let size = number.and_then(|number| frame.arguments.get(number)).copied();
         let site = self.name_in(watch, frame.at);
         let function = pair.map_or(name, |(_, _, what)| what).into();
-        watch.allocations.retain(|one| one.address != value);
-        watch.allocations.push(Allocation { address: value, size, function, site });
+        watch.asked = watch.asked.saturating_add(1);
+        watch.allocations.insert(value, (watch.asked, Allocation { address: value, size, function, site }));
     }
 
     /// What the modules' code has asked for and nobody has given back.
@@ -310,7 +312,9 @@ impl<C: Platform> Machine<C> {
         let Some(watch) = &self.watch else { return alloc::vec::Vec::new() };
         let is_pair = |one: &Allocation| PAIRS.iter().any(|(_, _, what)| *what == one.function);
         let mut kept = alloc::vec::Vec::new();
-        for one in &watch.allocations {
+        let mut all: alloc::vec::Vec<_> = watch.allocations.values().collect();
+        all.sort_by_key(|(number, _)| *number);
+        for (_, one) in all {
             let size = self.world.heap.size(one.address);
             let size = size.or_else(|| self.world.vmalloc_piece(one.address).map(|(size, _)| size));
             if is_pair(one) || size.is_some() {

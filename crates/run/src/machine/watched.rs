@@ -26,6 +26,8 @@ const REGIONS: [(bool, bool); 7] = [
     (false, true),
     (false, true),
 ];
+/// Calls within one another at most: who goes back in another way than by returning leaves some behind.
+const FRAMES_MAX: usize = 1 << 12;
 /// Symbols of a module at most.
 const SYMBOLS_MAX: u64 = 1 << 20;
 /// Bytes of `Elf64_Sym`.
@@ -59,28 +61,36 @@ impl<C: Platform> Machine<C> {
         if let Ok(first) = at("module.mem") {
             let (base, len) = (self.offset("module_memory.base")?, self.offset("module_memory.size")?);
             let each = self.offset("sizeof module_memory")?;
-            for (number, (code, init)) in (0u64..).zip(REGIONS) {
-                let this = first.wrapping_add(number.wrapping_mul(each));
+            for (number, (code, init)) in REGIONS.into_iter().enumerate() {
+                let this = first.wrapping_add((number as u64).wrapping_mul(each));
                 let start = self.memory.u64(this.wrapping_add(base))?;
                 let size = self.memory.u32(this.wrapping_add(len))?.into();
-                regions.push(Region { start, size, code, init });
+                regions.push(Region { start, size, code, init, number });
             }
         } else {
             // Up to v6.3 one piece for all, and one for init: code comes first.
-            for (layout, init) in [("module.core_layout", false), ("module.init_layout", true)] {
+            for (layout, init, number) in [("module.core_layout", false, 7), ("module.init_layout", true, 8)]
+            {
                 let member = |name: &str| at(&alloc::format!("{layout}.{name}"));
                 let start = self.memory.u64(member("base")?)?;
                 let size = u64::from(self.memory.u32(member("size")?)?);
                 let text = u64::from(self.memory.u32(member("text_size")?)?).min(size);
-                regions.push(Region { start, size: text, code: true, init });
+                regions.push(Region { start, size: text, code: true, init, number });
                 let rest = size.saturating_sub(text);
-                regions.push(Region { start: start.wrapping_add(text), size: rest, code: false, init });
+                regions.push(Region {
+                    start: start.wrapping_add(text),
+                    size: rest,
+                    code: false,
+                    init,
+                    number,
+                });
             }
         }
         regions.retain(|region| region.size != 0 && region.start != 0);
         let symbols = self.symbols_of(module).unwrap_or_default();
         let (at_first, watched) = (regions.clone(), watch.names.contains(&name));
         let module_size = self.offset("sizeof module")?;
+        let percpu = at("module.percpu").and_then(|at| Ok(self.memory.u64(at)?)).unwrap_or(0);
         let alias =
             |region: &Region| self.memory.physical(region.start).unwrap_or(0).wrapping_add(self.space.direct);
         let aliases = at_first.iter().map(alias).collect();
@@ -88,6 +98,7 @@ impl<C: Platform> Machine<C> {
             name,
             module,
             module_size,
+            percpu,
             regions,
             at_first,
             aliases,
@@ -290,6 +301,9 @@ impl<C: Platform> Machine<C> {
             // It returns where the function would that has called it.
             frames.pop();
         } else {
+            if frames.len() >= FRAMES_MAX {
+                frames.clear();
+            }
             frames.push(frame);
         }
     }
