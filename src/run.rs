@@ -220,6 +220,8 @@ pub struct Document {
     pub left_behind: Option<LeftBehind>,
     /// What the module does to others, warnings, and other things that no log tells; each once for an instruction and what it is done to.
     pub events: Vec<EventEntry>,
+    /// Is the module's code looked at? If not, as the processor cannot, there is no trace, no coverage, and no event of what the module does.
+    pub watched: bool,
     /// How many entries of the trace were cut off at its end.
     pub trace_cut: u64,
     /// How the module's memory differs from what kmodld makes of it, if that is asked for.
@@ -300,7 +302,7 @@ pub fn run_in_view(
     plan: &Plan,
     show: &mut dyn FnMut(&ResultEntry) -> Result<(), Error>,
 ) -> Result<Document, Error> {
-    kernel.watch(Some(Watch::new(vec![plan.name.clone()], plan.wanted, plan.trace_max)));
+    let watched = kernel.watch(Some(Watch::new(vec![plan.name.clone()], plan.wanted, plan.trace_max)));
     let mut session = Session { kernel, told: 0, view, show };
     session.told = session.kernel.log().len();
     let (first, begun) = (session.told, session.kernel.executed());
@@ -318,6 +320,7 @@ pub fn run_in_view(
         dmesg: Vec::new(),
         left_behind: None,
         events: Vec::new(),
+        watched,
         trace_cut: 0,
         compared: None,
         coverage: None,

@@ -8,7 +8,7 @@ use kmodld::modprobe::providers::Home;
 use kmodld::run::compared::{Own, compare};
 use kmodld::run::{Action, Document, Plan, ResultEntry, boot_to_view, coverage, lines, run_in_view};
 use kmodld::setup::parameters;
-use kmodld::{Error, Loader};
+use kmodld::{Error, Failure, Kernel, Loader};
 use run::watch::Wanted;
 
 use super::modules::{Meaning, Ways};
@@ -38,16 +38,22 @@ pub fn run(args: &Run) -> Result<Outcome, Error> {
     };
     let mut document = run_in_view(&mut *kernel, &booted, &mut view, &plan, &mut show)?;
     if args.compare && document.is_loaded() {
-        let own = Own {
-            source,
-            facts,
-            before: plan.before.iter().map(|(file, _)| file.clone()).collect(),
-            file: fs::read(&plan.file).map_err(|error| Error::read(&plan.file, error))?,
-            parameters: plan.parameters.clone(),
-        };
-        let compared = compare(&mut *kernel, &plan.name, own)
-            .map_err(|failure| Error::unusable(&plan.file, format!("it is not compared: {failure}")))?;
+        let unusable =
+            |failure: Failure| Error::unusable(&plan.file, format!("it is not compared: {failure}"));
+        let mut own = Kernel::builder().source(source).facts(facts).accept_undecided();
+        for (file, _) in &plan.before {
+            own = own.with_module(file)?;
+        }
+        let own = own.build().map_err(unusable)?;
+        let file = fs::read(&plan.file).map_err(|error| Error::read(&plan.file, error))?;
+        let own = Own { kernel: &own, file, parameters: plan.parameters.clone() };
+        let compared = compare(&mut *kernel, &plan.name, own).map_err(unusable)?;
         document.compared = Some(compared);
+    }
+    if !document.watched {
+        report::note(
+            "the module's code is not looked at on this architecture: no trace, no coverage, no event of what it does",
+        );
     }
     if document.trace_cut != 0 {
         report::note(&format!(

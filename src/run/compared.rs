@@ -1,18 +1,15 @@
 //! The memory that a kernel's own `load_module` has given a module, against what kmodld makes of the same file.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use elf_layout::Region;
 use run::system::Running;
 use serde::Serialize;
 
 use crate::attempt::Failure;
-use crate::kernel_source::KernelSource;
 use crate::linked::{Cause, LinkedModule};
 use crate::load::Stage;
 use crate::loader::Place;
-use crate::setup::RunningFacts;
 use crate::{Error, Kernel};
 
 /// How the memory that the kernel's own code has made differs from what kmodld makes.
@@ -70,15 +67,11 @@ impl ComparedEntry {
     }
 }
 
-/// What kmodld itself makes of a module: from the same description of a kernel, and where the kernel's code has put it.
+/// What kmodld itself makes of a module: by the same description of a kernel, and where the kernel's code has put it.
 #[derive(Clone, Debug)]
-pub struct Own {
-    /// What describes the kernel.
-    pub source: KernelSource,
-    /// How it runs.
-    pub facts: RunningFacts,
-    /// The modules loaded before.
-    pub before: Vec<PathBuf>,
+pub struct Own<'k> {
+    /// The kernel, with the modules that are loaded before.
+    pub kernel: &'k Kernel,
     /// The bytes of the module's file.
     pub file: Vec<u8>,
     /// Its parameters.
@@ -90,7 +83,7 @@ pub struct Own {
 /// # Errors
 ///
 /// [`Failure`], if kmodld cannot make it; [`Error`] in it, if the module is not there.
-pub fn compare(kernel: &mut dyn Running, name: &str, own: Own) -> Result<ComparedEntry, Failure> {
+pub fn compare(kernel: &mut dyn Running, name: &str, own: Own<'_>) -> Result<ComparedEntry, Failure> {
     let missing = || Error::Usage(format!("{name} did not come to the call of its init function"));
     let watch = kernel.watched().ok_or_else(missing)?;
     let loaded = watch.loaded.iter().rev().find(|loaded| loaded.name == name).ok_or_else(missing)?;
@@ -102,11 +95,7 @@ pub fn compare(kernel: &mut dyn Running, name: &str, own: Own) -> Result<Compare
         }
     }
     let percpu = loaded.percpu;
-    let mut builder = Kernel::builder().source(own.source).facts(own.facts).accept_undecided();
-    for file in &own.before {
-        builder = builder.with_module(file)?;
-    }
-    let mut loading = builder.build()?.load(own.file).at(Place::Regions(places)).params(own.parameters);
+    let mut loading = own.kernel.load(own.file).at(Place::Regions(places)).params(own.parameters);
     if percpu != 0 {
         loading = loading.percpu(percpu);
     }

@@ -19,7 +19,7 @@ fn main() {
     let mut told = 0;
     let mut observe = |step: &Step, machine: &Machine<X86>| {
         for event in machine.world.events.iter().skip(told) {
-            println!("  {} {}", event.by, event.what);
+            println!("  {event}");
         }
         told = machine.world.events.len();
         if let Err(stopped) = &step.result {
@@ -50,7 +50,7 @@ fn main() {
                 println!("<{}> {}", message.level, String::from_utf8_lossy(&message.text));
             }
             for event in &machine.world.events {
-                println!("{} {}", event.by, event.what);
+                println!("{event}");
             }
         }
         println!(

@@ -141,7 +141,10 @@ pub trait Platform: Cpu + Default {
     /// Is the code before this address a call, so that the address may be one to return to?
     fn is_behind_call(memory: &Memory, address: u64) -> bool;
     /// Bytes of the instruction at an address, and whether another than the next one may follow it.
-    fn extent(memory: &mut Memory, address: u64) -> (u64, bool);
+    fn extent(memory: &mut Memory, address: u64) -> (u64, bool) {
+        let _ = (memory, address);
+        (4, true)
+    }
     /// Is a function of this name a jump to another, which the caller has written, or the way back?
     fn is_thunk(name: &str) -> bool {
         let _ = name;

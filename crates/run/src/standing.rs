@@ -108,22 +108,18 @@ pub fn standing<C: Platform>(m: &Machine<C>) -> Standing {
     all
 }
 
+/// Kinds of [`Stray`]s.
+pub const KINDS: [&str; 7] =
+    ["timers", "timers of high resolution", "work", "threads", "notifiers", "interrupts", "probes"];
+
 /// What there is whose function, or the object itself, lies where `is_owned` says, and the kinds of which nothing is known.
 pub fn strays<C: Platform>(
     m: &mut Machine<C>,
     is_owned: &dyn Fn(u64) -> bool,
 ) -> (Vec<Stray>, Vec<&'static str>) {
     let (mut all, mut unknown) = (Vec::new(), Vec::new());
-    let kinds: [(&str, Look<C>); 7] = [
-        ("timers", timers),
-        ("timers of high resolution", precise_timers),
-        ("work", work),
-        ("threads", threads),
-        ("notifiers", notifiers),
-        ("interrupts", interrupts),
-        ("probes", probes),
-    ];
-    for (name, look) in kinds {
+    let looks: [Look<C>; 7] = [timers, precise_timers, work, threads, notifiers, interrupts, probes];
+    for (name, look) in KINDS.into_iter().zip(looks) {
         let mut found = Vec::new();
         match look(m, &mut found) {
             Ok(()) => all.extend(

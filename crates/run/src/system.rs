@@ -494,7 +494,8 @@ where
     }
 
     fn strays(&mut self) -> (Vec<Stray>, Vec<&'static str>) {
-        let watched = self.machine.watch.as_ref().map(|watch| watch.memory()).unwrap_or_default();
+        let Some(watch) = &self.machine.watch else { return (Vec::new(), standing::KINDS.into()) };
+        let watched = watch.memory();
         let is_owned = |address: u64| watched.iter().any(|region| region.has(address));
         self.machine.budget = self.budget;
         standing::strays(&mut self.machine, &is_owned)

@@ -71,6 +71,12 @@ pub struct Event {
     pub what: String,
 }
 
+impl core::fmt::Display for Event {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} {}", self.by, self.what)
+    }
+}
+
 /// A cache of objects.
 #[derive(Clone, Copy, Debug)]
 pub struct Cache {
