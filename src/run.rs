@@ -302,7 +302,7 @@ pub fn run_in_view(
     plan: &Plan,
     show: &mut dyn FnMut(&ResultEntry) -> Result<(), Error>,
 ) -> Result<Document, Error> {
-    let watched = kernel.watch(Some(Watch::new(vec![plan.name.clone()], plan.wanted, plan.trace_max)));
+    let watched = kernel.watch(Some(Watch::new(Vec::new(), plan.wanted, plan.trace_max)));
     let mut session = Session { kernel, told: 0, view, show };
     session.told = session.kernel.log().len();
     let (first, begun) = (session.told, session.kernel.executed());
@@ -328,7 +328,7 @@ pub fn run_in_view(
     };
     let before = session.all(plan, &mut document)?;
     if let Some(before) = before.filter(|_| !document.has_stopped()) {
-        document.left_behind = before.left(&mut *session.kernel, &plan.name);
+        document.left_behind = before.left(&mut *session.kernel);
     }
     document.instructions = session.kernel.executed().wrapping_sub(begun);
     document.dmesg = session.kernel.log().iter().skip(first).map(MessageEntry::from).collect();
@@ -365,7 +365,14 @@ impl Session<'_> {
         }
         let before = Before::of(&mut *self.kernel);
         self.kernel.set_inits(if plan.load_only { Inits::End } else { Inits::Run });
+        // Its name is that of struct module, and not always that of the file.
+        self.kernel.watched().into_iter().for_each(|watch| watch.watch_next(true));
         let init = self.insmod(&plan.file, &plan.parameters);
+        let mut name = plan.name.clone();
+        if let Some(watch) = self.kernel.watched() {
+            watch.watch_next(false);
+            name = watch.names().last().cloned().unwrap_or(name);
+        }
         self.kernel.set_inits(Inits::Run);
         let init = init?;
         let good = init.is_good();
@@ -381,8 +388,10 @@ impl Session<'_> {
                 action => self.entry(text, |kernel| act(kernel, action))?,
             };
             match action {
-                Action::Rmmod(name) if *name == plan.name && entry.is_good() => is_gone = true,
-                Action::Insmod(file, _) if Modprobe::name_of(file) == plan.name && entry.is_good() => {
+                Action::Rmmod(gone) if *gone == name && entry.is_good() => is_gone = true,
+                Action::Insmod(file, _)
+                    if [&plan.name, &name].contains(&&Modprobe::name_of(file)) && entry.is_good() =>
+                {
                     is_gone = false;
                 }
                 _ => {}
@@ -394,9 +403,8 @@ impl Session<'_> {
             }
         }
         if !is_gone {
-            let exit = self.entry(&format!("rmmod {}", plan.name), |kernel| {
-                Ok((kernel.rmmod(&plan.name, false)?, None))
-            })?;
+            let exit =
+                self.entry(&format!("rmmod {name}"), |kernel| Ok((kernel.rmmod(&name, false)?, None)))?;
             is_gone = exit.is_good();
             document.exit = Some(exit);
         }

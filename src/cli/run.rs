@@ -47,7 +47,7 @@ pub fn run(args: &Run) -> Result<Outcome, Error> {
         let own = own.build().map_err(unusable)?;
         let file = fs::read(&plan.file).map_err(|error| Error::read(&plan.file, error))?;
         let own = Own { kernel: &own, file, parameters: plan.parameters.clone() };
-        let compared = compare(&mut *kernel, &plan.name, own).map_err(unusable)?;
+        let compared = compare(&mut *kernel, own).map_err(unusable)?;
         document.compared = Some(compared);
     }
     if !document.watched {

@@ -12,6 +12,9 @@ use crate::load::Stage;
 use crate::loader::Place;
 use crate::{Error, Kernel};
 
+/// Why a signed module counts as unsigned.
+const NO_KEYS: &str = "sig_ok and the taint of unsigned modules: no certificate is in the machine's keyrings";
+
 /// How the memory that the kernel's own code has made differs from what kmodld makes.
 #[derive(Clone, Debug, Default, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -41,7 +44,7 @@ pub struct RegionEntry {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DifferenceEntry {
     /// `runtime` (only the running kernel has their values), `choice` (the site depends on the running system, and what it holds is one of
-    /// the values that it may hold), `patch`, `relocation` (something else was written), `unexplained`.
+    /// the values that it may hold), `machine` (this machine does not have what a real one has), `patch`, `relocation` (something else was written), `unexplained`.
     pub kind: &'static str,
     /// What they are, or what has written them.
     pub cause: String,
@@ -62,7 +65,8 @@ pub struct DifferenceEntry {
 impl ComparedEntry {
     /// Bytes that differ, and that no state of a running kernel explains.
     pub fn unsound(&self) -> u64 {
-        let unsound = self.differences.iter().filter(|one| !matches!(one.kind, "runtime" | "choice"));
+        let unsound =
+            self.differences.iter().filter(|one| !matches!(one.kind, "runtime" | "choice" | "machine"));
         unsound.fold(0, |all, one| all.saturating_add(one.bytes))
     }
 }
@@ -78,15 +82,15 @@ pub struct Own<'k> {
     pub parameters: String,
 }
 
-/// Compares the memory of a module of this name, which has come to the call of its init function, with what kmodld makes.
+/// Compares the memory of the module that has come last to the call of its init function with what kmodld makes.
 ///
 /// # Errors
 ///
 /// [`Failure`], if kmodld cannot make it; [`Error`] in it, if the module is not there.
-pub fn compare(kernel: &mut dyn Running, name: &str, own: Own<'_>) -> Result<ComparedEntry, Failure> {
-    let missing = || Error::Usage(format!("{name} did not come to the call of its init function"));
+pub fn compare(kernel: &mut dyn Running, own: Own<'_>) -> Result<ComparedEntry, Failure> {
+    let missing = || Error::Usage("the module did not come to the call of its init function".into());
     let watch = kernel.watched().ok_or_else(missing)?;
-    let loaded = watch.loaded.iter().rev().find(|loaded| loaded.name == name).ok_or_else(missing)?;
+    let loaded = watch.loaded.iter().rev().find(|loaded| loaded.watched).ok_or_else(missing)?;
     let mut places: Vec<(Region, u64)> = Vec::new();
     for region in &loaded.at_first {
         let which = Region::ALL.get(region.number).copied().ok_or_else(missing)?;
@@ -94,16 +98,16 @@ pub fn compare(kernel: &mut dyn Running, name: &str, own: Own<'_>) -> Result<Com
             places.push((which, region.start));
         }
     }
-    let percpu = loaded.percpu;
+    let (percpu, taints) = (loaded.percpu, loaded.taints);
     let mut loading = own.kernel.load(own.file).at(Place::Regions(places)).params(own.parameters);
     if percpu != 0 {
         loading = loading.percpu(percpu);
     }
     let module = loading.stage(Stage::Final).choices().accept_undecided().run()?;
-    Ok(differences(kernel, &module)?)
+    Ok(differences(kernel, &module, taints)?)
 }
 
-fn differences(kernel: &mut dyn Running, module: &LinkedModule) -> Result<ComparedEntry, Error> {
+fn differences(kernel: &mut dyn Running, module: &LinkedModule, taints: u64) -> Result<ComparedEntry, Error> {
     let mut out = ComparedEntry::default();
     let mut by_cause: BTreeMap<(&'static str, String), DifferenceEntry> = BTreeMap::new();
     for region in module.regions() {
@@ -120,6 +124,10 @@ fn differences(kernel: &mut dyn Running, module: &LinkedModule) -> Result<Compar
             let (kind, cause) = match &one.cause {
                 Cause::Runtime(what) => ("runtime", what.clone()),
                 Cause::Choice(step) => ("choice", format!("{step:?}")),
+                Cause::Patch { detail: Some(detail), .. } if detail == "sig_ok" => {
+                    ("machine", NO_KEYS.into())
+                }
+                Cause::Unexplained if one.address.wrapping_sub(taints) < 8 => ("machine", NO_KEYS.into()),
                 Cause::Patch { step, detail } => (
                     "patch",
                     detail

@@ -85,9 +85,10 @@ impl Before {
     }
 
     /// What is there now and was not. `None`, if the module is still there.
-    pub(super) fn left(&self, kernel: &mut dyn Running, module: &str) -> Option<LeftBehind> {
+    pub(super) fn left(&self, kernel: &mut dyn Running) -> Option<LeftBehind> {
+        let watched = kernel.watched().map(|watch| watch.names().to_vec()).unwrap_or_default();
         let now = kernel.standing();
-        if now.references.contains_key(module) {
+        if watched.iter().any(|module| now.references.contains_key(module)) {
             return None;
         }
         let (memory, pieces) = kernel.taken_since(self.mark);

@@ -364,12 +364,14 @@ fn work<C: Platform>(m: &mut Machine<C>, all: &mut Vec<(u64, Stray)>) -> Result<
 fn threads<C: Platform>(m: &mut Machine<C>, all: &mut Vec<(u64, Stray)>) -> Result<()> {
     /// PF_KTHREAD
     const KERNEL: u32 = 0x20_0000;
+    /// PF_EXITING
+    const EXITING: u32 = 4;
     let first = m.symbol("init_task")?.wrapping_add(m.offset("task_struct.tasks")?);
     for node in list(m, first)? {
         let task = container(m, node, "task_struct.tasks")?;
         let flags = m.memory.u32(task.wrapping_add(m.offset("task_struct.flags")?))?;
         let kthread = member(m, task, "task_struct.worker_private")?;
-        if flags & KERNEL != 0 && kthread != 0 {
+        if flags & (KERNEL | EXITING) == KERNEL && kthread != 0 {
             let function = member(m, kthread, "kthread.threadfn")?;
             let what = name(m, task.wrapping_add(m.offset("task_struct.comm")?))?;
             all.push((task, Stray { kind: "thread", what, function }));
@@ -381,7 +383,12 @@ fn threads<C: Platform>(m: &mut Machine<C>, all: &mut Vec<(u64, Stray)>) -> Resu
 /// What `notifier_chain_register` was given.
 fn notifiers<C: Platform>(m: &mut Machine<C>, all: &mut Vec<(u64, Stray)>) -> Result<()> {
     m.symbol("notifier_chain_register")?;
+    let gone = m.watch.as_ref().map(|watch| watch.memory()).unwrap_or_default();
     for (chain, block) in &m.world.notifiers {
+        // A chain of the module's own is gone as well.
+        if gone.iter().any(|region| region.has(*chain)) {
+            continue;
+        }
         // The chain is a member of its head.
         let head = m.symbols.lookup(*chain).map_or_else(|| m.text(*chain), |(name, _)| name.into());
         let function = member(m, *block, "notifier_block.notifier_call").unwrap_or(0);

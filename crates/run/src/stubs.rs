@@ -1105,6 +1105,12 @@ fn comes<C: Platform>(m: &mut Machine<C>) -> Given {
     let module = m.argument(0)?;
     m.world.coming = Some(module);
     m.module_comes(module);
+    // Without an init function this is where it would be called.
+    let init = m.offset("module.init").and_then(|at| Ok(m.memory.u64(module.wrapping_add(at))?));
+    if m.world.inits == Inits::End && matches!(init, Ok(0)) {
+        m.world.has_left = true;
+        return Ok(Answer::Leave);
+    }
     Ok(Answer::Pass)
 }
 

@@ -24,6 +24,7 @@ pub const OFFSETS: &[(&str, &str)] = &[
     ("module", "core_layout.base"),
     ("module", "core_layout.size"),
     ("module", "core_layout.text_size"),
+    ("module", "init"),
     ("module", "init_layout.base"),
     ("module", "init_layout.size"),
     ("module", "init_layout.text_size"),
@@ -94,6 +95,8 @@ pub struct Loaded {
     pub module: u64,
     /// Bytes of that.
     pub module_size: u64,
+    /// Where its taints are.
+    pub taints: u64,
     /// Its per-cpu memory, or 0.
     pub percpu: u64,
     /// Where it lies: what another module lies over now is left out.
@@ -225,6 +228,8 @@ pub struct Allocation {
 pub struct Watch {
     pub(crate) wanted: Wanted,
     pub(crate) names: Vec<String>,
+    /// Is the next one to come watched, whatever its name?
+    pub(crate) next: bool,
     pub(crate) max: usize,
     /// Modules that came since.
     pub loaded: Vec<Loaded>,
@@ -255,6 +260,16 @@ impl Watch {
     /// For modules of these names. At most `max` entries are kept, from first to last.
     pub fn new(names: Vec<String>, wanted: Wanted, max: usize) -> Self {
         Watch { names, wanted, max, ..Watch::default() }
+    }
+
+    /// Watches the next module to come, whatever its name, or no longer waits for it.
+    pub fn watch_next(&mut self, watches: bool) {
+        self.next = watches;
+    }
+
+    /// The names of the modules that are watched.
+    pub fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// Is there code that is watched at an address?

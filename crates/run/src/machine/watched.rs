@@ -47,6 +47,9 @@ impl<C: Platform> Machine<C> {
     pub fn module_comes(&mut self, module: u64) {
         let Some(mut watch) = self.watch.take() else { return };
         if let Ok(loaded) = self.module_of(&watch, module) {
+            if core::mem::take(&mut watch.next) && !watch.names.contains(&loaded.name) {
+                watch.names.push(loaded.name.clone());
+            }
             watch.comes(loaded);
             self.cpu.fence(&watch.code());
         }
@@ -88,8 +91,9 @@ impl<C: Platform> Machine<C> {
         }
         regions.retain(|region| region.size != 0 && region.start != 0);
         let symbols = self.symbols_of(module).unwrap_or_default();
-        let (at_first, watched) = (regions.clone(), watch.names.contains(&name));
+        let (at_first, watched) = (regions.clone(), watch.next || watch.names.contains(&name));
         let module_size = self.offset("sizeof module")?;
+        let taints = at("module.taints")?;
         let percpu = at("module.percpu").and_then(|at| Ok(self.memory.u64(at)?)).unwrap_or(0);
         let alias =
             |region: &Region| self.memory.physical(region.start).unwrap_or(0).wrapping_add(self.space.direct);
@@ -99,6 +103,7 @@ impl<C: Platform> Machine<C> {
             module,
             module_size,
             percpu,
+            taints,
             regions,
             at_first,
             aliases,
