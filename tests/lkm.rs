@@ -114,6 +114,10 @@ const DEEDS: [(&str, &[&str]); 1] = [("call_table", &["probe", "protection", "ta
 
 /// What is told of a module and should not be, or the other way round.
 fn deeds(release: &str, name: &str, document: &Value) -> Vec<String> {
+    // Not every processor lets code be watched.
+    if document["watched"] != true {
+        return Vec::new();
+    }
     let events = document["events"].as_array().unwrap();
     let wanted = DEEDS.iter().find(|(of, _)| *of == name).map_or(&[][..], |(_, kinds)| *kinds);
     // A warning is in the log as well.

@@ -34,6 +34,7 @@ pub const OFFSETS: &[(&str, &str)] = &[
     ("kthread", "threadfn"),
     ("module", "refcnt"),
     ("net", "proc_net"),
+    ("notifier_block", "next"),
     ("notifier_block", "notifier_call"),
     ("proc_dir_entry", "name"),
     ("proc_dir_entry", "subdir"),
@@ -387,6 +388,18 @@ fn notifiers<C: Platform>(m: &mut Machine<C>, all: &mut Vec<(u64, Stray)>) -> Re
     for (chain, block) in &m.world.notifiers {
         // A chain of the module's own is gone as well.
         if gone.iter().any(|region| region.has(*chain)) {
+            continue;
+        }
+        // Where the compiler has put the other function into its callers, nobody sees that a block leaves.
+        let (mut link, mut is_there) = (word(m, *chain)?, false);
+        for _ in 0..NODES_MAX {
+            is_there |= link == *block;
+            if link == 0 || is_there {
+                break;
+            }
+            link = member(m, link, "notifier_block.next")?;
+        }
+        if !is_there || all.iter().any(|(other, _)| other == block) {
             continue;
         }
         // The chain is a member of its head.
