@@ -94,7 +94,7 @@ pub struct Stray {
 /// What stands there now.
 pub fn standing<C: Platform>(m: &Machine<C>) -> Standing {
     let mut all = Standing::default();
-    let kinds: [(&str, fn(&Machine<C>, &mut Standing) -> Result<()>); 5] = [
+    let kinds: [(&'static str, Kind<C>); 5] = [
         ("entries of procfs", proc),
         ("entries of sysfs", sys),
         ("entries of debugfs", debug),
@@ -132,6 +132,8 @@ pub fn strays<C: Platform>(
     (all.into_iter().map(|(_, stray)| stray).collect(), unknown)
 }
 
+/// Notes what there is of one kind.
+type Kind<C> = fn(&Machine<C>, &mut Standing) -> Result<()>;
 /// Objects with what they lead to.
 type Look<C> = fn(&mut Machine<C>, &mut Vec<(u64, Stray)>) -> Result<()>;
 
