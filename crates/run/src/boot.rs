@@ -9,11 +9,14 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use kernel_image::{Btf, KernelImage};
 
 use crate::heap::Heap;
 use crate::machine::{Cause, Failed, Machine, Offsets, Platform, Preset, Space, Stopped};
 use crate::memory::{Memory, PAGE, Protection};
+use crate::standing;
 use crate::stubs;
 use crate::symbols::Symbols;
 use crate::world::World;
@@ -231,8 +234,11 @@ fn need<T>(found: Option<T>, what: &str) -> Result<T, Error> {
 
 fn offsets<C: Platform>(btf: &Btf<'_>) -> Offsets {
     let mut all = Offsets::default();
-    for (of, member) in OFFSETS.iter().chain(C::OFFSETS) {
-        if let Some(found) = btf.member(of, member) {
+    let mut known = HashMap::<_, _, FixedState>::default();
+    for (of, member) in OFFSETS.iter().chain(C::OFFSETS).chain(crate::watch::OFFSETS).chain(standing::OFFSETS)
+    {
+        let id = *known.entry(*of).or_insert_with(|| btf.find_struct(of));
+        if let Some(found) = id.and_then(|id| btf.member_of(id, member)) {
             all.insert(name_of(of, member), found.offset);
         }
     }
@@ -241,7 +247,7 @@ fn offsets<C: Platform>(btf: &Btf<'_>) -> Offsets {
             all.insert(name_of("file_operations", member), found.offset);
         }
     }
-    for of in ["task_struct", "fpu"] {
+    for of in ["task_struct", "fpu", "module", "module_memory"].iter().chain(standing::SIZES) {
         if let Some(size) = btf.struct_size(of) {
             all.insert(format!("sizeof {of}"), size);
         }

@@ -82,6 +82,13 @@ pub trait Cpu {
     /// Stops before the instruction at this address from now on.
     fn break_at(&mut self, address: u64);
 
+    /// Stops before the first instruction in one of these ranges (from and up to), wherever control comes from; as at a breakpoint, a run
+    /// that begins there goes on. Takes the place of the ranges before. False, and nothing done, if the processor cannot.
+    fn fence(&mut self, ranges: &[(u64, u64)]) -> bool {
+        let _ = ranges;
+        false
+    }
+
     /// The address of the next instruction.
     fn pc(&self) -> u64;
     /// Goes on elsewhere.

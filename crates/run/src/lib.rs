@@ -17,9 +17,11 @@ pub mod heap;
 pub mod machine;
 pub mod memory;
 pub mod processor;
+pub mod standing;
 pub mod stubs;
 pub mod symbols;
 pub mod system;
+pub mod watch;
 pub mod world;
 pub mod x86_64;
 

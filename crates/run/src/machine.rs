@@ -1,5 +1,9 @@
 //! A kernel in memory, a processor on it, and what stands in for the parts of it that are not executed.
 
+mod deeds;
+mod watched;
+
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -12,7 +16,8 @@ use kernel_image::KernelImage;
 use crate::cpu::{Call, Cpu, Exception, Stop};
 use crate::memory::{Fault, Memory, PAGE, Protection};
 use crate::symbols::Symbols;
-use crate::world::World;
+use crate::watch::Watch;
+use crate::world::{Event, Kind, World};
 
 /// Calls within stubs within calls at most.
 const DEPTH_MAX: u64 = 12;
@@ -143,6 +148,18 @@ pub trait Platform: Cpu + Default {
     fn percpu_offset(&self) -> u64;
     /// Is the code before this address a call, so that the address may be one to return to?
     fn is_behind_call(memory: &Memory, address: u64) -> bool;
+    /// Bytes of the instruction at an address, and whether another than the next one may follow it.
+    fn extent(memory: &mut Memory, address: u64) -> (u64, bool) {
+        let _ = (memory, address);
+        (4, true)
+    }
+    /// Is a function of this name a jump to another, which the caller has written, or the way back?
+    fn is_thunk(name: &str) -> bool {
+        let _ = name;
+        false
+    }
+    /// How it is that read-only memory can be written, in a sentence.
+    const UNPROTECTED: &'static str = "read-only memory can be written from here on";
     /// The same registers, with nothing decoded.
     fn fork(&self) -> Self;
     /// Instructions executed so far.
@@ -226,6 +243,8 @@ pub struct Machine<C: Cpu> {
     pub world: World,
     /// Instructions that may still be executed.
     pub budget: u64,
+    /// What is noted of modules' code; no part of snapshots.
+    pub watch: Option<Box<Watch>>,
     stubs: HashMap<u64, (&'static str, Stub<C>), FixedState>,
     depth: u64,
 }
@@ -257,7 +276,7 @@ impl<C: Platform> Machine<C> {
         }
         let offsets = Arc::new(offsets);
         let stubs = HashMap::default();
-        Some(Machine { cpu, memory, symbols, space, offsets, world, budget: 0, stubs, depth: 0 })
+        Some(Machine { cpu, memory, symbols, space, offsets, world, budget: 0, watch: None, stubs, depth: 0 })
     }
 
     /// The same machine, independent of this one.
@@ -271,6 +290,7 @@ impl<C: Platform> Machine<C> {
             offsets: self.offsets.clone(),
             world: self.world.clone(),
             budget: self.budget,
+            watch: None,
             stubs: self.stubs.clone(),
             depth: self.depth,
         }
@@ -336,9 +356,10 @@ impl<C: Platform> Machine<C> {
         Ok(self.cpu.argument(&self.memory, number)?)
     }
 
-    /// An address by the symbol of the image before it.
+    /// An address by the symbol before it, of the image or of a module that is watched.
     pub fn text(&self, address: u64) -> String {
-        self.symbols.text(address)
+        let of_module = self.watch.as_ref().and_then(|watch| watch.text(address));
+        of_module.unwrap_or_else(|| self.symbols.text(address))
     }
 
     /// Sets a variable. False if the kernel does not have it.
@@ -412,7 +433,7 @@ impl<C: Platform> Machine<C> {
                     Answer::Leave => return Ok(0),
                 }
             }
-            match self.cpu.run(&mut self.memory, &mut self.budget) {
+            match self.go() {
                 Stop::Breakpoint => {}
                 Stop::Budget => return Err(self.stopped(format!("{}", Stop::Budget), Cause::Budget)),
                 stop => self.handle(&stop)?,
@@ -520,8 +541,15 @@ impl<C: Platform> Machine<C> {
         }
         // Those that warn once are silent from then on.
         if self.world.log.len() != told {
-            let text = format!("WARNING at {}", self.text(pc));
-            self.world.event(|| text);
+            let by = self.text(pc);
+            self.world.event(|| Event {
+                kind: Kind::Warning,
+                instruction: pc,
+                by,
+                address: None,
+                symbol: None,
+                what: "WARNING, which the log reports".into(),
+            });
         }
         Ok(true)
     }

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use crate::machine::{Answer, Failed, Machine, Platform, Row};
 use crate::memory::{PAGE, Protection};
-use crate::world::{Cache, Inits, Message};
+use crate::world::{Cache, Event, Inits, Kind, Message};
 
 /// What a stub gives.
 type Given = Result<Answer, Failed>;
@@ -231,13 +231,22 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
             why: "pages come from the machine's own heap, which needs no memory zones",
         },
         Row {
+            names: &["__free_pages", "__folio_put", "free_unref_page", "free_frozen_pages"],
+            stub: free_page,
+            why: "pages are never given out again",
+        },
+        Row {
+            names: &["free_pages"],
+            stub: |m| {
+                let address = m.argument(0)?;
+                m.world.heap.free(address);
+                Ok(Answer::Value(0))
+            },
+            why: "pages are never given out again",
+        },
+        Row {
             names: &[
-                "__free_pages",
-                "free_pages",
-                "__folio_put",
-                "free_unref_page",
                 "free_unref_folios",
-                "free_frozen_pages",
                 "free_unref_page_list",
                 "free_pages_nolock",
                 "free_frozen_pages_nolock",
@@ -523,6 +532,24 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
             stub: comes,
             why: "it is executed; the module that comes is noted",
         },
+        Row {
+            names: &["notifier_chain_register"],
+            stub: |m| {
+                let link = (m.argument(0)?, m.argument(1)?);
+                m.world.notifiers.push(link);
+                Ok(Answer::Pass)
+            },
+            why: "it is executed; who is in which chain is noted",
+        },
+        Row {
+            names: &["notifier_chain_unregister"],
+            stub: |m| {
+                let link = (m.argument(0)?, m.argument(1)?);
+                m.world.notifiers.retain(|other| *other != link);
+                Ok(Answer::Pass)
+            },
+            why: "it is executed; who is in which chain is noted",
+        },
         Row { names: &["do_one_initcall"], stub: before_init, why: "load_module may be all that is wanted" },
         Row {
             names: &["verify_pkcs7_signature"],
@@ -544,8 +571,11 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
 /// Notes a call of a function, which is executed all the same.
 pub fn watched<C: Platform>(m: &mut Machine<C>) -> Given {
     let arguments = (0..4).map(|number| m.argument(number)).collect::<Result<Vec<_>, _>>()?;
-    let (name, from) = (m.text(m.cpu.pc()), m.text(m.cpu.return_address(&m.memory)?));
-    m.world.event(|| format!("{name}({arguments:#x?}) from {from}").replace(['\n', ' '], ""));
+    let (function, instruction) = (m.cpu.pc(), m.cpu.return_address(&m.memory)?);
+    let (name, by) = (m.text(function), m.text(instruction));
+    let what = format!("{name}({arguments:#x?})").replace(['\n', ' '], "");
+    let (address, symbol) = (Some(function), Some(name));
+    m.world.event(|| Event { kind: Kind::Call, instruction, by, address, symbol, what });
     Ok(Answer::Pass)
 }
 
@@ -625,9 +655,11 @@ fn free<C: Platform>(m: &mut Machine<C>, number: usize) -> Given {
         && m.world.is_booted
         && is_on_heap(m, address)
     {
-        let from = m.cpu.return_address(&m.memory)?;
-        let text = format!("free of {address:#x}, which is not allocated, by {}", m.text(from));
-        m.world.event(|| text);
+        let instruction = m.cpu.return_address(&m.memory)?;
+        let by = m.text(instruction);
+        let what = format!("free of {address:#x}, which is not allocated");
+        let address = Some(address);
+        m.world.event(|| Event { kind: Kind::Free, instruction, by, address, symbol: None, what });
     }
     Ok(Answer::Value(0))
 }
@@ -744,6 +776,17 @@ fn allocate_pages<C: Platform>(m: &mut Machine<C>) -> Given {
 fn page_of<C: Platform>(m: &Machine<C>, address: u64) -> u64 {
     let frame = m.memory.physical(address).unwrap_or(0) / PAGE;
     m.space.pages.wrapping_add(frame.wrapping_mul(m.space.page_struct))
+}
+
+/// `(page, ...)`: one reference fewer; without any, the memory counts as free.
+fn free_page<C: Platform>(m: &mut Machine<C>) -> Given {
+    let page = m.argument(0)?;
+    let count = m.memory.u32(page.wrapping_add(m.offset("page._refcount")?))?;
+    if count <= 1 {
+        let number = page.wrapping_sub(m.space.pages).checked_div(m.space.page_struct).unwrap_or(0);
+        m.world.heap.free(m.space.direct.wrapping_add(number.wrapping_mul(PAGE)));
+    }
+    Ok(Answer::Value(0))
 }
 
 /// `(size, align, reserved, ...)`
@@ -1059,7 +1102,15 @@ fn panics<C: Platform>(m: &mut Machine<C>) -> Given {
 
 /// What `do_init_module` is asked to load.
 fn comes<C: Platform>(m: &mut Machine<C>) -> Given {
-    m.world.coming = Some(m.argument(0)?);
+    let module = m.argument(0)?;
+    m.world.coming = Some(module);
+    m.module_comes(module);
+    // Without an init function this is where it would be called.
+    let init = m.offset("module.init").and_then(|at| Ok(m.memory.u64(module.wrapping_add(at))?));
+    if m.world.inits == Inits::End && matches!(init, Ok(0)) {
+        m.world.has_left = true;
+        return Ok(Answer::Leave);
+    }
     Ok(Answer::Pass)
 }
 

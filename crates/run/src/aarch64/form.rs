@@ -175,6 +175,14 @@ pub(super) enum Op {
     AtomicMin,
 }
 
+impl Op {
+    /// May another instruction than the next one follow?
+    pub fn ends(self) -> bool {
+        use Op::{B, BCond, Bl, Blr, Br, Brk, Cbnz, Cbz, Tbnz, Tbz, Udf, Unknown};
+        matches!(self, B | BCond | Bl | Blr | Br | Brk | Cbnz | Cbz | Tbnz | Tbz | Udf | Unknown)
+    }
+}
+
 /// Modes of addresses, as `k` of [`Op::LoadX`] and of pairs.
 pub(super) const OFFSET: u8 = 0;
 /// The base is changed first.

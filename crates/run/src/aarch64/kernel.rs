@@ -185,6 +185,10 @@ impl Platform for A64 {
         self.set_pc(self.pc().wrapping_add(4));
     }
 
+    fn extent(memory: &mut Memory, address: u64) -> (u64, bool) {
+        (4, memory.u32(address).map_or(true, super::ends))
+    }
+
     fn percpu_offset(&self) -> u64 {
         self.tpidr_el1()
     }

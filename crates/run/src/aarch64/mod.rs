@@ -55,6 +55,8 @@ pub struct A64 {
     by_number: HashMap<u64, u32, FixedState>,
     jumps: Vec<(u64, u32)>,
     breakpoints: HashSet<u64, FixedState>,
+    /// Ranges of code before which it stops.
+    fence: Vec<(u64, u64)>,
     /// Instructions executed so far.
     executed: u64,
 }
@@ -67,6 +69,7 @@ impl Default for A64 {
             by_number: HashMap::default(),
             jumps: alloc::vec![(0, NONE); JUMPS],
             breakpoints: HashSet::default(),
+            fence: Vec::new(),
             executed: 0,
         }
     }
@@ -203,6 +206,11 @@ impl A64 {
     }
 }
 
+/// May another instruction than the next one follow this word?
+fn ends(word: u32) -> bool {
+    decode::decode(word, 0).op.ends()
+}
+
 /// The place of an address among the words of its page.
 fn index(address: u64) -> usize {
     (address >> 2) as usize & (WORDS - 1)
@@ -224,6 +232,10 @@ impl Cpu for A64 {
             let mut pc = self.state.pc;
             if pc & 3 != 0 {
                 return Stop::Exception(crate::cpu::Exception::Alignment);
+            }
+            // Who comes to a page from another one comes by here.
+            if !begins && self.fence.iter().any(|(start, end)| (*start..*end).contains(&pc)) {
+                return Stop::Breakpoint;
             }
             let number = match self.page(memory, pc) {
                 Ok(number) => number,
@@ -286,6 +298,12 @@ impl Cpu for A64 {
             self.by_number.clear();
             self.jumps.fill((0, NONE));
         }
+    }
+
+    fn fence(&mut self, ranges: &[(u64, u64)]) -> bool {
+        // What a module has lies on pages of its own, so that nothing behind a fence is on the page of who comes.
+        self.fence = ranges.into();
+        true
     }
 
     fn pc(&self) -> u64 {

@@ -201,6 +201,28 @@ fn code_that_is_written_is_decoded_again() {
 }
 
 #[test]
+fn a_fence_stops_whoever_comes_from_another_page() {
+    // bl to the next page; hlt; there: mov x0, #1; ret
+    let mut code = [0xd440_0000; 0x402];
+    code[0] = 0x9400_0400;
+    (code[0x400], code[0x401]) = (0xd280_0020, 0xd65f_03c0);
+    let (mut cpu, mut memory) = machine(&code);
+    for round in 0..3 {
+        cpu.set_pc(CODE);
+        // From the second round on what is behind the fence has been decoded.
+        assert!(cpu.fence(if round == 1 { &[] } else { &[(CODE + PAGE, CODE + PAGE + 8)] }));
+        let stop = cpu.run(&mut memory, &mut 100);
+        if round == 1 {
+            assert!(matches!(stop, Stop::Unknown(_)), "there is none now: {stop}");
+            continue;
+        }
+        assert_eq!((stop, cpu.pc()), (Stop::Breakpoint, CODE + PAGE));
+        assert_eq!((cpu.run(&mut memory, &mut 1), cpu.pc()), (Stop::Budget, CODE + PAGE + 4), "and goes on");
+        assert_eq!((cpu.run(&mut memory, &mut 1), cpu.pc()), (Stop::Budget, CODE + 4));
+    }
+}
+
+#[test]
 fn functions_are_entered_with_arguments_and_left_with_a_value() {
     let (mut cpu, mut memory) = machine(&[0xd65f_03c0]);
     let arguments: Vec<u64> = (10..20).collect();

@@ -213,6 +213,19 @@ impl Platform for X86 {
             })
     }
 
+    fn extent(memory: &mut Memory, address: u64) -> (u64, bool) {
+        let mut code = [0; 15];
+        let read = memory.fetch(address, &mut code).unwrap_or(0);
+        decode::extent(code.get(..read).unwrap_or_default(), address)
+    }
+
+    fn is_thunk(name: &str) -> bool {
+        let beginnings = ["__x86_indirect_", "__x86_return_thunk", "__SCT__"];
+        beginnings.iter().any(|begin| name.starts_with(begin)) || name.ends_with("_return_thunk")
+    }
+
+    const UNPROTECTED: &'static str = "CR0.WP is cleared: read-only memory can be written from here on";
+
     fn fork(&self) -> Self {
         X86::fork(self)
     }

@@ -41,6 +41,8 @@ pub struct X86 {
     by_address: HashMap<u64, u32, FixedState>,
     jumps: Vec<(u64, u32)>,
     breakpoints: HashSet<u64, FixedState>,
+    /// Ranges of code before which it stops.
+    fence: Vec<(u64, u64)>,
     /// Instructions executed so far.
     executed: u64,
 }
@@ -53,6 +55,7 @@ impl Default for X86 {
             by_address: HashMap::default(),
             jumps: alloc::vec![(0, NONE); JUMPS],
             breakpoints: HashSet::default(),
+            fence: Vec::new(),
             executed: 0,
         }
     }
@@ -177,7 +180,8 @@ impl Cpu for X86 {
                 Some(number) => number,
                 None => {
                     // Blocks that begin with a breakpoint are never linked to.
-                    let breaks = self.breakpoints.contains(&address);
+                    let breaks = self.breakpoints.contains(&address)
+                        || self.fence.iter().any(|(start, end)| (*start..*end).contains(&address));
                     if breaks && !goes_on {
                         return Stop::Breakpoint;
                     }
@@ -236,6 +240,17 @@ impl Cpu for X86 {
             self.by_address.clear();
             self.jumps.fill((0, NONE));
         }
+    }
+
+    fn fence(&mut self, ranges: &[(u64, u64)]) -> bool {
+        if self.fence != ranges {
+            self.fence = ranges.into();
+            // Blocks may be linked to code behind it.
+            self.blocks.clear();
+            self.by_address.clear();
+            self.jumps.fill((0, NONE));
+        }
+        true
     }
 
     fn pc(&self) -> u64 {
