@@ -126,6 +126,8 @@ pub trait Platform: Cpu + Default {
     const FIRST: &'static [&'static str];
     /// Functions that process 1 calls once all processors are there.
     const PROCESSORS: &'static [&'static str];
+    /// Kinds of memory for code (`enum execmem_type`) that lie in the vmalloc area, and not in that of modules.
+    const EXECMEM_IN_VMALLOC: &'static [u64] = &[];
     /// Initcalls of this architecture that are not called, and why.
     const SKIPPED: &'static [(&'static str, &'static str)];
     /// Members of structs of this architecture whose offsets are needed.

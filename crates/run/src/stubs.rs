@@ -609,6 +609,11 @@ fn vmalloc<C: Platform>(m: &mut Machine<C>) -> Given {
     if !m.world.is_booted {
         return Ok(Answer::Value(kmalloc(m, size)?));
     }
+    Ok(Answer::Value(vmalloc_pages(m, size, Protection::DATA)?))
+}
+
+/// Whole pages of the vmalloc area, with one that nobody may touch behind them; 0 if there is no room.
+fn vmalloc_pages<C: Platform>(m: &mut Machine<C>, size: u64, protection: Protection) -> Result<u64, Failed> {
     let pages = size.div_ceil(PAGE).saturating_mul(PAGE);
     let start = m.world.vmalloc_area;
     let next = start.checked_add(pages).and_then(|end| end.checked_add(PAGE));
@@ -616,15 +621,15 @@ fn vmalloc<C: Platform>(m: &mut Machine<C>) -> Given {
     let room = next.and_then(|next| Some((next, m.allocate(pages, PAGE).ok()?)));
     let Some((next, memory)) = room else {
         m.world.doubt(SHORT);
-        return Ok(Answer::Value(0));
+        return Ok(0);
     };
     let physical = m.memory.physical(memory).unwrap_or(u64::MAX);
-    if !m.memory.map(start, pages, physical, Protection::DATA) {
-        return Ok(Answer::Value(0));
+    if !m.memory.map(start, pages, physical, protection) {
+        return Ok(0);
     }
     m.world.vmalloc_area = next;
     m.world.vmalloc_pieces.push((start, pages, memory));
-    Ok(Answer::Value(start))
+    Ok(start)
 }
 
 /// False if no vmalloc memory begins there.
@@ -1007,6 +1012,9 @@ fn executable_memory<C: Platform>(m: &mut Machine<C>) -> Given {
     /// PMD_SIZE
     const BLOCK: u64 = 2 << 20;
     let (kind, size) = (m.argument(0)? & 0xffff_ffff, m.argument(1)?);
+    if C::EXECMEM_IN_VMALLOC.contains(&kind) {
+        return Ok(Answer::Value(vmalloc_pages(m, size, Protection::ALL)?));
+    }
     // EXECMEM_MODULE_TEXT is 0.
     if kind != 0 || m.symbols.address("execmem_cache").is_none() {
         return Ok(Answer::Value(module_memory(m, size, PAGE)?));
@@ -1045,6 +1053,9 @@ fn executable_memory<C: Platform>(m: &mut Machine<C>) -> Given {
 
 fn free_module_memory<C: Platform>(m: &mut Machine<C>) -> Given {
     let address = m.argument(0)?;
+    if vfree(m, address) {
+        return Ok(Answer::Value(0));
+    }
     m.world.code_pieces.retain(|(start, _)| *start != address);
     if m.world.code_blocks.iter().any(|(start, _)| *start == address) {
         return Ok(Answer::Value(0));

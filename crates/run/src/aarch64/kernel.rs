@@ -27,7 +27,7 @@ const TOP: u64 = 0xffff_ffff_ff80_0000;
 const PAGES: (u64, u64) = (0xffff_fc00_0000_0000, 0xffff_fdff_c000_0000);
 /// Where the image begins in physical memory.
 const PHYSICAL: u64 = 2 << 20;
-/// The window of modules, which ends with the kernel (LAYOUT-52).
+/// The window of modules: so far may they call the kernel.
 const MODULES: u64 = 128 << 20;
 /// An address of programs, and how much memory they have.
 const USER: (u64, u64) = (0x1000_0000, 64 << 20);
@@ -56,10 +56,7 @@ impl Platform for A64 {
         }
         let newer = symbols.address("__pi_early_map_kernel").is_some();
         let pages = if newer { PAGES.1 } else { PAGES.0 };
-        // Since v6.5 the window is that of the whole kernel.
-        let last =
-            if symbols.address("module_init_limits").is_some() { end } else { symbols.address("_etext")? };
-        let modules = last.checked_sub(MODULES)?.checked_next_multiple_of(4096)?;
+        let modules = first_of_modules(symbols)?;
         Some(Space {
             image: (start, end, PHYSICAL),
             direct: DIRECT,
@@ -130,6 +127,8 @@ impl Platform for A64 {
     const OFFSETS: &'static [(&'static str, &'static str)] = &[("thread_info", "preempt_count")];
     const FIRST: &'static [&'static str] = &["smp_prepare_boot_cpu"];
     const PROCESSORS: &'static [&'static str] = &["smp_cpus_done"];
+    // EXECMEM_KPROBES and EXECMEM_BPF
+    const EXECMEM_IN_VMALLOC: &'static [u64] = &[1, 3];
     const SKIPPED: &'static [(&'static str, &'static str)] = &[];
 
     fn is_bug(stop: &Stop) -> bool {
@@ -206,6 +205,15 @@ impl Platform for A64 {
     fn executed(&self) -> u64 {
         A64::executed(self)
     }
+}
+
+/// LAYOUT-52: where the window of modules begins, without KASLR.
+fn first_of_modules(symbols: &Symbols) -> Option<u64> {
+    // Since v6.5 it ends with the kernel (module_init_limits, from v6.10 on part of execmem_arch_setup), before with its code.
+    let whole =
+        ["module_init_limits", "execmem_arch_setup"].iter().any(|name| symbols.address(name).is_some());
+    let last = symbols.address(if whole { "_end" } else { "_etext" })?;
+    last.checked_sub(MODULES)?.checked_next_multiple_of(4096)
 }
 
 /// Writes code. `patch_map` looks for the page in the page tables, and where there can be none, it is BUG().
@@ -339,5 +347,23 @@ impl Processor for Boots {
         let system = System::new(machine, budget)
             .map_err(|stopped| boot::Error::Image(alloc::format!("{stopped}")))?;
         Ok((Box::new(system), report))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layout_52_where_modules_begin() {
+        let first = |more: &[(u64, &'static [u8])]| {
+            let ends = [(0xffff_8000_08d0_0000, &b"_etext"[..]), (0xffff_8000_82b2_fff0, b"_end")];
+            first_of_modules(&Symbols::new(ends.iter().chain(more).copied()))
+        };
+        // Debian's 6.1, and its 6.12.
+        assert_eq!(first(&[]), Some(0xffff_8000_00d0_0000), "LAYOUT-52");
+        for name in [&b"module_init_limits"[..], b"execmem_arch_setup"] {
+            assert_eq!(first(&[(1, name)]), Some(0xffff_8000_7ab3_0000), "LAYOUT-52");
+        }
     }
 }
