@@ -28,8 +28,12 @@ const HOME_OF_VERSIONS: [&str; 3] = [
 const ARCHITECTURE_NAMES: [&str; 6] = ["x86", "amd64", "aarch64", "arm64", "em_x86_64", "em_aarch64"];
 
 /// Directories of architectures.
-const HOMES_OF_ARCHITECTURES: [&str; 3] =
-    ["crates/reloc/src/aarch64/", "crates/reloc/src/x86_64/", "crates/run/src/x86_64/"];
+const HOMES_OF_ARCHITECTURES: [&str; 4] = [
+    "crates/reloc/src/aarch64/",
+    "crates/reloc/src/x86_64/",
+    "crates/run/src/aarch64/",
+    "crates/run/src/x86_64/",
+];
 
 /// Where architectures are registered, and how such a line begins.
 const REGISTRATIONS: [(&str, &[&str]); 2] = [

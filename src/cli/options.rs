@@ -8,11 +8,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kmodld::Stage;
 use kmodld::trace::words::Lang;
 
+pub use run::{Run, Traced};
+
 pub use kernel::{Before, Kernel, Kernels, Live, Params, PlaceArgs, With, cache};
 
 use super::terminal::ColorArg;
 
 mod kernel;
+mod run;
 
 /// Runs Linux's load_module in user space: what a kernel module looks like in
 /// memory, and whether a kernel would take it.
@@ -439,51 +442,6 @@ pub struct Addr {
     pub kernel: Kernel,
     #[command(flatten)]
     pub place: PlaceArgs,
-}
-
-const ACTIONS: &str = "Actions:\n  \
-    open PATH [r|w|rw] [nonblock]    prints the number of the open file\n  \
-    read FD|PATH [COUNT], write FD|PATH TEXT, close FD\n  \
-    ioctl FD|PATH REQUEST [NUMBER|int:NUMBER|bytes:TEXT]\n  \
-    mknod PATH c MAJOR|NAME MINOR    NAME is that of a registered device\n  \
-    poll FD [MILLISECONDS]          for what the file is ready\n  \
-    call NAME [NUMBER]...           a system call\n  \
-    cat PATH, echo TEXT > PATH\n  \
-    sleep SECONDS                    of the kernel's time\n  \
-    insmod FILE [PARAM=VALUE]..., rmmod NAME\n\n\
-    In TEXT, \\n, \\t, \\0, \\\\ and \\xHH are bytes.\n\n\
-    Exit codes: 0 the module was loaded; 1 the kernel refused it, or one before it; 2 wrong usage; 3 input that cannot be \
-    read or parsed, or a kernel that cannot be run; 4 the machine stopped, so that the rest is not known.";
-
-/// `run`
-#[derive(Debug, Args)]
-#[command(after_long_help = ACTIONS, after_help = ACTIONS)]
-pub struct Run {
-    /// The module: a name or alias as modprobe takes it, or a file, also compressed (.gz, .xz, .zst)
-    #[arg(value_name = "MODULE")]
-    pub file: PathBuf,
-    /// Its parameters
-    #[arg(value_name = "PARAM=VALUE")]
-    pub words: Vec<String>,
-    /// What is done once the module is loaded; repeatable (see below)
-    #[arg(short = 'e', long = "action", value_name = "ACTION")]
-    pub actions: Vec<String>,
-    /// A file of actions, one a line, done before those of -e; # begins a comment
-    #[arg(long, value_name = "FILE")]
-    pub script: Option<PathBuf>,
-    /// Load the module only: the verdict of the kernel's own load_module, without calling the init function
-    #[arg(long, conflicts_with_all = ["actions", "script"])]
-    pub load_only: bool,
-    /// Print one JSON document
-    #[arg(long)]
-    pub json: bool,
-    /// Instructions that each system call may take
-    #[arg(long, value_name = "N", default_value_t = 2_000_000_000)]
-    pub budget: u64,
-    #[command(flatten)]
-    pub kernel: Kernel,
-    #[command(flatten)]
-    pub live: Live,
 }
 
 const CHECK_HELP: &str = "Text output has a line for each module with its verdict, on stderr the cause and what else is found, repeats \

@@ -5,12 +5,14 @@ use std::path::Path;
 
 use kmodld::modprobe::Modprobe;
 use kmodld::modprobe::providers::Home;
-use kmodld::run::{Action, Document, Plan, ResultEntry, boot, run as run_module};
+use kmodld::run::compared::{Own, compare};
+use kmodld::run::{Action, Document, Plan, ResultEntry, boot_to_view, coverage, lines, run_in_view};
 use kmodld::setup::parameters;
-use kmodld::{Error, Loader};
+use kmodld::{Error, Failure, Kernel, Loader};
+use run::watch::Wanted;
 
 use super::modules::{Meaning, Ways};
-use super::options::Run;
+use super::options::{Run, Traced};
 use super::report::{self, counted, one_line};
 use super::{Outcome, prepared};
 
@@ -22,12 +24,51 @@ pub fn run(args: &Run) -> Result<Outcome, Error> {
     let Some(mut loader) = prepared(&source, &facts, &[], || None)? else { return Ok(Outcome::Refused) };
     let mut home = Home::new(&source, &loader.kernel)?;
     let plan = plan(args, &mut home, &mut loader, actions)?;
-    let (mut kernel, booted) = boot(&image, args.budget)?;
+    let (mut kernel, booted, mut view) = boot_to_view(&image, args.budget)?;
     for (name, stopped) in booted.failed() {
         report::note(&format!("{name} of the kernel's boot is left out: {stopped}"));
     }
-    let mut show = |entry: &ResultEntry| if args.json { Ok(()) } else { show(entry) };
-    let document = run_module(&mut *kernel, &booted, &plan, &mut show)?;
+    let mut traced = String::new();
+    let mut show = |entry: &ResultEntry| {
+        if args.trace_file.is_some() {
+            traced.push_str(&format!("{}:\n", one_line(&entry.action)));
+            lines(&entry.trace).iter().for_each(|(_, line)| traced.push_str(&format!("  {line}\n")));
+        }
+        if args.json { Ok(()) } else { show(entry, args.trace_file.is_none()) }
+    };
+    let mut document = run_in_view(&mut *kernel, &booted, &mut view, &plan, &mut show)?;
+    if args.compare && document.is_loaded() {
+        let unusable =
+            |failure: Failure| Error::unusable(&plan.file, format!("it is not compared: {failure}"));
+        let mut own = Kernel::builder().source(source).facts(facts).accept_undecided();
+        for (file, _) in &plan.before {
+            own = own.with_module(file)?;
+        }
+        let own = own.build().map_err(unusable)?;
+        let file = fs::read(&plan.file).map_err(|error| Error::read(&plan.file, error))?;
+        let own = Own { kernel: &own, file, parameters: plan.parameters.clone() };
+        let compared = compare(&mut *kernel, own).map_err(unusable)?;
+        document.compared = Some(compared);
+    }
+    if !document.watched {
+        report::note(
+            "the module's code is not looked at on this architecture: no trace, no coverage, no event of what it does",
+        );
+    }
+    if document.trace_cut != 0 {
+        report::note(&format!(
+            "{} of the trace are cut off: --trace-limit {} keeps the first ones",
+            counted(usize::try_from(document.trace_cut).unwrap_or(usize::MAX), "entry", "entries"),
+            args.trace_limit
+        ));
+    }
+    if let Some(file) = &args.trace_file {
+        fs::write(file, traced).map_err(|error| Error::write(file, error))?;
+    }
+    if let (Some(file), Some(watch)) = (&args.coverage, kernel.watched()) {
+        let (bytes, _) = coverage::drcov(watch, &plan.file);
+        fs::write(file, bytes).map_err(|error| Error::write(file, error))?;
+    }
     if args.json {
         report::json(&document)?;
     } else {
@@ -82,14 +123,26 @@ fn plan(
         file,
         parameters: given,
         actions,
-        load_only: args.load_only,
+        load_only: args.load_only || args.compare,
+        wanted: Wanted {
+            calls: args.trace.contains(&Traced::Calls),
+            blocks: args.trace.contains(&Traced::Blocks),
+            instructions: args.trace.contains(&Traced::Instructions),
+            coverage: args.coverage.is_some(),
+        },
+        trace_max: args.trace_limit,
     })
 }
 
-/// One result, as soon as it is there.
-fn show(entry: &ResultEntry) -> Result<(), Error> {
+/// One result, as soon as it is there; with what is traced between its messages.
+fn show(entry: &ResultEntry, with_trace: bool) -> Result<(), Error> {
     let mut out = String::new();
-    for message in &entry.dmesg {
+    let mut trace = if with_trace { lines(&entry.trace) } else { Vec::new() }.into_iter().peekable();
+    for told in 0..=entry.dmesg.len() {
+        while let Some((_, line)) = trace.next_if(|(after, _)| *after <= told) {
+            out.push_str(&format!("    trace: {line}\n"));
+        }
+        let Some(message) = entry.dmesg.get(told) else { break };
         for line in message.text.lines() {
             out.push_str(&format!("    kernel: {line}\n"));
         }
@@ -125,8 +178,55 @@ fn rest(document: &Document) -> Result<(), Error> {
             if functions.is_empty() { String::from("nothing serves it") } else { functions.join(", ") }
         ));
     }
-    document.events.iter().for_each(|event| out.push_str(&format!("event: {event}\n")));
+    for event in &document.events {
+        let on = event.symbol.as_ref().map(|symbol| format!(": {symbol}")).unwrap_or_default();
+        out.push_str(&format!("event: {} at {} {}{on}\n", event.kind, event.by, event.what));
+        if event.first {
+            out.push_str("    what follows is contained in the machine, and may mean nothing\n");
+        }
+    }
+    if let Some(compared) = &document.compared {
+        for region in &compared.regions {
+            out.push_str(&format!("{}: {} of {} bytes differ\n", region.region, region.differ, region.size));
+        }
+        for one in &compared.differences {
+            let at = one.symbol.as_ref().unwrap_or(&one.address);
+            out.push_str(&format!("  {}: {}: {} bytes, first at {at}", one.kind, one.cause, one.bytes));
+            out.push_str(&format!(": {}, here {}\n", one.found, one.expected));
+        }
+        out.push_str(&format!("{} bytes differ that nothing explains\n", compared.unsound()));
+    }
+    if let Some(covered) = &document.coverage {
+        out.push_str(&format!(
+            "coverage: {} of {} of code, in {}\n",
+            covered.bytes,
+            counted(usize::try_from(covered.of).unwrap_or(usize::MAX), "byte", "bytes"),
+            counted(covered.blocks, "block", "blocks")
+        ));
+    }
     if let Some(left) = &document.left_behind {
+        for one in &left.allocations {
+            let bytes = one.bytes.map(|bytes| format!("{bytes} bytes of ")).unwrap_or_default();
+            let pieces = if one.pieces == 1 { String::new() } else { format!(", in {} pieces", one.pieces) };
+            out.push_str(&format!("left behind: {bytes}{}, at {}{pieces}\n", one.function, one.site));
+        }
+        left.files.iter().for_each(|file| out.push_str(&format!("left behind: {file}\n")));
+        for stray in &left.strays {
+            let function = if stray.function.is_empty() {
+                String::new()
+            } else {
+                format!(", which calls {}", stray.function)
+            };
+            out.push_str(&format!("left behind: {} {}{function}\n", stray.kind, stray.what));
+        }
+        left.queues.iter().for_each(|queue| out.push_str(&format!("left behind: work queue {queue}\n")));
+        for (module, count) in &left.references {
+            let references = counted(usize::try_from(*count).unwrap_or(0), "reference", "references");
+            out.push_str(&format!("left behind: {references} to module {module}\n"));
+        }
+        left.unknown
+            .iter()
+            .for_each(|what| out.push_str(&format!("not known: whether {what} are left behind\n")));
         left.devices.iter().for_each(|device| {
             out.push_str(&format!(
                 "left behind: device {} {}:{}\n",

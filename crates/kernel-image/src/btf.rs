@@ -1,5 +1,9 @@
 //! As much of BTF as struct layouts need: sizes, member offsets, enumerators.
 
+mod functions;
+
+pub use functions::{Prototype, Sort};
+
 use alloc::vec::Vec;
 
 use memchr::memmem;

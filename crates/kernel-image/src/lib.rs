@@ -58,7 +58,7 @@ mod packed;
 mod paging;
 
 pub use arch::{FlatFormat, FlatHeader, ImageArch};
-pub use btf::{Btf, Member, TypeId};
+pub use btf::{Btf, Member, Prototype, Sort, TypeId};
 pub use certificates::{CertificateSource, Certificates, split_certificates};
 pub use compression::Compression;
 pub use container::{Container, Decompressor};

@@ -4,7 +4,9 @@
 use std::time::Instant;
 
 use kernel_image::{ImageArch, KernelImage};
+use run::aarch64::A64;
 use run::boot::boot;
+use run::machine::Platform;
 use run::system::{Running, System};
 use run::x86_64::X86;
 
@@ -14,8 +16,20 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let file = std::fs::read(arguments.next().unwrap()).unwrap();
     let image = KernelImage::open(&file, KernelImage::DEFAULT_LIMIT, &known).unwrap();
+    match image.machine().e_machine {
+        62 => load::<X86>(&image, arguments),
+        _ => load::<A64>(&image, arguments),
+    }
+}
+
+fn load<C: Platform + std::fmt::Debug + Send + 'static>(
+    image: &KernelImage<'_>,
+    modules: impl Iterator<Item = String>,
+) where
+    C::Registers: Send,
+{
     let begin = Instant::now();
-    let (machine, report) = boot::<X86>(&image, &[], &mut |_, _| {}).unwrap();
+    let (machine, report) = boot::<C>(image, &[], &mut |_, _| {}).unwrap();
     println!(
         "booted in {:.2?}, {} of {} steps stopped",
         begin.elapsed(),
@@ -36,7 +50,7 @@ fn main() {
         }
     }
     system.snapshot();
-    for path in arguments {
+    for path in modules {
         let begin = Instant::now();
         let log = system.machine.world.log.len();
         let before = system.machine.cpu.executed();

@@ -5,10 +5,8 @@
 use std::io::{BufRead, Write};
 
 use kernel_image::{ImageArch, KernelImage};
-use run::boot::boot;
 use run::machine::Stopped;
-use run::system::{Running, System};
-use run::x86_64::X86;
+use run::system::Running;
 
 /// Instructions of one system call at most.
 const BUDGET: u64 = 2_000_000_000;
@@ -18,14 +16,15 @@ fn main() {
         reloc::ARCHITECTURES.iter().map(|arch| *arch as &dyn ImageArch).collect();
     let file = std::fs::read(std::env::args().nth(1).unwrap()).unwrap();
     let image = KernelImage::open(&file, KernelImage::DEFAULT_LIMIT, &known).unwrap();
-    let (machine, _) = boot::<X86>(&image, &[], &mut |_, _| {}).unwrap();
-    let mut system = System::new(machine, BUDGET).unwrap();
+    let machine = image.machine().e_machine;
+    let processor = run::PROCESSORS.iter().find(|processor| processor.machine() == machine).unwrap();
+    let (mut system, _) = processor.boot(&image, BUDGET).unwrap();
     system.snapshot();
     for line in std::io::stdin().lock().lines() {
         let line = line.unwrap();
         system.restore();
         let (before, told) = (system.executed(), system.events().len());
-        let said = match all(&mut system, &line) {
+        let said = match all(&mut *system, &line) {
             Ok(said) => said,
             Err(stopped) => format!("stopped {stopped}; called from {}", stopped.stack.join(", ")),
         };
@@ -35,7 +34,7 @@ fn main() {
     }
 }
 
-fn all(system: &mut System<X86>, line: &str) -> Result<String, Stopped> {
+fn all(system: &mut dyn Running, line: &str) -> Result<String, Stopped> {
     let files: Vec<&str> = line.split_whitespace().collect();
     for path in &files {
         let bytes = std::fs::read(path).unwrap();

@@ -9,11 +9,14 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use kernel_image::{Btf, KernelImage};
 
 use crate::heap::Heap;
 use crate::machine::{Cause, Failed, Machine, Offsets, Platform, Preset, Space, Stopped};
 use crate::memory::{Memory, PAGE, Protection};
+use crate::standing;
 use crate::stubs;
 use crate::symbols::Symbols;
 use crate::world::World;
@@ -122,7 +125,6 @@ const INIT_FUNCTIONS: &[&str] = &[
 /// Initcalls that are not called.
 pub const SKIPPED: &[(&str, &str)] = &[
     ("acpi_init", "there is no firmware"),
-    ("do_init_real_mode", "there is no memory below 1 MiB for a trampoline"),
     ("init_per_zone_wmark_min", "there are no memory zones"),
     ("kcompactd_init", "there are no memory zones"),
     ("ksm_init", "pages of programs are never merged"),
@@ -216,6 +218,11 @@ pub fn boot<C: Platform>(
     let symbols = Symbols::new(kallsyms.iter().map(|symbol| (symbol.address, symbol.name)));
     let btf = image.btf().map_err(|error| Error::Image(format!("{error}")))?;
     let page_struct = need(btf.struct_size("page"), "no struct page in its BTF")?;
+    // Without CONFIG_KALLSYMS_ALL there are only symbols of code.
+    need(
+        symbols.address("init_task"),
+        "its kallsyms has no symbols of data (CONFIG_KALLSYMS_ALL is not set), which the boot needs",
+    )?;
     let space = need(C::space(image, &symbols, page_struct), "it does not say where its memory lies")?;
     let mut machine = placed::<C>(image, symbols, space, &btf)?;
     let mut boot = Boot { machine: &mut machine, report: Report::default(), observe };
@@ -232,8 +239,11 @@ fn need<T>(found: Option<T>, what: &str) -> Result<T, Error> {
 
 fn offsets<C: Platform>(btf: &Btf<'_>) -> Offsets {
     let mut all = Offsets::default();
-    for (of, member) in OFFSETS.iter().chain(C::OFFSETS) {
-        if let Some(found) = btf.member(of, member) {
+    let mut known = HashMap::<_, _, FixedState>::default();
+    for (of, member) in OFFSETS.iter().chain(C::OFFSETS).chain(crate::watch::OFFSETS).chain(standing::OFFSETS)
+    {
+        let id = *known.entry(*of).or_insert_with(|| btf.find_struct(of));
+        if let Some(found) = id.and_then(|id| btf.member_of(id, member)) {
             all.insert(name_of(of, member), found.offset);
         }
     }
@@ -242,7 +252,9 @@ fn offsets<C: Platform>(btf: &Btf<'_>) -> Offsets {
             all.insert(name_of("file_operations", member), found.offset);
         }
     }
-    for of in ["task_struct", "fpu", "kernel_param", "obs_kernel_param"] {
+    const SIZED: [&str; 6] =
+        ["task_struct", "fpu", "kernel_param", "obs_kernel_param", "module", "module_memory"];
+    for of in SIZED.iter().chain(standing::SIZES) {
         if let Some(size) = btf.struct_size(of) {
             all.insert(format!("sizeof {of}"), size);
         }
@@ -481,6 +493,9 @@ impl<C: Platform> Boot<'_, C> {
         let task = self.machine.symbol("init_task").map_err(|failed| self.error("init_task", failed))?;
         self.named("set_task_stack_end_magic", &[task]);
         self.named("boot_cpu_init", &[]);
+        for name in C::FIRST {
+            self.named(name, &[]);
+        }
         let initcalls =
             self.initcall_table("__initcall_end").map_err(|failed| self.error("initcalls", failed))?;
         for name in INIT_FUNCTIONS {
@@ -512,6 +527,9 @@ impl<C: Platform> Boot<'_, C> {
             "fork_init computes it from the size of memory",
         ))?;
         self.named("workqueue_init", &[]);
+        for name in C::PROCESSORS {
+            self.named(name, &[]);
+        }
         // An initcall in older kernels, called by do_basic_setup in newer ones.
         let table = self.initcall_table("__initcall_end")?;
         if self.machine.symbols.address("ksysfs_init").is_some_and(|address| !table.contains(&address)) {
@@ -574,7 +592,7 @@ impl<C: Platform> Boot<'_, C> {
         let last = LEVELS.get(LAST_LEVEL.saturating_add(2)).copied().unwrap_or("__initcall_end");
         for function in self.initcall_table(last)? {
             let name = self.machine.text(function);
-            if SKIPPED.iter().all(|(skipped, _)| *skipped != name) {
+            if SKIPPED.iter().chain(C::SKIPPED).all(|(skipped, _)| *skipped != name) {
                 let _ = self.step(&name, function, &[]);
             }
         }

@@ -33,6 +33,10 @@ pub enum Exception {
     Halt,
     /// A protection fault, such as an address that is none.
     Protection,
+    /// A breakpoint instruction with a number.
+    Trap(u16),
+    /// An address that is not a multiple of what it has to be.
+    Alignment,
 }
 
 impl fmt::Display for Stop {
@@ -50,12 +54,14 @@ impl fmt::Display for Stop {
                 write!(f, "{access} at {address:#x} {why}")
             }
             Stop::Unknown(what) => write!(f, "instruction that is not interpreted: {what}"),
+            Stop::Exception(Exception::Trap(number)) => write!(f, "breakpoint instruction {number:#x}"),
             Stop::Exception(what) => f.write_str(match what {
                 Exception::Divide => "divide error",
                 Exception::Undefined => "undefined instruction",
-                Exception::Breakpoint => "breakpoint instruction",
+                Exception::Breakpoint | Exception::Trap(_) => "breakpoint instruction",
                 Exception::Halt => "halt",
                 Exception::Protection => "general protection fault",
+                Exception::Alignment => "alignment fault",
             }),
         }
     }
@@ -75,6 +81,13 @@ pub trait Cpu {
 
     /// Stops before the instruction at this address from now on.
     fn break_at(&mut self, address: u64);
+
+    /// Stops before the first instruction in one of these ranges (from and up to), wherever control comes from; as at a breakpoint, a run
+    /// that begins there goes on. Takes the place of the ranges before. False, and nothing done, if the processor cannot.
+    fn fence(&mut self, ranges: &[(u64, u64)]) -> bool {
+        let _ = ranges;
+        false
+    }
 
     /// The address of the next instruction.
     fn pc(&self) -> u64;
@@ -96,6 +109,10 @@ pub trait Cpu {
     /// Enters a function as if it was called: its arguments, the stack that it may use below `sp`, and where it returns to. Returns the
     /// stack pointer that it has after it has returned.
     fn enter(&mut self, memory: &mut Memory, call: &Call<'_>) -> Result<u64, Fault>;
+
+    /// After a call that [`Cpu::enter`] has made: what keeps the stack and the way back is as in `before`, other registers are as the
+    /// function has left them.
+    fn leave(&mut self, before: &Self::Registers);
 
     /// All registers, to be put back by [`Cpu::set_registers`].
     fn registers(&self) -> Self::Registers;

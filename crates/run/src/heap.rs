@@ -59,6 +59,13 @@ impl Heap {
         (!object.freed).then_some(object.size)
     }
 
+    /// Where the object begins that an address lies in, free or not.
+    pub fn around(&self, address: u64) -> Option<u64> {
+        let at = self.objects.partition_point(|object| object.address <= address);
+        let object = self.objects.get(at.checked_sub(1)?)?;
+        (address.wrapping_sub(object.address) < object.size).then_some(object.address)
+    }
+
     /// False if nothing begins there, or if it is free already.
     pub fn free(&mut self, address: u64) -> bool {
         let Some(at) = self.find(address) else { return false };
@@ -112,6 +119,7 @@ mod tests {
         let b = heap.take(0x100, 0x100).unwrap();
         assert_eq!((a, b), (0x1010, 0x1100));
         assert_eq!((heap.size(a), heap.size(b), heap.size(b + 1)), (Some(3), Some(0x100), None));
+        assert_eq!((heap.around(a + 2), heap.around(a + 3), heap.around(b + 9)), (Some(a), None, Some(b)));
         assert!(heap.free(a) && !heap.free(a) && !heap.free(7));
         assert_eq!((heap.size(a), heap.in_use()), (None, (0x100, 1)));
         assert_eq!(heap.take(0x1000, 16), None);

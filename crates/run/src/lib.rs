@@ -10,6 +10,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod aarch64;
 pub mod boot;
 pub mod cpu;
 pub mod heap;
@@ -17,11 +18,13 @@ pub mod machine;
 pub mod memory;
 pub mod parameters;
 pub mod processor;
+pub mod standing;
 pub mod stubs;
 pub mod symbols;
 pub mod system;
+pub mod watch;
 pub mod world;
 pub mod x86_64;
 
 /// The architectures whose kernels can be run.
-pub static PROCESSORS: &[&dyn processor::Processor] = &[&x86_64::Boots];
+pub static PROCESSORS: &[&dyn processor::Processor] = &[&x86_64::Boots, &aarch64::Boots];

@@ -1,5 +1,9 @@
 //! A kernel in memory, a processor on it, and what stands in for the parts of it that are not executed.
 
+mod deeds;
+mod watched;
+
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -12,7 +16,8 @@ use kernel_image::KernelImage;
 use crate::cpu::{Call, Cpu, Exception, Stop};
 use crate::memory::{Fault, Memory, PAGE, Protection};
 use crate::symbols::Symbols;
-use crate::world::World;
+use crate::watch::Watch;
+use crate::world::{Event, Kind, World};
 
 /// Calls within stubs within calls at most.
 const DEPTH_MAX: u64 = 12;
@@ -115,11 +120,21 @@ pub trait Platform: Cpu + Default {
     const SYSCALL: &'static str;
     /// Bytes of `struct pt_regs`.
     const FRAME: usize;
-    /// The function that handles invalid instructions: `bool (struct pt_regs *)`.
-    const BUG_HANDLER: &'static str;
+    /// The function that handles the instruction of BUG() and WARN(): `bool (struct pt_regs *)`, if it does more than `report_bug`.
+    const BUG_HANDLER: Option<&'static str>;
+    /// Functions of the boot's first processor that are called before those of `start_kernel`.
+    const FIRST: &'static [&'static str];
+    /// Functions that process 1 calls once all processors are there.
+    const PROCESSORS: &'static [&'static str];
+    /// Kinds of memory for code (`enum execmem_type`) that lie in the vmalloc area, and not in that of modules.
+    const EXECMEM_IN_VMALLOC: &'static [u64] = &[];
+    /// Initcalls of this architecture that are not called, and why.
+    const SKIPPED: &'static [(&'static str, &'static str)];
     /// Members of structs of this architecture whose offsets are needed.
     const OFFSETS: &'static [(&'static str, &'static str)];
 
+    /// Is that the instruction of BUG() and WARN()?
+    fn is_bug(stop: &Stop) -> bool;
     /// `struct pt_regs` of the interrupted code.
     fn frame(&self) -> Vec<u8>;
     /// Takes the registers from such a frame.
@@ -135,6 +150,18 @@ pub trait Platform: Cpu + Default {
     fn percpu_offset(&self) -> u64;
     /// Is the code before this address a call, so that the address may be one to return to?
     fn is_behind_call(memory: &Memory, address: u64) -> bool;
+    /// Bytes of the instruction at an address, and whether another than the next one may follow it.
+    fn extent(memory: &mut Memory, address: u64) -> (u64, bool) {
+        let _ = (memory, address);
+        (4, true)
+    }
+    /// Is a function of this name a jump to another, which the caller has written, or the way back?
+    fn is_thunk(name: &str) -> bool {
+        let _ = name;
+        false
+    }
+    /// How it is that read-only memory can be written, in a sentence.
+    const UNPROTECTED: &'static str = "read-only memory can be written from here on";
     /// The same registers, with nothing decoded.
     fn fork(&self) -> Self;
     /// Instructions executed so far.
@@ -156,8 +183,8 @@ pub struct Space {
     pub modules: (u64, u64),
     /// Where vmalloc memory lies, from and up to.
     pub vmalloc: (u64, u64),
-    /// Where a real machine may have memory that this one does not have, from and up to: a fault there says nothing.
-    pub unknown: (u64, u64),
+    /// Where a real machine may have memory that this one does not have, each from and up to: a fault there says nothing.
+    pub unknown: [(u64, u64); 2],
     /// Memory of programs, from and up to.
     pub user: (u64, u64),
     /// A page of which each address is one that the machine returns to.
@@ -218,6 +245,8 @@ pub struct Machine<C: Cpu> {
     pub world: World,
     /// Instructions that may still be executed.
     pub budget: u64,
+    /// What is noted of modules' code; no part of snapshots.
+    pub watch: Option<Box<Watch>>,
     stubs: HashMap<u64, (&'static str, Stub<C>), FixedState>,
     depth: u64,
 }
@@ -249,7 +278,7 @@ impl<C: Platform> Machine<C> {
         }
         let offsets = Arc::new(offsets);
         let stubs = HashMap::default();
-        Some(Machine { cpu, memory, symbols, space, offsets, world, budget: 0, stubs, depth: 0 })
+        Some(Machine { cpu, memory, symbols, space, offsets, world, budget: 0, watch: None, stubs, depth: 0 })
     }
 
     /// The same machine, independent of this one.
@@ -263,6 +292,7 @@ impl<C: Platform> Machine<C> {
             offsets: self.offsets.clone(),
             world: self.world.clone(),
             budget: self.budget,
+            watch: None,
             stubs: self.stubs.clone(),
             depth: self.depth,
         }
@@ -328,9 +358,10 @@ impl<C: Platform> Machine<C> {
         Ok(self.cpu.argument(&self.memory, number)?)
     }
 
-    /// An address by the symbol of the image before it.
+    /// An address by the symbol before it, of the image or of a module that is watched.
     pub fn text(&self, address: u64) -> String {
-        self.symbols.text(address)
+        let of_module = self.watch.as_ref().and_then(|watch| watch.text(address));
+        of_module.unwrap_or_else(|| self.symbols.text(address))
     }
 
     /// Sets a variable. False if the kernel does not have it.
@@ -361,7 +392,7 @@ impl<C: Platform> Machine<C> {
         }
         let before = self.cpu.registers();
         self.depth = depth.saturating_add(1);
-        let result = self.call_within(function, arguments, depth);
+        let result = self.call_within(function, arguments, depth, &before);
         self.depth = depth;
         if result.is_err() {
             self.cpu.set_registers(&before);
@@ -370,7 +401,13 @@ impl<C: Platform> Machine<C> {
     }
 
     /// If a stub leaves the call, the registers stay those of the kernel's code there.
-    fn call_within(&mut self, function: u64, arguments: &[u64], depth: u64) -> Result<u64, Stopped> {
+    fn call_within(
+        &mut self,
+        function: u64,
+        arguments: &[u64],
+        depth: u64,
+        before: &C::Registers,
+    ) -> Result<u64, Stopped> {
         let sp = self.cpu.sp();
         let returns_to = self.space.returns.wrapping_add(depth.wrapping_mul(16));
         let call = Call { function, arguments, sp: sp.wrapping_sub(BELOW), returns_to };
@@ -381,8 +418,9 @@ impl<C: Platform> Machine<C> {
         loop {
             let pc = self.cpu.pc();
             if pc == returns_to && self.cpu.sp() == after {
-                self.cpu.set_sp(sp);
-                return Ok(self.cpu.returned());
+                let returned = self.cpu.returned();
+                self.cpu.leave(before);
+                return Ok(returned);
             }
             if let Some((name, stub)) = self.stubs.get(&pc).copied() {
                 match self.answer(name, stub)? {
@@ -397,7 +435,7 @@ impl<C: Platform> Machine<C> {
                     Answer::Leave => return Ok(0),
                 }
             }
-            match self.cpu.run(&mut self.memory, &mut self.budget) {
+            match self.go() {
                 Stop::Breakpoint => {}
                 Stop::Budget => return Err(self.stopped(format!("{}", Stop::Budget), Cause::Budget)),
                 stop => self.handle(&stop)?,
@@ -421,7 +459,7 @@ impl<C: Platform> Machine<C> {
     fn handle(&mut self, stop: &Stop) -> Result<(), Stopped> {
         let why = format!("{stop}");
         let handled = match stop {
-            Stop::Exception(Exception::Undefined) => self.warns(),
+            stop if C::is_bug(stop) => self.warns(),
             other => self.fixes(other),
         };
         match handled {
@@ -431,6 +469,10 @@ impl<C: Platform> Machine<C> {
                 Err(self.stopped(why, cause))
             }
             Err(Failed::Stopped(inner)) if inner.cause == Cause::Budget => Err(inner),
+            // What the kernel's handler cannot bear, the kernel cannot.
+            Err(Failed::Stopped(inner)) => {
+                Err(self.stopped(format!("{why}; its handler: {}", inner.reason), inner.cause))
+            }
             Err(_) => Err(self.stopped(format!("{why}; its handler failed"), Cause::Machine)),
         }
     }
@@ -440,8 +482,8 @@ impl<C: Platform> Machine<C> {
     fn is_kernels(&self, stop: &Stop) -> bool {
         match stop {
             Stop::Fault(fault) => {
-                let (start, end) = self.space.unknown;
-                let elsewhere = fault.address >= start && fault.address < end;
+                let elsewhere =
+                    self.space.unknown.iter().any(|(start, end)| (*start..*end).contains(&fault.address));
                 fault.mapped || !elsewhere || self.world.is_guard(fault.address)
             }
             Stop::Exception(Exception::Halt) => false,
@@ -481,7 +523,7 @@ impl<C: Platform> Machine<C> {
         let before = self.cpu.registers();
         self.cpu.set_sp(at);
         // The architecture's handler knows more than the general one, but not every kernel has it as a function of its own.
-        let own = self.symbols.address(C::BUG_HANDLER);
+        let own = C::BUG_HANDLER.and_then(|name| self.symbols.address(name));
         let handled = match own {
             Some(handler) => self.call_at(handler, &[at]).map(|handled| handled & 0xff != 0),
             None => self
@@ -501,8 +543,15 @@ impl<C: Platform> Machine<C> {
         }
         // Those that warn once are silent from then on.
         if self.world.log.len() != told {
-            let text = format!("WARNING at {}", self.text(pc));
-            self.world.event(|| text);
+            let by = self.text(pc);
+            self.world.event(|| Event {
+                kind: Kind::Warning,
+                instruction: pc,
+                by,
+                address: None,
+                symbol: None,
+                what: "WARNING, which the log reports".into(),
+            });
         }
         Ok(true)
     }

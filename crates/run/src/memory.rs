@@ -13,6 +13,8 @@ pub const PAGE: u64 = 4096;
 const PAGE_LEN: usize = 4096;
 /// Entries of each of the two look-aside tables.
 const ENTRIES: usize = 1024;
+/// Writes of one instruction that are noted at most.
+const NOTED_MAX: usize = 64;
 /// A page number that no address has.
 const NO_PAGE: u64 = u64::MAX;
 
@@ -86,6 +88,10 @@ impl Region {
 
 const EMPTY: Entry = Entry { page: NO_PAGE, physical: 0 };
 
+/// A look-aside table that is not in use.
+#[derive(Debug, Default)]
+pub struct Spare(Option<Box<[Entry; ENTRIES]>>);
+
 /// One bit for each page of physical memory.
 #[derive(Clone, Debug, Default)]
 struct Pages(Vec<u64>);
@@ -133,6 +139,10 @@ pub struct Memory {
     regions: Vec<Region>,
     reads: Box<[Entry; ENTRIES]>,
     writes: Box<[Entry; ENTRIES]>,
+    /// While writes are noted: the table that is used otherwise. The one in use stays empty then.
+    unused: Option<Box<[Entry; ENTRIES]>>,
+    /// Writes that are noted: addresses and lengths.
+    noted: Vec<(u64, u64)>,
     /// Pages that were ever written: the others are zero.
     written: Pages,
     /// Pages that code was decoded from.
@@ -158,6 +168,8 @@ impl Memory {
             regions: Vec::new(),
             reads: Box::new([EMPTY; ENTRIES]),
             writes: Box::new([EMPTY; ENTRIES]),
+            unused: None,
+            noted: Vec::new(),
             written: Pages::new(pages),
             code: Pages::new(pages),
             code_written: false,
@@ -256,7 +268,42 @@ impl Memory {
 
     fn forget_addresses(&mut self) {
         self.reads.fill(EMPTY);
+        self.forget_writes();
+    }
+
+    fn forget_writes(&mut self) {
         self.writes.fill(EMPTY);
+        if let Some(unused) = &mut self.unused {
+            unused.fill(EMPTY);
+        }
+    }
+
+    /// Notes each write from now on, until [`Memory::noted`]. `spare` is a table that such a call has given, for the next time.
+    pub fn note_writes(&mut self, spare: &mut Spare) {
+        if self.unused.is_none() {
+            let empty = spare.0.take().unwrap_or_else(|| Box::new([EMPTY; ENTRIES]));
+            self.unused = Some(core::mem::replace(&mut self.writes, empty));
+        }
+    }
+
+    /// Moves what was noted so far into a list.
+    pub fn take_noted(&mut self, into: &mut Vec<(u64, u64)>) {
+        into.clear();
+        core::mem::swap(&mut self.noted, into);
+    }
+
+    /// Ends [`Memory::note_writes`], and moves what was noted into a list: addresses and lengths, in their order.
+    pub fn noted(&mut self, spare: &mut Spare, into: &mut Vec<(u64, u64)>) {
+        into.clear();
+        if let Some(table) = self.unused.take() {
+            spare.0 = Some(core::mem::replace(&mut self.writes, table));
+            core::mem::swap(&mut self.noted, into);
+        }
+    }
+
+    /// Can pages that are read-only be written all the same?
+    pub fn ignores_protection(&self) -> bool {
+        self.ignores_protection
     }
 
     fn region(&self, address: u64) -> Option<&Region> {
@@ -289,7 +336,7 @@ impl Memory {
     pub fn ignore_protection(&mut self, ignores: bool) {
         if self.ignores_protection != ignores {
             self.ignores_protection = ignores;
-            self.writes.fill(EMPTY);
+            self.forget_writes();
         }
     }
 
@@ -340,7 +387,8 @@ impl Memory {
         let page = address & !(PAGE - 1);
         let physical = self.translate(page, Access::Write)?;
         // Writes to code have to be seen, each of them.
-        if !self.code.has(physical >> 12)
+        if self.unused.is_none()
+            && !self.code.has(physical >> 12)
             && let Some(entry) = self.writes.get_mut(slot(address))
         {
             *entry = Entry { page: page >> 12, physical };
@@ -378,6 +426,9 @@ impl Memory {
         // All or nothing.
         for (at, ..) in Self::parts(address, bytes.len()) {
             self.translate(at, access)?;
+        }
+        if self.unused.is_some() && self.noted.len() < NOTED_MAX {
+            self.noted.push((address, bytes.len() as u64));
         }
         for (at, start, end) in Self::parts(address, bytes.len()) {
             let physical = self.translate(at, access)?;
@@ -443,7 +494,7 @@ impl Memory {
                 Err(fault) => return Err(fault),
             };
             if self.code.insert(physical >> 12) {
-                self.writes.fill(EMPTY);
+                self.forget_writes();
             }
             let from = usize::try_from(physical).unwrap_or(usize::MAX);
             let from = self.physical.get(from..from.saturating_add(end.saturating_sub(start)));
@@ -476,7 +527,7 @@ impl Memory {
             regions: self.regions.clone(),
             ignores_protection: self.ignores_protection,
         });
-        self.writes.fill(EMPTY);
+        self.forget_writes();
     }
 
     /// Goes back to the last snapshot, which stays. False if there is none.
@@ -574,109 +625,4 @@ impl Memory {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    fn memory() -> Memory {
-        let mut memory = Memory::new(16 * PAGE);
-        assert!(memory.map(0x1000, 4 * PAGE, 0, Protection::DATA));
-        assert!(memory.map(0x1_0000, 4 * PAGE, 0, Protection::CODE));
-        memory
-    }
-
-    #[test]
-    fn two_addresses_show_the_same_memory() {
-        let mut memory = memory();
-        memory.store(0x1ffc, 0x1122_3344_5566_7788_u64.to_le_bytes()).unwrap();
-        assert_eq!(memory.load::<8>(0x1_0ffc).unwrap(), 0x1122_3344_5566_7788_u64.to_le_bytes());
-        assert_eq!(memory.load::<2>(0x1_0fff).unwrap(), [0x55, 0x44]);
-    }
-
-    #[test]
-    fn what_is_not_allowed_faults_at_its_first_byte() {
-        let mut memory = memory();
-        let write = |address, mapped| Err(Fault { address, access: Access::Write, mapped });
-        assert_eq!(memory.store(0x1_0000, [1]), write(0x1_0000, true));
-        assert_eq!(memory.store(0x4ffe, [1; 8]), write(0x5000, false));
-        assert_eq!(memory.load::<2>(0x4ffe).unwrap(), [0, 0], "nothing of it was written");
-        assert_eq!(memory.load::<1>(0), Err(Fault { address: 0, access: Access::Read, mapped: false }));
-        assert!(memory.load::<8>(u64::MAX - 3).is_err());
-        assert!(memory.fetch(0x1000, &mut [0; 16]).is_err());
-        assert_eq!(memory.fetch(0x1_3ff8, &mut [0; 16]), Ok(8), "as far as it goes");
-    }
-
-    #[test]
-    fn protections_cut_regions() {
-        let mut memory = memory();
-        memory.protect(0x2000, 0x3000, Protection::READ);
-        assert!(memory.store(0x1000, [1]).is_ok());
-        assert!(memory.store(0x2000, [1]).is_err());
-        assert!(memory.store(0x1fff, [1, 2]).is_err());
-        assert!(memory.store(0x3000, [1]).is_ok());
-        memory.unmap(0x3000, 0x4000);
-        assert!(memory.load::<1>(0x3000).is_err());
-        assert!(memory.load::<1>(0x4000).is_ok());
-        assert!(!memory.map(0x1000, PAGE, 16 * PAGE, Protection::DATA), "there is no such memory");
-        assert!(!memory.map(0x1001, PAGE, 0, Protection::DATA), "no page begins there");
-    }
-
-    #[test]
-    fn snapshots_bring_back_what_was() {
-        let mut memory = memory();
-        memory.store(0x1000, [1]).unwrap();
-        memory.snapshot();
-        memory.store(0x1000, [2]).unwrap();
-        memory.snapshot();
-        memory.store(0x1000, [3]).unwrap();
-        memory.store(0x2000, [4]).unwrap();
-        memory.unmap(0x3000, 0x4000);
-        assert_eq!(memory.pages_since_snapshot(), 2);
-        for _ in 0..2 {
-            assert!(memory.restore());
-            assert_eq!(memory.load::<1>(0x1000).unwrap(), [2]);
-            assert_eq!(memory.load::<1>(0x2000).unwrap(), [0]);
-            assert!(memory.load::<1>(0x3000).is_ok());
-            memory.store(0x1000, [9]).unwrap();
-        }
-        assert!(memory.commit());
-        assert_eq!(memory.load::<1>(0x1000).unwrap(), [9], "what was written stays");
-        assert!(memory.restore());
-        assert_eq!(memory.load::<1>(0x1000).unwrap(), [1], "until the snapshot below");
-        assert!(memory.commit() && !memory.commit());
-        assert!(!Memory::new(PAGE).restore());
-    }
-
-    #[test]
-    fn a_fork_is_independent() {
-        let mut memory = memory();
-        memory.store(0x1000, [1]).unwrap();
-        let mut other = memory.fork();
-        other.store(0x1000, [2]).unwrap();
-        assert_eq!(memory.load::<1>(0x1000).unwrap(), [1]);
-        assert_eq!(other.load::<1>(0x1_0000).unwrap(), [2]);
-    }
-
-    #[test]
-    fn writes_to_code_are_noticed() {
-        let mut memory = memory();
-        memory.store(0x1000, [1]).unwrap();
-        memory.fetch(0x1_0000, &mut [0; 16]).unwrap();
-        assert!(!memory.code_written());
-        memory.store(0x2000, [1]).unwrap();
-        assert!(!memory.code_written());
-        memory.store(0x1000, [1]).unwrap();
-        assert!(memory.code_written(), "by another address of the same page");
-    }
-
-    #[test]
-    fn strings_end_at_zero_or_where_they_are_cut() {
-        let mut memory = memory();
-        memory.write(0x1ffe, b"abcd").unwrap();
-        assert_eq!(memory.cstr(0x1ffe, 100).unwrap(), b"abcd");
-        assert_eq!(memory.cstr(0x1ffe, 3).unwrap(), b"abc");
-        assert!(memory.cstr(0x4fff, 100).is_ok());
-        assert!(memory.cstr(0x5000, 100).is_err());
-    }
-}
+mod tests;

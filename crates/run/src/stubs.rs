@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use crate::machine::{Answer, Failed, Machine, Platform, Row};
 use crate::memory::{PAGE, Protection};
-use crate::world::{Cache, Inits, Message};
+use crate::world::{Cache, Event, Inits, Kind, Message};
 
 /// What a stub gives.
 type Given = Result<Answer, Failed>;
@@ -231,13 +231,22 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
             why: "pages come from the machine's own heap, which needs no memory zones",
         },
         Row {
+            names: &["__free_pages", "__folio_put", "free_unref_page", "free_frozen_pages"],
+            stub: free_page,
+            why: "pages are never given out again",
+        },
+        Row {
+            names: &["free_pages"],
+            stub: |m| {
+                let address = m.argument(0)?;
+                m.world.heap.free(address);
+                Ok(Answer::Value(0))
+            },
+            why: "pages are never given out again",
+        },
+        Row {
             names: &[
-                "__free_pages",
-                "free_pages",
-                "__folio_put",
-                "free_unref_page",
                 "free_unref_folios",
-                "free_frozen_pages",
                 "free_unref_page_list",
                 "free_pages_nolock",
                 "free_frozen_pages_nolock",
@@ -523,6 +532,24 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
             stub: comes,
             why: "it is executed; the module that comes is noted",
         },
+        Row {
+            names: &["notifier_chain_register"],
+            stub: |m| {
+                let link = (m.argument(0)?, m.argument(1)?);
+                m.world.notifiers.push(link);
+                Ok(Answer::Pass)
+            },
+            why: "it is executed; who is in which chain is noted",
+        },
+        Row {
+            names: &["notifier_chain_unregister"],
+            stub: |m| {
+                let link = (m.argument(0)?, m.argument(1)?);
+                m.world.notifiers.retain(|other| *other != link);
+                Ok(Answer::Pass)
+            },
+            why: "it is executed; who is in which chain is noted",
+        },
         Row { names: &["do_one_initcall"], stub: before_init, why: "load_module may be all that is wanted" },
         Row {
             names: &["verify_pkcs7_signature"],
@@ -544,8 +571,11 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
 /// Notes a call of a function, which is executed all the same.
 pub fn watched<C: Platform>(m: &mut Machine<C>) -> Given {
     let arguments = (0..4).map(|number| m.argument(number)).collect::<Result<Vec<_>, _>>()?;
-    let (name, from) = (m.text(m.cpu.pc()), m.text(m.cpu.return_address(&m.memory)?));
-    m.world.event(|| format!("{name}({arguments:#x?}) from {from}").replace(['\n', ' '], ""));
+    let (function, instruction) = (m.cpu.pc(), m.cpu.return_address(&m.memory)?);
+    let (name, by) = (m.text(function), m.text(instruction));
+    let what = format!("{name}({arguments:#x?})").replace(['\n', ' '], "");
+    let (address, symbol) = (Some(function), Some(name));
+    m.world.event(|| Event { kind: Kind::Call, instruction, by, address, symbol, what });
     Ok(Answer::Pass)
 }
 
@@ -579,6 +609,11 @@ fn vmalloc<C: Platform>(m: &mut Machine<C>) -> Given {
     if !m.world.is_booted {
         return Ok(Answer::Value(kmalloc(m, size)?));
     }
+    Ok(Answer::Value(vmalloc_pages(m, size, Protection::DATA)?))
+}
+
+/// Whole pages of the vmalloc area, with one that nobody may touch behind them; 0 if there is no room.
+fn vmalloc_pages<C: Platform>(m: &mut Machine<C>, size: u64, protection: Protection) -> Result<u64, Failed> {
     let pages = size.div_ceil(PAGE).saturating_mul(PAGE);
     let start = m.world.vmalloc_area;
     let next = start.checked_add(pages).and_then(|end| end.checked_add(PAGE));
@@ -586,15 +621,15 @@ fn vmalloc<C: Platform>(m: &mut Machine<C>) -> Given {
     let room = next.and_then(|next| Some((next, m.allocate(pages, PAGE).ok()?)));
     let Some((next, memory)) = room else {
         m.world.doubt(SHORT);
-        return Ok(Answer::Value(0));
+        return Ok(0);
     };
     let physical = m.memory.physical(memory).unwrap_or(u64::MAX);
-    if !m.memory.map(start, pages, physical, Protection::DATA) {
-        return Ok(Answer::Value(0));
+    if !m.memory.map(start, pages, physical, protection) {
+        return Ok(0);
     }
     m.world.vmalloc_area = next;
     m.world.vmalloc_pieces.push((start, pages, memory));
-    Ok(Answer::Value(start))
+    Ok(start)
 }
 
 /// False if no vmalloc memory begins there.
@@ -625,9 +660,11 @@ fn free<C: Platform>(m: &mut Machine<C>, number: usize) -> Given {
         && m.world.is_booted
         && is_on_heap(m, address)
     {
-        let from = m.cpu.return_address(&m.memory)?;
-        let text = format!("free of {address:#x}, which is not allocated, by {}", m.text(from));
-        m.world.event(|| text);
+        let instruction = m.cpu.return_address(&m.memory)?;
+        let by = m.text(instruction);
+        let what = format!("free of {address:#x}, which is not allocated");
+        let address = Some(address);
+        m.world.event(|| Event { kind: Kind::Free, instruction, by, address, symbol: None, what });
     }
     Ok(Answer::Value(0))
 }
@@ -744,6 +781,17 @@ fn allocate_pages<C: Platform>(m: &mut Machine<C>) -> Given {
 fn page_of<C: Platform>(m: &Machine<C>, address: u64) -> u64 {
     let frame = m.memory.physical(address).unwrap_or(0) / PAGE;
     m.space.pages.wrapping_add(frame.wrapping_mul(m.space.page_struct))
+}
+
+/// `(page, ...)`: one reference fewer; without any, the memory counts as free.
+fn free_page<C: Platform>(m: &mut Machine<C>) -> Given {
+    let page = m.argument(0)?;
+    let count = m.memory.u32(page.wrapping_add(m.offset("page._refcount")?))?;
+    if count <= 1 {
+        let number = page.wrapping_sub(m.space.pages).checked_div(m.space.page_struct).unwrap_or(0);
+        m.world.heap.free(m.space.direct.wrapping_add(number.wrapping_mul(PAGE)));
+    }
+    Ok(Answer::Value(0))
 }
 
 /// `(size, align, reserved, ...)`
@@ -964,6 +1012,9 @@ fn executable_memory<C: Platform>(m: &mut Machine<C>) -> Given {
     /// PMD_SIZE
     const BLOCK: u64 = 2 << 20;
     let (kind, size) = (m.argument(0)? & 0xffff_ffff, m.argument(1)?);
+    if C::EXECMEM_IN_VMALLOC.contains(&kind) {
+        return Ok(Answer::Value(vmalloc_pages(m, size, Protection::ALL)?));
+    }
     // EXECMEM_MODULE_TEXT is 0.
     if kind != 0 || m.symbols.address("execmem_cache").is_none() {
         return Ok(Answer::Value(module_memory(m, size, PAGE)?));
@@ -1002,6 +1053,9 @@ fn executable_memory<C: Platform>(m: &mut Machine<C>) -> Given {
 
 fn free_module_memory<C: Platform>(m: &mut Machine<C>) -> Given {
     let address = m.argument(0)?;
+    if vfree(m, address) {
+        return Ok(Answer::Value(0));
+    }
     m.world.code_pieces.retain(|(start, _)| *start != address);
     if m.world.code_blocks.iter().any(|(start, _)| *start == address) {
         return Ok(Answer::Value(0));
@@ -1059,7 +1113,15 @@ fn panics<C: Platform>(m: &mut Machine<C>) -> Given {
 
 /// What `do_init_module` is asked to load.
 fn comes<C: Platform>(m: &mut Machine<C>) -> Given {
-    m.world.coming = Some(m.argument(0)?);
+    let module = m.argument(0)?;
+    m.world.coming = Some(module);
+    m.module_comes(module);
+    // Without an init function this is where it would be called.
+    let init = m.offset("module.init").and_then(|at| Ok(m.memory.u64(module.wrapping_add(at))?));
+    if m.world.inits == Inits::End && matches!(init, Ok(0)) {
+        m.world.has_left = true;
+        return Ok(Answer::Leave);
+    }
     Ok(Answer::Pass)
 }
 

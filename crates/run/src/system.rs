@@ -9,7 +9,9 @@ use crate::heap::Mark;
 use crate::machine::{Cause, Failed, Machine, Platform, Snapshot, Stopped};
 use crate::memory::PAGE;
 use crate::parameters;
-use crate::world::{Inits, Message};
+use crate::standing::{self, Standing, Stray};
+use crate::watch::{Allocation, Watch};
+use crate::world::{Event, Inits, Message};
 
 /// Members of `struct file_operations` that are functions.
 pub const FILE_OPERATIONS: &[&str] = &[
@@ -99,7 +101,13 @@ pub trait Running: core::fmt::Debug + Send {
     /// What the kernel has printed.
     fn log(&self) -> &[Message];
     /// Warnings, and other things that no log tells.
-    fn events(&self) -> &[String];
+    fn events(&self) -> &[Event];
+    /// Watches the code of modules of these names that are loaded from now on; `None` ends it. False if the processor cannot.
+    fn watch(&mut self, watch: Option<Watch>) -> bool;
+    /// An address by the symbol before it, of the image or of a module that is watched.
+    fn text(&self, address: u64) -> String;
+    /// What was noted of it so far.
+    fn watched(&mut self) -> Option<&mut Watch>;
     /// Instructions executed so far.
     fn executed(&self) -> u64;
     /// Instructions that one system call may take.
@@ -116,6 +124,12 @@ pub trait Running: core::fmt::Debug + Send {
     fn doubts(&self) -> &[&'static str];
     /// The character devices that are registered, by major and minor.
     fn devices(&mut self) -> Result<Vec<Device>>;
+    /// Entries of file systems, work queues and references to modules that there are.
+    fn standing(&self) -> Standing;
+    /// Timers, threads and the like that lead to code that is watched, or was, and the kinds of which nothing is known.
+    fn strays(&mut self) -> (Vec<Stray>, Vec<&'static str>);
+    /// What code that is watched has asked for, and nobody has given back.
+    fn kept_allocations(&self) -> Vec<Allocation>;
     /// Where the heap is now, for [`Running::taken_since`].
     fn mark(&self) -> Mark;
     /// Memory that was taken since a mark and is not freed: bytes and pieces.
@@ -344,7 +358,9 @@ impl<C: Platform> System<C> {
     fn registered(&mut self) -> core::result::Result<Vec<Device>, Failed> {
         let mut devices = self.chrdevs()?;
         for device in &mut devices {
-            device.operations = self.operations(device.major_number, device.minor_number)?;
+            // They may lie in a module that is gone.
+            let operations = self.operations(device.major_number, device.minor_number);
+            device.operations = operations.unwrap_or_default();
         }
         devices.sort_by_key(|device| (device.major_number, device.minor_number));
         Ok(devices)
@@ -459,7 +475,19 @@ where
         &self.machine.world.log
     }
 
-    fn events(&self) -> &[String] {
+    fn watch(&mut self, watch: Option<Watch>) -> bool {
+        self.machine.set_watch(watch)
+    }
+
+    fn text(&self, address: u64) -> String {
+        self.machine.text(address)
+    }
+
+    fn watched(&mut self) -> Option<&mut Watch> {
+        self.machine.watch.as_deref_mut()
+    }
+
+    fn events(&self) -> &[Event] {
         &self.machine.world.events
     }
 
@@ -494,6 +522,22 @@ where
 
     fn devices(&mut self) -> Result<Vec<Device>> {
         self.attempt(|system| system.registered())
+    }
+
+    fn standing(&self) -> Standing {
+        standing::standing(&self.machine)
+    }
+
+    fn strays(&mut self) -> (Vec<Stray>, Vec<&'static str>) {
+        let Some(watch) = &self.machine.watch else { return (Vec::new(), standing::KINDS.into()) };
+        let watched = watch.memory();
+        let is_owned = |address: u64| watched.iter().any(|region| region.has(address));
+        self.machine.budget = self.budget;
+        standing::strays(&mut self.machine, &is_owned)
+    }
+
+    fn kept_allocations(&self) -> Vec<Allocation> {
+        self.machine.kept_allocations()
     }
 
     fn mark(&self) -> Mark {

@@ -23,6 +23,60 @@ pub struct Message {
     pub ended: bool,
 }
 
+/// Of which kind an event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// WARN(), whose report is in the log.
+    Warning,
+    /// Memory is freed that is not allocated.
+    Free,
+    /// A function was called that somebody watches.
+    Call,
+    /// A write to code.
+    Text,
+    /// A write to read-only data.
+    Table,
+    /// A write to memory that belongs to the kernel or to another module, and that nobody has exported.
+    Write,
+    /// Read-only memory can be written from here on, or again not.
+    Protection,
+    /// A probe is set.
+    Probe,
+    /// Functions are traced, or replaced by that way.
+    Tracing,
+    /// A program is started.
+    Program,
+    /// Packets are looked at.
+    Packets,
+    /// The rights of a task are changed.
+    Credentials,
+    /// A module leaves a list by which others find it.
+    Hiding,
+}
+
+/// What happened and no log tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Of which kind it is.
+    pub kind: Kind,
+    /// The address of the instruction, or of the one behind a call.
+    pub instruction: u64,
+    /// The same as the kernel prints it.
+    pub by: String,
+    /// What it was done to, if that is an address.
+    pub address: Option<u64>,
+    /// The same as the kernel prints it.
+    pub symbol: Option<String>,
+    /// In a sentence.
+    pub what: String,
+}
+
+impl core::fmt::Display for Event {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} {}", self.by, self.what)
+    }
+}
+
 /// A cache of objects.
 #[derive(Clone, Copy, Debug)]
 pub struct Cache {
@@ -41,8 +95,8 @@ pub struct World {
     pub heap: Heap,
     /// What the kernel has printed.
     pub log: Vec<Message>,
-    /// What happened beside: warnings.
-    pub events: Vec<String>,
+    /// What happened beside.
+    pub events: Vec<Event>,
     /// Nanoseconds since the boot.
     pub time: u64,
     /// How many of them no tick has told the kernel yet.
@@ -51,6 +105,8 @@ pub struct World {
     pub callbacks: VecDeque<(u64, u64)>,
     /// `kmem_cache`s.
     pub caches: HashMap<u64, Cache, FixedState>,
+    /// Chains of notifiers, and what was put into them.
+    pub notifiers: Vec<(u64, u64)>,
     /// The generator of random numbers.
     pub random: u64,
     /// The next free per-cpu address, and the end.
@@ -104,9 +160,9 @@ const EVENTS_MAX: usize = 10_000;
 
 impl World {
     /// Notes what no log tells; of very many the first ones.
-    pub fn event(&mut self, text: impl FnOnce() -> String) {
+    pub fn event(&mut self, event: impl FnOnce() -> Event) {
         if self.events.len() < EVENTS_MAX {
-            self.events.push(text());
+            self.events.push(event());
         }
     }
 

@@ -139,6 +139,12 @@ fn over_links(module: &mut Finalizer<'_, '_>, at: &Elsewhere, crashes: &mut Vec<
         let needs = "what the kernel takes for the next module in its list: a relocation of struct module goes over the link to it";
         module.said.may_crash("RELOC-GEN-18", needs);
     }
+    // verify_exported_symbols leaves out modules whose state is MODULE_STATE_UNFORMED, as that of this one is.
+    if module.kernel.member("module", "state").is_some_and(|state| over(state.offset, state.size)) && exports
+    {
+        let needs = "what the kernel takes for the state of the module: with another than it had, its own exports are those of another module";
+        module.said.unjudged("RELOC-GEN-18", needs);
+    }
     if target_list {
         let why = format!(
             "a pointer to {} takes the place of target_list in struct module, the list of modules that it uses: the kernel walks it (add_usage_links) and crashes",

@@ -43,6 +43,17 @@ struct Told {
 }
 
 fn load(arch: &dyn Architecture, release: &str, size: u64, init: u64, exit: u64) -> Told {
+    load_with(arch, release, size, (init, exit), &[])
+}
+
+/// The same with more sections.
+fn load_with(
+    arch: &dyn Architecture,
+    release: &str,
+    size: u64,
+    (init, exit): (u64, u64),
+    more: &[&str],
+) -> Told {
     let kernel = TestKernel::with_types(finalize::TYPES, &[], SIZES);
     let config = KernelConfig::of_release(release, MACHINES).unwrap().with(|c| {
         c.module_sig = false;
@@ -55,6 +66,9 @@ fn load(arch: &dyn Architecture, release: &str, size: u64, init: u64, exit: u64)
     b.section(THIS, ALLOC | WRITE, 64).zeros(size);
     for name in [".plt", ".init.plt", ".text.ftrace_trampoline", ".init.text.ftrace_trampoline"] {
         b.section(name, ALLOC | EXEC, 1).zeros(1);
+    }
+    for name in more {
+        b.section(name, ALLOC, 8).zeros(16);
     }
     let text = b.index(".text");
     // In the kernel's order of names: local ones first.
@@ -243,6 +257,20 @@ fn reloc_gen_18_links_that_are_followed() {
             "RELOC-GEN-18: {member} + {behind}: {:?}",
             told.open
         );
+    }
+}
+
+#[test]
+fn reloc_gen_18_exports_are_looked_for_by_state() {
+    for (member, more, open) in [
+        ("state", &["__ksymtab"][..], true),
+        ("state", &["__ksymtab_gpl"], true),
+        ("state", &[], false),
+        ("list", &["__ksymtab"], true),
+        ("source_list", &["__ksymtab"], false),
+    ] {
+        let told = load_with(&aarch64::Aarch64, "6.12.0", 0x1000, (INIT_EXIT.0, offset(member)), more);
+        assert_eq!(told.open.contains(&"RELOC-GEN-18"), open, "RELOC-GEN-18: {member} with {more:?}");
     }
 }
 

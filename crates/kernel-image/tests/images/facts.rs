@@ -79,6 +79,35 @@ fn btf_sizes_and_offsets() {
 }
 
 #[test]
+fn btf_functions_and_their_types() {
+    use kernel_image::{Sort, TypeId};
+    let blob = btf_blob();
+    let btf = Btf::parse(&blob).unwrap();
+    let all: Vec<_> = btf.functions().collect();
+    assert_eq!(all[0], (&b"__toy_register_driver"[..], TypeId(12)));
+    let prototype = btf.prototype(TypeId(12)).unwrap();
+    assert_eq!(prototype.parameters, [(&b"driver"[..], TypeId(9)), (&b"mod_name"[..], TypeId(9))]);
+    assert_eq!((prototype.returns, prototype.is_variadic), (TypeId(0), false));
+    assert_eq!(btf.prototype(TypeId(8)), None, "that is a struct");
+    for (id, sort, spelled) in [
+        (0, Sort::Void, "void"),
+        (2, Sort::Integer { size: 4, signed: true }, "number"),
+        (3, Sort::Other, "struct inner"),
+        (9, Sort::Pointer, "void *"),
+        (10, Sort::Enum { id: TypeId(10), size: 4 }, "enum e"),
+        (11, Sort::Void, "loop"),
+        (99, Sort::Void, "void"),
+    ] {
+        assert_eq!((btf.sort(TypeId(id)), btf.spelled(TypeId(id)).as_str()), (sort, spelled), "type {id}");
+    }
+    assert_eq!(btf.members(TypeId(8)), [(0, TypeId(1)), (8, TypeId(7)), (40, TypeId(9))]);
+    assert_eq!(btf.members(TypeId(7)), [(8, TypeId(6))], "bit-fields have no bytes of their own");
+    assert!(btf.is_struct(TypeId(6)) && !btf.is_struct(TypeId(9)));
+    assert_eq!(btf.enumerator(TypeId(10), -1), Some(&b"MINUS"[..]));
+    assert_eq!((btf.enumerator(TypeId(10), 3), btf.enumerator(TypeId(8), 0)), (None, None));
+}
+
+#[test]
 fn btf_in_any_image() {
     for plan in [
         Plan::new(true, KallsymsLayout::Old),

@@ -206,6 +206,12 @@ pub fn block(code: &[u8], address: u64, stops: impl Fn(u64) -> bool) -> Block {
     Block { instructions: instructions.into(), next: [(0, u32::MAX); 2] }
 }
 
+/// Bytes of the instruction at the beginning of `code`, and whether another than the next one may follow it.
+pub fn extent(code: &[u8], address: u64) -> (u64, bool) {
+    let instruction = Decoder::with_ip(64, code, address, DecoderOptions::NONE).decode();
+    (instruction.len() as u64, instruction.flow_control() != FlowControl::Next)
+}
+
 /// The name of the instruction at the beginning of `code`; its bytes if it is none.
 pub fn name(code: &[u8], address: u64) -> alloc::string::String {
     let mut decoder = Decoder::with_ip(64, code, address, DecoderOptions::NONE);

@@ -55,7 +55,7 @@ impl Platform for X86 {
             page_struct,
             modules: MODULES,
             vmalloc: (variable("vmalloc_base")?, variable("vmemmap_base")?),
-            unknown: (variable("page_offset_base")?, HOLE),
+            unknown: [(variable("page_offset_base")?, HOLE), (0, 0)],
             user: (USER.0, USER.0.wrapping_add(USER.1)),
             returns: RETURNS,
         })
@@ -130,8 +130,16 @@ impl Platform for X86 {
 
     const SYSCALL: &'static str = "__x64_sys_";
     const FRAME: usize = 21 * 8;
-    const BUG_HANDLER: &'static str = "handle_bug";
+    const BUG_HANDLER: Option<&'static str> = Some("handle_bug");
+    const FIRST: &'static [&'static str] = &[];
+    const PROCESSORS: &'static [&'static str] = &[];
+    const SKIPPED: &'static [(&'static str, &'static str)] =
+        &[("do_init_real_mode", "there is no memory below 1 MiB for a trampoline")];
     const OFFSETS: &'static [(&'static str, &'static str)] = &[("cpuinfo_x86", "x86_cache_alignment")];
+
+    fn is_bug(stop: &Stop) -> bool {
+        *stop == Stop::Exception(Exception::Undefined)
+    }
 
     fn frame(&self) -> Vec<u8> {
         let general = FRAME_ORDER.iter().map(|register| self.gpr(Gpr(*register)));
@@ -204,6 +212,19 @@ impl Platform for X86 {
                 before.get(at) == Some(&0xff) && before.get(at.wrapping_add(1)).is_some_and(is_call)
             })
     }
+
+    fn extent(memory: &mut Memory, address: u64) -> (u64, bool) {
+        let mut code = [0; 15];
+        let read = memory.fetch(address, &mut code).unwrap_or(0);
+        decode::extent(code.get(..read).unwrap_or_default(), address)
+    }
+
+    fn is_thunk(name: &str) -> bool {
+        let beginnings = ["__x86_indirect_", "__x86_return_thunk", "__SCT__"];
+        beginnings.iter().any(|begin| name.starts_with(begin)) || name.ends_with("_return_thunk")
+    }
+
+    const UNPROTECTED: &'static str = "CR0.WP is cleared: read-only memory can be written from here on";
 
     fn fork(&self) -> Self {
         X86::fork(self)

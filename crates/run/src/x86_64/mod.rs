@@ -41,6 +41,8 @@ pub struct X86 {
     by_address: HashMap<u64, u32, FixedState>,
     jumps: Vec<(u64, u32)>,
     breakpoints: HashSet<u64, FixedState>,
+    /// Ranges of code before which it stops.
+    fence: Vec<(u64, u64)>,
     /// Instructions executed so far.
     executed: u64,
 }
@@ -53,6 +55,7 @@ impl Default for X86 {
             by_address: HashMap::default(),
             jumps: alloc::vec![(0, NONE); JUMPS],
             breakpoints: HashSet::default(),
+            fence: Vec::new(),
             executed: 0,
         }
     }
@@ -177,7 +180,8 @@ impl Cpu for X86 {
                 Some(number) => number,
                 None => {
                     // Blocks that begin with a breakpoint are never linked to.
-                    let breaks = self.breakpoints.contains(&address);
+                    let breaks = self.breakpoints.contains(&address)
+                        || self.fence.iter().any(|(start, end)| (*start..*end).contains(&address));
                     if breaks && !goes_on {
                         return Stop::Breakpoint;
                     }
@@ -238,6 +242,17 @@ impl Cpu for X86 {
         }
     }
 
+    fn fence(&mut self, ranges: &[(u64, u64)]) -> bool {
+        if self.fence != ranges {
+            self.fence = ranges.into();
+            // Blocks may be linked to code behind it.
+            self.blocks.clear();
+            self.by_address.clear();
+            self.jumps.fill((0, NONE));
+        }
+        true
+    }
+
     fn pc(&self) -> u64 {
         self.state.rip
     }
@@ -294,6 +309,10 @@ impl Cpu for X86 {
         self.set_sp(sp);
         self.state.rip = call.function;
         Ok(top)
+    }
+
+    fn leave(&mut self, before: &State) {
+        self.set_sp(before.register(RSP));
     }
 
     fn registers(&self) -> State {

@@ -45,6 +45,31 @@ fn loops_run_and_count() {
 }
 
 #[test]
+fn a_fence_stops_whoever_comes_from_outside() {
+    // call +1; hlt; mov al, 1; ret
+    let code = [0xe8, 1, 0, 0, 0, 0xf4, 0xb0, 1, 0xc3];
+    let (mut cpu, mut memory) = machine(&code);
+    for round in 0..3 {
+        cpu.set_pc(CODE);
+        // From the second round on what is behind the fence has been decoded.
+        assert!(cpu.fence(if round == 1 { &[] } else { &[(CODE + 6, CODE + 9)] }));
+        let stop = cpu.run(&mut memory, &mut 100);
+        if round == 1 {
+            assert_eq!(stop, Stop::Exception(Exception::Halt), "there is none now");
+            continue;
+        }
+        assert_eq!((stop, cpu.pc()), (Stop::Breakpoint, CODE + 6));
+        assert_eq!(
+            (cpu.run(&mut memory, &mut 1), cpu.pc()),
+            (Stop::Budget, CODE + 8),
+            "and goes on from there"
+        );
+        assert_eq!(cpu.run(&mut memory, &mut 1), Stop::Budget);
+        assert_eq!(cpu.pc(), CODE + 5);
+    }
+}
+
+#[test]
 fn calls_return_and_push_what_they_should() {
     // call +1; hlt; push 0x11; pop rax; ret
     let code = [0xe8, 1, 0, 0, 0, 0xf4, 0x6a, 0x11, 0x58, 0xc3];
