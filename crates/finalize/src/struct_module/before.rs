@@ -121,8 +121,7 @@ fn changed_layout(
 /// RELOC-GEN-18: what a relocation that is not refused does to what the kernel follows before init runs: the places of the
 /// regions, with their links in the tree of addresses, and lists.
 fn over_links(module: &mut Finalizer<'_, '_>, at: &Elsewhere, crashes: &mut Vec<Finding>) {
-    let over =
-        |start: u64, size| start < at.offset.saturating_add(8) && at.offset < start.saturating_add(size);
+    let over = |start: u64, size| overlaps(at.offset, start, size);
     // `struct list_head`: next, by which lists are walked, and prev.
     let next = |path| module.kernel.member("module", path).is_some_and(|list| over(list.offset, POINTER));
     let places = super::areas(module.kernel, module.layout.generation)
@@ -155,6 +154,13 @@ fn over_links(module: &mut Finalizer<'_, '_>, at: &Elsewhere, crashes: &mut Vec<
     }
 }
 
+/// Do 8 bytes at an offset overlap `size` bytes at another? The first may begin before offset 0, which is a large number then.
+fn overlaps(offset: u64, start: u64, size: u64) -> bool {
+    // As if both began 8 bytes further.
+    let (from, start) = (offset.wrapping_add(8), start.saturating_add(8));
+    start < from.saturating_add(8) && from < start.saturating_add(size)
+}
+
 /// Does a section with bytes lie over another one? Only alignments that are none do that (LAYOUT-14).
 fn lies_under_another(module: &Module<'_>, index: usize) -> bool {
     let range = |index: usize| {
@@ -184,8 +190,7 @@ const WALKED: &[&str] = &[
 fn walked(module: &Finalizer<'_, '_>, arch: &dyn Architecture, offset: u64) -> Option<&'static str> {
     let overlaps = |path: &str| {
         let member = module.kernel.member("module", path);
-        member
-            .is_some_and(|m| m.offset < offset.saturating_add(8) && offset < m.offset.saturating_add(m.size))
+        member.is_some_and(|m| overlaps(offset, m.offset, m.size))
     };
     let traced = arch.ftrace_callsites(module.info.config);
     let tables = OBJS.iter().filter(|objs| WALKED.contains(&objs.0));
@@ -402,6 +407,25 @@ impl Before {
 mod tests {
     use super::*;
     use reloc::testing::{DATA, TestKernel, TestModule};
+
+    #[test]
+    fn reloc_gen_18_a_relocation_may_begin_before_struct_module() {
+        let before = |bytes: u64| 0u64.wrapping_sub(bytes);
+        for (offset, start, size, is) in [
+            (before(3), 0, 4, true),
+            (before(3), 4, 4, true),
+            (before(3), 5, 4, false),
+            (before(7), 0, 4, true),
+            (before(8), 0, 4, false),
+            (0, 0, 4, true),
+            (4, 0, 4, false),
+            (16, 23, 8, true),
+            (16, 24, 8, false),
+            (u64::MAX >> 1, 0, 8, false),
+        ] {
+            assert_eq!(overlaps(offset, start, size), is, "RELOC-GEN-18: {offset:#x}, {start} + {size}");
+        }
+    }
 
     #[test]
     fn layout_14_and_reloc_gen_15_a_struct_module_under_another_section() {
