@@ -3,6 +3,7 @@
 mod addr;
 mod check;
 mod explain;
+mod gdb;
 mod init;
 mod inspect;
 mod kernel;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use kmodld::modprobe::Modprobe;
 use kmodld::modprobe::providers::Home;
@@ -14,7 +15,7 @@ use run::watch::Wanted;
 use super::modules::{Meaning, Ways};
 use super::options::{Run, Traced};
 use super::report::{self, counted, one_line};
-use super::{Outcome, prepared};
+use super::{Outcome, gdb, prepared};
 
 pub fn run(args: &Run) -> Result<Outcome, Error> {
     let actions = actions(args)?;
@@ -36,7 +37,13 @@ pub fn run(args: &Run) -> Result<Outcome, Error> {
         }
         if args.json { Ok(()) } else { show(entry, args.trace_file.is_none()) }
     };
+    let ended = gdb::Ended::default();
+    if let Some(address) = args.gdb {
+        kernel.debug(Some(gdb::listen(address, &ended)?));
+    }
     let mut document = run_in_view(&mut *kernel, &booted, &mut view, &plan, &mut show)?;
+    ended.store(outcome(&document) as u8, Ordering::Relaxed);
+    kernel.debug(None);
     if args.compare && document.is_loaded() {
         let unusable =
             |failure: Failure| Error::unusable(&plan.file, format!("it is not compared: {failure}"));
@@ -74,13 +81,17 @@ pub fn run(args: &Run) -> Result<Outcome, Error> {
     } else {
         rest(&document)?;
     }
-    Ok(if document.has_stopped() {
+    Ok(outcome(&document))
+}
+
+fn outcome(document: &Document) -> Outcome {
+    if document.has_stopped() {
         Outcome::Undecided
     } else if document.is_loaded() {
         Outcome::Done
     } else {
         Outcome::Refused
-    })
+    }
 }
 
 /// The actions of -e and of the script, in this order.

@@ -13,6 +13,7 @@ extern crate std;
 pub mod aarch64;
 pub mod boot;
 pub mod cpu;
+pub mod debugger;
 pub mod heap;
 pub mod machine;
 pub mod memory;

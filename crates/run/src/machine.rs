@@ -1,5 +1,6 @@
 //! A kernel in memory, a processor on it, and what stands in for the parts of it that are not executed.
 
+mod debugged;
 mod deeds;
 mod watched;
 
@@ -102,7 +103,7 @@ pub struct Row<C: Cpu> {
 }
 
 /// What a processor does for the kernel that runs on it.
-pub trait Platform: Cpu + Default {
+pub trait Platform: Cpu + Default + crate::debugger::Registers {
     /// Where things are. `None` if the image does not say.
     fn space(image: &KernelImage<'_>, symbols: &Symbols, page_struct: u64) -> Option<Space>;
     /// Functions of this architecture that are not executed.
@@ -249,6 +250,7 @@ pub struct Machine<C: Cpu> {
     pub watch: Option<Box<Watch>>,
     stubs: HashMap<u64, (&'static str, Stub<C>), FixedState>,
     depth: u64,
+    debug: Option<Box<debugged::Attached>>,
 }
 
 /// A state of a machine to go back to; its memory keeps the rest.
@@ -278,7 +280,20 @@ impl<C: Platform> Machine<C> {
         }
         let offsets = Arc::new(offsets);
         let stubs = HashMap::default();
-        Some(Machine { cpu, memory, symbols, space, offsets, world, budget: 0, watch: None, stubs, depth: 0 })
+        let (watch, debug) = (None, None);
+        Some(Machine {
+            cpu,
+            memory,
+            symbols,
+            space,
+            offsets,
+            world,
+            budget: 0,
+            watch,
+            stubs,
+            depth: 0,
+            debug,
+        })
     }
 
     /// The same machine, independent of this one.
@@ -295,6 +310,7 @@ impl<C: Platform> Machine<C> {
             watch: None,
             stubs: self.stubs.clone(),
             depth: self.depth,
+            debug: None,
         }
     }
 
@@ -422,7 +438,8 @@ impl<C: Platform> Machine<C> {
                 self.cpu.leave(before);
                 return Ok(returned);
             }
-            if let Some((name, stub)) = self.stubs.get(&pc).copied() {
+            self.debugs()?;
+            if let Some((name, stub)) = self.stubs.get(&self.cpu.pc()).copied() {
                 match self.answer(name, stub)? {
                     Answer::Value(value) => {
                         if let Err(fault) = self.cpu.return_with(&mut self.memory, value) {
@@ -437,8 +454,11 @@ impl<C: Platform> Machine<C> {
             }
             match self.go() {
                 Stop::Breakpoint => {}
-                Stop::Budget => return Err(self.stopped(format!("{}", Stop::Budget), Cause::Budget)),
-                stop => self.handle(&stop)?,
+                Stop::Budget => {
+                    self.debugs_end();
+                    return Err(self.stopped(format!("{}", Stop::Budget), Cause::Budget));
+                }
+                stop => self.handle(&stop).inspect_err(|_| self.debugs_end())?,
             }
         }
     }

@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::debugger::Debugger;
 use crate::heap::Mark;
 use crate::machine::{Cause, Failed, Machine, Platform, Snapshot, Stopped};
 use crate::memory::PAGE;
@@ -104,6 +105,8 @@ pub trait Running: core::fmt::Debug + Send {
     fn events(&self) -> &[Event];
     /// Watches the code of modules of these names that are loaded from now on; `None` ends it. False if the processor cannot.
     fn watch(&mut self, watch: Option<Watch>) -> bool;
+    /// A debugger stops where the next module comes that is watched by [`Watch::watch_next`], and says how it goes on; `None` ends it.
+    fn debug(&mut self, debugger: Option<Box<dyn Debugger>>);
     /// An address by the symbol before it, of the image or of a module that is watched.
     fn text(&self, address: u64) -> String;
     /// What was noted of it so far.
@@ -477,6 +480,10 @@ where
 
     fn watch(&mut self, watch: Option<Watch>) -> bool {
         self.machine.set_watch(watch)
+    }
+
+    fn debug(&mut self, debugger: Option<Box<dyn Debugger>>) {
+        self.machine.set_debugger(debugger);
     }
 
     fn text(&self, address: u64) -> String {

@@ -1,9 +1,11 @@
 //! Options of `run`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::super::gdb;
 use super::kernel::{Kernel, Live};
 
 /// What a trace has.
@@ -65,6 +67,9 @@ pub struct Run {
     /// Write to FILE which of the module's code was executed, in the format drcov
     #[arg(long, value_name = "FILE")]
     pub coverage: Option<PathBuf>,
+    /// Wait for gdb at the module's init function: on this port of this machine (`:PORT` or `127.0.0.1:PORT`; 0 is any)
+    #[arg(long, value_name = "ADDRESS", value_parser = gdb::address, conflicts_with_all = ["load_only", "compare"])]
+    pub gdb: Option<SocketAddr>,
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,

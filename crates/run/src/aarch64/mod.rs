@@ -6,6 +6,7 @@
 
 mod access;
 mod compute;
+mod debugger;
 mod decode;
 mod execute;
 mod form;

@@ -46,6 +46,9 @@ impl<C: Platform> Machine<C> {
     /// `do_init_module` is entered with this `struct module`.
     pub fn module_comes(&mut self, module: u64) {
         let Some(mut watch) = self.watch.take() else { return };
+        if watch.next {
+            self.debugs_init(module);
+        }
         if let Ok(loaded) = self.module_of(&watch, module) {
             if core::mem::take(&mut watch.next) && !watch.names.contains(&loaded.name) {
                 watch.names.push(loaded.name.clone());
@@ -141,9 +144,7 @@ impl<C: Platform> Machine<C> {
 
     /// Executes until something stops it.
     pub(super) fn go(&mut self) -> Stop {
-        let Some(mut watch) = self.watch.take() else {
-            return self.cpu.run(&mut self.memory, &mut self.budget);
-        };
+        let Some(mut watch) = self.watch.take() else { return self.runs() };
         let stop = if watch.has_code(self.cpu.pc()) {
             self.arrives(&mut watch);
             self.memory.note_writes(&mut watch.spare);
@@ -151,7 +152,7 @@ impl<C: Platform> Machine<C> {
             self.memory.noted(&mut watch.spare, &mut watch.noted);
             stop
         } else {
-            self.cpu.run(&mut self.memory, &mut self.budget)
+            self.runs()
         };
         self.watch = Some(watch);
         stop
@@ -178,6 +179,10 @@ impl<C: Platform> Machine<C> {
                 return stop;
             }
             if watch.has_code(self.cpu.pc()) {
+                if self.is_debugged_here() {
+                    watch.resumes = Some(self.depth);
+                    return Stop::Breakpoint;
+                }
                 continue;
             }
             // What jumps to another function is none itself.
