@@ -149,6 +149,12 @@ fn ask(stream: &mut TcpStream, packet: &str) -> String {
             b'+' if answer.is_empty() => {}
             b'$' => answer.clear(),
             b'#' => break,
+            // The character before is there so many times more.
+            b'*' => {
+                stream.read_exact(&mut byte).unwrap();
+                let again = answer.chars().last().unwrap();
+                answer.extend(std::iter::repeat_n(again, usize::from(byte[0]) - 29));
+            }
             other => answer.push(other.into()),
         }
     }
