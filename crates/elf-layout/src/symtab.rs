@@ -41,12 +41,8 @@ pub fn layout_symtab(info: &mut LoadInfo<'_>, layout: &mut Layout, said: &mut Fi
     core_symbols.extend(symbols.filter(|(i, s)| *i == 0 || livepatch || is_core(s)).map(|(i, _)| i));
     core_names(info, &core_symbols, said);
     let align = info.sechdrs.get(sym).map_or(1, |s| s.sh_addralign);
-    let behind = layout.sizes.get(core_region);
-    let symoffs = align_size(behind, align);
-    if symoffs < behind {
-        let needs = "what becomes of the module's data once the kernel has written symbols over it: the alignment of the symbol table puts them there";
-        said.may_crash("LAYOUT-14", needs);
-    }
+    let symoffs = align_size(layout.sizes.get(core_region), align);
+    lies_over(info, layout, core_region, symoffs, said);
     let stroffs = symoffs.saturating_add(SYM_SIZE.saturating_mul(core_symbols.len() as u64));
     let mut core_typeoffs = stroffs;
     for &index in &core_symbols {
@@ -66,6 +62,7 @@ pub fn layout_symtab(info: &mut LoadInfo<'_>, layout: &mut Layout, said: &mut Fi
     put_in_init(info, layout, str, init_region);
     // (4) struct mod_kallsyms and the type letters of all symbols
     let mod_kallsyms_init_off = align_up(layout.sizes.get(init_region), MOD_KALLSYMS_ALIGN);
+    lies_over(info, layout, init_region, mod_kallsyms_init_off, said);
     let init_typeoffs = mod_kallsyms_init_off.saturating_add(MOD_KALLSYMS_SIZE);
     *layout.sizes.get_mut(init_region) = init_typeoffs.saturating_add(info.file.symbols().len() as u64);
     if strict {
@@ -82,6 +79,19 @@ pub fn layout_symtab(info: &mut LoadInfo<'_>, layout: &mut Layout, said: &mut Fi
         init_typeoffs,
     });
     bounded(info.config, layout, said)
+}
+
+/// LAYOUT-14: an alignment that is none may leave a region smaller than its sections. Does what kallsyms keeps lie over them then?
+fn lies_over(info: &LoadInfo<'_>, layout: &Layout, region: Region, from: u64, said: &mut Findings) {
+    let ends = info.sechdrs.iter().enumerate().filter(|(_, section)| section.has_bytes());
+    let mut ends = ends.filter_map(|(index, section)| {
+        let place = layout.place(index).filter(|place| place.region == region)?;
+        Some(place.offset.saturating_add(section.sh_size))
+    });
+    if ends.any(|end| from < end) {
+        let needs = "what becomes of the module's data once the kernel has written symbols over it: the alignment of a section puts them there";
+        said.may_crash("LAYOUT-14", needs);
+    }
 }
 
 /// SYM-10: the lengths of all names that are kept are summed up.

@@ -10,7 +10,7 @@ use elf_layout::Table;
 use reloc::Architecture;
 use reloc::Finalizer;
 use reloc::Step;
-use reloc::reach::{Reach, reach};
+use reloc::reach::{Reach, in_constants, reach};
 use reloc::sort::{self, sort};
 
 /// Bytes of `struct jump_entry`: code and target (s32) and key (s64), each relative to itself.
@@ -62,7 +62,7 @@ pub fn jump_label_add_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architec
         }
         // A key of the kernel may be one that is no longer written to.
         let of_kernel = reach(module, module.kernel, arch, first.key) == Reach::Image;
-        if of_kernel && in_constants(module, first.key) && !module.values.contains(&first.key) {
+        if of_kernel && in_constants(module.kernel, first.key) && !module.values.contains(&first.key) {
             let needs = "whether the kernel writes to a key of __jump_table that lies in its constants: no symbol begins there, so it may be none";
             module.said.may_crash("FIN-87", needs);
         }
@@ -76,16 +76,6 @@ pub fn jump_label_add_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architec
             update_of_foreign_key(module, arch, first.key, run);
         }
     }
-}
-
-/// Does an address lie in the code and the constants of the kernel?
-fn in_constants(module: &Finalizer<'_, '_>, address: u64) -> bool {
-    let kernel = module.kernel;
-    let within = |start, end| {
-        let bounds = kernel.symbol(start).zip(kernel.symbol(end));
-        bounds.is_some_and(|(start, end)| (start..end).contains(&address))
-    };
-    within("_text", "_etext") || within("__start_rodata", "__end_rodata")
 }
 
 /// Sorts the table by key and code (FIN-50), sets the flag of each entry and gives them all.

@@ -101,6 +101,11 @@ fn events_in_reach(
         if !module.writes_data(arch, call, 8, "an entry of _ftrace_events") {
             return false;
         }
+        if module.place_of(call).is_none() {
+            let needs = "what the running kernel has in its memory where an entry of _ftrace_events leads";
+            module.said.may_crash("FIN-78", needs);
+            return true;
+        }
         let class = word(module, call, types.class);
         // A union of the event's name and its tracepoint, which begins with a name, follows the class.
         let named = word(module, call, types.class.wrapping_add(8)).filter(|named| *named != 0);

@@ -22,6 +22,15 @@ pub fn in_image(kernel: &dyn RunningKernel, address: u64) -> Option<Reach> {
     Some(if stays { Reach::Image } else { Reach::Unknown })
 }
 
+/// Does an address lie in the code or the constants of the kernel, which nobody writes once it is booted?
+pub fn in_constants(kernel: &dyn RunningKernel, address: u64) -> bool {
+    let within = |start, end| {
+        let bounds = kernel.symbol(start).zip(kernel.symbol(end));
+        bounds.is_some_and(|(start, end)| (start..end).contains(&address))
+    };
+    within("_text", "_etext") || within("__start_rodata", "__end_rodata")
+}
+
 /// What is at `address`, for a module that is in memory.
 pub fn reach(
     module: &Module<'_>,
@@ -79,22 +88,36 @@ impl Finalizer<'_, '_> {
     /// FIN-87: a step writes to `len` bytes of data once the module is formed, when its code and constants cannot be
     /// written any more. False if the kernel crashes there.
     pub fn writes_data(&mut self, arch: &dyn Architecture, address: u64, len: u64, what: &str) -> bool {
-        self.touches(arch, address, len, what)
-            && self.place_of(address).is_none_or(|place| self.writes_place(place, what))
+        if !self.touches(arch, address, len, what) {
+            return false;
+        }
+        match self.place_of(address) {
+            Some(place) => self.writes_place(place, what),
+            None if in_constants(self.kernel, address) => {
+                self.said.refuse(read_only(what, address));
+                false
+            }
+            None => true,
+        }
     }
 
     /// As [`Finalizer::writes_data`], for a place of the module.
     pub fn writes_place(&mut self, place: SectionPlace, what: &str) -> bool {
         if self.is_read_only(place) {
             let address = self.placement.address(place);
-            let why = format!(
-                "{what}, at {address:#x}, is written to when the memory that it lies in can only be read: the kernel crashes"
-            );
-            self.said.refuse(Finding::note("FIN-87", Severity::Oops, why));
+            self.said.refuse(read_only(what, address));
             return false;
         }
         true
     }
+}
+
+/// FIN-87
+fn read_only(what: &str, address: u64) -> Finding {
+    let why = format!(
+        "{what}, at {address:#x}, is written to when the memory that it lies in can only be read: the kernel crashes"
+    );
+    Finding::note("FIN-87", Severity::Oops, why)
 }
 
 #[cfg(test)]

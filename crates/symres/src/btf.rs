@@ -14,7 +14,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use kernel::{BaseBtf, Kernel, Taints};
 
-use elf_layout::bytes::printed;
+use elf_layout::bytes::{printed, slice};
 use elf_layout::{
     Change, Errno, Finding, Findings, KernelConfig, Module, ModuleFile, Setting, Severity, needs,
 };
@@ -82,14 +82,20 @@ fn bytes_of<'m>(module: &'m Module<'_>, index: usize) -> &'m [u8] {
     moved.unwrap_or_else(|| module.info.file.copied_bytes(index))
 }
 
+/// Bytes of a pointer.
+const POINTER: u64 = 8;
+
 /// BTF-4: has a relocation put a pointer where struct module has that to `.BTF.base`?
 fn has_pointer_to_base(kernel: &Kernel, module: &Module<'_>) -> bool {
-    let this = module.table(module.info.file.index().module);
-    let pointer =
-        kernel.types.member("module", "btf_base_data").zip(this).and_then(|(member, this)| {
-            module.read(this.address.wrapping_add(member.offset), member.size.min(8))
-        });
-    pointer.is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0))
+    let index = module.info.file.index().module;
+    let this = module.table(index);
+    let pointer = kernel.types.member("module", "btf_base_data").zip(this).and_then(|(member, this)| {
+        let now = module.read(this.address.wrapping_add(member.offset), POINTER)?;
+        // What the file has there, find_module_sections has overwritten.
+        let of_file = slice(module.info.file.section_bytes(index), member.offset, POINTER)?;
+        Some((now, of_file))
+    });
+    pointer.is_some_and(|(now, of_file)| now != of_file && now != [0; POINTER as usize])
 }
 
 /// BTF-5: sysfs shows it under the module's name, beside that of the kernel. The load goes on without.

@@ -5,11 +5,12 @@ use alloc::format;
 use elf_layout::bytes::le32;
 use elf_layout::{Change, Errno, Finding, Findings, KernelConfig, LoadInfo};
 
+use super::Aarch64;
 use super::insn::{MOV_X9_LR, NOP, is_bti};
 use super::plts::{PLT_ENTRY_SIZE, get_plt_entry};
 use crate::FtraceBug;
 use crate::finalizer::Finalizer;
-use crate::reach::{Reach, in_image};
+use crate::reach::{Reach, in_image, reach};
 use crate::record::Step;
 
 /// Are functions compiled with nops at their entry? Else they call `_mcount`, as all did before v5.5
@@ -74,6 +75,20 @@ pub fn ftrace_init_nop(module: &mut Finalizer<'_, '_>, site: u64) -> Result<(), 
     }
     // The kernel's own code can be written through patch_map; what stands there is not what the compiler puts before a function.
     if in_image(module.kernel, site) == Some(Reach::Image) {
+        return Err(FtraceBug::Unexpected { at: site.wrapping_add(12), shown: 4, expected: None });
+    }
+    let this = module.table(module.info.file.index().module);
+    if this.is_some_and(|this| {
+        this.address < site.wrapping_add(8) && site < this.address.wrapping_add(this.size)
+    }) {
+        let needs =
+            "what becomes of struct module, in which the pointer of a site of the function tracer is written";
+        module.said.may_crash("FIN-44", needs);
+    }
+    if module.place_of(site).is_none() && reach(module, module.kernel, &Aarch64, site) != Reach::Nothing {
+        let needs =
+            "what lies at a site of the function tracer outside of the module, where its pointer is written";
+        module.said.may_crash("FIN-44", needs);
         return Err(FtraceBug::Unexpected { at: site.wrapping_add(12), shown: 4, expected: None });
     }
     if !set_nop_ops(module, site) {

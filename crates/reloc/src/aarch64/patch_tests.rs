@@ -297,7 +297,16 @@ fn fin_44_and_46_pointer_before_the_function() {
         let made = Aarch64.ftrace_init_nop(m, 0x1_0000);
         assert_eq!(made, Err(FtraceBug::Faulted(0x1_000c)), "FIN-47: an address of user space");
     });
-    assert_eq!(run(&[NOP; 6], 0x10_0000), (vec![NOP; 6], vec!["FIN-44"]), "FIN-44: outside of the module");
+    assert_eq!(run(&[NOP; 6], 0x2000), (vec![NOP; 6], vec!["FIN-44"]), "FIN-44: the page behind the module");
+    module.run(&kernel, |m| {
+        let far = address(m, ".text") + 0x10_0000;
+        let made = Aarch64.ftrace_init_nop(m, far);
+        assert!(
+            matches!(made, Err(FtraceBug::Unexpected { .. })),
+            "FIN-44: perhaps another module: {made:?}"
+        );
+        assert!(m.said.open_rules().iter().any(|rule| rule.code == "FIN-44"), "FIN-44: it is open");
+    });
     // The pointer is written before the nop is looked at.
     assert_eq!(run(&[NOP, NOP, RET], 0), (vec![low, high, RET], vec!["FIN-47"]), "FIN-44");
     let unknown = site(&module, &TestKernel::default(), &[NOP; 4], 0);

@@ -20,6 +20,7 @@ use elf_layout::Table;
 
 use super::X86_64;
 use crate::finalizer::Finalizer;
+use crate::reach::{Reach, reach};
 use crate::record::Step;
 use crate::sort::{self, sort};
 
@@ -179,7 +180,8 @@ fn fixup_keys(module: &mut Finalizer<'_, '_>, sites: &mut [Site]) -> bool {
         return false;
     };
     let keys = tramp_keys(module);
-    for site in sites.iter_mut().filter(|site| site.known) {
+    for index in 0..sites.len() {
+        let Some(site) = sites.get_mut(index).filter(|site| site.known) else { continue };
         let address = site.key & !FLAGS;
         if !text.contains(&address) && !within_module_text(module, address) {
             continue;
@@ -198,13 +200,56 @@ fn fixup_keys(module: &mut Finalizer<'_, '_>, sites: &mut [Site]) -> bool {
             let why = format!(
                 "the static call at {at:#x} names a trampoline at {address:#x}, which is none of the kernel's with a key"
             );
-            let finding = Finding::error("FIN-60", Errno::EINVAL, why).says(line);
-            module.said.refuse(finding.says("Failed to allocate memory for static calls"));
+            let finding = match static_call_del_module(module, sites, keys) {
+                Some(Some(key)) => {
+                    let why = format!(
+                        "{why}; on the way back it follows the list of a key at {key:#x}, which is none: it crashes"
+                    );
+                    Finding::note("FIN-60", Severity::Oops, why)
+                }
+                Some(None) => Finding::error("FIN-60", Errno::EINVAL, why),
+                None => {
+                    let needs = "what the kernel's memory holds where entries of .static_call_sites lead: it follows them after an error";
+                    module.said.may_crash("FIN-60", needs);
+                    Finding::error("FIN-60", Errno::EINVAL, why)
+                }
+            };
+            module.said.refuse(finding.says(line).says("Failed to allocate memory for static calls"));
             return false;
         };
         site.key = key | site.key & FLAGS;
     }
     true
+}
+
+/// `static_call_del_module` after an error: it follows the list of modules of each key. The key at which it crashes, if there is one;
+/// `None` if that is not known.
+fn static_call_del_module(
+    module: &Finalizer<'_, '_>,
+    sites: &[Site],
+    keys: &BTreeMap<u64, u64>,
+) -> Option<Option<u64>> {
+    let is_key = |key: u64| keys.values().any(|known| *known == key) || module.values.contains(&key);
+    let found = |address| reach(module, module.kernel, &X86_64, address);
+    let mut is_known = true;
+    for key in sites.iter().map(|site| site.key & !FLAGS).filter(|key| !is_key(*key)) {
+        let list = key.wrapping_add(8);
+        let mut bytes = [0; 8];
+        let word = module
+            .u64(list)
+            .or_else(|| module.kernel.read(list, &mut bytes).then(|| u64::from_le_bytes(bytes)));
+        let at = match word {
+            // No module, or the kernel's own sites (`static_call_key_has_mods`).
+            Some(word) if word == 0 || word & 1 != 0 => continue,
+            Some(word) => word,
+            None => list,
+        };
+        match found(at) {
+            Reach::Nothing => return Some(Some(key)),
+            _ => is_known = false,
+        }
+    }
+    is_known.then_some(None)
 }
 
 /// `is_module_text_address`, for this module.
