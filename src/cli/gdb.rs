@@ -83,9 +83,12 @@ struct Link {
     thread: JoinHandle<()>,
 }
 
+/// What is done to a machine that has stopped.
+type Act = dyn FnOnce(&mut dyn Debugged) + Send;
+
 /// What the protocol asks the machine.
 enum Ask {
-    Do(Box<dyn FnOnce(&mut dyn Debugged) + Send>),
+    Do(Box<Act>),
     Go(Then),
 }
 
