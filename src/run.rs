@@ -290,7 +290,7 @@ pub fn run(
     run_in_view(kernel, report, &mut View::default(), plan, show)
 }
 
-/// As [`run`], with calls shown as the types of the image say.
+/// As [`run()`], with calls shown as the types of the image say.
 ///
 /// # Errors
 ///
