@@ -108,27 +108,25 @@ fn tables_in_struct_module(info: &LoadInfo<'_>, layout: &Layout) -> bool {
         let (start, end) = range(section);
         section.has_bytes() && start < to && from < end
     };
-    let is_relocated = |target: usize| info.sechdrs.get(target).is_some_and(|t| t.sh_flags & SHF_ALLOC != 0);
-    let mut sections = info.sechdrs.iter().enumerate().skip(1);
-    sections.any(|(at, section)| match section.sh_type {
-        _ if at == index.sym => has_bytes_there(section),
-        SHT_RELA => {
-            let target = section.sh_info as usize;
-            // A relocation may find something else there than the file has.
-            let is_there = |rela: &Rela| {
-                let of = info
-                    .sechdrs
-                    .get(target)
-                    .filter(|_| target != index.module && layout.place(target).is_some());
-                of.filter(|of| has_bytes_there(of)).is_some_and(|of| {
-                    let place = of.sh_offset.saturating_add(rela.r_offset);
-                    place < to && from < place.saturating_add(8)
-                })
-            };
-            let mut records = info.file.relocations(at).iter().map(Rela::from);
-            is_relocated(target) && (has_bytes_there(section) || records.any(|rela| is_there(&rela)))
+    // A relocation may find something else there than the file has.
+    let meets = |at: usize, target: usize, section: &Shdr| {
+        let mut records = info.file.relocations(at).iter().map(Rela::from);
+        target != index.module
+            && layout.place(target).is_some()
+            && has_bytes_there(section)
+            && records.any(|rela| {
+                let place = section.sh_offset.saturating_add(rela.r_offset);
+                place < to && from < place.saturating_add(8)
+            })
+    };
+    info.sechdrs.iter().enumerate().skip(1).any(|(at, section)| {
+        if at == index.sym {
+            return has_bytes_there(section);
         }
-        _ => false,
+        let target = section.sh_info as usize;
+        let relocated =
+            info.sechdrs.get(target).filter(|of| section.sh_type == SHT_RELA && of.sh_flags & SHF_ALLOC != 0);
+        relocated.is_some_and(|of| has_bytes_there(section) || meets(at, target, of))
     })
 }
 

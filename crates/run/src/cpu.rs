@@ -39,6 +39,34 @@ pub enum Exception {
     Alignment,
 }
 
+/// What keeps an instruction from being executed.
+#[derive(Clone, Copy, Debug)]
+pub enum Trouble {
+    /// An access that is not allowed.
+    Fault(Fault),
+    /// What it raises.
+    Exception(Exception),
+    /// The interpreter does not know it.
+    Unknown,
+}
+
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Self {
+        Trouble::Fault(fault)
+    }
+}
+
+impl Trouble {
+    /// Why the processor stops; `name` is that of the instruction.
+    pub fn stop(self, name: impl FnOnce() -> String) -> Stop {
+        match self {
+            Trouble::Fault(fault) => Stop::Fault(fault),
+            Trouble::Exception(exception) => Stop::Exception(exception),
+            Trouble::Unknown => Stop::Unknown(name()),
+        }
+    }
+}
+
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

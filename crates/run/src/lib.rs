@@ -23,6 +23,8 @@ pub mod standing;
 pub mod stubs;
 pub mod symbols;
 pub mod system;
+#[cfg(test)]
+mod testing;
 pub mod watch;
 pub mod world;
 pub mod x86_64;

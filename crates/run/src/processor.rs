@@ -4,8 +4,9 @@ use alloc::boxed::Box;
 
 use kernel_image::KernelImage;
 
-use crate::boot::{Error, Report};
-use crate::system::Running;
+use crate::boot::{self, Error, Report};
+use crate::machine::Platform;
+use crate::system::{Running, System};
 
 /// Boots kernels of one architecture.
 pub trait Processor: core::fmt::Debug + Sync {
@@ -18,4 +19,15 @@ pub trait Processor: core::fmt::Debug + Sync {
     ///
     /// [`Error`], where process 1 does not come to be.
     fn boot(&self, image: &KernelImage<'_>, budget: u64) -> Result<(Box<dyn Running>, Report), Error>;
+}
+
+/// [`Processor::boot`] for one architecture.
+pub(crate) fn boot<C>(image: &KernelImage<'_>, budget: u64) -> Result<(Box<dyn Running>, Report), Error>
+where
+    C: Platform + core::fmt::Debug + Send + 'static,
+    C::Registers: Send,
+{
+    let (machine, report) = boot::boot::<C>(image, &[], &mut |_, _| {})?;
+    let system = System::new(machine, budget).map_err(|stopped| Error::Image(alloc::format!("{stopped}")))?;
+    Ok((Box::new(system), report))
 }

@@ -1,8 +1,8 @@
 //! Loads and stores.
 
 use super::form::{AFTER, BEFORE, Decoded, OFFSET, Op};
-use super::state::{Done, State, Trouble, extended, mask, sign_extended};
-use crate::cpu::Exception;
+use super::state::{Done, State, extended, mask, sign_extended};
+use crate::cpu::{Exception, Trouble};
 use crate::memory::{Access, Fault, Memory};
 
 /// The address that a data access means: bits 56 to 63 are ignored, bit 55 stands for them.

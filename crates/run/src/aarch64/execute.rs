@@ -2,9 +2,9 @@
 
 use super::access::aligned;
 use super::form::{ASR, Decoded, EXTENDS, LSL, LSR, OFFSET, Op};
-use super::state::{Done, State, Trouble, extended, mask, sign};
+use super::state::{Done, State, extended, mask, sign};
 use super::system;
-use crate::cpu::Exception;
+use crate::cpu::{Exception, Trouble};
 use crate::memory::{Access, Memory};
 
 /// How much further the counter is each time that it is read.

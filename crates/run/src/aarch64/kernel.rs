@@ -7,14 +7,14 @@ use alloc::vec::Vec;
 use kernel_image::KernelImage;
 
 use super::A64;
-use crate::boot::{self, Report};
+use crate::boot::{Error, Report};
 use crate::cpu::{Cpu, Exception, Stop};
 use crate::machine::{Answer, Failed, Machine, Platform, Preset, Row, Space};
 use crate::memory::{Access, Memory};
-use crate::processor::Processor;
+use crate::processor::{self, Processor};
 use crate::stubs;
 use crate::symbols::Symbols;
-use crate::system::{Running, System};
+use crate::system::Running;
 
 /// Where all of physical memory is shown: PAGE_OFFSET of kernels with 48 bits of virtual addresses, and of those with more on a processor
 /// that has no more.
@@ -342,11 +342,8 @@ impl Processor for Boots {
         MACHINE
     }
 
-    fn boot(&self, image: &KernelImage<'_>, budget: u64) -> Result<(Box<dyn Running>, Report), boot::Error> {
-        let (machine, report) = boot::boot::<A64>(image, &[], &mut |_, _| {})?;
-        let system = System::new(machine, budget)
-            .map_err(|stopped| boot::Error::Image(alloc::format!("{stopped}")))?;
-        Ok((Box::new(system), report))
+    fn boot(&self, image: &KernelImage<'_>, budget: u64) -> Result<(Box<dyn Running>, Report), Error> {
+        processor::boot::<A64>(image, budget)
     }
 }
 

@@ -2,8 +2,7 @@
 
 use super::form::{SINK, ZERO};
 use super::system::{self, SLOTS};
-use crate::cpu::{Exception, Registers, Stop};
-use crate::memory::Fault;
+use crate::cpu::{Registers, Trouble};
 
 /// Flags, as bits of NZCV.
 pub(super) const N: u8 = 8;
@@ -59,30 +58,6 @@ impl Registers for State {}
 impl Default for State {
     fn default() -> Self {
         State { general: [0; 64], pc: 0, flags: 0, system: system::reset(), counter: 0, monitor: None }
-    }
-}
-
-/// What keeps an instruction from being executed.
-#[derive(Clone, Copy, Debug)]
-pub enum Trouble {
-    Fault(Fault),
-    Exception(Exception),
-    Unknown,
-}
-
-impl From<Fault> for Trouble {
-    fn from(fault: Fault) -> Self {
-        Trouble::Fault(fault)
-    }
-}
-
-impl Trouble {
-    pub fn stop(self, name: impl FnOnce() -> alloc::string::String) -> Stop {
-        match self {
-            Trouble::Fault(fault) => Stop::Fault(fault),
-            Trouble::Exception(exception) => Stop::Exception(exception),
-            Trouble::Unknown => Stop::Unknown(name()),
-        }
     }
 }
 

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use super::*;
 use crate::cpu::Exception;
 use crate::memory::{Access, Protection};
+use crate::testing::random;
 
 /// Where code lies, where data, where a program's memory, and the end of the stack.
 const CODE: u64 = 0xffff_8000_8000_0000;
@@ -242,14 +243,6 @@ fn functions_are_entered_with_arguments_and_left_with_a_value() {
         (STACK, 0, 5),
         "the way back of who was interrupted is kept"
     );
-}
-
-/// Bytes from a generator.
-fn random(seed: &mut u64) -> u64 {
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    *seed
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use super::decode::{Address, Decoded, KIND_FS, KIND_GS, KIND_NARROW, Op, Operand};
 use super::flags::{DF, Flags, mask, sign_extended};
-use crate::cpu::{Exception, Registers, Stop};
-use crate::memory::{Fault, Memory};
+use crate::cpu::{Exception, Registers, Trouble};
+use crate::memory::Memory;
 
 pub const RAX: u8 = 0;
 pub const RCX: u8 = 1;
@@ -69,29 +69,11 @@ impl Default for State {
     }
 }
 
-/// What keeps an instruction from being executed.
-#[derive(Clone, Copy, Debug)]
-pub enum Trouble {
-    Fault(Fault),
-    Exception(Exception),
-    Unknown,
-}
-
-impl From<Fault> for Trouble {
-    fn from(fault: Fault) -> Self {
-        Trouble::Fault(fault)
-    }
-}
-
-impl Trouble {
-    /// As the processor tells it.
-    pub fn stop(self, name: impl FnOnce() -> alloc::string::String) -> Stop {
-        match self {
-            Trouble::Fault(fault) if !is_canonical(fault.address) => Stop::Exception(Exception::Protection),
-            Trouble::Fault(fault) => Stop::Fault(fault),
-            Trouble::Exception(exception) => Stop::Exception(exception),
-            Trouble::Unknown => Stop::Unknown(name()),
-        }
+/// As the processor tells it: an address that is none is a protection fault.
+pub fn told(trouble: Trouble) -> Trouble {
+    match trouble {
+        Trouble::Fault(fault) if !is_canonical(fault.address) => Trouble::Exception(Exception::Protection),
+        trouble => trouble,
     }
 }
 

@@ -7,14 +7,14 @@ use kernel_image::KernelImage;
 
 use super::decode;
 use super::{Gpr, X86};
-use crate::boot::{self, Report};
+use crate::boot::{Error, Report};
 use crate::cpu::{Cpu, Exception, Stop};
 use crate::machine::{Answer, Failed, Machine, Platform, Preset, Row, Space};
 use crate::memory::{Access, Memory};
-use crate::processor::Processor;
+use crate::processor::{self, Processor};
 use crate::stubs;
 use crate::symbols::Symbols;
-use crate::system::{Running, System};
+use crate::system::Running;
 
 /// The general registers in the order of `struct pt_regs`.
 const FRAME_ORDER: [u8; 15] = [15, 14, 13, 12, 5, 3, 11, 10, 9, 8, 0, 1, 2, 6, 7];
@@ -330,10 +330,7 @@ impl Processor for Boots {
         MACHINE
     }
 
-    fn boot(&self, image: &KernelImage<'_>, budget: u64) -> Result<(Box<dyn Running>, Report), boot::Error> {
-        let (machine, report) = boot::boot::<X86>(image, &[], &mut |_, _| {})?;
-        let system = System::new(machine, budget)
-            .map_err(|stopped| boot::Error::Image(alloc::format!("{stopped}")))?;
-        Ok((Box::new(system), report))
+    fn boot(&self, image: &KernelImage<'_>, budget: u64) -> Result<(Box<dyn Running>, Report), Error> {
+        processor::boot::<X86>(image, budget)
     }
 }

@@ -189,7 +189,7 @@ impl Cpu for X86 {
                     let known = self.blocks.len();
                     let number = match self.block(memory, address) {
                         Ok(number) => number,
-                        Err(fault) => return execute::Trouble::from(fault).stop(String::new),
+                        Err(fault) => return execute::told(fault.into()).stop(String::new),
                     };
                     // If all were forgotten, so was the one before.
                     let link = before
@@ -228,7 +228,7 @@ impl Cpu for X86 {
             *budget = left;
             if let Some(trouble) = stopped {
                 let address = self.state.rip;
-                return trouble.stop(|| Self::name(memory, address));
+                return execute::told(trouble).stop(|| Self::name(memory, address));
             }
             before = Some((number, usize::from(self.state.rip != behind)));
         }

@@ -1,9 +1,9 @@
 //! What the rarer instructions do.
 
 use super::decode::{Decoded, Op, Operand};
-use super::execute::{Done, FIXED, Flow, IF, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, State, Trouble};
+use super::execute::{Done, FIXED, Flow, IF, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, State};
 use super::flags::{DF, Flags, OF, mask, sign_extended, width};
-use crate::cpu::Exception;
+use crate::cpu::{Exception, Trouble};
 use crate::memory::Memory;
 
 /// Model-specific registers that are modelled; the others are zero.

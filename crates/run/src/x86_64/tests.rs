@@ -6,6 +6,7 @@ use super::execute::RBX;
 use super::*;
 use crate::cpu::Exception;
 use crate::memory::{Access, PAGE, Protection};
+use crate::testing::random;
 
 /// Where code lies, where data, and the end of the stack.
 const CODE: u64 = 0xffff_ffff_8100_0000;
@@ -206,14 +207,6 @@ fn functions_are_entered_with_arguments_and_left_with_a_value() {
     assert_eq!(cpu.return_address(&memory).unwrap(), CODE + 1);
     cpu.return_with(&mut memory, 5).unwrap();
     assert_eq!((cpu.pc(), cpu.sp(), cpu.returned()), (CODE + 1, after, 5));
-}
-
-/// Bytes from a generator.
-fn random(seed: &mut u64) -> u64 {
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    *seed
 }
 
 #[test]
