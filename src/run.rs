@@ -9,6 +9,7 @@ mod prototypes;
 mod traced;
 
 pub use action::{Action, Argument, Major, Target};
+pub use coverage::CoverageEntry;
 pub use events::EventEntry;
 pub use left::{AllocationEntry, LeftBehind, StrayEntry};
 pub use prototypes::Types;
@@ -182,18 +183,6 @@ impl From<&Device> for DeviceEntry {
     }
 }
 
-/// How much code was executed.
-#[derive(Clone, Debug, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct CoverageEntry {
-    /// Blocks of instructions that are executed one after the other.
-    pub blocks: usize,
-    /// Bytes of code in them, each counted once.
-    pub bytes: u64,
-    /// Bytes of code that the module has, rounded up to pages.
-    pub of: u64,
-}
-
 /// The document that `run --json` prints.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -336,9 +325,7 @@ pub fn run_in_view(
     if let Some(watch) = session.kernel.watched() {
         document.trace_cut = watch.cut;
         if plan.wanted.coverage {
-            let (_, covered) = coverage::drcov(watch, &plan.file);
-            let coverage::Covered { blocks, bytes, of } = covered;
-            document.coverage = Some(CoverageEntry { blocks, bytes, of });
+            document.coverage = Some(CoverageEntry::of(watch));
         }
     }
     Ok(document)

@@ -73,8 +73,7 @@ pub fn run(args: &Run) -> Result<Outcome, Error> {
         fs::write(file, traced).map_err(|error| Error::write(file, error))?;
     }
     if let (Some(file), Some(watch)) = (&args.coverage, kernel.watched()) {
-        let (bytes, _) = coverage::drcov(watch, &plan.file);
-        fs::write(file, bytes).map_err(|error| Error::write(file, error))?;
+        fs::write(file, coverage::drcov(watch, &plan.file)).map_err(|error| Error::write(file, error))?;
     }
     if args.json {
         report::json(&document)?;
