@@ -14,7 +14,9 @@ use elf_layout::{
 };
 use finalize::initcall::initcall_blacklisted;
 use finalize::parse_args::{ParamEnv, parse_args};
-use finalize::struct_module::{sizes_in_file, struct_module_has_places, struct_module_layout};
+use finalize::struct_module::{
+    sizes_in_file, small_struct_module, struct_module_has_places, struct_module_layout,
+};
 use finalize::sysfs::mod_sysfs_setup;
 use finalize::{
     complete_formation, export_names_in_reach, module_finalize, post_relocation, prepare_coming_module,
@@ -290,6 +292,9 @@ fn lay_out_watched<'d>(
     let mut layout = layout_sections(&info, said)?;
     layout_symtab(&mut info, &mut layout, said)?;
     sections_inside(&info, &layout, said);
+    if let Some(kernel) = kernel {
+        small_struct_module(kernel, &info, &layout, said);
+    }
     watch.tell(Point::Layout, said, || Scene {
         info: Some(&info),
         layout: Some(&layout),

@@ -376,6 +376,7 @@ fn loaded_module(load: &Load<'_>) -> LoadedModule {
         base: bases.get(text),
         size: sum(false),
         init_size: sum(true),
+        read_only: load.module.read_only().collect(),
         ..LoadedModule::named(load.module.info.file.name())
     }
 }

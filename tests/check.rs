@@ -315,12 +315,34 @@ fn layout_1_what_nobody_can_know() {
     let note = over_headers.section(".note.Linux");
     let table = over_headers.shoff() as u64;
     over_headers.set(note, Sh::Offset, table);
-    for (file, codes) in [(&hello, vec![]), (&over_headers, vec!["LAYOUT-1"])] {
+    let mut relocations = hello.clone();
+    let of_init = relocations.section(".rela.init.text");
+    relocations.set(of_init, Sh::Offset, table);
+    for (file, codes) in
+        [(&hello, vec![]), (&over_headers, vec!["LAYOUT-1"]), (&relocations, vec!["LAYOUT-1"])]
+    {
         let path = dir.path().join("hello.ko");
         std::fs::write(&path, &file.bytes).unwrap();
         let v = parsed(check(KERNEL, &path, &["--jsonl"]));
         assert_eq!(open(&v), codes, "LAYOUT-1: {v}");
         assert_eq!(v["verdict"] == "undecided", !codes.is_empty(), "LAYOUT-1: {v}");
+    }
+}
+
+/// arm64's find_section begins with section 0, whose address is 0.
+#[test]
+fn fin_33_section_0_as_the_way_to_the_tracer() {
+    use common::elf::{Elf, Sh};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hello.ko");
+    for (of, verdict) in [(None, "loads"), (Some(".text.ftrace_trampoline"), "oops"), (Some(".plt"), "loads")]
+    {
+        let mut hello = Elf::new(common::read(&ko("6.12-arm64", "hello")));
+        let name = of.map_or(0, |of| hello.get(hello.section(of), Sh::Name));
+        hello.set(0, Sh::Name, name);
+        std::fs::write(&path, &hello.bytes).unwrap();
+        let v = parsed(check("6.12-arm64", &path, &["--jsonl"]));
+        assert_eq!(v["verdict"], verdict, "FIN-33: section 0 is {of:?}: {v}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::vec;
+use core::ops::Range;
 
 use crate::changes::Change;
 use crate::elf::{Rela, SHDR_SIZE, SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE, SHT_RELA, Shdr};
@@ -81,10 +82,21 @@ pub fn sections_inside(info: &LoadInfo<'_>, layout: &Layout, said: &mut Findings
     // LAYOUT-1: by the time when sections are moved, their headers hold addresses of the temporary copy.
     let table = info.file.e_shoff();
     let end = table.saturating_add(SHDR_SIZE.saturating_mul(info.sechdrs.len() as u64));
+    let has_headers = |section: &Shdr| {
+        section.has_bytes()
+            && section.sh_offset < end
+            && table < section.sh_offset.saturating_add(section.sh_size)
+    };
     let over_headers = info.sechdrs.iter().enumerate().any(|(index, section)| {
-        let is_moved = section.has_bytes() && layout.place(index).is_some();
-        is_moved && section.sh_offset < end && table < section.sh_offset.saturating_add(section.sh_size)
+        let is_moved = layout.place(index).is_some();
+        is_moved && has_headers(section)
     });
+    let read_as_table =
+        info.sechdrs.iter().enumerate().any(|(index, s)| is_read_in_copy(info, index, s) && has_headers(s));
+    if read_as_table {
+        let needs = "what the kernel has written into section headers, which it then reads as symbols or as relocations";
+        said.may_crash("LAYOUT-1", needs);
+    }
     if tables_in_struct_module(info, layout) {
         let needs = "what the kernel has written into its temporary copy of struct module, in which a table lies that it reads";
         said.unjudged("LAYOUT-1", needs);
@@ -120,14 +132,38 @@ fn tables_in_struct_module(info: &LoadInfo<'_>, layout: &Layout) -> bool {
             })
     };
     info.sechdrs.iter().enumerate().skip(1).any(|(at, section)| {
-        if at == index.sym {
-            return has_bytes_there(section);
-        }
-        let target = section.sh_info as usize;
         let relocated =
-            info.sechdrs.get(target).filter(|of| section.sh_type == SHT_RELA && of.sh_flags & SHF_ALLOC != 0);
-        relocated.is_some_and(|of| has_bytes_there(section) || meets(at, target, of))
+            relocated_by(info, section).is_some_and(|target| meets(at, section.sh_info as usize, target));
+        relocated || is_read_in_copy(info, at, section) && has_bytes_there(section)
     })
+}
+
+/// The section in memory that this one has relocations for.
+fn relocated_by<'i>(info: &'i LoadInfo<'_>, section: &Shdr) -> Option<&'i Shdr> {
+    let target = info.sechdrs.get(section.sh_info as usize)?;
+    (section.sh_type == SHT_RELA && target.sh_flags & SHF_ALLOC != 0).then_some(target)
+}
+
+/// The first section other than struct module with bytes at one of `places` in the file which the kernel reads once it has
+/// laid out the module: it is moved, or read in the temporary copy.
+pub fn read_later(info: &LoadInfo<'_>, layout: &Layout, places: &[Range<u64>]) -> Option<usize> {
+    let index = info.file.index();
+    let mut sections = info.sechdrs.iter().enumerate().skip(1);
+    let found = sections.find(|(at, section)| {
+        let end = section.sh_offset.saturating_add(section.sh_size);
+        let has_bytes =
+            section.has_bytes() && places.iter().any(|p| p.start < end && section.sh_offset < p.end);
+        let is_read = layout.place(*at).is_some()
+            || is_read_in_copy(info, *at, section)
+            || [index.info, index.vers, index.str].contains(at);
+        has_bytes && *at != index.module && is_read
+    });
+    found.map(|(at, _)| at)
+}
+
+/// Does the kernel read a section in its temporary copy once sections are moved: as the symbol table, or as relocations?
+fn is_read_in_copy(info: &LoadInfo<'_>, index: usize, section: &Shdr) -> bool {
+    index == info.file.index().sym || relocated_by(info, section).is_some()
 }
 
 /// Does this section end after what is allocated for its region?

@@ -6,6 +6,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::bytes::{le16, le32, le64, printed};
 use crate::elf::{Rela, SHF_ALLOC, SHN_UNDEF, SHT_NOBITS, SHT_RELA, Shdr, SymFields};
@@ -273,15 +274,28 @@ impl Module<'_> {
 
     /// Can a place of the module only be read once it is formed (`complete_formation`)?
     pub fn is_read_only(&self, place: SectionPlace) -> bool {
-        if !self.info.config.strict_module_rwx {
-            return false;
-        }
+        place.offset < self.read_only_size(place.region)
+    }
+
+    /// Bytes at the start of a region that can only be read once the module is formed: `u64::MAX` for all.
+    fn read_only_size(&self, region: Region) -> u64 {
         let [core, init] = self.layout.marks;
-        match place.region {
-            Region::Core => place.offset < core.ro_size,
-            Region::Init => place.offset < init.ro_size,
-            region => !region.permissions().write,
+        match region {
+            _ if !self.info.config.strict_module_rwx => 0,
+            Region::Core => core.ro_size,
+            Region::Init => init.ro_size,
+            region if region.permissions().write => 0,
+            _ => u64::MAX,
         }
+    }
+
+    /// Addresses of its code and constants that stay, as long as it is loaded, where nobody can write to them.
+    pub fn read_only(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        let stays = self.segments().filter(|segment| !segment.region.is_init());
+        stays.filter_map(|segment| {
+            let size = segment.size.min(self.read_only_size(segment.region));
+            (size != 0).then(|| segment.base..segment.base.saturating_add(size))
+        })
     }
 
     /// `include/linux/module.h: within_module`
@@ -340,10 +354,11 @@ impl Module<'_> {
         self.named(self.info.find_sec(name))
     }
 
-    /// The first section of that name, as architectures look for theirs without a look at flags; `None` too
-    /// if that one is not in memory.
+    /// The first section of that name, as architectures look for theirs without a look at flags, section 0 included; `None`
+    /// too if that one is not in memory.
     pub fn first_section(&self, name: &str) -> Option<Table> {
-        self.named(self.info.file.find_any_sec(name))
+        let file = self.info.file;
+        (!file.is_named(0, name)).then(|| self.named(file.find_any_sec(name)))?
     }
 
     /// The last section of that name, as architectures look for theirs that go over all headers.

@@ -20,7 +20,7 @@ pub fn sort_extable(module: &mut Module<'_>, kernel: &dyn RunningKernel, arch: &
 }
 
 /// The form of an entry: as the kernel's BTF tells it, else `by_version`.
-fn exception_table_entry(kernel: &dyn RunningKernel, by_version: ExtableEntry) -> ExtableEntry {
+pub fn exception_table_entry(kernel: &dyn RunningKernel, by_version: ExtableEntry) -> ExtableEntry {
     let member = |path| kernel.member("exception_table_entry", path);
     let has_handler = member("handler").is_some();
     match member("fixup").and(kernel.struct_size("exception_table_entry")) {

@@ -8,9 +8,10 @@ mod members;
 use alloc::format;
 use alloc::vec::Vec;
 
-use elf_layout::bytes::{le32, slice};
+use elf_layout::bytes::{le32, printed, slice};
 use elf_layout::elf::{SHF_ALLOC, SHT_NOTE};
-use elf_layout::{Change, Finding, Generation, LoadInfo, PerRegion, Region, Severity};
+use elf_layout::layout::read_later;
+use elf_layout::{Change, Finding, Findings, Generation, Layout, LoadInfo, PerRegion, Region, Severity};
 use kernel::{Member, RunningKernel};
 
 pub use before::{Before, struct_module_layout};
@@ -336,6 +337,36 @@ pub fn sizes_in_file(kernel: &dyn RunningKernel, info: &LoadInfo<'_>) -> PerRegi
         *sizes.get_mut(region) = le32(bytes, area.offset.saturating_add(size.offset)).map_or(0, u64::from);
     }
     sizes
+}
+
+/// VAL-56: up to 6.3 struct module may be smaller in the file than the kernel's. The kernel then writes its sizes, places and
+/// taints over what follows in the temporary copy.
+pub fn small_struct_module(
+    kernel: &dyn RunningKernel,
+    info: &LoadInfo<'_>,
+    layout: &Layout,
+    said: &mut Findings,
+) {
+    let generation = info.config.generation();
+    let Some(this) =
+        info.sechdrs.get(info.file.index().module).filter(|_| generation == Generation::CoreInit)
+    else {
+        return;
+    };
+    let areas = areas(kernel, generation).into_iter().map(|(_, area)| area);
+    let members = areas.chain(kernel.member("module", "taints"));
+    let end = |member: &Member| member.offset.saturating_add(member.size);
+    let behind = members.filter(|member| end(member) > this.sh_size);
+    let in_file = |offset: u64| this.sh_offset.saturating_add(offset);
+    let places: Vec<_> =
+        behind.map(|member| in_file(member.offset.max(this.sh_size))..in_file(end(&member))).collect();
+    if let Some(section) = read_later(info, layout, &places) {
+        let name = printed(info.file.section_name(section)).into_owned();
+        let needs = format!(
+            "what the kernel has written over {name}: it lies where struct module, which is too small, would go on"
+        );
+        said.may_crash("VAL-56", needs);
+    }
 }
 
 /// Where in `struct module` each region is described: an element of `mem[]`, or up to 6.3 `core_layout` and `init_layout`. None

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::exports::ExportTable;
 use crate::taint::letters;
@@ -74,6 +75,8 @@ pub struct LoadedModule {
     pub size: u32,
     /// Bytes of its init memory; 0 once that is freed.
     pub init_size: u32,
+    /// Addresses of its code and constants, which nobody can write (FIN-87), as far as they are known.
+    pub read_only: Vec<Range<u64>>,
 }
 
 impl LoadedModule {
@@ -145,6 +148,7 @@ impl Default for LoadedModule {
             base: 0,
             size: 0,
             init_size: 0,
+            read_only: Vec::new(),
         }
     }
 }

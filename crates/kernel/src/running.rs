@@ -45,6 +45,11 @@ pub trait RunningKernel: Debug + Sync {
         false
     }
 
+    /// Does an address lie in the code or the constants of a module, which nobody can write once it is formed (FIN-87)?
+    fn in_constants_of_modules(&self, _address: u64) -> bool {
+        false
+    }
+
     /// The folder in /sys/module of a module that is built in (LIFE-41); `None` if there is none.
     fn folder(&self, _module: &[u8]) -> Option<Folder> {
         None
@@ -147,6 +152,10 @@ impl RunningKernel for Kernel {
 
     fn has_modules(&self) -> bool {
         self.modules().next().is_some()
+    }
+
+    fn in_constants_of_modules(&self, address: u64) -> bool {
+        self.modules().any(|module| module.read_only.iter().any(|range| range.contains(&address)))
     }
 
     fn folder(&self, module: &[u8]) -> Option<Folder> {

@@ -166,6 +166,11 @@ pub trait Architecture: ImageArch {
         Ok(())
     }
 
+    /// The bits of an address in the kernel's half that processors of kernels like this one may ignore (RELOC-GEN-11).
+    fn ignored_of_addresses(&self, _config: &KernelConfig) -> u64 {
+        0
+    }
+
     /// Would a site be initialised without a word that lies in the temporary copy of the file, and is listed at `at` in section
     /// `index` (FIN-47)? Where the copy lies nobody knows, so that what the kernel would say of it cannot be told.
     fn ftrace_site_in_copy(&self, _module: &Finalizer<'_, '_>, _index: usize, _at: u64) -> bool {

@@ -68,6 +68,11 @@ impl Finalizer<'_, '_> {
     pub fn touches(&mut self, arch: &dyn Architecture, address: u64, len: u64, what: &str) -> bool {
         let last = address.wrapping_add(len.saturating_sub(1));
         if len == 0 || self.read(address, len).is_some() {
+            if len != 0 && self.is_struct_module(address) {
+                let needs =
+                    format!("what the kernel has written to struct module by then, where {what} leads");
+                self.said.may_crash("FIN-78", needs);
+            }
             return true;
         }
         let found = [address, last].map(|address| reach(self, self.kernel, arch, address));
@@ -85,6 +90,12 @@ impl Finalizer<'_, '_> {
         true
     }
 
+    /// Does an address lie in the module's `struct module`, of which the file has but a few members?
+    fn is_struct_module(&self, address: u64) -> bool {
+        let table = self.table(self.info.file.index().module);
+        table.is_some_and(|table| address.wrapping_sub(table.address) < table.size)
+    }
+
     /// FIN-87: a step writes to `len` bytes of data once the module is formed, when its code and constants cannot be
     /// written any more. False if the kernel crashes there.
     pub fn writes_data(&mut self, arch: &dyn Architecture, address: u64, len: u64, what: &str) -> bool {
@@ -93,7 +104,7 @@ impl Finalizer<'_, '_> {
         }
         match self.place_of(address) {
             Some(place) => self.writes_place(place, what),
-            None if in_constants(self.kernel, address) => {
+            None if in_constants(self.kernel, address) || self.kernel.in_constants_of_modules(address) => {
                 self.said.refuse(read_only(what, address));
                 false
             }
@@ -174,6 +185,24 @@ mod tests {
                 (0x8000_0000_0000_0000, Reach::Nothing),
             ] {
                 assert_eq!(reach(m, m.kernel, &aarch64::Aarch64, address), want, "FIN-78: {address:#x}");
+            }
+        });
+    }
+
+    #[test]
+    fn fin_87_code_of_another_module() {
+        const OTHER: u64 = 0xffff_ffff_c040_0000;
+        let kernel = TestKernel { read_only: Vec::from([OTHER..OTHER + 0x1000]), ..TestKernel::default() };
+        TestModule::x86("6.12.0", &SECTIONS).run(&kernel, |m| {
+            for (address, writes) in [(OTHER, false), (OTHER + 0xff8, false), (OTHER + 0x1000, true)] {
+                let mut said = Findings::new();
+                let mut m = Finalizer { said: &mut said, module: m.module, record: m.record, ..*m };
+                assert_eq!(
+                    m.writes_data(&x86_64::X86_64, address, 8, "a test"),
+                    writes,
+                    "FIN-87: {address:#x}"
+                );
+                assert_eq!(said.iter().any(|f| f.code == "FIN-87"), !writes, "FIN-87: {address:#x}");
             }
         });
     }

@@ -47,6 +47,8 @@ pub struct TestKernel {
     pub cpus: Option<u32>,
     /// Command line.
     pub cmdline: &'static str,
+    /// Addresses of code and constants of modules.
+    pub read_only: Vec<core::ops::Range<u64>>,
     /// The folder that a built-in module of any name has in /sys/module.
     pub folder: Option<Folder>,
     /// Members by struct and path with a dot between them, and structs by name.
@@ -113,6 +115,12 @@ impl RunningKernel for TestKernel {
     }
     fn cmdline(&self) -> &str {
         self.cmdline
+    }
+    fn has_modules(&self) -> bool {
+        !self.read_only.is_empty()
+    }
+    fn in_constants_of_modules(&self, address: u64) -> bool {
+        self.read_only.iter().any(|range| range.contains(&address))
     }
     fn folder(&self, _: &[u8]) -> Option<Folder> {
         self.folder

@@ -11,6 +11,8 @@ use elf_layout::elf::{LE, Rela, Rela64, SHF_ALLOC, SHT_RELA};
 use elf_layout::{Finding, Module, Severity, Subject, Table, needs};
 use reloc::{Architecture, Finalizer};
 
+use crate::extable::exception_table_entry;
+
 use super::{ANY_OBJS, MEMBERS, OBJS, POINTER, This};
 
 /// `MODULE_STATE_UNFORMED`
@@ -69,11 +71,11 @@ fn changed_layout(
         module.said.unjudged("RELOC-GEN-15", needs::STRUCT_MODULE);
         return None;
     };
-    let elsewhere = elsewhere(module, index, (init, exit));
+    let table = module.table(index)?;
+    let elsewhere = elsewhere(module, arch, (index, table), (init, exit));
     // Since v6.4 another size is refused at once, by the checks of the file.
     let own = info.sechdrs.get(index).map_or(0, |s| s.sh_size);
     let size = info.config.struct_module_size.filter(|size| *size != own);
-    let table = module.table(index)?;
     let zeros = arch.relocates_only_zeros();
     let outside = reaches_outside(module, arch);
     let from_others = if outside { from_others(module, arch, index, table) } else { Vec::new() };
@@ -106,13 +108,21 @@ fn changed_layout(
             over_links(module, at, crashes);
         }
         // A place that must be zero and is not is refused by itself.
-        if let Some(table) = walked(module, arch, at.offset).filter(|_| !(zeros && holds)) {
-            let why = format!(
-                "a pointer to {} takes the place of {table} in struct module, by which the kernel then walks a table: it crashes",
-                at.symbol
-            );
-            let finding = Finding::note("RELOC-GEN-16", Severity::Oops, why);
-            crashes.push(finding.about(at.subject(module)));
+        match walked(module, arch, at.offset).filter(|_| !(zeros && holds)) {
+            None => {}
+            Some("extable") if one_exception(module, arch) => {}
+            Some("extable") => {
+                let needs = "what the kernel sorts as exception table: a relocation of struct module goes over the pointer to it";
+                module.said.may_crash("RELOC-GEN-16", needs);
+            }
+            Some(table) => {
+                let why = format!(
+                    "a pointer to {} takes the place of {table} in struct module, by which the kernel then walks a table: it crashes",
+                    at.symbol
+                );
+                let finding = Finding::note("RELOC-GEN-16", Severity::Oops, why);
+                crashes.push(finding.about(at.subject(module)));
+            }
         }
     }
     before
@@ -202,6 +212,12 @@ fn walked(module: &Finalizer<'_, '_>, arch: &dyn Architecture, offset: u64) -> O
     })
 }
 
+/// A table of one exception is not walked before something faults: `sort_extable` has nothing to swap.
+fn one_exception(module: &Finalizer<'_, '_>, arch: &dyn Architecture) -> bool {
+    let record = exception_table_entry(module.kernel, arch.extable(module.info.config)).size as u64;
+    module.section("__ex_table").is_some_and(|table| table.size < record.saturating_mul(2))
+}
+
 /// Writes what the kernel has written by then.
 fn written_before(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture, table: Table) -> Before {
     let file = module.read(table.address, table.size).unwrap_or_default().to_vec();
@@ -241,7 +257,12 @@ fn told(why: String) -> Finding {
 }
 
 /// The relocations of `struct module` that the kernel's layout does not have.
-fn elsewhere(module: &Module<'_>, index: usize, (init, exit): (u64, u64)) -> Vec<Elsewhere> {
+fn elsewhere(
+    module: &Module<'_>,
+    arch: &dyn Architecture,
+    (index, this): (usize, Table),
+    (init, exit): (u64, u64),
+) -> Vec<Elsewhere> {
     /// So many are told.
     const MAX: usize = 16;
     let file = module.info.file;
@@ -261,7 +282,7 @@ fn elsewhere(module: &Module<'_>, index: usize, (init, exit): (u64, u64)) -> Vec
                 found.push(Elsewhere {
                     section: u32::try_from(section).unwrap_or(u32::MAX),
                     entry: u32::try_from(entry).unwrap_or(u32::MAX),
-                    offset: rela.r_offset,
+                    offset: offset_in(module, arch, this, this.address.wrapping_add(rela.r_offset)),
                     symbol: printed(symbol).into_owned(),
                     of: (index, rela.r_offset),
                 });
@@ -269,6 +290,12 @@ fn elsewhere(module: &Module<'_>, index: usize, (init, exit): (u64, u64)) -> Vec
         }
     }
     found
+}
+
+/// Where in `struct module` a place lies, for a processor that may ignore a part of addresses (RELOC-GEN-11).
+fn offset_in(module: &Module<'_>, arch: &dyn Architecture, this: Table, place: u64) -> u64 {
+    let ignored = arch.ignored_of_addresses(module.info.config);
+    (place & !ignored | this.address & ignored).wrapping_sub(this.address)
 }
 
 /// RELOC-GEN-18: the relocations of other sections that go into `struct module`, at `this`.
@@ -284,7 +311,7 @@ fn from_others(module: &Module<'_>, arch: &dyn Architecture, index: usize, this:
         for (entry, rela) in file.relocations(section).iter().enumerate() {
             let rela = Rela::from(rela);
             let width = arch.relocation_width(rela.r_type());
-            let offset = target.address.wrapping_add(rela.r_offset).wrapping_sub(this.address);
+            let offset = offset_in(module, arch, this, target.address.wrapping_add(rela.r_offset));
             let overlaps = offset < this.size || offset.wrapping_add(width).wrapping_sub(1) < width;
             if width != 0 && overlaps && found.len() < MAX {
                 let symbol =
@@ -368,15 +395,15 @@ impl This<'_, '_, '_> {
         let unknown: Vec<_> = self.module.record.runtime.drain(..).collect();
         let mut links = Vec::new();
         for state in unknown {
+            // Parent, colour and children: only the root has no parent, and it is black, so the first byte is never zero. All
+            // others may be.
+            let starts: &[u64] = if state.len == LATCH_TREE_NODE { &[0, RB_NODE] } else { &[0] };
+            let len = if state.len == LATCH_TREE_NODE { 1 } else { state.len };
             if state.len == LATCH_TREE_NODE {
                 let node = self.module.placement.address(state.place);
-                let children = [POINTER..RB_NODE, RB_NODE + POINTER..LATCH_TREE_NODE];
                 let at = |offset: u64| node.saturating_add(offset);
-                links.extend(children.map(|link| at(link.start)..at(link.end)));
+                links.extend(starts.iter().map(|start| at(start + len)..at(start + RB_NODE)));
             }
-            // Children of a node in the tree of addresses may be missing.
-            let starts: &[u64] = if state.len == LATCH_TREE_NODE { &[0, RB_NODE] } else { &[0] };
-            let len = if state.len == LATCH_TREE_NODE { 8 } else { state.len };
             for start in starts {
                 let mut place = state.place;
                 place.offset = place.offset.saturating_add(*start);

@@ -46,13 +46,13 @@ fn load(arch: &dyn Architecture, release: &str, size: u64, init: u64, exit: u64)
     load_with(arch, release, size, (init, exit), &[])
 }
 
-/// The same with more sections.
+/// The same with more sections, of so many bytes.
 fn load_with(
     arch: &dyn Architecture,
     release: &str,
     size: u64,
     (init, exit): (u64, u64),
-    more: &[&str],
+    more: &[(&str, u64)],
 ) -> Told {
     let kernel = TestKernel::with_types(finalize::TYPES, &[], SIZES);
     let config = KernelConfig::of_release(release, MACHINES).unwrap().with(|c| {
@@ -67,8 +67,8 @@ fn load_with(
     for name in [".plt", ".init.plt", ".text.ftrace_trampoline", ".init.text.ftrace_trampoline"] {
         b.section(name, ALLOC | EXEC, 1).zeros(1);
     }
-    for name in more {
-        b.section(name, ALLOC, 8).zeros(16);
+    for (name, size) in more {
+        b.section(name, ALLOC, 8).zeros(*size);
     }
     let text = b.index(".text");
     // In the kernel's order of names: local ones first.
@@ -125,7 +125,7 @@ fn load_with(
     });
     let table = module.section(THIS).unwrap();
     let pointer = module.section(".text").unwrap().address;
-    let points = |at| module.u64(table.address + at) == Some(pointer);
+    let points = |at| module.u64(table.address.wrapping_add(at)) == Some(pointer);
     let set = [init, exit].into_iter().filter(|at| points(*at)).count() as u64 * 8;
     let zeros = module.read(table.address, table.size).unwrap().iter().filter(|b| **b == 0).count() as u64;
     let pointer_zeros = pointer.to_le_bytes().iter().filter(|b| **b == 0).count() as u64;
@@ -235,6 +235,30 @@ fn reloc_gen_16_tables_that_are_overwritten() {
 }
 
 #[test]
+fn reloc_gen_16_an_exception_table_elsewhere() {
+    // A record has 12 bytes. One is not sorted, and nothing else walks the table.
+    for (size, open) in [(12, false), (16, false), (24, true)] {
+        let at = (INIT_EXIT.0, offset("extable"));
+        let told = load_with(&aarch64::Aarch64, "6.12.0", 0x1000, at, &[("__ex_table", size)]);
+        assert_eq!((told.codes, told.errno), (vec!["RELOC-GEN-15"], None), "RELOC-GEN-16: {size} bytes");
+        assert_eq!(told.open.contains(&"RELOC-GEN-16"), open, "RELOC-GEN-16: {size} bytes: {:?}", told.open);
+    }
+}
+
+#[test]
+fn reloc_gen_15_a_node_of_the_tree_without_a_parent() {
+    // Parent and colour, which is not zero in the first byte, then two children; twice.
+    let node = offset("core_layout")
+        + TestKernel::with_types(finalize::TYPES, &[], SIZES).offset("module_layout.mtn.node");
+    for (at, refused) in [(0, true), (1, false), (2, false), (7, false), (8, false), (24, true), (25, false)]
+    {
+        let told = load(&x86_64::X86_64, "6.1.0", 0x1000, INIT_EXIT.0, node + at);
+        assert_eq!(told.codes.contains(&"X86REL-3"), refused, "RELOC-GEN-15: node + {at}: {:?}", told.codes);
+        assert!(told.open.contains(&"RELOC-GEN-15"), "RELOC-GEN-15: node + {at}: {:?}", told.open);
+    }
+}
+
+#[test]
 fn reloc_gen_18_links_that_are_followed() {
     // (member, bytes behind its start, crashes, open)
     for (member, behind, crashes, open) in [
@@ -261,13 +285,22 @@ fn reloc_gen_18_links_that_are_followed() {
 }
 
 #[test]
+fn reloc_gen_18_a_place_with_another_top_byte() {
+    // The record is written where the processor ignores that byte; x86_64 has no such place.
+    for (arch, followed) in [(&aarch64::Aarch64 as &dyn Architecture, true), (&x86_64::X86_64, false)] {
+        let told = load(arch, "6.12.0", 0x1000, INIT_EXIT.0, offset("target_list") | 0x8000 << 48);
+        assert_eq!(told.codes.contains(&"RELOC-GEN-18"), followed, "RELOC-GEN-18: {:?}", told.codes);
+    }
+}
+
+#[test]
 fn reloc_gen_18_exports_are_looked_for_by_state() {
     for (member, more, open) in [
-        ("state", &["__ksymtab"][..], true),
-        ("state", &["__ksymtab_gpl"], true),
+        ("state", &[("__ksymtab", 16)][..], true),
+        ("state", &[("__ksymtab_gpl", 16)], true),
         ("state", &[], false),
-        ("list", &["__ksymtab"], true),
-        ("source_list", &["__ksymtab"], false),
+        ("list", &[("__ksymtab", 16)], true),
+        ("source_list", &[("__ksymtab", 16)], false),
     ] {
         let told = load_with(&aarch64::Aarch64, "6.12.0", 0x1000, (INIT_EXIT.0, offset(member)), more);
         assert_eq!(told.open.contains(&"RELOC-GEN-18"), open, "RELOC-GEN-18: {member} with {more:?}");

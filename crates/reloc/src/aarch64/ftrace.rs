@@ -3,7 +3,7 @@
 use alloc::format;
 
 use elf_layout::bytes::le32;
-use elf_layout::{Change, Errno, Finding, Findings, KernelConfig, LoadInfo};
+use elf_layout::{Change, Errno, Finding, Findings, KernelConfig, LoadInfo, Severity};
 
 use super::Aarch64;
 use super::insn::{MOV_X9_LR, NOP, is_bti};
@@ -45,6 +45,12 @@ pub fn module_init_ftrace_plt(module: &mut Finalizer<'_, '_>) {
 
 /// `__init_plt`
 fn init_plt(module: &mut Finalizer<'_, '_>, section: &str, slot: u64, target: &str) {
+    if module.info.file.is_named(0, section) {
+        let why = format!("section 0 has the name {section}: the kernel writes to address 0, and crashes");
+        let finding = Finding::note("FIN-33", Severity::Oops, why);
+        module.said.refuse(finding.about(module.info.file.section_subject(0)));
+        return;
+    }
     let Some(table) = module.first_section(section) else { return };
     match module.kernel.symbol(target) {
         Some(target) => {
@@ -173,7 +179,7 @@ pub fn refuse_without_ftrace_plt(info: &LoadInfo<'_>, said: &mut Findings) {
             (".init.text.ftrace_trampoline", Change::InitFtracePltRequired),
         ] {
             let wants = config.dynamic_ftrace && config.has(change);
-            if wants && info.file.find_any_sec(section) == 0 {
+            if wants && info.file.find_any_sec(section) == 0 && !info.file.is_named(0, section) {
                 let why = format!(
                     "the module has no section {section}, which a kernel with CONFIG_DYNAMIC_FTRACE needs"
                 );

@@ -128,6 +128,10 @@ impl Architecture for Aarch64 {
         ftrace::ftrace_init_nop(module, site)
     }
 
+    fn ignored_of_addresses(&self, config: &KernelConfig) -> u64 {
+        if config.ignores_top_byte() == Some(false) { 0 } else { relocate::TOP_BYTE }
+    }
+
     fn ftrace_site_in_copy(&self, module: &Finalizer<'_, '_>, index: usize, at: u64) -> bool {
         ftrace::site_in_copy(module, index, at)
     }

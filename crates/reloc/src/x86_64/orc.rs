@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
-use elf_layout::bytes::{le16, le32, slice};
+use elf_layout::bytes::{le16, le32, slice, slice_mut};
 use elf_layout::elf::SHF_EXECINSTR;
 use elf_layout::module::Table;
 use elf_layout::{Change, Changes, Finding, Severity};
@@ -75,6 +75,7 @@ pub fn unwind_module_init(module: &mut Finalizer<'_, '_>) {
     if !ips.len().is_multiple_of(4) || !orcs.len().is_multiple_of(ORC) || count != orcs.len() / ORC {
         let why = "the sizes of .orc_unwind_ip and .orc_unwind do not agree: the kernel warns once";
         module.said.push(Finding::note("FIN-76", Severity::Warning, why));
+        sort_as_far_as_addresses_go(module, &ip_table, &orc_table, count as u64);
         return;
     }
     // What later steps judge is code.
@@ -103,6 +104,93 @@ pub fn unwind_module_init(module: &mut Finalizer<'_, '_>) {
         {
             target.copy_from_slice(&bytes);
             module.changed(&table, Step::SortOrc);
+        }
+    }
+}
+
+/// The kernel sorts as many entries as there are addresses, whatever lies behind `.orc_unwind` then: the heapsort touches
+/// each of them.
+fn sort_as_far_as_addresses_go(module: &mut Finalizer<'_, '_>, ip: &Table, orc: &Table, count: u64) {
+    let size = count.saturating_mul(ORC as u64);
+    let end = module.layout.allocated(orc.place.region).saturating_sub(orc.place.offset);
+    // One entry is not compared with any.
+    if count < 2 {
+        return;
+    }
+    let first_outside = orc.address.saturating_add(size.saturating_sub(1).min(end));
+    if !module.touches(&super::X86_64, first_outside, 1, "the table .orc_unwind, as long as .orc_unwind_ip,")
+    {
+        return;
+    }
+    if size > end || ip.place.region != orc.place.region {
+        let needs =
+            "what lies behind .orc_unwind, which the kernel sorts as far as .orc_unwind_ip has addresses";
+        module.said.may_crash("FIN-76", needs);
+        return;
+    }
+    let changes = module.changes();
+    let orc = Table { size, ..*orc };
+    let bytes = module.module.memory.region_mut(orc.place.region);
+    let mut entries = InMemory { bytes, ip: ip.place.offset, orc: orc.place.offset, count, changes };
+    sort(&mut entries, changes);
+    for table in [ip, &orc] {
+        module.changed(table, Step::SortOrc);
+    }
+}
+
+/// Both tables where they lie in one region, at these offsets. They may overlap.
+struct InMemory<'m> {
+    bytes: &'m mut [u8],
+    ip: u64,
+    orc: u64,
+    count: u64,
+    changes: Changes,
+}
+
+impl InMemory<'_> {
+    fn ip_at(&self, n: usize) -> u64 {
+        self.ip.wrapping_add((n as u64).wrapping_mul(4))
+    }
+
+    fn orc_at(&self, n: usize) -> u64 {
+        self.orc.wrapping_add((n as u64).wrapping_mul(ORC as u64))
+    }
+
+    /// `orc_ip`, relative to the region.
+    fn address(&self, n: usize) -> i64 {
+        let at = self.ip_at(n);
+        let relative = le32(self.bytes, at).unwrap_or(0).cast_signed();
+        at.cast_signed().wrapping_add(i64::from(relative))
+    }
+
+    fn put(&mut self, at: u64, bytes: &[u8]) {
+        if let Some(target) = slice_mut(self.bytes, at, bytes.len() as u64) {
+            target.copy_from_slice(bytes);
+        }
+    }
+}
+
+impl sort::Table for InMemory<'_> {
+    fn len(&self) -> usize {
+        usize::try_from(self.count).unwrap_or(0)
+    }
+
+    fn compare(&self, a: usize, b: usize) -> Ordering {
+        let flags = le16(self.bytes, self.orc_at(a).wrapping_add(4)).unwrap_or(0);
+        let among_equals = if is_undefined(flags, self.changes) { Ordering::Less } else { Ordering::Greater };
+        self.address(a).cmp(&self.address(b)).then(among_equals)
+    }
+
+    /// `orc_sort_swap`: addresses first.
+    fn swap(&mut self, a: usize, b: usize) {
+        let delta = self.ip_at(b).wrapping_sub(self.ip_at(a)) as u32;
+        let [ip_a, ip_b] = [a, b].map(|n| le32(self.bytes, self.ip_at(n)).unwrap_or(0));
+        self.put(self.ip_at(a), &ip_b.wrapping_add(delta).to_le_bytes());
+        self.put(self.ip_at(b), &ip_a.wrapping_sub(delta).to_le_bytes());
+        let entry = |n| slice(self.bytes, self.orc_at(n), ORC as u64)?.first_chunk::<ORC>().copied();
+        if let (Some(orc_a), Some(orc_b)) = (entry(a), entry(b)) {
+            self.put(self.orc_at(a), &orc_b);
+            self.put(self.orc_at(b), &orc_a);
         }
     }
 }
@@ -156,6 +244,7 @@ mod tests {
     use elf_layout::KernelVersion;
 
     use super::*;
+    use crate::testing::*;
 
     const OLD: KernelVersion = KernelVersion::new(6, 1, 0);
     const NEW: KernelVersion = KernelVersion::new(6, 12, 0);
@@ -190,6 +279,35 @@ mod tests {
             orcs.extend(flags.to_le_bytes());
         }
         (ips, orcs)
+    }
+
+    #[test]
+    fn fin_76_the_kernel_sorts_what_lies_behind() {
+        // One entry of three: the other two are what follows in memory, and all of it is sorted by address.
+        let (ips, mut orcs) = tables(&[(9, 1, 0x105), (-7, 2, 0x105), (1, 3, 0x105)]);
+        orcs.extend(&ips);
+        let (orc, ip) = (0, 3 * ORC as u64);
+        for version in [OLD, NEW] {
+            let mut bytes = orcs.clone();
+            let changes = Changes::of(version);
+            let mut entries = InMemory { bytes: &mut bytes, ip, orc, count: 3, changes };
+            sort(&mut entries, changes);
+            let addresses: Vec<i64> = (0..3).map(|n| entries.address(n) - ip as i64).collect();
+            assert_eq!(addresses, [-7, 1, 9], "FIN-76: {version:?}");
+            let found: Vec<i16> = (0..3).map(|n| le16(&bytes, n * ORC as u64).unwrap() as i16).collect();
+            assert_eq!(found, [2, 3, 1], "FIN-76: {version:?}");
+        }
+        // The region ends with its page.
+        for (ips, code) in [(8, None), (0x1000 / 6 * 4, None), (0x1000 / 6 * 4 + 4, Some("FIN-78"))] {
+            let sections = [(".orc_unwind", RODATA, 6), (".orc_unwind_ip", DATA, ips)];
+            TestModule::x86("6.12.0", &sections).run(&TestKernel::default(), |m| {
+                unwind_module_init(m);
+                let stops: Vec<&str> = m.said.iter().filter(|f| f.stops_here).map(|f| f.code).collect();
+                assert_eq!(stops, Vec::from_iter(code), "FIN-76: {ips} bytes of addresses");
+                let open = m.said.open_rules().iter().any(|rule| rule.code == "FIN-76");
+                assert_eq!(open, code.is_none(), "FIN-76: another region is not sorted: {ips} bytes");
+            });
+        }
     }
 
     #[test]
