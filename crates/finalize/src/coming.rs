@@ -94,11 +94,13 @@ pub fn trace_printk_formats_in_reach(module: &mut Finalizer<'_, '_>, arch: &dyn 
     let notice = Finding::note("FIN-85", Severity::Warning, why);
     module.said.push(TRACE_PRINTK_NOTICE.iter().fold(notice, |finding, line| finding.says(*line)));
     let left_out = module.left_out(table.index);
-    let mut records = table.records(8).filter(|record| left_out.binary_search(record).is_err());
-    records.all(|record| {
+    table.records(8).all(|record| {
+        let is_known = left_out.binary_search(&record).is_err();
+        let format = module.u64(record).filter(|_| is_known);
         // lookup_format passes over NULL.
-        let format = module.u64(record).filter(|format| *format != 0);
-        format.is_none_or(|format| module.touches(arch, format, 1, "an entry of __trace_printk_fmt"))
+        format == Some(0)
+            || format.is_none_or(|format| module.touches(arch, format, 1, "an entry of __trace_printk_fmt"))
+                && module.writes_place(table.place, "the table __trace_printk_fmt")
     })
 }
 
@@ -238,7 +240,7 @@ fn module_trace_bprintk_format_notify(module: &mut Finalizer<'_, '_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use reloc::testing::{DATA, TestKernel, TestModule, address, put, put_word, runtime};
+    use reloc::testing::{DATA, RODATA, TestKernel, TestModule, address, put, put_word, runtime};
 
     const LISTS: &[(&str, u64)] = &[
         ("srcu_struct.srcu_cb_mutex.wait_list", 16),
@@ -360,6 +362,20 @@ mod tests {
                     assert_eq!(before, notice, "{code}: {list}");
                 });
             }
+        }
+    }
+
+    #[test]
+    fn fin_85_and_87_a_table_that_cannot_be_written() {
+        let kernel = TestKernel::with_types(crate::TYPES, &[], LISTS);
+        let sections = [("__trace_printk_fmt", RODATA, 8), (".data", DATA, 8)];
+        for (format, crashes) in [(true, true), (false, false)] {
+            TestModule::x86("6.12.0", &sections).run(&kernel, |m| {
+                let [table, data] = ["__trace_printk_fmt", ".data"].map(|name| address(m, name));
+                put_word(m, table, if format { data } else { 0 });
+                let reached = trace_printk_formats_in_reach(m, &reloc::x86_64::X86_64);
+                assert_eq!((reached, m.said.refused()), (!crashes, crashes), "FIN-85, FIN-87: {format}");
+            });
         }
     }
 

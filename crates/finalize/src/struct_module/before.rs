@@ -36,8 +36,9 @@ pub struct Before {
 struct Elsewhere {
     section: u32,
     entry: u32,
-    /// Where in `struct module`.
+    /// Where in `struct module`, and how many bytes.
     offset: u64,
+    width: u64,
     symbol: String,
     /// The section that it is one of, and where it should go there: another one than that of `struct module` if it goes beyond
     /// its end.
@@ -93,7 +94,7 @@ fn changed_layout(
     let before = zeros.then(|| written_before(module, arch, table));
     for at in elsewhere.iter().chain(&from_others) {
         let place = table.address.wrapping_add(at.offset);
-        let width = 8.min(table.size.saturating_sub(at.offset));
+        let width = at.width.min(table.size.saturating_sub(at.offset));
         let holds = before.is_some() && module.read(place, width).is_some_and(|b| b.iter().any(|b| *b != 0));
         if at.of.0 == index {
             let why = format!("{}{BUILT_AGAINST}", at.why(module, (init, exit), holds));
@@ -104,11 +105,11 @@ fn changed_layout(
             let needs = "the kernel's tree of module addresses: a relocation of struct module goes to a link in it, which may be zero or not";
             module.said.unjudged("RELOC-GEN-15", needs);
         }
-        if !zeros {
+        if !(zeros && holds) {
             over_links(module, at, crashes);
         }
         // A place that must be zero and is not is refused by itself.
-        match walked(module, arch, at.offset).filter(|_| !(zeros && holds)) {
+        match walked(module, arch, at).filter(|_| !(zeros && holds)) {
             None => {}
             Some("extable") if one_exception(module, arch) => {}
             Some("extable") => {
@@ -131,7 +132,7 @@ fn changed_layout(
 /// RELOC-GEN-18: what a relocation that is not refused does to what the kernel follows before init runs: the places of the
 /// regions, with their links in the tree of addresses, and lists.
 fn over_links(module: &mut Finalizer<'_, '_>, at: &Elsewhere, crashes: &mut Vec<Finding>) {
-    let over = |start: u64, size| overlaps(at.offset, start, size);
+    let over = |start: u64, size| overlaps((at.offset, at.width), start, size);
     // `struct list_head`: next, by which lists are walked, and prev.
     let next = |path| module.kernel.member("module", path).is_some_and(|list| over(list.offset, POINTER));
     let places = super::areas(module.kernel, module.layout.generation)
@@ -164,11 +165,12 @@ fn over_links(module: &mut Finalizer<'_, '_>, at: &Elsewhere, crashes: &mut Vec<
     }
 }
 
-/// Do 8 bytes at an offset overlap `size` bytes at another? The first may begin before offset 0, which is a large number then.
-fn overlaps(offset: u64, start: u64, size: u64) -> bool {
+/// Do `width` bytes at an offset, 8 at most, overlap `size` bytes at another? The first may begin before offset 0, which is a
+/// large number then.
+fn overlaps((offset, width): (u64, u64), start: u64, size: u64) -> bool {
     // As if both began 8 bytes further.
     let (from, start) = (offset.wrapping_add(8), start.saturating_add(8));
-    start < from.saturating_add(8) && from < start.saturating_add(size)
+    start < from.saturating_add(width) && from < start.saturating_add(size)
 }
 
 /// Does a section with bytes lie over another one? Only alignments that are none do that (LAYOUT-14).
@@ -195,12 +197,12 @@ const WALKED: &[&str] = &[
     "static_call_sites",
 ];
 
-/// RELOC-GEN-16: the member that 8 bytes at an offset of `struct module` overlap, if it is where such a table is, or how many
+/// RELOC-GEN-16: the member of `struct module` that a relocation overlaps, if it is where such a table is, or how many
 /// records it has. A pointer alone does no harm where the module has no such table.
-fn walked(module: &Finalizer<'_, '_>, arch: &dyn Architecture, offset: u64) -> Option<&'static str> {
+fn walked(module: &Finalizer<'_, '_>, arch: &dyn Architecture, at: &Elsewhere) -> Option<&'static str> {
     let overlaps = |path: &str| {
         let member = module.kernel.member("module", path);
-        member.is_some_and(|m| overlaps(offset, m.offset, m.size))
+        member.is_some_and(|m| overlaps((at.offset, at.width), m.offset, m.size))
     };
     let traced = arch.ftrace_callsites(module.info.config);
     let tables = OBJS.iter().filter(|objs| WALKED.contains(&objs.0));
@@ -283,6 +285,7 @@ fn elsewhere(
                     section: u32::try_from(section).unwrap_or(u32::MAX),
                     entry: u32::try_from(entry).unwrap_or(u32::MAX),
                     offset: offset_in(module, arch, this, this.address.wrapping_add(rela.r_offset)),
+                    width: arch.relocation_width(rela.r_type()),
                     symbol: printed(symbol).into_owned(),
                     of: (index, rela.r_offset),
                 });
@@ -320,6 +323,7 @@ fn from_others(module: &Module<'_>, arch: &dyn Architecture, index: usize, this:
                     section: u32::try_from(section).unwrap_or(u32::MAX),
                     entry: u32::try_from(entry).unwrap_or(u32::MAX),
                     offset,
+                    width,
                     symbol: printed(symbol).into_owned(),
                     of: (of, rela.r_offset),
                 });
@@ -450,7 +454,7 @@ mod tests {
             (16, 24, 8, false),
             (u64::MAX >> 1, 0, 8, false),
         ] {
-            assert_eq!(overlaps(offset, start, size), is, "RELOC-GEN-18: {offset:#x}, {start} + {size}");
+            assert_eq!(overlaps((offset, 8), start, size), is, "RELOC-GEN-18: {offset:#x}, {start} + {size}");
         }
     }
 

@@ -289,7 +289,24 @@ fn reloc_gen_18_a_place_with_another_top_byte() {
     // The record is written where the processor ignores that byte; x86_64 has no such place.
     for (arch, followed) in [(&aarch64::Aarch64 as &dyn Architecture, true), (&x86_64::X86_64, false)] {
         let told = load(arch, "6.12.0", 0x1000, INIT_EXIT.0, offset("target_list") | 0x8000 << 48);
-        assert_eq!(told.codes.contains(&"RELOC-GEN-18"), followed, "RELOC-GEN-18: {:?}", told.codes);
+        assert_eq!(
+            told.codes.contains(&"RELOC-GEN-18"),
+            followed,
+            "RELOC-GEN-11, RELOC-GEN-18: {:?}",
+            told.codes
+        );
+    }
+}
+
+#[test]
+fn reloc_gen_18_a_place_that_begins_with_zeros() {
+    // The lowest byte of a base is zero, so a record that ends there is not refused.
+    let base = offset("core_layout")
+        + TestKernel::with_types(finalize::TYPES, &[], SIZES).offset("module_layout.base");
+    for (at, open) in [(base - 7, true), (base - 8, false)] {
+        let told = load(&x86_64::X86_64, "6.1.0", 0x1000, INIT_EXIT.0, at);
+        assert_eq!(told.open.contains(&"RELOC-GEN-18"), open, "RELOC-GEN-18: {at:#x}: {:?}", told.open);
+        assert!(!told.codes.contains(&"X86REL-3"), "RELOC-GEN-18: {at:#x}: {:?}", told.codes);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kernel::running::Unknown;
-use kernel::{Kernel, KernelDescriptionBuilder, Member, Piece, RunningKernel, Types};
+use kernel::{Kernel, KernelDescriptionBuilder, LoadedModule, Member, Piece, RunningKernel, Types};
 
 use crate::common::{PLAIN, TOY, booted, builder, records, symbols};
 
@@ -187,5 +187,20 @@ fn a_kernel_of_which_nothing_is_known() {
         assert_eq!((of.pointer(0), of.read(0, &mut [0])), (None, false));
         assert_eq!((of.capability(0), of.cpus(), of.errata().len(), of.cmdline()), (None, None, 0, ""));
         assert_eq!((of.member("module", "init"), of.struct_size("module")), (None, None));
+    }
+}
+
+#[test]
+fn fin_87_code_and_constants_of_modules() {
+    const TEXT: u64 = 0xffff_ffff_c020_0000;
+    let mut kernel = booted(builder());
+    let lies = |kernel: &Kernel, address| kernel.in_constants_of_modules(address);
+    assert!(!lies(&kernel, TEXT), "FIN-87: no module is loaded");
+    let read_only = vec![TEXT..TEXT + 0x1000, TEXT + 0x3000..TEXT + 0x4000];
+    kernel.insert_module(LoadedModule { read_only, ..LoadedModule::named(b"exporter") });
+    for (at, want) in
+        [(0, true), (0xfff, true), (0x1000, false), (0x2fff, false), (0x3000, true), (0x4000, false)]
+    {
+        assert_eq!(lies(&kernel, TEXT + at), want, "FIN-87: {at:#x} behind the code");
     }
 }
