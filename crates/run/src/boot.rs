@@ -26,7 +26,7 @@ const MEMORY: u64 = 1 << 30;
 /// Per-cpu memory, in bytes.
 const PERCPU: u64 = 16 << 20;
 /// Instructions that one step of the boot may take.
-const STEP_BUDGET: u64 = 150_000_000;
+const STEP_BUDGET: u64 = 1_000_000_000;
 
 /// Members of structs whose offsets are needed; `sizeof` for the size of a struct. Not every kernel has all of them.
 const OFFSETS: &[(&str, &str)] = &[
@@ -98,6 +98,7 @@ const INIT_FUNCTIONS: &[&str] = &[
     "softirq_init",
     "vdso_setup_data_pages",
     "timekeeping_init",
+    "arch_cpu_finalize_init",
     "pid_idr_init",
     "anon_vma_init",
     "cred_init",

@@ -123,6 +123,8 @@ pub trait Platform: Cpu + Default + crate::debugger::Registers {
     const FRAME: usize;
     /// The function that handles the instruction of BUG() and WARN(): `bool (struct pt_regs *)`, if it does more than `report_bug`.
     const BUG_HANDLER: Option<&'static str>;
+    /// The function that handles a breakpoint instruction: `bool (struct pt_regs *)`, with the address behind it.
+    const BREAKPOINT_HANDLER: Option<&'static str> = None;
     /// Functions of the boot's first processor that are called before those of `start_kernel`.
     const FIRST: &'static [&'static str];
     /// Functions that process 1 calls once all processors are there.
@@ -480,6 +482,7 @@ impl<C: Platform> Machine<C> {
         let why = format!("{stop}");
         let handled = match stop {
             stop if C::is_bug(stop) => self.warns(),
+            Stop::Exception(Exception::Breakpoint) => self.breaks(),
             other => self.fixes(other),
         };
         match handled {
@@ -525,6 +528,26 @@ impl<C: Platform> Machine<C> {
         let found = self.call_at(function, &[at, a, b, c]);
         self.cpu.set_registers(&before);
         if found? & 0xffff_ffff == 0 {
+            return Ok(false);
+        }
+        let frame = self.memory.bytes(at, C::FRAME)?;
+        self.cpu.take_frame(&frame);
+        Ok(true)
+    }
+
+    /// The kernel's own handler of breakpoint instructions.
+    fn breaks(&mut self) -> Result<bool, Failed> {
+        let handler = C::BREAKPOINT_HANDLER.and_then(|name| self.symbols.address(name));
+        let Some(handler) = handler else { return Ok(false) };
+        let before = self.cpu.registers();
+        self.cpu.skip(&mut self.memory);
+        let frame = self.cpu.frame();
+        let at = self.cpu.sp().wrapping_sub(0x400) & !15;
+        self.memory.write(at, &frame)?;
+        self.cpu.set_sp(at);
+        let handled = self.call_at(handler, &[at]);
+        self.cpu.set_registers(&before);
+        if handled? & 0xff == 0 {
             return Ok(false);
         }
         let frame = self.memory.bytes(at, C::FRAME)?;

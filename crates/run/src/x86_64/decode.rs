@@ -109,6 +109,16 @@ pub enum Op {
     Hlt,
     Breakpoint,
     Undefined,
+    /// FXSAVE
+    SaveState,
+    /// FXRSTOR
+    RestoreState,
+    /// FNINIT
+    ResetFloat,
+    /// STMXCSR
+    SaveControl,
+    /// LDMXCSR
+    LoadControl,
     /// Known to the decoder, not to the interpreter.
     Unknown,
     /// No instruction.
@@ -472,6 +482,11 @@ fn of_mnemonic(instruction: &Instruction, operands: u32) -> (Op, Option<u8>) {
         M::Hlt => Op::Hlt,
         M::Int3 => Op::Breakpoint,
         M::Ud0 | M::Ud1 | M::Ud2 => Op::Undefined,
+        M::Fxsave | M::Fxsave64 => Op::SaveState,
+        M::Fxrstor | M::Fxrstor64 => Op::RestoreState,
+        M::Fninit => Op::ResetFloat,
+        M::Stmxcsr => Op::SaveControl,
+        M::Ldmxcsr => Op::LoadControl,
         M::Loop if instruction.code() == iced_x86::Code::Loop_rel8_64_RCX => Op::Loop,
         M::Jrcxz if instruction.code() == iced_x86::Code::Jrcxz_rel8_64 => Op::Jrcxz,
         M::Nop

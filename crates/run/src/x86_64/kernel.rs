@@ -41,6 +41,14 @@ const RETURNS: u64 = 0xffff_ffff_ff20_0000;
 const FPU_STATE: u64 = 576;
 /// SPECTRE_V2_RETPOLINE
 const RETPOLINES: u64 = 1;
+/// Masks of processors that are allocated early.
+const MASKS: [&str; 5] = [
+    "cpu_callin_mask",
+    "cpu_callout_mask",
+    "cpu_initialized_mask",
+    "cpu_sibling_setup_mask",
+    "node_to_cpumask_map",
+];
 /// IRQ_STACK_SIZE is half of it.
 const IRQ_STACK: u64 = 0x8000;
 
@@ -99,6 +107,13 @@ impl Platform for X86 {
             Preset::of("node_data", 0, node, 8, "alloc_node_data makes the only memory node"),
             Preset::of("conswitchp", 0, dummy, 8, "setup_arch takes the dummy console"),
         ];
+        // Masks of processors that are not part of what holds them (CONFIG_CPUMASK_OFFSTACK).
+        if m.symbols.address("alloc_cpumask_var_node").is_some() {
+            for name in MASKS {
+                let mask = m.allocate(64, 64)?;
+                all.push(Preset::of(name, 0, mask, 8, "setup_per_cpu_areas allocates it"));
+            }
+        }
         for config in ["fpu_kernel_cfg", "fpu_user_cfg"] {
             for member in ["fpu_state_config.max_size", "fpu_state_config.default_size"] {
                 let at = m.offset(member)?;
@@ -131,8 +146,10 @@ impl Platform for X86 {
     const SYSCALL: &'static str = "__x64_sys_";
     const FRAME: usize = 21 * 8;
     const BUG_HANDLER: Option<&'static str> = Some("handle_bug");
-    const FIRST: &'static [&'static str] = &[];
-    const PROCESSORS: &'static [&'static str] = &[];
+    const BREAKPOINT_HANDLER: Option<&'static str> = Some("do_int3");
+    // As setup_arch does.
+    const FIRST: &'static [&'static str] = &["early_cpu_init", "jump_label_init", "static_call_init"];
+    const PROCESSORS: &'static [&'static str] = &["smp_prepare_cpus_common"];
     const SKIPPED: &'static [(&'static str, &'static str)] =
         &[("do_init_real_mode", "there is no memory below 1 MiB for a trampoline")];
     const OFFSETS: &'static [(&'static str, &'static str)] = &[("cpuinfo_x86", "x86_cache_alignment")];
@@ -246,7 +263,7 @@ fn percpu(m: &Machine<X86>, name: &str, member: &'static str) -> Result<u64, Fai
 
 /// Functions of this architecture that are not executed.
 fn rows() -> Vec<Row<X86>> {
-    let rows: [Row<X86>; 7] = [
+    let rows: [Row<X86>; 9] = [
         Row {
             names: &[
                 "text_poke_early",
@@ -272,6 +289,11 @@ fn rows() -> Vec<Row<X86>> {
                 Ok(Answer::Value(to))
             },
             why: "code is written through a second mapping",
+        },
+        Row {
+            names: &["__text_poke"],
+            stub: poke_by,
+            why: "code is written through a second mapping, for which there are no page tables",
         },
         Row {
             names: &["text_poke_set"],
@@ -300,6 +322,11 @@ fn rows() -> Vec<Row<X86>> {
             why: "nothing interrupts the processor: the next tick comes at once",
         },
         Row {
+            names: &["native_apic_mem_read"],
+            stub: |_| Ok(Answer::Value(0)),
+            why: "there is no interrupt controller",
+        },
+        Row {
             names: &["change_page_attr_set_clr"],
             stub: |_| Ok(Answer::Value(0)),
             why: "there are no page tables",
@@ -311,6 +338,25 @@ fn rows() -> Vec<Row<X86>> {
         },
     ];
     rows.into()
+}
+
+/// `(function, to, source, len)`; up to v5.18 `(to, from, len)`
+fn poke_by(m: &mut Machine<X86>) -> Result<Answer, Failed> {
+    let first = m.argument(0)?;
+    let copies = m.symbols.address("text_poke_memcpy");
+    if copies.is_none_or(|function| function == first) {
+        let behind = usize::from(copies.is_some());
+        let arguments = [m.argument(behind)?, m.argument(behind.wrapping_add(1))?];
+        let len = m.argument(behind.wrapping_add(2))?;
+        let [to, from] = arguments;
+        poke(m, to, from, len)?;
+        return Ok(Answer::Value(to));
+    }
+    // text_poke_memset: the source is an int.
+    let (to, from, len) = (m.argument(1)?, m.argument(2)?, m.argument(3)?);
+    let byte = m.memory.bytes(from, 1)?.first().copied().unwrap_or(0);
+    m.memory.poke(to, &alloc::vec![byte; usize::try_from(len.min(1 << 26)).unwrap_or(0)])?;
+    Ok(Answer::Value(to))
 }
 
 fn poke(m: &mut Machine<X86>, to: u64, from: u64, len: u64) -> Result<(), Failed> {

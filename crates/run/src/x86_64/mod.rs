@@ -3,12 +3,14 @@
 //! Blocks are decoded once and linked to those that follow them; flags are computed when they are read. It is one processor without
 //! features (CPUID is all zero), without interrupts and without paging: addresses are those of [`Memory`].
 
+mod cpuid;
 mod debugger;
 mod decode;
 mod execute;
 mod flags;
 mod kernel;
 mod rarely;
+mod vectors;
 #[cfg(test)]
 mod tests;
 

@@ -1,5 +1,6 @@
 //! What the rarer instructions do.
 
+use super::cpuid::cpuid;
 use super::decode::{Decoded, Op, Operand};
 use super::execute::{Done, FIXED, Flow, IF, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, State};
 use super::flags::{DF, Flags, OF, mask, sign_extended, width};
@@ -10,6 +11,9 @@ use crate::memory::Memory;
 const MSR_FS_BASE: u32 = 0xc000_0100;
 const MSR_GS_BASE: u32 = 0xc000_0101;
 const MSR_KERNEL_GS_BASE: u32 = 0xc000_0102;
+const MSR_EFER: u32 = 0xc000_0080;
+/// EFER: SYSCALL, 64 bits, pages that cannot be executed.
+const LONG_MODE: u64 = 0xd01;
 
 /// What is left of a division.
 fn rest(number: u32, by: u32) -> u32 {
@@ -176,8 +180,17 @@ impl State {
                     self.set_register(RCX, 0);
                 }
             }
-            // A processor without features, so that code takes its plainest way.
-            Op::Cpuid => [RAX, RBX, RCX, RDX].iter().for_each(|register| self.set_register(*register, 0)),
+            Op::Cpuid => {
+                let told = cpuid(self.register(RAX) as u32);
+                for (register, value) in [RAX, RBX, RCX, RDX].iter().zip(told) {
+                    self.set_register(*register, value.into());
+                }
+            }
+            Op::SaveState => self.save_state(memory, at)?,
+            Op::RestoreState => self.restore_state(memory, at)?,
+            Op::ResetFloat => self.vectors.reset_float(),
+            Op::SaveControl => Self::store(memory, self.place(at)?, self.vectors.control.into(), 4)?,
+            Op::LoadControl => self.set_control(Self::load(memory, self.place(at)?, 4)? as u32)?,
             // Nothing answers at any port.
             Op::In => self.set_sized(RAX, u64::MAX, size),
             Op::Nothing => {}
@@ -186,6 +199,7 @@ impl State {
                     MSR_FS_BASE => self.fs_base,
                     MSR_GS_BASE => self.gs_base,
                     MSR_KERNEL_GS_BASE => self.kernel_gs_base,
+                    MSR_EFER => LONG_MODE,
                     _ => 0,
                 };
                 self.set_register(RAX, value & 0xffff_ffff);
