@@ -7,6 +7,7 @@ use kernel_image::{ImageArch, KernelImage};
 use run::aarch64::A64;
 use run::boot::{Step, boot};
 use run::machine::{Machine, Platform};
+use run::parameters::Told;
 use run::x86_64::X86;
 
 fn main() {
@@ -48,7 +49,7 @@ fn show<C: Platform>(path: &str, image: &KernelImage<'_>) {
         std::fs::write(path, image.bytes()).unwrap();
     }
     let begin = Instant::now();
-    let (machine, report) = match boot::<C>(image, &watched, &mut observe) {
+    let (machine, report) = match boot::<C>(image, &Told::default(), &watched, &mut observe) {
         Ok(booted) => booted,
         Err(error) => return println!("{path}: {error}"),
     };

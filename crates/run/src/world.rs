@@ -2,6 +2,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use foldhash::fast::FixedState;
@@ -129,6 +130,8 @@ pub struct World {
     pub stub_calls: u64,
     /// Has the last system call ended in the middle of the kernel?
     pub has_left: bool,
+    /// Where the kernel keeps the capabilities of its processor, and those that the machine was told.
+    pub capabilities: Option<(u64, Arc<[u8]>)>,
     /// What becomes of init functions.
     pub inits: Inits,
     /// `struct module` of the last module that came to `do_init_module`.

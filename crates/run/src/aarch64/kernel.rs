@@ -11,6 +11,7 @@ use crate::boot::{Error, Report};
 use crate::cpu::{Cpu, Exception, Stop};
 use crate::machine::{Answer, Failed, Machine, Platform, Preset, Row, Space};
 use crate::memory::{Access, Memory};
+use crate::parameters::Told;
 use crate::processor::{self, Processor};
 use crate::stubs;
 use crate::symbols::Symbols;
@@ -125,7 +126,7 @@ impl Platform for A64 {
     // bug_handler calls report_bug, and goes on.
     const BUG_HANDLER: Option<&'static str> = None;
     const OFFSETS: &'static [(&'static str, &'static str)] = &[("thread_info", "preempt_count")];
-    const FIRST: &'static [&'static str] = &["smp_prepare_boot_cpu"];
+    const FIRST: &'static [&'static str] = &["jump_label_init", "parse_early_param", "smp_prepare_boot_cpu"];
     const PROCESSORS: &'static [&'static str] = &["smp_cpus_done"];
     // EXECMEM_KPROBES and EXECMEM_BPF
     const EXECMEM_IN_VMALLOC: &'static [u64] = &[1, 3];
@@ -342,8 +343,13 @@ impl Processor for Boots {
         MACHINE
     }
 
-    fn boot(&self, image: &KernelImage<'_>, budget: u64) -> Result<(Box<dyn Running>, Report), Error> {
-        processor::boot::<A64>(image, budget)
+    fn boot(
+        &self,
+        image: &KernelImage<'_>,
+        told: &Told,
+        budget: u64,
+    ) -> Result<(Box<dyn Running>, Report), Error> {
+        processor::boot::<A64>(image, told, budget)
     }
 }
 

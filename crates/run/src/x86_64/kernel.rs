@@ -11,6 +11,7 @@ use crate::boot::{Error, Report};
 use crate::cpu::{Cpu, Exception, Stop};
 use crate::machine::{Answer, Failed, Machine, Platform, Preset, Row, Space};
 use crate::memory::{Access, Memory};
+use crate::parameters::Told;
 use crate::processor::{self, Processor};
 use crate::stubs;
 use crate::symbols::Symbols;
@@ -37,10 +38,10 @@ const MODULES: (u64, u64) = (0xffff_ffff_c000_0000, 0xffff_ffff_ff00_0000);
 const USER: (u64, u64) = (0x1000_0000, 64 << 20);
 /// An address that nothing else has, in the hole below the fixed mappings.
 const RETURNS: u64 = 0xffff_ffff_ff20_0000;
-/// Bytes of the legacy FPU state with its header.
-const FPU_STATE: u64 = 576;
-/// SPECTRE_V2_RETPOLINE
-const RETPOLINES: u64 = 1;
+/// Capabilities that decide how code is patched, and that the code for it asks for by other code that is patched: words of 32 bits, and bits.
+/// Mitigations have the words 11 and 21 since v5.19, X86_FEATURE_IBT is 18 * 32 + 20. None of them stands for an instruction that patched code
+/// of the kernel comes to.
+const PATCHING: [(u64, u32); 3] = [(11, u32::MAX), (21, u32::MAX), (18, 1 << 20)];
 /// Masks of processors that are allocated early.
 const MASKS: [&str; 5] = [
     "cpu_callin_mask",
@@ -76,11 +77,7 @@ impl Platform for X86 {
     fn presets(m: &mut Machine<Self>) -> Result<Vec<Preset>, Failed> {
         let stack = m.allocate(IRQ_STACK, IRQ_STACK >> 1)?.wrapping_add(IRQ_STACK).wrapping_sub(16);
         let node = m.allocate(300_000, 64)?;
-        let task = m.offset("sizeof task_struct")?;
-        // Since v6.16 (x86/fpu: the FPU state follows the task) `struct fpu` lies behind it.
-        let fpu = if m.offsets.contains_key("thread_struct.fpu") { 0 } else { m.offset("sizeof fpu")? };
         let stack_pointer = percpu(m, "hardirq_stack_ptr", "pcpu_hot.hardirq_stack_ptr")?;
-        let alignment = m.offset("cpuinfo_x86.x86_cache_alignment")?;
         let dummy = m.symbols.address("dummy_con").unwrap_or(0);
         let mut all = alloc::vec![
             Preset::at(
@@ -88,21 +85,6 @@ impl Platform for X86 {
                 stack,
                 8,
                 "irq_init_percpu_irqstack gives the processor its stack for interrupts"
-            ),
-            Preset::of("boot_cpu_data", alignment, 64, 4, "early_identify_cpu finds it"),
-            Preset::of(
-                "arch_task_struct_size",
-                0,
-                task.wrapping_add(fpu),
-                4,
-                "fpu__init_task_struct_size computes it"
-            ),
-            Preset::of(
-                "spectre_v2_enabled",
-                0,
-                RETPOLINES,
-                4,
-                "cpu_select_mitigations chooses retpolines where a processor tells of nothing better"
             ),
             Preset::of("node_data", 0, node, 8, "alloc_node_data makes the only memory node"),
             Preset::of("conswitchp", 0, dummy, 8, "setup_arch takes the dummy console"),
@@ -112,18 +94,6 @@ impl Platform for X86 {
             for name in MASKS {
                 let mask = m.allocate(64, 64)?;
                 all.push(Preset::of(name, 0, mask, 8, "setup_per_cpu_areas allocates it"));
-            }
-        }
-        for config in ["fpu_kernel_cfg", "fpu_user_cfg"] {
-            for member in ["fpu_state_config.max_size", "fpu_state_config.default_size"] {
-                let at = m.offset(member)?;
-                all.push(Preset::of(
-                    config,
-                    at,
-                    FPU_STATE,
-                    4,
-                    "fpu__init_system finds the size of the state",
-                ));
             }
         }
         Ok(all)
@@ -148,11 +118,12 @@ impl Platform for X86 {
     const BUG_HANDLER: Option<&'static str> = Some("handle_bug");
     const BREAKPOINT_HANDLER: Option<&'static str> = Some("do_int3");
     // As setup_arch does.
-    const FIRST: &'static [&'static str] = &["early_cpu_init", "jump_label_init", "static_call_init"];
+    const FIRST: &'static [&'static str] =
+        &["early_cpu_init", "jump_label_init", "static_call_init", "parse_early_param"];
     const PROCESSORS: &'static [&'static str] = &["smp_prepare_cpus_common"];
     const SKIPPED: &'static [(&'static str, &'static str)] =
         &[("do_init_real_mode", "there is no memory below 1 MiB for a trampoline")];
-    const OFFSETS: &'static [(&'static str, &'static str)] = &[("cpuinfo_x86", "x86_cache_alignment")];
+    const OFFSETS: &'static [(&'static str, &'static str)] = &[];
 
     fn is_bug(stop: &Stop) -> bool {
         *stop == Stop::Exception(Exception::Undefined)
@@ -263,7 +234,7 @@ fn percpu(m: &Machine<X86>, name: &str, member: &'static str) -> Result<u64, Fai
 
 /// Functions of this architecture that are not executed.
 fn rows() -> Vec<Row<X86>> {
-    let rows: [Row<X86>; 9] = [
+    let rows: [Row<X86>; 10] = [
         Row {
             names: &[
                 "text_poke_early",
@@ -322,6 +293,11 @@ fn rows() -> Vec<Row<X86>> {
             why: "nothing interrupts the processor: the next tick comes at once",
         },
         Row {
+            names: &["alternative_instructions"],
+            stub: take_patching,
+            why: "capabilities that the machine is told decide how code is patched",
+        },
+        Row {
             names: &["native_apic_mem_read"],
             stub: |_| Ok(Answer::Value(0)),
             why: "there is no interrupt controller",
@@ -338,6 +314,22 @@ fn rows() -> Vec<Row<X86>> {
         },
     ];
     rows.into()
+}
+
+/// Takes those of the capabilities that were told that decide how code is patched.
+fn take_patching(m: &mut Machine<X86>) -> Result<Answer, Failed> {
+    if let Some((place, told)) = m.world.capabilities.clone() {
+        for (number, mask) in PATCHING {
+            let word = |at: u64| told.get(usize::try_from(at).ok()?..)?.first_chunk().copied();
+            // A kernel without that word does not ask for it.
+            let at = number.wrapping_mul(4);
+            let Some(new) = word(at).map(u32::from_le_bytes) else { continue };
+            let place = place.wrapping_add(at);
+            let mixed = m.memory.u32(place)? & !mask | new & mask;
+            m.memory.write(place, &mixed.to_le_bytes())?;
+        }
+    }
+    Ok(Answer::Pass)
 }
 
 /// `(function, to, source, len)`; up to v5.18 `(to, from, len)`
@@ -376,7 +368,12 @@ impl Processor for Boots {
         MACHINE
     }
 
-    fn boot(&self, image: &KernelImage<'_>, budget: u64) -> Result<(Box<dyn Running>, Report), Error> {
-        processor::boot::<X86>(image, budget)
+    fn boot(
+        &self,
+        image: &KernelImage<'_>,
+        told: &Told,
+        budget: u64,
+    ) -> Result<(Box<dyn Running>, Report), Error> {
+        processor::boot::<X86>(image, told, budget)
     }
 }

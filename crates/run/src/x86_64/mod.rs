@@ -10,9 +10,9 @@ mod execute;
 mod flags;
 mod kernel;
 mod rarely;
-mod vectors;
 #[cfg(test)]
 mod tests;
+mod vectors;
 
 pub use kernel::Boots;
 
