@@ -2,7 +2,7 @@
 
 use super::decode::{Address, Decoded, KIND_FS, KIND_GS, KIND_NARROW, Op, Operand};
 use super::flags::{DF, Flags, mask, sign_extended};
-use super::vectors::Vectors;
+use super::vector::Vectors;
 use crate::cpu::{Exception, Registers, Trouble};
 use crate::memory::Memory;
 

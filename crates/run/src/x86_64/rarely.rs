@@ -181,16 +181,11 @@ impl State {
                 }
             }
             Op::Cpuid => {
-                let told = cpuid(self.register(RAX) as u32);
+                let told = cpuid(self.register(RAX) as u32, self.register(RCX) as u32, self.in_use());
                 for (register, value) in [RAX, RBX, RCX, RDX].iter().zip(told) {
                     self.set_register(*register, value.into());
                 }
             }
-            Op::SaveState => self.save_state(memory, at)?,
-            Op::RestoreState => self.restore_state(memory, at)?,
-            Op::ResetFloat => self.vectors.reset_float(),
-            Op::SaveControl => Self::store(memory, self.place(at)?, self.vectors.control.into(), 4)?,
-            Op::LoadControl => self.set_control(Self::load(memory, self.place(at)?, 4)? as u32)?,
             // Nothing answers at any port.
             Op::In => self.set_sized(RAX, u64::MAX, size),
             Op::Nothing => {}
@@ -216,9 +211,19 @@ impl State {
             }
             Op::Swapgs => core::mem::swap(&mut self.gs_base, &mut self.kernel_gs_base),
             Op::Hlt => return Err(Trouble::Exception(Exception::Halt)),
+            Op::Vector(v) => self.vector(memory, at, v)?,
+            Op::SaveState
+            | Op::RestoreState
+            | Op::SaveComponents
+            | Op::RestoreComponents
+            | Op::GetComponents
+            | Op::SetComponents
+            | Op::ResetFloat
+            | Op::SaveControl
+            | Op::LoadControl => self.whole_state(memory, at)?,
             Op::Breakpoint => return Err(Trouble::Exception(Exception::Breakpoint)),
             Op::Undefined => return Err(Trouble::Exception(Exception::Undefined)),
-            _ => return Err(Trouble::Unknown),
+            _ => return self.step_newer(memory, at),
         }
         Ok(Flow::Next)
     }
