@@ -3,7 +3,10 @@
 mod debugged;
 mod deeds;
 mod handlers;
+mod ticks;
 mod watched;
+
+pub(crate) use ticks::TICK;
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -159,6 +162,8 @@ pub trait Platform: Cpu + Default + crate::debugger::Registers {
         let _ = (memory, address);
         (4, true)
     }
+    /// Masks interrupts. False if they were masked before.
+    fn mask_interrupts(&mut self) -> bool;
     /// Is a function of this name a jump to another, which the caller has written, or the way back?
     fn is_thunk(name: &str) -> bool {
         let _ = name;
@@ -455,8 +460,9 @@ impl<C: Platform> Machine<C> {
                     Answer::Leave => return Ok(0),
                 }
             }
-            match self.go() {
+            match self.goes_to_tick() {
                 Stop::Breakpoint => {}
+                Stop::Budget if self.budget != 0 => self.ticks()?,
                 Stop::Budget => {
                     self.debugs_end();
                     return Err(self.stopped(format!("{}", Stop::Budget), Cause::Budget));

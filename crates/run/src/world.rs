@@ -102,6 +102,8 @@ pub struct World {
     pub time: u64,
     /// How many of them no tick has told the kernel yet.
     pub since_tick: u64,
+    /// Instructions until the timer interrupts.
+    pub until_tick: u64,
     /// Callbacks that wait for a grace period: `rcu_head` and function.
     pub callbacks: VecDeque<(u64, u64)>,
     /// `kmem_cache`s.

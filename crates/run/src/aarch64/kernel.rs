@@ -189,6 +189,10 @@ impl Platform for A64 {
         (4, memory.u32(address).map_or(true, super::ends))
     }
 
+    fn mask_interrupts(&mut self) -> bool {
+        A64::mask_interrupts(self)
+    }
+
     fn percpu_offset(&self) -> u64 {
         self.tpidr_el1()
     }

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use kernel_image::KernelImage;
 
 use super::decode;
+use super::execute::IF;
 use super::{Gpr, X86};
 use crate::boot::{Error, Report};
 use crate::cpu::{Cpu, Exception, Stop};
@@ -205,6 +206,12 @@ impl Platform for X86 {
         let mut code = [0; 15];
         let read = memory.fetch(address, &mut code).unwrap_or(0);
         decode::extent(code.get(..read).unwrap_or_default(), address)
+    }
+
+    fn mask_interrupts(&mut self) -> bool {
+        let is_enabled = self.state.others & IF != 0;
+        self.state.others &= !IF;
+        is_enabled
     }
 
     fn is_thunk(name: &str) -> bool {
