@@ -43,6 +43,16 @@ const RETURNS: u64 = 0xffff_ffff_ff20_0000;
 /// Mitigations have the words 11 and 21 since v5.19, X86_FEATURE_IBT is 18 * 32 + 20. None of them stands for an instruction that patched code
 /// of the kernel comes to.
 const PATCHING: [(u64, u32); 3] = [(11, u32::MAX), (21, u32::MAX), (18, 1 << 20)];
+/// Bits of word 11: X86_FEATURE_RETHUNK; X86_FEATURE_CALL_DEPTH, X86_FEATURE_SRSO_ALIAS and X86_FEATURE_SRSO, whose return thunks are their own.
+/// The others have that of retbleed.
+const RETURNS_WORD: u64 = 11;
+const RETHUNK: u32 = 1 << 14;
+const RETURN_THUNKS: [(u32, &str); 4] = [
+    (1 << 19, "call_depth_return_thunk"),
+    (1 << 25, "srso_alias_return_thunk"),
+    (1 << 24, "srso_return_thunk"),
+    (RETHUNK, "retbleed_return_thunk"),
+];
 /// Masks of processors that are allocated early.
 const MASKS: [&str; 5] = [
     "cpu_callin_mask",
@@ -323,6 +333,16 @@ fn rows() -> Vec<Row<X86>> {
     rows.into()
 }
 
+/// The return thunk that the mitigations of these capabilities set (FIN-72). That of the image is for no kernel that runs.
+fn take_return_thunk(m: &mut Machine<X86>, bits: u32) -> Result<(), Failed> {
+    let own = RETURN_THUNKS.iter().filter(|(bit, _)| bits & bit != 0);
+    let thunk = own.filter_map(|(_, name)| m.symbols.address(name)).next();
+    if let (Some(pointer), Some(thunk)) = (m.symbols.address("x86_return_thunk"), thunk) {
+        m.memory.write(pointer, &thunk.to_le_bytes())?;
+    }
+    Ok(())
+}
+
 /// Takes those of the capabilities that were told that decide how code is patched.
 fn take_patching(m: &mut Machine<X86>) -> Result<Answer, Failed> {
     if let Some((place, told)) = m.world.capabilities.clone() {
@@ -334,6 +354,9 @@ fn take_patching(m: &mut Machine<X86>) -> Result<Answer, Failed> {
             let place = place.wrapping_add(at);
             let mixed = m.memory.u32(place)? & !mask | new & mask;
             m.memory.write(place, &mixed.to_le_bytes())?;
+            if number == RETURNS_WORD && new & RETHUNK != 0 {
+                take_return_thunk(m, new)?;
+            }
         }
     }
     Ok(Answer::Pass)
