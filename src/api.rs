@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use elf_layout::{Coverage, Findings, KernelVersion};
-use kernel::{Exit, Init, KernelSymbols, LoadedModule, Symvers};
+use kernel::{Exit, Init, KernelSymbols, LiveMemory, LoadedModule, Symvers};
 use kernel_image::{Packed, decompress_file};
 use reloc::{ARCHITECTURES, Architecture};
 use symres::LoadFlags;
@@ -55,6 +55,7 @@ pub struct KernelBuilder {
     with: Vec<(PathBuf, Vec<u8>)>,
     architectures: Option<&'static [&'static dyn Architecture]>,
     accepts_undecided: bool,
+    live: Option<Arc<dyn LiveMemory>>,
 }
 
 impl KernelBuilder {
@@ -187,6 +188,13 @@ impl KernelBuilder {
         self
     }
 
+    /// Its memory as it runs, which tells what no image does: how its code was patched, and why. Where it holds the capabilities of the
+    /// processor, those of [`KernelBuilder::facts`] come before it.
+    #[must_use]
+    pub fn live_memory(self, memory: Arc<dyn LiveMemory>) -> Self {
+        KernelBuilder { live: Some(memory), ..self }
+    }
+
     /// Modules that are loaded before may hang on rules that cannot be judged, for want of facts of the kernel.
     #[must_use]
     pub fn accept_undecided(self) -> Self {
@@ -201,7 +209,8 @@ impl KernelBuilder {
     pub fn build(self) -> Result<Kernel, Failure> {
         let architectures = self.architectures.unwrap_or(ARCHITECTURES);
         let version = || -> Option<KernelVersion> { vermagic_version(&self.with.first()?.1) };
-        let (loader, unread) = boot(&self.source, &self.facts, self.texts, architectures, version)?;
+        let (mut loader, unread) = boot(&self.source, &self.facts, self.texts, architectures, version)?;
+        loader.kernel.state.whole = self.live;
         let source = Arc::new(self.source);
         let mut kernel = Kernel { loader: Arc::new(loader), source, unread: unread.into() };
         for (_, bytes) in self.with {

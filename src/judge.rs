@@ -6,7 +6,7 @@ use elf_layout::{Errno, Severity};
 use kernel::taint::letters;
 use run::boot::Report;
 use run::machine::Cause;
-use run::parameters::{GIVEN, is_name};
+use run::parameters::{EARLY, GIVEN, Told, is_name};
 use run::system::Running;
 use run::world::{Inits, Message};
 use symres::LoadFlags;
@@ -24,18 +24,8 @@ const BUDGET: u64 = 300_000_000;
 /// Milliseconds in which a kernel does what it has put off.
 const SETTLES: u64 = 100;
 /// Words of a command line that change what loads, and that the machine cannot be told of.
-const MINDED: [&str; 10] = [
-    "ima_appraise",
-    "kernel.modules_disabled",
-    "lockdown",
-    "lsm",
-    "mitigations",
-    "nospectre_v2",
-    "retbleed",
-    "security",
-    "spectre_v2",
-    "percpu_alloc",
-];
+const MINDED: [&str; 6] =
+    ["ima_appraise", "kernel.modules_disabled", "lockdown", "lsm", "security", "percpu_alloc"];
 
 /// What is to be known of a running kernel, as far as the machine can be told.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +36,8 @@ pub struct Limits {
     differs: Option<String>,
     /// The words of its command line that the kernel's own code takes.
     given: Vec<String>,
+    /// What the machine is told before it boots.
+    told: Told,
 }
 
 impl Limits {
@@ -59,20 +51,32 @@ impl Limits {
             names.iter().any(|known| is_name(name, known))
         };
         let minded = words.iter().find(|word| is_one(word, &MINDED));
-        let given = words.iter().filter(|word| is_one(word, &GIVEN)).map(|word| (*word).to_owned());
+        let of = |names: &[&str]| -> Vec<String> {
+            words.iter().filter(|word| is_one(word, names)).map(|word| (*word).to_owned()).collect()
+        };
         let differs = [
             minded.map(|word| format!("{word} on the command line")),
             facts.secure_boot.then(|| "Secure Boot".into()),
             facts.tainted.filter(|taints| *taints != 0).map(|taints| format!("taints {taints}")),
-            facts.cpu_caps.as_ref().map(|_| "the capabilities of its processor".into()),
             facts.memory.as_ref().map(|_| "its memory".into()),
         ];
         Limits {
             is_at_its_place: words.contains(&"nokaslr"),
             differs: differs.into_iter().flatten().next(),
-            given: given.collect(),
+            given: of(&GIVEN),
+            told: told(facts),
         }
     }
+}
+
+/// What of a running system a machine can be told before it boots.
+pub fn told(facts: &RunningFacts) -> Told {
+    let words = facts.cmdline.split_whitespace().take_while(|word| *word != "--");
+    let is_early = |word: &&str| {
+        let name = word.split('=').next().unwrap_or_default();
+        EARLY.iter().any(|known| is_name(name, known))
+    };
+    Told { words: words.filter(is_early).map(str::to_owned).collect(), capabilities: facts.cpu_caps.clone() }
 }
 
 /// A booted kernel that loads modules, each as if none was loaded before but those that it needs.
@@ -93,7 +97,7 @@ impl Judge {
     ///
     /// [`Error`], if it cannot be booted.
     pub fn boot(image: &Path, limits: &Limits, count: usize) -> Result<(Vec<Judge>, Report), Error> {
-        let (mut first, report) = boot(image, BUDGET)?;
+        let (mut first, report) = boot(image, &limits.told, BUDGET)?;
         for word in &limits.given {
             first.give_parameter(word).map_err(|stopped| {
                 Error::unusable(
@@ -289,9 +293,8 @@ mod tests {
             |cmdline: &str| Limits::of(&RunningFacts { cmdline: cmdline.into(), ..RunningFacts::default() });
         assert!(of("quiet nokaslr").is_at_its_place && of("quiet nokaslr").differs.is_none());
         assert!(!of("quiet").is_at_its_place);
-        for word in ["lockdown=integrity", "mitigations=off"] {
-            assert!(of(word).differs.is_some(), "{word}");
-        }
+        assert!(of("lockdown=integrity").differs.is_some());
+        assert_eq!(of("quiet mitigations=off -- retbleed=off").told.words, ["mitigations=off"]);
         let given = of("module.sig-enforce nokaslr module_blacklist=a,b -- nomodule");
         assert_eq!(
             (given.given, given.differs),

@@ -24,6 +24,7 @@ use reloc::Architecture;
 use run::PROCESSORS;
 use run::boot::{Error as BootError, Report};
 use run::machine::Stopped;
+use run::parameters::Told;
 use run::system::{Device, Running};
 use run::watch::{Wanted, Watch};
 use run::world::{Inits, Message};
@@ -49,32 +50,41 @@ pub struct View {
 /// # Errors
 ///
 /// [`Error`], if the file is no image, or none that can be run.
-pub fn boot_to_view(path: &Path, budget: u64) -> Result<(Box<dyn Running>, Report, View), Error> {
+pub fn boot_to_view(
+    path: &Path,
+    told: &Told,
+    budget: u64,
+) -> Result<(Box<dyn Running>, Report, View), Error> {
     let bytes = read(path)?;
     let image = image::open(path, &bytes)?;
     let machine = image.machine().e_machine;
-    let (kernel, report) = booted(path, &image, budget)?;
+    let (kernel, report) = booted(path, &image, told, budget)?;
     let types = Types::new(image.btf().ok().as_ref());
     let arch = reloc::ARCHITECTURES.iter().copied().find(|arch| arch.machine().e_machine == machine);
     Ok((kernel, report, View { types, arch }))
 }
 
-/// Boots the image in a file. Each system call on it may take `budget` instructions.
+/// Boots the image in a file, on a machine that is told something. Each system call on it may take `budget` instructions.
 ///
 /// # Errors
 ///
 /// [`Error`], if the file is no image, or none that can be run.
-pub fn boot(path: &Path, budget: u64) -> Result<(Box<dyn Running>, Report), Error> {
+pub fn boot(path: &Path, told: &Told, budget: u64) -> Result<(Box<dyn Running>, Report), Error> {
     let bytes = read(path)?;
-    booted(path, &image::open(path, &bytes)?, budget)
+    booted(path, &image::open(path, &bytes)?, told, budget)
 }
 
-fn booted(path: &Path, image: &KernelImage<'_>, budget: u64) -> Result<(Box<dyn Running>, Report), Error> {
+fn booted(
+    path: &Path,
+    image: &KernelImage<'_>,
+    told: &Told,
+    budget: u64,
+) -> Result<(Box<dyn Running>, Report), Error> {
     let machine = image.machine();
     let processor = PROCESSORS.iter().find(|processor| processor.machine() == machine.e_machine);
     let processor = processor
         .ok_or_else(|| Error::unusable(path, format!("code of {} is not interpreted yet", machine.name)))?;
-    processor.boot(image, budget).map_err(|error| {
+    processor.boot(image, told, budget).map_err(|error| {
         let more = match &error {
             BootError::Stopped { stopped, .. } => format!(" (called from {})", stopped.stack.join(", ")),
             BootError::Image(_) => String::new(),

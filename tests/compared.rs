@@ -6,11 +6,13 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use common::fixtures;
 use kmodld::Kernel;
-use kmodld::run::compared::{ComparedEntry, Own, compare};
+use kmodld::run::compared::{ComparedEntry, Own, RunningImage, compare};
 use kmodld::run::{Plan, boot, run};
+use run::parameters::Told;
 use run::system::Running;
 
 /// Instructions of one system call at most.
@@ -81,9 +83,14 @@ fn compared(kernel: &mut dyn Running, own: &Kernel, file: &Path) -> Option<Resul
 #[test]
 fn memory_is_what_the_kernels_own_code_makes() {
     let Some(tree) = tree() else { return };
-    let (mut kernel, _) = boot(&image(&tree), BUDGET).unwrap();
+    let (mut kernel, _) = boot(&image(&tree), &Told::default(), BUDGET).unwrap();
     kernel.snapshot();
-    let own = Kernel::builder().image(&tree).unwrap().accept_undecided().build().unwrap();
+    let own = Kernel::builder().image(&tree).unwrap();
+    let own = own
+        .live_memory(Arc::new(RunningImage::of(&mut *kernel).unwrap()))
+        .accept_undecided()
+        .build()
+        .unwrap();
     let mut files = Vec::new();
     for folder in
         [fixtures("6.12-amd64"), fixtures("lkm").join("6.12-amd64"), fixtures("run").join("6.12-amd64")]

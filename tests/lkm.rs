@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use common::fixtures;
 use kmodld::run::{Action, Plan, boot, run};
+use run::parameters::Told;
 use serde_json::Value;
 
 /// Fixtures, and how the releases begin that they are for.
@@ -164,7 +165,7 @@ fn modules_do_what_they_did_on_the_booted_kernel() {
             continue;
         };
         let recording: Value = serde_json::from_slice(&recording).unwrap();
-        let (mut kernel, report) = boot(&image, BUDGET).unwrap();
+        let (mut kernel, report) = boot(&image, &Told::default(), BUDGET).unwrap();
         kernel.snapshot();
         for (name, recorded) in recording["modules"].as_object().unwrap() {
             if !name.contains(&only) {

@@ -5,7 +5,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{fixtures, program};
+use common::{Elf, fixtures, program};
 use serde_json::Value;
 
 /// Fixtures, and how the releases begin that they are for.
@@ -200,6 +200,52 @@ fn the_kernels_own_code_says_what_the_rules_say() {
         // What the machine is not told of.
         let signed = judged(&tree, &[files[3].to_str().unwrap(), "--judge=kernel", "--tainted", "1"]);
         assert_eq!(signed[0]["verdict"], "undecided");
+    }
+}
+
+/// FIN-78: a replacement that lies nowhere is read if the processor has the feature of its alternative. The kernel's code finds the
+/// features of the machine's processor, and takes those that it is told instead.
+#[test]
+fn alternatives_are_applied_for_the_features_of_a_processor() {
+    /// X86_FEATURE_XMM2, which the machine has, and X86_FEATURE_AVX512F, which it has not.
+    const FEATURES: [(usize, bool); 2] = [(26, true), (9 * 32 + 16, false)];
+    /// Bytes of `x86_capability` in 6.12.
+    const CAPABILITIES: usize = 96;
+    let kernels = trees().into_iter().filter(|(_, fixtures)| fixtures.to_str().unwrap().ends_with("-amd64"));
+    for (tree, fixtures) in kernels {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = std::fs::read(fixtures.join("patching.ko")).unwrap();
+        for (feature, is_there) in FEATURES {
+            let mut elf = Elf::new(bytes.clone());
+            let (table, relocations) =
+                (elf.section(".altinstructions"), elf.section(".rela.altinstructions"));
+            // The feature of the first record, and where its replacement is: the addend of the second relocation.
+            elf.data_mut(table)[8..10].copy_from_slice(&(feature as u16).to_le_bytes());
+            elf.data_mut(relocations)[24 + 16..24 + 24].copy_from_slice(&(-0x7000_0000i64).to_le_bytes());
+            let file = dir.path().join("patching.ko");
+            std::fs::write(&file, &elf.bytes).unwrap();
+            let file = file.to_str().unwrap();
+            let verdict = |is_there| if is_there { "oops" } else { "loads" };
+            let own = judged(&tree, &[file, "--judge=kernel"]);
+            assert_eq!(own[0]["verdict"], verdict(is_there), "FIN-78: {feature}: {own:#?}");
+            if !fixtures.ends_with("6.12-amd64") {
+                continue;
+            }
+            for is_told in [true, false] {
+                let mut capabilities = [0u8; CAPABILITIES];
+                capabilities[feature / 8] = u8::from(is_told) << (feature % 8);
+                let hex: String = capabilities.iter().map(|byte| format!("{byte:02x}")).collect();
+                let both = judged(&tree, &[file, "--judge=both", "--cpu-caps", &hex]);
+                assert_eq!(both[0]["by_kernel"]["verdict"], verdict(is_told), "{feature}: {both:#?}");
+                assert_eq!(both[0]["by_kernel"]["differs"], serde_json::json!([]), "{both:#?}");
+            }
+        }
+        // Words for mitigations are the kernel's: without retpolines, nothing else is undecided.
+        let hello = fixtures.join("hello.ko");
+        let off =
+            judged(&tree, &[hello.to_str().unwrap(), "--judge=both", "--cmdline", "nokaslr mitigations=off"]);
+        assert_eq!(off[0]["by_kernel"]["verdict"], "loads", "{off:#?}");
+        assert_eq!(off[0]["by_kernel"]["differs"], serde_json::json!([]), "{off:#?}");
     }
 }
 

@@ -66,18 +66,6 @@ impl ByKernel {
         }
     }
 
-    /// The machine's processor has no features, so it applies no alternatives: it does not come to a crash in them, which
-    /// the rules know of (FIN-21, FIN-78).
-    pub fn leave_alternatives_open(&mut self, rules: &Verdict) {
-        let in_tables = |code: &str| matches!(code, "FIN-21" | "FIN-78");
-        let may_crash = rules.verdict == Ending::Oops && rules.findings.iter().any(|f| in_tables(f.code));
-        if self.verdict == Ending::Good && may_crash {
-            (self.verdict, self.taints) = (Ending::Undecided, String::new());
-            self.stopped =
-                Some("a processor with features would apply alternatives, and may crash there".into());
-        }
-    }
-
     /// Notes in what the rules say otherwise.
     pub fn compare(&mut self, rules: &Verdict) {
         self.differs.clear();

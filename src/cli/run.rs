@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use kmodld::judge::told;
 use kmodld::modprobe::Modprobe;
 use kmodld::modprobe::providers::Home;
-use kmodld::run::compared::{Own, compare};
+use kmodld::run::compared::{Own, RunningImage, compare};
 use kmodld::run::{Action, Document, Plan, ResultEntry, boot_to_view, coverage, lines, run_in_view};
 use kmodld::setup::parameters;
 use kmodld::{Error, Failure, Kernel, Loader};
@@ -25,7 +27,7 @@ pub fn run(args: &Run) -> Result<Outcome, Error> {
     let Some(mut loader) = prepared(&source, &facts, &[], || None)? else { return Ok(Outcome::Refused) };
     let mut home = Home::new(&source, &loader.kernel)?;
     let plan = plan(args, &mut home, &mut loader, actions)?;
-    let (mut kernel, booted, mut view) = boot_to_view(&image, args.budget)?;
+    let (mut kernel, booted, mut view) = boot_to_view(&image, &told(&facts), args.budget)?;
     for (name, stopped) in booted.failed() {
         report::note(&format!("{name} of the kernel's boot is left out: {stopped}"));
     }
@@ -47,7 +49,8 @@ pub fn run(args: &Run) -> Result<Outcome, Error> {
     if args.compare && document.is_loaded() {
         let unusable =
             |failure: Failure| Error::unusable(&plan.file, format!("it is not compared: {failure}"));
-        let mut own = Kernel::builder().source(source).facts(facts).accept_undecided();
+        let running = Arc::new(RunningImage::of(&mut *kernel)?);
+        let mut own = Kernel::builder().source(source).facts(facts).live_memory(running).accept_undecided();
         for (file, _) in &plan.before {
             own = own.with_module(file)?;
         }

@@ -1,8 +1,10 @@
 //! The memory that a kernel's own `load_module` has given a module, against what kmodld makes of the same file.
 
 use std::collections::BTreeMap;
+use std::slice;
 
 use elf_layout::Region;
+use kernel::{LiveMemory, Piece};
 use run::system::Running;
 use serde::Serialize;
 
@@ -68,6 +70,32 @@ impl ComparedEntry {
         let unsound =
             self.differences.iter().filter(|one| !matches!(one.kind, "runtime" | "choice" | "machine"));
         unsound.fold(0, |all, one| all.saturating_add(one.bytes))
+    }
+}
+
+/// The memory of the kernel's image as the machine has it: code as it was patched, and variables that decide how modules are.
+#[derive(Debug)]
+pub struct RunningImage(Piece);
+
+impl RunningImage {
+    /// As it is now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], if it cannot be read.
+    pub fn of(kernel: &mut dyn Running) -> Result<Self, Error> {
+        let (address, end, _) = kernel.space().image;
+        let len = usize::try_from(end.saturating_sub(address)).unwrap_or(0);
+        let bytes = kernel
+            .read_memory(address, len)
+            .map_err(|stopped| Error::Usage(format!("the kernel's image cannot be read: {stopped}")))?;
+        Ok(RunningImage(Piece { address, bytes }))
+    }
+}
+
+impl LiveMemory for RunningImage {
+    fn read(&self, address: u64, out: &mut [u8]) -> bool {
+        Piece::read_any(slice::from_ref(&self.0), address, out)
     }
 }
 

@@ -7,6 +7,7 @@ use kernel_image::{ImageArch, KernelImage};
 use run::aarch64::A64;
 use run::boot::{Step, boot};
 use run::machine::{Machine, Platform};
+use run::parameters::Told;
 use run::x86_64::X86;
 
 fn main() {
@@ -47,8 +48,16 @@ fn show<C: Platform>(path: &str, image: &KernelImage<'_>) {
     if let Some(path) = std::env::var_os("UNPACKED") {
         std::fs::write(path, image.bytes()).unwrap();
     }
+    // Of another processor, CAPABILITIES="hex"; and words of a command line, WORDS="one two".
+    let words = std::env::var("WORDS").unwrap_or_default();
+    let hex = std::env::var("CAPABILITIES").unwrap_or_default();
+    let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+    let told = Told {
+        words: words.split_whitespace().map(str::to_owned).collect(),
+        capabilities: (!hex.is_empty()).then(|| (0..hex.len()).step_by(2).map(byte).collect()),
+    };
     let begin = Instant::now();
-    let (machine, report) = match boot::<C>(image, &watched, &mut observe) {
+    let (machine, report) = match boot::<C>(image, &told, &watched, &mut observe) {
         Ok(booted) => booted,
         Err(error) => return println!("{path}: {error}"),
     };

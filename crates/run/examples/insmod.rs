@@ -7,6 +7,7 @@ use kernel_image::{ImageArch, KernelImage};
 use run::aarch64::A64;
 use run::boot::boot;
 use run::machine::Platform;
+use run::parameters::Told;
 use run::system::{Running, System};
 use run::x86_64::X86;
 
@@ -29,7 +30,7 @@ fn load<C: Platform + std::fmt::Debug + Send + 'static>(
     C::Registers: Send,
 {
     let begin = Instant::now();
-    let (machine, report) = boot::<C>(image, &[], &mut |_, _| {}).unwrap();
+    let (machine, report) = boot::<C>(image, &Told::default(), &[], &mut |_, _| {}).unwrap();
     println!(
         "booted in {:.2?}, {} of {} steps stopped",
         begin.elapsed(),

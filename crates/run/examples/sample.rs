@@ -6,6 +6,7 @@ use std::io::{BufRead, Write};
 
 use kernel_image::{ImageArch, KernelImage};
 use run::machine::Stopped;
+use run::parameters::Told;
 use run::system::Running;
 
 /// Instructions of one system call at most.
@@ -18,7 +19,7 @@ fn main() {
     let image = KernelImage::open(&file, KernelImage::DEFAULT_LIMIT, &known).unwrap();
     let machine = image.machine().e_machine;
     let processor = run::PROCESSORS.iter().find(|processor| processor.machine() == machine).unwrap();
-    let (mut system, _) = processor.boot(&image, BUDGET).unwrap();
+    let (mut system, _) = processor.boot(&image, &Told::default(), BUDGET).unwrap();
     system.snapshot();
     for line in std::io::stdin().lock().lines() {
         let line = line.unwrap();

@@ -3,6 +3,10 @@
 //! What firmware, `setup_arch` and the memory allocators would do is preset or left out; from the scheduler on everything is the
 //! image's own code, in the order of `start_kernel`, `kernel_init_freeable` and `do_initcalls`.
 
+mod tables;
+
+pub use tables::SKIPPED;
+
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -16,150 +20,21 @@ use kernel_image::{Btf, KernelImage};
 use crate::heap::Heap;
 use crate::machine::{Cause, Failed, Machine, Offsets, Platform, Preset, Space, Stopped};
 use crate::memory::{Memory, PAGE, Protection};
+use crate::parameters::Told;
 use crate::standing;
 use crate::stubs;
 use crate::symbols::Symbols;
 use crate::world::World;
+use tables::{INIT_FUNCTIONS, LAST_LEVEL, LATER, MOUNTS, OFFSETS};
 
 /// Physical memory, in bytes.
 const MEMORY: u64 = 1 << 30;
 /// Per-cpu memory, in bytes.
 const PERCPU: u64 = 16 << 20;
+/// COMMAND_LINE_SIZE of every architecture is at least that.
+const COMMAND_LINE: usize = 2048;
 /// Instructions that one step of the boot may take.
-const STEP_BUDGET: u64 = 150_000_000;
-
-/// Members of structs whose offsets are needed; `sizeof` for the size of a struct. Not every kernel has all of them.
-const OFFSETS: &[(&str, &str)] = &[
-    ("cdev", "dev"),
-    ("cdev", "ops"),
-    ("cdev", "owner"),
-    ("char_device_struct", "baseminor"),
-    ("char_device_struct", "major"),
-    ("char_device_struct", "minorct"),
-    ("char_device_struct", "name"),
-    ("char_device_struct", "next"),
-    ("fpu_state_config", "default_size"),
-    ("fpu_state_config", "max_size"),
-    ("kernel_param", "name"),
-    ("kernel_param", "ops"),
-    ("kernel_param_ops", "set"),
-    ("kmem_cache", "object_size"),
-    ("kmem_cache", "size"),
-    ("kmem_cache_args", "align"),
-    ("kmem_cache_args", "ctor"),
-    ("kobj_map", "probes"),
-    ("module", "name"),
-    ("module", "taints"),
-    ("obs_kernel_param", "setup_func"),
-    ("obs_kernel_param", "str"),
-    ("page", "_mapcount"),
-    ("page", "_refcount"),
-    ("pcpu_hot", "current_task"),
-    ("pcpu_hot", "hardirq_stack_ptr"),
-    ("probe", "data"),
-    ("probe", "dev"),
-    ("probe", "get"),
-    ("probe", "next"),
-    ("probe", "range"),
-    ("task_struct", "comm"),
-    ("thread_struct", "fpu"),
-    ("vm_struct", "addr"),
-    ("vm_struct", "flags"),
-    ("vm_struct", "nr_pages"),
-    ("vm_struct", "pages"),
-    ("vm_struct", "size"),
-    ("vmap_area", "va_end"),
-    ("vmap_area", "va_start"),
-];
-
-/// Functions of `start_kernel` that are called, in its order. Those of memory zones, of the time source of a machine and of its interrupt
-/// controllers are left out. Not every kernel has all of them.
-const INIT_FUNCTIONS: &[&str] = &[
-    "jump_label_init",
-    "static_call_init",
-    "ftrace_init",
-    "early_trace_init",
-    "vfs_caches_init_early",
-    "sort_main_extable",
-    "sched_init",
-    "radix_tree_init",
-    "maple_tree_init",
-    "housekeeping_init",
-    "workqueue_init_early",
-    "rcu_init",
-    "kvfree_rcu_init",
-    "trace_init",
-    "early_irq_init",
-    "tick_init",
-    "init_timers",
-    "timers_init",
-    "srcu_init",
-    "hrtimers_init",
-    "softirq_init",
-    "vdso_setup_data_pages",
-    "timekeeping_init",
-    "pid_idr_init",
-    "anon_vma_init",
-    "cred_init",
-    "fork_init",
-    "proc_caches_init",
-    "uts_ns_init",
-    "time_ns_init",
-    "buffer_init",
-    "key_init",
-    "net_ns_init",
-    "vfs_caches_init",
-    "pagecache_init",
-    "signals_init",
-    "seq_file_init",
-    "proc_root_init",
-    "nsfs_init",
-    "pidfs_init",
-    "cgroup_init_early",
-    "cpuset_init",
-    "mem_cgroup_init",
-    "cgroup_init",
-    "con_init",
-];
-
-/// Initcalls that are not called.
-pub const SKIPPED: &[(&str, &str)] = &[
-    ("acpi_init", "there is no firmware"),
-    ("init_per_zone_wmark_min", "there are no memory zones"),
-    ("kcompactd_init", "there are no memory zones"),
-    ("ksm_init", "pages of programs are never merged"),
-    ("populate_rootfs", "there is no initramfs"),
-    ("tomoyo_initerface_init", "security modules are not initialised"),
-];
-
-/// The last level of initcalls that is called as a whole: device_initcall and late_initcall are drivers for what is not there, and
-/// in sum they spoil one another.
-const LAST_LEVEL: usize = 5;
-
-/// Initcalls of later levels that are called: those that modules rely on.
-const LATER: &[(&str, &str)] = &[
-    ("cryptomgr_init", "templates of algorithms; of an earlier level up to v6.12, as the next ones are"),
-    ("hmac_module_init", "algorithms that are in the kernel"),
-    ("crypto_md5_mod_init", "algorithms that are in the kernel"),
-    ("crypto_sha1_mod_init", "algorithms that are in the kernel"),
-    ("crypto_sha256_mod_init", "algorithms that are in the kernel"),
-    ("crypto_sha512_mod_init", "algorithms that are in the kernel"),
-    ("crypto_ecb_module_init", "algorithms that are in the kernel"),
-    ("crypto_cbc_module_init", "algorithms that are in the kernel"),
-    ("crypto_ctr_module_init", "algorithms that are in the kernel"),
-    ("crypto_aes_mod_init", "algorithms that are in the kernel"),
-    ("proc_modules_init", "/proc/modules"),
-    ("blkdev_init", "block devices"),
-    ("param_sysfs_builtin_init", "folders of what is built in, whose names no module can have"),
-    ("blacklist_init", "the hashes and keys that signatures cannot have"),
-    ("trace_eval_sync", "trace events, which hear of each module"),
-    ("init_srcu_module_notifier", "the SRCU structures of modules"),
-    ("system_trusted_keyring_init", "the keyrings, empty, in which the keys of signatures are looked for"),
-];
-
-/// What mounts process 1 makes: directory and type.
-const MOUNTS: &[(&str, &str)] =
-    &[("/proc", "proc"), ("/sys", "sysfs"), ("/dev", "devtmpfs"), ("/sys/kernel/debug", "debugfs")];
+const STEP_BUDGET: u64 = 1_000_000_000;
 
 /// What keeps a kernel from being booted.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -211,6 +86,7 @@ impl Report {
 /// [`Error`], where process 1 does not come to be. Steps that stop are in the report.
 pub fn boot<C: Platform>(
     image: &KernelImage<'_>,
+    told: &Told,
     watched: &[&'static str],
     observe: &mut dyn FnMut(&Step, &Machine<C>),
 ) -> Result<(Machine<C>, Report), Error> {
@@ -227,8 +103,10 @@ pub fn boot<C: Platform>(
     let mut machine = placed::<C>(image, symbols, space, &btf)?;
     let mut boot = Boot { machine: &mut machine, report: Report::default(), observe };
     boot.prepare(image, &btf, watched).map_err(|failed| boot.error("presets", failed))?;
+    boot.tell(image, &btf, told)?;
     boot.start_kernel()?;
     boot.kernel_init().map_err(|failed| boot.error("process 1", failed))?;
+    boot.take_capabilities().map_err(|failed| boot.error("capabilities", failed))?;
     let report = boot.report;
     Ok((machine, report))
 }
@@ -252,8 +130,7 @@ fn offsets<C: Platform>(btf: &Btf<'_>) -> Offsets {
             all.insert(name_of("file_operations", member), found.offset);
         }
     }
-    const SIZED: [&str; 6] =
-        ["task_struct", "fpu", "kernel_param", "obs_kernel_param", "module", "module_memory"];
+    const SIZED: [&str; 4] = ["kernel_param", "obs_kernel_param", "module", "module_memory"];
     for of in SIZED.iter().chain(standing::SIZES) {
         if let Some(size) = btf.struct_size(of) {
             all.insert(format!("sizeof {of}"), size);
@@ -452,6 +329,37 @@ impl<C: Platform> Boot<'_, C> {
         }
         if let Some(running) = btf.enum_value("system_states", "SYSTEM_RUNNING") {
             m.world.running = running as u32;
+        }
+        Ok(())
+    }
+
+    /// What the machine is told of the system that it is to be: words for the kernel's early code, and capabilities.
+    fn tell(&mut self, image: &KernelImage<'_>, btf: &Btf<'_>, told: &Told) -> Result<(), Error> {
+        let m = &mut *self.machine;
+        let line = told.words.join(" ");
+        if !line.is_empty() {
+            let at = need(m.symbols.address("boot_command_line"), "it has no boot_command_line")?;
+            let room = line.len() < COMMAND_LINE;
+            need(m.memory.poke(at, line.as_bytes()).ok().filter(|()| room), "its command line is too long")?;
+        }
+        let Some(bytes) = &told.capabilities else { return Ok(()) };
+        let place = image.machine().cpu_capabilities.iter().find_map(|bitmap| {
+            let at = m.symbols.address(bitmap.symbol)?;
+            match bitmap.member {
+                Some((of, member)) => Some(at.wrapping_add(btf.member(of, member)?.offset)),
+                None => Some(at),
+            }
+        });
+        let place = need(place, "it does not say where it keeps the capabilities of its processors")?;
+        m.world.capabilities = Some((place, bytes.as_slice().into()));
+        Ok(())
+    }
+
+    /// From here on the processor counts as one with the capabilities that were told: modules are patched for them. The kernel's own code
+    /// stays as it was patched, for what the interpreter executes.
+    fn take_capabilities(&mut self) -> Result<(), Failed> {
+        if let Some((place, bytes)) = self.machine.world.capabilities.clone() {
+            self.machine.memory.poke(place, &bytes)?;
         }
         Ok(())
     }

@@ -2,7 +2,11 @@
 
 mod debugged;
 mod deeds;
+mod handlers;
+mod ticks;
 mod watched;
+
+pub(crate) use ticks::TICK;
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -14,11 +18,11 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use kernel_image::KernelImage;
 
-use crate::cpu::{Call, Cpu, Exception, Stop};
+use crate::cpu::{Call, Cpu, Stop};
 use crate::memory::{Fault, Memory, PAGE, Protection};
 use crate::symbols::Symbols;
 use crate::watch::Watch;
-use crate::world::{Event, Kind, World};
+use crate::world::World;
 
 /// Calls within stubs within calls at most.
 const DEPTH_MAX: u64 = 12;
@@ -123,6 +127,8 @@ pub trait Platform: Cpu + Default + crate::debugger::Registers {
     const FRAME: usize;
     /// The function that handles the instruction of BUG() and WARN(): `bool (struct pt_regs *)`, if it does more than `report_bug`.
     const BUG_HANDLER: Option<&'static str>;
+    /// The function that handles a breakpoint instruction: `bool (struct pt_regs *)`, with the address behind it.
+    const BREAKPOINT_HANDLER: Option<&'static str> = None;
     /// Functions of the boot's first processor that are called before those of `start_kernel`.
     const FIRST: &'static [&'static str];
     /// Functions that process 1 calls once all processors are there.
@@ -156,6 +162,8 @@ pub trait Platform: Cpu + Default + crate::debugger::Registers {
         let _ = (memory, address);
         (4, true)
     }
+    /// Masks interrupts. False if they were masked before.
+    fn mask_interrupts(&mut self) -> bool;
     /// Is a function of this name a jump to another, which the caller has written, or the way back?
     fn is_thunk(name: &str) -> bool {
         let _ = name;
@@ -452,8 +460,9 @@ impl<C: Platform> Machine<C> {
                     Answer::Leave => return Ok(0),
                 }
             }
-            match self.go() {
+            match self.goes_to_tick() {
                 Stop::Breakpoint => {}
+                Stop::Budget if self.budget != 0 => self.ticks()?,
                 Stop::Budget => {
                     self.debugs_end();
                     return Err(self.stopped(format!("{}", Stop::Budget), Cause::Budget));
@@ -473,107 +482,6 @@ impl<C: Platform> Machine<C> {
             Failed::Because(reason) => self.stopped(format!("{reason} (stub of {name})"), Cause::Machine),
             Failed::Crash(reason) => self.stopped(reason, Cause::Kernel),
         })
-    }
-
-    /// What the kernel's own exception handlers make of it: the exception table, warnings.
-    fn handle(&mut self, stop: &Stop) -> Result<(), Stopped> {
-        let why = format!("{stop}");
-        let handled = match stop {
-            stop if C::is_bug(stop) => self.warns(),
-            other => self.fixes(other),
-        };
-        match handled {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                let cause = if self.is_kernels(stop) { Cause::Kernel } else { Cause::Machine };
-                Err(self.stopped(why, cause))
-            }
-            Err(Failed::Stopped(inner)) if inner.cause == Cause::Budget => Err(inner),
-            // What the kernel's handler cannot bear, the kernel cannot.
-            Err(Failed::Stopped(inner)) => {
-                Err(self.stopped(format!("{why}; its handler: {}", inner.reason), inner.cause))
-            }
-            Err(_) => Err(self.stopped(format!("{why}; its handler failed"), Cause::Machine)),
-        }
-    }
-
-    /// Would a real machine raise the same exception? Not so for memory that only others have, and for instructions that are not
-    /// interpreted.
-    fn is_kernels(&self, stop: &Stop) -> bool {
-        match stop {
-            Stop::Fault(fault) => {
-                let elsewhere =
-                    self.space.unknown.iter().any(|(start, end)| (*start..*end).contains(&fault.address));
-                fault.mapped || !elsewhere || self.world.is_guard(fault.address)
-            }
-            Stop::Exception(Exception::Halt) => false,
-            Stop::Exception(_) => true,
-            Stop::Budget | Stop::Breakpoint | Stop::Unknown(_) => false,
-        }
-    }
-
-    /// `fixup_exception`: the kernel's own code looks for the instruction in its exception tables.
-    fn fixes(&mut self, stop: &Stop) -> Result<bool, Failed> {
-        let Some((function, arguments)) = C::fixup(stop) else { return Ok(false) };
-        let function = self.symbol(function)?;
-        let frame = self.cpu.frame();
-        let at = self.cpu.sp().wrapping_sub(0x400) & !15;
-        self.memory.write(at, &frame)?;
-        let before = self.cpu.registers();
-        self.cpu.set_sp(at);
-        let [a, b, c] = arguments;
-        let found = self.call_at(function, &[at, a, b, c]);
-        self.cpu.set_registers(&before);
-        if found? & 0xffff_ffff == 0 {
-            return Ok(false);
-        }
-        let frame = self.memory.bytes(at, C::FRAME)?;
-        self.cpu.take_frame(&frame);
-        Ok(true)
-    }
-
-    /// The kernel's own handler of WARN() and BUG(), which prints what it prints: after a warning the code goes on.
-    fn warns(&mut self) -> Result<bool, Failed> {
-        /// BUG_TRAP_TYPE_WARN
-        const WARN: u64 = 1;
-        let (pc, told) = (self.cpu.pc(), self.world.log.len());
-        let frame = self.cpu.frame();
-        let at = self.cpu.sp().wrapping_sub(0x400) & !15;
-        self.memory.write(at, &frame)?;
-        let before = self.cpu.registers();
-        self.cpu.set_sp(at);
-        // The architecture's handler knows more than the general one, but not every kernel has it as a function of its own.
-        let own = C::BUG_HANDLER.and_then(|name| self.symbols.address(name));
-        let handled = match own {
-            Some(handler) => self.call_at(handler, &[at]).map(|handled| handled & 0xff != 0),
-            None => self
-                .symbol("report_bug")
-                .map(|report| self.call_at(report, &[pc, at]))?
-                .map(|kind| kind & 0xffff_ffff == WARN),
-        };
-        self.cpu.set_registers(&before);
-        if !handled? {
-            return Ok(false);
-        }
-        if own.is_some() {
-            let frame = self.memory.bytes(at, C::FRAME)?;
-            self.cpu.take_frame(&frame);
-        } else {
-            self.cpu.skip(&mut self.memory);
-        }
-        // Those that warn once are silent from then on.
-        if self.world.log.len() != told {
-            let by = self.text(pc);
-            self.world.event(|| Event {
-                kind: Kind::Warning,
-                instruction: pc,
-                by,
-                address: None,
-                symbol: None,
-                what: "WARNING, which the log reports".into(),
-            });
-        }
-        Ok(true)
     }
 
     /// That the machine stops here.

@@ -1,6 +1,43 @@
 //! Words of a kernel's command line, given to the code that the kernel has for them, after its boot.
 
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use crate::machine::{Failed, Machine, Platform};
+
+/// What a machine is told of the system that it is to be, before it boots.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// Words of its command line, of [`EARLY`].
+    pub words: Vec<String>,
+    /// The capabilities of its processor, as the kernel holds them. Modules are patched for these. The kernel itself has those of the
+    /// machine's processor, so that it executes nothing that the interpreter does not know.
+    pub capabilities: Option<Vec<u8>>,
+}
+
+/// The words that are given to the kernel's early code (`parse_early_param`): they decide which mitigations it chooses, and so how code is
+/// patched.
+pub const EARLY: [&str; 19] = [
+    "cfi",
+    "clearcpuid",
+    "gather_data_sampling",
+    "ibt",
+    "indirect_target_selection",
+    "l1tf",
+    "mds",
+    "mitigations",
+    "mmio_stale_data",
+    "nospectre_v1",
+    "nospectre_v2",
+    "reg_file_data_sampling",
+    "retbleed",
+    "spec_rstack_overflow",
+    "spec_store_bypass_disable",
+    "spectre_bhi",
+    "spectre_v2",
+    "spectre_v2_user",
+    "tsx_async_abort",
+];
 
 /// The words that can be given: they decide on modules, and neither code nor memory of the boot depends on them.
 pub const GIVEN: [&str; 4] = ["initcall_blacklist", "module.sig_enforce", "module_blacklist", "nomodule"];

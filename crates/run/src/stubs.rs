@@ -5,15 +5,13 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use crate::machine::{Answer, Failed, Machine, Platform, Row};
+use crate::machine::{Answer, Failed, Machine, Platform, Row, TICK};
 use crate::memory::{PAGE, Protection};
 use crate::world::{Cache, Event, Inits, Kind, Message};
 
 /// What a stub gives.
 type Given = Result<Answer, Failed>;
 
-/// Nanoseconds between two ticks: HZ is 250.
-const TICK: u64 = 4_000_000;
 /// Longest message of the kernel (PRINTKRB_RECORD_MAX).
 const MESSAGE_MAX: u64 = 1024;
 /// Rounds of the idle loop without anything else to do, at most: that is an hour.

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use crate::debugger::Debugger;
 use crate::heap::Mark;
-use crate::machine::{Cause, Failed, Machine, Platform, Snapshot, Stopped};
+use crate::machine::{Cause, Failed, Machine, Platform, Snapshot, Space, Stopped};
 use crate::memory::PAGE;
 use crate::parameters;
 use crate::standing::{self, Standing, Stray};
@@ -97,8 +97,8 @@ pub trait Running: core::fmt::Debug + Send {
     fn read_memory(&mut self, at: u64, len: usize) -> Result<Vec<u8>>;
     /// Writes memory, where the kernel may.
     fn write_memory(&mut self, at: u64, bytes: &[u8]) -> Result<()>;
-    /// Memory of programs, from and up to.
-    fn user(&self) -> (u64, u64);
+    /// Where things are in the address space.
+    fn space(&self) -> Space;
     /// What the kernel has printed.
     fn log(&self) -> &[Message];
     /// Warnings, and other things that no log tells.
@@ -156,7 +156,7 @@ pub trait Running: core::fmt::Debug + Send {
 
     /// A string in the program's memory.
     fn path(&mut self, text: &str) -> Result<u64> {
-        let at = self.user().0.wrapping_add(PATH_AT);
+        let at = self.space().user.0.wrapping_add(PATH_AT);
         let mut bytes = Vec::from(text.as_bytes());
         bytes.push(0);
         bytes.truncate(PAGE as usize);
@@ -166,12 +166,12 @@ pub trait Running: core::fmt::Debug + Send {
 
     /// Where the program's buffer lies.
     fn buffer(&self) -> u64 {
-        self.user().0.wrapping_add(BUFFER_AT)
+        self.space().user.0.wrapping_add(BUFFER_AT)
     }
 
     /// How much the program's buffer holds.
     fn buffer_size(&self) -> u64 {
-        self.user().1.saturating_sub(self.buffer())
+        self.space().user.1.saturating_sub(self.buffer())
     }
 
     /// openat
@@ -470,8 +470,8 @@ where
         self.attempt(|system| Ok(system.machine.memory.write(at, bytes)?))
     }
 
-    fn user(&self) -> (u64, u64) {
-        self.machine.space.user
+    fn space(&self) -> Space {
+        self.machine.space
     }
 
     fn log(&self) -> &[Message] {

@@ -2,6 +2,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use foldhash::fast::FixedState;
@@ -101,6 +102,8 @@ pub struct World {
     pub time: u64,
     /// How many of them no tick has told the kernel yet.
     pub since_tick: u64,
+    /// Instructions until the timer interrupts.
+    pub until_tick: u64,
     /// Callbacks that wait for a grace period: `rcu_head` and function.
     pub callbacks: VecDeque<(u64, u64)>,
     /// `kmem_cache`s.
@@ -129,6 +132,8 @@ pub struct World {
     pub stub_calls: u64,
     /// Has the last system call ended in the middle of the kernel?
     pub has_left: bool,
+    /// Where the kernel keeps the capabilities of its processor, and those that the machine was told.
+    pub capabilities: Option<(u64, Arc<[u8]>)>,
     /// What becomes of init functions.
     pub inits: Inits,
     /// `struct module` of the last module that came to `do_init_module`.

@@ -129,7 +129,6 @@ impl<'r> Judges<'r> {
             };
             drop(done);
             let Some(verdict) = verdicts.get_mut(kernel) else { continue };
-            judged.leave_alternatives_open(verdict);
             if self.args.judge == JudgeArg::Kernel {
                 take(verdict, &judged);
             } else {

@@ -11,6 +11,7 @@ use crate::boot::{Error, Report};
 use crate::cpu::{Cpu, Exception, Stop};
 use crate::machine::{Answer, Failed, Machine, Platform, Preset, Row, Space};
 use crate::memory::{Access, Memory};
+use crate::parameters::Told;
 use crate::processor::{self, Processor};
 use crate::stubs;
 use crate::symbols::Symbols;
@@ -125,7 +126,7 @@ impl Platform for A64 {
     // bug_handler calls report_bug, and goes on.
     const BUG_HANDLER: Option<&'static str> = None;
     const OFFSETS: &'static [(&'static str, &'static str)] = &[("thread_info", "preempt_count")];
-    const FIRST: &'static [&'static str] = &["smp_prepare_boot_cpu"];
+    const FIRST: &'static [&'static str] = &["jump_label_init", "parse_early_param", "smp_prepare_boot_cpu"];
     const PROCESSORS: &'static [&'static str] = &["smp_cpus_done"];
     // EXECMEM_KPROBES and EXECMEM_BPF
     const EXECMEM_IN_VMALLOC: &'static [u64] = &[1, 3];
@@ -186,6 +187,10 @@ impl Platform for A64 {
 
     fn extent(memory: &mut Memory, address: u64) -> (u64, bool) {
         (4, memory.u32(address).map_or(true, super::ends))
+    }
+
+    fn mask_interrupts(&mut self) -> bool {
+        A64::mask_interrupts(self)
     }
 
     fn percpu_offset(&self) -> u64 {
@@ -342,8 +347,13 @@ impl Processor for Boots {
         MACHINE
     }
 
-    fn boot(&self, image: &KernelImage<'_>, budget: u64) -> Result<(Box<dyn Running>, Report), Error> {
-        processor::boot::<A64>(image, budget)
+    fn boot(
+        &self,
+        image: &KernelImage<'_>,
+        told: &Told,
+        budget: u64,
+    ) -> Result<(Box<dyn Running>, Report), Error> {
+        processor::boot::<A64>(image, told, budget)
     }
 }
 

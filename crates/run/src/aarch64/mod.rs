@@ -129,6 +129,17 @@ impl A64 {
         }
     }
 
+    /// Sets the mask of interrupts in DAIF. False if it was set.
+    pub fn mask_interrupts(&mut self) -> bool {
+        /// PSTATE.I
+        const MASK: u64 = 1 << 7;
+        let was_clear = self.daif() & MASK == 0;
+        if let Some(daif) = self.state.system.get_mut(system::DAIF) {
+            *daif |= MASK;
+        }
+        was_clear
+    }
+
     /// DAIF, as `MRS` reads it.
     pub fn daif(&self) -> u64 {
         self.state.system.get(system::DAIF).copied().unwrap_or(0)

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use super::vector::decode::{V, vector};
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 /// Instructions of a block at most.
@@ -109,6 +110,43 @@ pub enum Op {
     Hlt,
     Breakpoint,
     Undefined,
+    /// FXSAVE
+    SaveState,
+    /// FXRSTOR
+    RestoreState,
+    /// XSAVE
+    SaveComponents,
+    /// XRSTOR
+    RestoreComponents,
+    /// XGETBV
+    GetComponents,
+    /// XSETBV
+    SetComponents,
+    /// FNINIT
+    ResetFloat,
+    /// STMXCSR
+    SaveControl,
+    /// LDMXCSR
+    LoadControl,
+    Andn,
+    Bextr,
+    Blsr,
+    Blsmsk,
+    Blsi,
+    Bzhi,
+    Mulx,
+    Pdep,
+    Pext,
+    Rorx,
+    Shlx,
+    Shrx,
+    Sarx,
+    Adcx,
+    Adox,
+    Movbe,
+    Crc32,
+    /// Of the vector units.
+    Vector(V),
     /// Known to the decoder, not to the interpreter.
     Unknown,
     /// No instruction.
@@ -128,6 +166,8 @@ pub enum Operand {
     System(u8),
     /// ES, CS, SS, DS, FS, GS.
     Segment(u8),
+    /// XMM0 to XMM15, or YMM0 to YMM15.
+    Vector(u8),
 }
 
 /// An address: base + index << scale + displacement + the base of the segment.
@@ -157,10 +197,12 @@ pub struct Decoded {
     pub size: u8,
     /// Bytes of the second operand.
     pub source_size: u8,
-    /// Number of its condition.
+    /// Number of its condition; of a vector instruction its immediate, or the number of a fourth register.
     pub condition: u8,
-    /// 0 none, 1 REP or REPE, 2 REPNE.
+    /// 0 none, 1 REP or REPE, 2 REPNE; of a vector instruction 1 if it clears the upper half of its destination.
     pub repeat: u8,
+    /// Bytes of an element of a vector.
+    pub element: u8,
     pub len: u8,
     pub first: Operand,
     pub second: Operand,
@@ -235,6 +277,9 @@ fn register(register: Register) -> Operand {
         Register::DH => Operand::High(2),
         Register::BH => Operand::High(3),
         _ if register.is_gpr() => Operand::Register(number(register)),
+        _ if register.is_xmm() || register.is_ymm() => {
+            Operand::Vector(u8::try_from(register.number()).unwrap_or(0) & 15)
+        }
         _ if register.is_segment_register() => {
             Operand::Segment(u8::try_from(register.number()).unwrap_or(0) & 7)
         }
@@ -318,6 +363,7 @@ fn convert(instruction: &Instruction) -> Decoded {
         // iced counts them from 1, in the order of the opcodes.
         condition: (instruction.condition_code() as u8).wrapping_sub(1) & 15,
         repeat: u8::from(instruction.has_rep_prefix()) | u8::from(instruction.has_repne_prefix()) << 1,
+        element: 0,
         len: u8::try_from(instruction.len()).unwrap_or(0),
         first: operand(instruction, 0),
         second: operand(instruction, 1),
@@ -325,6 +371,12 @@ fn convert(instruction: &Instruction) -> Decoded {
         next: instruction.next_ip(),
     };
     if instruction.is_invalid() {
+        return decoded;
+    }
+    if vector(instruction, &mut decoded) {
+        if (0..operands).any(|number| is_foreign(instruction, number)) {
+            decoded.op = Op::Unknown;
+        }
         return decoded;
     }
     let (op, fixed_size) = of_mnemonic(instruction, operands);
@@ -472,6 +524,32 @@ fn of_mnemonic(instruction: &Instruction, operands: u32) -> (Op, Option<u8>) {
         M::Hlt => Op::Hlt,
         M::Int3 => Op::Breakpoint,
         M::Ud0 | M::Ud1 | M::Ud2 => Op::Undefined,
+        M::Fxsave | M::Fxsave64 => Op::SaveState,
+        M::Fxrstor | M::Fxrstor64 => Op::RestoreState,
+        M::Xsave | M::Xsave64 | M::Xsaveopt | M::Xsaveopt64 => Op::SaveComponents,
+        M::Xrstor | M::Xrstor64 => Op::RestoreComponents,
+        M::Xgetbv => Op::GetComponents,
+        M::Xsetbv => Op::SetComponents,
+        M::Fninit => Op::ResetFloat,
+        M::Stmxcsr | M::Vstmxcsr => Op::SaveControl,
+        M::Ldmxcsr | M::Vldmxcsr => Op::LoadControl,
+        M::Andn => Op::Andn,
+        M::Bextr => Op::Bextr,
+        M::Blsr => Op::Blsr,
+        M::Blsmsk => Op::Blsmsk,
+        M::Blsi => Op::Blsi,
+        M::Bzhi => Op::Bzhi,
+        M::Mulx => Op::Mulx,
+        M::Pdep => Op::Pdep,
+        M::Pext => Op::Pext,
+        M::Rorx => Op::Rorx,
+        M::Shlx => Op::Shlx,
+        M::Shrx => Op::Shrx,
+        M::Sarx => Op::Sarx,
+        M::Adcx => Op::Adcx,
+        M::Adox => Op::Adox,
+        M::Movbe => Op::Movbe,
+        M::Crc32 => Op::Crc32,
         M::Loop if instruction.code() == iced_x86::Code::Loop_rel8_64_RCX => Op::Loop,
         M::Jrcxz if instruction.code() == iced_x86::Code::Jrcxz_rel8_64 => Op::Jrcxz,
         M::Nop

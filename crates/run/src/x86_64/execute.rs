@@ -2,6 +2,7 @@
 
 use super::decode::{Address, Decoded, KIND_FS, KIND_GS, KIND_NARROW, Op, Operand};
 use super::flags::{DF, Flags, mask, sign_extended};
+use super::vector::Vectors;
 use crate::cpu::{Exception, Registers, Trouble};
 use crate::memory::Memory;
 
@@ -22,6 +23,8 @@ pub(super) const FIXED: u64 = 1 << 1;
 const BOOTED: u64 = 0x8005_0033;
 /// X86_CR0_WP: the kernel obeys read-only pages.
 const WRITE_PROTECT: u64 = 1 << 16;
+/// Selectors of no segment, __KERNEL_DS and __USER_DS: their base is 0.
+const FLAT: [u16; 6] = [0, 1, 2, 3, 0x18, 0x2b];
 /// Bits of RFLAGS beside those of [`Flags`] that POPF sets.
 const OTHERS: u64 = IF | DF | 1 << 8 | 1 << 18 | 1 << 21;
 
@@ -42,6 +45,7 @@ pub struct State {
     pub(super) system: [u64; 32],
     /// What RDTSC reads next.
     pub tsc: u64,
+    pub(super) vectors: Vectors,
 }
 
 impl Registers for State {}
@@ -65,6 +69,7 @@ impl Default for State {
             segments,
             system,
             tsc: 0,
+            vectors: Vectors::default(),
         }
     }
 }
@@ -213,9 +218,14 @@ impl State {
                     memory.ignore_protection(value & WRITE_PROTECT == 0);
                 }
             }
-            // A selector of FS or GS that is not zero would load a base from a table.
-            Operand::Segment(4 | 5) if value != 0 => return Err(Trouble::Unknown),
+            // Another selector of FS or GS would load a base from a table.
+            Operand::Segment(4 | 5) if !FLAT.contains(&(value as u16)) => return Err(Trouble::Unknown),
             Operand::Segment(number) => {
+                match number {
+                    4 => self.fs_base = 0,
+                    5 => self.gs_base = 0,
+                    _ => {}
+                }
                 if let Some(segment) = self.segments.get_mut(usize::from(number & 7)) {
                     *segment = value as u16;
                 }

@@ -6,11 +6,13 @@ use alloc::vec::Vec;
 use kernel_image::KernelImage;
 
 use super::decode;
+use super::execute::IF;
 use super::{Gpr, X86};
 use crate::boot::{Error, Report};
 use crate::cpu::{Cpu, Exception, Stop};
 use crate::machine::{Answer, Failed, Machine, Platform, Preset, Row, Space};
 use crate::memory::{Access, Memory};
+use crate::parameters::Told;
 use crate::processor::{self, Processor};
 use crate::stubs;
 use crate::symbols::Symbols;
@@ -37,10 +39,28 @@ const MODULES: (u64, u64) = (0xffff_ffff_c000_0000, 0xffff_ffff_ff00_0000);
 const USER: (u64, u64) = (0x1000_0000, 64 << 20);
 /// An address that nothing else has, in the hole below the fixed mappings.
 const RETURNS: u64 = 0xffff_ffff_ff20_0000;
-/// Bytes of the legacy FPU state with its header.
-const FPU_STATE: u64 = 576;
-/// SPECTRE_V2_RETPOLINE
-const RETPOLINES: u64 = 1;
+/// Capabilities that decide how code is patched, and that the code for it asks for by other code that is patched: words of 32 bits, and bits.
+/// Mitigations have the words 11 and 21 since v5.19, X86_FEATURE_IBT is 18 * 32 + 20. None of them stands for an instruction that patched code
+/// of the kernel comes to.
+const PATCHING: [(u64, u32); 3] = [(11, u32::MAX), (21, u32::MAX), (18, 1 << 20)];
+/// Bits of word 11: X86_FEATURE_RETHUNK; X86_FEATURE_CALL_DEPTH, X86_FEATURE_SRSO_ALIAS and X86_FEATURE_SRSO, whose return thunks are their own.
+/// The others have that of retbleed.
+const RETURNS_WORD: u64 = 11;
+const RETHUNK: u32 = 1 << 14;
+const RETURN_THUNKS: [(u32, &str); 4] = [
+    (1 << 19, "call_depth_return_thunk"),
+    (1 << 25, "srso_alias_return_thunk"),
+    (1 << 24, "srso_return_thunk"),
+    (RETHUNK, "retbleed_return_thunk"),
+];
+/// Masks of processors that are allocated early.
+const MASKS: [&str; 5] = [
+    "cpu_callin_mask",
+    "cpu_callout_mask",
+    "cpu_initialized_mask",
+    "cpu_sibling_setup_mask",
+    "node_to_cpumask_map",
+];
 /// IRQ_STACK_SIZE is half of it.
 const IRQ_STACK: u64 = 0x8000;
 
@@ -68,11 +88,7 @@ impl Platform for X86 {
     fn presets(m: &mut Machine<Self>) -> Result<Vec<Preset>, Failed> {
         let stack = m.allocate(IRQ_STACK, IRQ_STACK >> 1)?.wrapping_add(IRQ_STACK).wrapping_sub(16);
         let node = m.allocate(300_000, 64)?;
-        let task = m.offset("sizeof task_struct")?;
-        // Since v6.16 (x86/fpu: the FPU state follows the task) `struct fpu` lies behind it.
-        let fpu = if m.offsets.contains_key("thread_struct.fpu") { 0 } else { m.offset("sizeof fpu")? };
         let stack_pointer = percpu(m, "hardirq_stack_ptr", "pcpu_hot.hardirq_stack_ptr")?;
-        let alignment = m.offset("cpuinfo_x86.x86_cache_alignment")?;
         let dummy = m.symbols.address("dummy_con").unwrap_or(0);
         let mut all = alloc::vec![
             Preset::at(
@@ -81,34 +97,14 @@ impl Platform for X86 {
                 8,
                 "irq_init_percpu_irqstack gives the processor its stack for interrupts"
             ),
-            Preset::of("boot_cpu_data", alignment, 64, 4, "early_identify_cpu finds it"),
-            Preset::of(
-                "arch_task_struct_size",
-                0,
-                task.wrapping_add(fpu),
-                4,
-                "fpu__init_task_struct_size computes it"
-            ),
-            Preset::of(
-                "spectre_v2_enabled",
-                0,
-                RETPOLINES,
-                4,
-                "cpu_select_mitigations chooses retpolines where a processor tells of nothing better"
-            ),
             Preset::of("node_data", 0, node, 8, "alloc_node_data makes the only memory node"),
             Preset::of("conswitchp", 0, dummy, 8, "setup_arch takes the dummy console"),
         ];
-        for config in ["fpu_kernel_cfg", "fpu_user_cfg"] {
-            for member in ["fpu_state_config.max_size", "fpu_state_config.default_size"] {
-                let at = m.offset(member)?;
-                all.push(Preset::of(
-                    config,
-                    at,
-                    FPU_STATE,
-                    4,
-                    "fpu__init_system finds the size of the state",
-                ));
+        // Masks of processors that are not part of what holds them (CONFIG_CPUMASK_OFFSTACK).
+        if m.symbols.address("alloc_cpumask_var_node").is_some() {
+            for name in MASKS {
+                let mask = m.allocate(64, 64)?;
+                all.push(Preset::of(name, 0, mask, 8, "setup_per_cpu_areas allocates it"));
             }
         }
         Ok(all)
@@ -131,11 +127,14 @@ impl Platform for X86 {
     const SYSCALL: &'static str = "__x64_sys_";
     const FRAME: usize = 21 * 8;
     const BUG_HANDLER: Option<&'static str> = Some("handle_bug");
-    const FIRST: &'static [&'static str] = &[];
-    const PROCESSORS: &'static [&'static str] = &[];
+    const BREAKPOINT_HANDLER: Option<&'static str> = Some("do_int3");
+    // As setup_arch does.
+    const FIRST: &'static [&'static str] =
+        &["early_cpu_init", "jump_label_init", "static_call_init", "parse_early_param"];
+    const PROCESSORS: &'static [&'static str] = &["smp_prepare_cpus_common"];
     const SKIPPED: &'static [(&'static str, &'static str)] =
         &[("do_init_real_mode", "there is no memory below 1 MiB for a trampoline")];
-    const OFFSETS: &'static [(&'static str, &'static str)] = &[("cpuinfo_x86", "x86_cache_alignment")];
+    const OFFSETS: &'static [(&'static str, &'static str)] = &[];
 
     fn is_bug(stop: &Stop) -> bool {
         *stop == Stop::Exception(Exception::Undefined)
@@ -219,6 +218,12 @@ impl Platform for X86 {
         decode::extent(code.get(..read).unwrap_or_default(), address)
     }
 
+    fn mask_interrupts(&mut self) -> bool {
+        let is_enabled = self.state.others & IF != 0;
+        self.state.others &= !IF;
+        is_enabled
+    }
+
     fn is_thunk(name: &str) -> bool {
         let beginnings = ["__x86_indirect_", "__x86_return_thunk", "__SCT__"];
         beginnings.iter().any(|begin| name.starts_with(begin)) || name.ends_with("_return_thunk")
@@ -246,7 +251,7 @@ fn percpu(m: &Machine<X86>, name: &str, member: &'static str) -> Result<u64, Fai
 
 /// Functions of this architecture that are not executed.
 fn rows() -> Vec<Row<X86>> {
-    let rows: [Row<X86>; 7] = [
+    let rows: [Row<X86>; 10] = [
         Row {
             names: &[
                 "text_poke_early",
@@ -272,6 +277,11 @@ fn rows() -> Vec<Row<X86>> {
                 Ok(Answer::Value(to))
             },
             why: "code is written through a second mapping",
+        },
+        Row {
+            names: &["__text_poke"],
+            stub: poke_by,
+            why: "code is written through a second mapping, for which there are no page tables",
         },
         Row {
             names: &["text_poke_set"],
@@ -300,6 +310,16 @@ fn rows() -> Vec<Row<X86>> {
             why: "nothing interrupts the processor: the next tick comes at once",
         },
         Row {
+            names: &["alternative_instructions"],
+            stub: take_patching,
+            why: "capabilities that the machine is told decide how code is patched",
+        },
+        Row {
+            names: &["native_apic_mem_read"],
+            stub: |_| Ok(Answer::Value(0)),
+            why: "there is no interrupt controller",
+        },
+        Row {
             names: &["change_page_attr_set_clr"],
             stub: |_| Ok(Answer::Value(0)),
             why: "there are no page tables",
@@ -311,6 +331,54 @@ fn rows() -> Vec<Row<X86>> {
         },
     ];
     rows.into()
+}
+
+/// The return thunk that the mitigations of these capabilities set (FIN-72). That of the image is for no kernel that runs.
+fn take_return_thunk(m: &mut Machine<X86>, bits: u32) -> Result<(), Failed> {
+    let own = RETURN_THUNKS.iter().filter(|(bit, _)| bits & bit != 0);
+    let thunk = own.filter_map(|(_, name)| m.symbols.address(name)).next();
+    if let (Some(pointer), Some(thunk)) = (m.symbols.address("x86_return_thunk"), thunk) {
+        m.memory.write(pointer, &thunk.to_le_bytes())?;
+    }
+    Ok(())
+}
+
+/// Takes those of the capabilities that were told that decide how code is patched.
+fn take_patching(m: &mut Machine<X86>) -> Result<Answer, Failed> {
+    if let Some((place, told)) = m.world.capabilities.clone() {
+        for (number, mask) in PATCHING {
+            let word = |at: u64| told.get(usize::try_from(at).ok()?..)?.first_chunk().copied();
+            // A kernel without that word does not ask for it.
+            let at = number.wrapping_mul(4);
+            let Some(new) = word(at).map(u32::from_le_bytes) else { continue };
+            let place = place.wrapping_add(at);
+            let mixed = m.memory.u32(place)? & !mask | new & mask;
+            m.memory.write(place, &mixed.to_le_bytes())?;
+            if number == RETURNS_WORD && new & RETHUNK != 0 {
+                take_return_thunk(m, new)?;
+            }
+        }
+    }
+    Ok(Answer::Pass)
+}
+
+/// `(function, to, source, len)`; up to v5.18 `(to, from, len)`
+fn poke_by(m: &mut Machine<X86>) -> Result<Answer, Failed> {
+    let first = m.argument(0)?;
+    let copies = m.symbols.address("text_poke_memcpy");
+    if copies.is_none_or(|function| function == first) {
+        let behind = usize::from(copies.is_some());
+        let arguments = [m.argument(behind)?, m.argument(behind.wrapping_add(1))?];
+        let len = m.argument(behind.wrapping_add(2))?;
+        let [to, from] = arguments;
+        poke(m, to, from, len)?;
+        return Ok(Answer::Value(to));
+    }
+    // text_poke_memset: the source is an int.
+    let (to, from, len) = (m.argument(1)?, m.argument(2)?, m.argument(3)?);
+    let byte = m.memory.bytes(from, 1)?.first().copied().unwrap_or(0);
+    m.memory.poke(to, &alloc::vec![byte; usize::try_from(len.min(1 << 26)).unwrap_or(0)])?;
+    Ok(Answer::Value(to))
 }
 
 fn poke(m: &mut Machine<X86>, to: u64, from: u64, len: u64) -> Result<(), Failed> {
@@ -330,7 +398,12 @@ impl Processor for Boots {
         MACHINE
     }
 
-    fn boot(&self, image: &KernelImage<'_>, budget: u64) -> Result<(Box<dyn Running>, Report), Error> {
-        processor::boot::<X86>(image, budget)
+    fn boot(
+        &self,
+        image: &KernelImage<'_>,
+        told: &Told,
+        budget: u64,
+    ) -> Result<(Box<dyn Running>, Report), Error> {
+        processor::boot::<X86>(image, told, budget)
     }
 }

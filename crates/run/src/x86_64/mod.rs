@@ -1,16 +1,19 @@
-//! x86_64: an interpreter of its instructions, except those of the floating-point and vector units.
+//! x86_64: an interpreter of its instructions, except arithmetic on floating-point numbers.
 //!
 //! Blocks are decoded once and linked to those that follow them; flags are computed when they are read. It is one processor without
-//! features (CPUID is all zero), without interrupts and without paging: addresses are those of [`Memory`].
+//! interrupts and without paging: addresses are those of [`Memory`]. What CPUID tells of it is in `cpuid.rs`.
 
+mod cpuid;
 mod debugger;
 mod decode;
 mod execute;
 mod flags;
 mod kernel;
+mod newer;
 mod rarely;
 #[cfg(test)]
 mod tests;
+mod vector;
 
 pub use kernel::Boots;
 
@@ -81,6 +84,16 @@ impl X86 {
     /// Sets a general register.
     pub fn set_gpr(&mut self, register: Gpr, value: u64) {
         self.state.set_register(register.0, value);
+    }
+
+    /// A vector register: its lower and upper half.
+    pub fn vector(&self, number: u8) -> [u128; 2] {
+        self.state.vectors.get(number)
+    }
+
+    /// Sets a vector register.
+    pub fn set_vector(&mut self, number: u8, halves: [u128; 2]) {
+        self.state.vectors.set(number, halves);
     }
 
     /// RFLAGS.

@@ -1,5 +1,6 @@
 //! What the rarer instructions do.
 
+use super::cpuid::cpuid;
 use super::decode::{Decoded, Op, Operand};
 use super::execute::{Done, FIXED, Flow, IF, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, State};
 use super::flags::{DF, Flags, OF, mask, sign_extended, width};
@@ -10,6 +11,9 @@ use crate::memory::Memory;
 const MSR_FS_BASE: u32 = 0xc000_0100;
 const MSR_GS_BASE: u32 = 0xc000_0101;
 const MSR_KERNEL_GS_BASE: u32 = 0xc000_0102;
+const MSR_EFER: u32 = 0xc000_0080;
+/// EFER: SYSCALL, 64 bits, pages that cannot be executed.
+const LONG_MODE: u64 = 0xd01;
 
 /// What is left of a division.
 fn rest(number: u32, by: u32) -> u32 {
@@ -176,8 +180,12 @@ impl State {
                     self.set_register(RCX, 0);
                 }
             }
-            // A processor without features, so that code takes its plainest way.
-            Op::Cpuid => [RAX, RBX, RCX, RDX].iter().for_each(|register| self.set_register(*register, 0)),
+            Op::Cpuid => {
+                let told = cpuid(self.register(RAX) as u32, self.register(RCX) as u32, self.in_use());
+                for (register, value) in [RAX, RBX, RCX, RDX].iter().zip(told) {
+                    self.set_register(*register, value.into());
+                }
+            }
             // Nothing answers at any port.
             Op::In => self.set_sized(RAX, u64::MAX, size),
             Op::Nothing => {}
@@ -186,6 +194,7 @@ impl State {
                     MSR_FS_BASE => self.fs_base,
                     MSR_GS_BASE => self.gs_base,
                     MSR_KERNEL_GS_BASE => self.kernel_gs_base,
+                    MSR_EFER => LONG_MODE,
                     _ => 0,
                 };
                 self.set_register(RAX, value & 0xffff_ffff);
@@ -202,9 +211,19 @@ impl State {
             }
             Op::Swapgs => core::mem::swap(&mut self.gs_base, &mut self.kernel_gs_base),
             Op::Hlt => return Err(Trouble::Exception(Exception::Halt)),
+            Op::Vector(v) => self.vector(memory, at, v)?,
+            Op::SaveState
+            | Op::RestoreState
+            | Op::SaveComponents
+            | Op::RestoreComponents
+            | Op::GetComponents
+            | Op::SetComponents
+            | Op::ResetFloat
+            | Op::SaveControl
+            | Op::LoadControl => self.whole_state(memory, at)?,
             Op::Breakpoint => return Err(Trouble::Exception(Exception::Breakpoint)),
             Op::Undefined => return Err(Trouble::Exception(Exception::Undefined)),
-            _ => return Err(Trouble::Unknown),
+            _ => return self.step_newer(memory, at),
         }
         Ok(Flow::Next)
     }
