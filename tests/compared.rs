@@ -81,7 +81,7 @@ fn compared(kernel: &mut dyn Running, own: &Kernel, file: &Path) -> Option<Resul
 #[test]
 fn memory_is_what_the_kernels_own_code_makes() {
     let Some(tree) = tree() else { return };
-    let (mut kernel, _) = boot(&image(&tree), BUDGET).unwrap();
+    let (mut kernel, _) = boot(&image(&tree), BUDGET, None).unwrap();
     kernel.snapshot();
     let own = Kernel::builder().image(&tree).unwrap().accept_undecided().build().unwrap();
     let mut files = Vec::new();

@@ -164,7 +164,7 @@ fn modules_do_what_they_did_on_the_booted_kernel() {
             continue;
         };
         let recording: Value = serde_json::from_slice(&recording).unwrap();
-        let (mut kernel, report) = boot(&image, BUDGET).unwrap();
+        let (mut kernel, report) = boot(&image, BUDGET, None).unwrap();
         kernel.snapshot();
         for (name, recorded) in recording["modules"].as_object().unwrap() {
             if !name.contains(&only) {

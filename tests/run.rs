@@ -367,3 +367,47 @@ fn what_is_left_behind_is_named() {
     assert_eq!(left["modules"], serde_json::json!(["exporter"]));
     assert_eq!(left["unknown"], serde_json::json!([]));
 }
+
+/// What the program prints, as it is, with a cache folder or without.
+fn printed(cache: Option<&Path>, arguments: &[&str]) -> (Vec<u8>, i32) {
+    let mut command = program();
+    match cache {
+        Some(folder) => command.env("XDG_CACHE_HOME", folder),
+        None => command.arg("--no-cache"),
+    };
+    let output = command.args(arguments).output().unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    (output.stdout, output.status.code().unwrap())
+}
+
+/// The machine that is kept in a cache folder.
+fn kept(cache: &Path) -> Option<PathBuf> {
+    let files = std::fs::read_dir(cache.join("kmodld")).ok()?.map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|ending| ending == "machine")).max()
+}
+
+#[test]
+fn a_kernel_that_was_kept_is_the_one_that_was_booted() {
+    for (tree, fixtures) in trees() {
+        let top = tempfile::tempdir().unwrap();
+        let cache = top.path();
+        let file = |name: &str| fixtures.join(format!("{name}.ko")).display().to_string();
+        let (chardev, hello, tree) = (file("chardev"), file("hello"), tree.display().to_string());
+        let run = ["run", &chardev, "--json", "-e", "cat /dev/kmodld", "--trace=calls", "--kernel", &tree];
+        let judge = ["check", &hello, &chardev, "--judge=both", "--jsonl", "-j", "2", "--kernel", &tree];
+        let booted = [printed(None, &run), printed(None, &judge)];
+        assert_eq!(kept(cache), None);
+        for round in ["as it is booted", "from the cache"] {
+            assert!([printed(Some(cache), &run), printed(Some(cache), &judge)] == booted, "{round}");
+        }
+        let machine = kept(cache).unwrap();
+        let whole = std::fs::read(&machine).unwrap();
+        let mut flipped = whole.clone();
+        flipped[whole.len() / 3] ^= 4;
+        for damaged in [&flipped[..], &whole[..whole.len() / 2], b"", b"rubbish"] {
+            std::fs::write(&machine, damaged).unwrap();
+            assert!(printed(Some(cache), &run) == booted[0]);
+            assert!(std::fs::read(kept(cache).unwrap()).unwrap() == whole, "it was booted and kept again");
+        }
+    }
+}

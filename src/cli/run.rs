@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use kmodld::modprobe::Modprobe;
 use kmodld::modprobe::providers::Home;
 use kmodld::run::compared::{Own, compare};
-use kmodld::run::{Action, Document, Plan, ResultEntry, boot_to_view, coverage, lines, run_in_view};
+use kmodld::run::{Action, Document, Plan, ResultEntry, View, boot, coverage, lines, run_in_view};
 use kmodld::setup::parameters;
 use kmodld::{Error, Failure, Kernel, Loader};
 use run::watch::Wanted;
@@ -25,7 +25,9 @@ pub fn run(args: &Run) -> Result<Outcome, Error> {
     let Some(mut loader) = prepared(&source, &facts, &[], || None)? else { return Ok(Outcome::Refused) };
     let mut home = Home::new(&source, &loader.kernel)?;
     let plan = plan(args, &mut home, &mut loader, actions)?;
-    let (mut kernel, booted, mut view) = boot_to_view(&image, args.budget)?;
+    let (mut kernel, booted) = boot(&image, args.budget, source.cache.as_ref())?;
+    let mut view =
+        if plan.wanted.calls || plan.wanted.instructions { View::of(&image)? } else { View::default() };
     for (name, stopped) in booted.failed() {
         report::note(&format!("{name} of the kernel's boot is left out: {stopped}"));
     }

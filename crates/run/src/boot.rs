@@ -6,7 +6,6 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use foldhash::fast::FixedState;
@@ -14,6 +13,7 @@ use hashbrown::HashMap;
 use kernel_image::{Btf, KernelImage};
 
 use crate::heap::Heap;
+use crate::kept::kept;
 use crate::machine::{Cause, Failed, Machine, Offsets, Platform, Preset, Space, Stopped};
 use crate::memory::{Memory, PAGE, Protection};
 use crate::standing;
@@ -22,7 +22,7 @@ use crate::symbols::Symbols;
 use crate::world::World;
 
 /// Physical memory, in bytes.
-const MEMORY: u64 = 1 << 30;
+pub(crate) const MEMORY: u64 = 1 << 30;
 /// Per-cpu memory, in bytes.
 const PERCPU: u64 = 16 << 20;
 /// Instructions that one step of the boot may take.
@@ -194,8 +194,11 @@ pub struct Report {
     /// The functions that were called, in order.
     pub steps: Vec<Step>,
     /// Symbols that this kernel does not have.
-    pub missing: Vec<&'static str>,
+    pub missing: Vec<String>,
 }
+
+kept!(Step { name, result, instructions });
+kept!(Report { steps, missing });
 
 impl Report {
     /// The steps that stopped.
@@ -313,7 +316,7 @@ fn placed<C: Platform>(
     for (from, to) in [("_text", "_etext"), ("__init_begin", "__init_end")] {
         protect(&mut memory, &symbols, from, to, Protection::ALL);
     }
-    let machine = Machine::new(memory, Arc::new(symbols), space, offsets::<C>(btf), world);
+    let machine = Machine::new(memory, symbols, space, offsets::<C>(btf), world);
     need(machine, "its address space is not as expected")
 }
 
@@ -447,7 +450,7 @@ impl<C: Platform> Boot<'_, C> {
             if !m.set(preset)?
                 && let crate::machine::Place::Symbol(name, _) = preset.place
             {
-                self.report.missing.push(name);
+                self.report.missing.push(name.into());
             }
         }
         if let Some(running) = btf.enum_value("system_states", "SYSTEM_RUNNING") {
@@ -485,7 +488,7 @@ impl<C: Platform> Boot<'_, C> {
             Some(function) => {
                 let _ = self.step(name, function, arguments);
             }
-            None => self.report.missing.push(name),
+            None => self.report.missing.push(name.into()),
         }
     }
 

@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use crate::kept::{Kept, Reader, keep_short, take_up_short};
+
 /// A piece of memory.
 #[derive(Clone, Copy, Debug)]
 struct Object {
@@ -106,6 +108,39 @@ impl Heap {
     }
 }
 
+/// Objects are kept by how far each lies from the one before: there are very many.
+impl Kept for Heap {
+    fn keep(&self, out: &mut Vec<u8>) {
+        self.next.keep(out);
+        self.end.keep(out);
+        self.objects.len().keep(out);
+        let mut before = 0;
+        for object in &self.objects {
+            keep_short(object.address.wrapping_sub(before), out);
+            keep_short(object.size, out);
+            before = object.address;
+        }
+        self.freed.len().keep(out);
+        self.freed.iter().for_each(|number| keep_short((*number).into(), out));
+    }
+
+    fn take_up(from: &mut Reader) -> Option<Self> {
+        let mut heap = Heap::new(u64::take_up(from)?, u64::take_up(from)?);
+        let mut address = 0u64;
+        for number in 0..usize::take_up(from)? {
+            let distance = take_up_short(from)?;
+            address = address.checked_add(distance).filter(|_| number == 0 || distance != 0)?;
+            heap.objects.push(Object { address, size: take_up_short(from)?, freed: false });
+        }
+        for _ in 0..usize::take_up(from)? {
+            let number = u32::try_from(take_up_short(from)?).ok()?;
+            heap.objects.get_mut(number as usize).filter(|object| !object.freed)?.freed = true;
+            heap.freed.push(number);
+        }
+        Some(heap)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -138,5 +173,20 @@ mod tests {
         heap.back_to(mark);
         assert_eq!((heap.size(a), heap.size(b), heap.in_use()), (Some(1), None, (1, 1)));
         assert_eq!(heap.take(2, 16), Some(b));
+    }
+
+    #[test]
+    fn it_is_kept_whole() {
+        let mut heap = Heap::new(0x1000, 0x9000);
+        let a = heap.take(1, 16).unwrap();
+        let b = heap.take(0x200, 64).unwrap();
+        assert!(heap.free(a));
+        let mut bytes = Vec::new();
+        heap.keep(&mut bytes);
+        let mut taken = Heap::take_up(&mut Reader::new(bytes.into())).unwrap();
+        assert_eq!((taken.size(a), taken.size(b)), (None, Some(0x200)));
+        assert_eq!(taken.take(5, 16), heap.take(5, 16));
+        taken.back_to(Mark { next: 0x1001, objects: 1, freed: 0 });
+        assert_eq!(taken.size(a), Some(1), "what was freed is known in its order");
     }
 }

@@ -3,9 +3,15 @@
 //! Snapshots are undo logs: the first write to a page after [`Memory::snapshot`] keeps what the page held, and
 //! [`Memory::restore`] puts that back. So a snapshot costs nothing, and going back costs what was written since.
 
+mod packed;
+mod snapshots;
+
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
+
+use packed::Packed;
+use snapshots::Log;
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
@@ -117,19 +123,15 @@ impl Pages {
         new
     }
 
+    fn remove(&mut self, page: u64) {
+        if let Some(word) = usize::try_from(page >> 6).ok().and_then(|word| self.0.get_mut(word)) {
+            *word &= !1u64.wrapping_shl((page & 63) as u32);
+        }
+    }
+
     fn clear(&mut self) {
         self.0.fill(0);
     }
-}
-
-/// What pages held when a snapshot was taken.
-#[derive(Clone, Debug)]
-struct Log {
-    saved: Pages,
-    pages: Vec<u64>,
-    bytes: Vec<u8>,
-    regions: Vec<Region>,
-    ignores_protection: bool,
 }
 
 /// The memory of a machine.
@@ -151,6 +153,8 @@ pub struct Memory {
     /// May read-only pages be written? So it is on x86 while CR0.WP is clear.
     ignores_protection: bool,
     logs: Vec<Log>,
+    /// Pages that are not in `physical` yet.
+    packed: Packed,
 }
 
 /// Entry number of an address.
@@ -175,6 +179,7 @@ impl Memory {
             code_written: false,
             ignores_protection: false,
             logs: Vec::new(),
+            packed: Packed::default(),
         }
     }
 
@@ -190,9 +195,10 @@ impl Memory {
         other.regions.clone_from(&self.regions);
         other.written.clone_from(&self.written);
         other.ignores_protection = self.ignores_protection;
+        other.packed = self.packed.fork();
         let pages = other.physical.chunks_mut(PAGE_LEN).zip(self.physical.chunks(PAGE_LEN));
         for (number, (to, from)) in pages.enumerate() {
-            if self.written.has(number as u64) {
+            if self.written.has(number as u64) && !self.packed.has(number as u64) {
                 to.copy_from_slice(from);
             }
         }
@@ -360,6 +366,7 @@ impl Memory {
         self.read_with(address, &mut bytes, Access::Read)?;
         let page = address & !(PAGE - 1);
         let physical = self.translate(page, Access::Read)?;
+        self.unpack(physical >> 12);
         if let Some(entry) = self.reads.get_mut(slot(address)) {
             *entry = Entry { page: page >> 12, physical };
         }
@@ -411,7 +418,12 @@ impl Memory {
 
     fn read_with(&self, address: u64, out: &mut [u8], access: Access) -> Result<(), Fault> {
         for (at, start, end) in Self::parts(address, out.len()) {
-            let physical = usize::try_from(self.translate(at, access)?).unwrap_or(usize::MAX);
+            let physical = self.translate(at, access)?;
+            if self.packed.has(physical >> 12) {
+                self.packed.read(physical, out.get_mut(start..end).unwrap_or_default());
+                continue;
+            }
+            let physical = usize::try_from(physical).unwrap_or(usize::MAX);
             let from = physical..physical.saturating_add(end.saturating_sub(start));
             let (Some(from), Some(to)) = (self.physical.get(from), out.get_mut(start..end)) else {
                 return Err(Fault { address: at, access, mapped: false });
@@ -445,6 +457,7 @@ impl Memory {
 
     /// A page is about to be written.
     fn keep(&mut self, page: u64) {
+        self.unpack(page);
         self.written.insert(page);
         self.code_written |= self.code.has(page);
         let Some(log) = self.logs.last_mut().filter(|log| !log.saved.has(page)) else { return };
@@ -493,6 +506,7 @@ impl Memory {
                 Err(_) if start != 0 => break,
                 Err(fault) => return Err(fault),
             };
+            self.unpack(physical >> 12);
             if self.code.insert(physical >> 12) {
                 self.forget_writes();
             }
@@ -516,73 +530,6 @@ impl Memory {
     pub(crate) fn forget_code(&mut self) {
         self.code.clear();
         self.code_written = false;
-    }
-
-    /// Remembers what is, on top of the snapshots before.
-    pub fn snapshot(&mut self) {
-        self.logs.push(Log {
-            saved: Pages::new(self.size() / PAGE),
-            pages: Vec::new(),
-            bytes: Vec::new(),
-            regions: self.regions.clone(),
-            ignores_protection: self.ignores_protection,
-        });
-        self.forget_writes();
-    }
-
-    /// Goes back to the last snapshot, which stays. False if there is none.
-    pub fn restore(&mut self) -> bool {
-        let Some(mut log) = self.logs.pop() else { return false };
-        for (page, bytes) in log.pages.iter().zip(log.bytes.chunks(PAGE_LEN)) {
-            self.code_written |= self.code.has(*page);
-            let start = usize::try_from(page.wrapping_mul(PAGE)).unwrap_or(usize::MAX);
-            if let Some(to) = self.physical.get_mut(start..start.saturating_add(PAGE_LEN)) {
-                to.copy_from_slice(bytes);
-            }
-        }
-        let is_same = |(a, b): (&Region, &Region)| {
-            (a.start, a.end, a.physical, a.protection) == (b.start, b.end, b.physical, b.protection)
-        };
-        let same =
-            self.regions.len() == log.regions.len() && self.regions.iter().zip(&log.regions).all(is_same);
-        if !same {
-            let regions = core::mem::replace(&mut self.regions, log.regions.clone());
-            // Code that was decoded where something else is now.
-            let gone = regions.iter().filter(|region| {
-                let at = log.regions.partition_point(|other| other.start < region.start);
-                !log.regions.get(at).is_some_and(|other| is_same((region, other)))
-            });
-            self.code_written |= gone.into_iter().any(|region| region.has_code(&self.code));
-        }
-        self.ignores_protection = log.ignores_protection;
-        self.forget_addresses();
-        for page in log.pages.drain(..) {
-            if let Some(word) = usize::try_from(page >> 6).ok().and_then(|word| log.saved.0.get_mut(word)) {
-                *word &= !1u64.wrapping_shl((page & 63) as u32);
-            }
-        }
-        log.bytes.clear();
-        self.logs.push(log);
-        true
-    }
-
-    /// Gives up the last snapshot: what was written since stays. False if there is none.
-    pub fn commit(&mut self) -> bool {
-        let Some(log) = self.logs.pop() else { return false };
-        if let Some(below) = self.logs.last_mut() {
-            for (page, bytes) in log.pages.iter().zip(log.bytes.chunks(PAGE_LEN)) {
-                if below.saved.insert(*page) {
-                    below.pages.push(*page);
-                    below.bytes.extend_from_slice(bytes);
-                }
-            }
-        }
-        true
-    }
-
-    /// How many pages were written since the last snapshot.
-    pub fn pages_since_snapshot(&self) -> usize {
-        self.logs.last().map_or(0, |log| log.pages.len())
     }
 
     /// A little-endian number of eight bytes.

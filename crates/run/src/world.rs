@@ -8,6 +8,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::heap::Heap;
+use crate::kept::{kept, kept_variants};
 use crate::memory::PAGE;
 
 /// A message of the kernel.
@@ -140,7 +141,7 @@ pub struct World {
     /// What `verify_pkcs7_signature` returns, if that is known.
     pub trust: Option<i64>,
     /// Where the kernel has asked for something that decides, and that this machine does not have.
-    pub doubts: Vec<&'static str>,
+    pub doubts: Vec<String>,
 }
 
 /// What becomes of the init functions of modules.
@@ -155,6 +156,53 @@ pub enum Inits {
     End,
 }
 
+kept!(Message { level, time, text, ended });
+kept_variants!(Kind {
+    Warning,
+    Free,
+    Call,
+    Text,
+    Table,
+    Write,
+    Protection,
+    Probe,
+    Tracing,
+    Program,
+    Packets,
+    Credentials,
+    Hiding,
+});
+kept!(Event { kind, instruction, by, address, symbol, what });
+kept!(Cache { size, align, constructor });
+kept_variants!(Inits { Run, Succeed, End });
+kept!(World {
+    heap,
+    log,
+    events,
+    time,
+    since_tick,
+    callbacks,
+    caches,
+    notifiers,
+    random,
+    percpu,
+    module_pieces,
+    code_blocks,
+    code_pieces,
+    buffer,
+    idle,
+    is_booted,
+    running,
+    stub_calls,
+    has_left,
+    inits,
+    coming,
+    vmalloc_area,
+    vmalloc_pieces,
+    trust,
+    doubts,
+});
+
 /// Events that are kept at most.
 const EVENTS_MAX: usize = 10_000;
 
@@ -168,8 +216,8 @@ impl World {
 
     /// Notes that the machine does not have what the kernel has asked for.
     pub fn doubt(&mut self, what: &'static str) {
-        if !self.doubts.contains(&what) {
-            self.doubts.push(what);
+        if self.doubts.iter().all(|doubt| doubt != what) {
+            self.doubts.push(what.into());
         }
     }
 

@@ -9,6 +9,7 @@ use kernel_image::KernelImage;
 use super::A64;
 use crate::boot::{Error, Report};
 use crate::cpu::{Cpu, Exception, Stop};
+use crate::kept::Reader;
 use crate::machine::{Answer, Failed, Machine, Platform, Preset, Row, Space};
 use crate::memory::{Access, Memory};
 use crate::processor::{self, Processor};
@@ -120,6 +121,8 @@ impl Platform for A64 {
         Ok(m.memory.u64(at)? >> 32 == 0)
     }
 
+    /// EM_AARCH64
+    const MACHINE: u16 = 183;
     const SYSCALL: &'static str = "__arm64_sys_";
     const FRAME: usize = 0x160;
     // bug_handler calls report_bug, and goes on.
@@ -337,13 +340,15 @@ pub struct Boots;
 
 impl Processor for Boots {
     fn machine(&self) -> u16 {
-        /// EM_AARCH64
-        const MACHINE: u16 = 183;
-        MACHINE
+        A64::MACHINE
     }
 
     fn boot(&self, image: &KernelImage<'_>, budget: u64) -> Result<(Box<dyn Running>, Report), Error> {
         processor::boot::<A64>(image, budget)
+    }
+
+    fn take_up(&self, from: Reader, budget: u64) -> Option<(Box<dyn Running>, Report)> {
+        processor::taken_up::<A64>(from, budget)
     }
 }
 

@@ -293,7 +293,7 @@ impl Cpu for A64 {
     }
 
     fn break_at(&mut self, address: u64) {
-        if self.breakpoints.insert(address) {
+        if self.breakpoints.insert(address) && !self.pages.is_empty() {
             // It may be decoded already.
             self.pages.clear();
             self.by_number.clear();

@@ -9,6 +9,7 @@ use super::decode;
 use super::{Gpr, X86};
 use crate::boot::{Error, Report};
 use crate::cpu::{Cpu, Exception, Stop};
+use crate::kept::Reader;
 use crate::machine::{Answer, Failed, Machine, Platform, Preset, Row, Space};
 use crate::memory::{Access, Memory};
 use crate::processor::{self, Processor};
@@ -128,6 +129,8 @@ impl Platform for X86 {
         Ok(m.memory.u64(Self::current(m)?)? & 1 << 3 != 0)
     }
 
+    /// EM_X86_64
+    const MACHINE: u16 = 62;
     const SYSCALL: &'static str = "__x64_sys_";
     const FRAME: usize = 21 * 8;
     const BUG_HANDLER: Option<&'static str> = Some("handle_bug");
@@ -325,12 +328,14 @@ pub struct Boots;
 
 impl Processor for Boots {
     fn machine(&self) -> u16 {
-        /// EM_X86_64
-        const MACHINE: u16 = 62;
-        MACHINE
+        X86::MACHINE
     }
 
     fn boot(&self, image: &KernelImage<'_>, budget: u64) -> Result<(Box<dyn Running>, Report), Error> {
         processor::boot::<X86>(image, budget)
+    }
+
+    fn take_up(&self, from: Reader, budget: u64) -> Option<(Box<dyn Running>, Report)> {
+        processor::taken_up::<X86>(from, budget)
     }
 }
