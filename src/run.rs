@@ -4,13 +4,14 @@ mod action;
 pub mod compared;
 pub mod coverage;
 mod events;
+pub mod lcov;
 mod left;
 mod prototypes;
 mod traced;
 
 pub use action::{Action, Argument, Major, Target};
 pub use coverage::CoverageEntry;
-pub use events::EventEntry;
+pub use events::{EventEntry, MisusedEntry, ObjectEntry};
 pub use left::{AllocationEntry, LeftBehind, StrayEntry};
 pub use prototypes::Types;
 pub use traced::{TraceEntry, ValueEntry, lines};

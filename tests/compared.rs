@@ -74,7 +74,7 @@ fn compared(kernel: &mut dyn Running, own: &Kernel, file: &Path) -> Option<Resul
     if !document.is_loaded() {
         return None;
     }
-    let own = Own { kernel: own, file: unpacked(file), parameters: String::new() };
+    let own = Own { kernel: own, name: "it".into(), file: unpacked(file), parameters: String::new() };
     Some(compare(kernel, own).map_err(|failure| failure.to_string()))
 }
 

@@ -21,7 +21,12 @@ pub struct Heap {
     objects: Vec<Object>,
     /// Numbers of the objects that were freed, in that order.
     freed: Vec<u32>,
+    /// Bytes between two objects at least.
+    gap: u64,
 }
+
+/// Bytes between two objects at least, so that they do not touch one another.
+const GAP: u64 = 16;
 
 /// A state of a heap to go back to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,15 +39,14 @@ pub struct Mark {
 impl Heap {
     /// The addresses from `start` up to `end`.
     pub fn new(start: u64, end: u64) -> Self {
-        Heap { next: start, end, ..Heap::default() }
+        Heap { next: start, end, gap: GAP, ..Heap::default() }
     }
 
     /// `size` bytes at a multiple of `align`, a power of two. `None`: there is no room.
     pub fn take(&mut self, size: u64, align: u64) -> Option<u64> {
         let address = self.next.checked_add(align.wrapping_sub(1))? & !align.wrapping_sub(1);
         let size = size.max(1);
-        // Objects do not touch one another.
-        let next = address.checked_add(size)?.checked_add(16)?;
+        let next = address.checked_add(size)?.checked_add(self.gap)?;
         if next > self.end {
             return None;
         }
@@ -66,6 +70,19 @@ impl Heap {
         let at = self.objects.partition_point(|object| object.address <= address);
         let object = self.objects.get(at.checked_sub(1)?)?;
         (address.wrapping_sub(object.address) < object.size).then_some(object.address)
+    }
+
+    /// Sets how many bytes there are between objects from now on, and no fewer than ever.
+    pub fn set_gap(&mut self, bytes: u64) {
+        self.gap = bytes.max(GAP);
+    }
+
+    /// Of an object, which may be free: its size, and where the one before ends.
+    pub fn place(&self, address: u64) -> Option<(u64, u64)> {
+        let at = self.find(address)?;
+        let end = |object: &Object| object.address.saturating_add(object.size);
+        let before = at.checked_sub(1).and_then(|before| self.objects.get(before)).map_or(0, end);
+        Some((self.objects.get(at)?.size, before))
     }
 
     /// False if nothing begins there, or if it is free already.

@@ -246,7 +246,7 @@ impl<A: Kept, B: Kept, C: Kept> Kept for (A, B, C) {
 impl<K: Kept + Ord + core::hash::Hash + Clone, V: Kept> Kept for HashMap<K, V, FixedState> {
     fn keep(&self, out: &mut Vec<u8>) {
         let mut all: Vec<(&K, &V)> = self.iter().collect();
-        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all.sort_by_key(|(key, _)| *key);
         all.len().keep(out);
         for (key, value) in all {
             key.keep(out);

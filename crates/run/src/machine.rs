@@ -4,9 +4,10 @@ mod debugged;
 mod deeds;
 mod kept;
 mod platform;
+mod sanitized;
 mod watched;
 
-pub use platform::{Place, Platform, Preset, Row, Space, Stub};
+pub use platform::{Flow, Place, Platform, Preset, Row, Space, Stub};
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -25,6 +26,8 @@ use crate::world::{Event, Kind, World};
 
 /// Calls within stubs within calls at most.
 const DEPTH_MAX: u64 = 12;
+/// Return addresses that are told at most.
+const STACK_MAX: usize = 12;
 /// Between a stack in use and the frame of a call on it: interrupted functions may use some bytes below their stack pointer.
 const BELOW: u64 = 0x100;
 
@@ -334,6 +337,9 @@ impl<C: Platform> Machine<C> {
 
     /// What the kernel's own exception handlers make of it: the exception table, warnings.
     fn handle(&mut self, stop: &Stop) -> Result<(), Stopped> {
+        if self.misuses(stop) {
+            return Ok(());
+        }
         let why = format!("{stop}");
         let handled = match stop {
             stop if C::is_bug(stop) => self.warns(),
@@ -427,6 +433,7 @@ impl<C: Platform> Machine<C> {
                 by,
                 address: None,
                 symbol: None,
+                memory: None,
                 what: "WARNING, which the log reports".into(),
             });
         }
@@ -436,17 +443,18 @@ impl<C: Platform> Machine<C> {
     /// That the machine stops here.
     pub fn stopped(&self, reason: String, cause: Cause) -> Stopped {
         let address = self.cpu.pc();
-        Stopped { reason, address, symbol: self.text(address), stack: self.return_addresses(12), cause }
+        let stack = self.return_addresses(STACK_MAX).into_iter().map(|address| self.text(address)).collect();
+        Stopped { reason, address, symbol: self.text(address), stack, cause }
     }
 
     /// What lies on the stack and may be a return address, at most `max`.
-    fn return_addresses(&self, max: usize) -> Vec<String> {
+    fn return_addresses(&self, max: usize) -> Vec<u64> {
         let (mut sp, mut found) = (self.cpu.sp(), Vec::new());
         for _ in 0..512 {
             let Ok(word) = self.memory.u64(sp) else { break };
             let code = self.memory.protection(word).is_some_and(|p| p.execute);
             if code && C::is_behind_call(&self.memory, word) {
-                found.push(self.text(word));
+                found.push(word);
                 if found.len() == max {
                     break;
                 }

@@ -4,13 +4,17 @@
 //! [`Memory::restore`] puts that back. So a snapshot costs nothing, and going back costs what was written since.
 
 mod packed;
+mod shadow;
 mod snapshots;
+
+pub use shadow::{Byte, Misuse, Who};
 
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
 use packed::Packed;
+use shadow::Shadow;
 use snapshots::Log;
 
 /// Bytes of a page.
@@ -155,6 +159,8 @@ pub struct Memory {
     logs: Vec<Log>,
     /// Pages that are not in `physical` yet.
     packed: Packed,
+    /// What may be done with bytes, where that is known; no part of snapshots.
+    shadow: Option<Box<Shadow>>,
 }
 
 /// Entry number of an address.
@@ -180,6 +186,7 @@ impl Memory {
             ignores_protection: false,
             logs: Vec::new(),
             packed: Packed::default(),
+            shadow: None,
         }
     }
 
@@ -363,11 +370,14 @@ impl Memory {
     #[cold]
     fn load_slowly<const N: usize>(&mut self, address: u64) -> Result<[u8; N], Fault> {
         let mut bytes = [0; N];
+        self.checks(address, N, Access::Read)?;
         self.read_with(address, &mut bytes, Access::Read)?;
         let page = address & !(PAGE - 1);
         let physical = self.translate(page, Access::Read)?;
         self.unpack(physical >> 12);
-        if let Some(entry) = self.reads.get_mut(slot(address)) {
+        if !self.is_shadowed(physical >> 12)
+            && let Some(entry) = self.reads.get_mut(slot(address))
+        {
             *entry = Entry { page: page >> 12, physical };
         }
         Ok(bytes)
@@ -390,12 +400,14 @@ impl Memory {
 
     #[cold]
     fn store_slowly(&mut self, address: u64, bytes: &[u8]) -> Result<(), Fault> {
+        self.checks(address, bytes.len(), Access::Write)?;
         self.write_with(address, bytes, true)?;
         let page = address & !(PAGE - 1);
         let physical = self.translate(page, Access::Write)?;
         // Writes to code have to be seen, each of them.
         if self.unused.is_none()
             && !self.code.has(physical >> 12)
+            && !self.is_shadowed(physical >> 12)
             && let Some(entry) = self.writes.get_mut(slot(address))
         {
             *entry = Entry { page: page >> 12, physical };
@@ -445,6 +457,7 @@ impl Memory {
         for (at, start, end) in Self::parts(address, bytes.len()) {
             let physical = self.translate(at, access)?;
             self.keep(physical >> 12);
+            self.is_written(physical, end.saturating_sub(start));
             let physical = usize::try_from(physical).unwrap_or(usize::MAX);
             let to = physical..physical.saturating_add(end.saturating_sub(start));
             let (Some(to), Some(from)) = (self.physical.get_mut(to), bytes.get(start..end)) else {

@@ -1,5 +1,6 @@
 //! What the stubs keep: memory, the log, time.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -53,6 +54,12 @@ pub enum Kind {
     Credentials,
     /// A module leaves a list by which others find it.
     Hiding,
+    /// Bytes before or behind an object are read or written.
+    OutOfBounds,
+    /// An object that was freed is read or written.
+    UseAfterFree,
+    /// Bytes of an object are read that nobody has written.
+    Uninitialised,
 }
 
 /// What happened and no log tells.
@@ -70,6 +77,36 @@ pub struct Event {
     pub symbol: Option<String>,
     /// In a sentence.
     pub what: String,
+    /// Of memory that is misused: how, and whose it is.
+    pub memory: Option<Box<Misused>>,
+}
+
+/// Memory that is misused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misused {
+    /// Bytes that are read or written; 0 if it is freed.
+    pub len: u64,
+    /// Are they written?
+    pub write: bool,
+    /// The calls that have led there, nearest first. Some may be left from earlier calls.
+    pub stack: Vec<String>,
+    /// The object that is meant, or the next one.
+    pub object: Option<Object>,
+}
+
+/// An object that a module's code has asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Where it begins.
+    pub address: u64,
+    /// Bytes that were asked for.
+    pub size: u64,
+    /// The function that gave it.
+    pub function: String,
+    /// The calls that have led there.
+    pub allocated: Vec<String>,
+    /// The calls that have led to where it was freed, if it was.
+    pub freed: Option<Vec<String>>,
 }
 
 impl core::fmt::Display for Event {
@@ -171,8 +208,13 @@ kept_variants!(Kind {
     Packets,
     Credentials,
     Hiding,
+    OutOfBounds,
+    UseAfterFree,
+    Uninitialised,
 });
-kept!(Event { kind, instruction, by, address, symbol, what });
+kept!(Event { kind, instruction, by, address, symbol, what, memory });
+kept!(Misused { len, write, stack, object });
+kept!(Object { address, size, function, allocated, freed });
 kept!(Cache { size, align, constructor });
 kept_variants!(Inits { Run, Succeed, End });
 kept!(World {

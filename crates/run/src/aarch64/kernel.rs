@@ -10,7 +10,7 @@ use super::A64;
 use crate::boot::{Error, Report};
 use crate::cpu::{Cpu, Exception, Stop};
 use crate::kept::Reader;
-use crate::machine::{Answer, Failed, Machine, Platform, Preset, Row, Space};
+use crate::machine::{Answer, Failed, Flow, Machine, Platform, Preset, Row, Space};
 use crate::memory::{Access, Memory};
 use crate::processor::{self, Processor};
 use crate::stubs;
@@ -190,6 +190,13 @@ impl Platform for A64 {
     fn extent(memory: &mut Memory, address: u64) -> (u64, bool) {
         (4, memory.u32(address).map_or(true, super::ends))
     }
+
+    fn flow(memory: &Memory, address: u64) -> Flow {
+        memory.u32(address).map(super::flow::flow).unwrap_or_default()
+    }
+
+    /// x0 to x7
+    const ARGUMENTS: u64 = 0xff;
 
     fn percpu_offset(&self) -> u64 {
         self.tpidr_el1()

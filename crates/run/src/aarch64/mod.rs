@@ -9,6 +9,7 @@ mod compute;
 mod debugger;
 mod decode;
 mod execute;
+mod flow;
 mod form;
 mod kernel;
 mod memory_forms;

@@ -24,6 +24,21 @@ pub struct Row<C: Cpu> {
     pub why: &'static str,
 }
 
+/// What an instruction does with the values of registers, each of which is a bit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Registers on whose values it depends what happens: of addresses, comparisons, and jumps.
+    pub uses: u64,
+    /// Registers whose values it reads, those among them.
+    pub reads: u64,
+    /// Registers that it writes.
+    pub writes: u64,
+    /// Does what happens depend on the memory that it reads?
+    pub compares: bool,
+    /// Does it write memory, and no register?
+    pub stores: bool,
+}
+
 /// What a processor does for the kernel that runs on it.
 pub trait Platform: Cpu + Default + crate::debugger::Registers {
     /// Where things are. `None` if the image does not say.
@@ -80,6 +95,13 @@ pub trait Platform: Cpu + Default + crate::debugger::Registers {
         let _ = (memory, address);
         (4, true)
     }
+    /// What the instruction at an address does with the values of registers. Without it no use of what nobody has written is known.
+    fn flow(memory: &Memory, address: u64) -> Flow {
+        let _ = (memory, address);
+        Flow::default()
+    }
+    /// The registers of arguments.
+    const ARGUMENTS: u64;
     /// Is a function of this name a jump to another, which the caller has written, or the way back?
     fn is_thunk(name: &str) -> bool {
         let _ = name;

@@ -5,12 +5,12 @@ use alloc::vec::Vec;
 
 use kernel_image::KernelImage;
 
-use super::decode;
 use super::{Gpr, X86};
+use super::{decode, flow};
 use crate::boot::{Error, Report};
 use crate::cpu::{Cpu, Exception, Stop};
 use crate::kept::Reader;
-use crate::machine::{Answer, Failed, Machine, Platform, Preset, Row, Space};
+use crate::machine::{Answer, Failed, Flow, Machine, Platform, Preset, Row, Space};
 use crate::memory::{Access, Memory};
 use crate::processor::{self, Processor};
 use crate::stubs;
@@ -221,6 +221,15 @@ impl Platform for X86 {
         let read = memory.fetch(address, &mut code).unwrap_or(0);
         decode::extent(code.get(..read).unwrap_or_default(), address)
     }
+
+    fn flow(memory: &Memory, address: u64) -> Flow {
+        // Behind the page there may be nothing.
+        let code = (1..=15).rev().find_map(|len| memory.bytes(address, len).ok());
+        flow::flow(&code.unwrap_or_default())
+    }
+
+    /// rdi, rsi, rdx, rcx, r8, r9
+    const ARGUMENTS: u64 = 0b11_1100_0110;
 
     fn is_thunk(name: &str) -> bool {
         let beginnings = ["__x86_indirect_", "__x86_return_thunk", "__SCT__"];

@@ -7,6 +7,7 @@ mod debugger;
 mod decode;
 mod execute;
 mod flags;
+mod flow;
 mod kernel;
 mod rarely;
 #[cfg(test)]
