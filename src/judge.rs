@@ -15,6 +15,7 @@ use crate::check::Ending;
 use crate::check::by_kernel::ByKernel;
 use crate::error::Error;
 use crate::input::read_decompressed;
+use crate::kernel_source::cache::Cache;
 use crate::load::Opened;
 use crate::run::boot;
 use crate::setup::RunningFacts;
@@ -91,13 +92,18 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Boots the image in a file, so many times.
+    /// Boots the image in a file, so many times, or takes it up where a cache has it ([`boot()`]).
     ///
     /// # Errors
     ///
     /// [`Error`], if it cannot be booted.
-    pub fn boot(image: &Path, limits: &Limits, count: usize) -> Result<(Vec<Judge>, Report), Error> {
-        let (mut first, report) = boot(image, &limits.told, BUDGET)?;
+    pub fn boot(
+        image: &Path,
+        limits: &Limits,
+        count: usize,
+        cache: Option<&Cache>,
+    ) -> Result<(Vec<Judge>, Report), Error> {
+        let (mut first, report) = boot(image, &limits.told, BUDGET, cache)?;
         for word in &limits.given {
             first.give_parameter(word).map_err(|stopped| {
                 Error::unusable(
@@ -197,7 +203,7 @@ impl Judge {
 
     /// What keeps the answer from being that of a real machine.
     fn doubt(&self, judged: &ByKernel) -> Option<String> {
-        let asked = self.kernel.doubts().first().map(|doubt| (*doubt).to_owned());
+        let asked = self.kernel.doubts().first().cloned();
         let is_far = |line: &String| line.contains("overflow in relocation");
         let moved = !self.limits.is_at_its_place && judged.dmesg.iter().any(is_far);
         let address =

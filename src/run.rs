@@ -4,13 +4,14 @@ mod action;
 pub mod compared;
 pub mod coverage;
 mod events;
+pub mod lcov;
 mod left;
 mod prototypes;
 mod traced;
 
 pub use action::{Action, Argument, Major, Target};
 pub use coverage::CoverageEntry;
-pub use events::EventEntry;
+pub use events::{EventEntry, MisusedEntry, ObjectEntry};
 pub use left::{AllocationEntry, LeftBehind, StrayEntry};
 pub use prototypes::Types;
 pub use traced::{TraceEntry, ValueEntry, lines};
@@ -25,6 +26,7 @@ use run::PROCESSORS;
 use run::boot::{Error as BootError, Report};
 use run::machine::Stopped;
 use run::parameters::Told;
+use run::processor::take_up;
 use run::system::{Device, Running};
 use run::watch::{Wanted, Watch};
 use run::world::{Inits, Message};
@@ -33,6 +35,7 @@ use serde::Serialize;
 use crate::document::{SCHEMA, errno_name};
 use crate::error::Error;
 use crate::input::{read, read_decompressed};
+use crate::kernel_source::cache::{Cache, Key, Kind};
 use crate::kernel_source::image;
 use crate::modprobe::Modprobe;
 use action::{Made, act, cat};
@@ -45,33 +48,61 @@ pub struct View {
     arch: Option<&'static dyn Architecture>,
 }
 
-/// Boots the image in a file, as [`boot`] does, and keeps its types, so that calls can be shown.
+/// Boots the image in a file. Each system call on it may take `budget` instructions. A cache has the machine as it was behind an earlier boot
+/// of the same image, or is given it: what happens on it is the same.
 ///
 /// # Errors
 ///
 /// [`Error`], if the file is no image, or none that can be run.
-pub fn boot_to_view(
+pub fn boot(
     path: &Path,
     told: &Told,
     budget: u64,
-) -> Result<(Box<dyn Running>, Report, View), Error> {
+    cache: Option<&Cache>,
+) -> Result<(Box<dyn Running>, Report), Error> {
+    // A file that is none, such as a pipe, can be read once only.
+    let told_bytes = as_bytes(told);
+    let known = cache.and_then(|cache| Some((cache, Key::of_file(Kind::Machine, path)?.with(&told_bytes))));
+    if let Some((cache, key)) = &known
+        && let Some(booted) = cache.get_bytes(key, |bytes| take_up(bytes, budget))
+    {
+        return Ok(booted);
+    }
     let bytes = read(path)?;
-    let image = image::open(path, &bytes)?;
-    let machine = image.machine().e_machine;
-    let (kernel, report) = booted(path, &image, told, budget)?;
-    let types = Types::new(image.btf().ok().as_ref());
-    let arch = reloc::ARCHITECTURES.iter().copied().find(|arch| arch.machine().e_machine == machine);
-    Ok((kernel, report, View { types, arch }))
+    let (kernel, report) = booted(path, &image::open(path, &bytes)?, told, budget)?;
+    if let Some((cache, _)) = &known {
+        // By the bytes that were read: the file may be another by now.
+        cache.put_bytes(&Key::of(Kind::Machine, &bytes).with(&told_bytes), &kernel.keep(&report));
+    }
+    Ok((kernel, report))
 }
 
-/// Boots the image in a file, on a machine that is told something. Each system call on it may take `budget` instructions.
-///
-/// # Errors
-///
-/// [`Error`], if the file is no image, or none that can be run.
-pub fn boot(path: &Path, told: &Told, budget: u64) -> Result<(Box<dyn Running>, Report), Error> {
-    let bytes = read(path)?;
-    booted(path, &image::open(path, &bytes)?, told, budget)
+/// All that a machine is told, told apart from anything else that it may be told.
+fn as_bytes(told: &Told) -> Vec<u8> {
+    let Told { words, capabilities } = told;
+    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.bytes().chain([0])).collect();
+    // No word is empty, so what follows an empty one is something else.
+    if let Some(capabilities) = capabilities {
+        bytes.push(0);
+        bytes.extend(capabilities);
+    }
+    bytes
+}
+
+impl View {
+    /// What the image in a file tells of its types.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], if the file is no image.
+    pub fn of(path: &Path) -> Result<View, Error> {
+        let bytes = read(path)?;
+        let image = image::open(path, &bytes)?;
+        let machine = image.machine().e_machine;
+        let types = Types::new(image.btf().ok().as_ref());
+        let arch = reloc::ARCHITECTURES.iter().copied().find(|arch| arch.machine().e_machine == machine);
+        Ok(View { types, arch })
+    }
 }
 
 fn booted(

@@ -76,14 +76,14 @@ fn compared(kernel: &mut dyn Running, own: &Kernel, file: &Path) -> Option<Resul
     if !document.is_loaded() {
         return None;
     }
-    let own = Own { kernel: own, file: unpacked(file), parameters: String::new() };
+    let own = Own { kernel: own, name: "it".into(), file: unpacked(file), parameters: String::new() };
     Some(compare(kernel, own).map_err(|failure| failure.to_string()))
 }
 
 #[test]
 fn memory_is_what_the_kernels_own_code_makes() {
     let Some(tree) = tree() else { return };
-    let (mut kernel, _) = boot(&image(&tree), &Told::default(), BUDGET).unwrap();
+    let (mut kernel, _) = boot(&image(&tree), &Told::default(), BUDGET, None).unwrap();
     kernel.snapshot();
     let own = Kernel::builder().image(&tree).unwrap();
     let own = own

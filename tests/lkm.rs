@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use common::fixtures;
 use kmodld::run::{Action, Plan, boot, run};
 use run::parameters::Told;
+use run::watch::Wanted;
 use serde_json::Value;
 
 /// Fixtures, and how the releases begin that they are for.
@@ -146,6 +147,11 @@ fn deeds(kernel: &str, name: &str, document: &Value) -> Vec<String> {
     all
 }
 
+/// The results of the actions.
+fn actions_of(document: &Value) -> Vec<Option<i64>> {
+    document["actions"].as_array().unwrap().iter().map(|action| action["result"].as_i64()).collect()
+}
+
 #[test]
 fn modules_do_what_they_did_on_the_booted_kernel() {
     let values = fs::read_to_string(folder().join("machine-values")).unwrap();
@@ -165,7 +171,7 @@ fn modules_do_what_they_did_on_the_booted_kernel() {
             continue;
         };
         let recording: Value = serde_json::from_slice(&recording).unwrap();
-        let (mut kernel, report) = boot(&image, &Told::default(), BUDGET).unwrap();
+        let (mut kernel, report) = boot(&image, &Told::default(), BUDGET, None).unwrap();
         kernel.snapshot();
         for (name, recorded) in recording["modules"].as_object().unwrap() {
             if !name.contains(&only) {
@@ -189,6 +195,18 @@ fn modules_do_what_they_did_on_the_booted_kernel() {
             };
             let document = run(&mut *kernel, &report, &plan, &mut |_| Ok(())).unwrap();
             let document = serde_json::to_value(&document).unwrap();
+            // None of them misuses memory.
+            kernel.restore();
+            let wanted = Wanted { sanitize: true, ..Wanted::default() };
+            let looked = run(&mut *kernel, &report, &Plan { wanted, ..plan }, &mut |_| Ok(())).unwrap();
+            let misuses = looked.events.iter().filter(|event| event.memory.is_some());
+            wrong.extend(misuses.map(|event| format!("{of}: {name}: {event:?}")));
+            let sanitized: Vec<_> = looked.actions.iter().map(|action| action.result).collect();
+            if sanitized != actions_of(&document) {
+                wrong.push(format!(
+                    "{of}: {name}: results differ while misuses are looked for: {sanitized:?}"
+                ));
+            }
             let differences = differences(recorded, &document, &values);
             let differences = differences.into_iter().chain(deeds(of, name, &document)).collect::<Vec<_>>();
             wrong.extend(differences.iter().map(|difference| format!("{of}: {name}: {difference}")));

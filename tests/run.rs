@@ -413,3 +413,167 @@ fn what_is_left_behind_is_named() {
     assert_eq!(left["modules"], serde_json::json!(["exporter"]));
     assert_eq!(left["unknown"], serde_json::json!([]));
 }
+
+/// The trees of 6.12 and the module of this name in `fixtures/run`, for each architecture that it is there for.
+fn everywhere(name: &str) -> Vec<(PathBuf, String)> {
+    let of = |(tree, fixtures): (PathBuf, PathBuf)| {
+        let file = fixtures.join("../run").join(fixtures.file_name()?).join(format!("{name}.ko"));
+        file.exists().then(|| (tree, file.display().to_string()))
+    };
+    trees().into_iter().filter_map(of).collect()
+}
+
+#[test]
+fn misuses_of_memory_are_told() {
+    // What is done, the kind, by which function of the module or of the kernel, bytes, and those of the object.
+    let misuses = [
+        ("write_behind", "out-of-bounds", "write_behind", 1, 40),
+        ("write_before", "out-of-bounds", "write_before", 8, 64),
+        ("read_behind", "out-of-bounds", "read_behind", 4, 20),
+        ("read_across", "out-of-bounds", "read_across", 8, 12),
+        ("behind_pages", "out-of-bounds", "behind_pages", 1, 5000),
+        ("write_freed", "use-after-free", "write_freed", 8, 100),
+        ("read_freed", "use-after-free", "read_freed", 8, 100),
+        ("read_freed_record", "use-after-free", "read_freed_record", 1, 48),
+        ("free_twice", "free", "", 0, 10),
+        ("free_inside", "free", "free_inside", 0, 10),
+        ("read_unwritten", "uninitialised", "read_unwritten", 8, 64),
+        ("print_unwritten", "uninitialised", "print_unwritten", 8, 64),
+        ("copy_behind", "out-of-bounds", "copy_behind", 31, 30),
+        ("copy_over", "out-of-bounds", "", 0, 30),
+        ("print_over", "out-of-bounds", "vsnprintf", 1, 8),
+        ("timer_freed", "use-after-free", "__run_timer", 8, 48),
+    ];
+    for (tree, file) in everywhere("misuses") {
+        let path = "/sys/module/misuses/parameters/misuse";
+        let told = |actions: &[&str], more: &[&str]| {
+            let mut arguments = vec![file.as_str()];
+            actions.iter().for_each(|action| arguments.extend(["-e", action]));
+            let (document, code) = run(&tree, &[&arguments[..], more].concat());
+            assert_eq!(code, 0, "{document:#}");
+            document["events"].as_array().unwrap().clone()
+        };
+        let mut actions: Vec<String> =
+            misuses.iter().map(|(name, ..)| format!("echo {name} > {path}")).collect();
+        actions
+            .extend(["read /dev/kmodld_misuses 32".into(), format!("write /dev/kmodld_misuses {:040}", 0)]);
+        let actions: Vec<&str> = actions.iter().map(String::as_str).collect();
+        let events = told(&actions, &["--sanitize"]);
+        let mut rest = events.iter().peekable();
+        for (name, kind, by, bytes, size) in misuses {
+            let event = rest.next().unwrap_or_else(|| panic!("{name}: nothing is told: {events:#?}"));
+            let (memory, text) = (&event["memory"], event["by"].as_str().unwrap());
+            assert_eq!(event["kind"], kind, "{name}: {event:#}");
+            assert!(text.starts_with(by), "{name}: {event:#}");
+            assert_eq!(memory["object"]["size"], size, "{name}: {event:#}");
+            assert!(bytes == 0 || memory["bytes"] == bytes, "{name}: {event:#}");
+            assert_eq!(
+                memory["write"],
+                name.starts_with("write")
+                    || matches!(name, "behind_pages" | "copy_over" | "print_over" | "timer_freed"),
+                "{name}: {event:#}"
+            );
+            let calls = |of: &Value| {
+                of.as_array().unwrap().iter().any(|call| call.as_str().unwrap().ends_with("[misuses]"))
+            };
+            assert!(calls(&memory["object"]["allocated"]), "{name}: {event:#}");
+            let was_freed = kind == "use-after-free" || name == "free_twice";
+            assert!(memory["object"]["freed"].is_null() != was_freed, "{name}: {event:#}");
+            assert!(!was_freed || calls(&memory["object"]["freed"]), "{name}: {event:#}");
+            // One mistake may be told of more than one instruction.
+            while rest.next_if(|other| other["memory"]["object"] == memory["object"]).is_some() {}
+        }
+        let (leak, over) = (rest.next().unwrap(), rest.next().unwrap());
+        assert_eq!((&leak["kind"], &leak["memory"]["bytes"]), (&"uninitialised".into(), &32.into()));
+        assert_eq!((&over["kind"], &over["memory"]["object"]["size"]), (&"out-of-bounds".into(), &16.into()));
+        assert!(rest.all(|other| other["memory"]["object"] == over["memory"]["object"]), "{events:#?}");
+        let right = format!("echo right_use > {path}");
+        assert_eq!(told(&[&right], &["--sanitize"]), Vec::<Value>::new(), "what is right");
+        let silent = told(&actions, &[]);
+        assert!(silent.iter().all(|event| event["memory"].is_null()), "nobody has asked: {silent:#?}");
+    }
+}
+
+#[test]
+fn coverage_names_the_lines_that_were_executed() {
+    let source = include_str!("../fixtures/src/run/covered.c");
+    for (tree, file) in everywhere("covered") {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("covered.info");
+        let arguments = [file.as_str(), "rounds=4", "--coverage", path.to_str().unwrap()];
+        let (document, code) = run(&tree, &arguments);
+        assert_eq!(code, 0, "{document:#}");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let record = text.split("end_of_record\n").find(|record| record.contains("SF:/kmodld/covered.c\n"));
+        let record = record.unwrap_or_else(|| panic!("{text}"));
+        for (number, line) in (1..).zip(source.lines()) {
+            let count = match line.rsplit("/* ").next() {
+                Some("never */") => 0,
+                Some("once */") => 1,
+                Some("often */") => 4,
+                _ => continue,
+            };
+            assert!(record.contains(&format!("\nDA:{number},{count}\n")), "line {number}: {record}");
+        }
+        for function in ["FNDA:1,covered_init", "FNDA:4,twice", "FNDA:0,unused", "FNDA:1,covered_exit"] {
+            assert!(record.contains(&format!("\n{function}\n")), "{function}: {record}");
+        }
+        // Blocks, if that is what is asked for; and of a module without lines there are none.
+        run(&tree, &[&arguments[..], &["--coverage-format", "drcov"]].concat());
+        assert!(std::fs::read(&path).unwrap().starts_with(b"DRCOV VERSION"));
+    }
+    for (tree, fixtures) in trees() {
+        let output = program()
+            .args(["run", "--no-cache", "--coverage", "x.info", "--kernel"])
+            .args([tree, fixtures.join("hello.ko")])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(said.contains("hello.ko") && said.contains("no debug information"), "{said}");
+    }
+}
+
+/// What the program prints, as it is, with a cache folder or without.
+fn printed(cache: Option<&Path>, arguments: &[&str]) -> (Vec<u8>, i32) {
+    let mut command = program();
+    match cache {
+        Some(folder) => command.env("XDG_CACHE_HOME", folder),
+        None => command.arg("--no-cache"),
+    };
+    let output = command.args(arguments).output().unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    (output.stdout, output.status.code().unwrap())
+}
+
+/// The machine that is kept in a cache folder.
+fn kept(cache: &Path) -> Option<PathBuf> {
+    let files = std::fs::read_dir(cache.join("kmodld")).ok()?.map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|ending| ending == "machine")).max()
+}
+
+#[test]
+fn a_kernel_that_was_kept_is_the_one_that_was_booted() {
+    for (tree, fixtures) in trees() {
+        let top = tempfile::tempdir().unwrap();
+        let cache = top.path();
+        let file = |name: &str| fixtures.join(format!("{name}.ko")).display().to_string();
+        let (chardev, hello, tree) = (file("chardev"), file("hello"), tree.display().to_string());
+        let run = ["run", &chardev, "--json", "-e", "cat /dev/kmodld", "--trace=calls", "--kernel", &tree];
+        let judge = ["check", &hello, &chardev, "--judge=both", "--jsonl", "-j", "2", "--kernel", &tree];
+        let booted = [printed(None, &run), printed(None, &judge)];
+        assert_eq!(kept(cache), None);
+        for round in ["as it is booted", "from the cache"] {
+            assert!([printed(Some(cache), &run), printed(Some(cache), &judge)] == booted, "{round}");
+        }
+        let machine = kept(cache).unwrap();
+        let whole = std::fs::read(&machine).unwrap();
+        let mut flipped = whole.clone();
+        flipped[whole.len() / 3] ^= 4;
+        for damaged in [&flipped[..], &whole[..whole.len() / 2], b"", b"rubbish"] {
+            std::fs::write(&machine, damaged).unwrap();
+            assert!(printed(Some(cache), &run) == booted[0]);
+            assert!(std::fs::read(kept(cache).unwrap()).unwrap() == whole, "it was booted and kept again");
+        }
+    }
+}

@@ -19,7 +19,7 @@ pub fn run(args: &KernelCommand) -> Result<Outcome, Error> {
         let cache = cache()
             .ok_or_else(|| Error::Usage("no cache folder: neither XDG_CACHE_HOME nor HOME is set".into()))?;
         let (count, folder) = (cache.clear()?, cache.folder().display());
-        report::print(&format!("{count} kept kernel images removed from {folder}\n"))?;
+        report::print(&format!("{count} kept files of kernels removed from {folder}\n"))?;
         return Ok(Outcome::Done);
     }
     let source = KernelSource::default().named(args.kernel.as_deref(), args.root.as_deref())?;

@@ -504,7 +504,7 @@ pub struct KernelCommand {
     /// Print the facts as one JSON document
     #[arg(long, group = "print")]
     pub json: bool,
-    /// Forget the kernel images that were read before (in kmodld of the user's cache folder), and do nothing else
+    /// Forget the kernels that were read or booted before (in kmodld of the user's cache folder), and do nothing else
     #[arg(long, conflicts_with_all = ["kernel", "print", "output"])]
     pub cache_clear: bool,
     /// Write a SPEC: one compact file that --kernel takes in place of all this

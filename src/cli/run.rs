@@ -5,12 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use kmodld::input::read_decompressed;
 use kmodld::judge::told;
+use kmodld::kernel_source::KernelSource;
 use kmodld::modprobe::Modprobe;
 use kmodld::modprobe::providers::Home;
 use kmodld::run::compared::{Own, RunningImage, compare};
-use kmodld::run::{Action, Document, Plan, ResultEntry, boot_to_view, coverage, lines, run_in_view};
-use kmodld::setup::parameters;
+use kmodld::run::{
+    Action, Document, MisusedEntry, Plan, ResultEntry, View, boot, coverage, lcov, lines, run_in_view,
+};
+use kmodld::setup::{RunningFacts, parameters};
 use kmodld::{Error, Failure, Kernel, Loader};
 use run::watch::Wanted;
 
@@ -27,7 +31,16 @@ pub fn run(args: &Run) -> Result<Outcome, Error> {
     let Some(mut loader) = prepared(&source, &facts, &[], || None)? else { return Ok(Outcome::Refused) };
     let mut home = Home::new(&source, &loader.kernel)?;
     let plan = plan(args, &mut home, &mut loader, actions)?;
-    let (mut kernel, booted, mut view) = boot_to_view(&image, &told(&facts), args.budget)?;
+    if args.wants_lines() && !lcov::has_lines(&read_decompressed(&plan.file)?) {
+        return Err(Error::unusable(
+            &plan.file,
+            "it has no debug information, which tells lines of sources (.debug_line): build it with -g and leave that in, \
+             or have blocks written (--coverage-format drcov)",
+        ));
+    }
+    let (mut kernel, booted) = boot(&image, &told(&facts), args.budget, source.cache.as_ref())?;
+    let mut view =
+        if plan.wanted.calls || plan.wanted.instructions { View::of(&image)? } else { View::default() };
     for (name, stopped) in booted.failed() {
         report::note(&format!("{name} of the kernel's boot is left out: {stopped}"));
     }
@@ -46,19 +59,20 @@ pub fn run(args: &Run) -> Result<Outcome, Error> {
     let mut document = run_in_view(&mut *kernel, &booted, &mut view, &plan, &mut show)?;
     ended.store(outcome(&document) as u8, Ordering::Relaxed);
     kernel.debug(None);
-    if args.compare && document.is_loaded() {
-        let unusable =
-            |failure: Failure| Error::unusable(&plan.file, format!("it is not compared: {failure}"));
+    let mut lines = None;
+    if args.compare && document.is_loaded() || args.wants_lines() {
         let running = Arc::new(RunningImage::of(&mut *kernel)?);
-        let mut own = Kernel::builder().source(source).facts(facts).live_memory(running).accept_undecided();
-        for (file, _) in &plan.before {
-            own = own.with_module(file)?;
+        let own = own_kernel(source, facts, running, &plan)?;
+        let file = read_decompressed(&plan.file)?.to_vec();
+        let own = Own { kernel: &own, name: plan.name.clone(), file, parameters: plan.parameters.clone() };
+        let unusable = |what: &str, failure| Error::unusable(&plan.file, format!("{what}: {failure}"));
+        if args.wants_lines() {
+            lines =
+                Some(lcov::lcov(&mut *kernel, own).map_err(|f: Failure| unusable("no lines are known", f))?);
+        } else {
+            let compared = compare(&mut *kernel, own).map_err(|f| unusable("it is not compared", f))?;
+            document.compared = Some(compared);
         }
-        let own = own.build().map_err(unusable)?;
-        let file = fs::read(&plan.file).map_err(|error| Error::read(&plan.file, error))?;
-        let own = Own { kernel: &own, file, parameters: plan.parameters.clone() };
-        let compared = compare(&mut *kernel, own).map_err(unusable)?;
-        document.compared = Some(compared);
     }
     if !document.watched {
         report::note(
@@ -76,7 +90,8 @@ pub fn run(args: &Run) -> Result<Outcome, Error> {
         fs::write(file, traced).map_err(|error| Error::write(file, error))?;
     }
     if let (Some(file), Some(watch)) = (&args.coverage, kernel.watched()) {
-        fs::write(file, coverage::drcov(watch, &plan.file)).map_err(|error| Error::write(file, error))?;
+        let bytes = lines.map_or_else(|| coverage::drcov(watch, &plan.file), String::into_bytes);
+        fs::write(file, bytes).map_err(|error| Error::write(file, error))?;
     }
     if args.json {
         report::json(&document)?;
@@ -84,6 +99,21 @@ pub fn run(args: &Run) -> Result<Outcome, Error> {
         rest(&document)?;
     }
     Ok(outcome(&document))
+}
+
+/// What kmodld itself knows of the kernel, with the modules that are loaded before.
+fn own_kernel(
+    source: KernelSource,
+    facts: RunningFacts,
+    running: Arc<RunningImage>,
+    plan: &Plan,
+) -> Result<Kernel, Error> {
+    let mut own = Kernel::builder().source(source).facts(facts).live_memory(running).accept_undecided();
+    for (file, _) in &plan.before {
+        own = own.with_module(file)?;
+    }
+    own.build()
+        .map_err(|failure| Error::unusable(&plan.file, format!("nothing is known of its kernel: {failure}")))
 }
 
 fn outcome(document: &Document) -> Outcome {
@@ -142,6 +172,7 @@ fn plan(
             blocks: args.trace.contains(&Traced::Blocks),
             instructions: args.trace.contains(&Traced::Instructions),
             coverage: args.coverage.is_some(),
+            sanitize: args.sanitize,
         },
         trace_max: args.trace_limit,
     })
@@ -194,6 +225,9 @@ fn rest(document: &Document) -> Result<(), Error> {
     for event in &document.events {
         let on = event.symbol.as_ref().map(|symbol| format!(": {symbol}")).unwrap_or_default();
         out.push_str(&format!("event: {} at {} {}{on}\n", event.kind, event.by, event.what));
+        if let Some(memory) = &event.memory {
+            out.push_str(&misused(memory));
+        }
         if event.first {
             out.push_str("    what follows is contained in the machine, and may mean nothing\n");
         }
@@ -254,4 +288,19 @@ fn rest(document: &Document) -> Result<(), Error> {
     }
     out.push_str(&format!("{} instructions\n", document.instructions));
     report::print(&report::harmless(&out))
+}
+
+/// Where memory is misused, and where it comes from.
+fn misused(memory: &MisusedEntry) -> String {
+    let calls = |what: &str, stack: &[String]| format!("    {what}: {}\n", stack.join(", "));
+    let mut out = calls("called from", memory.stack.get(1..).unwrap_or_default());
+    if let Some(object) = &memory.object {
+        out.push_str(&format!(
+            "    object at {}: {} bytes of {}\n",
+            object.address, object.size, object.function
+        ));
+        out.push_str(&calls("allocated at", &object.allocated));
+        object.freed.iter().for_each(|freed| out.push_str(&calls("freed at", freed)));
+    }
+    out
 }

@@ -1,11 +1,11 @@
-//! Kernel images and Module.symvers that were read once, kept as SPECs in a folder of the user's.
+//! Kernel images and Module.symvers that were read once, kept as SPECs in a folder of the user's, and machines that were booted once.
 //!
 //! A file is known again by what it holds: the name of its SPEC has a hash of all its bytes ([`Key`]). So a copy of it is known too,
 //! and a file that was changed is not, whatever its name, size and times are. A SPEC is written under another name and then renamed,
 //! so several processes do no harm to each other. What is not as it should be is as good as not there.
 
 use std::fs::{self, File};
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -15,11 +15,15 @@ use kernel::Records;
 use super::spec_file::{self, Packing};
 use crate::error::Error;
 
-/// The folder holds no more files and bytes than this.
+/// The folder holds no more files and bytes than this, of each ending.
 const FILES_MAX: usize = 32;
 const BYTES_MAX: u64 = 256 << 20;
 /// SPECs of the cache end so.
-const ENDING: &str = ".spec";
+const SPEC: &str = ".spec";
+/// Machines.
+const MACHINE: &str = ".machine";
+/// What is being written.
+const SCRATCH: &str = ".tmp";
 
 /// What a file is read as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,11 +32,26 @@ pub enum Kind {
     Image,
     /// A Module.symvers.
     Symvers,
+    /// A kernel image, which is booted.
+    Machine,
+}
+
+impl Kind {
+    /// What the names of files end with that hold what came of it.
+    fn ending(self) -> &'static str {
+        match self {
+            Kind::Image | Kind::Symvers => SPEC,
+            Kind::Machine => MACHINE,
+        }
+    }
 }
 
 /// All bytes of a file and what it is read as, by a cryptographic hash (BLAKE3): nobody can make a file that is taken for another.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key(String);
+pub struct Key {
+    name: String,
+    ending: &'static str,
+}
 
 impl Key {
     /// Of bytes at hand.
@@ -50,12 +69,23 @@ impl Key {
         Some(Key::new(kind, &blake3::Hasher::new().update_reader(file).ok()?.finalize()))
     }
 
+    /// The same file with `more`, which changes what comes of it.
+    #[must_use]
+    pub fn with(self, more: &[u8]) -> Self {
+        let (kind, _) = self.name.split_once('-').unwrap_or_default();
+        let mut hasher = blake3::Hasher::new();
+        // One hash for the file and one for the rest, so that no two pairs are the same bytes.
+        hasher.update(self.name.as_bytes()).update(blake3::hash(more).as_bytes());
+        Key { name: format!("{kind}-{}", hasher.finalize().to_hex()), ending: self.ending }
+    }
+
     fn new(kind: Kind, hash: &blake3::Hash) -> Self {
-        let kind = match kind {
+        let name = match kind {
             Kind::Image => "image",
             Kind::Symvers => "symvers",
+            Kind::Machine => "machine",
         };
-        Key(format!("{kind}-{}", hash.to_hex()))
+        Key { name: format!("{name}-{}", hash.to_hex()), ending: kind.ending() }
     }
 }
 
@@ -81,33 +111,57 @@ impl Cache {
 
     /// What a file told, if it was read before.
     pub fn get(&self, key: &Key) -> Option<Records> {
+        self.taken(key, |bytes| spec_file::parse_shared(&bytes).ok())
+    }
+
+    /// What `take` makes of the bytes that were kept, if they are there as they were given ([`Cache::put_bytes`]). Where `take` makes
+    /// nothing of them, they are removed.
+    pub fn get_bytes<T>(&self, key: &Key, take: impl FnOnce(Bytes) -> Option<T>) -> Option<T> {
+        self.taken(key, |mut bytes| {
+            let sum = (bytes.len() >= blake3::OUT_LEN).then(|| bytes.split_to(blake3::OUT_LEN))?;
+            (*self.sum(key, &bytes).as_bytes() == *sum).then(|| take(bytes))?
+        })
+    }
+
+    fn taken<T>(&self, key: &Key, take: impl FnOnce(Bytes) -> Option<T>) -> Option<T> {
         let path = self.path(key);
         if !is_mine(&self.folder) || !is_mine(&path) {
             return None;
         }
         let bytes = crate::input::read(&path).ok()?;
-        // What is mapped stays so as long as its tables are in use. It is leased, but nobody waits for that: no SPEC of a cache
+        // What is mapped stays so as long as its tables are in use. It is leased, but nobody waits for that: no file of a cache
         // is ever opened to be written again.
-        match spec_file::parse_shared(&Bytes::from_owner(bytes)) {
-            Ok(records) => {
-                // The one that was used last goes last.
-                touch(&path);
-                Some(records)
-            }
-            Err(_) => {
-                let _ = fs::remove_file(&path);
-                None
-            }
+        let taken = take(Bytes::from_owner(bytes));
+        if taken.is_some() {
+            // The one that was used last goes last.
+            touch(&path);
+        } else {
+            let _ = fs::remove_file(&path);
         }
+        taken
     }
 
     /// Keeps what a file told, if the folder lets. A cache that cannot be written is none.
     pub fn put(&self, key: &Key, records: &Records) {
-        let _ = self.write(&self.name(key), records);
+        let _ = self.write(&self.name(key), |file| spec_file::write_as(Packing::Plain, records, file));
+    }
+
+    /// Keeps bytes, with a checksum that no damage leaves right.
+    pub fn put_bytes(&self, key: &Key, bytes: &[u8]) {
+        let _ = self.write(&self.name(key), |file| {
+            file.write_all(self.sum(key, bytes).as_bytes())?;
+            file.write_all(bytes)?;
+            file.flush()
+        });
+    }
+
+    /// The checksum of bytes that are kept, with the name they are kept by: so those of another file are not taken for them.
+    fn sum(&self, key: &Key, bytes: &[u8]) -> blake3::Hash {
+        blake3::Hasher::new().update(self.name(key).as_bytes()).update(&[0]).update(bytes).finalize()
     }
 
     fn name(&self, key: &Key) -> String {
-        format!("{}-{}{ENDING}", key.0, self.program)
+        format!("{}-{}{}", key.name, self.program, key.ending)
     }
 
     fn path(&self, key: &Key) -> PathBuf {
@@ -135,14 +189,18 @@ impl Cache {
         Ok(told)
     }
 
-    fn write(&self, name: &str, records: &Records) -> std::io::Result<()> {
+    fn write(
+        &self,
+        name: &str,
+        content: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
         make_folder(&self.folder)?;
         if !is_mine(&self.folder) {
             return Ok(());
         }
-        let scratch = self.folder.join(format!("{}.{name}.tmp", std::process::id()));
+        let scratch = self.folder.join(format!("{}.{name}{SCRATCH}", std::process::id()));
         let file = File::options().write(true).create_new(true).open(&scratch)?;
-        let written = spec_file::write_as(Packing::Plain, records, &mut BufWriter::new(file));
+        let written = content(&mut BufWriter::new(file));
         let renamed = written.and_then(|()| fs::rename(&scratch, self.folder.join(name)));
         if renamed.is_err() {
             let _ = fs::remove_file(&scratch);
@@ -151,13 +209,13 @@ impl Cache {
         renamed
     }
 
-    /// Its SPECs and what writers left, the newest first, with their sizes.
-    fn files(&self) -> Vec<(SystemTime, PathBuf, u64)> {
+    /// Its files of this ending and what their writers left, the newest first, with their sizes.
+    fn files(&self, ending: &str) -> Vec<(SystemTime, PathBuf, u64)> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let mut files: Vec<_> = entries
             .filter(|entry| {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                name.ends_with(ENDING) || name.ends_with(".spec.tmp")
+                name.strip_suffix(SCRATCH).unwrap_or(&name).ends_with(ending)
             })
             .filter_map(|entry| {
                 let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
@@ -171,18 +229,20 @@ impl Cache {
 
     /// Removes the oldest until the rest is within bounds.
     fn shrink(&self) {
-        let mut sum = 0u64;
-        for ((_, path, size), count) in self.files().into_iter().zip(1usize..) {
-            sum = sum.saturating_add(size);
-            if count > FILES_MAX || sum > BYTES_MAX {
-                let _ = fs::remove_file(path);
+        for ending in [SPEC, MACHINE] {
+            let mut sum = 0u64;
+            for ((_, path, size), count) in self.files(ending).into_iter().zip(1usize..) {
+                sum = sum.saturating_add(size);
+                if count > FILES_MAX || sum > BYTES_MAX {
+                    let _ = fs::remove_file(path);
+                }
             }
         }
     }
 
     /// Removes all; how many there were.
     pub fn clear(&self) -> Result<usize, Error> {
-        let files = self.files();
+        let files = [self.files(SPEC), self.files(MACHINE)].concat();
         for (_, path, _) in &files {
             fs::remove_file(path).map_err(|e| Error::write(path, e))?;
         }
@@ -316,13 +376,45 @@ mod tests {
     fn it_has_bounds_and_can_be_cleared() {
         let top = tempfile::tempdir().unwrap();
         let cache = Cache::new(top.path().to_owned(), "x");
+        let machine = Key::of(Kind::Machine, b"an image");
+        cache.put_bytes(&machine, b"a machine");
         for n in 0..FILES_MAX + 20 {
-            cache.write(&format!("{n}.spec"), &records("6.9")).unwrap();
+            cache.write(&format!("{n}.spec"), |_| Ok(())).unwrap();
         }
-        assert_eq!(cache.files().len(), FILES_MAX);
+        assert_eq!((cache.files(SPEC).len(), cache.files(MACHINE).len()), (FILES_MAX, 1));
         fs::write(top.path().join("not ours"), "").unwrap();
-        assert_eq!(cache.clear().unwrap(), FILES_MAX);
+        assert_eq!(cache.clear().unwrap(), FILES_MAX + 1);
         assert_eq!(fs::read_dir(top.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn bytes_that_are_not_as_they_were_are_not_there() {
+        let top = tempfile::tempdir().unwrap();
+        let cache = Cache::new(top.path().to_owned(), "x");
+        let key = Key::of(Kind::Machine, b"an image");
+        let get = || cache.get_bytes(&key, |bytes| Some(bytes.to_vec()));
+        let bytes: Vec<u8> = (0..200u8).collect();
+        cache.put_bytes(&key, &bytes);
+        assert_eq!(get().as_deref(), Some(&*bytes));
+        let whole = fs::read(cache.path(&key)).unwrap();
+        let cut = (0..whole.len()).map(|len| whole[..len].to_vec());
+        let flipped = (0..whole.len() * 8).map(|bit| {
+            let mut other = whole.clone();
+            other[bit / 8] ^= 1 << (bit % 8);
+            other
+        });
+        for damaged in cut.chain(flipped).chain([[&*whole, b"x"].concat()]) {
+            fs::write(cache.path(&key), &damaged).unwrap();
+            assert_eq!(get(), None);
+            assert!(!cache.path(&key).exists(), "and is removed");
+        }
+        let other = Key::of(Kind::Machine, b"another image");
+        cache.put_bytes(&other, &bytes);
+        fs::rename(cache.path(&other), cache.path(&key)).unwrap();
+        assert_eq!(get(), None, "of another image");
+        cache.put_bytes(&key, &bytes);
+        assert_eq!(cache.get_bytes(&key, |_| None::<()>), None, "of no use");
+        assert_eq!(get(), None);
     }
 
     #[test]

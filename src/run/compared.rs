@@ -104,6 +104,8 @@ impl LiveMemory for RunningImage {
 pub struct Own<'k> {
     /// The kernel, with the modules that are loaded before.
     pub kernel: &'k Kernel,
+    /// The module's name, for messages.
+    pub name: String,
     /// The bytes of the module's file.
     pub file: Vec<u8>,
     /// Its parameters.
@@ -116,6 +118,13 @@ pub struct Own<'k> {
 ///
 /// [`Failure`], if kmodld cannot make it; [`Error`] in it, if the module is not there.
 pub fn compare(kernel: &mut dyn Running, own: Own<'_>) -> Result<ComparedEntry, Failure> {
+    let (module, taints) = linked(kernel, own)?;
+    Ok(differences(kernel, &module, taints)?)
+}
+
+/// What kmodld makes of the module that has come last to the call of its init function, at the places where that lies; and the address of its
+/// taints.
+pub(super) fn linked(kernel: &mut dyn Running, own: Own<'_>) -> Result<(LinkedModule, u64), Failure> {
     let missing = || Error::Usage("the module did not come to the call of its init function".into());
     let watch = kernel.watched().ok_or_else(missing)?;
     let loaded = watch.loaded.iter().rev().find(|loaded| loaded.watched).ok_or_else(missing)?;
@@ -132,7 +141,7 @@ pub fn compare(kernel: &mut dyn Running, own: Own<'_>) -> Result<ComparedEntry, 
         loading = loading.percpu(percpu);
     }
     let module = loading.stage(Stage::Final).choices().accept_undecided().run()?;
-    Ok(differences(kernel, &module, taints)?)
+    Ok((module, taints))
 }
 
 fn differences(kernel: &mut dyn Running, module: &LinkedModule, taints: u64) -> Result<ComparedEntry, Error> {

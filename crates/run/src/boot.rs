@@ -10,7 +10,6 @@ pub use tables::SKIPPED;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use foldhash::fast::FixedState;
@@ -18,6 +17,7 @@ use hashbrown::HashMap;
 use kernel_image::{Btf, KernelImage};
 
 use crate::heap::Heap;
+use crate::kept::kept;
 use crate::machine::{Cause, Failed, Machine, Offsets, Platform, Preset, Space, Stopped};
 use crate::memory::{Memory, PAGE, Protection};
 use crate::parameters::Told;
@@ -28,7 +28,7 @@ use crate::world::World;
 use tables::{INIT_FUNCTIONS, LAST_LEVEL, LATER, MOUNTS, OFFSETS};
 
 /// Physical memory, in bytes.
-const MEMORY: u64 = 1 << 30;
+pub(crate) const MEMORY: u64 = 1 << 30;
 /// Per-cpu memory, in bytes.
 const PERCPU: u64 = 16 << 20;
 /// COMMAND_LINE_SIZE of every architecture is at least that.
@@ -69,8 +69,11 @@ pub struct Report {
     /// The functions that were called, in order.
     pub steps: Vec<Step>,
     /// Symbols that this kernel does not have.
-    pub missing: Vec<&'static str>,
+    pub missing: Vec<String>,
 }
+
+kept!(Step { name, result, instructions });
+kept!(Report { steps, missing });
 
 impl Report {
     /// The steps that stopped.
@@ -190,7 +193,7 @@ fn placed<C: Platform>(
     for (from, to) in [("_text", "_etext"), ("__init_begin", "__init_end")] {
         protect(&mut memory, &symbols, from, to, Protection::ALL);
     }
-    let machine = Machine::new(memory, Arc::new(symbols), space, offsets::<C>(btf), world);
+    let machine = Machine::new(memory, symbols, space, offsets::<C>(btf), world);
     need(machine, "its address space is not as expected")
 }
 
@@ -324,7 +327,7 @@ impl<C: Platform> Boot<'_, C> {
             if !m.set(preset)?
                 && let crate::machine::Place::Symbol(name, _) = preset.place
             {
-                self.report.missing.push(name);
+                self.report.missing.push(name.into());
             }
         }
         if let Some(running) = btf.enum_value("system_states", "SYSTEM_RUNNING") {
@@ -393,7 +396,7 @@ impl<C: Platform> Boot<'_, C> {
             Some(function) => {
                 let _ = self.step(name, function, arguments);
             }
-            None => self.report.missing.push(name),
+            None => self.report.missing.push(name.into()),
         }
     }
 

@@ -3,6 +3,7 @@
 use alloc::string::String;
 use core::fmt;
 
+use crate::kept::Kept;
 use crate::memory::{Access, Fault, Memory};
 
 /// Why a processor stopped.
@@ -96,7 +97,7 @@ impl fmt::Display for Stop {
 }
 
 /// The registers that a call leaves behind, for whoever interrupts code to call something else.
-pub trait Registers: Clone + fmt::Debug {}
+pub trait Registers: Clone + fmt::Debug + Kept {}
 
 /// A processor that executes instructions of a [`Memory`], deterministically.
 pub trait Cpu {

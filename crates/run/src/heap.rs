@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use crate::kept::{Kept, Reader, keep_short, take_up_short};
+
 /// A piece of memory.
 #[derive(Clone, Copy, Debug)]
 struct Object {
@@ -19,7 +21,12 @@ pub struct Heap {
     objects: Vec<Object>,
     /// Numbers of the objects that were freed, in that order.
     freed: Vec<u32>,
+    /// Bytes between two objects at least.
+    gap: u64,
 }
+
+/// Bytes between two objects at least, so that they do not touch one another.
+const GAP: u64 = 16;
 
 /// A state of a heap to go back to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,15 +39,14 @@ pub struct Mark {
 impl Heap {
     /// The addresses from `start` up to `end`.
     pub fn new(start: u64, end: u64) -> Self {
-        Heap { next: start, end, ..Heap::default() }
+        Heap { next: start, end, gap: GAP, ..Heap::default() }
     }
 
     /// `size` bytes at a multiple of `align`, a power of two. `None`: there is no room.
     pub fn take(&mut self, size: u64, align: u64) -> Option<u64> {
         let address = self.next.checked_add(align.wrapping_sub(1))? & !align.wrapping_sub(1);
         let size = size.max(1);
-        // Objects do not touch one another.
-        let next = address.checked_add(size)?.checked_add(16)?;
+        let next = address.checked_add(size)?.checked_add(self.gap)?;
         if next > self.end {
             return None;
         }
@@ -64,6 +70,19 @@ impl Heap {
         let at = self.objects.partition_point(|object| object.address <= address);
         let object = self.objects.get(at.checked_sub(1)?)?;
         (address.wrapping_sub(object.address) < object.size).then_some(object.address)
+    }
+
+    /// Sets how many bytes there are between objects from now on, and no fewer than ever.
+    pub fn set_gap(&mut self, bytes: u64) {
+        self.gap = bytes.max(GAP);
+    }
+
+    /// Of an object, which may be free: its size, and where the one before ends.
+    pub fn place(&self, address: u64) -> Option<(u64, u64)> {
+        let at = self.find(address)?;
+        let end = |object: &Object| object.address.saturating_add(object.size);
+        let before = at.checked_sub(1).and_then(|before| self.objects.get(before)).map_or(0, end);
+        Some((self.objects.get(at)?.size, before))
     }
 
     /// False if nothing begins there, or if it is free already.
@@ -106,6 +125,39 @@ impl Heap {
     }
 }
 
+/// Objects are kept by how far each lies from the one before: there are very many.
+impl Kept for Heap {
+    fn keep(&self, out: &mut Vec<u8>) {
+        self.next.keep(out);
+        self.end.keep(out);
+        self.objects.len().keep(out);
+        let mut before = 0;
+        for object in &self.objects {
+            keep_short(object.address.wrapping_sub(before), out);
+            keep_short(object.size, out);
+            before = object.address;
+        }
+        self.freed.len().keep(out);
+        self.freed.iter().for_each(|number| keep_short((*number).into(), out));
+    }
+
+    fn take_up(from: &mut Reader) -> Option<Self> {
+        let mut heap = Heap::new(u64::take_up(from)?, u64::take_up(from)?);
+        let mut address = 0u64;
+        for number in 0..usize::take_up(from)? {
+            let distance = take_up_short(from)?;
+            address = address.checked_add(distance).filter(|_| number == 0 || distance != 0)?;
+            heap.objects.push(Object { address, size: take_up_short(from)?, freed: false });
+        }
+        for _ in 0..usize::take_up(from)? {
+            let number = u32::try_from(take_up_short(from)?).ok()?;
+            heap.objects.get_mut(number as usize).filter(|object| !object.freed)?.freed = true;
+            heap.freed.push(number);
+        }
+        Some(heap)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -138,5 +190,20 @@ mod tests {
         heap.back_to(mark);
         assert_eq!((heap.size(a), heap.size(b), heap.in_use()), (Some(1), None, (1, 1)));
         assert_eq!(heap.take(2, 16), Some(b));
+    }
+
+    #[test]
+    fn it_is_kept_whole() {
+        let mut heap = Heap::new(0x1000, 0x9000);
+        let a = heap.take(1, 16).unwrap();
+        let b = heap.take(0x200, 64).unwrap();
+        assert!(heap.free(a));
+        let mut bytes = Vec::new();
+        heap.keep(&mut bytes);
+        let mut taken = Heap::take_up(&mut Reader::new(bytes.into())).unwrap();
+        assert_eq!((taken.size(a), taken.size(b)), (None, Some(0x200)));
+        assert_eq!(taken.take(5, 16), heap.take(5, 16));
+        taken.back_to(Mark { next: 0x1001, objects: 1, freed: 0 });
+        assert_eq!(taken.size(a), Some(1), "what was freed is known in its order");
     }
 }

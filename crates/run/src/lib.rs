@@ -15,6 +15,7 @@ pub mod boot;
 pub mod cpu;
 pub mod debugger;
 pub mod heap;
+pub mod kept;
 pub mod machine;
 pub mod memory;
 pub mod parameters;

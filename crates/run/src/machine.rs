@@ -3,9 +3,13 @@
 mod debugged;
 mod deeds;
 mod handlers;
+mod kept;
+mod platform;
+mod sanitized;
 mod ticks;
 mod watched;
 
+pub use platform::{Flow, Place, Platform, Preset, Row, Space, Stub};
 pub(crate) use ticks::TICK;
 
 use alloc::boxed::Box;
@@ -16,7 +20,6 @@ use alloc::vec::Vec;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use kernel_image::KernelImage;
 
 use crate::cpu::{Call, Cpu, Stop};
 use crate::memory::{Fault, Memory, PAGE, Protection};
@@ -26,6 +29,8 @@ use crate::world::World;
 
 /// Calls within stubs within calls at most.
 const DEPTH_MAX: u64 = 12;
+/// Return addresses that are told at most.
+const STACK_MAX: usize = 12;
 /// Between a stack in use and the frame of a call on it: interrupted functions may use some bytes below their stack pointer.
 const BELOW: u64 = 0x100;
 
@@ -92,148 +97,6 @@ impl From<Stopped> for Failed {
     }
 }
 
-/// What stands in for a function.
-pub type Stub<C> = fn(&mut Machine<C>) -> Result<Answer, Failed>;
-
-/// Functions of the kernel that are not executed, what is done instead, and why.
-#[derive(Debug)]
-pub struct Row<C: Cpu> {
-    /// Their names. Not every kernel has all of them.
-    pub names: &'static [&'static str],
-    /// What is done instead.
-    pub stub: Stub<C>,
-    /// Why.
-    pub why: &'static str,
-}
-
-/// What a processor does for the kernel that runs on it.
-pub trait Platform: Cpu + Default + crate::debugger::Registers {
-    /// Where things are. `None` if the image does not say.
-    fn space(image: &KernelImage<'_>, symbols: &Symbols, page_struct: u64) -> Option<Space>;
-    /// Functions of this architecture that are not executed.
-    fn rows() -> Vec<Row<Self>>;
-    /// Variables that code sets which is not executed.
-    fn presets(machine: &mut Machine<Self>) -> Result<Vec<Preset>, Failed>;
-    /// Where per-cpu data lies, from the addresses that its symbols have.
-    fn set_percpu_offset(&mut self, offset: u64);
-    /// `current`
-    fn current(machine: &Machine<Self>) -> Result<u64, Failed>;
-    /// Is `current` to give way to others?
-    fn needs_resched(machine: &Machine<Self>) -> Result<bool, Failed>;
-
-    /// Of system calls: the beginning of the names of their functions.
-    const SYSCALL: &'static str;
-    /// Bytes of `struct pt_regs`.
-    const FRAME: usize;
-    /// The function that handles the instruction of BUG() and WARN(): `bool (struct pt_regs *)`, if it does more than `report_bug`.
-    const BUG_HANDLER: Option<&'static str>;
-    /// The function that handles a breakpoint instruction: `bool (struct pt_regs *)`, with the address behind it.
-    const BREAKPOINT_HANDLER: Option<&'static str> = None;
-    /// Functions of the boot's first processor that are called before those of `start_kernel`.
-    const FIRST: &'static [&'static str];
-    /// Functions that process 1 calls once all processors are there.
-    const PROCESSORS: &'static [&'static str];
-    /// Kinds of memory for code (`enum execmem_type`) that lie in the vmalloc area, and not in that of modules.
-    const EXECMEM_IN_VMALLOC: &'static [u64] = &[];
-    /// Initcalls of this architecture that are not called, and why.
-    const SKIPPED: &'static [(&'static str, &'static str)];
-    /// Members of structs of this architecture whose offsets are needed.
-    const OFFSETS: &'static [(&'static str, &'static str)];
-
-    /// Is that the instruction of BUG() and WARN()?
-    fn is_bug(stop: &Stop) -> bool;
-    /// `struct pt_regs` of the interrupted code.
-    fn frame(&self) -> Vec<u8>;
-    /// Takes the registers from such a frame.
-    fn take_frame(&mut self, frame: &[u8]);
-    /// Such a frame of a program that makes a system call.
-    fn syscall_frame(arguments: &[u64]) -> Vec<u8>;
-    /// The function that looks for a fault in the exception table, and its arguments behind the frame. It returns whether it has found
-    /// it, and has changed the frame then.
-    fn fixup(stop: &Stop) -> Option<(&'static str, [u64; 3])>;
-    /// Goes on behind the instruction that has raised an exception.
-    fn skip(&mut self, memory: &mut Memory);
-    /// Where per-cpu data lies, from the addresses that its symbols have.
-    fn percpu_offset(&self) -> u64;
-    /// Is the code before this address a call, so that the address may be one to return to?
-    fn is_behind_call(memory: &Memory, address: u64) -> bool;
-    /// Bytes of the instruction at an address, and whether another than the next one may follow it.
-    fn extent(memory: &mut Memory, address: u64) -> (u64, bool) {
-        let _ = (memory, address);
-        (4, true)
-    }
-    /// Masks interrupts. False if they were masked before.
-    fn mask_interrupts(&mut self) -> bool;
-    /// Is a function of this name a jump to another, which the caller has written, or the way back?
-    fn is_thunk(name: &str) -> bool {
-        let _ = name;
-        false
-    }
-    /// How it is that read-only memory can be written, in a sentence.
-    const UNPROTECTED: &'static str = "read-only memory can be written from here on";
-    /// The same registers, with nothing decoded.
-    fn fork(&self) -> Self;
-    /// Instructions executed so far.
-    fn executed(&self) -> u64;
-}
-
-/// Where things are in the address space.
-#[derive(Clone, Copy, Debug)]
-pub struct Space {
-    /// The first address of the image, the first one behind it, and where it begins in physical memory.
-    pub image: (u64, u64, u64),
-    /// Where all of physical memory is shown.
-    pub direct: u64,
-    /// `struct page` of each page.
-    pub pages: u64,
-    /// Bytes of `struct page`.
-    pub page_struct: u64,
-    /// Where modules lie, from and up to.
-    pub modules: (u64, u64),
-    /// Where vmalloc memory lies, from and up to.
-    pub vmalloc: (u64, u64),
-    /// Where a real machine may have memory that this one does not have, each from and up to: a fault there says nothing.
-    pub unknown: [(u64, u64); 2],
-    /// Memory of programs, from and up to.
-    pub user: (u64, u64),
-    /// A page of which each address is one that the machine returns to.
-    pub returns: u64,
-}
-
-/// A variable that is set before the kernel's code runs.
-#[derive(Clone, Copy, Debug)]
-pub struct Preset {
-    /// Its name, and how far behind it the value lies; or an address.
-    pub place: Place,
-    /// The value.
-    pub value: u64,
-    /// Its bytes.
-    pub size: u8,
-    /// Which code would set it.
-    pub why: &'static str,
-}
-
-/// Where a preset is.
-#[derive(Clone, Copy, Debug)]
-pub enum Place {
-    /// Behind a symbol. Not every kernel has all of them.
-    Symbol(&'static str, u64),
-    /// At an address.
-    Address(u64),
-}
-
-impl Preset {
-    /// A value behind a symbol.
-    pub fn of(symbol: &'static str, offset: u64, value: u64, size: u8, why: &'static str) -> Self {
-        Preset { place: Place::Symbol(symbol, offset), value, size, why }
-    }
-
-    /// A value at an address.
-    pub fn at(address: u64, value: u64, size: u8, why: &'static str) -> Self {
-        Preset { place: Place::Address(address), value, size, why }
-    }
-}
-
 /// Offsets in structs, from the image's BTF.
 pub type Offsets = HashMap<String, u64, FixedState>;
 
@@ -273,7 +136,7 @@ impl<C: Platform> Machine<C> {
     /// A machine that has nothing in its memory yet but the page that calls return to. Returns `None` if that has no room.
     pub fn new(
         mut memory: Memory,
-        symbols: Arc<Symbols>,
+        symbols: Symbols,
         space: Space,
         offsets: Offsets,
         world: World,
@@ -282,26 +145,18 @@ impl<C: Platform> Machine<C> {
         if !memory.map(space.returns, PAGE, page, Protection::CODE) {
             return None;
         }
+        Some(Machine::of(memory, Arc::new(symbols), space, Arc::new(offsets), world))
+    }
+
+    /// A machine that has all this, and no stubs.
+    fn of(memory: Memory, symbols: Arc<Symbols>, space: Space, offsets: Arc<Offsets>, world: World) -> Self {
         let mut cpu = C::default();
         for depth in 0..=DEPTH_MAX {
             cpu.break_at(space.returns.wrapping_add(depth.wrapping_mul(16)));
         }
-        let offsets = Arc::new(offsets);
         let stubs = HashMap::default();
         let (watch, debug) = (None, None);
-        Some(Machine {
-            cpu,
-            memory,
-            symbols,
-            space,
-            offsets,
-            world,
-            budget: 0,
-            watch,
-            stubs,
-            depth: 0,
-            debug,
-        })
+        Machine { cpu, memory, symbols, space, offsets, world, budget: 0, watch, stubs, depth: 0, debug }
     }
 
     /// The same machine, independent of this one.
@@ -487,17 +342,18 @@ impl<C: Platform> Machine<C> {
     /// That the machine stops here.
     pub fn stopped(&self, reason: String, cause: Cause) -> Stopped {
         let address = self.cpu.pc();
-        Stopped { reason, address, symbol: self.text(address), stack: self.return_addresses(12), cause }
+        let stack = self.return_addresses(STACK_MAX).into_iter().map(|address| self.text(address)).collect();
+        Stopped { reason, address, symbol: self.text(address), stack, cause }
     }
 
     /// What lies on the stack and may be a return address, at most `max`.
-    fn return_addresses(&self, max: usize) -> Vec<String> {
+    fn return_addresses(&self, max: usize) -> Vec<u64> {
         let (mut sp, mut found) = (self.cpu.sp(), Vec::new());
         for _ in 0..512 {
             let Ok(word) = self.memory.u64(sp) else { break };
             let code = self.memory.protection(word).is_some_and(|p| p.execute);
             if code && C::is_behind_call(&self.memory, word) {
-                found.push(self.text(word));
+                found.push(word);
                 if found.len() == max {
                     break;
                 }

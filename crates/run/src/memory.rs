@@ -3,9 +3,19 @@
 //! Snapshots are undo logs: the first write to a page after [`Memory::snapshot`] keeps what the page held, and
 //! [`Memory::restore`] puts that back. So a snapshot costs nothing, and going back costs what was written since.
 
+mod packed;
+mod shadow;
+mod snapshots;
+
+pub use shadow::{Byte, Misuse, Who};
+
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
+
+use packed::Packed;
+use shadow::Shadow;
+use snapshots::Log;
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
@@ -117,19 +127,15 @@ impl Pages {
         new
     }
 
+    fn remove(&mut self, page: u64) {
+        if let Some(word) = usize::try_from(page >> 6).ok().and_then(|word| self.0.get_mut(word)) {
+            *word &= !1u64.wrapping_shl((page & 63) as u32);
+        }
+    }
+
     fn clear(&mut self) {
         self.0.fill(0);
     }
-}
-
-/// What pages held when a snapshot was taken.
-#[derive(Clone, Debug)]
-struct Log {
-    saved: Pages,
-    pages: Vec<u64>,
-    bytes: Vec<u8>,
-    regions: Vec<Region>,
-    ignores_protection: bool,
 }
 
 /// The memory of a machine.
@@ -151,6 +157,10 @@ pub struct Memory {
     /// May read-only pages be written? So it is on x86 while CR0.WP is clear.
     ignores_protection: bool,
     logs: Vec<Log>,
+    /// Pages that are not in `physical` yet.
+    packed: Packed,
+    /// What may be done with bytes, where that is known; no part of snapshots.
+    shadow: Option<Box<Shadow>>,
 }
 
 /// Entry number of an address.
@@ -175,6 +185,8 @@ impl Memory {
             code_written: false,
             ignores_protection: false,
             logs: Vec::new(),
+            packed: Packed::default(),
+            shadow: None,
         }
     }
 
@@ -190,9 +202,10 @@ impl Memory {
         other.regions.clone_from(&self.regions);
         other.written.clone_from(&self.written);
         other.ignores_protection = self.ignores_protection;
+        other.packed = self.packed.fork();
         let pages = other.physical.chunks_mut(PAGE_LEN).zip(self.physical.chunks(PAGE_LEN));
         for (number, (to, from)) in pages.enumerate() {
-            if self.written.has(number as u64) {
+            if self.written.has(number as u64) && !self.packed.has(number as u64) {
                 to.copy_from_slice(from);
             }
         }
@@ -357,10 +370,14 @@ impl Memory {
     #[cold]
     fn load_slowly<const N: usize>(&mut self, address: u64) -> Result<[u8; N], Fault> {
         let mut bytes = [0; N];
+        self.checks(address, N, Access::Read)?;
         self.read_with(address, &mut bytes, Access::Read)?;
         let page = address & !(PAGE - 1);
         let physical = self.translate(page, Access::Read)?;
-        if let Some(entry) = self.reads.get_mut(slot(address)) {
+        self.unpack(physical >> 12);
+        if !self.is_shadowed(physical >> 12)
+            && let Some(entry) = self.reads.get_mut(slot(address))
+        {
             *entry = Entry { page: page >> 12, physical };
         }
         Ok(bytes)
@@ -383,12 +400,14 @@ impl Memory {
 
     #[cold]
     fn store_slowly(&mut self, address: u64, bytes: &[u8]) -> Result<(), Fault> {
+        self.checks(address, bytes.len(), Access::Write)?;
         self.write_with(address, bytes, true)?;
         let page = address & !(PAGE - 1);
         let physical = self.translate(page, Access::Write)?;
         // Writes to code have to be seen, each of them.
         if self.unused.is_none()
             && !self.code.has(physical >> 12)
+            && !self.is_shadowed(physical >> 12)
             && let Some(entry) = self.writes.get_mut(slot(address))
         {
             *entry = Entry { page: page >> 12, physical };
@@ -411,7 +430,12 @@ impl Memory {
 
     fn read_with(&self, address: u64, out: &mut [u8], access: Access) -> Result<(), Fault> {
         for (at, start, end) in Self::parts(address, out.len()) {
-            let physical = usize::try_from(self.translate(at, access)?).unwrap_or(usize::MAX);
+            let physical = self.translate(at, access)?;
+            if self.packed.has(physical >> 12) {
+                self.packed.read(physical, out.get_mut(start..end).unwrap_or_default());
+                continue;
+            }
+            let physical = usize::try_from(physical).unwrap_or(usize::MAX);
             let from = physical..physical.saturating_add(end.saturating_sub(start));
             let (Some(from), Some(to)) = (self.physical.get(from), out.get_mut(start..end)) else {
                 return Err(Fault { address: at, access, mapped: false });
@@ -433,6 +457,7 @@ impl Memory {
         for (at, start, end) in Self::parts(address, bytes.len()) {
             let physical = self.translate(at, access)?;
             self.keep(physical >> 12);
+            self.is_written(physical, end.saturating_sub(start));
             let physical = usize::try_from(physical).unwrap_or(usize::MAX);
             let to = physical..physical.saturating_add(end.saturating_sub(start));
             let (Some(to), Some(from)) = (self.physical.get_mut(to), bytes.get(start..end)) else {
@@ -445,6 +470,7 @@ impl Memory {
 
     /// A page is about to be written.
     fn keep(&mut self, page: u64) {
+        self.unpack(page);
         self.written.insert(page);
         self.code_written |= self.code.has(page);
         let Some(log) = self.logs.last_mut().filter(|log| !log.saved.has(page)) else { return };
@@ -493,6 +519,7 @@ impl Memory {
                 Err(_) if start != 0 => break,
                 Err(fault) => return Err(fault),
             };
+            self.unpack(physical >> 12);
             if self.code.insert(physical >> 12) {
                 self.forget_writes();
             }
@@ -516,73 +543,6 @@ impl Memory {
     pub(crate) fn forget_code(&mut self) {
         self.code.clear();
         self.code_written = false;
-    }
-
-    /// Remembers what is, on top of the snapshots before.
-    pub fn snapshot(&mut self) {
-        self.logs.push(Log {
-            saved: Pages::new(self.size() / PAGE),
-            pages: Vec::new(),
-            bytes: Vec::new(),
-            regions: self.regions.clone(),
-            ignores_protection: self.ignores_protection,
-        });
-        self.forget_writes();
-    }
-
-    /// Goes back to the last snapshot, which stays. False if there is none.
-    pub fn restore(&mut self) -> bool {
-        let Some(mut log) = self.logs.pop() else { return false };
-        for (page, bytes) in log.pages.iter().zip(log.bytes.chunks(PAGE_LEN)) {
-            self.code_written |= self.code.has(*page);
-            let start = usize::try_from(page.wrapping_mul(PAGE)).unwrap_or(usize::MAX);
-            if let Some(to) = self.physical.get_mut(start..start.saturating_add(PAGE_LEN)) {
-                to.copy_from_slice(bytes);
-            }
-        }
-        let is_same = |(a, b): (&Region, &Region)| {
-            (a.start, a.end, a.physical, a.protection) == (b.start, b.end, b.physical, b.protection)
-        };
-        let same =
-            self.regions.len() == log.regions.len() && self.regions.iter().zip(&log.regions).all(is_same);
-        if !same {
-            let regions = core::mem::replace(&mut self.regions, log.regions.clone());
-            // Code that was decoded where something else is now.
-            let gone = regions.iter().filter(|region| {
-                let at = log.regions.partition_point(|other| other.start < region.start);
-                !log.regions.get(at).is_some_and(|other| is_same((region, other)))
-            });
-            self.code_written |= gone.into_iter().any(|region| region.has_code(&self.code));
-        }
-        self.ignores_protection = log.ignores_protection;
-        self.forget_addresses();
-        for page in log.pages.drain(..) {
-            if let Some(word) = usize::try_from(page >> 6).ok().and_then(|word| log.saved.0.get_mut(word)) {
-                *word &= !1u64.wrapping_shl((page & 63) as u32);
-            }
-        }
-        log.bytes.clear();
-        self.logs.push(log);
-        true
-    }
-
-    /// Gives up the last snapshot: what was written since stays. False if there is none.
-    pub fn commit(&mut self) -> bool {
-        let Some(log) = self.logs.pop() else { return false };
-        if let Some(below) = self.logs.last_mut() {
-            for (page, bytes) in log.pages.iter().zip(log.bytes.chunks(PAGE_LEN)) {
-                if below.saved.insert(*page) {
-                    below.pages.push(*page);
-                    below.bytes.extend_from_slice(bytes);
-                }
-            }
-        }
-        true
-    }
-
-    /// How many pages were written since the last snapshot.
-    pub fn pages_since_snapshot(&self) -> usize {
-        self.logs.last().map_or(0, |log| log.pages.len())
     }
 
     /// A little-endian number of eight bytes.

@@ -237,7 +237,7 @@ pub fn rows<C: Platform>() -> Vec<Row<C>> {
             names: &["free_pages"],
             stub: |m| {
                 let address = m.argument(0)?;
-                m.world.heap.free(address);
+                give_back(m, address);
                 Ok(Answer::Value(0))
             },
             why: "pages are never given out again",
@@ -573,7 +573,7 @@ pub fn watched<C: Platform>(m: &mut Machine<C>) -> Given {
     let (name, by) = (m.text(function), m.text(instruction));
     let what = format!("{name}({arguments:#x?})").replace(['\n', ' '], "");
     let (address, symbol) = (Some(function), Some(name));
-    m.world.event(|| Event { kind: Kind::Call, instruction, by, address, symbol, what });
+    m.world.event(|| Event { kind: Kind::Call, instruction, by, address, symbol, what, memory: None });
     Ok(Answer::Pass)
 }
 
@@ -652,19 +652,34 @@ fn allocate<C: Platform>(m: &mut Machine<C>, number: usize) -> Given {
 
 fn free<C: Platform>(m: &mut Machine<C>, number: usize) -> Given {
     let address = m.argument(number)?;
-    if !m.world.heap.free(address)
-        && !vfree(m, address)
-        && address > ZERO_SIZE
-        && m.world.is_booted
-        && is_on_heap(m, address)
-    {
+    if give_back(m, address) || address <= ZERO_SIZE || !m.world.is_booted {
+        return Ok(Answer::Value(0));
+    }
+    if m.sanitizes() || is_on_heap(m, address) {
         let instruction = m.cpu.return_address(&m.memory)?;
         let by = m.text(instruction);
-        let what = format!("free of {address:#x}, which is not allocated");
+        let memory = m.freed_wrongly(address);
+        let freed = memory
+            .as_ref()
+            .and_then(|memory| memory.object.as_ref())
+            .is_some_and(|object| object.address == address && object.freed.is_some());
+        let what = match freed {
+            true => format!("free of {address:#x} for the second time"),
+            false => format!("free of {address:#x}, which is not allocated"),
+        };
         let address = Some(address);
-        m.world.event(|| Event { kind: Kind::Free, instruction, by, address, symbol: None, what });
+        m.world.event(|| Event { kind: Kind::Free, instruction, by, address, symbol: None, what, memory });
     }
     Ok(Answer::Value(0))
+}
+
+/// Memory is free from now on. False if nothing begins there that is in use.
+fn give_back<C: Platform>(m: &mut Machine<C>, address: u64) -> bool {
+    if size_at(m, address).is_none() {
+        return false;
+    }
+    m.frees(address);
+    m.world.heap.free(address) || vfree(m, address)
 }
 
 fn is_on_heap<C: Platform>(m: &Machine<C>, address: u64) -> bool {
@@ -675,7 +690,7 @@ fn reallocate<C: Platform>(m: &mut Machine<C>) -> Given {
     let (old, size) = (m.argument(0)?, m.argument(1)?);
     let had = size_at(m, old).unwrap_or(0);
     if size == 0 {
-        let _ = m.world.heap.free(old) || vfree(m, old);
+        give_back(m, old);
         return Ok(Answer::Value(ZERO_SIZE));
     }
     if size <= had {
@@ -687,7 +702,7 @@ fn reallocate<C: Platform>(m: &mut Machine<C>) -> Given {
         if had != 0 {
             m.memory.write(new, &bytes?)?;
         }
-        let _ = m.world.heap.free(old) || vfree(m, old);
+        give_back(m, old);
     }
     Ok(Answer::Value(new))
 }
@@ -748,7 +763,7 @@ fn cache_free_bulk<C: Platform>(m: &mut Machine<C>) -> Given {
     let (count, list) = (m.argument(1)?, m.argument(2)?);
     for number in 0..count {
         let object = m.memory.u64(list.wrapping_add(number.wrapping_mul(8)))?;
-        m.world.heap.free(object);
+        give_back(m, object);
     }
     Ok(Answer::Value(0))
 }
@@ -787,7 +802,7 @@ fn free_page<C: Platform>(m: &mut Machine<C>) -> Given {
     let count = m.memory.u32(page.wrapping_add(m.offset("page._refcount")?))?;
     if count <= 1 {
         let number = page.wrapping_sub(m.space.pages).checked_div(m.space.page_struct).unwrap_or(0);
-        m.world.heap.free(m.space.direct.wrapping_add(number.wrapping_mul(PAGE)));
+        give_back(m, m.space.direct.wrapping_add(number.wrapping_mul(PAGE)));
     }
     Ok(Answer::Value(0))
 }

@@ -5,8 +5,10 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::boot::Report;
 use crate::debugger::Debugger;
 use crate::heap::Mark;
+use crate::kept::{Kept, Reader};
 use crate::machine::{Cause, Failed, Machine, Platform, Snapshot, Space, Stopped};
 use crate::memory::PAGE;
 use crate::parameters;
@@ -124,7 +126,10 @@ pub trait Running: core::fmt::Debug + Send {
     /// Gives a word of a command line to the kernel ([`crate::parameters::GIVEN`]).
     fn give_parameter(&mut self, word: &str) -> Result<()>;
     /// What the kernel has asked for and the machine does not have.
-    fn doubts(&self) -> &[&'static str];
+    fn doubts(&self) -> &[String];
+    /// All of it as bytes, but for what watches it and its snapshots, to be taken up again by [`crate::processor::take_up`]. `report` is that
+    /// of its boot.
+    fn keep(&self, report: &Report) -> Vec<u8>;
     /// The character devices that are registered, by major and minor.
     fn devices(&mut self) -> Result<Vec<Device>>;
     /// Entries of file systems, work queues and references to modules that there are.
@@ -329,6 +334,12 @@ impl<C: Platform> System<C> {
         Ok(System { machine, budget, frame, snapshots: Vec::new() })
     }
 
+    /// Takes up what [`Running::keep`] has given, behind the report.
+    pub(crate) fn take_up(from: &mut Reader, budget: u64) -> Option<Self> {
+        let frame = u64::take_up(from)?;
+        Some(System { machine: Machine::take_up(from)?, budget, frame, snapshots: Vec::new() })
+    }
+
     fn attempt<T>(&mut self, make: impl FnOnce(&mut Self) -> core::result::Result<T, Failed>) -> Result<T> {
         self.machine.budget = self.budget;
         self.machine.world.idle = 0;
@@ -523,8 +534,16 @@ where
         self.attempt(|system| parameters::give(&mut system.machine, word))
     }
 
-    fn doubts(&self) -> &[&'static str] {
+    fn doubts(&self) -> &[String] {
         &self.machine.world.doubts
+    }
+
+    fn keep(&self, report: &Report) -> Vec<u8> {
+        let mut out = Vec::from(C::MACHINE.to_le_bytes());
+        report.keep(&mut out);
+        self.frame.keep(&mut out);
+        self.machine.keep(&mut out);
+        out
     }
 
     fn devices(&mut self) -> Result<Vec<Device>> {

@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet};
 
-use crate::memory::Spare;
-use crate::world::Kind;
+use crate::memory::{Misuse, Spare};
+use crate::world::{Kind, Object};
 
 /// Members of structs whose offsets are needed. Not every kernel has all of them.
 pub const OFFSETS: &[(&str, &str)] = &[
@@ -51,6 +51,8 @@ pub struct Wanted {
     pub instructions: bool,
     /// Which code is executed, and how often.
     pub coverage: bool,
+    /// Memory that is misused: that the module has asked for, by whoever.
+    pub sanitize: bool,
 }
 
 /// A function or variable of a module.
@@ -223,6 +225,15 @@ pub struct Allocation {
     pub site: String,
 }
 
+/// Bytes that nobody has written, and that were read.
+#[derive(Clone, Debug)]
+pub(crate) struct Unwritten {
+    pub misuse: Misuse,
+    /// The instruction.
+    pub at: u64,
+    pub stack: Vec<String>,
+}
+
 /// What is noted of modules.
 #[derive(Debug, Default)]
 pub struct Watch {
@@ -242,6 +253,10 @@ pub struct Watch {
     /// What the modules' code has asked for and not given back, by address; each with how many came before.
     pub allocations: HashMap<u64, (usize, Allocation), FixedState>,
     pub(crate) asked: usize,
+    /// Objects that the modules' code has asked for, by address, also those that were freed; while misuses are looked for.
+    pub(crate) objects: BTreeMap<u64, Object>,
+    /// Registers with values that nobody has written, and where they come from.
+    pub(crate) unwritten: Vec<(u64, Unwritten)>,
     pub(crate) threads: HashMap<u64, Vec<Frame>, FixedState>,
     /// At which depth of calls the module's code was interrupted by a fault.
     pub(crate) resumes: Option<u64>,

@@ -1,5 +1,6 @@
 //! What the stubs keep: memory, the log, time.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -9,6 +10,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::heap::Heap;
+use crate::kept::{kept, kept_variants};
 use crate::memory::PAGE;
 
 /// A message of the kernel.
@@ -53,6 +55,12 @@ pub enum Kind {
     Credentials,
     /// A module leaves a list by which others find it.
     Hiding,
+    /// Bytes before or behind an object are read or written.
+    OutOfBounds,
+    /// An object that was freed is read or written.
+    UseAfterFree,
+    /// Bytes of an object are read that nobody has written.
+    Uninitialised,
 }
 
 /// What happened and no log tells.
@@ -70,6 +78,36 @@ pub struct Event {
     pub symbol: Option<String>,
     /// In a sentence.
     pub what: String,
+    /// Of memory that is misused: how, and whose it is.
+    pub memory: Option<Box<Misused>>,
+}
+
+/// Memory that is misused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misused {
+    /// Bytes that are read or written; 0 if it is freed.
+    pub len: u64,
+    /// Are they written?
+    pub write: bool,
+    /// The calls that have led there, nearest first. Some may be left from earlier calls.
+    pub stack: Vec<String>,
+    /// The object that is meant, or the next one.
+    pub object: Option<Object>,
+}
+
+/// An object that a module's code has asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Where it begins.
+    pub address: u64,
+    /// Bytes that were asked for.
+    pub size: u64,
+    /// The function that gave it.
+    pub function: String,
+    /// The calls that have led there.
+    pub allocated: Vec<String>,
+    /// The calls that have led to where it was freed, if it was.
+    pub freed: Option<Vec<String>>,
 }
 
 impl core::fmt::Display for Event {
@@ -145,7 +183,7 @@ pub struct World {
     /// What `verify_pkcs7_signature` returns, if that is known.
     pub trust: Option<i64>,
     /// Where the kernel has asked for something that decides, and that this machine does not have.
-    pub doubts: Vec<&'static str>,
+    pub doubts: Vec<String>,
 }
 
 /// What becomes of the init functions of modules.
@@ -160,6 +198,60 @@ pub enum Inits {
     End,
 }
 
+kept!(Message { level, time, text, ended });
+kept_variants!(Kind {
+    Warning,
+    Free,
+    Call,
+    Text,
+    Table,
+    Write,
+    Protection,
+    Probe,
+    Tracing,
+    Program,
+    Packets,
+    Credentials,
+    Hiding,
+    OutOfBounds,
+    UseAfterFree,
+    Uninitialised,
+});
+kept!(Event { kind, instruction, by, address, symbol, what, memory });
+kept!(Misused { len, write, stack, object });
+kept!(Object { address, size, function, allocated, freed });
+kept!(Cache { size, align, constructor });
+kept_variants!(Inits { Run, Succeed, End });
+kept!(World {
+    heap,
+    log,
+    events,
+    time,
+    since_tick,
+    until_tick,
+    capabilities,
+    callbacks,
+    caches,
+    notifiers,
+    random,
+    percpu,
+    module_pieces,
+    code_blocks,
+    code_pieces,
+    buffer,
+    idle,
+    is_booted,
+    running,
+    stub_calls,
+    has_left,
+    inits,
+    coming,
+    vmalloc_area,
+    vmalloc_pieces,
+    trust,
+    doubts,
+});
+
 /// Events that are kept at most.
 const EVENTS_MAX: usize = 10_000;
 
@@ -173,8 +265,8 @@ impl World {
 
     /// Notes that the machine does not have what the kernel has asked for.
     pub fn doubt(&mut self, what: &'static str) {
-        if !self.doubts.contains(&what) {
-            self.doubts.push(what);
+        if self.doubts.iter().all(|doubt| doubt != what) {
+            self.doubts.push(what.into());
         }
     }
 

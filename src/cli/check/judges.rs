@@ -44,7 +44,7 @@ pub fn boot(args: &Check, count: usize) -> Result<Option<Machines>, Error> {
     let limits = Limits::of(&args.live.facts(args.kernels.facts.secure_boot));
     let mut all = Vec::new();
     for source in args.kernels.sources()? {
-        let (judges, report) = Judge::boot(&source.image()?, &limits, count)?;
+        let (judges, report) = Judge::boot(&source.image()?, &limits, count, source.cache.as_ref())?;
         for (name, stopped) in report.failed() {
             report::note(&format!("{name} of the kernel's boot is left out: {stopped}"));
         }

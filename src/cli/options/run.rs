@@ -19,6 +19,15 @@ pub enum Traced {
     Instructions,
 }
 
+/// The format of `--coverage`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CoverageFormat {
+    /// Blocks of instructions, for disassemblers
+    Drcov,
+    /// Lines of sources
+    Lcov,
+}
+
 const ACTIONS: &str = "Actions:\n  \
     open PATH [r|w|rw] [nonblock]    prints the number of the open file\n  \
     read FD|PATH [COUNT], write FD|PATH TEXT, close FD\n  \
@@ -64,9 +73,16 @@ pub struct Run {
     /// How many entries of the trace are kept, the first ones; what is cut is said
     #[arg(long, value_name = "N", default_value_t = 10_000, requires = "trace")]
     pub trace_limit: usize,
-    /// Write to FILE which of the module's code was executed, in the format drcov
+    /// Tell of memory that is misused: accesses out of bounds or after free, wrong frees, uses of what nobody has written
+    #[arg(long)]
+    pub sanitize: bool,
+    /// Write to FILE which of the module's code was executed
     #[arg(long, value_name = "FILE")]
     pub coverage: Option<PathBuf>,
+    /// What FILE holds: blocks of code (`drcov`), or lines of sources (`lcov`), for which the module has to have debug information
+    /// [default: lcov if the name of FILE ends in .info or .lcov, else drcov]
+    #[arg(long, value_name = "FORMAT", requires = "coverage")]
+    pub coverage_format: Option<CoverageFormat>,
     /// Wait for gdb at the module's init function: on this port of this machine (`:PORT` or `127.0.0.1:PORT`; 0 is any)
     #[arg(long, value_name = "ADDRESS", value_parser = gdb::address, conflicts_with_all = ["load_only", "compare"])]
     pub gdb: Option<SocketAddr>,
@@ -80,4 +96,13 @@ pub struct Run {
     pub kernel: Kernel,
     #[command(flatten)]
     pub live: Live,
+}
+
+impl Run {
+    /// Are lines of sources to be written?
+    pub fn wants_lines(&self) -> bool {
+        let Some(file) = &self.coverage else { return false };
+        let by_name = || file.extension().is_some_and(|ending| ending == "info" || ending == "lcov");
+        self.coverage_format.map_or_else(by_name, |format| format == CoverageFormat::Lcov)
+    }
 }

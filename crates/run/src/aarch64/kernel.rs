@@ -9,7 +9,8 @@ use kernel_image::KernelImage;
 use super::A64;
 use crate::boot::{Error, Report};
 use crate::cpu::{Cpu, Exception, Stop};
-use crate::machine::{Answer, Failed, Machine, Platform, Preset, Row, Space};
+use crate::kept::Reader;
+use crate::machine::{Answer, Failed, Flow, Machine, Platform, Preset, Row, Space};
 use crate::memory::{Access, Memory};
 use crate::parameters::Told;
 use crate::processor::{self, Processor};
@@ -121,6 +122,8 @@ impl Platform for A64 {
         Ok(m.memory.u64(at)? >> 32 == 0)
     }
 
+    /// EM_AARCH64
+    const MACHINE: u16 = 183;
     const SYSCALL: &'static str = "__arm64_sys_";
     const FRAME: usize = 0x160;
     // bug_handler calls report_bug, and goes on.
@@ -192,6 +195,13 @@ impl Platform for A64 {
     fn mask_interrupts(&mut self) -> bool {
         A64::mask_interrupts(self)
     }
+
+    fn flow(memory: &Memory, address: u64) -> Flow {
+        memory.u32(address).map(super::flow::flow).unwrap_or_default()
+    }
+
+    /// x0 to x7
+    const ARGUMENTS: u64 = 0xff;
 
     fn percpu_offset(&self) -> u64 {
         self.tpidr_el1()
@@ -342,9 +352,7 @@ pub struct Boots;
 
 impl Processor for Boots {
     fn machine(&self) -> u16 {
-        /// EM_AARCH64
-        const MACHINE: u16 = 183;
-        MACHINE
+        A64::MACHINE
     }
 
     fn boot(
@@ -354,6 +362,10 @@ impl Processor for Boots {
         budget: u64,
     ) -> Result<(Box<dyn Running>, Report), Error> {
         processor::boot::<A64>(image, told, budget)
+    }
+
+    fn take_up(&self, from: Reader, budget: u64) -> Option<(Box<dyn Running>, Report)> {
+        processor::taken_up::<A64>(from, budget)
     }
 }
 

@@ -9,6 +9,7 @@ mod compute;
 mod debugger;
 mod decode;
 mod execute;
+mod flow;
 mod form;
 mod kernel;
 mod memory_forms;
@@ -304,7 +305,7 @@ impl Cpu for A64 {
     }
 
     fn break_at(&mut self, address: u64) {
-        if self.breakpoints.insert(address) {
+        if self.breakpoints.insert(address) && !self.pages.is_empty() {
             // It may be decoded already.
             self.pages.clear();
             self.by_number.clear();

@@ -3,6 +3,7 @@
 use super::form::{SINK, ZERO};
 use super::system::{self, SLOTS};
 use crate::cpu::{Registers, Trouble};
+use crate::kept::kept;
 
 /// Flags, as bits of NZCV.
 pub(super) const N: u8 = 8;
@@ -54,6 +55,8 @@ pub struct State {
 }
 
 impl Registers for State {}
+
+kept!(State { general, pc, flags, system, counter, monitor });
 
 impl Default for State {
     fn default() -> Self {

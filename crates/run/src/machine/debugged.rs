@@ -150,6 +150,11 @@ impl<C: Platform> Machine<C> {
     /// Executes code that is not watched, until something stops it. With a debugger it stops more often, and says that it is at a
     /// breakpoint: who goes on looks where it is.
     pub(super) fn runs(&mut self) -> Stop {
+        // One instruction only may do what it should not.
+        if self.memory.passes() {
+            let stop = self.step();
+            return if stop == Stop::Budget && self.budget != 0 { Stop::Breakpoint } else { stop };
+        }
         let Some(attached) = &self.debug else {
             return self.cpu.run(&mut self.memory, &mut self.budget);
         };

@@ -39,50 +39,62 @@ const POKES: &[&str] = &[
 const PERMITS: &[&str] =
     &["set_memory_rw", "set_memory_x", "set_memory_rox", "set_memory_nx", "set_memory_ro"];
 
-/// Functions that give memory: names, and which argument is its size.
-const GIVERS: &[(&str, Option<usize>)] = &[
-    ("__kmalloc_noprof", Some(0)),
-    ("__kmalloc", Some(0)),
-    ("__kmalloc_node_noprof", Some(0)),
-    ("__kmalloc_node", Some(0)),
-    ("__kmalloc_cache_noprof", Some(2)),
-    ("__kmalloc_cache_node_noprof", None),
-    ("kmalloc_trace", Some(2)),
-    ("kmalloc_node_trace", None),
-    ("__kmalloc_large_noprof", Some(0)),
-    ("kmalloc_large", Some(0)),
-    ("__kvmalloc_node_noprof", Some(0)),
-    ("kvmalloc_node", Some(0)),
-    ("krealloc_noprof", Some(1)),
-    ("krealloc", Some(1)),
-    ("kmem_cache_alloc_noprof", None),
-    ("kmem_cache_alloc", None),
-    ("kmem_cache_alloc_node_noprof", None),
-    ("kmem_cache_alloc_node", None),
-    ("vmalloc_noprof", Some(0)),
-    ("vmalloc", Some(0)),
-    ("vzalloc_noprof", Some(0)),
-    ("vzalloc", Some(0)),
-    ("__vmalloc_noprof", Some(0)),
-    ("__vmalloc", Some(0)),
-    ("vmalloc_user_noprof", Some(0)),
-    ("vmalloc_user", Some(0)),
-    ("kstrdup_noprof", None),
-    ("kstrdup", None),
-    ("kstrndup_noprof", None),
-    ("kstrndup", None),
-    ("kmemdup_noprof", Some(1)),
-    ("kmemdup", Some(1)),
-    ("kmemdup_nul", None),
-    ("kasprintf", None),
-    ("kvasprintf", None),
-    ("memdup_user", Some(1)),
-    ("memdup_user_nul", Some(1)),
-    ("strndup_user", None),
-    ("__get_free_pages", None),
-    ("get_free_pages_noprof", None),
-    ("get_zeroed_page", None),
-    ("get_zeroed_page_noprof", None),
+/// What memory holds that is given.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Content {
+    /// Something, or it is not known what.
+    Written,
+    /// Nothing, unless __GFP_ZERO is among the flags, which are the argument of this number.
+    By(usize),
+    /// Nothing.
+    Nothing,
+}
+use Content::{By, Nothing, Written};
+
+/// Functions that give memory: names, which argument is its size, and what it holds.
+const GIVERS: &[(&str, Option<usize>, Content)] = &[
+    ("__kmalloc_noprof", Some(0), By(1)),
+    ("__kmalloc", Some(0), By(1)),
+    ("__kmalloc_node_noprof", Some(0), Written),
+    ("__kmalloc_node", Some(0), Written),
+    ("__kmalloc_cache_noprof", Some(2), By(1)),
+    ("__kmalloc_cache_node_noprof", None, Written),
+    ("kmalloc_trace", Some(2), By(1)),
+    ("kmalloc_node_trace", None, Written),
+    ("__kmalloc_large_noprof", Some(0), By(1)),
+    ("kmalloc_large", Some(0), By(1)),
+    ("__kvmalloc_node_noprof", Some(0), Written),
+    ("kvmalloc_node", Some(0), Written),
+    ("krealloc_noprof", Some(1), Written),
+    ("krealloc", Some(1), Written),
+    ("kmem_cache_alloc_noprof", None, By(1)),
+    ("kmem_cache_alloc", None, By(1)),
+    ("kmem_cache_alloc_node_noprof", None, Written),
+    ("kmem_cache_alloc_node", None, Written),
+    ("vmalloc_noprof", Some(0), Nothing),
+    ("vmalloc", Some(0), Nothing),
+    ("vzalloc_noprof", Some(0), Written),
+    ("vzalloc", Some(0), Written),
+    ("__vmalloc_noprof", Some(0), By(1)),
+    ("__vmalloc", Some(0), By(1)),
+    ("vmalloc_user_noprof", Some(0), Written),
+    ("vmalloc_user", Some(0), Written),
+    ("kstrdup_noprof", None, Written),
+    ("kstrdup", None, Written),
+    ("kstrndup_noprof", None, Written),
+    ("kstrndup", None, Written),
+    ("kmemdup_noprof", Some(1), Written),
+    ("kmemdup", Some(1), Written),
+    ("kmemdup_nul", None, Written),
+    ("kasprintf", None, Written),
+    ("kvasprintf", None, Written),
+    ("memdup_user", Some(1), Written),
+    ("memdup_user_nul", Some(1), Written),
+    ("strndup_user", None, Written),
+    ("__get_free_pages", None, Written),
+    ("get_free_pages_noprof", None, Written),
+    ("get_zeroed_page", None, Written),
+    ("get_zeroed_page_noprof", None, Written),
 ];
 /// Functions that give what only another takes back, which is here told its first argument: giver, taker, and what it is.
 const PAIRS: &[(&str, &str, &str)] = &[
@@ -103,7 +115,7 @@ impl<C: Platform> Machine<C> {
         });
         if watch.is_new(kind, at, base) {
             let by = self.name_in(watch, at);
-            self.world.event(|| Event { kind, instruction: at, by, address: of, symbol, what });
+            self.world.event(|| Event { kind, instruction: at, by, address: of, symbol, what, memory: None });
         }
     }
 
@@ -294,13 +306,16 @@ impl<C: Platform> Machine<C> {
         if COPIES.contains(&name) && (value & 0xffff_ffff == 0 || !CAREFUL.contains(&name)) && third != 0 {
             self.wrote(watch, frame.at, first, third);
         }
-        let giver = GIVERS.iter().find(|(giver, _)| *giver == name);
+        let giver = GIVERS.iter().find(|(giver, ..)| *giver == name);
         let pair = PAIRS.iter().find(|(giver, ..)| *giver == name);
         if value == 0 || (giver.is_none() && pair.is_none()) || value > u64::MAX.wrapping_sub(4095) {
             return;
         }
-        let number = giver.and_then(|(_, number)| *number);
+        let number = giver.and_then(|(_, number, _)| *number);
         let size = number.and_then(|number| frame.arguments.get(number)).copied();
+        if let Some((.., content)) = giver {
+            self.tracks(watch, frame, value, size, *content);
+        }
         let site = self.name_in(watch, frame.at);
         let function = pair.map_or(name, |(_, _, what)| what).into();
         watch.asked = watch.asked.saturating_add(1);

@@ -9,6 +9,9 @@ use crate::world::{Event, Kind};
 impl<C: Platform> Machine<C> {
     /// What the kernel's own exception handlers make of it: the exception table, warnings.
     pub(super) fn handle(&mut self, stop: &Stop) -> Result<(), Stopped> {
+        if self.misuses(stop) {
+            return Ok(());
+        }
         let why = format!("{stop}");
         let handled = match stop {
             stop if C::is_bug(stop) => self.warns(),
@@ -123,6 +126,7 @@ impl<C: Platform> Machine<C> {
                 by,
                 address: None,
                 symbol: None,
+                memory: None,
                 what: "WARNING, which the log reports".into(),
             });
         }

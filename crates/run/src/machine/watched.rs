@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use super::{Failed, Machine, Platform};
 use crate::cpu::Stop;
+use crate::memory::Who;
 use crate::watch::{Entry, Frame, Loaded, Region, Seen, Symbol, Watch};
 
 /// Bytes of a string that are shown.
@@ -39,7 +40,9 @@ impl<C: Platform> Machine<C> {
         if !self.cpu.fence(&[]) {
             return watch.is_none();
         }
+        let sanitizes = watch.as_ref().is_some_and(|watch| watch.wanted.sanitize);
         self.watch = watch.map(Box::new);
+        self.sanitize(sanitizes);
         true
     }
 
@@ -148,7 +151,9 @@ impl<C: Platform> Machine<C> {
         let stop = if watch.has_code(self.cpu.pc()) {
             self.arrives(&mut watch);
             self.memory.note_writes(&mut watch.spare);
+            self.memory.accessed_by(Who::Module);
             let stop = self.steps(&mut watch);
+            self.memory.accessed_by(Who::Kernel);
             self.memory.noted(&mut watch.spare, &mut watch.noted);
             stop
         } else {
@@ -204,9 +209,10 @@ impl<C: Platform> Machine<C> {
     }
 
     /// One instruction; [`Stop::Budget`] if that is all there is to say.
-    fn step(&mut self) -> Stop {
+    pub(super) fn step(&mut self) -> Stop {
         let mut one = 1;
         let stop = self.cpu.run(&mut self.memory, &mut one);
+        self.memory.pass(false);
         self.budget = self.budget.saturating_sub(1u64.saturating_sub(one));
         stop
     }
@@ -214,6 +220,9 @@ impl<C: Platform> Machine<C> {
     /// An instruction is about to be executed.
     fn before(&mut self, watch: &mut Watch, at: u64) {
         let wanted = watch.wanted;
+        if !watch.unwritten.is_empty() {
+            self.follows(watch, at);
+        }
         if !(wanted.blocks || wanted.instructions || wanted.coverage) {
             return;
         }
@@ -275,6 +284,7 @@ impl<C: Platform> Machine<C> {
         let frames = watch.threads.entry(task).or_default();
         if let Some(depth) = frames.iter().rposition(|frame| frame.into && frame.is_over(pc, sp)) {
             let frame = frames.drain(depth..).next();
+            watch.unwritten.clear();
             if let Some(frame) = frame {
                 self.returned(watch, &frame, depth);
             }
@@ -295,6 +305,7 @@ impl<C: Platform> Machine<C> {
         }
         if !frame.into {
             self.asks(watch, &frame);
+            self.hands_over(watch, &frame);
         }
         let depth = watch.threads.get(&task).map_or(0, Vec::len);
         if watch.wanted.calls {

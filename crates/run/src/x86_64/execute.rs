@@ -4,6 +4,7 @@ use super::decode::{Address, Decoded, KIND_FS, KIND_GS, KIND_NARROW, Op, Operand
 use super::flags::{DF, Flags, mask, sign_extended};
 use super::vector::Vectors;
 use crate::cpu::{Exception, Registers, Trouble};
+use crate::kept::kept;
 use crate::memory::Memory;
 
 pub const RAX: u8 = 0;
@@ -49,6 +50,8 @@ pub struct State {
 }
 
 impl Registers for State {}
+
+kept!(State { general, rip, flags, others, fs_base, gs_base, kernel_gs_base, segments, system, tsc, vectors });
 
 impl Default for State {
     fn default() -> Self {

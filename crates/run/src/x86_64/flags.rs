@@ -1,5 +1,7 @@
 //! The arithmetic flags, kept as what they are computed from.
 
+use crate::kept::kept;
+
 /// Carry.
 pub const CF: u64 = 1;
 /// Parity of the low byte.
@@ -60,6 +62,8 @@ pub struct Flags {
     /// AF is its bit 4.
     aux: u64,
 }
+
+kept!(Flags { result, delta, carries, aux });
 
 impl Default for Flags {
     fn default() -> Self {

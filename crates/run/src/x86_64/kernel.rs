@@ -5,12 +5,13 @@ use alloc::vec::Vec;
 
 use kernel_image::KernelImage;
 
-use super::decode;
 use super::execute::IF;
 use super::{Gpr, X86};
+use super::{decode, flow};
 use crate::boot::{Error, Report};
 use crate::cpu::{Cpu, Exception, Stop};
-use crate::machine::{Answer, Failed, Machine, Platform, Preset, Row, Space};
+use crate::kept::Reader;
+use crate::machine::{Answer, Failed, Flow, Machine, Platform, Preset, Row, Space};
 use crate::memory::{Access, Memory};
 use crate::parameters::Told;
 use crate::processor::{self, Processor};
@@ -124,6 +125,8 @@ impl Platform for X86 {
         Ok(m.memory.u64(Self::current(m)?)? & 1 << 3 != 0)
     }
 
+    /// EM_X86_64
+    const MACHINE: u16 = 62;
     const SYSCALL: &'static str = "__x64_sys_";
     const FRAME: usize = 21 * 8;
     const BUG_HANDLER: Option<&'static str> = Some("handle_bug");
@@ -223,6 +226,15 @@ impl Platform for X86 {
         self.state.others &= !IF;
         is_enabled
     }
+
+    fn flow(memory: &Memory, address: u64) -> Flow {
+        // Behind the page there may be nothing.
+        let code = (1..=15).rev().find_map(|len| memory.bytes(address, len).ok());
+        flow::flow(&code.unwrap_or_default())
+    }
+
+    /// rdi, rsi, rdx, rcx, r8, r9
+    const ARGUMENTS: u64 = 0b11_1100_0110;
 
     fn is_thunk(name: &str) -> bool {
         let beginnings = ["__x86_indirect_", "__x86_return_thunk", "__SCT__"];
@@ -393,9 +405,7 @@ pub struct Boots;
 
 impl Processor for Boots {
     fn machine(&self) -> u16 {
-        /// EM_X86_64
-        const MACHINE: u16 = 62;
-        MACHINE
+        X86::MACHINE
     }
 
     fn boot(
@@ -405,5 +415,9 @@ impl Processor for Boots {
         budget: u64,
     ) -> Result<(Box<dyn Running>, Report), Error> {
         processor::boot::<X86>(image, told, budget)
+    }
+
+    fn take_up(&self, from: Reader, budget: u64) -> Option<(Box<dyn Running>, Report)> {
+        processor::taken_up::<X86>(from, budget)
     }
 }

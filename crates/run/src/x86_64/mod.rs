@@ -8,6 +8,7 @@ mod debugger;
 mod decode;
 mod execute;
 mod flags;
+mod flow;
 mod kernel;
 mod newer;
 mod rarely;
@@ -248,7 +249,7 @@ impl Cpu for X86 {
     }
 
     fn break_at(&mut self, address: u64) {
-        if self.breakpoints.insert(address) {
+        if self.breakpoints.insert(address) && !self.blocks.is_empty() {
             // Blocks may run across it.
             self.blocks.clear();
             self.by_address.clear();

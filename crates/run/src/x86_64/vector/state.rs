@@ -5,6 +5,7 @@ use super::super::decode::{Decoded, Op, Operand};
 use super::super::execute::{Done, RAX, RCX, RDX, State};
 use super::Halves;
 use crate::cpu::{Exception, Trouble};
+use crate::kept::kept;
 use crate::memory::Memory;
 
 /// MXCSR after a reset: all exceptions are masked.
@@ -40,6 +41,8 @@ pub struct Vectors {
     /// What FXSAVE writes of the floating-point unit.
     float: [u8; FLOAT],
 }
+
+kept!(Vectors { low, high, control, components, float });
 
 impl Default for Vectors {
     fn default() -> Self {
