@@ -8,7 +8,7 @@
 
 Each boot is looked at through a dump with paging, one without, and raw physical memory. Exit status 0 says that all was as it
 should be. Needs qemu, and busybox-static of the guest's architecture (--busybox). `attack` builds the modules against the headers
-of that kernel in DIR (linux-headers-RELEASE, as its package has it).
+of that kernel in DIR (linux-headers-RELEASE, as its package has it), or takes those that were built elsewhere (--built).
 """
 
 import argparse
@@ -29,6 +29,8 @@ from machine import MACHINES  # noqa: E402
 from verify_guest import ATTACKS, ITSELF, MORE_ATTACKS, OFF, ON, Running, build, with_kmodld  # noqa: E402
 
 MEMORY = 1024
+# Loaded, and not mounted.
+UNUSED = ("btrfs", "xfs")
 
 
 def verify(options, dump, extra=()):
@@ -114,21 +116,26 @@ def kcore(options, folder):
     return code == 0
 
 
-def attack(options, folder):
-    source = os.path.join(ROOT, "fixtures", "attack")
-    work = os.path.join(folder, "attack")
-    shutil.copytree(source, work)
-    machine = machine_of(options)
+def build_attacks(options, machine, work):
+    """Builds fixtures/attack in a folder."""
+    shutil.copytree(os.path.join(ROOT, "fixtures", "attack"), work, dirs_exist_ok=True)
     cross = [f"ARCH={machine.kernel_arch}", f"CROSS_COMPILE={machine.compilers[0].removesuffix('gcc')}"]
     command = ["make", "-s", "-C", options.headers, f"M={work}", "modules", "CONFIG_DEBUG_INFO_BTF_MODULES=", *cross]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return work
+
+
+def attack(options, folder):
+    machine = machine_of(options)
+    work = options.built or build_attacks(options, machine, os.path.join(folder, "attack"))
     names = ["attack_victim", "attack_write", "attack_hide", "attack_wipe"]
     extra = [(os.path.join(work, f"{name}.ko"), "") for name in names]
     # Where the member is in struct file_operations, by the relocation that fills it in.
     member = member_offset(extra[0][0])
     script = ATTACKS.replace("MORE", MORE_ATTACKS[machine.name]).replace("MEMBER", str(member))
-    if "ALTERNATIVE" in script:
-        script = script.replace("ALTERNATIVE", alternative(KernelTree(options.kernel).elf("ext4")))
+    for word, section in (("STATIC_CALL", ".static_call_sites"), ("ALTERNATIVE", ".altinstructions")):
+        if word in script:
+            script = script.replace(word, site(KernelTree(options.kernel), section))
     files, console = dumps(options, folder, script, extra)
     made = re.findall(r"attack: (\w+) ([0-9a-f]{16}) (\d+)", console)
     # Those of the script, and the two modules that hide.
@@ -164,20 +171,27 @@ def attack(options, folder):
     return good
 
 
-def alternative(elf):
-    """A function and how far in it there is a site of .altinstructions, in .text."""
-    text = elf.section(".text").index
-    symbols = elf.symbols()
-    functions = [s for s in symbols if s.shndx == text and s.size]
-    for place, info, addend in struct.iter_unpack("<QQq", elf.bytes_of(elf.section(".rela.altinstructions"))):
-        symbol = symbols[info >> 32]
-        # The first member of a record of 12 bytes is the site.
-        if place % 12 == 0 and symbol.shndx == text:
-            site = symbol.value + addend
+def site(kernel, section):
+    """A function and how far in it there is a site of a table, in .text of a module whose code does not run in the guest."""
+    for module in UNUSED:
+        elf = kernel.elf(module)
+        text, symbols = elf.section(".text").index, elf.symbols()
+        functions = [s for s in symbols if s.shndx == text and s.size and s.name.startswith(f"{module}_") and "." not in s.name]
+        records = elf.bytes_of(elf.section(section))
+        # Two relocations for each record: the first member is the site.
+        places = list(struct.iter_unpack("<QQq", elf.bytes_of(elf.section(f".rela{section}"))))[::2]
+        length = places[1][0] - places[0][0] if len(places) > 1 else 0
+        for place, info, addend in places:
+            symbol = symbols[info >> 32]
+            # In .altinstructions the last members are the lengths of both instructions.
+            is_short = section == ".altinstructions" and records[place + length - 2] < 3
+            if place % length or symbol.shndx != text or is_short:
+                continue
+            at = symbol.value + addend
             for function in functions:
-                if function.value <= site < function.value + function.size:
-                    return f"{function.name} {site - function.value}"
-    raise SystemExit("no alternative in .text")
+                if function.value <= at < function.value + function.size and function.name not in ATTACKS:
+                    return f"{function.name} {at - function.value}"
+    raise SystemExit(f"no {section} in .text of {', '.join(UNUSED)}")
 
 
 def member_offset(path):
@@ -276,6 +290,7 @@ def main():
     parser.add_argument("--kmodld", default=os.path.join(ROOT, "target", "release", "kmodld"))
     parser.add_argument("--busybox", default="/usr/bin/busybox")
     parser.add_argument("--headers")
+    parser.add_argument("--built", help="a folder with the modules of fixtures/attack, built elsewhere for that kernel")
     parser.add_argument("--dump")
     parser.add_argument("--hunter", help="a Python with the package kmodld: contrib/tools/hunt_kmodld.py has to find each attack too")
     parser.add_argument("--smp", type=int, default=1)
