@@ -104,11 +104,11 @@ def known_modules(kernel):
     return [name for name in MODULES if name in known]
 
 
-def build(tree, folder, busybox, extra=(), changes=ON, more=({}, set())):
-    """Writes the initramfs; gives its path and the names of what is loaded. `extra` are module files, loaded last; `more` files
-    by path, and which of them are programs."""
+def build(tree, folder, busybox, extra=(), changes=ON, more=({}, set()), names=None):
+    """Writes the initramfs; gives its path and the names of what is loaded: many modules, or those of `names` and what they need.
+    `extra` are module files, loaded last; `more` files by path, and which of them are programs."""
     kernel = KernelTree(tree)
-    order = kernel.load_order(known_modules(kernel))
+    order = kernel.load_order(names or known_modules(kernel))
     with open(busybox, "rb") as file:
         files = {"bin/busybox": file.read()}
     programs = {"bin/busybox"}
@@ -139,7 +139,7 @@ def build(tree, folder, busybox, extra=(), changes=ON, more=({}, set())):
 class Running:
     """A guest that has said that it is ready."""
 
-    def __init__(self, machine, tree, initrd, folder, memory=1024, smp=1, append="", limit=1500, cpu=None):
+    def __init__(self, machine, tree, initrd, folder, memory=1024, smp=1, append="", limit=1500, cpu=None, more=()):
         kernel = KernelTree(tree)
         self._machine = machine
         qmp = os.path.join(folder, "qmp")
@@ -148,7 +148,7 @@ class Running:
         argv += ["-accel", "tcg", "-M", machine.board, "-cpu", cpu or machine.cpu, "-smp", str(smp), "-m", str(memory)]
         argv += ["-kernel", kernel.image, "-initrd", initrd, "-append", f"{machine.boot} panic=-1 {append}"]
         argv += ["-nodefaults", "-nographic", "-nic", "none", "-no-reboot", "-serial", f"file:{self.console}"]
-        argv += ["-device", "vmcoreinfo", "-qmp", f"unix:{qmp},server=on,wait=off"]
+        argv += ["-device", "vmcoreinfo", "-qmp", f"unix:{qmp},server=on,wait=off", *more]
         with open(os.path.join(folder, "qemu"), "wb") as log:
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=log)
         self.monitor = Monitor(qmp, time.monotonic() + 30)
