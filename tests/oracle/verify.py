@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """`kmodld verify` against the memory of booted kernels.
 
-    tests/oracle/verify.py healthy --kernel TREE --kmodld K [--smp 4]     0 alarms, many modules loaded and at work
+    tests/oracle/verify.py healthy --kernel TREE --kmodld K [--smp 4]     0 alarms, many modules loaded and at work, with --headers
+                                                                          a live patch among them (CONFIG_LIVEPATCH)
     tests/oracle/verify.py attack  --kernel TREE --kmodld K --headers DIR each attack of fixtures/attack is found
     tests/oracle/verify.py kcore   --kernel TREE --kmodld K [--smp 4]     0 alarms, kmodld in the guest, by /proc/kcore
     tests/oracle/verify.py bytes   --kernel TREE --kmodld K --dump DUMP   200 bytes of a dump changed: each is found
 
 Each boot is looked at through a dump with paging, one without, and raw physical memory. Exit status 0 says that all was as it
-should be. Needs qemu, and busybox-static of the guest's architecture (--busybox). `attack` builds the modules against the headers
-of that kernel in DIR (linux-headers-RELEASE, as its package has it), or takes those that were built elsewhere (--built).
+should be. Needs qemu, and busybox-static of the guest's architecture (--busybox). Modules are built against the headers
+of that kernel in DIR (linux-headers-RELEASE, as its package has it), or were built elsewhere (--built DIR).
 """
 
 import argparse
@@ -78,11 +79,16 @@ def told(document):
 
 
 def healthy(options, folder):
-    good = True
+    good, extra = True, []
+    if options.headers or options.built:
+        extra = [(os.path.join(build_modules(options, "livepatch", folder), "live_patch.ko"), "")]
     for what, changes in (("on", ON), ("on and off", OFF)):
-        files, _ = dumps(options, folder, changes)
+        files, console = dumps(options, folder, changes, extra)
+        if extra and "@@ live patch\n" not in console.replace("\r", ""):
+            print("the live patch is not in place")
+            good = False
         for file in files:
-            document, code = verify(options, file)
+            document, code = verify(options, file, [f"--with={path}" for path, _ in extra])
             print(f"{what}, {os.path.basename(file)}: {told(document)}, exit {code}")
             tell(document)
             good &= code == 0
@@ -116,9 +122,12 @@ def kcore(options, folder):
     return code == 0
 
 
-def build_attacks(options, machine, work):
-    """Builds fixtures/attack in a folder."""
-    shutil.copytree(os.path.join(ROOT, "fixtures", "attack"), work, dirs_exist_ok=True)
+def build_modules(options, name, folder):
+    """Builds the modules of a folder of fixtures, if they are not built already."""
+    if options.built:
+        return options.built
+    machine, work = machine_of(options), os.path.join(folder, name)
+    shutil.copytree(os.path.join(ROOT, "fixtures", name), work, dirs_exist_ok=True)
     cross = [f"ARCH={machine.kernel_arch}", f"CROSS_COMPILE={machine.compilers[0].removesuffix('gcc')}"]
     command = ["make", "-s", "-C", options.headers, f"M={work}", "modules", "CONFIG_DEBUG_INFO_BTF_MODULES=", *cross]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -127,7 +136,7 @@ def build_attacks(options, machine, work):
 
 def attack(options, folder):
     machine = machine_of(options)
-    work = options.built or build_attacks(options, machine, os.path.join(folder, "attack"))
+    work = build_modules(options, "attack", folder)
     names = ["attack_victim", "attack_write", "attack_hide", "attack_wipe"]
     extra = [(os.path.join(work, f"{name}.ko"), "") for name in names]
     # Where the member is in struct file_operations, by the relocation that fills it in.
@@ -290,7 +299,7 @@ def main():
     parser.add_argument("--kmodld", default=os.path.join(ROOT, "target", "release", "kmodld"))
     parser.add_argument("--busybox", default="/usr/bin/busybox")
     parser.add_argument("--headers")
-    parser.add_argument("--built", help="a folder with the modules of fixtures/attack, built elsewhere for that kernel")
+    parser.add_argument("--built", help="a folder with the modules of fixtures/attack or fixtures/livepatch, built elsewhere for that kernel")
     parser.add_argument("--dump")
     parser.add_argument("--hunter", help="a Python with the package kmodld: contrib/tools/hunt_kmodld.py has to find each attack too")
     parser.add_argument("--smp", type=int, default=1)

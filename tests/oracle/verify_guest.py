@@ -49,12 +49,14 @@ echo ':mod:ext4' > $T/set_ftrace_filter; echo function > $T/current_tracer && ec
 echo 1 > $T/events/ext4/enable && echo "@@ events"; echo 1 > $T/events/block/enable
 echo 'p:one ext4_readdir+15' > $T/kprobe_events; echo 'p:four ext4_readdir+16' >> $T/kprobe_events; echo 'p:two ext4:ext4_find_entry' >> $T/kprobe_events; echo 'r:three fat_alloc_inode' >> $T/kprobe_events
 for p in one two three four; do echo 1 > $T/events/kprobes/$p/enable && echo "@@ kprobe $p"; done
+grep -q live_patched /proc/mounts && grep -q 'live patched' /proc/cmdline && echo "@@ live patch"
 echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables 2>/dev/null
 ls /mnt/e /mnt/v >/dev/null; mount -o remount,ro /mnt/v; sleep 3
 """
 # The same, on and off again.
 OFF = ON + r"""
 for p in one two three four; do echo 0 > $T/events/kprobes/$p/enable; done; echo > $T/kprobe_events
+[ ! -e /sys/kernel/livepatch/live_patch ] || echo 0 > /sys/kernel/livepatch/live_patch/enabled
 echo 0 > $T/events/enable; echo nop > $T/current_tracer; echo > $T/set_ftrace_filter; sleep 3
 """
 
