@@ -14,8 +14,10 @@ mod source;
 
 use std::fs;
 
-use modules::{Modules, circles};
-use source::{File, code_only, is_for_tests, root, rust_files, without_comments, without_tests};
+use modules::{Modules, circles, trees, words};
+use source::{
+    File, code_only, end_of_item, is_for_tests, line_of, root, rust_files, without_comments, without_tests,
+};
 
 /// Where versions may be looked at: the table of changes and the type itself.
 const HOME_OF_VERSIONS: [&str; 3] = [
@@ -389,4 +391,58 @@ fn circles_are_seen() {
     for (files, expected) in some {
         assert_eq!(circles(files), expected, "{files:?}");
     }
+}
+
+/// Lines of public items whose types are those of the crate `object`, which may get another major version without a word of ours.
+fn object_in_public(source: &str) -> Vec<usize> {
+    let code = code_only(source);
+    let code = without_tests(&code, &code);
+    let mut names = vec![String::from("object")];
+    for (at, _) in code.match_indices("use object::") {
+        names.extend(trees(&code[at + "use ".len()..]).into_iter().map(|(_, name)| name));
+    }
+    let mut found = Vec::new();
+    for (at, word) in words(&code).filter(|(_, word)| *word == "pub") {
+        let item = &code[at + word.len()..];
+        let kind = words(item).next().map_or("", |(_, kind)| kind);
+        let is_function = words(item).take(3).any(|(_, word)| word == "fn");
+        let end = match kind {
+            _ if item.starts_with('(') => continue,
+            "enum" | "trait" => end_of_item(&code, at) - at - word.len(),
+            _ if is_function => item.find(['{', ';']).unwrap_or(item.len()),
+            "const" | "static" => item.find(['=', ';']).unwrap_or(item.len()),
+            _ => ["{", ";", ",\n"].iter().filter_map(|end| item.find(end)).min().unwrap_or(item.len()),
+        };
+        // What is not imported has the name of the crate before it.
+        if words(&item[..end]).any(|(_, word)| names.iter().any(|name| name == word)) {
+            found.push(line_of(&code, at));
+        }
+    }
+    found
+}
+
+#[test]
+fn no_public_item_has_a_type_of_object() {
+    let of_program = |file: &File| file.name.starts_with("src/cli/") || file.name.starts_with("fuzz/");
+    let files = all_sources().into_iter().filter(|file| !of_program(file));
+    let found: Vec<String> = files
+        .flat_map(|file| {
+            let lines = object_in_public(&file.source);
+            lines.into_iter().map(move |line| format!("{}:{line}", file.name))
+        })
+        .collect();
+    assert!(found.is_empty(), "a type of object is part of the public interface:\n{}", found.join("\n"));
+}
+
+#[test]
+fn types_of_object_are_seen() {
+    let seen = |code: &str| object_in_public(code);
+    assert_eq!(seen("pub use object::elf::Sym64;"), [1]);
+    assert_eq!(seen("use object::elf::{Rela64 as Raw};\npub fn all(\n    x: u8,\n) -> Raw {\n}"), [2]);
+    assert_eq!(seen("pub enum E {\n    A(u8),\n    B(object::elf::Sym64),\n}"), [1]);
+    assert_eq!(seen("use object::elf;\npub const A: u16 = elf::ET_REL.0;\nfn b() -> elf::X {}"), []);
+    assert_eq!(
+        seen("use object::elf;\npub(crate) fn b() -> elf::X {}\npub struct S {\n    pub a: elf::X,\n}"),
+        [4]
+    );
 }

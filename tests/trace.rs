@@ -3,6 +3,8 @@
 #![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
+#[path = "trace/refused.rs"]
+mod refused;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -97,6 +99,48 @@ fn stories_word_for_word() {
         assert_eq!(known, modules(kernel).len(), "a story in {} is of no fixture", folder.display());
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What a line says beside its words: numbers, names and bytes.
+fn numbers(line: &str) -> Vec<&str> {
+    let is_number = |word: &&str| word.starts_with("0x") || word.starts_with(|c: char| c.is_ascii_digit());
+    line.split(|c: char| !c.is_ascii_alphanumeric()).filter(is_number).collect()
+}
+
+/// The same story in every language: the same numbers in the same lines, and all of its words from a table.
+#[test]
+fn stories_in_chinese() {
+    for (kernel, module) in
+        [("6.12-amd64", "patching"), ("7.3-arm64", "relocs"), ("6.1-amd64", "proprietary_gpl")]
+    {
+        let told = |lang: &str| trace(kernel, module, &["--lang", lang, "--unload"]).stdout;
+        let (english, chinese) = (told("en"), told("zh"));
+        assert_eq!(english, trace(kernel, module, &["--unload"]).stdout);
+        let is_chinese = |line: &str| line.chars().any(|c| ('\u{4e00}'..='\u{9fff}').contains(&c));
+        assert!(!english.lines().any(is_chinese));
+        let lines = (english.lines().count(), chinese.lines().count());
+        assert_eq!(lines.0, lines.1, "{kernel}/{module}");
+        let mut both = 0;
+        for (one, other) in english.lines().zip(chinese.lines()) {
+            let (mut one_has, mut other_has) = (numbers(one), numbers(other));
+            // "the first at", "record 1 of": another language may have another order.
+            one_has.sort_unstable();
+            other_has.sort_unstable();
+            assert_eq!(one_has, other_has, "{kernel}/{module}:\n{one}\n{other}");
+            both += usize::from(one != other);
+            assert!(one == other || is_chinese(other), "{kernel}/{module}: {other}");
+        }
+        assert!(both > 100, "{kernel}/{module}: {both} lines differ");
+        // In 80 columns, each character of which takes two.
+        let mut program = common::program();
+        program
+            .args(["trace", &ko(kernel, module).display().to_string(), "--lang", "zh"])
+            .args(kernel_args(kernel));
+        let narrow = String::from_utf8(program.env("COLUMNS", "80").output().unwrap().stdout).unwrap();
+        let width = |line: &str| line.chars().map(|c| if c >= '\u{2e80}' { 2 } else { 1 }).sum::<usize>();
+        let long = narrow.lines().find(|line| width(line) > 80 && line.trim().contains(' '));
+        assert_eq!(long, None, "{kernel}/{module}");
+    }
 }
 
 /// What `readelf` shows of a file, by the words of its lines.
@@ -371,70 +415,6 @@ fn numbers_are_those_of_booted_kernels() {
 }
 
 #[test]
-fn a_refused_module_stops_where_the_kernel_stops() {
-    let kernel = "6.12-amd64";
-    let stop = |ran: &Ran| {
-        let events = events(ran);
-        let stop = of(&events, "stop")[0].clone();
-        let missed: Vec<String> = of(&events, "step")
-            .into_iter()
-            .filter(|step| step["reached"] == false)
-            .map(|step| step["name"].as_str().unwrap().to_owned())
-            .collect();
-        (stop["step"].as_str().unwrap().to_owned(), stop["errno"].clone(), missed)
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let other = |name: &str, bytes: &[u8]| {
-        let path = dir.path().join(name);
-        std::fs::write(&path, bytes).unwrap();
-        path.display().to_string()
-    };
-    let hello = common::read(&ko(kernel, "hello"));
-    let damaged = other("damaged.ko", &[&hello[..0x3c], &[0, 0], &hello[0x3e..]].concat());
-    let of_other_arch = ko("6.12-arm64", "hello").display().to_string();
-    // Where there are CRCs the release in vermagic does not count, but the options behind it do.
-    let mut of_other_options = hello.clone();
-    let at = hello.windows(5).position(|w| w == b" SMP ").unwrap();
-    of_other_options[at + 1] = b'X';
-    let of_other_options = other("other-options.ko", &of_other_options);
-    let of_other_kernel = ko("6.1-amd64", "hello").display().to_string();
-    let run = |file: &str, more: &[&str]| {
-        let mut args = vec![String::from("trace"), file.to_owned(), String::from("--json")];
-        args.extend(kernel_args(kernel));
-        args.extend(more.iter().map(|word| (*word).to_owned()));
-        common::kmodld(args)
-    };
-    let own = |name: &str| ko(kernel, name).display().to_string();
-    let (hello, gpl, namespace) = (own("hello"), own("proprietary_gpl"), own("ns_forgot"));
-    let params = own("params");
-    let exporter = own("exporter");
-    let ns_exporter = own("ns_exporter");
-    for (file, more, step, errno) in [
-        (&*damaged, &[][..], "elf", "ENOEXEC"),
-        (&of_other_arch, &[], "elf", "ENOEXEC"),
-        (&hello, &["--cmdline", "module_blacklist=hello"], "blacklist", "EPERM"),
-        (&hello, &["--cmdline", "module.sig_enforce=1"], "signature", "EKEYREJECTED"),
-        (&of_other_options, &[], "versions", "ENOEXEC"),
-        // Its struct module has another size.
-        (&of_other_kernel, &[], "elf", "ENOEXEC"),
-        (&hello, &["--with", &hello], "versions", "EEXIST"),
-        (&gpl, &["--with", &exporter], "symbols", "ENOENT"),
-        (&namespace, &["--with", &ns_exporter], "symbols", "EINVAL"),
-        (&params, &["an_int=x"], "parameters", "EINVAL"),
-        (&hello, &["--init=-ENODEV"], "init", "ENODEV"),
-    ] {
-        let ran = run(file, more);
-        assert!(ran.code == 1 || ran.code == 3, "{ran:?}");
-        let (at, why, missed) = stop(&ran);
-        assert_eq!((&*at, why), (step, Value::from(errno)), "{file} {more:?}");
-        if step != "init" {
-            assert!(missed.contains(&String::from("init")), "{file} {more:?}: {missed:?}");
-            assert!(!missed.contains(&at), "{file} {more:?}: {missed:?}");
-        }
-    }
-}
-
-#[test]
 fn one_step_and_sequences() {
     let ran = trace("6.12-amd64", "hello", &["--step", "layout"]).exits(0);
     assert!(ran.stdout.contains("layout_sections") && !ran.stdout.contains("apply_relocations"), "{ran:?}");
@@ -527,5 +507,5 @@ fn pages_need_nothing_else() {
     }
     let html = dir.path().join("x.html").display().to_string();
     trace("6.12-amd64", "hello", &["--html", &html, "--json"]).exits(2);
-    trace("6.12-amd64", "hello", &["--lang", "zh"]).exits(2);
+    trace("6.12-amd64", "hello", &["--lang", "zh", "--json"]).exits(2);
 }

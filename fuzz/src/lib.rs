@@ -10,6 +10,7 @@
 )]
 
 pub mod bodies;
+pub mod dumps;
 pub mod invariants;
 pub mod mutate;
 pub mod run;
@@ -197,6 +198,38 @@ pub const TARGETS: &[Target] = &[
         covers: "BTF",
         body: bodies::kernel::btf,
         seeds: seeds::btf,
+        kind: Kind::Blob,
+        words: &[],
+    },
+    Target {
+        name: "dump-elf",
+        covers: "dumps that are ELF cores, with addresses of either kind; flattened ones",
+        body: bodies::dump::dump,
+        seeds: dumps::elf,
+        kind: Kind::Blob,
+        words: &[],
+    },
+    Target {
+        name: "dump-lime",
+        covers: "LiME and AVML",
+        body: bodies::dump::dump,
+        seeds: dumps::lime,
+        kind: Kind::Blob,
+        words: &[],
+    },
+    Target {
+        name: "dump-kdump",
+        covers: "kdump-compressed, and flattened: zlib, lzo, snappy, zstd",
+        body: bodies::dump::dump,
+        seeds: dumps::kdump,
+        kind: Kind::Blob,
+        words: &[],
+    },
+    Target {
+        name: "page-tables",
+        covers: "page tables of every form in raw physical memory",
+        body: bodies::dump::page_tables,
+        seeds: dumps::page_tables,
         kind: Kind::Blob,
         words: &[],
     },

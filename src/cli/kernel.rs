@@ -59,19 +59,53 @@ fn table(facts: &KernelFacts<'_>) -> String {
 fn write_table(out: &mut String, facts: &KernelFacts<'_>) -> std::fmt::Result {
     const UNKNOWN: &str = "not known";
     let or_unknown = |text: Option<&str>| one_line(text.unwrap_or(UNKNOWN)).into_owned();
-    writeln!(out, "release           {}", or_unknown(facts.release))?;
-    writeln!(out, "architecture      {}", facts.arch.unwrap_or(UNKNOWN))?;
-    writeln!(out, "vermagic          {}", or_unknown(facts.vermagic))?;
-    writeln!(out, "banner            {}", or_unknown(facts.banner))?;
-    writeln!(out, "coverage          {}", facts.coverage)?;
+    writeln!(out, "release             {}", or_unknown(facts.release))?;
+    writeln!(out, "architecture        {}", facts.arch.unwrap_or(UNKNOWN))?;
+    writeln!(out, "vermagic            {}", or_unknown(facts.vermagic))?;
+    writeln!(out, "banner              {}", or_unknown(facts.banner))?;
+    writeln!(out, "coverage            {}", facts.coverage)?;
     let page_size = facts.page_size.map_or(String::from(UNKNOWN), |size| size.to_string());
-    writeln!(out, "page size         {page_size}")?;
+    writeln!(out, "page size           {page_size}")?;
     let [init, exit] = [&facts.struct_module.init, &facts.struct_module.exit]
         .map(|offset| offset.as_deref().unwrap_or(UNKNOWN));
     match &facts.struct_module.size {
-        Some(size) => writeln!(out, "struct module     {size} bytes, init at {init}, exit at {exit}")?,
-        None => writeln!(out, "struct module     {UNKNOWN}")?,
+        Some(size) => writeln!(out, "struct module       {size} bytes, init at {init}, exit at {exit}")?,
+        None => writeln!(out, "struct module       {UNKNOWN}")?,
     }
     writeln!(out, "\nfound")?;
-    facts.found.iter().try_for_each(|f| writeln!(out, "  {:<16}{}", f.what, one_line(f.how)))
+    facts.found.iter().try_for_each(|f| writeln!(out, "  {:<17} {}", f.what, one_line(f.how)))
+}
+
+#[cfg(test)]
+mod tests {
+    use kmodld::kernel_facts::{FoundEntry, StructModuleEntry};
+
+    use super::*;
+
+    #[test]
+    fn what_was_found_stands_in_a_column_of_its_own() {
+        let what = ["image", "built-in modules", "Module.symvers"];
+        let facts = KernelFacts {
+            arch: None,
+            banner: None,
+            certificates: 0,
+            config: false,
+            coverage: "unknown",
+            exports: None,
+            found: what.map(|what| FoundEntry { how: "21 have a folder", what }).into(),
+            page_size: None,
+            release: Some("6.12.1"),
+            schema: 1,
+            struct_module: StructModuleEntry { exit: None, init: None, size: None },
+            symbols: None,
+            vermagic: None,
+        };
+        let text = table(&facts);
+        for what in what {
+            let line = text.lines().find(|line| line.trim().starts_with(what)).unwrap_or_default();
+            assert_eq!(line.find("21 have"), Some(20), "{text}");
+            assert!(line.contains(&format!("{what} ")), "{text}");
+        }
+        assert!(text.starts_with("release             6.12.1\n"), "{text}");
+    }
 }

@@ -346,8 +346,8 @@ pub struct Trace {
     /// Write the story as one HTML page, which needs nothing else
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     pub html: Option<PathBuf>,
-    /// The language of the page
-    #[arg(long, value_enum, requires = "html")]
+    /// The language of the story; names, dmesg lines and explanations of findings stay as they are
+    #[arg(long, value_enum, conflicts_with = "json")]
     pub lang: Option<LangArg>,
     /// Print the events that the story is made from, one JSON document a line
     #[arg(long)]
@@ -371,7 +371,7 @@ pub struct Trace {
     pub live: Live,
 }
 
-/// Languages of pages.
+/// Languages of stories.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum LangArg {
     /// English

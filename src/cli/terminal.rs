@@ -65,20 +65,60 @@ fn width(size: Option<(Width, terminal_size::Height)>) -> Option<usize> {
     of_terminal.or_else(given).filter(|width| *width > 0).map(|width| width.max(NARROWEST))
 }
 
+/// Columns of a text: characters of Chinese, Japanese and Korean take two.
+pub fn columns(text: &str) -> usize {
+    text.chars().map(|c| if is_wide(c) { 2 } else { 1 }).sum()
+}
+
+/// Is this a character of two columns? The blocks that Unicode calls wide (UAX 11) and that texts of people have.
+const fn is_wide(c: char) -> bool {
+    matches!(c, '\u{1100}'..='\u{115f}' | '\u{2e80}'..='\u{303e}' | '\u{3041}'..='\u{a4cf}' | '\u{ac00}'..='\u{d7a3}'
+        | '\u{f900}'..='\u{faff}' | '\u{fe30}'..='\u{fe6f}' | '\u{ff00}'..='\u{ff60}' | '\u{ffe0}'..='\u{ffe6}'
+        | '\u{20000}'..='\u{3fffd}')
+}
+
+/// May no line begin with it?
+const fn stays_behind(c: char) -> bool {
+    matches!(c, '，' | '。' | '、' | '：' | '；' | '？' | '！' | '）' | '”' | '》')
+}
+
+/// May no line end with it?
+const fn stays_before(c: char) -> bool {
+    matches!(c, '（' | '“' | '《')
+}
+
+/// Where a line may be broken: behind blanks, and on both sides of a wide character.
+fn pieces(line: &str) -> impl Iterator<Item = &str> {
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        let mut chars = rest.char_indices().peekable();
+        while let Some((_, c)) = chars.next() {
+            let Some((at, next)) = chars.peek().copied() else { break };
+            let is_wide = (is_wide(c) || is_wide(next)) && next != ' ';
+            if (c == ' ' && next != ' ') || (is_wide && c != ' ' && !stays_behind(next) && !stays_before(c)) {
+                let piece = rest.get(..at)?;
+                rest = rest.get(at..)?;
+                return Some(piece);
+            }
+        }
+        Some(std::mem::take(&mut rest)).filter(|piece| !piece.is_empty())
+    })
+}
+
 /// A line in lines of at most `width` columns, broken between words only; those after the first begin with `indent`
 /// blanks. Blanks within a line stay as they are.
 pub fn wrap(line: &str, width: Option<usize>, indent: usize) -> String {
-    let Some(width) = width.filter(|width| line.chars().count() > *width) else {
+    let Some(width) = width.filter(|width| columns(line) > *width) else {
         return line.to_owned();
     };
     let mut out = String::with_capacity(line.len());
     let mut column = 0usize;
     let mut gap = String::new();
     let mut is_empty = true;
-    for piece in line.split_inclusive(' ') {
+    for piece in pieces(line) {
         let word = piece.trim_end_matches(' ');
         if !word.is_empty() {
-            let (gap_len, len) = (gap.chars().count(), word.chars().count());
+            let (gap_len, len) = (gap.len(), columns(word));
             if !is_empty && column.saturating_add(gap_len).saturating_add(len) > width {
                 out.push('\n');
                 out.push_str(&" ".repeat(indent));
@@ -92,9 +132,7 @@ pub fn wrap(line: &str, width: Option<usize>, indent: usize) -> String {
             gap.clear();
             is_empty = false;
         }
-        if piece.ends_with(' ') {
-            gap.push(' ');
-        }
+        gap.extend(std::iter::repeat_n(' ', piece.len().saturating_sub(word.len())));
     }
     out
 }
@@ -129,6 +167,15 @@ mod tests {
             assert_eq!(wrap(line, Some(width), 2), want, "{line:?} in {width}");
         }
         assert_eq!(wrap("one two", None, 2), "one two");
+        // Two columns each, and a line may end behind each, but not before a full stop.
+        assert_eq!(columns("内核 a。"), 8);
+        for (line, width, want) in [
+            ("检查并截去签名。", 8, "检查并截\n  去签\n  名。"),
+            ("检查 hdr 视图", 9, "检查 hdr\n  视图"),
+            ("（内核）停止", 6, "（内\n  核）\n  停止"),
+        ] {
+            assert_eq!(wrap(line, Some(width), 2), want, "{line:?} in {width}");
+        }
         assert_eq!(wrap_lines("  one two\nthree\n", Some(6)), "  one\n   two\nthree\n");
     }
 }

@@ -86,8 +86,9 @@ pub fn run(args: &Trace) -> Result<Outcome, Error> {
         stories.take(&asked, &text)?;
     }
     let Stories { events, outcome, .. } = stories;
+    let lang = Lang::from(args.lang.unwrap_or_default());
     if let Some(html) = &args.html {
-        let text = page(&events, args.lang.unwrap_or_default().into(), step.map(StepOf::name));
+        let text = page(&events, lang, step.map(StepOf::name));
         let text = text.map_err(|e| Error::write(html, e))?;
         raw_output::replace(html, |file| std::io::Write::write_all(file, text.as_bytes()))?;
         return Ok(outcome);
@@ -100,7 +101,7 @@ pub fn run(args: &Trace) -> Result<Outcome, Error> {
         let lines = events.iter().map(|event| Ok(report::json_text(event)? + "\n"));
         report::print_bytes(lines.collect::<Result<String, Error>>()?.as_bytes())?;
     } else {
-        let words = Lang::En.table();
+        let words = lang.table();
         report::story(&Teller::new(&words, amount().verbose, stdout_width(), step).tell(&events))?;
     }
     Ok(outcome)

@@ -363,7 +363,7 @@ fn symbols(load: &Load<'_>, renumbered: &[u32], imports: &Imports<'_>) -> (Vec<u
         if symbol.bind() != STB_LOCAL {
             first_global = first_global.or(Some(i));
         }
-        let mut info = symbol.st_info.0;
+        let mut info = symbol.info();
         let section = match (symbol.shndx(), imports.get(i)) {
             (SHN_UNDEF, Some(import)) => {
                 info = info & !TYPE_MASK | import.symbol_type().unwrap_or(info & TYPE_MASK);
@@ -378,7 +378,7 @@ fn symbols(load: &Load<'_>, renumbered: &[u32], imports: &Imports<'_>) -> (Vec<u
         let name = if (symbol.name_offset() as usize) < strings { symbol.name_offset() } else { 0 };
         let at = u64::from(i).saturating_mul(SYM_SIZE);
         if let Some(to) = slice_mut(&mut table, at, SYM_SIZE) {
-            to.copy_from_slice(&record(name, info, symbol.st_other.0, section, *value, symbol.size()));
+            to.copy_from_slice(&record(name, info, symbol.other(), section, *value, symbol.size()));
         }
     }
     let count = u32::try_from(symbols.len()).unwrap_or(u32::MAX);

@@ -14,6 +14,7 @@ use kernel::Records;
 
 use super::spec_file::{self, Packing};
 use crate::error::Error;
+use crate::mapped::Mapped;
 
 /// The folder holds no more files and bytes than this, of each ending.
 const FILES_MAX: usize = 32;
@@ -66,7 +67,12 @@ impl Key {
         if !file.metadata().ok()?.is_file() {
             return None;
         }
-        Some(Key::new(kind, &blake3::Hasher::new().update_reader(file).ok()?.finalize()))
+        // A mapping saves the copy; not everybody can have one of every file.
+        let hash = match Mapped::new(file) {
+            Ok(map) => blake3::hash(&map),
+            Err(file) => blake3::Hasher::new().update_reader(file).ok()?.finalize(),
+        };
+        Some(Key::new(kind, &hash))
     }
 
     /// The same file with `more`, which changes what comes of it.

@@ -127,7 +127,7 @@ impl Modules {
 }
 
 /// The identifiers of `code` and where they begin.
-fn words(code: &str) -> impl Iterator<Item = (usize, &str)> {
+pub fn words(code: &str) -> impl Iterator<Item = (usize, &str)> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -139,7 +139,7 @@ fn words(code: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 /// The paths of the use tree at the start of `code`, and the name that each binds.
-fn trees(code: &str) -> Vec<(Path, String)> {
+pub fn trees(code: &str) -> Vec<(Path, String)> {
     let mut found = Vec::new();
     tree(code, &[], &mut found);
     found

@@ -153,7 +153,7 @@ pub fn without_tests(text: &str, code: &str) -> String {
 }
 
 /// Where the item ends whose attributes begin at `start`: at its `;`, or at the end of its braces.
-fn end_of_item(code: &str, start: usize) -> usize {
+pub fn end_of_item(code: &str, start: usize) -> usize {
     let (mut round, mut curly) = (0, 0);
     for (at, byte) in code.bytes().enumerate().skip(start) {
         match byte {

@@ -50,11 +50,13 @@ SETS = {
     "6.12-amd64": Boot("6.12-amd64"),
     "6.12-amd64-stuff": Boot("6.12-amd64", "Skylake-Client-v1", "nokaslr spectre_v2=retpoline retbleed=stuff"),
     "6.12-amd64-lfence": Boot("6.12-amd64", "max", "spectre_v2=retpoline,lfence"),
+    "7.3-amd64": Boot("7.3-amd64"),
     "6.1-arm64": Boot("6.1-arm64"),
     "6.1-arm64-kaslr-a53": Boot("6.1-arm64", "cortex-a53,midr=0x410fd033", "kaslr"),
     "6.12-arm64": Boot("6.12-arm64"),
     "6.12-arm64-kaslr-a53": Boot("6.12-arm64", "cortex-a53,midr=0x410fd033", "kaslr"),
     "6.12-arm64-max": Boot("6.12-arm64", "max"),
+    "7.3-arm64": Boot("7.3-arm64"),
 }
 
 # What finalisation looks up by name, apart from what modules import.

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """`kmodld verify` against the memory of booted kernels.
 
-    tests/oracle/verify.py healthy --kernel TREE --kmodld K [--smp 4]     0 alarms, many modules loaded and at work
+    tests/oracle/verify.py healthy --kernel TREE --kmodld K [--smp 4]     0 alarms, many modules loaded and at work, with --headers
+                                                                          a live patch among them (CONFIG_LIVEPATCH)
     tests/oracle/verify.py attack  --kernel TREE --kmodld K --headers DIR each attack of fixtures/attack is found
     tests/oracle/verify.py kcore   --kernel TREE --kmodld K [--smp 4]     0 alarms, kmodld in the guest, by /proc/kcore
     tests/oracle/verify.py bytes   --kernel TREE --kmodld K --dump DUMP   200 bytes of a dump changed: each is found
 
 Each boot is looked at through a dump with paging, one without, and raw physical memory. Exit status 0 says that all was as it
-should be. Needs qemu, and busybox-static of the guest's architecture (--busybox). `attack` builds the modules against the headers
-of that kernel in DIR (linux-headers-RELEASE, as its package has it).
+should be. Needs qemu, and busybox-static of the guest's architecture (--busybox). Modules are built against the headers
+of that kernel in DIR (linux-headers-RELEASE, as its package has it), or were built elsewhere (--built DIR).
 """
 
 import argparse
@@ -29,6 +30,8 @@ from machine import MACHINES  # noqa: E402
 from verify_guest import ATTACKS, ITSELF, MORE_ATTACKS, OFF, ON, Running, build, with_kmodld  # noqa: E402
 
 MEMORY = 1024
+# Loaded, and not mounted.
+UNUSED = ("btrfs", "xfs")
 
 
 def verify(options, dump, extra=()):
@@ -76,11 +79,16 @@ def told(document):
 
 
 def healthy(options, folder):
-    good = True
+    good, extra = True, []
+    if options.headers or options.built:
+        extra = [(os.path.join(build_modules(options, "livepatch", folder), "live_patch.ko"), "")]
     for what, changes in (("on", ON), ("on and off", OFF)):
-        files, _ = dumps(options, folder, changes)
+        files, console = dumps(options, folder, changes, extra)
+        if extra and "@@ live patch\n" not in console.replace("\r", ""):
+            print("the live patch is not in place")
+            good = False
         for file in files:
-            document, code = verify(options, file)
+            document, code = verify(options, file, [f"--with={path}" for path, _ in extra])
             print(f"{what}, {os.path.basename(file)}: {told(document)}, exit {code}")
             tell(document)
             good &= code == 0
@@ -114,21 +122,29 @@ def kcore(options, folder):
     return code == 0
 
 
-def attack(options, folder):
-    source = os.path.join(ROOT, "fixtures", "attack")
-    work = os.path.join(folder, "attack")
-    shutil.copytree(source, work)
-    machine = machine_of(options)
+def build_modules(options, name, folder):
+    """Builds the modules of a folder of fixtures, if they are not built already."""
+    if options.built:
+        return options.built
+    machine, work = machine_of(options), os.path.join(folder, name)
+    shutil.copytree(os.path.join(ROOT, "fixtures", name), work, dirs_exist_ok=True)
     cross = [f"ARCH={machine.kernel_arch}", f"CROSS_COMPILE={machine.compilers[0].removesuffix('gcc')}"]
     command = ["make", "-s", "-C", options.headers, f"M={work}", "modules", "CONFIG_DEBUG_INFO_BTF_MODULES=", *cross]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return work
+
+
+def attack(options, folder):
+    machine = machine_of(options)
+    work = build_modules(options, "attack", folder)
     names = ["attack_victim", "attack_write", "attack_hide", "attack_wipe"]
     extra = [(os.path.join(work, f"{name}.ko"), "") for name in names]
     # Where the member is in struct file_operations, by the relocation that fills it in.
     member = member_offset(extra[0][0])
     script = ATTACKS.replace("MORE", MORE_ATTACKS[machine.name]).replace("MEMBER", str(member))
-    if "ALTERNATIVE" in script:
-        script = script.replace("ALTERNATIVE", alternative(KernelTree(options.kernel).elf("ext4")))
+    for word, section in (("STATIC_CALL", ".static_call_sites"), ("ALTERNATIVE", ".altinstructions")):
+        if word in script:
+            script = script.replace(word, site(KernelTree(options.kernel), section))
     files, console = dumps(options, folder, script, extra)
     made = re.findall(r"attack: (\w+) ([0-9a-f]{16}) (\d+)", console)
     # Those of the script, and the two modules that hide.
@@ -164,20 +180,27 @@ def attack(options, folder):
     return good
 
 
-def alternative(elf):
-    """A function and how far in it there is a site of .altinstructions, in .text."""
-    text = elf.section(".text").index
-    symbols = elf.symbols()
-    functions = [s for s in symbols if s.shndx == text and s.size]
-    for place, info, addend in struct.iter_unpack("<QQq", elf.bytes_of(elf.section(".rela.altinstructions"))):
-        symbol = symbols[info >> 32]
-        # The first member of a record of 12 bytes is the site.
-        if place % 12 == 0 and symbol.shndx == text:
-            site = symbol.value + addend
+def site(kernel, section):
+    """A function and how far in it there is a site of a table, in .text of a module whose code does not run in the guest."""
+    for module in UNUSED:
+        elf = kernel.elf(module)
+        text, symbols = elf.section(".text").index, elf.symbols()
+        functions = [s for s in symbols if s.shndx == text and s.size and s.name.startswith(f"{module}_") and "." not in s.name]
+        records = elf.bytes_of(elf.section(section))
+        # Two relocations for each record: the first member is the site.
+        places = list(struct.iter_unpack("<QQq", elf.bytes_of(elf.section(f".rela{section}"))))[::2]
+        length = places[1][0] - places[0][0] if len(places) > 1 else 0
+        for place, info, addend in places:
+            symbol = symbols[info >> 32]
+            # In .altinstructions the last members are the lengths of both instructions.
+            is_short = section == ".altinstructions" and records[place + length - 2] < 3
+            if place % length or symbol.shndx != text or is_short:
+                continue
+            at = symbol.value + addend
             for function in functions:
-                if function.value <= site < function.value + function.size:
-                    return f"{function.name} {site - function.value}"
-    raise SystemExit("no alternative in .text")
+                if function.value <= at < function.value + function.size and function.name not in ATTACKS:
+                    return f"{function.name} {at - function.value}"
+    raise SystemExit(f"no {section} in .text of {', '.join(UNUSED)}")
 
 
 def member_offset(path):
@@ -276,6 +299,7 @@ def main():
     parser.add_argument("--kmodld", default=os.path.join(ROOT, "target", "release", "kmodld"))
     parser.add_argument("--busybox", default="/usr/bin/busybox")
     parser.add_argument("--headers")
+    parser.add_argument("--built", help="a folder with the modules of fixtures/attack or fixtures/livepatch, built elsewhere for that kernel")
     parser.add_argument("--dump")
     parser.add_argument("--hunter", help="a Python with the package kmodld: contrib/tools/hunt_kmodld.py has to find each attack too")
     parser.add_argument("--smp", type=int, default=1)

@@ -49,12 +49,14 @@ echo ':mod:ext4' > $T/set_ftrace_filter; echo function > $T/current_tracer && ec
 echo 1 > $T/events/ext4/enable && echo "@@ events"; echo 1 > $T/events/block/enable
 echo 'p:one ext4_readdir+15' > $T/kprobe_events; echo 'p:four ext4_readdir+16' >> $T/kprobe_events; echo 'p:two ext4:ext4_find_entry' >> $T/kprobe_events; echo 'r:three fat_alloc_inode' >> $T/kprobe_events
 for p in one two three four; do echo 1 > $T/events/kprobes/$p/enable && echo "@@ kprobe $p"; done
+grep -q live_patched /proc/mounts && grep -q 'live patched' /proc/cmdline && echo "@@ live patch"
 echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables 2>/dev/null
 ls /mnt/e /mnt/v >/dev/null; mount -o remount,ro /mnt/v; sleep 3
 """
 # The same, on and off again.
 OFF = ON + r"""
 for p in one two three four; do echo 0 > $T/events/kprobes/$p/enable; done; echo > $T/kprobe_events
+[ ! -e /sys/kernel/livepatch/live_patch ] || echo 0 > /sys/kernel/livepatch/live_patch/enabled
 echo 0 > $T/events/enable; echo nop > $T/current_tracer; echo > $T/set_ftrace_filter; sleep 3
 """
 
@@ -71,7 +73,7 @@ sleep 4
 """
 # An architecture's own.
 MORE_ATTACKS = {
-    "x86_64": "a static_call xfs_growfs_rt 0; a alternative ext4_ioctl 0",
+    "x86_64": "a static_call STATIC_CALL; a alternative ALTERNATIVE",
     "aarch64": "a alternative ALTERNATIVE",
 }
 
@@ -104,11 +106,11 @@ def known_modules(kernel):
     return [name for name in MODULES if name in known]
 
 
-def build(tree, folder, busybox, extra=(), changes=ON, more=({}, set())):
-    """Writes the initramfs; gives its path and the names of what is loaded. `extra` are module files, loaded last; `more` files
-    by path, and which of them are programs."""
+def build(tree, folder, busybox, extra=(), changes=ON, more=({}, set()), names=None):
+    """Writes the initramfs; gives its path and the names of what is loaded: many modules, or those of `names` and what they need.
+    `extra` are module files, loaded last; `more` files by path, and which of them are programs."""
     kernel = KernelTree(tree)
-    order = kernel.load_order(known_modules(kernel))
+    order = kernel.load_order(names or known_modules(kernel))
     with open(busybox, "rb") as file:
         files = {"bin/busybox": file.read()}
     programs = {"bin/busybox"}
@@ -139,7 +141,7 @@ def build(tree, folder, busybox, extra=(), changes=ON, more=({}, set())):
 class Running:
     """A guest that has said that it is ready."""
 
-    def __init__(self, machine, tree, initrd, folder, memory=1024, smp=1, append="", limit=1500, cpu=None):
+    def __init__(self, machine, tree, initrd, folder, memory=1024, smp=1, append="", limit=1500, cpu=None, more=()):
         kernel = KernelTree(tree)
         self._machine = machine
         qmp = os.path.join(folder, "qmp")
@@ -148,7 +150,7 @@ class Running:
         argv += ["-accel", "tcg", "-M", machine.board, "-cpu", cpu or machine.cpu, "-smp", str(smp), "-m", str(memory)]
         argv += ["-kernel", kernel.image, "-initrd", initrd, "-append", f"{machine.boot} panic=-1 {append}"]
         argv += ["-nodefaults", "-nographic", "-nic", "none", "-no-reboot", "-serial", f"file:{self.console}"]
-        argv += ["-device", "vmcoreinfo", "-qmp", f"unix:{qmp},server=on,wait=off"]
+        argv += ["-device", "vmcoreinfo", "-qmp", f"unix:{qmp},server=on,wait=off", *more]
         with open(os.path.join(folder, "qemu"), "wb") as log:
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=log)
         self.monitor = Monitor(qmp, time.monotonic() + 30)

@@ -1,10 +1,7 @@
-//! ELF terms: the raw records of the `object` crate, and the constants that
-//! only the kernel's loader knows.
+//! ELF terms: records as they stand in a file, their fields, and the constants that only the kernel's loader knows. No type of another
+//! crate is among them.
 
 use object::elf;
-pub use object::elf::{FileHeader64, Rela64, SectionHeader64, Sym64};
-pub use object::endian::LittleEndian as LE;
-use object::pod;
 
 macro_rules! plain_constants {
     ($($(#[$doc:meta])* $name:ident: $ty:ty;)*) => {
@@ -73,8 +70,35 @@ pub const SYM_SIZE: u64 = 24;
 /// Bytes of one RELA record.
 pub const RELA_SIZE: u64 = 24;
 
-/// One ELF64 symbol as it stands in the file.
-pub type Sym = Sym64<LE>;
+/// One ELF64 symbol as it stands in the file: [`SymFields`] reads it.
+pub type Sym = [u8; SYM_SIZE as usize];
+/// One RELA record as it stands in the file: a [`Rela`] is made from it.
+pub type RawRela = [u8; RELA_SIZE as usize];
+/// One section header as it stands in the file: a [`Shdr`] is made from it.
+pub type RawShdr = [u8; SHDR_SIZE as usize];
+/// An ELF header as it stands in the file.
+pub(crate) type RawEhdr = [u8; EHDR_SIZE as usize];
+
+/// `LEN` bytes of a record; no place behind its end is asked for.
+#[inline]
+fn field<const LEN: usize>(record: &[u8], at: usize) -> [u8; LEN] {
+    record.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; LEN])
+}
+
+#[inline]
+fn half(record: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(field(record, at))
+}
+
+#[inline]
+fn word(record: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(field(record, at))
+}
+
+#[inline]
+fn xword(record: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(field(record, at))
+}
 
 /// Native fields of a symbol.
 pub trait SymFields {
@@ -82,10 +106,18 @@ pub trait SymFields {
     fn name_offset(&self) -> u32;
     /// Section index or SHN_*.
     fn shndx(&self) -> u16;
+    /// Binding and type in one byte.
+    fn info(&self) -> u8;
+    /// `st_other`: visibility, and what an architecture marks.
+    fn other(&self) -> u8;
     /// STB_*.
-    fn bind(&self) -> u8;
+    fn bind(&self) -> u8 {
+        self.info() >> 4
+    }
     /// STT_*.
-    fn kind(&self) -> u8;
+    fn kind(&self) -> u8 {
+        self.info() & 15
+    }
     /// Value: in a relocatable file an offset in its section.
     fn value(&self) -> u64;
     /// Bytes.
@@ -93,23 +125,29 @@ pub trait SymFields {
 }
 
 impl SymFields for Sym {
+    #[inline]
     fn name_offset(&self) -> u32 {
-        self.st_name.get(LE)
+        word(self, 0)
     }
+    #[inline]
     fn shndx(&self) -> u16 {
-        self.st_shndx.get(LE).0
+        half(self, 6)
     }
-    fn bind(&self) -> u8 {
-        self.st_info.0 >> 4
+    #[inline]
+    fn info(&self) -> u8 {
+        self[4]
     }
-    fn kind(&self) -> u8 {
-        self.st_info.0 & 15
+    #[inline]
+    fn other(&self) -> u8 {
+        self[5]
     }
+    #[inline]
     fn value(&self) -> u64 {
-        self.st_value.get(LE)
+        xword(self, 8)
     }
+    #[inline]
     fn size(&self) -> u64 {
-        self.st_size.get(LE)
+        xword(self, 16)
     }
 }
 
@@ -135,18 +173,16 @@ impl Rela {
     }
 }
 
-impl From<&Rela64<LE>> for Rela {
+impl From<&RawRela> for Rela {
     #[inline]
-    fn from(raw: &Rela64<LE>) -> Self {
-        Rela { r_offset: raw.r_offset.get(LE), r_info: raw.r_info.get(LE), r_addend: raw.r_addend.get(LE) }
+    fn from(raw: &RawRela) -> Self {
+        Rela { r_offset: xword(raw, 0), r_info: xword(raw, 8), r_addend: xword(raw, 16).cast_signed() }
     }
 }
 
-/// All whole records of `T` at the start of `bytes`; a remainder is ignored, as
-/// the kernel's `sh_size / sizeof` does.
-pub fn records<T: pod::Pod>(bytes: &[u8]) -> &[T] {
-    let count = bytes.len().checked_div(size_of::<T>()).unwrap_or(0);
-    pod::slice_from_bytes(bytes, count).map(|(records, _)| records).unwrap_or(&[])
+/// All whole records of `SIZE` bytes at the start of `bytes`; a remainder is ignored, as the kernel's `sh_size / sizeof` does.
+pub const fn records<const SIZE: usize>(bytes: &[u8]) -> &[[u8; SIZE]] {
+    bytes.as_chunks().0
 }
 
 /// Section header with native fields: the editable copy that the loader works on.
@@ -181,19 +217,47 @@ impl Shdr {
     }
 }
 
-impl From<&SectionHeader64<LE>> for Shdr {
-    fn from(raw: &SectionHeader64<LE>) -> Self {
+impl From<&RawShdr> for Shdr {
+    fn from(raw: &RawShdr) -> Self {
         Shdr {
-            sh_name: raw.sh_name.get(LE),
-            sh_type: raw.sh_type.get(LE).0,
-            sh_flags: raw.sh_flags.get(LE).0,
-            sh_addr: raw.sh_addr.get(LE),
-            sh_offset: raw.sh_offset.get(LE),
-            sh_size: raw.sh_size.get(LE),
-            sh_link: raw.sh_link.get(LE),
-            sh_info: raw.sh_info.get(LE),
-            sh_addralign: raw.sh_addralign.get(LE),
-            sh_entsize: raw.sh_entsize.get(LE),
+            sh_name: word(raw, 0),
+            sh_type: word(raw, 4),
+            sh_flags: xword(raw, 8),
+            sh_addr: xword(raw, 16),
+            sh_offset: xword(raw, 24),
+            sh_size: xword(raw, 32),
+            sh_link: word(raw, 40),
+            sh_info: word(raw, 44),
+            sh_addralign: xword(raw, 48),
+            sh_entsize: xword(raw, 56),
+        }
+    }
+}
+
+/// What the kernel reads of an ELF header.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ehdr {
+    pub(crate) magic: [u8; 4],
+    pub(crate) class: u8,
+    pub(crate) e_type: u16,
+    pub(crate) e_machine: u16,
+    pub(crate) e_shoff: u64,
+    pub(crate) e_shentsize: u16,
+    pub(crate) e_shnum: u16,
+    pub(crate) e_shstrndx: u16,
+}
+
+impl From<&RawEhdr> for Ehdr {
+    fn from(raw: &RawEhdr) -> Self {
+        Ehdr {
+            magic: field(raw, 0),
+            class: raw[4],
+            e_type: half(raw, 16),
+            e_machine: half(raw, 18),
+            e_shoff: xword(raw, 40),
+            e_shentsize: half(raw, 58),
+            e_shnum: half(raw, 60),
+            e_shstrndx: half(raw, 62),
         }
     }
 }

@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::bytes::{self, cstr, printed, slice};
-use crate::elf::{self, Rela64, SHF_ALLOC, SHN_UNDEF, SHT_NOBITS, STT_SECTION, Shdr, Sym, SymFields};
+use crate::elf::{self, RawRela, SHF_ALLOC, SHN_UNDEF, SHT_NOBITS, STT_SECTION, Shdr, Sym, SymFields};
 use crate::finding::Subject;
 use crate::machine::Machine;
 use crate::modinfo::Modinfo;
@@ -200,7 +200,7 @@ impl<'d> ModuleFile<'d> {
     }
 
     /// Records of a RELA section (RELOC-GEN-10: a remainder is ignored).
-    pub fn relocations(&self, section: usize) -> &'d [Rela64<elf::LE>] {
+    pub fn relocations(&self, section: usize) -> &'d [RawRela] {
         elf::records(self.section_bytes(section))
     }
 

@@ -13,8 +13,7 @@ use crate::bytes::{cstr, printed, slice};
 use crate::changes::Change;
 use crate::config::KernelConfig;
 use crate::elf::{
-    self, EHDR_SIZE, ET_REL, FileHeader64, LE, SHDR_SIZE, SHF_ALLOC, SHT_NOBITS, SHT_NULL, SHT_STRTAB,
-    SHT_SYMTAB, SectionHeader64, Shdr, Sym, SymFields,
+    self, ET_REL, Ehdr, SHDR_SIZE, SHF_ALLOC, SHT_NOBITS, SHT_NULL, SHT_STRTAB, SHT_SYMTAB, Shdr, SymFields,
 };
 use crate::finding::{Errno, Finding, Findings, Severity, Subject, needs};
 use crate::machine::{Machine, machine_name, names_of};
@@ -88,13 +87,13 @@ fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
     let config = c.expected.config;
     let cache_copy = config.has(Change::ElfValidityCacheCopy);
     let ehdr = c.elf_validity_ehdr()?;
-    let e_shstrndx = usize::from(ehdr.e_shstrndx.get(LE).0);
-    let sections = c.section_headers(ehdr)?;
+    let e_shstrndx = usize::from(ehdr.e_shstrndx);
+    let sections = c.section_headers(&ehdr)?;
     let mut module = ModuleFile {
         bytes: c.file,
-        e_machine: ehdr.e_machine.get(LE).0,
-        machine: Machine::find(c.expected.known, ehdr.e_machine.get(LE).0),
-        e_shoff: ehdr.e_shoff.get(LE),
+        e_machine: ehdr.e_machine,
+        machine: Machine::find(c.expected.known, ehdr.e_machine),
+        e_shoff: ehdr.e_shoff,
         e_shstrndx,
         sections,
         secstrings: &[],
@@ -143,7 +142,7 @@ fn check_all<'d>(c: &mut Checks<'d, '_>) -> Option<ModuleFile<'d>> {
     if c.expected.config.smp {
         module.index.pcpu = module.find_sec(".data..percpu");
     }
-    module.symbols = elf::records::<Sym>(module.section_bytes(module.index.sym));
+    module.symbols = elf::records(module.section_bytes(module.index.sym));
     // The kernel reads names in its copy of the file, whatever the type of the table.
     module.strtab = module.copied_bytes(module.index.str);
     module.strings = module.tail_of(module.index.str);
@@ -178,11 +177,9 @@ impl<'d> Checks<'d, '_> {
     }
 
     /// VAL-10 to VAL-13: the ELF header.
-    fn elf_validity_ehdr(&mut self) -> Option<&'d FileHeader64<LE>> {
+    fn elf_validity_ehdr(&mut self) -> Option<Ehdr> {
         let len = self.file.len() as u64;
-        let Some(ehdr) =
-            slice(self.file, 0, EHDR_SIZE).and_then(|b| elf::records::<FileHeader64<LE>>(b).first())
-        else {
+        let Some(ehdr) = self.file.first_chunk().map(Ehdr::from) else {
             // So far only without its signature: before that the system call has refused it (VAL-2).
             self.fail(refuse(
                 "VAL-10",
@@ -191,7 +188,7 @@ impl<'d> Checks<'d, '_> {
             ));
             return None;
         };
-        if ehdr.e_ident.magic != *b"\x7fELF" {
+        if ehdr.magic != *b"\x7fELF" {
             let line = "Invalid ELF header magic: != \x7fELF";
             self.fail(refuse(
                 "VAL-11",
@@ -200,7 +197,7 @@ impl<'d> Checks<'d, '_> {
             ));
             return None;
         }
-        let e_type = ehdr.e_type.get(LE).0;
+        let e_type = ehdr.e_type;
         if e_type != ET_REL {
             let line = format!("Invalid ELF header type: {e_type} != {ET_REL}");
             self.fail(refuse(
@@ -209,12 +206,12 @@ impl<'d> Checks<'d, '_> {
                 format!("e_type is {e_type}: a module is a relocatable file (ET_REL, 1)"),
             ));
         }
-        let machine = ehdr.e_machine.get(LE).0;
+        let machine = ehdr.e_machine;
         let Expected { machine: of_kernel, known, .. } = self.expected;
         let taken = of_kernel.as_ref().map_or(*known, core::slice::from_ref);
         if Machine::find(taken, machine).is_none() {
             let line = format!("Invalid architecture in ELF header: {machine}");
-            let class = if ehdr.e_ident.class.0 == ELFCLASS32 { " (a 32-bit file)" } else { "" };
+            let class = if ehdr.class == ELFCLASS32 { " (a 32-bit file)" } else { "" };
             let module = format!("the module is for {}{class}", machine_name(machine, known));
             let why = match of_kernel {
                 Some(own) => format!("{module}, this kernel takes {}", own.name),
@@ -228,14 +225,14 @@ impl<'d> Checks<'d, '_> {
     }
 
     /// VAL-14, VAL-15: the section header table. VAL-41: an empty one has no header 0.
-    fn section_headers(&mut self, ehdr: &FileHeader64<LE>) -> Option<Vec<Shdr>> {
-        let size = u64::from(ehdr.e_shentsize.get(LE));
+    fn section_headers(&mut self, ehdr: &Ehdr) -> Option<Vec<Shdr>> {
+        let size = u64::from(ehdr.e_shentsize);
         if size != SHDR_SIZE {
             let why = format!("e_shentsize is {size}, a section header has {SHDR_SIZE} bytes");
             self.fail(refuse("VAL-14", "Invalid ELF section header size", why));
             return None;
         }
-        let (at, count) = (ehdr.e_shoff.get(LE), u64::from(ehdr.e_shnum.get(LE)));
+        let (at, count) = (ehdr.e_shoff, u64::from(ehdr.e_shnum));
         let table =
             slice(self.file, at, count.saturating_mul(SHDR_SIZE)).filter(|_| at < self.file.len() as u64);
         let Some(table) = table else {
@@ -250,16 +247,15 @@ impl<'d> Checks<'d, '_> {
             self.no_headers(ehdr, at);
             return None;
         }
-        Some(elf::records::<SectionHeader64<LE>>(table).iter().map(Shdr::from).collect())
+        Some(elf::records(table).iter().map(Shdr::from).collect())
     }
 
     /// VAL-41: of a table without headers the kernel reads the first all the same.
-    fn no_headers(&mut self, ehdr: &FileHeader64<LE>, at: u64) {
-        let first = slice(self.file, at, SHDR_SIZE).map(elf::records::<SectionHeader64<LE>>);
-        match first.and_then(<[_]>::first) {
+    fn no_headers(&mut self, ehdr: &Ehdr, at: u64) {
+        match slice(self.file, at, SHDR_SIZE).and_then(<[u8]>::first_chunk) {
             Some(zero) => {
                 self.null_section(&Shdr::from(zero));
-                let _ = self.names_index(usize::from(ehdr.e_shstrndx.get(LE).0), 0);
+                let _ = self.names_index(usize::from(ehdr.e_shstrndx), 0);
             }
             None => self.fail(Finding::error("VAL-41", Errno::ENOEXEC, "the file has no section headers")),
         }

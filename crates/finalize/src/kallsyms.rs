@@ -55,7 +55,7 @@ pub fn add_kallsyms(module: &mut Module<'_>) {
             let value = values.get(*index as usize).copied().unwrap_or_else(|| symbol.value());
             let st_name = name_at.wrapping_sub(plan.stroffs) as u32;
             write(record, 0, &st_name.to_le_bytes());
-            write(record, 4, &[symbol.st_info.0, symbol.st_other.0]);
+            write(record, 4, &[symbol.info(), symbol.other()]);
             write(record, 6, &symbol.shndx().to_le_bytes());
             write(record, 8, &value.to_le_bytes());
             write(record, 16, &symbol.size().to_le_bytes());

@@ -10,8 +10,9 @@ use crate::dump::Dump;
 use crate::range::Range;
 use crate::read_at::ReadAt;
 
-/// Entries that one walk over mappings looks at, whatever the tables say.
-const ENTRIES_MAX: u64 = 1 << 24;
+/// Entries that one walk over mappings looks at, whatever the tables say: those of 8 GiB in pages of 4 KiB, which is four times as
+/// much as any kernel has for modules.
+const ENTRIES_MAX: u64 = 1 << 21;
 
 /// Memory that is mapped: virtual addresses that follow each other and lead to physical ones that follow each other, with the same
 /// permissions.

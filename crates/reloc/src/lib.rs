@@ -29,7 +29,7 @@ pub mod x86_64;
 use alloc::borrow::Cow;
 
 use elf_layout::ModuleFile;
-use elf_layout::elf::{LE, Rela, Rela64, Shdr};
+use elf_layout::elf::{RawRela, Rela, Shdr};
 
 pub use apply::apply_relocations;
 pub use arch::{Architecture, ExtableEntry, FtraceBug};
@@ -48,7 +48,7 @@ pub use {
 #[derive(Clone, Copy, Debug)]
 pub enum Records<'a> {
     /// As they stand in the file.
-    File(&'a [Rela64<LE>]),
+    File(&'a [RawRela]),
     /// As the architecture has reordered them (PLT-14).
     Reordered(&'a [Rela]),
 }

@@ -58,6 +58,32 @@ pub enum Step {
 }
 
 impl Step {
+    /// All of them, in the order in which the kernel comes to them.
+    pub const ALL: [Step; 22] = [
+        Step::SortExtable,
+        Step::Paravirt,
+        Step::Cfi,
+        Step::Retpoline,
+        Step::Return,
+        Step::Alternative,
+        Step::CallThunk,
+        Step::SealEndbr,
+        Step::SmpLock,
+        Step::SortOrc,
+        Step::FtracePlt,
+        Step::SortFtraceSites,
+        Step::FtraceSite,
+        Step::SortJumpTable,
+        Step::JumpKey,
+        Step::JumpLabel,
+        Step::SortStaticCalls,
+        Step::StaticCall,
+        Step::TraceEvent,
+        Step::Srcu,
+        Step::StructModule,
+        Step::Parameter,
+    ];
+
     /// Its name in maps and JSON.
     pub const fn name(self) -> &'static str {
         match self {

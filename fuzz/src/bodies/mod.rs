@@ -1,5 +1,6 @@
 //! The bodies of the targets: each gives a parser an input and checks what must hold for any input.
 
+pub mod dump;
 pub mod kernel;
 pub mod module;
 pub mod texts;

@@ -370,8 +370,8 @@
               cell(r.code?.after ?? ""))));
       case "patches":
         return lazy(el("summary", {}, `${t("ui.patches")}: ${event.count}`), event.count < FEW, () => listOf([t("ui.type"), t("ui.place"), t("ui.reason"), t("ui.before"), t("ui.after")], event,
-            (p) => `${p.what} ${p.addr} ${p.symbol ?? ""} ${p.reason ?? ""}`,
-            (p) => el("tr", {}, cell(p.what), cell(link(p.symbol ?? p.addr, { kind: "patch", patch: p, step, story })), cell(name(p.reason ?? "")),
+            (p) => `${t("patch." + p.what)} ${p.addr} ${p.symbol ?? ""} ${p.reason ?? ""}`,
+            (p) => el("tr", {}, cell(t("patch." + p.what)), cell(link(p.symbol ?? p.addr, { kind: "patch", patch: p, step, story })), cell(name(p.reason ?? "")),
               cell(before(p.before.slice(0, 32))), cell(before(p.after.slice(0, 32))))));
       case "changed":
         return [el("p", {}, el("code", {}, event.function), ": ", name(event.section ?? ""), " ", event.addr, ", ", t("ui.bytes", { count: event.count })),
@@ -388,7 +388,7 @@
       case "freed":
         return [el("h3", {}, t("ui.freed")), el("ul", {}, event.regions.map((r) => el("li", {}, `${r.name} ${r.base ?? ""} ${t("ui.bytes", { count: r.allocated })}`)))];
       case "finding":
-        return el("div", { class: `note ${event.errno || event.severity === "oops" ? "bad" : ""}` }, el("strong", {}, `${event.severity} ${event.code}`), " ",
+        return el("div", { class: `note ${event.errno || event.severity === "oops" ? "bad" : ""}` }, el("strong", {}, `${t("severity." + event.severity)} ${event.code}`), " ",
           name(event.explanation + (event.errno ? ` (${event.errno})` : "")),
           event.dmesg ? el("div", { class: "mono" }, name(event.dmesg)) : null);
       case "unjudged":
@@ -523,12 +523,12 @@
           if (step.name === "move") out.push(`P = ${r.p}: ${spaced(r.before)}`);
           if (step.name === "symbols") out.push(`S = ${s ?? t("ui.unknown")}`);
           if (step.name === "relocations") out.push(`${r.formula ?? ""}: ${spaced(r.before)} → ${spaced(r.after)}`);
-          for (const found of patches) if (found.step === step) out.push(`${found.patch.what}: ${spaced(found.patch.before.slice(0, 32))} → ${spaced(found.patch.after.slice(0, 32))}`);
+          for (const found of patches) if (found.step === step) out.push(`${t("patch." + found.patch.what)}: ${spaced(found.patch.before.slice(0, 32))} → ${spaced(found.patch.after.slice(0, 32))}`);
           return out;
         })].filter(Boolean);
     } else if (chosen?.kind === "patch") {
       const p = chosen.patch;
-      content = [title(p.what, p.symbol ?? p.addr), facts([[t("ui.addr"), p.addr], [t("ui.size"), String(p.size)], [t("ui.section"), p.section && name(p.section)],
+      content = [title(t("patch." + p.what), p.symbol ?? p.addr), facts([[t("ui.addr"), p.addr], [t("ui.size"), String(p.size)], [t("ui.section"), p.section && name(p.section)],
         [t("ui.reason"), p.reason && name(p.reason)], [t("ui.before"), before(p.before)], [t("ui.after"), before(p.after)], ...code(p.code)])];
     }
     if (mine === drawing) parts.selection.replaceChildren(...content);

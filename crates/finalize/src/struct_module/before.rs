@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use elf_layout::bytes::printed;
-use elf_layout::elf::{LE, Rela, Rela64, SHF_ALLOC, SHT_RELA};
+use elf_layout::elf::{RawRela, Rela, SHF_ALLOC, SHT_RELA};
 use elf_layout::{Finding, Module, Severity, Subject, Table, needs};
 use reloc::{Architecture, Finalizer};
 
@@ -241,7 +241,7 @@ fn reaches_outside(module: &Module<'_>, arch: &dyn Architecture) -> bool {
             width != 0 && rela.r_offset.checked_add(width).is_none_or(|end| end > target.sh_size)
         };
         let is_moved = target.sh_flags & SHF_ALLOC != 0;
-        let offset = |rela: &Rela64<LE>| rela.r_offset.get(LE);
+        let offset = |rela: &RawRela| Rela::from(rela).r_offset;
         let records = || file.relocations(index).iter();
         // Nearly all records are well inside: they are not looked at further.
         is_moved
