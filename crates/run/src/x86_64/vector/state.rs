@@ -17,6 +17,7 @@ const FLOAT_CONTROL: u16 = 0x37f;
 const FLOAT: usize = 160;
 /// Where in it MXCSR and its mask lie.
 const CONTROLS: usize = 24;
+const CONTROLS_END: u64 = 32;
 /// Bytes of what FXSAVE writes; behind it XSAVE has its header.
 const HEADER_AT: u64 = 512;
 /// State components: floating point, XMM registers, upper halves of YMM registers.
@@ -247,7 +248,7 @@ impl State {
 
     fn save_float(&self, memory: &mut Memory, place: u64) -> Done<()> {
         for (at, byte) in (0u64..).zip(&self.vectors.float) {
-            if !(CONTROLS as u64..CONTROLS as u64 + 8).contains(&at) {
+            if !(CONTROLS as u64..CONTROLS_END).contains(&at) {
                 memory.store(place.wrapping_add(at), [*byte])?;
             }
         }
