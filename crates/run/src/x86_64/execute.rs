@@ -1,8 +1,8 @@
 //! What each instruction does.
 
-use super::decode::{Address, Decoded, KIND_FS, KIND_GS, KIND_NARROW, Op, Operand};
 use super::flags::{DF, Flags, mask, sign_extended};
-use super::vector::Vectors;
+use super::instruction::{Address, Decoded, KIND_FS, KIND_GS, KIND_NARROW, Op, Operand};
+use super::vector::registers::Vectors;
 use crate::cpu::{Exception, Registers, Trouble};
 use crate::memory::Memory;
 

@@ -8,6 +8,7 @@ mod debugger;
 mod decode;
 mod execute;
 mod flags;
+mod instruction;
 mod kernel;
 mod newer;
 mod rarely;
