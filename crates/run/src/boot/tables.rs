@@ -120,7 +120,6 @@ pub(super) const LATER: &[(&str, &str)] = &[
     ("crypto_cbc_module_init", "algorithms that are in the kernel"),
     ("crypto_ctr_module_init", "algorithms that are in the kernel"),
     ("crypto_aes_mod_init", "algorithms that are in the kernel"),
-    ("crypto_algapi_init", "from here on algorithms are tested, those of modules when they come"),
     ("proc_modules_init", "/proc/modules"),
     ("blkdev_init", "block devices"),
     ("param_sysfs_builtin_init", "folders of what is built in, whose names no module can have"),

@@ -1,8 +1,8 @@
 //! What each instruction does.
 
-use super::decode::{Address, Decoded, KIND_FS, KIND_GS, KIND_NARROW, Op, Operand};
 use super::flags::{DF, Flags, mask, sign_extended};
-use super::vector::Vectors;
+use super::instruction::{Address, Decoded, KIND_FS, KIND_GS, KIND_NARROW, Op, Operand};
+use super::vector::registers::Vectors;
 use crate::cpu::{Exception, Registers, Trouble};
 use crate::kept::kept;
 use crate::memory::Memory;
@@ -51,7 +51,19 @@ pub struct State {
 
 impl Registers for State {}
 
-kept!(State { general, rip, flags, others, fs_base, gs_base, kernel_gs_base, segments, system, tsc, vectors });
+kept!(State {
+    general,
+    rip,
+    flags,
+    others,
+    fs_base,
+    gs_base,
+    kernel_gs_base,
+    segments,
+    system,
+    tsc,
+    vectors
+});
 
 impl Default for State {
     fn default() -> Self {

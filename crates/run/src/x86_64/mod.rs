@@ -9,6 +9,7 @@ mod decode;
 mod execute;
 mod flags;
 mod flow;
+mod instruction;
 mod kernel;
 mod newer;
 mod rarely;

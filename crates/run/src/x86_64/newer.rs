@@ -1,8 +1,8 @@
 //! Instructions of general registers that came later: BMI, ADX, MOVBE and CRC32.
 
-use super::decode::{Decoded, Op, Operand};
 use super::execute::{Done, Flow, RDX, State};
 use super::flags::{mask, width};
+use super::instruction::{Decoded, Op, Operand};
 use crate::cpu::Trouble;
 use crate::memory::Memory;
 

@@ -1,9 +1,9 @@
 //! What the rarer instructions do.
 
 use super::cpuid::cpuid;
-use super::decode::{Decoded, Op, Operand};
 use super::execute::{Done, FIXED, Flow, IF, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, State};
 use super::flags::{DF, Flags, OF, mask, sign_extended, width};
+use super::instruction::{Decoded, Op, Operand};
 use crate::cpu::{Exception, Trouble};
 use crate::memory::Memory;
 

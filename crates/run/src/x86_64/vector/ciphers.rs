@@ -1,6 +1,6 @@
 //! AES, carry-less multiplication and SHA, as FIPS 197, FIPS 180-4 and the manuals of the instructions have them.
 
-use super::decode::V;
+use super::operation::V;
 use crate::cpu::Trouble;
 
 /// Products in the field of AES.

@@ -1,7 +1,7 @@
 //! What is done with each half of a vector by itself.
 
 use super::ciphers;
-use super::decode::V;
+use super::operation::V;
 use crate::cpu::Trouble;
 
 /// Bits of an element of so many bytes.

@@ -5,19 +5,17 @@ mod ciphers;
 pub mod decode;
 mod lanes;
 mod moves;
+pub mod operation;
+pub mod registers;
 mod state;
 
-pub use state::Vectors;
-
-use super::decode::{Decoded, Operand};
 use super::execute::{Done, State};
 use super::flags::{CF, Flags, ZF};
+use super::instruction::{Decoded, Operand};
 use crate::cpu::{Exception, Trouble};
 use crate::memory::Memory;
-use decode::V;
-
-/// A vector: its lower and upper half.
-type Halves = [u128; 2];
+use operation::V;
+use registers::Halves;
 
 impl State {
     /// Executes an instruction of the vector units.

@@ -1,10 +1,11 @@
 //! Moves, and what crosses the halves of a vector.
 
-use super::super::decode::{Decoded, Operand};
 use super::super::execute::{Done, State};
 use super::super::flags::mask;
-use super::decode::V;
-use super::{Halves, lanes};
+use super::super::instruction::{Decoded, Operand};
+use super::lanes;
+use super::operation::V;
+use super::registers::Halves;
 use crate::cpu::Trouble;
 use crate::memory::Memory;
 

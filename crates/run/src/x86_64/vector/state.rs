@@ -1,96 +1,21 @@
-//! The registers of the vector and floating-point units, and how they are saved.
+//! How the registers of the vector and floating-point units are saved.
 
 use super::super::cpuid::{FEATURES, HALVES_AT};
-use super::super::decode::{Decoded, Op, Operand};
 use super::super::execute::{Done, RAX, RCX, RDX, State};
-use super::Halves;
+use super::super::instruction::{Decoded, Op, Operand};
+use super::registers::{CONTROLS, COUNT, FLOAT, Vectors};
 use crate::cpu::{Exception, Trouble};
-use crate::kept::kept;
 use crate::memory::Memory;
 
-/// MXCSR after a reset: all exceptions are masked.
-const CONTROL: u32 = 0x1f80;
 /// Bits of MXCSR that can be set.
 const CONTROL_MASK: u32 = 0xffff;
-/// The control word of the floating-point unit after FNINIT.
-const FLOAT_CONTROL: u16 = 0x37f;
-/// Bytes of the floating-point unit's part of what FXSAVE writes.
-const FLOAT: usize = 160;
-/// Where in it MXCSR and its mask lie.
-const CONTROLS: usize = 24;
+const CONTROLS_END: u64 = 32;
 /// Bytes of what FXSAVE writes; behind it XSAVE has its header.
 const HEADER_AT: u64 = 512;
 /// State components: floating point, XMM registers, upper halves of YMM registers.
 const COMPONENTS: [u64; 3] = [1, 2, 4];
-/// Registers.
-const COUNT: usize = 16;
 /// CR4.OSXSAVE
 const OSXSAVE: u64 = 1 << 18;
-
-/// Their contents.
-#[derive(Clone, Debug)]
-pub struct Vectors {
-    /// XMM0 to XMM15.
-    low: [u128; COUNT],
-    /// The upper halves of YMM0 to YMM15.
-    high: [u128; COUNT],
-    /// MXCSR
-    pub(in super::super) control: u32,
-    /// XCR0: the state components that are in use.
-    pub(in super::super) components: u64,
-    /// What FXSAVE writes of the floating-point unit.
-    float: [u8; FLOAT],
-}
-
-kept!(Vectors { low, high, control, components, float });
-
-impl Default for Vectors {
-    fn default() -> Self {
-        let mut all =
-            Vectors { low: [0; COUNT], high: [0; COUNT], control: CONTROL, components: 1, float: [0; FLOAT] };
-        all.reset_float();
-        all
-    }
-}
-
-impl Vectors {
-    /// A register.
-    pub fn get(&self, number: u8) -> Halves {
-        let half = |of: &[u128; COUNT]| of.get(usize::from(number & 15)).copied().unwrap_or(0);
-        [half(&self.low), half(&self.high)]
-    }
-
-    /// Sets a register.
-    pub fn set(&mut self, number: u8, [low, high]: Halves) {
-        self.set_low(number, low);
-        if let Some(half) = self.high.get_mut(usize::from(number & 15)) {
-            *half = high;
-        }
-    }
-
-    /// Sets the lower half of a register.
-    pub(super) fn set_low(&mut self, number: u8, value: u128) {
-        if let Some(half) = self.low.get_mut(usize::from(number & 15)) {
-            *half = value;
-        }
-    }
-
-    /// VZEROUPPER
-    pub(super) fn clear_upper(&mut self) {
-        self.high = [0; COUNT];
-    }
-
-    /// VZEROALL
-    pub(super) fn clear(&mut self) {
-        (self.low, self.high) = ([0; COUNT], [0; COUNT]);
-    }
-
-    /// FNINIT: its registers stay, but count as empty.
-    pub(in super::super) fn reset_float(&mut self) {
-        let words = FLOAT_CONTROL.to_le_bytes().into_iter().chain([0; CONTROLS - 2]);
-        self.float.iter_mut().zip(words).for_each(|(byte, new)| *byte = new);
-    }
-}
 
 impl State {
     /// Instructions for the state as a whole.
@@ -250,7 +175,7 @@ impl State {
 
     fn save_float(&self, memory: &mut Memory, place: u64) -> Done<()> {
         for (at, byte) in (0u64..).zip(&self.vectors.float) {
-            if !(CONTROLS as u64..CONTROLS as u64 + 8).contains(&at) {
+            if !(CONTROLS as u64..CONTROLS_END).contains(&at) {
                 memory.store(place.wrapping_add(at), [*byte])?;
             }
         }
