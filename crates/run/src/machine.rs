@@ -5,6 +5,7 @@ mod deeds;
 mod kept;
 mod platform;
 mod sanitized;
+mod ticking;
 mod watched;
 
 pub use platform::{Flow, Place, Platform, Preset, Row, Space, Stub};
@@ -299,6 +300,7 @@ impl<C: Platform> Machine<C> {
                 return Ok(returned);
             }
             self.debugs()?;
+            self.ticks()?;
             if let Some((name, stub)) = self.stubs.get(&self.cpu.pc()).copied() {
                 match self.answer(name, stub)? {
                     Answer::Value(value) => {

@@ -139,6 +139,8 @@ pub struct World {
     pub time: u64,
     /// How many of them no tick has told the kernel yet.
     pub since_tick: u64,
+    /// Instructions that were executed since the last tick that code was interrupted by.
+    pub computed: u64,
     /// Callbacks that wait for a grace period: `rcu_head` and function.
     pub callbacks: VecDeque<(u64, u64)>,
     /// `kmem_cache`s.
@@ -223,6 +225,7 @@ kept!(World {
     events,
     time,
     since_tick,
+    computed,
     callbacks,
     caches,
     notifiers,

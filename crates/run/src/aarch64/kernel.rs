@@ -195,6 +195,12 @@ impl Platform for A64 {
         memory.u32(address).map(super::flow::flow).unwrap_or_default()
     }
 
+    fn is_interruptible(&self) -> bool {
+        /// PSR_I_BIT
+        const MASKED: u64 = 1 << 7;
+        self.daif() & MASKED == 0
+    }
+
     /// x0 to x7
     const ARGUMENTS: u64 = 0xff;
 

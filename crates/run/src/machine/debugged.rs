@@ -147,7 +147,7 @@ impl<C: Platform> Machine<C> {
         then
     }
 
-    /// Executes code that is not watched, until something stops it. With a debugger it stops more often, and says that it is at a
+    /// Executes code that is not watched, until something stops it. With a debugger it stops more often, as it does for a tick, and says that it is at a
     /// breakpoint: who goes on looks where it is.
     pub(super) fn runs(&mut self) -> Stop {
         // One instruction only may do what it should not.
@@ -155,16 +155,17 @@ impl<C: Platform> Machine<C> {
             let stop = self.step();
             return if stop == Stop::Budget && self.budget != 0 { Stop::Breakpoint } else { stop };
         }
-        let Some(attached) = &self.debug else {
-            return self.cpu.run(&mut self.memory, &mut self.budget);
+        let slice = match &self.debug {
+            Some(attached) if attached.step.is_some_and(|most| self.depth <= most) => 1,
+            Some(_) => SLICE,
+            None => u64::MAX,
         };
-        let given = match attached.step {
-            Some(most) if self.depth <= most => self.budget.min(1),
-            _ => self.budget.min(SLICE),
-        };
+        let given = self.budget.min(slice).min(self.until_tick());
         let mut left = given;
         let stop = self.cpu.run(&mut self.memory, &mut left);
-        self.budget = self.budget.saturating_sub(given.saturating_sub(left));
+        let done = given.saturating_sub(left);
+        self.budget = self.budget.saturating_sub(done);
+        self.world.computed = self.world.computed.saturating_add(done);
         if stop == Stop::Budget && self.budget != 0 { Stop::Breakpoint } else { stop }
     }
 }

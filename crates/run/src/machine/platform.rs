@@ -100,6 +100,8 @@ pub trait Platform: Cpu + Default + crate::debugger::Registers {
         let _ = (memory, address);
         Flow::default()
     }
+    /// May an interrupt come before the next instruction?
+    fn is_interruptible(&self) -> bool;
     /// The registers of arguments.
     const ARGUMENTS: u64;
     /// Is a function of this name a jump to another, which the caller has written, or the way back?

@@ -184,7 +184,7 @@ impl<C: Platform> Machine<C> {
                 return stop;
             }
             if watch.has_code(self.cpu.pc()) {
-                if self.is_debugged_here() {
+                if self.is_debugged_here() || self.is_tick_due() {
                     watch.resumes = Some(self.depth);
                     return Stop::Breakpoint;
                 }
@@ -213,7 +213,9 @@ impl<C: Platform> Machine<C> {
         let mut one = 1;
         let stop = self.cpu.run(&mut self.memory, &mut one);
         self.memory.pass(false);
-        self.budget = self.budget.saturating_sub(1u64.saturating_sub(one));
+        let done = 1u64.saturating_sub(one);
+        self.budget = self.budget.saturating_sub(done);
+        self.world.computed = self.world.computed.saturating_add(done);
         stop
     }
 

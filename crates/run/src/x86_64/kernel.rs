@@ -228,6 +228,12 @@ impl Platform for X86 {
         flow::flow(&code.unwrap_or_default())
     }
 
+    fn is_interruptible(&self) -> bool {
+        /// X86_EFLAGS_IF
+        const ENABLED: u64 = 1 << 9;
+        self.rflags() & ENABLED != 0
+    }
+
     /// rdi, rsi, rdx, rcx, r8, r9
     const ARGUMENTS: u64 = 0b11_1100_0110;
 
