@@ -96,7 +96,7 @@ fn a_character_device_is_registered_served_and_removed() {
         // An open file holds the module.
         assert_eq!(errno(1), Some("EWOULDBLOCK"), "{document:#}");
         let why = &document["actions"][1]["why"];
-        assert_eq!(why, "it is in use: 1 reference; open files: 0 (/dev/kmodld)", "{document:#}");
+        assert_eq!(why, "it is in use: 2 references; open files: 0 (/dev/kmodld)", "{document:#}");
         assert_eq!((errno(2), errno(3)), (None, None));
         assert_eq!(document["actions"][3]["output"], "kmodld\n");
         assert_eq!(errno(4), Some("ENOENT"));
@@ -511,7 +511,7 @@ fn kept(cache: &Path) -> Option<PathBuf> {
 
 #[test]
 fn a_kernel_that_was_kept_is_the_one_that_was_booted() {
-    for (tree, fixtures) in trees() {
+    for (number, (tree, fixtures)) in trees().into_iter().enumerate() {
         let top = tempfile::tempdir().unwrap();
         let cache = top.path();
         let file = |name: &str| fixtures.join(format!("{name}.ko")).display().to_string();
@@ -522,6 +522,10 @@ fn a_kernel_that_was_kept_is_the_one_that_was_booted() {
         assert_eq!(kept(cache), None);
         for round in ["as it is booted", "from the cache"] {
             assert!([printed(Some(cache), &run), printed(Some(cache), &judge)] == booted, "{round}");
+        }
+        // That is the same on every kernel, and takes a boot each time.
+        if number != 0 {
+            continue;
         }
         let machine = kept(cache).unwrap();
         let whole = std::fs::read(&machine).unwrap();
