@@ -136,6 +136,8 @@ pub struct ResultEntry {
     #[serde(serialize_with = "errno_name")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub errno: Option<Errno>,
+    /// What is known of the reason of an error: of a module that cannot be removed, what holds it.
+    pub why: Option<String>,
     /// What was read; bytes that are no text as `\xHH`.
     pub output: Option<String>,
     /// What the kernel printed meanwhile.
@@ -333,7 +335,7 @@ pub fn run_in_view(
     show: &mut dyn FnMut(&ResultEntry) -> Result<(), Error>,
 ) -> Result<Document, Error> {
     let watched = kernel.watch(Some(Watch::new(Vec::new(), plan.wanted, plan.trace_max)));
-    let mut session = Session { kernel, told: 0, view, show };
+    let mut session = Session { kernel, told: 0, files: BTreeMap::new(), view, show };
     session.told = session.kernel.log().len();
     let (first, begun) = (session.told, session.kernel.executed());
     let events = session.kernel.events().len();
@@ -376,6 +378,8 @@ struct Session<'s> {
     kernel: &'s mut dyn Running,
     /// How many messages were told.
     told: usize,
+    /// Files that actions have opened and not closed, with their paths.
+    files: BTreeMap<i64, String>,
     view: &'s mut View,
     show: &'s mut dyn FnMut(&ResultEntry) -> Result<(), Error>,
 }
@@ -415,6 +419,11 @@ impl Session<'_> {
                 Action::Insmod(file, parameters) => self.insmod(file, parameters)?,
                 action => self.entry(text, |kernel| act(kernel, action))?,
             };
+            match (action, entry.result) {
+                (Action::Open(path, _), Some(fd @ 0..)) => drop(self.files.insert(fd, path.clone())),
+                (Action::Close(fd), Some(0)) => drop(self.files.remove(fd)),
+                _ => {}
+            }
             match action {
                 Action::Rmmod(gone) if *gone == name && entry.is_good() => is_gone = true,
                 Action::Insmod(file, _)
@@ -465,9 +474,24 @@ impl Session<'_> {
         };
         let errno = result.and_then(|result| Errno::from_number(u16::try_from(result.checked_neg()?).ok()?));
         let output = output.map(|bytes| text(&bytes));
-        let entry = ResultEntry { action: action.to_owned(), result, errno, output, dmesg, stopped, trace };
+        let why = self.why(action, errno);
+        let entry =
+            ResultEntry { action: action.to_owned(), result, errno, why, output, dmesg, stopped, trace };
         (self.show)(&entry)?;
         Ok(entry)
+    }
+
+    /// What holds a module that cannot be removed.
+    fn why(&self, action: &str, errno: Option<Errno>) -> Option<String> {
+        let module = action.strip_prefix("rmmod ")?.trim();
+        if errno? != Errno::EWOULDBLOCK {
+            return None;
+        }
+        let count = self.kernel.standing().references.get(module).copied()?;
+        let references = if count == 1 { "reference" } else { "references" };
+        let open = self.files.iter().map(|(fd, path)| format!("{fd} ({path})")).collect::<Vec<_>>();
+        let open = if open.is_empty() { String::new() } else { format!("; open files: {}", open.join(", ")) };
+        Some(format!("it is in use: {count} {references}{open}"))
     }
 
     /// What a file holds, if it can be read.

@@ -95,6 +95,8 @@ fn a_character_device_is_registered_served_and_removed() {
         assert_eq!(document["actions"][0]["result"], 0);
         // An open file holds the module.
         assert_eq!(errno(1), Some("EWOULDBLOCK"), "{document:#}");
+        let why = &document["actions"][1]["why"];
+        assert_eq!(why, "it is in use: 2 references; open files: 0 (/dev/kmodld)", "{document:#}");
         assert_eq!((errno(2), errno(3)), (None, None));
         assert_eq!(document["actions"][3]["output"], "kmodld\n");
         assert_eq!(errno(4), Some("ENOENT"));
@@ -434,7 +436,7 @@ fn misuses_of_memory_are_told() {
         ("behind_pages", "out-of-bounds", "behind_pages", 1, 5000),
         ("write_freed", "use-after-free", "write_freed", 8, 100),
         ("read_freed", "use-after-free", "read_freed", 8, 100),
-        ("read_freed_record", "use-after-free", "read_freed_record", 1, 48),
+        ("read_freed_record", "use-after-free", "read_freed_record", 1, 40),
         ("free_twice", "free", "", 0, 10),
         ("free_inside", "free", "free_inside", 0, 10),
         ("read_unwritten", "uninitialised", "read_unwritten", 8, 64),
@@ -537,11 +539,12 @@ fn coverage_names_the_lines_that_were_executed() {
 /// What the program prints, as it is, with a cache folder or without.
 fn printed(cache: Option<&Path>, arguments: &[&str]) -> (Vec<u8>, i32) {
     let mut command = program();
+    command.args(arguments);
     match cache {
         Some(folder) => command.env("XDG_CACHE_HOME", folder),
         None => command.arg("--no-cache"),
     };
-    let output = command.args(arguments).output().unwrap();
+    let output = command.output().unwrap();
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     (output.stdout, output.status.code().unwrap())
 }
@@ -554,7 +557,7 @@ fn kept(cache: &Path) -> Option<PathBuf> {
 
 #[test]
 fn a_kernel_that_was_kept_is_the_one_that_was_booted() {
-    for (tree, fixtures) in trees() {
+    for (number, (tree, fixtures)) in trees().into_iter().enumerate() {
         let top = tempfile::tempdir().unwrap();
         let cache = top.path();
         let file = |name: &str| fixtures.join(format!("{name}.ko")).display().to_string();
@@ -565,6 +568,10 @@ fn a_kernel_that_was_kept_is_the_one_that_was_booted() {
         assert_eq!(kept(cache), None);
         for round in ["as it is booted", "from the cache"] {
             assert!([printed(Some(cache), &run), printed(Some(cache), &judge)] == booted, "{round}");
+        }
+        // That is the same on every kernel, and takes a boot each time.
+        if number != 0 {
+            continue;
         }
         let machine = kept(cache).unwrap();
         let whole = std::fs::read(&machine).unwrap();

@@ -198,7 +198,10 @@ fn show(entry: &ResultEntry, with_trace: bool) -> Result<(), Error> {
                 stopped.stack.iter().map(|call| format!("    called from {call}\n")).collect();
             format!("{action}: stopped: {}, at {}\n{calls}", stopped.reason, stopped.symbol)
         }
-        (_, Some(errno), _) => format!("{action}: {}\n", errno.name()),
+        (_, Some(errno), _) => {
+            let why = entry.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            format!("{action}: {}{why}\n", errno.name())
+        }
         (_, _, result) => format!("{action}: {}\n", result.unwrap_or_default()),
     });
     for line in entry.output.as_deref().unwrap_or_default().lines() {

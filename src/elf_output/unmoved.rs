@@ -7,7 +7,7 @@ use elf_layout::bytes::{array, le32, le64};
 use elf_layout::elf::{SHT_NOBITS, SHT_RELA};
 use kernel_image::{Compression, decompress};
 use object::elf;
-use reloc::{ModArch, Records, RelaSection, Target};
+use reloc::{Records, RelaSection, Target};
 
 use super::{Content, Options, Section, alignment};
 use crate::load::Load;
@@ -138,7 +138,8 @@ fn relocated(load: &Load<'_>, index: usize, tables: &[usize], mut bytes: Vec<u8>
         // The kernel does not apply these, so it has nothing to say about them.
         let mut unheard = Findings::new();
         let records = Records::File(info.file.relocations(*table));
-        load.arch.apply_relocate_add(&mut section, records, &mut ModArch::default(), &mut unheard);
+        // No slots are taken, but there have to be tables of them.
+        load.arch.apply_relocate_add(&mut section, records, &mut load.mod_arch.clone(), &mut unheard);
     }
     bytes
 }

@@ -139,7 +139,7 @@ struct Source<'l> {
 fn told(loaded: &Loaded, rows: &[Row]) -> String {
     let is_code = |address: u64| loaded.at_first.iter().any(|region| region.code && region.has(address));
     let mut files: BTreeMap<&str, Source<'_>> = BTreeMap::new();
-    let mut begins: HashMap<u64, &Row> = HashMap::new();
+    let mut begins: BTreeMap<u64, &Row> = BTreeMap::new();
     for row in rows.iter().filter(|row| is_code(row.start)) {
         let lines = &mut files.entry(&row.file).or_default().lines;
         let line = lines.entry(row.line).or_default();
@@ -153,8 +153,10 @@ fn told(loaded: &Loaded, rows: &[Row]) -> String {
                 .symbols
                 .iter()
                 .any(|other| other.address == symbol.address && other.name != symbol.name);
-        if let Some(row) = begins.get(&symbol.address).filter(|_| !is_alias) {
-            let count = count(loaded, symbol.address, symbol.address.saturating_add(1));
+        // Some begin with instructions of no line, for who traces them.
+        let first = begins.range(symbol.address..symbol.address.saturating_add(symbol.size)).next();
+        if let Some((_, row)) = first.filter(|_| !is_alias) {
+            let count = count(loaded, symbol.address, row.start.saturating_add(1));
             files.entry(&row.file).or_default().functions.insert((row.line, &symbol.name), count);
         }
     }

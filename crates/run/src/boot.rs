@@ -17,7 +17,6 @@ use hashbrown::HashMap;
 use kernel_image::{Btf, KernelImage};
 
 use crate::heap::Heap;
-use crate::kept::kept;
 use crate::machine::{Cause, Failed, Machine, Offsets, Platform, Preset, Space, Stopped};
 use crate::memory::{Memory, PAGE, Protection};
 use crate::parameters::Told;
@@ -71,9 +70,6 @@ pub struct Report {
     /// Symbols that this kernel does not have.
     pub missing: Vec<String>,
 }
-
-kept!(Step { name, result, instructions });
-kept!(Report { steps, missing });
 
 impl Report {
     /// The steps that stopped.

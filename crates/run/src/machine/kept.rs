@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::{Cause, Machine, Offsets, Platform, Space, Stopped};
-use crate::boot::MEMORY;
+use crate::boot::{MEMORY, Report, Step};
 use crate::kept::{Kept, Reader, kept, kept_variants};
 use crate::memory::Memory;
 use crate::stubs;
@@ -12,6 +12,8 @@ use crate::symbols::Symbols;
 use crate::world::World;
 
 kept_variants!(Cause { Kernel, Machine, Budget });
+kept!(Step { name, result, instructions });
+kept!(Report { steps, missing });
 kept!(Stopped { reason, address, symbol, stack, cause });
 
 impl<C: Platform> Machine<C> {
@@ -45,7 +47,6 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
     use super::*;
-    use crate::boot::{Report, Step};
     use crate::cpu::Cpu;
     use crate::memory::{PAGE, Protection};
     use crate::processor::take_up;

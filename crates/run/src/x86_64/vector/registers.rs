@@ -1,5 +1,7 @@
 //! The registers of the vector and floating-point units.
 
+use crate::kept::kept;
+
 /// A vector: its lower and upper half.
 pub type Halves = [u128; 2];
 
@@ -28,6 +30,8 @@ pub struct Vectors {
     /// What FXSAVE writes of the floating-point unit.
     pub(super) float: [u8; FLOAT],
 }
+
+kept!(Vectors { low, high, control, components, float });
 
 impl Default for Vectors {
     fn default() -> Self {
