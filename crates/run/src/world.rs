@@ -141,6 +141,8 @@ pub struct World {
     pub since_tick: u64,
     /// Instructions that were executed since the last tick that code was interrupted by.
     pub computed: u64,
+    /// Is the boot over, so that ticks interrupt code?
+    pub is_up: bool,
     /// Callbacks that wait for a grace period: `rcu_head` and function.
     pub callbacks: VecDeque<(u64, u64)>,
     /// `kmem_cache`s.
@@ -226,6 +228,7 @@ kept!(World {
     time,
     since_tick,
     computed,
+    is_up,
     callbacks,
     caches,
     notifiers,

@@ -6,7 +6,7 @@ use crate::stubs::TICK;
 impl<C: Platform> Machine<C> {
     /// Instructions until the next tick.
     pub(super) fn until_tick(&self) -> u64 {
-        if !self.world.is_booted {
+        if !self.world.is_up {
             return u64::MAX;
         }
         // Where no interrupt may come, a tick waits; that is looked at now and then.
@@ -18,7 +18,7 @@ impl<C: Platform> Machine<C> {
 
     /// Does a tick interrupt the code here?
     pub(super) fn is_tick_due(&self) -> bool {
-        self.world.computed >= TICK && self.world.is_booted && self.cpu.is_interruptible()
+        self.world.computed >= TICK && self.world.is_up && self.cpu.is_interruptible()
     }
 
     /// The kernel is told of the ticks that are over, as far as time goes: timers ring when it is idle.
