@@ -413,8 +413,13 @@ fn object_in_public(source: &str) -> Vec<usize> {
             "const" | "static" => item.find(['=', ';']).unwrap_or(item.len()),
             _ => ["{", ";", ",\n"].iter().filter_map(|end| item.find(end)).min().unwrap_or(item.len()),
         };
-        // What is not imported has the name of the crate before it.
-        if words(&item[..end]).any(|(_, word)| names.iter().any(|name| name == word)) {
+        // What is not imported has the name of the crate before it. A field may be called so.
+        let is_field = |at: usize, word: &str| {
+            let rest = item[at + word.len()..].trim_start();
+            rest.starts_with(':') && !rest.starts_with("::")
+        };
+        let mut mentioned = words(&item[..end]).filter(|(at, word)| !is_field(*at, word));
+        if mentioned.any(|(_, word)| names.iter().any(|name| name == word)) {
             found.push(line_of(&code, at));
         }
     }
@@ -438,6 +443,8 @@ fn no_public_item_has_a_type_of_object() {
 fn types_of_object_are_seen() {
     let seen = |code: &str| object_in_public(code);
     assert_eq!(seen("pub use object::elf::Sym64;"), [1]);
+    assert!(seen("struct A { pub object: u32 }").is_empty(), "a field of this name");
+    assert_eq!(seen("struct A { pub object: object::elf::Sym64 }"), [1]);
     assert_eq!(seen("use object::elf::{Rela64 as Raw};\npub fn all(\n    x: u8,\n) -> Raw {\n}"), [2]);
     assert_eq!(seen("pub enum E {\n    A(u8),\n    B(object::elf::Sym64),\n}"), [1]);
     assert_eq!(seen("use object::elf;\npub const A: u16 = elf::ET_REL.0;\nfn b() -> elf::X {}"), []);

@@ -279,6 +279,7 @@ impl<C: Platform> System<C> {
     /// [`Stopped`], if the machine has no memory left.
     pub fn new(mut machine: Machine<C>, budget: u64) -> Result<Self> {
         let frame = machine.allocate(C::FRAME as u64, 64).map_err(|failed| why(&machine, failed))?;
+        machine.world.is_up = true;
         Ok(System { machine, budget, frame, snapshots: Vec::new() })
     }
 

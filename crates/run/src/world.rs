@@ -142,6 +142,8 @@ pub struct World {
     pub since_tick: u64,
     /// Instructions until the timer interrupts.
     pub until_tick: u64,
+    /// Is the boot over, so that ticks interrupt code?
+    pub is_up: bool,
     /// Callbacks that wait for a grace period: `rcu_head` and function.
     pub callbacks: VecDeque<(u64, u64)>,
     /// `kmem_cache`s.
@@ -230,6 +232,7 @@ kept!(World {
     since_tick,
     until_tick,
     capabilities,
+    is_up,
     callbacks,
     caches,
     notifiers,

@@ -26,8 +26,9 @@ impl<C: Platform> Machine<C> {
     /// What the timer's interrupt does, on the stack of the code that it interrupts.
     pub(super) fn ticks(&mut self) -> Result<(), Stopped> {
         let before = self.cpu.registers();
-        let is_ready = self.world.is_booted && self.cpu.mask_interrupts();
-        self.world.until_tick = if is_ready || !self.world.is_booted { INSTRUCTIONS } else { RETRY };
+        // Within the boot there are initcalls that do not expect a tick.
+        let is_ready = self.world.is_up && self.cpu.mask_interrupts();
+        self.world.until_tick = if is_ready || !self.world.is_up { INSTRUCTIONS } else { RETRY };
         if is_ready {
             self.world.time = self.world.time.wrapping_add(TICK);
             for (name, arguments) in
