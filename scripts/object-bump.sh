@@ -8,7 +8,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-manifest=$(cargo metadata --format-version 1 --locked --offline |
+manifest=$(cargo metadata --format-version 1 --locked --offline --filter-platform "$(rustc -vV | awk "/^host:/ { print \$2 }")" |
     python3 -c 'import json, sys; print(*(p["manifest_path"] for p in json.load(sys.stdin)["packages"] if p["name"] == "object"), sep="\n")')
 [ "$(wc -l <<<"$manifest")" = 1 ] || { echo "more than one version of object: $manifest" >&2; exit 1; }
 now=$(sed -n 's/^version = "\(.*\)"/\1/p' "$manifest" | head -n 1)
@@ -20,7 +20,7 @@ git ls-files -z -- Cargo.toml Cargo.lock README.md src crates examples docs/find
 cp -r "$(dirname "$manifest")" "$work/object"
 chmod -R u+w "$work/object"
 sed -i "0,/^version = /s/^version = .*/version = \"$next\"/" "$work/object/Cargo.toml"
-sed -i "s/^object = { version = \"[^\"]*\"/object = { path = \"$work\/object\", version = \"$next\"/" "$work/copy/Cargo.toml"
+sed -i "s|^object = { version = \"[^\"]*\"|object = { path = \"$work/object\", version = \"$next\"|" "$work/copy/Cargo.toml"
 grep -q "^object = { path" "$work/copy/Cargo.toml"
 
 cat >"$work/dependent/Cargo.toml" <<END

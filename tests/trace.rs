@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::captures::{Capture, Set, packs, set_name};
-use common::{KERNELS, Ran, hex, kernel_args, ko, modules};
+use common::{ALL_KERNELS, Ran, hex, kernel_args, ko, modules};
 use serde_json::Value;
 
 /// Modules that the kernel refuses.
@@ -55,7 +55,7 @@ fn stories_word_for_word() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut wrong = Vec::new();
-    for kernel in KERNELS {
+    for kernel in ALL_KERNELS {
         let folder = root.join("tests/golden/trace").join(kernel);
         std::fs::create_dir_all(&folder).unwrap();
         let results = common::in_parallel(&modules(kernel), |module| {
@@ -267,7 +267,7 @@ fn numbers_are_those_of_readelf() {
     if !common::has_tool("numbers_are_those_of_readelf", "readelf") {
         return;
     }
-    for kernel in KERNELS {
+    for kernel in ALL_KERNELS {
         let all = modules(kernel);
         common::in_parallel(&all, |module| {
             let what = format!("{kernel}/{module}");
@@ -458,7 +458,7 @@ fn the_journal_misses_nothing() {
         fn reached(&mut self, _: Point, _: &Scene<'_, '_>, _: &elf_layout::Findings) {}
     }
     let mut patches = 0;
-    for kernel in KERNELS {
+    for kernel in ALL_KERNELS {
         for module in modules(kernel).iter().filter(|m| !REFUSED.contains(&m.as_str())) {
             let before: Vec<PathBuf> = common::dependencies(module).iter().map(|d| ko(kernel, d)).collect();
             let before: Vec<&Path> = before.iter().map(PathBuf::as_path).collect();

@@ -177,5 +177,5 @@ fn a_module_of_each_family() {
         families.insert(family);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(families.len(), 12);
+    assert_eq!(families.len(), 14);
 }

@@ -35,10 +35,10 @@ fn read<R: ReadAt>(dump: &Dump<R>, data: &[u8]) -> String {
     let end = dump.physical_end();
     let mut byte = [0];
     assert!(end == u64::MAX || !dump.physical(end, &mut byte), "memory behind its end {end:#x}");
-    let mut page = vec![0; 4096];
-    let mut sum = 0u64;
+    let mut page = vec![0; 512];
+    let (mut sum, chance) = (0u64, checksum(data));
     for n in 0..16 {
-        let at = checksum(&[n]).wrapping_add(checksum(data)) % end.clamp(1, 1 << 40);
+        let at = checksum(&[n]).wrapping_add(chance) % end.clamp(1, 1 << 40);
         if dump.physical(at, &mut page) {
             let mut part = [0; 16];
             assert!(dump.physical(at + 100, &mut part), "a part of what is there at {at:#x} is not");
