@@ -35,7 +35,7 @@ fn stop(file: &Path, kernel: &str, more: &[&str]) -> Stop {
     assert!(findings.iter().any(|finding| finding["stops_here"] == true), "{findings:?}");
     let against = findings.iter().filter(|f| f["severity"] == "error" || f["severity"] == "oops");
     let family = |finding: &&Value| text(&finding["code"]).rsplit_once('-').unwrap().0.to_owned();
-    let families = against.map(|f| family(&f)).collect();
+    let families = against.map(family).collect();
     let missed = of(&events, "step").into_iter().filter(|step| step["reached"] == false);
     Stop {
         step: text(&stop["step"]),
@@ -105,7 +105,9 @@ fn a_module_of_each_family() {
     });
     let [with_exporter, with_ns_exporter, with_hello] =
         [&exporter, &ns_exporter, &hello_ko].map(|file| ["--with", file.as_str()]);
-    let stories: Vec<(&str, Vec<u8>, &str, &[&str], &str, Option<&str>, &str)> = vec![
+    // Its name, the file, the kernel, more options, the step that stops, errno, and the family of the finding.
+    type Story<'s> = (&'s str, Vec<u8>, &'s str, &'s [&'s str], &'s str, Option<&'s str>, &'s str);
+    let stories: Vec<Story<'_>> = vec![
         (
             "damaged",
             [&hello[..0x3c], &[0, 0], &hello[0x3e..]].concat(),

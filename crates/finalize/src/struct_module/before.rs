@@ -406,7 +406,11 @@ impl This<'_, '_, '_> {
             if state.len == LATCH_TREE_NODE {
                 let node = self.module.placement.address(state.place);
                 let at = |offset: u64| node.saturating_add(offset);
-                links.extend(starts.iter().map(|start| at(start + len)..at(start + RB_NODE)));
+                links.extend(
+                    starts
+                        .iter()
+                        .map(|start| at(start.saturating_add(len))..at(start.saturating_add(RB_NODE))),
+                );
             }
             for start in starts {
                 let mut place = state.place;
