@@ -257,7 +257,7 @@ impl<'t> Teller<'t> {
         }
         self.line(step.functions.join(", "));
         if !step.reached {
-            self.line(self.words.get("story.not_reached").to_owned());
+            self.line(self.words.get("story.not_reached"));
             return;
         }
         let key = format!("step.{}.text", step.name);
@@ -404,7 +404,7 @@ impl<'t> Teller<'t> {
 
     fn freed(&mut self, freed: &Freed) {
         if freed.regions.is_empty() {
-            self.line(self.words.get("story.nothing_freed").to_owned());
+            self.line(self.words.get("story.nothing_freed"));
         }
         for Region { name, base, allocated, .. } in &freed.regions {
             let base = base.map_or(self.words.get("story.not_known").to_owned(), |base| hex(base.0));

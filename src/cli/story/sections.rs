@@ -18,7 +18,7 @@ impl Teller<'_> {
         let rows = || sections.sections.iter();
         match self.step {
             "elf" => {
-                self.line(self.words.get("story.heads.elf").to_owned());
+                self.line(self.words.get("story.heads.elf"));
                 for s in rows() {
                     self.line(format!(
                         "{:>3} {:<9} {:<5} {:>9} {:>10} {:>6}  {}",
@@ -33,7 +33,7 @@ impl Teller<'_> {
                 }
             }
             "rewrite" => {
-                self.line(self.words.get("story.heads.rewrite").to_owned());
+                self.line(self.words.get("story.heads.rewrite"));
                 for s in rows() {
                     let was = before(s.index).map_or("", |old| old.flags.as_str());
                     let flags = match was == s.flags {
@@ -44,7 +44,7 @@ impl Teller<'_> {
                 }
             }
             "layout" => {
-                self.line(self.words.get("story.heads.layout").to_owned());
+                self.line(self.words.get("story.heads.layout"));
                 for s in rows().filter(|s| s.region.is_some()) {
                     let (region, offset) = (s.region.unwrap_or("-"), s.region_offset.unwrap_or(0));
                     let offset = format!("{offset:#x}");
@@ -57,7 +57,7 @@ impl Teller<'_> {
                 }
             }
             "move" => {
-                self.line(self.words.get("story.heads.move").to_owned());
+                self.line(self.words.get("story.heads.move"));
                 let zeros = self.words.get("story.zeros").to_owned();
                 for s in rows().filter(|s| s.region.is_some()) {
                     let from =
@@ -96,7 +96,7 @@ impl Teller<'_> {
                     self.line(format!("{:>3} {}: {}", s.index, one_line(&s.name), what.join(", ")));
                 }
                 if same {
-                    self.line(self.words.get("story.no_change").to_owned());
+                    self.line(self.words.get("story.no_change"));
                 }
             }
         }
