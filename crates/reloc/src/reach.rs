@@ -192,7 +192,10 @@ mod tests {
     #[test]
     fn fin_87_code_of_another_module() {
         const OTHER: u64 = 0xffff_ffff_c040_0000;
-        let kernel = TestKernel { read_only: Vec::from([OTHER..OTHER + 0x1000]), ..TestKernel::default() };
+        let kernel = TestKernel {
+            read_only: core::iter::once(OTHER..OTHER + 0x1000).collect(),
+            ..TestKernel::default()
+        };
         TestModule::x86("6.12.0", &SECTIONS).run(&kernel, |m| {
             for (address, writes) in [(OTHER, false), (OTHER + 0xff8, false), (OTHER + 0x1000, true)] {
                 let mut said = Findings::new();

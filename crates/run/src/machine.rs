@@ -302,7 +302,6 @@ impl<C: Platform> Machine<C> {
                 return Ok(returned);
             }
             self.debugs()?;
-            self.ticks()?;
             if let Some((name, stub)) = self.stubs.get(&self.cpu.pc()).copied() {
                 match self.answer(name, stub)? {
                     Answer::Value(value) => {
