@@ -91,7 +91,7 @@ impl Finalizer<'_, '_> {
     }
 
     /// Does an address lie in the module's `struct module`, of which the file has but a few members?
-    fn is_struct_module(&self, address: u64) -> bool {
+    pub(crate) fn is_struct_module(&self, address: u64) -> bool {
         let table = self.table(self.info.file.index().module);
         table.is_some_and(|table| address.wrapping_sub(table.address) < table.size)
     }

@@ -599,6 +599,8 @@ fn fin_60_trampolines_become_keys() {
     let record = [relative(table, tramp), relative(table + 4, key)].concat();
     kernel.memory.push((table, record));
     kernel.memory.push((key, func.to_le_bytes().to_vec()));
+    // What is taken for the list of a key at tramp + 8.
+    kernel.memory.push((tramp + 16, vec![0; 8]));
     let call = [CALL, 0, 0, 0, 0];
     static_calls_of(&kernel, &[(0, &call, tramp), (16, &[JMP32, 0, 0, 0, 0], tramp | 1)], |m, text, at| {
         assert_eq!(bytes(m, text, 5), text_gen_insn(CALL, text, func), "FIN-61: call");
@@ -607,10 +609,17 @@ fn fin_60_trampolines_become_keys() {
         let keys = [m.relative(at + 4).unwrap(), m.relative(at + 12).unwrap()];
         assert_eq!(keys.map(|k| k & !3), [key; 2], "FIN-60");
     });
-    static_calls_of(&kernel, &[(0, &call, tramp + 8)], |m, text, _| {
+    let text = static_calls_of(&kernel, &[(0, &call, tramp + 8)], |m, text, _| {
         assert_eq!(m.said.errno(), Some(elf_layout::Errno::EINVAL), "FIN-60: no such trampoline");
         assert_eq!(codes(m), ["FIN-60"]);
         assert_eq!(bytes(m, text, 5), call);
+        assert!(m.said.open_rules().is_empty(), "FIN-60");
+        text
+    });
+    // On the way back a key in code is followed, which is patched by then.
+    static_calls_of(&kernel, &[(0, &call, tramp + 8), (16, &call, text + 8)], |m, _, _| {
+        assert_eq!(codes(m), ["FIN-60"]);
+        assert!(m.said.open_rules().iter().any(|rule| rule.code == "FIN-60"), "FIN-60: a key in code");
     });
 }
 
