@@ -506,6 +506,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_machine_is_told_is_told_apart() {
+        let told = |words: &[&str], capabilities: Option<&[u8]>| {
+            let words = words.iter().map(|word| String::from(*word)).collect();
+            as_bytes(&Told { words, capabilities: capabilities.map(<[u8]>::to_vec) })
+        };
+        let all = [
+            told(&[], None),
+            told(&["ibt=off"], None),
+            told(&["ibt=of", "f"], None),
+            told(&["ibt=off"], Some(&[])),
+            told(&[], Some(b"ibt=off\0")),
+            told(&[], Some(&[0])),
+            told(&[], Some(&[])),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            assert_eq!(all.iter().position(|other| other == one), Some(at), "{at}");
+        }
+    }
+
+    #[test]
     fn bytes_that_are_no_text_are_shown() {
         assert_eq!(text(b"a\xffb\n"), "a\\xffb\n");
     }

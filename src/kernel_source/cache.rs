@@ -312,6 +312,22 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_with_a_file_is_part_of_its_key() {
+        let machine = |bytes: &[u8]| Key::of(Kind::Machine, bytes);
+        let keys = [
+            machine(b"an image"),
+            machine(b"an image").with(b""),
+            machine(b"an image").with(b"a"),
+            machine(b"an image").with(b"b"),
+            machine(b"an imag").with(b"ea"),
+        ];
+        for (at, one) in keys.iter().enumerate() {
+            assert!(one.name.starts_with("machine-"), "{one:?}");
+            assert_eq!(keys.iter().position(|other| other == one), Some(at), "{one:?}");
+        }
+    }
+
+    #[test]
     fn what_was_read_once_is_there_again() {
         let top = tempfile::tempdir().unwrap();
         let cache = Cache::new(top.path().join("a/kmodld"), "1.0/x y");
