@@ -139,7 +139,8 @@ mod tests {
 
     #[test]
     fn seeds_are_good_dumps() {
-        let all = [(elf(), vec![8, 7, 3, 8]), (lime(), vec![8, 8]), (kdump(), vec![7, 7])];
+        // The third core's segment at physical address 0 is no part of the linear mapping, so that address is not believed.
+        let all = [(elf(), vec![8, 7, 2, 8]), (lime(), vec![8, 8]), (kdump(), vec![7, 7])];
         for (seeds, want) in all {
             let read = |seed: &Vec<u8>| match is_flattened(seed) {
                 true => pages(&Dump::open(Flattened::new(seed.as_slice())).unwrap()),

@@ -345,7 +345,7 @@ fn rows() -> Vec<Row<X86>> {
     rows.into()
 }
 
-/// The return thunk that the mitigations of these capabilities set (FIN-72). That of the image is for no kernel that runs.
+/// The return thunk that the mitigations of these capabilities set. That of the image is for no kernel that runs.
 fn take_return_thunk(m: &mut Machine<X86>, bits: u32) -> Result<(), Failed> {
     let own = RETURN_THUNKS.iter().filter(|(bit, _)| bits & bit != 0);
     let thunk = own.filter_map(|(_, name)| m.symbols.address(name)).next();
