@@ -1,18 +1,13 @@
 //! Dumps to start from: the same small memory in every format, and page tables of every form.
 
 use reloc::{ARCHITECTURES, Architecture};
-use testkit::dump::{Physical, Tables, flattened, literal};
+use testkit::dump::{Physical, Tables, flattened, literal, zstd};
 
 const SIZE: usize = 32 << 10;
 const VMCOREINFO: &str = "OSRELEASE=6.12.1\nPAGESIZE=4096\nSYMBOL(init_top_pgt)=ffffffff82000000\nKERNELOFFSET=1000000\nBUILD-ID=00ff\n";
 
 fn memory() -> Physical {
-    let mut memory = Physical::new(SIZE);
-    for (n, byte) in memory.bytes.iter_mut().enumerate() {
-        // A hole of zeros, which kdump leaves out.
-        *byte = if n / 4096 == 5 { 0 } else { (n / 4096 + n % 251) as u8 };
-    }
-    memory
+    Physical::patterned(SIZE)
 }
 
 /// ELF cores, with addresses of either kind.
@@ -46,15 +41,6 @@ fn zlib(page: &[u8]) -> Vec<u8> {
     out.extend((!len).to_le_bytes());
     out.extend(page);
     out.extend((high << 16 | low).to_be_bytes());
-    out
-}
-
-/// A zstd frame of one raw block.
-fn zstd(page: &[u8]) -> Vec<u8> {
-    let mut out = vec![0x28, 0xb5, 0x2f, 0xfd, 0x60];
-    out.extend((page.len() as u16 - 256).to_le_bytes());
-    out.extend(&((page.len() as u32) << 3 | 1).to_le_bytes()[..3]);
-    out.extend(page);
     out
 }
 

@@ -5,26 +5,12 @@ use std::sync::Arc;
 
 use memory_image::{AddressSpace, Dump, Flattened, Format, ReadAt, is_flattened};
 use reloc::{ARCHITECTURES, Architecture};
-use testkit::dump::{Physical, Tables, flattened, literal};
+use testkit::dump::{Physical, Tables, flattened, literal, zstd};
 
 const SIZE: usize = 256 << 10;
 
 fn memory() -> Physical {
-    let mut memory = Physical::new(SIZE);
-    for (n, byte) in memory.bytes.iter_mut().enumerate() {
-        // A hole of zeros, which kdump leaves out.
-        *byte = if n / 4096 == 5 { 0 } else { (n / 4096 + n % 251) as u8 };
-    }
-    memory
-}
-
-/// ruzstd packs nothing in this configuration: a frame of one raw block.
-fn zstd(page: &[u8]) -> Vec<u8> {
-    let mut out = vec![0x28, 0xb5, 0x2f, 0xfd, 0x60];
-    out.extend((page.len() as u16 - 256).to_le_bytes());
-    out.extend(&((page.len() as u32) << 3 | 1).to_le_bytes()[..3]);
-    out.extend(page);
-    out
+    Physical::patterned(SIZE)
 }
 
 fn kdump(memory: &Physical) -> Vec<u8> {
@@ -33,6 +19,7 @@ fn kdump(memory: &Physical) -> Vec<u8> {
         1 => (miniz_oxide::deflate::compress_to_vec_zlib(page, 6), 1),
         2 => (lzokay::compress::compress(page).unwrap(), 2),
         3 => (literal(page), 4),
+        // ruzstd packs nothing in this configuration.
         _ => (zstd(page), 0x20),
     })
 }

@@ -27,6 +27,15 @@ impl Physical {
         Physical { bytes: vec![0; size], next_table: size as u64 }
     }
 
+    /// So many bytes, each page another, and the sixth a hole of zeros, which kdump leaves out.
+    pub fn patterned(size: usize) -> Self {
+        let mut memory = Physical::new(size);
+        for (n, byte) in memory.bytes.iter_mut().enumerate() {
+            *byte = if n / 4096 == 5 { 0 } else { (n / 4096 + n % 251) as u8 };
+        }
+        memory
+    }
+
     /// Puts bytes at an address.
     pub fn put(&mut self, at: u64, bytes: &[u8]) {
         self.bytes[at as usize..][..bytes.len()].copy_from_slice(bytes);
@@ -181,6 +190,15 @@ pub fn flattened(file: &[u8], piece: usize) -> Vec<u8> {
         out.extend(bytes);
     }
     out.extend([0xff; 16]);
+    out
+}
+
+/// A zstd frame of one raw block, for a page.
+pub fn zstd(page: &[u8]) -> Vec<u8> {
+    let mut out = vec![0x28, 0xb5, 0x2f, 0xfd, 0x60];
+    out.extend((page.len() as u16 - 256).to_le_bytes());
+    out.extend(&((page.len() as u32) << 3 | 1).to_le_bytes()[..3]);
+    out.extend(page);
     out
 }
 

@@ -401,16 +401,13 @@ impl This<'_, '_, '_> {
         for state in unknown {
             // Parent, colour and children: only the root has no parent, and it is black, so the first byte is never zero. All
             // others may be.
-            let starts: &[u64] = if state.len == LATCH_TREE_NODE { &[0, RB_NODE] } else { &[0] };
-            let len = if state.len == LATCH_TREE_NODE { 1 } else { state.len };
-            if state.len == LATCH_TREE_NODE {
+            let is_node = state.len == LATCH_TREE_NODE;
+            let (starts, len): (&[u64], u64) = if is_node { (&[0, RB_NODE], 1) } else { (&[0], state.len) };
+            if is_node {
                 let node = self.module.placement.address(state.place);
                 let at = |offset: u64| node.saturating_add(offset);
-                links.extend(
-                    starts
-                        .iter()
-                        .map(|start| at(start.saturating_add(len))..at(start.saturating_add(RB_NODE))),
-                );
+                let link = |start: &u64| at(start.saturating_add(len))..at(start.saturating_add(RB_NODE));
+                links.extend(starts.iter().map(link));
             }
             for start in starts {
                 let mut place = state.place;

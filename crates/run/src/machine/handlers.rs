@@ -52,17 +52,32 @@ impl<C: Platform> Machine<C> {
     fn fixes(&mut self, stop: &Stop) -> Result<bool, Failed> {
         let Some((function, arguments)) = C::fixup(stop) else { return Ok(false) };
         let function = self.symbol(function)?;
+        let [a, b, c] = arguments;
+        let (found, at) = self.on_frame(|m, at| Ok(m.call_at(function, &[at, a, b, c])?))?;
+        if found & 0xffff_ffff == 0 {
+            return Ok(false);
+        }
+        self.takes_frame(at)
+    }
+
+    /// Puts a frame of the registers on the stack, and gives its address to a call of the kernel. What that returns, and the address;
+    /// the registers are as before.
+    fn on_frame(
+        &mut self,
+        call: impl FnOnce(&mut Self, u64) -> Result<u64, Failed>,
+    ) -> Result<(u64, u64), Failed> {
         let frame = self.cpu.frame();
         let at = self.cpu.sp().wrapping_sub(0x400) & !15;
         self.memory.write(at, &frame)?;
         let before = self.cpu.registers();
         self.cpu.set_sp(at);
-        let [a, b, c] = arguments;
-        let found = self.call_at(function, &[at, a, b, c]);
+        let returned = call(self, at);
         self.cpu.set_registers(&before);
-        if found? & 0xffff_ffff == 0 {
-            return Ok(false);
-        }
+        Ok((returned?, at))
+    }
+
+    /// Goes on with the registers of a frame, which the kernel may have changed.
+    fn takes_frame(&mut self, at: u64) -> Result<bool, Failed> {
         let frame = self.memory.bytes(at, C::FRAME)?;
         self.cpu.take_frame(&frame);
         Ok(true)
@@ -74,18 +89,13 @@ impl<C: Platform> Machine<C> {
         let Some(handler) = handler else { return Ok(false) };
         let before = self.cpu.registers();
         self.cpu.skip(&mut self.memory);
-        let frame = self.cpu.frame();
-        let at = self.cpu.sp().wrapping_sub(0x400) & !15;
-        self.memory.write(at, &frame)?;
-        self.cpu.set_sp(at);
-        let handled = self.call_at(handler, &[at]);
+        let handled = self.on_frame(|m, at| Ok(m.call_at(handler, &[at])?));
         self.cpu.set_registers(&before);
-        if handled? & 0xff == 0 {
+        let (handled, at) = handled?;
+        if handled & 0xff == 0 {
             return Ok(false);
         }
-        let frame = self.memory.bytes(at, C::FRAME)?;
-        self.cpu.take_frame(&frame);
-        Ok(true)
+        self.takes_frame(at)
     }
 
     /// The kernel's own handler of WARN() and BUG(), which prints what it prints: after a warning the code goes on.
@@ -93,27 +103,21 @@ impl<C: Platform> Machine<C> {
         /// BUG_TRAP_TYPE_WARN
         const WARN: u64 = 1;
         let (pc, told) = (self.cpu.pc(), self.world.log.len());
-        let frame = self.cpu.frame();
-        let at = self.cpu.sp().wrapping_sub(0x400) & !15;
-        self.memory.write(at, &frame)?;
-        let before = self.cpu.registers();
-        self.cpu.set_sp(at);
         // The architecture's handler knows more than the general one, but not every kernel has it as a function of its own.
         let own = C::BUG_HANDLER.and_then(|name| self.symbols.address(name));
-        let handled = match own {
-            Some(handler) => self.call_at(handler, &[at]).map(|handled| handled & 0xff != 0),
-            None => self
-                .symbol("report_bug")
-                .map(|report| self.call_at(report, &[pc, at]))?
-                .map(|kind| kind & 0xffff_ffff == WARN),
-        };
-        self.cpu.set_registers(&before);
-        if !handled? {
+        let (returned, at) = self.on_frame(|m, at| match own {
+            Some(handler) => Ok(m.call_at(handler, &[at])?),
+            None => {
+                let report = m.symbol("report_bug")?;
+                Ok(m.call_at(report, &[pc, at])?)
+            }
+        })?;
+        let handled = if own.is_some() { returned & 0xff != 0 } else { returned & 0xffff_ffff == WARN };
+        if !handled {
             return Ok(false);
         }
         if own.is_some() {
-            let frame = self.memory.bytes(at, C::FRAME)?;
-            self.cpu.take_frame(&frame);
+            self.takes_frame(at)?;
         } else {
             self.cpu.skip(&mut self.memory);
         }
