@@ -318,6 +318,16 @@ fn layout_1_what_nobody_can_know() {
     let mut relocations = hello.clone();
     let of_init = relocations.section(".rela.init.text");
     relocations.set(of_init, Sh::Offset, table);
+    // A record that is refused before those that lie in headers decides.
+    let mut refused = hello.clone();
+    let size = table + 64 - refused.get(of_init, Sh::Offset);
+    refused.set(of_init, Sh::Size, size / 24 * 24);
+    let first = refused.range(of_init).start;
+    refused.put(first + 8, 4, 99);
+    let ran = dir.path().join("refused.ko");
+    std::fs::write(&ran, &refused.bytes).unwrap();
+    let v = parsed(check(KERNEL, &ran, &["--jsonl"]));
+    assert_eq!((&v["verdict"], &v["errno"]), (&json!("refused"), &json!("ENOEXEC")), "LAYOUT-1: {v}");
     for (file, codes) in
         [(&hello, vec![]), (&over_headers, vec!["LAYOUT-1"]), (&relocations, vec!["LAYOUT-1"])]
     {

@@ -379,6 +379,9 @@ pub mod needs {
     /// An option of the configuration.
     pub const CONFIG: &str =
         "the kernel's configuration (--config, or a tree that has it), or its image (--kernel)";
+    /// What its copy of the section headers holds once sections are moved.
+    pub const SECTION_HEADERS: &str =
+        "what the kernel has written into section headers, which it then reads as symbols or as relocations";
     /// The release.
     pub const RELEASE: &str = "the kernel's release (--release), or its image (--kernel)";
     /// What it exports, with licences, CRCs and namespaces.

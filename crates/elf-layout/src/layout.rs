@@ -5,8 +5,8 @@ use alloc::vec;
 use core::ops::Range;
 
 use crate::changes::Change;
-use crate::elf::{Rela, SHDR_SIZE, SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE, SHT_RELA, Shdr};
-use crate::finding::{Finding, Findings, Severity};
+use crate::elf::{Rela, SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE, SHT_RELA, Shdr};
+use crate::finding::{Finding, Findings, Severity, needs};
 use crate::load_info::LoadInfo;
 use crate::plan::{Layout, bounded};
 use crate::region::{Generation, Region};
@@ -80,22 +80,13 @@ pub fn sections_inside(info: &LoadInfo<'_>, layout: &Layout, said: &mut Findings
         }
     });
     // LAYOUT-1: by the time when sections are moved, their headers hold addresses of the temporary copy.
-    let table = info.file.e_shoff();
-    let end = table.saturating_add(SHDR_SIZE.saturating_mul(info.sechdrs.len() as u64));
-    let has_headers = |section: &Shdr| {
-        section.has_bytes()
-            && section.sh_offset < end
-            && table < section.sh_offset.saturating_add(section.sh_size)
-    };
     let over_headers = info.sechdrs.iter().enumerate().any(|(index, section)| {
         let is_moved = layout.place(index).is_some();
-        is_moved && has_headers(section)
+        is_moved && info.has_section_headers(section)
     });
-    let read_as_table =
-        info.sechdrs.iter().enumerate().any(|(index, s)| is_read_in_copy(info, index, s) && has_headers(s));
-    if read_as_table {
-        let needs = "what the kernel has written into section headers, which it then reads as symbols or as relocations";
-        said.may_crash("LAYOUT-1", needs);
+    let symbols = info.sechdrs.get(info.file.index().sym);
+    if symbols.is_some_and(|symbols| info.has_section_headers(symbols)) {
+        said.may_crash("LAYOUT-1", needs::SECTION_HEADERS);
     }
     if tables_in_struct_module(info, layout) {
         let needs = "what the kernel has written into its temporary copy of struct module, in which a table lies that it reads";

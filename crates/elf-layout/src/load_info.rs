@@ -4,11 +4,12 @@
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::bytes::{align_up, printed};
 use crate::changes::Change;
 use crate::config::KernelConfig;
-use crate::elf::{Rela, SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE, SHT_NULL, Shdr};
+use crate::elf::{Rela, SHDR_SIZE, SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE, SHT_NULL, Shdr};
 use crate::finding::{Errno, Finding, Findings, Severity};
 use crate::module_file::ModuleFile;
 use crate::region::PerRegion;
@@ -136,6 +137,18 @@ impl<'d> LoadInfo<'d> {
     pub fn is_init_section(&self, index: usize) -> bool {
         let name = self.file.section_name(index);
         name.starts_with(b".init") || (!self.config.module_unload && name.starts_with(b".exit"))
+    }
+
+    /// Where the file has its section headers. By the time when sections are moved the kernel has changed them in its copy (LAYOUT-1).
+    pub fn section_headers(&self) -> Range<u64> {
+        let start = self.file.e_shoff();
+        start..start.saturating_add(SHDR_SIZE.saturating_mul(self.sechdrs.len() as u64))
+    }
+
+    /// Do they belong to the bytes of a section?
+    pub fn has_section_headers(&self, section: &Shdr) -> bool {
+        let (headers, end) = (self.section_headers(), section.sh_offset.saturating_add(section.sh_size));
+        section.has_bytes() && section.sh_offset < headers.end && headers.start < end
     }
 
     /// The reordered RELA table of section `index`, if the architecture has reordered it.

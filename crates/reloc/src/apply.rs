@@ -4,7 +4,9 @@ use alloc::format;
 use alloc::string::String;
 
 use elf_layout::bytes::{printed, slice_mut};
-use elf_layout::elf::{Rela, SHF_ALLOC, SHF_RELA_LIVEPATCH, SHT_REL, SHT_RELA, SYM_SIZE, Shdr};
+use elf_layout::elf::{
+    RELA_SIZE, RawRela, Rela, SHF_ALLOC, SHF_RELA_LIVEPATCH, SHT_REL, SHT_RELA, SYM_SIZE, Shdr,
+};
 use elf_layout::module::is_temporary;
 use elf_layout::{Change, Errno, Finding, Findings, LoadInfo, Module, Setting, Severity, Subject, needs};
 
@@ -38,7 +40,7 @@ pub fn apply_relocations(
         said.unjudged("RELOC-GEN-17", needs::SYMBOLS);
     }
     let symtab = info.sechdrs.get(info.file.index().sym).map_or(0, |s| s.sh_addr);
-    said.stage_at_first(|said| {
+    let ends_in_headers = said.stage_at_first(|said| {
         for (index, section) in info.sechdrs.iter().enumerate().skip(1) {
             // RELOC-GEN-1, RELOC-GEN-2: the target must be ALLOC by the loader's flags.
             let target = section.sh_info as usize;
@@ -75,15 +77,34 @@ pub fn apply_relocations(
                         symtab,
                         sechdrs: &info.sechdrs,
                     };
-                    let in_file = || Records::File(info.file.relocations(index));
-                    let records = info.reordered(index).map_or_else(in_file, Records::Reordered);
+                    let (before, whole) = before_headers(info, index);
+                    let records = info.reordered(index).map_or(Records::File(before), Records::Reordered);
                     arch.apply_relocate_add(&mut section, records, mod_arch, said);
                     mod_arch.flush(layout, memory);
+                    if !whole {
+                        return true;
+                    }
                 }
                 _ => {}
             }
         }
+        false
     });
+    // Nothing is open behind a refusal.
+    if ends_in_headers {
+        said.may_crash("LAYOUT-1", needs::SECTION_HEADERS);
+    }
+}
+
+/// LAYOUT-1: the records of a table up to the first one that lies in section headers, and whether these are all. The kernel has changed the
+/// headers by then, so nobody knows what the others are.
+fn before_headers<'f>(info: &LoadInfo<'f>, index: usize) -> (&'f [RawRela], bool) {
+    let records = info.file.relocations(index);
+    let section = info.sechdrs.get(index).filter(|section| info.has_section_headers(section));
+    let Some(section) = section else { return (records, true) };
+    let bytes = info.section_headers().start.saturating_sub(section.sh_offset);
+    let count = usize::try_from(bytes / RELA_SIZE).unwrap_or(usize::MAX);
+    (records.get(..count).unwrap_or(records), false)
 }
 
 /// RELOC-GEN-17: does a record that is applied ask for a symbol whose value is not known, and does that decide whether it

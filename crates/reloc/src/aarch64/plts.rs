@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use elf_layout::elf::{
     Rela, SHDR_SIZE, SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, SHT_RELA, SHT_SYMTAB, SYM_SIZE, Shdr, SymFields,
 };
-use elf_layout::{Change, Errno, Finding, Findings, KernelConfig, LoadInfo, ModuleFile, Severity};
+use elf_layout::{Change, Errno, Finding, Findings, KernelConfig, LoadInfo, ModuleFile, Severity, needs};
 use object::elf;
 
 use super::ERRATUM_843419;
@@ -71,6 +71,14 @@ pub fn module_frob_arch_sections(info: &mut LoadInfo<'_>, cpu: Cpu, said: &mut F
         return arch;
     }
     targets_in_reach(info, said);
+    // LAYOUT-1: tables for code are read, and sorted, here.
+    let is_read = |s: &Shdr| {
+        let target = info.sechdrs.get(s.sh_info as usize);
+        s.sh_type == SHT_RELA && target.is_some_and(|target| target.sh_flags & SHF_EXECINSTR != 0)
+    };
+    if info.sechdrs.iter().any(|s| is_read(s) && info.has_section_headers(s)) {
+        said.may_crash("LAYOUT-1", needs::SECTION_HEADERS);
+    }
     if !tables_overlap(info) {
         for index in 0..info.sechdrs.len() {
             count_section(info, index, &mut arch, said);

@@ -25,14 +25,24 @@ pub fn with_load<R>(
     base: u64,
     show: impl FnOnce(&Module<'_>, &ModArch, &Findings) -> R,
 ) -> R {
+    with_load_of(config, &b.build(), base, show)
+}
+
+/// The same of a file.
+pub fn with_load_of<R>(
+    config: KernelConfig,
+    bytes: &[u8],
+    base: u64,
+    show: impl FnOnce(&Module<'_>, &ModArch, &Findings) -> R,
+) -> R {
     let builder = KernelDescriptionBuilder::new()
         .config("test", config)
         .symbols("test", KernelSymbols::parse(KALLSYMS.as_bytes()).unwrap())
         .symvers("test", Symvers::parse(EXPORTS.as_bytes()).unwrap());
     let kernel = Kernel::booted(builder.build(MACHINES).unwrap());
-    let (config, bytes, mut said) = (&kernel.config, b.build(), Findings::new());
+    let (config, mut said) = (&kernel.config, Findings::new());
     let expected = Expected { config, machine: None, known: MACHINES, ignore_modversions: false };
-    let file = elf_validity(&bytes, &expected, &mut said).expect("a module");
+    let file = elf_validity(bytes, &expected, &mut said).expect("a module");
     let arch = architecture(file.e_machine()).expect("an architecture");
     let mut info = LoadInfo::rewrite_section_headers(&file, config);
     let mut mod_arch = arch.module_frob_arch_sections(&mut info, Cpu::default(), &mut said);

@@ -1,9 +1,9 @@
 //! The driver of relocations, and what arm64 does before and after it (spec 04 §4.1, 02 §2.5, 06).
 
 use elf_layout::{Findings, KernelConfig, KernelVersion};
-use testkit::elf::{ALLOC, Builder, EXEC, GLOBAL, LOCAL, REL, RELA, Rela, UNDEF, WEAK, WRITE};
+use testkit::elf::{ALLOC, Builder, EXEC, Elf, GLOBAL, LOCAL, REL, RELA, Rela, Sh, UNDEF, WEAK, WRITE};
 
-use crate::common::{stop, with_load};
+use crate::common::{stop, with_load, with_load_of};
 
 const ABS64: u32 = 1;
 const PC32: u32 = 2;
@@ -501,5 +501,40 @@ fn fin_30_a_section_for_the_way_to_the_tracer() {
             let want = errno.map(|e| ("FIN-30", Some(e), vec![]));
             assert_eq!(found, want, "FIN-30: mini of {machine}, {name} with flags {flags}, ftrace {ftrace}");
         }
+    }
+}
+
+#[test]
+fn layout_1_relocations_in_section_headers() {
+    // (bytes of the table before the headers, type of its first record, errno, open)
+    for (machine, before, kind, errno, open) in [
+        (62, 0, 1, None, true),
+        (62, 48, 1, None, true),
+        (62, 48, 99, Some("ENOEXEC"), false),
+        (62, 47, 99, Some("ENOEXEC"), false),
+        (62, 23, 99, None, true),
+        (183, 48, 257, None, true),
+    ] {
+        let mut b = arm64(ALLOC | EXEC);
+        b.machine = machine;
+        b.symbols.truncate(1);
+        b.relocations(".text", &[Rela { offset: 0, symbol: 0, kind, addend: 0 }; 2]);
+        let mut elf = Elf::new(b.build());
+        let (table, records_at) = (elf.section(".rela.text"), elf.bytes.len());
+        let records = elf.data(table)[..before].to_vec();
+        let headers = elf.bytes[elf.shoff()..][..64 * elf.shnum()].to_vec();
+        elf.bytes.extend([records, headers].concat());
+        // e_shoff
+        elf.put(0x28, 8, (records_at + before) as u64);
+        elf.set(table, Sh::Offset, records_at as u64).set(table, Sh::Size, 72);
+        with_load_of(config(12), &elf.bytes, BASE, |_, _, said| {
+            let what = format!("LAYOUT-1: mini of {machine}, {before} bytes before the headers, type {kind}");
+            assert_eq!(
+                said.open_rules().iter().any(|rule| rule.code == "LAYOUT-1"),
+                open,
+                "{what}: {said:?}"
+            );
+            assert_eq!(stop(said).and_then(|stop| stop.1), errno, "{what}");
+        });
     }
 }
