@@ -58,6 +58,7 @@ pub mod memory_file;
 pub mod modinfo;
 pub mod modprobe;
 pub mod outputs;
+mod percpu;
 pub mod raw_output;
 pub mod root;
 #[cfg(feature = "run")]

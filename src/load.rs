@@ -10,7 +10,7 @@ use elf_layout::symtab::layout_symtab;
 use elf_layout::validity::{Expected, elf_validity};
 use elf_layout::{
     Change, Errno, Finding, Findings, KernelConfig, KernelVersion, Layout, LoadInfo, Machine, Module,
-    ModuleFile, PerRegion, Placement, Setting, Severity, needs,
+    ModuleFile, PerRegion, Placement, Setting, needs,
 };
 use finalize::initcall::initcall_blacklisted;
 use finalize::parse_args::{ParamEnv, parse_args};
@@ -22,7 +22,6 @@ use finalize::{
     complete_formation, export_names_in_reach, module_finalize, post_relocation, prepare_coming_module,
     sort_extable, struct_module,
 };
-use kernel::space::Room;
 use kernel::{Export, ExportTable, Fact, Kernel, RunningKernel, Taints, newest};
 use kernel_image::Packed;
 use module_signature::{Unsigned, module_signature};
@@ -41,6 +40,7 @@ use symres::{LoadFlags, Resolution};
 
 use crate::decompression::module_decompress;
 use crate::image::{Image, Workspace};
+use crate::percpu::{PercpuOfFile, percpu_modalloc};
 use crate::watch::{Point, Scene, Watch};
 
 /// How far a load goes. Named after the points at which real kernels were read.
@@ -349,6 +349,8 @@ pub(crate) fn load_module<'d>(
     // The second rewrite: every address is final from here on.
     let mut module = move_module(info, layout, placement, Box::new(image));
     watch.tell(Point::Move, said, || Scene::of(&module));
+    let mut percpu = PercpuOfFile::default();
+    percpu.look(kernel, &module, said);
     already_loaded(kernel, file, said);
     if !taints_late {
         taints = keeps_taints(kernel, &module, taints);
@@ -359,8 +361,12 @@ pub(crate) fn load_module<'d>(
     }
     let unsigned = opened.unsigned.as_ref().map(|u| (&*u.why, &*u.hint));
     signature_and_name_taints(kernel, file, unsigned, &mut taints, said);
+    if !said.refused() {
+        percpu.allocated(&module.info);
+    }
     percpu_modalloc(kernel, &module.info, said);
     watch.tell(Point::Unformed, said, || Scene { taints: Some(taints), ..Scene::of(&module) });
+    module.info.section_names_up_to_btf(said);
     find_module_sections(file, said);
     check_export_symbol_versions(kernel, &module.info, &mut taints, said);
     setup_modinfo(kernel, file, said);
@@ -394,6 +400,7 @@ pub(crate) fn load_module<'d>(
     write_symtab(&mut module);
     apply_relocations(arch, &mut mod_arch, &mut module, &kallsyms, said);
     crashes.into_iter().for_each(|crash| said.refuse(crash));
+    percpu.look(kernel, &module, said);
     if let Some(before) = before {
         before.take_back(&mut module);
         record = Record::default();
@@ -499,6 +506,7 @@ pub(crate) fn load_module<'d>(
         taints: Some(load.taints),
         ..Scene::of(&load.module)
     });
+    percpu.module_deallocate(said);
     Some(load)
 }
 
@@ -508,56 +516,6 @@ fn keeps_taints(kernel: &Kernel, module: &Module<'_>, taints: Taints) -> Taints 
     let member = kernel.member("module", "taints");
     let lost = member.is_some_and(|m| own < m.offset.saturating_add(m.size));
     if lost { taints.with_module(0) } else { taints }
-}
-
-/// `percpu_modalloc` (LAYOUT-60): the area has to fit beside those of the modules that are loaded. Where it goes is part of the
-/// placement.
-fn percpu_modalloc(kernel: &Kernel, info: &LoadInfo<'_>, said: &mut Findings) {
-    /// PCPU_MIN_UNIT_SIZE, and the smallest unit.
-    const LARGEST: u64 = 32 << 10;
-    const SMALLEST: u64 = 4;
-    let (pcpu, page) = (info.file.index().pcpu, info.config.page_size);
-    let Some(section) = info.sechdrs.get(pcpu).filter(|s| pcpu != 0 && s.sh_size != 0) else { return };
-    let (me, size) = (info.file.name_text(), section.sh_size);
-    let subject = info.file.section_subject(pcpu);
-    if section.sh_addralign > page {
-        let align = section.sh_addralign.cast_signed();
-        let line = format!("{me}: per-cpu alignment {align} > {page}");
-        let why = format!("per-cpu areas are aligned to a page at most, not to {align:#x}");
-        let finding = Finding::note("LAYOUT-60", Severity::Warning, why).says(line);
-        said.push(finding.about(subject.clone()));
-    }
-    let align = section.sh_addralign.min(page);
-    let space = &kernel.state.space;
-    let reserve = space.percpu_reserve();
-    let whole = size.checked_next_multiple_of(SMALLEST).unwrap_or(u64::MAX);
-    let legal = whole <= LARGEST && align.max(SMALLEST).is_power_of_two();
-    // One that is loaded has its area.
-    let is_there = kernel.module(info.file.name()).is_some();
-    let room = match space.percpu_room(whole, align.max(SMALLEST)) {
-        _ if is_there && whole <= reserve => Room::Fits,
-        // Of modules that are only listed, nobody has said what they hold.
-        Room::Fits if kernel.modules().any(|m| m.listed && !space.is_held(&m.name)) => Room::Unknown,
-        room => room,
-    };
-    match room {
-        Room::Fits if legal => return,
-        Room::Unknown if legal => return said.unjudged("LAYOUT-60", needs::PERCPU),
-        _ => {}
-    }
-    let why = format!(
-        "{size:#x} bytes of per-cpu data aligned to {align:#x}: the kernel has {reserve:#x} for all modules, of which others hold theirs, gives at most {LARGEST:#x} at once, and takes powers of two"
-    );
-    let mut finding = Finding::error("LAYOUT-60", Errno::ENOMEM, why).about(subject);
-    // What is not legal is told by a warning.
-    if legal {
-        let align = align.max(SMALLEST);
-        let line = format!(
-            "percpu: allocation failed, size={whole} align={align} atomic=0, alloc from reserved chunk failed"
-        );
-        finding = finding.says(line);
-    }
-    said.refuse(finding.says(format!("{me}: Could not allocate {size} bytes percpu data")));
 }
 
 /// Memory for all regions (LAYOUT-40); without room for them the kernel's ENOMEM.

@@ -6,7 +6,7 @@ mod common;
 use common::elf::{ALLOC, Builder, GLOBAL, UNDEF, WRITE};
 use common::library;
 use elf_layout::{KernelConfig, KernelVersion};
-use kernel::{KernelDescriptionBuilder, KernelSymbols, Symvers};
+use kernel::{KernelDescriptionBuilder, KernelSymbols, Symvers, Types};
 use kmodld::{Args, Failure, Load, Loader, Place};
 
 const SYMVERS: &str = "0x000000aa\tplain\tvmlinux\tEXPORT_SYMBOL\t\n0x000000bb\tother\tvmlinux\tEXPORT_SYMBOL\t\n\
@@ -14,6 +14,11 @@ const SYMVERS: &str = "0x000000aa\tplain\tvmlinux\tEXPORT_SYMBOL\t\n0x000000bb\t
 
 /// A kernel with these lines of kallsyms beside those of every one.
 fn loader(more: &str, symvers: Option<&str>) -> Loader {
+    loader_of_types(more, symvers, "")
+}
+
+/// The same of a kernel with these types.
+fn loader_of_types(more: &str, symvers: Option<&str>, types: &str) -> Loader {
     let of_modules = importing(&[]);
     let this_module = of_modules.sections.iter().find(|s| s.name == ".gnu.linkonce.this_module").unwrap();
     let config = KernelConfig::new(KernelVersion::new(6, 12, 0)).with(|c| {
@@ -26,6 +31,7 @@ fn loader(more: &str, symvers: Option<&str>) -> Loader {
     );
     let kernel = KernelDescriptionBuilder::new()
         .config("test", config)
+        .types("test", Types::parse(types))
         .vermagic("test", "6.12.0 SMP preempt mod_unload ")
         .symbols("test", KernelSymbols::parse(text.as_bytes()).unwrap())
         .symvers("test", symvers.map(|text| Symvers::parse(text.as_bytes()).unwrap()));
@@ -120,4 +126,33 @@ fn whoever_looks_into_it_gets_what_there_is() {
     let opened = library::open_on(&loader, &bytes);
     let (load, said) = loader.load(&opened, &Args::default(), &Place::Kernel, None).whatever_it_says();
     assert!(load.is_some() && said.refused());
+}
+
+/// What the file has as `percpu` in struct module is freed when the module is refused.
+#[test]
+fn layout_63_per_cpu_memory_of_the_file() {
+    const AT: usize = 0x40;
+    let loader = loader_of_types("", Some(SYMVERS), &format!("module 0 1280\nmodule.percpu {AT} 8\n"));
+    for (percpu, has_data, imports, undecided) in [
+        (0u64, false, "nobody_has_it", false),
+        (0x312e_3231, false, "nobody_has_it", true),
+        // The kernel sets it for a module with per-cpu data.
+        (0x312e_3231, true, "nobody_has_it", false),
+    ] {
+        let mut b = importing(&[imports]);
+        let this = b.sections.iter_mut().find(|s| s.name == ".gnu.linkonce.this_module").unwrap();
+        this.data[AT..AT + 8].copy_from_slice(&percpu.to_le_bytes());
+        if has_data {
+            b.section(".data..percpu", ALLOC | WRITE, 8).zeros(8);
+        }
+        outcome(&loader, &b, |result| {
+            let failure = result.expect_err("refused");
+            let is_open = matches!(failure, Failure::Undecided { .. });
+            assert_eq!(is_open, undecided, "LAYOUT-63: {percpu:#x}, per-cpu data {has_data}: {failure:?}");
+        });
+    }
+    let mut b = importing(&["plain"]);
+    let this = b.sections.iter_mut().find(|s| s.name == ".gnu.linkonce.this_module").unwrap();
+    this.data[AT] = 1;
+    outcome(&loader, &b, |result| assert!(result.is_ok(), "LAYOUT-63: nothing is freed"));
 }

@@ -337,6 +337,16 @@ fn layout_1_what_nobody_can_know() {
         assert_eq!(open(&v), codes, "LAYOUT-1: {v}");
         assert_eq!(v["verdict"] == "undecided", !codes.is_empty(), "LAYOUT-1: {v}");
     }
+    // Sizes of regions may be such addresses: with what errno a module is refused then is open as well.
+    let mut lacks = Elf::new(common::read(&ko(KERNEL, "importer")));
+    let (this, table) = (lacks.section(".gnu.linkonce.this_module"), lacks.shoff() as u64);
+    for (offset, verdict) in [(lacks.get(this, Sh::Offset), "refused"), (table, "undecided")] {
+        lacks.set(this, Sh::Offset, offset);
+        let path = dir.path().join("importer.ko");
+        std::fs::write(&path, &lacks.bytes).unwrap();
+        let v = parsed(check(KERNEL, &path, &["--jsonl"]));
+        assert_eq!(v["verdict"], verdict, "LAYOUT-1, LAYOUT-23: {v}");
+    }
 }
 
 /// arm64's find_section begins with section 0, whose address is 0.

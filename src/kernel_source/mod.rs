@@ -40,7 +40,7 @@ pub fn needs() -> Needs {
 /// The files that describe a kernel, in any combination.
 #[derive(Clone, Debug, Default)]
 pub struct KernelSource {
-    /// vmlinuz, vmlinux, Image, a SPEC or a tree.
+    /// vmlinuz, vmlinux, Image, a SPEC or a tree. The configuration beside an image is read as well, unless `config` is given.
     pub kernel: Option<PathBuf>,
     /// Instead: what a root holds of a release.
     pub tree: Option<Tree>,
@@ -110,10 +110,23 @@ impl KernelSource {
         let out = match (&self.running, &self.tree, &self.kernel) {
             (Some(running), ..) => running.read(unread, self.cache.as_ref())?,
             (_, Some(tree), _) => tree.read(self.cache.as_ref())?,
-            (_, _, Some(path)) => read_kept(path, self.cache.as_ref())?,
+            (_, _, Some(path)) => self.with_config_beside(path, read_kept(path, self.cache.as_ref())?)?,
             _ => KernelDescriptionBuilder::new(),
         };
         self.refine(out)
+    }
+
+    /// Adds the configuration that lies beside an image, if no other is given.
+    fn with_config_beside(
+        &self,
+        image: &Path,
+        out: KernelDescriptionBuilder,
+    ) -> Result<KernelDescriptionBuilder, Error> {
+        let wanted = self.config.is_none() && !out.has_config_text() && image.is_file();
+        match out.own_release().filter(|_| wanted).and_then(|release| config_beside(image, release)) {
+            Some(config) => add_config(out, &config),
+            None => Ok(out),
+        }
     }
 
     /// Adds the files that refine an image.
@@ -185,6 +198,15 @@ impl KernelSource {
 /// The image of a tree, if it has one.
 fn first_image(tree: &Tree) -> Option<PathBuf> {
     tree.images().find(|path| path.is_file())
+}
+
+/// The configuration that distributions put beside an image of a release: `/boot/config-RELEASE`, or `config` in the release's own
+/// folder.
+fn config_beside(image: &Path, release: &str) -> Option<PathBuf> {
+    let image = image.canonicalize().ok()?;
+    let own = image.parent().is_some_and(|folder| folder.ends_with(release));
+    let names = [Some(format!("config-{release}")), own.then(|| String::from("config"))];
+    names.into_iter().flatten().map(|name| image.with_file_name(name)).find(|path| path.is_file())
 }
 
 /// The release in the text of `/proc/version` (`Linux version 6.12.0 (...`), or the text itself.
@@ -282,6 +304,25 @@ fn read_symbols(path: &Path) -> Result<KernelSymbols, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_configuration_lies_beside_the_image() {
+        let top = tempfile::tempdir().unwrap();
+        for (image, config, is) in [
+            ("boot/vmlinuz-6.1.0", "boot/config-6.1.0", true),
+            ("a/bzImage", "a/config-6.1.0", true),
+            ("lib/modules/6.1.0/vmlinuz", "lib/modules/6.1.0/config", true),
+            ("b/vmlinuz-6.1.0", "b/config-6.1.1", false),
+            ("c/vmlinuz-6.1.0", "c/config", false),
+        ] {
+            let [image, config] = [image, config].map(|name| top.path().join(name));
+            std::fs::create_dir_all(image.parent().unwrap()).unwrap();
+            std::fs::write(&image, "").unwrap();
+            std::fs::write(&config, "").unwrap();
+            let found = config_beside(&image, "6.1.0");
+            assert_eq!(found, is.then(|| config.canonicalize().unwrap()), "{}", image.display());
+        }
+    }
 
     #[test]
     fn what_is_no_configuration_is_told() {

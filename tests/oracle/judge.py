@@ -9,6 +9,8 @@ import tempfile
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
+from btf import Btf
+from capture import RunningKernel
 from elf import Elf
 from guest import Guest, GuestError
 from initramfs import archive
@@ -17,6 +19,8 @@ from initramfs import archive
 ERRNO = {**errno.errorcode, 524: "ENOTSUPP"}
 # Seconds: the boot; what QEMU may compute for one module; what may pass for it.
 BOOT, WORK, WAIT = 300, 8, 60
+# So many crashes within crashes are waited for.
+CRASHES_MAX = 8
 PREFIX = re.compile(r"^(<\d+>)?\[ *\d+\.\d+\] ?")
 # What a kernel says at any time, of itself.
 CHATTER = re.compile(r"^(clocksource|TSC|tsc|sched_clock|random|hrtimer|workqueue|input|perf|rcu)\b|judged$")
@@ -107,7 +111,7 @@ class Judge:
 
     def __init__(self, tree, machine, append, memory):
         self.tree, self.machine, self.append, self.memory = tree, machine, append, memory
-        self.guest = None
+        self.guest, self.capabilities = None, None
         self.command, self.files = "judge", {}
         self.init = machine.init()
         self.symbols = {s.name: s.value for s in Elf(self.init).symbols()}
@@ -119,22 +123,22 @@ class Judge:
         self.module_init = None  # where init is, once load_module is over
         initrd = os.path.join(self.folder, "initrd")
         with open(initrd, "wb") as file:
-            file.write(archive(self.init, {"plan": f"export /proc/kallsyms kallsyms\n{self.command}\n".encode(), **self.files}))
+            file.write(archive(self.init, {"plan": f"export /proc/kallsyms kallsyms\nexport /sys/kernel/btf/vmlinux btf\n{self.command}\n".encode(), **self.files}))
         options = SimpleNamespace(append=self.append, limit=24 * 3600, cpu=self.machine.cpu, smp=1, memory=self.memory)
         self.guest = Guest(self.machine, self.tree.image, initrd, self.folder, options)
         try:
             self.guest.keep_snapshots()
             self.hook = self.symbols["hook"]
             self.guest.breakpoint(self.hook)
-            kallsyms = self.guest.memory(*self.at_hook("export"))
-            kernel = {}
-            for line in kallsyms.decode().splitlines():
-                address, _, name = line.split()[:3]
-                kernel.setdefault(name, int(address, 16))
-            self.crashes = {kernel[n] for n in self.CRASHES}
-            self.panic = kernel["panic"]
-            self.initcall = kernel["do_one_initcall"]
-            self.guest.step_over(self.hook)
+            exports = []
+            for _ in range(2):
+                exports.append(self.guest.memory(*self.at_hook("export")))
+                self.guest.step_over(self.hook)
+            kernel = RunningKernel(self.tree, self.guest, exports[0], Btf(exports[1]))
+            self.crashes = {kernel.symbol(n) for n in self.CRASHES}
+            self.panic = kernel.symbol("panic")
+            self.initcall = kernel.symbol("do_one_initcall")
+            self.kernel = kernel
             self.module, self.room = self.at_hook("next")
             self.rest()
             for address in self.stops():
@@ -212,7 +216,9 @@ class Judge:
 
     def report(self, at, start):
         """Lets the kernel say what happened: init does not survive it, so that it ends in panic(). What it logged before comes out too."""
-        while at in self.crashes and at != self.panic:
+        for _ in range(CRASHES_MAX):  # a kernel that has overwritten its own stack may crash in each report
+            if at not in self.crashes or at == self.panic:
+                break
             self.guest.step_over(at)
             registers = self.guest.resume_within(WORK, WAIT)
             at = registers["pc"] if registers else None
@@ -250,6 +256,8 @@ class Judge:
                     self.module_init = registers[self.machine.arguments[0]]
                     self.guest.breakpoint(self.module_init)
             elif at is not None and at == self.module_init:
+                # Where the kernel stands in a module, its own memory can be read.
+                self.capabilities = self.capabilities or self.machine.capabilities(self.kernel)
                 # Init does not run: it seems to have succeeded.
                 self.machine.leave(self.guest, registers, 0)
             elif at is None or at in self.crashes:

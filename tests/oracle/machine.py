@@ -61,6 +61,10 @@ class Machine:
         """Facts about one module for its meta.json."""
         return {}
 
+    def capabilities(self, kernel):
+        """The bitmap of the CPUs' capabilities as it lies in memory, in hex: what --cpu-caps takes."""
+        raise NotImplementedError
+
 
 class X86_64(Machine):
     name = "x86_64"
@@ -107,6 +111,10 @@ class X86_64(Machine):
         words = kernel.btf.struct("cpuinfo_x86")["x86_capability"]
         return {**state, "x86_capability_offset": [words.offset, words.size]}
 
+    def capabilities(self, kernel):
+        words = kernel.btf.struct("cpuinfo_x86")["x86_capability"]
+        return kernel.guest.memory(kernel.symbol("boot_cpu_data") + words.offset, words.size).hex()
+
 
 class Aarch64(Machine):
     name = "aarch64"
@@ -139,10 +147,10 @@ class Aarch64(Machine):
             number = {n: int.from_bytes(raw[f.offset : f.offset + f.size], "little") for n, f in fields.items()}
             arch[plt] = number
         taints = kernel.field(module, "taints")
-        return {"arch": arch, "cpucaps": self.cpucaps(kernel), "taints": taints}
+        return {"arch": arch, "cpucaps": self.capabilities(kernel), "taints": taints}
 
-    def cpucaps(self, kernel):
-        """The capability bitmap, as it lies in memory. It is system_cpucaps since v6.4, cpu_hwcaps before."""
+    def capabilities(self, kernel):
+        """It is system_cpucaps since v6.4, cpu_hwcaps before."""
         for symbol in ("system_cpucaps", "cpu_hwcaps"):
             address = kernel.symbol(symbol)
             if address is not None:

@@ -44,13 +44,15 @@ class Kmodld:
 
     def __init__(self, program, spec, cmdline, folder):
         self.program, self.spec, self.cmdline, self.folder = program, spec, cmdline, folder
+        # Those of the guest, once it is known.
+        self.capabilities = []
 
     def check(self, base, data):
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             path = os.path.join(folder, f"{base.name}.ko")
             with open(path, "wb") as file:
                 file.write(data)
-            argv = [self.program, "check", path, "--kernel", self.spec, "--cmdline", self.cmdline, "--jsonl"]
+            argv = [self.program, "check", path, "--kernel", self.spec, "--cmdline", self.cmdline, "--jsonl", *self.capabilities]
             for name, needed in base.needs:
                 argv += ["--with", os.path.join(folder, f"{name}.ko.with", f"{name}.ko")]
                 os.mkdir(os.path.dirname(argv[-1]))
@@ -114,6 +116,17 @@ class Campaign:
         with open(program, "rb") as file:
             self.program = hashlib.sha256(file.read()).hexdigest()[:16]
         self.rows = os.path.join(self.out, f"{self.tree.release}-{self.seed}.jsonl")
+        self.learn_capabilities()
+
+    def learn_capabilities(self):
+        """Tells kmodld of the guest's CPU what a boot has shown; `again` boots none."""
+        path = os.path.join(self.out, f"{self.tree.release}.capabilities")
+        if self.judge.capabilities is not None:
+            with open(path, "w", encoding="ascii") as file:
+                file.write(self.judge.capabilities)
+        if os.path.exists(path):
+            with open(path, encoding="ascii") as file:
+                self.kmodld.capabilities = ["--cpu-caps", file.read()]
 
     def mutant(self, index):
         name, made = mutant(self.seed, index, {n: b.data for n, b in self.bases.items()})
@@ -169,7 +182,7 @@ class Campaign:
         rows = self.load_rows()
         seen = {r["sha"] for r in rows}
         start = rows[-1]["index"] + 1 if rows else 0
-        if not rows:
+        if not rows or not self.kmodld.capabilities:
             self.control()
         done = 0
         with open(self.rows, "a", encoding="utf-8") as file, ThreadPoolExecutor(1) as checker:
@@ -195,6 +208,7 @@ class Campaign:
             kmodld = self.kmodld.check(base, base.data)
             if (what := classify(kernel, kmodld)) != "same":
                 print(f"{self.tree.release}: base {base.name}: {what}: {kernel} {kmodld}", file=sys.stderr)
+        self.learn_capabilities()
 
     def again(self):
         """Asks this kmodld about what another one was asked; the kernel's answers stay as they are."""

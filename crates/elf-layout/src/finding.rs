@@ -453,8 +453,21 @@ impl Findings {
         self.leave_open(Unjudged { code, needs: needs.into(), may_crash: true });
     }
 
+    /// The same of what the kernel does after it has refused the module: it may crash before the system call returns.
+    pub fn may_crash_on_the_way_back(&mut self, code: &'static str, needs: impl Into<Cow<'static, str>>) {
+        if self.errno().is_some() {
+            self.keep_open(Unjudged { code, needs: needs.into(), may_crash: true });
+        }
+    }
+
     fn leave_open(&mut self, rule: Unjudged) {
-        if !self.refused() && self.unjudged.len() < UNJUDGED_MAX && !self.unjudged.contains(&rule) {
+        if !self.refused() {
+            self.keep_open(rule);
+        }
+    }
+
+    fn keep_open(&mut self, rule: Unjudged) {
+        if self.unjudged.len() < UNJUDGED_MAX && !self.unjudged.contains(&rule) {
             self.unjudged.push(rule);
         }
     }
@@ -617,6 +630,10 @@ mod tests {
         let crash = |s: &mut Findings| s.may_crash("FIN-1", "x");
         assert_eq!(said(&|s| (crash(s), s.refuse(refusal())).1), (true, 1));
         assert_eq!(said(&|s| (crash(s), s.refuse(oops())).1), (false, 1));
+        let back = |s: &mut Findings| s.may_crash_on_the_way_back("LAYOUT-63", "x");
+        assert_eq!(said(&|s| (s.refuse(refusal()), back(s)).1), (true, 1), "the errno is not sure");
+        assert_eq!(said(&|s| (s.refuse(oops()), back(s)).1), (false, 0), "there is no way back");
+        assert_eq!(said(&|s| back(s)), (false, 0));
         let mut other = Findings::new();
         first(&mut other);
         crash(&mut other);

@@ -13,6 +13,7 @@ use crate::elf::{Rela, SHDR_SIZE, SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, S
 use crate::finding::{Errno, Finding, Findings, Severity};
 use crate::module_file::ModuleFile;
 use crate::region::PerRegion;
+use crate::setting::Setting;
 
 /// `struct load_info`: the file, and the section headers as the loader has edited them so far.
 ///
@@ -98,14 +99,37 @@ impl<'d> LoadInfo<'d> {
     }
 
     /// VAL-26: up to 6.3 the name of a section that is not in memory is not checked, but read by `module_finalize`; since then
-    /// only that of a section of no type, as the first one is.
+    /// only that of a section of no type, as the first one is. Those that were read before are left out.
     pub fn section_names_in_reach(&self, said: &mut Findings) {
+        let before = self.searched_for_btf();
+        self.names_in_reach(|index| !before.contains(&index), said);
+    }
+
+    /// VAL-26 for `find_module_sections`, which looks for BTF in all sections.
+    pub fn section_names_up_to_btf(&self, said: &mut Findings) {
+        let searched = self.searched_for_btf();
+        self.names_in_reach(|index| searched.contains(&index), said);
+    }
+
+    /// The sections that `find_any_sec` compares with `.BTF`, and since v6.11 with `.BTF.base`: up to the first one of that name.
+    fn searched_for_btf(&self) -> Range<usize> {
+        if self.config.known(Setting::BtfModules) != Some(true) {
+            return 1..1;
+        }
+        let last = if self.config.has(Change::OwnBtfBase) { ".BTF.base" } else { ".BTF" };
+        match self.file.find_any_sec(last) {
+            0 => 1..self.file.sections().len(),
+            found => 1..found,
+        }
+    }
+
+    fn names_in_reach(&self, reads: impl Fn(usize) -> bool, said: &mut Findings) {
         let are_checked = self.config.has(Change::ElfValidityCacheCopy);
         let file = self.file;
         let table = file.sections().get(file.e_shstrndx()).map_or(0, |s| s.sh_offset);
         let end = align_up(file.bytes().len() as u64, self.config.page_size);
         said.stage_at_first(|said| {
-            let sections = file.sections().iter().enumerate();
+            let sections = file.sections().iter().enumerate().filter(|(i, _)| reads(*i));
             for (i, s) in sections.filter(|(_, s)| !are_checked || s.sh_type == SHT_NULL) {
                 if table.saturating_add(s.sh_name.into()) >= end {
                     let why = format!(

@@ -428,19 +428,24 @@ impl Module<'_> {
     /// `kernel/module/kallsyms.c: find_kallsyms_symbol`: the name that an address of the module has in the kernel's log
     /// (LIFE-54). That of the highest symbol up to it, the first of several; without mapping symbols and labels (LIFE-53).
     pub fn symbol_at(&self, address: u64) -> Option<&[u8]> {
-        let file = self.info.file;
         let mut best: Option<(u64, &[u8])> = None;
-        for (symbol, value) in file.symbols().iter().zip(&self.values).skip(1) {
-            if *value > address || best.is_some_and(|(of, _)| *value <= of) || symbol.shndx() == SHN_UNDEF {
-                continue;
-            }
-            let name = file.symbol_name(symbol);
-            let is_mapping = name.starts_with(b".L") || name.starts_with(b"L0") || name.starts_with(b"$");
-            if !name.is_empty() && !is_mapping {
-                best = Some((*value, name));
+        for (value, name) in self.kallsyms() {
+            if value <= address && best.is_none_or(|(of, _)| value > of) {
+                best = Some((value, name));
             }
         }
         best.map(|(_, name)| name)
+    }
+
+    /// The symbols that an address is looked up in: value and name.
+    fn kallsyms(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let file = self.info.file;
+        let symbols = file.symbols().iter().zip(&self.values).skip(1);
+        let defined = symbols.filter(|(symbol, _)| symbol.shndx() != SHN_UNDEF);
+        defined.map(|(symbol, value)| (*value, file.symbol_name(symbol))).filter(|(_, name)| {
+            let is_mapping = name.starts_with(b".L") || name.starts_with(b"L0") || name.starts_with(b"$");
+            !name.is_empty() && !is_mapping
+        })
     }
 
     /// An address of the module as `%pS` prints it once the module is formed: a symbol with offset and size, which reaches to the next
@@ -449,20 +454,19 @@ impl Module<'_> {
         let inside =
             |segment: &Segment| segment.base <= address && address.wrapping_sub(segment.base) < segment.size;
         let (base, end) = self.segments().find(inside).map_or((0, u64::MAX), |segment| {
-            // Before 6.4 the code of an area counts, where the address is in it.
+            // Before 6.4 it ends with the code of its area, also where the address lies behind that.
             let [core, init] = self.layout.marks;
-            let code = match segment.region {
+            let size = match segment.region {
                 Region::Core => core.text_size,
                 Region::Init => init.text_size,
-                _ => 0,
+                _ => segment.size,
             };
-            let in_code = address.wrapping_sub(segment.base) < code;
-            (segment.base, segment.base.wrapping_add(if in_code { code } else { segment.size }))
+            (segment.base, segment.base.wrapping_add(size))
         });
-        let values = self.values.iter().skip(1);
-        let start = values.clone().filter(|value| (base..=address).contains(*value)).max().copied();
+        let start = self.kallsyms().map(|(value, _)| value).filter(|v| (base..=address).contains(v)).max();
         let Some((start, name)) = start.zip(self.symbol_at(address)) else { return format!("{address:#x}") };
-        let next = values.filter(|value| **value > address).min().map_or(end, |next| end.min(*next));
+        let behind = self.kallsyms().map(|(value, _)| value).filter(|value| *value > address);
+        let next = behind.min().map_or(end, |next| end.min(next));
         let (offset, size) = (address.wrapping_sub(start), next.wrapping_sub(start));
         format!("{}+{offset:#x}/{size:#x} [{}]", printed(name), self.info.file.name_text())
     }

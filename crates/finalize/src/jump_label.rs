@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use core::cmp::Ordering;
 
 use elf_layout::bytes::{le32, le64};
-
-use elf_layout::Table;
+use elf_layout::elf::{SHN_UNDEF, SymFields};
+use elf_layout::{Finding, Severity, Table};
 use reloc::Architecture;
 use reloc::Finalizer;
 use reloc::Step;
@@ -17,6 +17,8 @@ use reloc::sort::{self, sort};
 const ENTRY: usize = 16;
 /// Bits of the key that are flags.
 const FLAGS: u64 = 3;
+/// Bytes of a pointer.
+const POINTER: u64 = 8;
 /// Flag: the code is in init memory.
 const IN_INIT: u64 = 2;
 /// `struct static_key`: `enabled` (s32) at 0; at 8 a pointer to entries whose low bits are JUMP_TYPE_*.
@@ -53,6 +55,7 @@ pub fn jump_label_add_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architec
     let left_out = !module.left_out(table.index).is_empty();
     let in_table = table.address..table.address.saturating_add(table.size);
     let entries = jump_label_sort_entries(module, &table);
+    let imports = imports(module);
     for run in entries.chunk_by(|a, b| a.key == b.key) {
         // Before the first run the kernel's last key is NULL.
         let Some(first) = run.first().filter(|first| first.key != 0) else { continue };
@@ -73,8 +76,67 @@ pub fn jump_label_add_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architec
         if module.within_module(first.key) {
             static_key_set_entries(module, first);
         } else {
+            if !may_be_key(&imports, first.key) {
+                no_key(module, arch, first.key, run);
+            }
             update_of_foreign_key(module, arch, first.key, run);
         }
+    }
+}
+
+/// What the module takes from elsewhere: addresses, in order, and whether that is a tracepoint.
+fn imports(module: &Finalizer<'_, '_>) -> Vec<(u64, bool)> {
+    let file = module.info.file;
+    let symbols = file.symbols().iter().zip(&module.values).skip(1);
+    let imports = symbols.filter(|(symbol, value)| symbol.shndx() == SHN_UNDEF && **value != 0);
+    let is_tracepoint = |symbol| file.symbol_name(symbol).starts_with(b"__tracepoint_");
+    let mut found: Vec<_> = imports.map(|(symbol, value)| (*value, is_tracepoint(symbol))).collect();
+    found.sort_unstable();
+    found
+}
+
+/// Does a key of another owner lie where an import has one: at its address, in a tracepoint behind its name, or somewhere in
+/// what is no tracepoint?
+fn may_be_key(imports: &[(u64, bool)], key: u64) -> bool {
+    /// `struct tracepoint`: where `key` is.
+    const TRACEPOINT_KEY: u64 = 8;
+    /// Larger objects with a key in them are not known.
+    const NEAR: u64 = 4096;
+    let below = imports.partition_point(|(address, _)| *address <= key);
+    let owner = below.checked_sub(1).and_then(|index| imports.get(index));
+    owner.is_some_and(|(address, is_tracepoint)| match key.wrapping_sub(*address) {
+        0 => true,
+        offset if *is_tracepoint => offset == TRACEPOINT_KEY,
+        offset => offset < NEAR && offset.is_multiple_of(POINTER),
+    })
+}
+
+/// FIN-52: what is no key counts as true if the word there is not zero. Its sites are patched then if the next word says that it
+/// was false at first, and the kernel crashes if one holds something else than it had at first.
+fn no_key(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture, key: u64, run: &[Entry]) {
+    if !arch.jump_label_looks_at_code() {
+        return;
+    }
+    let holds = |entry: &Entry, jump| {
+        let form = arch.jump_label_insn(module, entry.code, entry.target, jump)?;
+        Some(module.read(entry.code, form.len() as u64)? == form)
+    };
+    let crashes = match key_state(module, key) {
+        Some((enabled, at_first)) if enabled == at_first => false,
+        Some((_, at_first)) => run.iter().any(|entry| holds(entry, at_first ^ entry.branch) == Some(false)),
+        None => {
+            let needs = format!(
+                "what the running kernel has in its memory at {key:#x}, where the key of an entry of __jump_table leads: no symbol has a key there"
+            );
+            module.said.may_crash("FIN-52", needs);
+            return;
+        }
+    };
+    if crashes {
+        let why = format!(
+            "the key of an entry of __jump_table leads to {key:#x}, where the kernel has no key, and the words there make it patch code that holds something else: it crashes (BUG)"
+        );
+        module.said.refuse(Finding::note("FIN-52", Severity::Oops, why));
     }
 }
 
@@ -365,6 +427,48 @@ mod tests {
                 let mut both = forms.map(|w| w.to_le_bytes().to_vec());
                 both.sort();
                 assert_eq!(may, both, "FIN-53: {key:x?}");
+            });
+        }
+    }
+
+    #[test]
+    fn fin_52_a_place_that_is_no_key() {
+        const KERNEL: u64 = 0xffff_ffff_8100_0000;
+        let words = |enabled, key_type| Some(static_key(enabled, key_type));
+        // What is imported, how far behind it the key is, what is there; does the kernel crash, and is that open?
+        for (import, offset, memory, crashes, open) in [
+            ("some_key", 0, None, false, false),
+            ("object", 0x40, None, false, false),
+            ("object", 0x41 * 4, None, false, true),
+            ("object", 0x10_0000, None, false, true),
+            ("__tracepoint_x", 8, None, false, false),
+            ("__tracepoint_x", 0, None, false, false),
+            ("__tracepoint_x", 0x18, None, false, true),
+            ("__tracepoint_x", 0x18, words(0, 0), false, false),
+            ("__tracepoint_x", 0x18, words(7, 1), false, false),
+            // The site is a nop: right for a key that was false at first.
+            ("__tracepoint_x", 0x18, words(7, 0), false, false),
+            ("__tracepoint_x", 0x18, words(0, 1), true, false),
+        ] {
+            let symbols = [("_text", KERNEL), ("_end", KERNEL + 0x100_0000)];
+            let symbols = symbols.into_iter().chain([("__init_begin", KERNEL), ("__init_end", KERNEL)]);
+            let key = KERNEL + 0x2000 + offset;
+            let kernel = TestKernel {
+                symbols: symbols.collect(),
+                memory: memory.clone().map(|words| (key, words)).into_iter().collect(),
+                ..TestKernel::default()
+            };
+            let mut module = TestModule::x86("6.12.0", &SECTIONS);
+            module.imports = vec![("before", KERNEL), (import, KERNEL + 0x2000)];
+            module.run(&kernel, |m| {
+                let [text, at] = [".text", "__jump_table"].map(|name| address(m, name));
+                reloc::testing::put(m, text, &[0x0f, 0x1f, 0x44, 0, 0]);
+                put_table(m, at, &[(text, text + 32, key, false)]);
+                jump_label_add_module(m, &reloc::x86_64::X86_64);
+                let what = format!("FIN-52: {import}+{offset:#x}, {memory:x?}: {:?}", m.said);
+                let codes: Vec<_> = m.said.iter().map(|f| f.code).collect();
+                assert_eq!(codes, if crashes { vec!["FIN-52"] } else { vec![] }, "{what}");
+                assert_eq!(m.said.is_undecided(), open, "{what}");
             });
         }
     }

@@ -323,7 +323,8 @@ impl This<'_, '_, '_> {
 /// Up to 6.3 (`struct module_layout`).
 const LAYOUTS: [&str; 2] = ["core_layout", "init_layout"];
 
-/// LAYOUT-23: the sizes of the regions that the `struct module` of a file has: `layout_sections` adds to them.
+/// LAYOUT-23: the sizes of the regions that the `struct module` of a file has: `layout_sections` adds to them. Of one that is too
+/// small the kernel reads what follows in the file (VAL-56).
 pub fn sizes_in_file(kernel: &dyn RunningKernel, info: &LoadInfo<'_>) -> PerRegion<u64> {
     let mut sizes = PerRegion::default();
     let generation = info.config.generation();
@@ -332,9 +333,13 @@ pub fn sizes_in_file(kernel: &dyn RunningKernel, info: &LoadInfo<'_>) -> PerRegi
         Generation::CoreInit => "module_layout",
     };
     let Some(size) = kernel.member(of, "size") else { return sizes };
-    let bytes = info.file.section_bytes(info.file.index().module);
+    let index = info.file.index().module;
+    let Some(this) = info.file.sections().get(index).filter(|_| index != 0).map(|s| s.sh_offset) else {
+        return sizes;
+    };
     for (region, area) in areas(kernel, generation) {
-        *sizes.get_mut(region) = le32(bytes, area.offset.saturating_add(size.offset)).map_or(0, u64::from);
+        let at = this.saturating_add(area.offset).saturating_add(size.offset);
+        *sizes.get_mut(region) = le32(info.file.bytes(), at).map_or(0, u64::from);
     }
     sizes
 }

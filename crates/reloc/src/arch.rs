@@ -194,6 +194,11 @@ pub trait Architecture: ImageArch {
         None
     }
 
+    /// Does the patching of a jump label compare what is there with what should be, and crash if they differ (FIN-52)?
+    fn jump_label_looks_at_code(&self) -> bool {
+        false
+    }
+
     /// `static_call_module_notify`, where the architecture has static calls (FIN-60 to FIN-63).
     fn static_calls(&self, _module: &mut Finalizer<'_, '_>) {}
 

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use core::ops::Deref;
 
-use elf_layout::bytes::printed;
+use elf_layout::bytes::{le32, printed};
 use elf_layout::elf::{SHN_UNDEF, Shdr, SymFields};
 use elf_layout::{Change, Changes, Findings, Module, Table};
 
@@ -16,6 +16,21 @@ use kernel::RunningKernel;
 
 /// So many sites are kept with all that they may hold: that takes far more memory than an entry in a file.
 const CHOICES_MAX: usize = 1 << 18;
+
+/// FIN-88: do all distances of a list lead to bytes of the file, with all that is read of an instruction there? The last one may be
+/// completed by what follows the list.
+fn lead_into(file: &[u8], list: u64, size: u64) -> bool {
+    const RECORD: u64 = 4;
+    /// The longest instruction, and what is looked at behind it.
+    const READ: u64 = 24;
+    let len = file.len() as u64;
+    let mut records = (list..list.saturating_add(size)).step_by(RECORD as usize);
+    let leads = |at: u64| {
+        let target = at.checked_add_signed(i64::from(le32(file, at)?.cast_signed()))?;
+        target.checked_add(READ).filter(|end| *end <= len)
+    };
+    size <= len && records.all(|at| leads(at).is_some())
+}
 
 /// What earlier stages of a load found, as far as `struct module` shows it.
 #[derive(Clone, Copy, Debug)]
@@ -82,19 +97,40 @@ impl Finalizer<'_, '_> {
     /// that is not moved as well, where it lies in the temporary copy: what it finds from there is not known (FIN-88).
     pub fn list_of_sites(&mut self, name: &str, first: bool) -> Option<Table> {
         let found = if first { self.first_section(name) } else { self.last_section(name) };
-        let (file, sechdrs) = (self.info.file, &self.info.sechdrs);
-        let outside = |(index, section): (usize, &Shdr)| {
-            section.sh_size != 0
-                && file.section_name(index) == name.as_bytes()
-                && self.layout.place(index).is_none()
-        };
-        if found.is_none() && sechdrs.iter().enumerate().skip(1).any(outside) {
-            let needs = format!(
-                "the address of the kernel's temporary copy of the file: {name} is not moved into memory, and leads from there to anywhere"
-            );
-            self.said.may_crash("FIN-88", needs);
+        if found.is_none() && self.lists_in_copy(name).next().is_some() {
+            self.leads_from_copy(name);
         }
         found
+    }
+
+    /// The same, of a list whose records are 4 bytes, the distance to an instruction that is read, and patched if it is the one
+    /// that is looked for. None in the temporary copy is: it does no harm there.
+    pub fn list_of_instructions(&mut self, name: &str) -> Option<Table> {
+        let found = self.last_section(name);
+        let bytes = self.info.file.bytes();
+        let strays = |section: &Shdr| !lead_into(bytes, section.sh_offset, section.sh_size);
+        if found.is_none() && self.lists_in_copy(name).any(strays) {
+            self.leads_from_copy(name);
+        }
+        found
+    }
+
+    /// Sections of that name that are not moved.
+    fn lists_in_copy(&self, name: &str) -> impl Iterator<Item = &Shdr> {
+        let (file, layout) = (self.info.file, &self.layout);
+        let sections = self.info.sechdrs.iter().enumerate().skip(1);
+        let is_list = move |index| file.section_name(index) == name.as_bytes();
+        let lists = sections.filter(move |(index, section)| {
+            section.sh_size != 0 && is_list(*index) && layout.place(*index).is_none()
+        });
+        lists.map(|(_, section)| section)
+    }
+
+    fn leads_from_copy(&mut self, name: &str) {
+        let needs = format!(
+            "the address of the kernel's temporary copy of the file: {name} is not moved into memory, and leads from there to anywhere"
+        );
+        self.said.may_crash("FIN-88", needs);
     }
 
     /// Does the kernel have that change?
@@ -197,5 +233,27 @@ impl Finalizer<'_, '_> {
     pub fn of_kernel<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
         let mut out = [0; N];
         self.kernel.read(address, &mut out).then_some(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fin_88_where_a_list_in_the_temporary_copy_leads() {
+        let mut file = [0; 64];
+        assert!(lead_into(&file, 8, 8), "FIN-88: to itself");
+        for (distance, leads) in
+            [(-9, false), (-8, true), (32, true), (33, false), (i32::MAX, false), (i32::MIN, false)]
+        {
+            file[8..12].copy_from_slice(&i32::to_le_bytes(distance));
+            assert_eq!(lead_into(&file, 8, 4), leads, "FIN-88: {distance}");
+            assert_eq!(lead_into(&file, 4, 8), leads, "FIN-88: {distance}, the second record");
+            assert_eq!(lead_into(&file, 4, 5), leads, "FIN-88: {distance}, cut off");
+            assert!(lead_into(&file, 12, 4), "FIN-88: {distance} belongs to no record");
+        }
+        assert!(!lead_into(&file, 60, 8), "FIN-88: behind the file");
+        assert!(!lead_into(&file, 0, u64::MAX), "FIN-88");
     }
 }

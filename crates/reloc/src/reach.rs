@@ -256,7 +256,8 @@ mod tests {
                     assert_eq!(m.said.refused(), crashes, "FIN-88: {list}: {size} bytes: {:?}", m.said);
                 });
             }
-            for (flags, size, open) in [(0, 4, true), (0, 0, false), (RODATA, 4, false)] {
+            // In the temporary copy it leads to itself, where nothing is that would be patched.
+            for (flags, size, open) in [(0, 4, false), (0, 0, false), (RODATA, 4, false)] {
                 TestModule::x86("6.12.0", &[(".text", CODE, 64), (list, flags, size)]).run(&kernel, |m| {
                     crate::Architecture::module_finalize(&x86_64::X86_64, m);
                     let rules: Vec<_> = m.said.open_rules().iter().map(|rule| rule.code).collect();

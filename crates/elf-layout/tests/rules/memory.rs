@@ -152,7 +152,7 @@ fn life_53_and_54_the_name_of_an_address() {
     let mut b = Builder::mini("6.12.0");
     b.section(".text", AX, 16).zeros(64);
     let text = b.index(".text");
-    let named = [("$x", 0), (".Lx", 0), ("", 0), ("local", 0), ("alias", 0), ("later", 16)];
+    let named = [("$x", 0), (".Lx", 0), ("", 0), ("local", 0), ("alias", 0), ("$d", 8), ("later", 16)];
     for (name, value) in named {
         b.symbol(name, LOCAL, 0, text, value);
     }
@@ -170,5 +170,34 @@ fn life_53_and_54_the_name_of_an_address() {
         assert_eq!(name(15).as_deref(), Some("local"), "LIFE-54");
         assert_eq!(name(60).as_deref(), Some("later"), "LIFE-54: no import");
         assert_eq!(module.symbol_at(start - 1), None, "LIFE-54: before all of them");
+        for (at, text) in [(4, "local+0x4/0x10 [mini]"), (20, "later+0x4/0xff0 [mini]")] {
+            assert_eq!(module.symbol_text(start + at), text, "LIFE-54: up to the next, or to the end");
+        }
+    });
+}
+
+#[test]
+fn life_54_the_size_of_a_symbol_behind_the_code() {
+    let mut b = Builder::mini("6.1.0");
+    b.section(".text", AX, 16).zeros(64);
+    b.section(".data", WA, 16).zeros(64);
+    let data = b.index(".data");
+    for (name, value) in [("first", 0), ("second", 16)] {
+        b.symbol(name, LOCAL, 0, data, value);
+    }
+    with_layout(&b.build(), &config(1), |info, layout, said| {
+        let layout = layout.unwrap_or_else(|| panic!("no layout: {said:?}"));
+        let code = layout.marks[0].text_size;
+        let placement = Placement::consecutive(&layout, BASE);
+        let memory = Box::new(HeapMemory::new(&layout));
+        let mut module = move_module(info, layout, placement, memory);
+        let [text, start] = [".text", ".data"].map(|name| module.section(name).unwrap().address);
+        module.values = vec![0, start, start + 16];
+        let size = (text + code).wrapping_sub(start);
+        assert_eq!(
+            module.symbol_text(start + 4),
+            format!("first+0x4/{size:#x} [mini]"),
+            "LIFE-54: before 6.4 it ends with the code"
+        );
     });
 }

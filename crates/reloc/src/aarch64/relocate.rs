@@ -98,13 +98,6 @@ fn apply_all(
     said: &mut Findings,
 ) {
     for (entry, rela) in records.enumerate() {
-        // A compiler may read the symbol only where the type is known.
-        if rela.r_sym() as usize >= section.values.len() && howto(rela.r_type()).is_none() {
-            let needs = "whether this kernel reads a symbol that does not exist before it refuses the type of the relocation";
-            said.may_crash("RELOC-GEN-11", needs);
-            said.push(refused(section, entry, &rela, Refusal::UnknownType));
-            continue;
-        }
         let Some(value) = section.value(entry, &rela, said) else {
             let width = width(rela.r_type());
             if section.is_unknown(&rela)

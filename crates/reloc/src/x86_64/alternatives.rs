@@ -50,11 +50,12 @@ impl Form {
         }
     }
 
-    /// From the distance between records in the table's relocations, which a backport cannot change unseen;
-    /// without any, by version.
+    /// From the kernel's own types; without them from the distance between records in the table's relocations, which a backport
+    /// cannot change unseen; without any, by version.
     fn of(module: &Finalizer<'_, '_>, table: &Table) -> Form {
+        let of_kernel = module.kernel.struct_size("alt_instr");
         // A table of one record is as large as it.
-        let measured = match record_size(module, table.index).unwrap_or(table.size) {
+        let measured = match of_kernel.or_else(|| record_size(module, table.index)).unwrap_or(table.size) {
             13 => Some(Form::Padded),
             12 => Some(Form::Inverted),
             14 => Some(Form::Flags),
@@ -487,20 +488,30 @@ fn touches(module: &mut Finalizer<'_, '_>, entry: &AltInstr, has: Option<bool>) 
     let applied = has.map(|has| has != entry.not);
     let (instr, replacement) =
         ("the code of an entry of .altinstructions", "the replacement of an entry of .altinstructions");
-    let lens = [Some(entry.instrlen), (applied != Some(false)).then_some(entry.replacementlen)];
-    let written = lens.into_iter().flatten().max().unwrap_or(0);
+    let both = entry.instrlen.max(entry.replacementlen);
+    // What is written in any case, and what if it is applied.
+    let (written, perhaps) = match applied {
+        Some(true) => (both, both),
+        Some(false) => (entry.instrlen, entry.instrlen),
+        None => (entry.instrlen, both),
+    };
     if applied == Some(true)
         && !module.touches(&X86_64, entry.replacement, entry.replacementlen.into(), replacement)
     {
         return false;
     }
-    if applied.is_none() && module.read(entry.replacement, entry.replacementlen.into()).is_none() {
-        let needs = format!(
-            "whether the CPU has {} (--cpu-caps): {replacement} leads to {:#x}",
-            entry.feature(),
-            entry.replacement
-        );
+    let lacks = |at, len: u8| len != 0 && module.module.read(at, len.into()).is_none();
+    let [lacks_replacement, lacks_code] =
+        [lacks(entry.replacement, entry.replacementlen), lacks(entry.instr, perhaps)];
+    let mut hangs_on_feature = |what: &str, at: u64| {
+        let needs = format!("whether the CPU has {} (--cpu-caps): {what} leads to {at:#x}", entry.feature());
         module.said.may_crash("FIN-78", needs);
+    };
+    if applied.is_none() && lacks_replacement {
+        hangs_on_feature(replacement, entry.replacement);
+    }
+    if perhaps > written && lacks_code {
+        hangs_on_feature(instr, entry.instr);
     }
     if !module.touches(&X86_64, entry.instr, written.into(), instr) {
         return false;
@@ -539,4 +550,58 @@ fn bug(module: &mut Finalizer<'_, '_>, entry: &AltInstr) {
         entry.instrlen
     );
     module.said.refuse(Finding::note("FIN-21", Severity::Oops, why));
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use kernel::Member;
+
+    use crate::testing::{CODE, RODATA, TestKernel, TestModule, address, put};
+
+    /// An entry of 14 bytes to code that is nowhere, for a feature that is perhaps there.
+    fn entry(at: u64, lens: [u8; 2]) -> Vec<u8> {
+        let nowhere = 0xffff_ffff_c100_0000u64;
+        let [instr, replacement] = [nowhere.wrapping_sub(at), nowhere.wrapping_sub(at + 4)];
+        let mut raw = [(instr as u32).to_le_bytes(), (replacement as u32).to_le_bytes()].concat();
+        raw.extend([1, 1, 1, 0]);
+        raw.extend(lens);
+        raw
+    }
+
+    #[test]
+    fn fin_78_code_that_is_touched_with_a_feature_alone() {
+        for (lens, crashes, open) in [([0, 0], false, false), ([0, 5], false, true), ([5, 0], true, false)] {
+            let sections = [(".text", CODE, 64), (".altinstructions", RODATA, 14)];
+            TestModule::x86("6.12.0", &sections).run(&TestKernel::default(), |m| {
+                let at = address(m, ".altinstructions");
+                put(m, at, &entry(at, lens));
+                super::apply_alternatives(m);
+                assert_eq!(m.said.refused(), crashes, "FIN-78: {lens:?}: {:?}", m.said);
+                assert_eq!(!m.said.open_rules().is_empty(), open, "FIN-78: {lens:?}: {:?}", m.said);
+            });
+        }
+    }
+
+    /// A table of 12 bytes is a whole record of 6.1, and the first part of one of 6.12.
+    #[test]
+    fn fin_27_the_kernel_knows_the_size_of_a_record() {
+        for (size, crashes) in [(None, true), (Some(12), true), (Some(14), false)] {
+            let mut kernel = TestKernel::default();
+            kernel.types.extend(size.map(|size| ("alt_instr".into(), Member { offset: 0, size })));
+            TestModule::x86("6.12.0", &[(".text", CODE, 64), (".altinstructions", RODATA, 12)]).run(
+                &kernel,
+                |m| {
+                    let at = address(m, ".altinstructions");
+                    // Its last two bytes are the lengths of a record of 12.
+                    let mut bytes = entry(at, [0, 0]);
+                    bytes[10..12].copy_from_slice(&[5, 5]);
+                    put(m, at, &bytes[..12]);
+                    super::apply_alternatives(m);
+                    assert_eq!(m.said.refused(), crashes, "FIN-27: {size:?}: {:?}", m.said);
+                },
+            );
+        }
+    }
 }

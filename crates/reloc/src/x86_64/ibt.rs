@@ -12,7 +12,7 @@ use crate::record::Step;
 
 /// `apply_seal_endbr` for the module's list.
 pub fn apply_seal_endbr(module: &mut Finalizer<'_, '_>, cfi: &mut Cfi) {
-    let Some(table) = module.list_of_sites(".ibt_endbr_seal", false) else { return };
+    let Some(table) = module.list_of_instructions(".ibt_endbr_seal") else { return };
     // Without CONFIG_X86_KERNEL_IBT the function is empty; its self-test exists with it alone.
     if lacks(module.kernel, "ibt_selftest") {
         return;

@@ -150,6 +150,10 @@ impl Architecture for X86_64 {
         config.has(Change::FtraceWeakChecked)
     }
 
+    fn jump_label_looks_at_code(&self) -> bool {
+        true
+    }
+
     fn jump_label_insn(
         &self,
         module: &Finalizer<'_, '_>,
@@ -221,6 +225,7 @@ impl Architecture for X86_64 {
 
     fn kernel_types(&self) -> &'static StructPaths {
         &[
+            ("alt_instr", &[]),
             ("cpuinfo_x86", &["x86_capability", "x86", "x86_vendor", "x86_model"]),
             ("paravirt_patch_template", paravirt::OPERATIONS),
         ]

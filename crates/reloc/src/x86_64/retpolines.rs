@@ -51,7 +51,7 @@ impl Mode {
 
 /// `apply_retpolines` for the module's list.
 pub fn apply_retpolines(module: &mut Finalizer<'_, '_>, cfi: &Cfi) {
-    let Some(table) = module.list_of_sites(".retpoline_sites", false) else { return };
+    let Some(table) = module.list_of_instructions(".retpoline_sites") else { return };
     let Some(array) = module.kernel_symbol("__x86_indirect_thunk_array") else { return };
     let mode = Mode::of(module);
     let Some(nops) = Nops::of(module) else { return };

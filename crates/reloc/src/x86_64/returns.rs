@@ -87,7 +87,7 @@ pub fn forms(module: &Finalizer<'_, '_>, address: u64) -> Vec<Vec<u8>> {
 
 /// `apply_returns` for the module's list.
 pub fn apply_returns(module: &mut Finalizer<'_, '_>) {
-    let Some(table) = module.list_of_sites(".return_sites", false) else { return };
+    let Some(table) = module.list_of_instructions(".return_sites") else { return };
     let Some(compiled) = module.kernel_symbol("__x86_return_thunk") else { return };
     let returns = Returns::of(module);
     let mut warned = false;

@@ -313,6 +313,23 @@ fn a64rel_40_symbols_of_the_temporary_copy() {
     }
 }
 
+/// The symbol is read before the type is looked at.
+#[test]
+fn reloc_gen_11_neither_symbol_nor_type() {
+    for (kind, symbol, code) in [
+        (999, 0, Some("A64REL-12")),
+        (999, u32::MAX, Some("RELOC-GEN-11")),
+        (257, u32::MAX, Some("RELOC-GEN-11")),
+    ] {
+        let mut b = arm64(0);
+        b.relocations(".data", &[rela(0, kind, symbol, 0)]);
+        let (said, _) = link(config(12), &b, ARM64_BASE, &[".data"]);
+        let found = stop(&said).map(|(code, _, _)| code);
+        assert_eq!(found, code, "RELOC-GEN-11: type {kind}, symbol {symbol:#x}: {said:?}");
+        assert!(said.open_rules().is_empty(), "RELOC-GEN-11: type {kind}, symbol {symbol:#x}");
+    }
+}
+
 #[test]
 fn reloc_gen_11_places_with_another_top_byte() {
     // With TBI1 an address of 0x7fff... is the same as that of 0xffff...; PREL32 then does not fit.
