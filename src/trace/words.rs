@@ -164,16 +164,16 @@ mod tests {
         let mut asked = 0;
         for (at, _) in page.match_indices("t(\"") {
             let key = page[at + 3..].split('"').next().unwrap();
-            // Of names that events tell, the beginning: story.rs has the rest.
+            // Of names that events tell, the beginning: facts.rs has the rest.
             let is_beginning = ["fact.", "patch.", "severity."].contains(&key);
             assert!(table.get(key) != key || is_beginning, "page.js asks for {key}");
             asked += 1;
         }
         assert!(asked > 20, "{asked}");
-        let story = include_str!("story.rs");
+        let story = [include_str!("story.rs"), include_str!("facts.rs")].concat();
         for (at, _) in story.match_indices("fact(\"") {
             let key = format!("fact.{}", story[at + 6..].split('"').next().unwrap());
-            assert_ne!(table.get(&key), key, "story.rs tells {key}");
+            assert_ne!(table.get(&key), key, "the story tells {key}");
         }
     }
 

@@ -49,7 +49,7 @@
     patches: (c) => c,
     relocations: (c, table, first) => {
       let at = 0;
-      const shared = new Set(c.shared), slots = new Map(c.slots);
+      const shared = new Set(c.shared), slots = new Map(c.slots), inverted = new Set(c.inverted);
       return c.offset.map((offset, n) => {
         const from = at * 2;
         at += c.width[n];
@@ -58,6 +58,7 @@
         return {
           entry: first + n, offset, kind: c.types[c.kind[n]], formula: c.formulas[c.kind[n]], symbol: c.symbol[n], a: c.a[n], result: c.result[n],
           p: address(p), slot: slots.get(n), shared: shared.has(n),
+          entered: c.entered[n] === null ? null : { bits: c.bits[c.kind[n]], inverted: inverted.has(n), value: c.entered[n] },
           before: c.before.slice(from, at * 2), after: c.after.slice(from, at * 2),
           code: code && { addr: address(p - BigInt(code[0])), size: code[1], before: c.code_before[n], after: c.code_after[n] },
         };
@@ -379,9 +380,13 @@
       case "parameter":
         return el("p", {}, el("code", {}, name(event.name + (event.value === null ? "" : "=" + event.value))), " ", name(event.type ?? t("ui.unknown")));
       case "state":
-        return el("div", { class: "note" }, `${t("ui.state")}: `, name(event.module), " ", el("strong", {}, event.state),
-          event.notifiers.length ? el("details", {}, el("summary", {}, t("ui.notifiers")),
-            el("ol", {}, event.notifiers.map((n) => el("li", {}, el("code", {}, `${n.function} (${n.priority})`))))) : null);
+        return el("div", { class: "note" }, `${t("ui.state")}: `, name(event.module), " ", el("strong", {}, event.state));
+      case "notified":
+        return el("details", {}, el("summary", {}, t("ui.notifiers", { state: event.state })),
+          el("ol", {}, event.notifiers.map((n) => el("li", {}, el("code", {}, `${n.function} (${n.priority})`)))));
+      case "protected":
+        return [el("h3", {}, t("ui.protected")), table([t("ui.region"), t("ui.permissions"), t("ui.addr"), t("ui.size")],
+          event.parts.map((p) => el("tr", {}, cell(p.region), cell(p.permissions), cell(p.addr), cell(String(p.size)))))];
       case "call":
         return el("p", {}, el("code", {}, name(`${event.module}: ${event.function}`)), ` ${event.addr ?? ""} `,
           event.returns === null ? t("ui.called") : `${t("ui.returns")} ${event.returns}`);
@@ -407,7 +412,7 @@
     if (imports.length) {
       out.push(el("h3", {}, t("ui.imports")), table([t("ui.name"), t("ui.answered"), t("ui.addr"), t("ui.license"), t("ui.crc")],
         imports.map((i) => el("tr", {}, cell(link(i.name, { kind: "import", import: i, story: step.story })),
-          cell(i.owner ? name(`${i.owner} ${i.table}`) : t("ui.no_answer")), cell(i.addr ?? t("ui.unknown")),
+          cell(i.owner ? name(`${i.owner} ${i.table}`) : t("ui.no_answer"), { class: i.owner && !i.taken ? "refused" : undefined }), cell(i.addr ?? t("ui.unknown")),
           cell(i.gpl_only ? t("ui.gpl_only") : t("ui.everybody")), cell(i.crc ?? "")))));
     }
     const tables = of("table");
@@ -468,6 +473,11 @@
     if (s.name === "unload" && region) lines.push(t("ui.freed"));
     return lines.length ? lines.map((line) => el("div", {}, line)) : null;
   });
+  const entered = (r) => {
+    if (!r.entered) return null;
+    const [from, to] = r.entered.bits;
+    return (r.slot ? t("ui.bits_of_slot") + " " : "") + t(r.entered.inverted ? "ui.bits_inverted" : "ui.bits", { from, to, value: hex(r.entered.value) });
+  };
   const code = (c) => (c ? [[t("ui.code_before"), el("code", {}, c.before)], [t("ui.code_after"), el("code", {}, c.after)]] : []);
   const patchesAt = async (story, from, to) => {
     const found = [];
@@ -479,7 +489,7 @@
     }
     return found;
   };
-  let drawing = 0;
+  let drawing = 0, told = null;
   const drawSelection = async () => {
     const mine = ++drawing;
     const title = (kind, text) => el("h2", {}, `${kind} `, name(text));
@@ -503,10 +513,10 @@
         })];
     } else if (chosen?.kind === "import") {
       const i = chosen.import;
-      content = [title(t("ui.import"), i.name), facts([[t("ui.asked"), name(i.asked.join(", "))], [t("ui.tables"), i.tables.join(", ")],
+      content = [title(t("ui.import"), i.name), facts([[t("ui.asked"), el("ol", {}, i.asked.map((a) => el("li", {}, name(a.owner), `: ${a.tables.join(", ")}`)))],
         [t("ui.answered"), i.owner ? name(`${i.owner} ${i.table}`) : t("ui.no_answer")], [t("ui.addr"), i.addr],
         [t("ui.license"), i.gpl_only ? t("ui.gpl_only") : t("ui.everybody")], [t("ui.crc"), i.crc], [t("ui.expected_crc"), i.expected_crc],
-        [t("ui.namespace"), i.namespace && name(i.namespace)], ["", i.weak ? t("ui.weak") : null]])];
+        [t("ui.namespace"), i.namespace && name(i.namespace)], ["", i.owner && !i.taken ? t("ui.not_taken") : null], ["", i.weak ? t("ui.weak") : null]])];
     } else if (chosen?.kind === "relocation") {
       const { row: r, table: of } = chosen;
       const symbol = (await symbolsOf(story)).get(r.symbol);
@@ -514,7 +524,7 @@
       const from = BigInt(r.p), patches = await patchesAt(story, from, from + BigInt(r.after.length / 2));
       content = [title(t("ui.relocation"), `${of.target_name}+${hex(r.offset)}`), facts([[t("ui.type"), r.kind], [t("ui.symbol"), name(symbol?.name ?? String(r.symbol))],
         ["S", s ?? t("ui.unknown")], ["A", signed(r.a)], ["P", r.p], [t("ui.formula"), r.formula && `${r.formula} = ${r.result ?? t("ui.unknown")}`],
-        [t("ui.slot"), r.slot], [t("ui.before"), before(r.before)], [t("ui.after"), before(r.after)], ...code(r.code)]),
+        [t("ui.slot"), r.slot], [t("ui.entered"), entered(r)], [t("ui.before"), before(r.before)], [t("ui.after"), before(r.after)], ...code(r.code)]),
         r.shared ? el("p", {}, t("ui.shared")) : null,
         el("h3", {}, t("ui.follow")), followSection(story, of.target, (step, here) => {
           const out = [];
@@ -529,9 +539,15 @@
     } else if (chosen?.kind === "patch") {
       const p = chosen.patch;
       content = [title(t("patch." + p.what), p.symbol ?? p.addr), facts([[t("ui.addr"), p.addr], [t("ui.size"), String(p.size)], [t("ui.section"), p.section && name(p.section)],
-        [t("ui.reason"), p.reason && name(p.reason)], [t("ui.before"), before(p.before)], [t("ui.after"), before(p.after)], ...code(p.code)])];
+        [t("ui.reason"), p.reason && name(p.reason)], [t("ui.first_change"), p.shown === p.addr ? null : p.shown ?? t("ui.no_change")], [t("ui.before"), before(p.before)], [t("ui.after"), before(p.after)], ...code(p.code)])];
     }
-    if (mine === drawing) parts.selection.replaceChildren(...content);
+    if (mine !== drawing) return;
+    parts.selection.replaceChildren(...content);
+    if (!chosen || told === chosen) return;
+    told = chosen;
+    parts.live.textContent = t("ui.now_selected", { what: parts.selection.querySelector("h2")?.textContent ?? "" });
+    // In one column it is below everything else.
+    if (matchMedia("(max-width: 1000px)").matches) parts.selection.scrollIntoView({ block: "nearest" });
   };
   // ---- drawing
   const draw = () => {
