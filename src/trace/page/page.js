@@ -299,7 +299,7 @@
   };
 
   // A list of rows that are fetched when they are wanted, with a search.
-  const PAGE = 100, FEW = 2000;
+  const PAGE = 100, FEW = 2000, PRINTED = 10000;
   const listOf = (heads, event, match, row) => {
     const body = el("tbody", {});
     const more = el("button", { type: "button", class: "act" });
@@ -347,7 +347,8 @@
   const before = (digits) => el("span", { class: "mono bytes" }, spaced(digits));
 
   // ---- one event as elements
-  const show = (event, step) => {
+  // What is in closed details on the screen stands on paper, if it is at hand: `event.all`.
+  const show = (event, step, onPaper) => {
     const story = step.story;
     switch (event.event) {
       case "facts":
@@ -359,10 +360,19 @@
           event.regions.map((r) => el("tr", {}, cell(r.name), cell(r.base ?? t("ui.unknown")), cell(r.permissions),
             cell(`${r.size} / ${r.allocated}`), cell(r.init ? "init" : ""))))];
       case "symbols":
+        if (onPaper && event.all) {
+          return [el("h3", {}, t("ui.symbols")), table(["", t("ui.name"), t("ui.section"), t("ui.value"), t("ui.size")], event.all.map((s) =>
+            el("tr", {}, cell(String(s.index)), cell(name(s.name)), cell(String(s.section)), cell(s.value ?? t("ui.unknown")), cell(String(s.size)))))];
+        }
         return lazy(el("summary", {}, `${t("ui.symbols")}: ${event.count}`), false, () => listOf(["", t("ui.name"), t("ui.section"), t("ui.value"), t("ui.size")], event, (s) => `${s.name} ${s.value}`,
             (s) => el("tr", {}, cell(String(s.index)), cell(link(s.name, { kind: "symbol", index: s.index, section: s.section, story })),
               cell(String(s.section)), cell(s.value ?? t("ui.unknown")), cell(String(s.size)))));
       case "relocations":
+        if (onPaper && event.all) {
+          return [el("h3", {}, name(event.name), " → ", name(event.target_name)), table([t("ui.place"), t("ui.type"), t("ui.symbol"), "A", t("ui.formula"), t("ui.before"), t("ui.after"), t("ui.code_after")],
+            event.all.map((r) => el("tr", {}, cell(`+${hex(r.offset)}`), cell(r.kind), cell(name(story.bySymbol?.get(r.symbol)?.name ?? String(r.symbol))), cell(signed(r.a)),
+              cell(r.formula ? `${r.formula} = ${r.result ?? t("ui.unknown")}` : ""), cell(before(r.before)), cell(before(r.after)), cell(r.code?.after ?? ""))))];
+        }
         return lazy(el("summary", {}, name(event.name), `: ${event.count} → `, name(event.target_name)),
           story.relocations[0] === event && event.count < FEW, () => listOf([t("ui.place"), t("ui.type"), t("ui.symbol"), t("ui.before"), t("ui.after"), t("ui.code_after")], event,
             (r) => `${r.kind} ${r.p} ${r.code?.after ?? ""} ${story.bySymbol?.get(r.symbol)?.name ?? ""}`,
@@ -370,6 +380,10 @@
               cell(r.kind), cell(name(story.bySymbol?.get(r.symbol)?.name ?? String(r.symbol))), cell(before(r.before)), cell(before(r.after)),
               cell(r.code?.after ?? ""))));
       case "patches":
+        if (onPaper && event.all) {
+          return [el("h3", {}, t("ui.patches")), table([t("ui.type"), t("ui.place"), t("ui.reason"), t("ui.before"), t("ui.after")], event.all.map((p) =>
+            el("tr", {}, cell(t("patch." + p.what)), cell(name(`${p.addr} ${p.symbol ?? ""}`)), cell(name(p.reason ?? "")), cell(before(p.before.slice(0, 32))), cell(before(p.after.slice(0, 32))))))];
+        }
         return lazy(el("summary", {}, `${t("ui.patches")}: ${event.count}`), event.count < FEW, () => listOf([t("ui.type"), t("ui.place"), t("ui.reason"), t("ui.before"), t("ui.after")], event,
             (p) => `${t("patch." + p.what)} ${p.addr} ${p.symbol ?? ""} ${p.reason ?? ""}`,
             (p) => el("tr", {}, cell(t("patch." + p.what)), cell(link(p.symbol ?? p.addr, { kind: "patch", patch: p, step, story })), cell(name(p.reason ?? "")),
@@ -437,15 +451,15 @@
     }
     return out;
   };
-  const stepBody = (step, at, id) => [
+  const stepBody = (step, at, id, onPaper) => [
     el("h2", { id, tabindex: id ? "-1" : undefined }, `${at + 1}. ${titleOf(step)}`),
     step.functions.length ? el("p", { class: "functions" }, `${t("ui.functions")}: `, el("code", {}, step.functions.join(", "))) : null,
     step.asked ? el("p", {}, `${t("ui.asked_step")}: `, el("code", {}, name(`${step.asked.step}: ${step.asked.result}`)),
       step.asked.output ? el("pre", {}, name(step.asked.output)) : null) : null,
     step.reached ? (step.name ? el("p", {}, t(`step.${step.name}.text`)) : null) : el("div", { class: "note missed" }, t("ui.not_reached")),
-    ...step.events.map((event) => show(event, step)).flat(), ...gathered(step),
+    ...step.events.map((event) => show(event, step, onPaper)).flat(), ...gathered(step),
   ].filter(Boolean);
-  const printed = () => steps.map((step, at) => el("section", {}, stepBody(step, at)));
+  const printed = () => steps.map((step, at) => el("section", {}, stepBody(step, at, undefined, true)));
 
   // ---- the selection, through all steps
   const each = (story, tell) => el("ol", {}, steps.filter((s) => s.story === story).map((s) => [s, tell(s)]).filter(([, text]) => text)
@@ -469,8 +483,7 @@
       if (count) lines.push(`${t("ui.relocations")}: ${count}`);
     }
     const region = here?.region && story.memory?.regions.find((r) => r.name === here.region);
-    if (s.name === "free_init" && region?.init) lines.push(t("ui.freed"));
-    if (s.name === "unload" && region) lines.push(t("ui.freed"));
+    if (region && s.events.some((e) => e.event === "freed" && e.regions.some((r) => r.name === region.name))) lines.push(t("ui.freed"));
     return lines.length ? lines.map((line) => el("div", {}, line)) : null;
   });
   const entered = (r) => {
@@ -498,14 +511,14 @@
     if (chosen?.kind === "section") {
       const s = headersAt(now).find((h) => h.index === chosen.index);
       if (s) {
-        content = [title(t("ui.section"), s.name), facts([["", String(s.index)], [t("ui.type"), s.type], [t("ui.flags"), s.flags],
+        content = [title(t("ui.section"), s.name), facts([[t("ui.index"), String(s.index)], [t("ui.type"), s.type], [t("ui.flags"), s.flags],
           [t("ui.offset"), hex(s.offset)], [t("ui.size"), String(s.size)], [t("ui.align"), String(s.align)], [t("ui.sh_addr"), s.addr],
           [t("ui.region"), s.region ? `${s.region}+${hex(s.region_offset)}` : null]]),
           el("h3", {}, t("ui.follow")), followSection(story, s.index)];
       }
     } else if (chosen?.kind === "symbol") {
       const symbol = (await symbolsOf(story)).get(chosen.index);
-      content = [title(t("ui.symbol"), symbol.name), facts([["", String(symbol.index)], [t("ui.size"), String(symbol.size)]]),
+      content = [title(t("ui.symbol"), symbol.name), facts([[t("ui.index"), String(symbol.index)], [t("ui.size"), String(symbol.size)]]),
         el("h3", {}, t("ui.follow")), followSection(story, symbol.section, (s, here) => {
           if (s.name === "elf" && here) return [`st_value ${hex(symbol.file_value)}: ${t("ui.offset")} ${hex(here.offset + symbol.file_value)}`];
           if (s.name === "symbols") return [`${t("ui.value")}: ${symbol.value ?? t("ui.unknown")}`];
@@ -575,6 +588,10 @@
     draw();
     document.documentElement.dataset.ready = "yes";
     for (const story of stories) await symbolsOf(story);
+    // Of large modules only the counts are printed.
+    const large = steps.flatMap((step) => step.events).filter((event) => event.chunks);
+    if (large.reduce((sum, event) => sum + event.count, 0) < PRINTED) for (const event of large) event.all = await rows(event);
+    document.documentElement.dataset.printable = "yes";
     if (steps[now].name === "relocations") draw();
   }, (error) => app.append(el("p", {}, String(error.message))));
 })();
