@@ -16,7 +16,7 @@ use crate::load::Load;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Symbol<'d> {
     address: u64,
-    /// No mapping symbol and no label: of several at an address, the last is found.
+    /// No label: of several at an address, the last is found.
     named: bool,
     name: &'d [u8],
 }
@@ -108,11 +108,9 @@ impl<'l, 'd> Explainer<'l, 'd> {
             .filter(|(s, _)| kept(s.shndx()) && s.kind() != STT_SECTION)
             .filter(|(s, _)| load.module.layout.place(usize::from(s.shndx())).is_some())
             .map(|(s, address)| (info.file.symbol_name(s), *address))
-            .filter(|(name, _)| !name.is_empty())
-            .map(|(name, address)| {
-                let label = name.starts_with(b"$") || name.starts_with(b".L");
-                Symbol { address, named: !label, name }
-            })
+            // Mapping symbols tell code from data and name nothing.
+            .filter(|(name, _)| !name.is_empty() && !name.starts_with(b"$"))
+            .map(|(name, address)| Symbol { address, named: !name.starts_with(b".L"), name })
             .collect();
         symbols.sort_unstable();
         let mut explainer =

@@ -2,6 +2,9 @@
 
 use reloc::Architecture;
 
+/// What stands for bytes that are no instruction.
+pub const BAD: &str = "(bad)";
+
 /// One instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -43,7 +46,7 @@ pub fn instructions<'c>(
             let was_bad = std::mem::replace(&mut is_bad, decoded.is_none());
             match decoded {
                 Some((text, _)) => return Some((at, text)),
-                None if !was_bad => return Some((at, String::from("(bad)"))),
+                None if !was_bad => return Some((at, String::from(BAD))),
                 None => {}
             }
         }

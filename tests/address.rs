@@ -79,7 +79,9 @@ fn map_and_json_tell_of_relocations_and_patches() {
         assert!(addresses.is_sorted(), "{folder}: relocations by address");
         let patches = document["patches"].as_array().unwrap();
         assert_eq!(part("patches").len(), patches.len() + 1, "{folder}: a line each, below a heading");
-        let site = patches.iter().find(|p| p["step"] == Step::FtraceSite.name());
+        // On arm64 a pointer stands before a function, where no symbol is.
+        let mut sites = patches.iter().filter(|p| p["step"] == Step::FtraceSite.name());
+        let site = sites.find(|p| p["detail"] != "ftrace_nop_ops");
         let site = site.unwrap_or_else(|| panic!("{folder}: hello has a function: {patches:?}"));
         assert!(site["symbol"].is_string() && site["size"].as_u64().unwrap() != 0, "{folder}: {site}");
         let line = map

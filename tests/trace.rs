@@ -3,12 +3,15 @@
 #![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
 mod common;
+#[path = "trace/numbers.rs"]
+mod numbers;
 #[path = "trace/refused.rs"]
 mod refused;
+#[path = "trace/texts.rs"]
+mod texts;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use common::captures::{Capture, Set, packs, set_name};
 use common::{ALL_KERNELS, Ran, hex, kernel_args, ko, modules};
@@ -143,141 +146,6 @@ fn stories_in_chinese() {
     }
 }
 
-/// What `readelf` shows of a file, by the words of its lines.
-fn readelf(option: &str, file: &Path) -> Vec<Vec<String>> {
-    let output = Command::new("readelf").args([option, "-W"]).arg(file).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
-}
-
-/// Sections, symbols and relocations of a story are those that `readelf` shows.
-fn compare_with_readelf(what: &str, file: &Path, events: &[Value]) {
-    let number = |text: &str| u64::from_str_radix(text, 16).unwrap();
-    // "[ 1] .text PROGBITS 0000000000000000 000040 000000 00 AX 0 0 1"
-    let output = Command::new("readelf").args(["-SW"]).arg(file).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let rows = &in_step(events, "elf").iter().find(|e| e["event"] == "sections").unwrap()["sections"];
-    let mut seen = 0;
-    for line in text.lines().filter(|line| line.trim_start().starts_with('[') && line.contains("] ")) {
-        let (index, rest) = line.trim_start()[1..].split_once(']').unwrap();
-        let words: Vec<&str> = rest.split_whitespace().collect();
-        let Ok(index) = index.trim().parse::<u64>() else { continue };
-        if index == 0 {
-            continue;
-        }
-        let row = rows.as_array().unwrap().iter().find(|row| row["index"] == index).unwrap();
-        let ours =
-            (row["name"].as_str().unwrap(), row["type"].as_str().unwrap(), row["offset"].as_u64().unwrap());
-        assert_eq!(ours, (words[0], words[1], number(words[3])), "{what}: section {index}");
-        assert_eq!(row["size"], number(words[4]), "{what}: section {index}");
-        let flags = if words.len() == 10 { words[6] } else { "" };
-        assert_eq!(row["flags"], flags, "{what}: section {index}");
-        seen += 1;
-    }
-    assert_eq!(seen, rows.as_array().unwrap().len(), "{what}");
-    // "    12: 0000000000000000 33 FUNC LOCAL DEFAULT 2 name"
-    let symbols = &of(events, "symbols")[0]["symbols"];
-    let lines = readelf("-s", file);
-    let lines = lines.iter().filter(|w| w.len() >= 7 && w[0].ends_with(':') && w[0] != "Num:");
-    let mut count = 0;
-    for words in lines {
-        let index: usize = words[0].trim_end_matches(':').parse().unwrap();
-        if index == 0 {
-            continue;
-        }
-        let ours = &symbols[index - 1];
-        assert_eq!(ours["index"], index, "{what}");
-        assert_eq!(ours["file_value"], number(&words[1]), "{what}: symbol {index}");
-        // What is no letter is shown in another way there.
-        if let Some(name) = words.get(7).filter(|name| words[3] != "SECTION" && !name.contains('^')) {
-            assert_eq!(ours["name"], **name, "{what}: symbol {index}");
-        }
-        count += 1;
-    }
-    assert_eq!(count, symbols.as_array().unwrap().len(), "{what}");
-    // "0000000000000017  0000001c00000002 R_X86_64_PC32 0000000000000000 name - 5", section by section.
-    let mut all: BTreeMap<String, Vec<(u64, String, u64)>> = BTreeMap::new();
-    let mut section = String::new();
-    for words in readelf("-r", file) {
-        if words.first().is_some_and(|w| w == "Relocation") {
-            section = words[2].trim_matches('\'').to_owned();
-        } else if words.len() >= 3 && words[0].len() == 16 && words[1].len() == 16 {
-            let symbol = number(&words[1]) >> 32;
-            all.entry(section.clone()).or_default().push((number(&words[0]), words[2].clone(), symbol));
-        }
-    }
-    let mut total = 0;
-    for table in of(events, "relocations") {
-        let name = table["name"].as_str().unwrap();
-        let mut ours: Vec<(u64, String, u64)> = table["records"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|r| {
-                let kind = r["type"].as_str().unwrap().to_owned();
-                (r["offset"].as_u64().unwrap(), kind, r["symbol"].as_u64().unwrap())
-            })
-            .collect();
-        let mut theirs = all[name].clone();
-        // readelf cuts long names of types.
-        theirs.iter_mut().zip(&mut ours).for_each(|(theirs, ours)| ours.1.truncate(theirs.1.len()));
-        ours.sort();
-        theirs.sort();
-        let cut = |all: &[(u64, String, u64)]| -> Vec<(u64, u64)> {
-            all.iter().map(|(o, _, s)| (*o, *s)).collect()
-        };
-        assert_eq!(cut(&ours), cut(&theirs), "{what}: {name}");
-        total += ours.len();
-    }
-    assert!(total > 0, "{what}: no relocations");
-}
-
-/// The arithmetic of each relocation, by its own numbers; what it stores, where that is the number itself.
-fn compute_again(what: &str, events: &[Value]) {
-    let mut stored = 0;
-    for record in of(events, "relocations").into_iter().flat_map(|t| t["records"].as_array().unwrap()) {
-        let Some(formula) = record["formula"].as_str() else { continue };
-        if record["s"].is_null() {
-            continue;
-        }
-        let (s, p) = (hex(&record["s"]), hex(&record["p"]));
-        let value = s.wrapping_add_signed(record["a"].as_i64().unwrap());
-        let page = |address: u64| address >> 12 << 12;
-        let result = match formula {
-            "S + A" => value,
-            "S + A - P" => value.wrapping_sub(p),
-            _ => page(value).wrapping_sub(page(p)),
-        };
-        assert_eq!(hex(&record["result"]), result, "{what}: {record}");
-        let kind = record["type"].as_str().unwrap();
-        let is_plain = kind.starts_with("R_X86_64_")
-            || kind.starts_with("R_AARCH64_ABS") && !kind.contains("LO12")
-            || kind.starts_with("R_AARCH64_PREL");
-        if is_plain && record["shared"] == false {
-            let after = bytes(&record["after"]);
-            assert_eq!(after, result.to_le_bytes()[..after.len()], "{what}: {record}");
-            stored += 1;
-        }
-    }
-    assert!(stored > 0, "{what}: nothing stored");
-}
-
-#[test]
-fn numbers_are_those_of_readelf() {
-    if !common::has_tool("numbers_are_those_of_readelf", "readelf") {
-        return;
-    }
-    for kernel in ALL_KERNELS {
-        let all = modules(kernel);
-        common::in_parallel(&all, |module| {
-            let what = format!("{kernel}/{module}");
-            let events = events(&trace(kernel, module, &["--json"]));
-            compare_with_readelf(&what, &ko(kernel, module), &events);
-            compute_again(&what, &events);
-        });
-    }
-}
-
 /// One captured load, told again.
 fn captured(set: &Set, kernel: &str, module: &Capture) -> Vec<Value> {
     let memory = set.scratch().join(format!("{}-trace.json", module.name));
@@ -334,13 +202,20 @@ impl Captured {
 }
 
 /// Final addresses, what relocation leaves, and what the patches make of it are what a booted kernel had in memory.
-fn compare_with_capture(what: &str, module: &Capture, events: &[Value]) -> [usize; 3] {
-    let mut counts = [0; 3];
+fn compare_with_capture(what: &str, module: &Capture, events: &[Value]) -> [usize; 4] {
+    let mut counts = [0; 4];
     let moved = in_step(events, "move").iter().find(|e| e["event"] == "sections").unwrap();
     for section in module.sections() {
         let ours = moved["sections"].as_array().unwrap().iter().find(|s| s["index"] == section["index"]);
         assert_eq!(hex(&ours.unwrap()["addr"]), hex(&section["addr"]), "{what}: {section}");
         counts[0] += 1;
+    }
+    let memory = in_step(events, "move").iter().find(|e| e["event"] == "memory").unwrap();
+    let regions = memory["regions"].as_array().unwrap();
+    let bases: BTreeMap<u64, u64> =
+        regions.iter().map(|r| (hex(&r["base"]), r["allocated"].as_u64().unwrap())).collect();
+    for (base, bytes) in &Captured::of(module, "final").regions {
+        assert!(bases[base] >= bytes.len() as u64, "{what}: {base:#x}, {} bytes", bytes.len());
     }
     // Where memory was read right after relocation.
     if module.has_stage("relocated") {
@@ -353,6 +228,18 @@ fn compare_with_capture(what: &str, module: &Capture, events: &[Value]) -> [usiz
             }
         }
     }
+    if module.has_stage("relocated") && module.has_stage("kallsyms") {
+        let (relocated, kallsyms) = (Captured::of(module, "relocated"), Captured::of(module, "kallsyms"));
+        for changed in of(events, "changed") {
+            for (bytes_of, captured) in [("before", &relocated), ("after", &kallsyms)] {
+                let ours = bytes(&changed[bytes_of]);
+                if let Some(theirs) = captured.at(hex(&changed["addr"]), ours.len()) {
+                    assert_eq!(theirs, ours, "{what}: {changed}");
+                    counts[3] += 1;
+                }
+            }
+        }
+    }
     if module.has_stage("final") && module.has_stage("kallsyms") {
         let (kallsyms, last) = (Captured::of(module, "kallsyms"), Captured::of(module, "final"));
         let patches = of(events, "patch");
@@ -360,7 +247,9 @@ fn compare_with_capture(what: &str, module: &Capture, events: &[Value]) -> [usiz
         let mut left: BTreeMap<u64, u8> = BTreeMap::new();
         let mut found: BTreeMap<u64, u8> = BTreeMap::new();
         for patch in &patches {
-            let (at, before, after) = (hex(&patch["addr"]), bytes(&patch["before"]), bytes(&patch["after"]));
+            let start = hex(&patch["addr"]);
+            let at = if patch["shown"].is_null() { start } else { hex(&patch["shown"]) };
+            let (before, after) = (bytes(&patch["before"]), bytes(&patch["after"]));
             assert_eq!(before.len(), after.len(), "{what}: {patch}");
             for (n, (before, after)) in before.iter().zip(&after).enumerate() {
                 let at = at + n as u64;
@@ -371,7 +260,7 @@ fn compare_with_capture(what: &str, module: &Capture, events: &[Value]) -> [usiz
                 left.insert(at, *after);
             }
             // Bytes of long tables are not shown.
-            for at in at + after.len() as u64..at + patch["size"].as_u64().unwrap() {
+            for at in at + after.len() as u64..start + patch["size"].as_u64().unwrap() {
                 left.remove(&at);
             }
         }
@@ -392,7 +281,7 @@ fn compare_with_capture(what: &str, module: &Capture, events: &[Value]) -> [usiz
 
 #[test]
 fn numbers_are_those_of_booted_kernels() {
-    let mut totals = [0; 3];
+    let mut totals = [0; 4];
     for pack in packs(&common::fixtures("captures")) {
         let set = Set::open(&pack);
         let kernel = set_name(&pack).splitn(3, '-').take(2).collect::<Vec<_>>().join("-");
@@ -400,18 +289,18 @@ fn numbers_are_those_of_booted_kernels() {
         let counts = common::in_parallel(&modules, |module| {
             let what = format!("{} {}", set.name, module.name);
             let events = captured(&set, &kernel, module);
-            compute_again(&what, &events);
+            numbers::compute_again(&what, &events);
             compare_with_capture(&what, module, &events)
         });
         for count in counts {
             totals.iter_mut().zip(count).for_each(|(total, count)| *total += count);
         }
     }
-    let [sections, relocations, bytes] = totals;
+    let [sections, relocations, bytes, changed] = totals;
     println!(
-        "{sections} sections, {relocations} relocations, {bytes} patched bytes as booted kernels had them"
+        "{sections} sections, {relocations} relocations, {bytes} patched bytes, {changed} runs as booted kernels had them"
     );
-    assert!(sections > 1000 && relocations > 1000 && bytes > 10_000, "{totals:?}");
+    assert!(sections > 1000 && relocations > 1000 && bytes > 10_000 && changed > 100, "{totals:?}");
 }
 
 #[test]
@@ -439,6 +328,8 @@ fn one_step_and_sequences() {
     let life = |module: &str| ["UNFORMED", "COMING", "LIVE"].map(|state| format!("{module} {state}"));
     let want = [&life("hello")[..], &life("params"), &[String::from("hello GOING")]].concat();
     assert_eq!(states, want);
+    let told: Vec<&str> = of(&events, "notified").iter().map(|e| e["state"].as_str().unwrap()).collect();
+    assert_eq!(told, ["COMING", "LIVE", "COMING", "LIVE", "GOING"]);
     let last = of(&events, "asked").last().unwrap()["output"].as_str().unwrap().to_owned();
     assert!(last.starts_with("params ") && !last.contains("hello"), "{last}");
     let patch = of(&events, "patch").into_iter().find(|p| p["what"] == "parameter").unwrap();

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use ::kernel::Init;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kmodld::Stage;
 use kmodld::trace::words::Lang;
@@ -347,8 +348,8 @@ pub struct Trace {
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     pub html: Option<PathBuf>,
     /// The language of the story; names, dmesg lines and explanations of findings stay as they are
-    #[arg(long, value_enum, conflicts_with = "json")]
-    pub lang: Option<LangArg>,
+    #[arg(long, value_parser = lang(), conflicts_with = "json")]
+    pub lang: Option<Lang>,
     /// Print the events that the story is made from, one JSON document a line
     #[arg(long)]
     pub json: bool,
@@ -371,23 +372,9 @@ pub struct Trace {
     pub live: Live,
 }
 
-/// Languages of stories.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub enum LangArg {
-    /// English
-    #[default]
-    En,
-    /// Chinese
-    Zh,
-}
-
-impl From<LangArg> for Lang {
-    fn from(lang: LangArg) -> Self {
-        match lang {
-            LangArg::En => Lang::En,
-            LangArg::Zh => Lang::Zh,
-        }
-    }
+/// `--lang`: the tags of languages.
+fn lang() -> impl TypedValueParser<Value = Lang> {
+    PossibleValuesParser::new(Lang::ALL.map(Lang::tag)).map(|tag| Lang::of_tag(&tag).unwrap_or_default())
 }
 
 const VERIFY_HELP: &str = "Exit codes: 0 everything was judged, and nothing is changed; 1 there are alarms; 2 wrong usage; 3 the dump or a \

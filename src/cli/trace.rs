@@ -18,7 +18,6 @@ use kmodld::trace::event::Asked as AskedEvent;
 use kmodld::trace::lifecycle::{Life, asked};
 use kmodld::trace::page::page;
 use kmodld::trace::steps::{STEPS, StepOf};
-use kmodld::trace::words::Lang;
 use kmodld::trace::{Asking, Event, insmod};
 use kmodld::{Error, Place, Stage, raw_output};
 use symres::LoadFlags;
@@ -86,7 +85,7 @@ pub fn run(args: &Trace) -> Result<Outcome, Error> {
         stories.take(&asked, &text)?;
     }
     let Stories { events, outcome, .. } = stories;
-    let lang = Lang::from(args.lang.unwrap_or_default());
+    let lang = args.lang.unwrap_or_default();
     if let Some(html) = &args.html {
         let text = page(&events, lang, step.map(StepOf::name));
         let text = text.map_err(|e| Error::write(html, e))?;

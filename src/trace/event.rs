@@ -6,66 +6,10 @@
 
 use std::borrow::Cow;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
+pub use super::values::{Address, Bytes};
 use crate::document::{FindingEntry, UnjudgedEntry};
-
-/// An address, or another number of 64 bits that is read as one: `0x` and 16 digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Address(pub u64);
-
-impl Serialize for Address {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&format_args!("{:#018x}", self.0))
-    }
-}
-
-/// Bytes as hex digits.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Bytes(pub Vec<u8>);
-
-impl Bytes {
-    /// Two digits a byte.
-    pub fn hex(&self) -> String {
-        const DIGITS: [char; 16] =
-            ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-        let digit = |n: u8| DIGITS.get(usize::from(n & 15)).copied().unwrap_or('?');
-        self.0.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
-    }
-}
-
-impl Serialize for Bytes {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&self.hex())
-    }
-}
-
-#[cfg(feature = "schema")]
-mod as_text {
-    use std::borrow::Cow;
-
-    use schemars::{JsonSchema, Schema, SchemaGenerator};
-
-    macro_rules! is_text {
-        ($($of:ident)*) => {
-            $(impl JsonSchema for super::$of {
-                fn inline_schema() -> bool {
-                    true
-                }
-
-                fn schema_name() -> Cow<'static, str> {
-                    stringify!($of).into()
-                }
-
-                fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-                    String::json_schema(generator)
-                }
-            })*
-        };
-    }
-
-    is_text!(Address Bytes);
-}
 
 /// One thing that happens, or one thing that is seen.
 #[derive(Debug, Serialize)]
@@ -82,6 +26,8 @@ pub enum Event {
     Sections(Sections),
     /// The memory of the module.
     Memory(Memory),
+    /// What may be done with memory from here on.
+    Protected(Protected),
     /// A table of the module that a step has found.
     Table(Table),
     /// The symbols that the module brings along.
@@ -104,6 +50,8 @@ pub enum Event {
     Parameter(Parameter),
     /// The module is in another state.
     State(State),
+    /// The notifiers are told of a state.
+    Notified(Notified),
     /// A function of the module is called.
     Call(Call),
     /// Memory that is free again.
@@ -236,6 +184,28 @@ pub struct Region {
     pub init: bool,
 }
 
+/// What may be done with memory from here on.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Protected {
+    /// In order of allocation.
+    pub parts: Vec<ProtectedPart>,
+}
+
+/// Whole pages with the same permissions.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ProtectedPart {
+    /// The region.
+    pub region: &'static str,
+    /// Address of the first byte.
+    pub addr: Address,
+    /// Bytes.
+    pub size: u64,
+    /// `rwx` as letters.
+    pub permissions: &'static str,
+}
+
 /// A table of the module that a step has found.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -284,12 +254,12 @@ pub struct Import {
     pub name: String,
     /// Is it weak: may it be missing?
     pub weak: bool,
-    /// Whose tables were asked, in order; the last one answered, if one did.
-    pub asked: Vec<String>,
-    /// The tables of each that were searched.
-    pub tables: Vec<&'static str>,
+    /// Whose tables were asked, in order; the last one of the last answered, if one did.
+    pub asked: Vec<AskedOwner>,
     /// Who answered: `vmlinux` or a module.
     pub owner: Option<String>,
+    /// Does the module get it? A CRC or a namespace can forbid it.
+    pub taken: bool,
     /// The table that has it.
     pub table: Option<&'static str>,
     /// Its address, null if it is not known.
@@ -304,6 +274,16 @@ pub struct Import {
     pub namespace: Option<String>,
     /// Does the module import that namespace?
     pub namespace_imported: bool,
+}
+
+/// Who was asked for a symbol.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct AskedOwner {
+    /// `vmlinux` or a module.
+    pub owner: String,
+    /// Its tables that were searched, in order.
+    pub tables: &'static [&'static str],
 }
 
 /// The relocations of one section.
@@ -351,6 +331,8 @@ pub struct Relocation {
     pub result: Option<Address>,
     /// The slot of a linkage table that it goes through, as its target is out of reach.
     pub slot: Option<Address>,
+    /// What of it goes into the instruction; null if it is stored as a number.
+    pub entered: Option<Entered>,
     /// Other relocations write some of these bytes too.
     pub shared: bool,
     /// The bytes of the place in the file.
@@ -359,6 +341,20 @@ pub struct Relocation {
     pub after: Bytes,
     /// The instruction that has these bytes, if they are code.
     pub code: Option<Code>,
+}
+
+/// The bits of a result that go into an instruction.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Entered {
+    /// The lowest one; 0 is the lowest of the result.
+    pub from: u32,
+    /// The highest one.
+    pub to: u32,
+    /// Are they inverted, as the result is negative?
+    pub inverted: bool,
+    /// The number that they are. It is of the distance to the slot if there is one.
+    pub value: u64,
 }
 
 /// Machine code before and after.
@@ -422,6 +418,8 @@ pub struct Patch {
     pub section: Option<String>,
     /// The symbol before it, with the distance.
     pub symbol: Option<String>,
+    /// Address of the first byte that is shown: of a long table, the first one that differs. Null if none differs.
+    pub shown: Option<Address>,
     /// The bytes before; the first ones of a long table.
     pub before: Bytes,
     /// The bytes after; as many.
@@ -471,14 +469,24 @@ pub struct State {
     pub module: String,
     /// `UNFORMED`, `COMING`, `LIVE` or `GOING`.
     pub state: &'static str,
-    /// The notifiers that are called, in order, each with its priority; none are for UNFORMED.
-    pub notifiers: Vec<Notified>,
+}
+
+/// The notifiers are told of a state.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Notified {
+    /// The module.
+    pub module: String,
+    /// `COMING`, `LIVE` or `GOING`.
+    pub state: &'static str,
+    /// Those that are called, in order.
+    pub notifiers: Vec<Notifier>,
 }
 
 /// A notifier that is called.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Notified {
+pub struct Notifier {
     /// Its name.
     pub function: &'static str,
     /// Its priority.

@@ -2,10 +2,13 @@
 
 use elf_layout::Findings;
 use elf_layout::bytes::printed;
-use kernel::{Exit, Happening, Init, Kernel};
+use kernel::{Exit, Happening, Init, Kernel, ModuleState};
 
-use super::event::{Address, Asked, Call, Event, Freed, Notified, Region, State, Step, Stop};
-use super::regions::memory;
+use super::event::{
+    Address, Asked, Call, Event, Freed, Notified, Notifier, Protected, ProtectedPart, Region, State, Step,
+    Stop,
+};
+use super::regions::{memory, protected};
 use super::steps::StepOf;
 use crate::document::{FindingEntry, unjudged};
 use crate::load::Load;
@@ -17,6 +20,19 @@ pub struct Life {
     init: Option<u64>,
     exit: Option<u64>,
     regions: Vec<Region>,
+    /// What is read-only from the end of init on.
+    protected: Vec<ProtectedPart>,
+}
+
+/// What happened after the bytes of a module were final.
+#[derive(Debug)]
+pub struct After {
+    /// The module was announced.
+    pub announced: Vec<Event>,
+    /// A load that is refused was undone.
+    pub undone: Vec<Event>,
+    /// Init was called, and what follows.
+    pub rest: Vec<Event>,
 }
 
 impl Life {
@@ -28,11 +44,12 @@ impl Life {
             init: module.init(),
             exit: module.exit(),
             regions: memory(&module.layout, Some(&module.placement)).regions,
+            protected: protected(module, true),
         }
     }
 
-    /// What happened from event `from` of the history on: that the module is announced, and what follows when its load is over. What
-    /// was said of that begins at finding `said_before`.
+    /// What happened from event `from` of the history on, when its bytes were final. What was said of that begins at finding
+    /// `said_before`. `refused`: it was refused before.
     pub fn after_load(
         &self,
         kernel: &Kernel,
@@ -40,44 +57,57 @@ impl Life {
         said: &Findings,
         said_before: usize,
         refused: bool,
-    ) -> (Vec<Event>, Vec<Event>) {
-        let mut out = Vec::new();
+    ) -> After {
         let step = |step: StepOf, reached| {
             let functions = step.functions(&kernel.config);
             Event::Step(Step { name: step.name(), functions, reached })
         };
         let happened = kernel.state.history.events.get(from..).unwrap_or_default();
-        let (announced, rest): (Vec<_>, Vec<_>) = happened
+        let (announced, later): (Vec<_>, Vec<_>) =
+            happened.iter().partition(|event| event.happening == Happening::Notified(ModuleState::Coming));
+        let mut teller = Teller { kernel, life: Some(self), going: false, init_freed: false };
+        let announced = announced.into_iter().flat_map(|event| teller.events(event)).collect();
+        if refused {
+            let undone = later.into_iter().flat_map(|event| teller.events(event)).collect();
+            let rest = [StepOf::Init, StepOf::FreeInit].map(|of| step(of, false)).into();
+            return After { announced, undone, rest };
+        }
+        let mut rest = vec![step(StepOf::Init, true)];
+        let mut findings: Vec<Event> = said
             .iter()
-            .partition(|event| event.happening == Happening::Notified(kernel::ModuleState::Coming));
-        let announced = announced.into_iter().map(|event| self.event(kernel, &event.happening)).collect();
-        out.push(step(StepOf::Init, !refused));
-        let mut freed = false;
-        for event in rest {
+            .skip(said_before)
+            .map(|finding| Event::Finding(FindingEntry::from(finding)))
+            .collect();
+        for event in later {
             if event.happening == Happening::InitFreed {
-                freed = true;
-                out.push(step(StepOf::FreeInit, true));
+                rest.push(step(StepOf::FreeInit, true));
+                let parts = self.protected.clone();
+                rest.extend((!parts.is_empty()).then_some(Event::Protected(Protected { parts })));
             }
-            out.push(self.event(kernel, &event.happening));
-        }
-        for finding in said.iter().skip(said_before) {
-            out.push(Event::Finding(FindingEntry::from(finding)));
-            if finding.stops_here {
-                out.push(Event::Stop(Stop {
-                    step: StepOf::Init.name(),
-                    errno: said.errno().map(|errno| errno.name()),
-                    dmesg: said.dmesg().map(str::to_owned).collect(),
-                }));
+            rest.extend(teller.events(event));
+            // They are of what init has returned.
+            if matches!(event.happening, Happening::InitCalled(_)) {
+                rest.append(&mut findings);
             }
         }
-        if !freed {
-            out.push(step(StepOf::FreeInit, false));
+        rest.append(&mut findings);
+        if said.iter().skip(said_before).any(|finding| finding.stops_here) {
+            rest.push(Event::Stop(Stop {
+                step: StepOf::Init.name(),
+                errno: said.errno().map(|errno| errno.name()),
+                dmesg: said.dmesg().map(str::to_owned).collect(),
+            }));
         }
-        (announced, out)
+        if !teller.init_freed {
+            rest.push(step(StepOf::FreeInit, false));
+        }
+        After { announced, undone: Vec::new(), rest }
     }
 
-    fn event(&self, kernel: &Kernel, happening: &Happening) -> Event {
-        event(kernel, &self.name, happening, Some(self))
+    /// All of its memory, before init is over.
+    pub fn freed_all(&self) -> Freed {
+        let module = printed(&self.name).into_owned();
+        Freed { module, what: "all", regions: self.regions.clone() }
     }
 }
 
@@ -90,38 +120,71 @@ pub fn not_reached(kernel: &Kernel) -> Vec<Event> {
     Vec::from([StepOf::Init, StepOf::FreeInit].map(step))
 }
 
-/// One event of the history.
-fn event(kernel: &Kernel, name: &[u8], happening: &Happening, life: Option<&Life>) -> Event {
-    let module = printed(name).into_owned();
-    let call = |function, addr: Option<u64>, returns| {
-        Event::Call(Call { module: module.clone(), function, addr: addr.map(Address), returns })
-    };
-    let freed = |what, init_only: bool| {
-        let regions = life.map(|life| life.regions.iter()).into_iter().flatten();
-        let regions = regions.filter(|region| region.init == init_only);
-        Event::Freed(Freed { module: module.clone(), what, regions: regions.cloned().collect() })
-    };
-    match happening {
-        Happening::Notified(state) => {
-            let notified = kernel.notifiers().into_iter();
-            let notifiers =
-                notified.map(|n| Notified { function: n.function, priority: n.priority }).collect();
-            Event::State(State { module, state: state.name(), notifiers })
+/// Tells of the history of one module.
+struct Teller<'t> {
+    kernel: &'t Kernel,
+    life: Option<&'t Life>,
+    /// Is it told that the module is GOING?
+    going: bool,
+    /// Is the memory of init free already?
+    init_freed: bool,
+}
+
+impl Teller<'_> {
+    /// One event of the history.
+    fn events(&mut self, of: &kernel::Event) -> Vec<Event> {
+        let module = printed(&of.module).into_owned();
+        let state = |state: ModuleState| Event::State(State { module: module.clone(), state: state.name() });
+        let call = |function, addr: Option<u64>, returns| {
+            Event::Call(Call { module: module.clone(), function, addr: addr.map(Address), returns })
+        };
+        match of.happening {
+            Happening::Notified(to) => {
+                // complete_formation has made it COMING, delete_module has made it GOING before exit.
+                let is_told = to == ModuleState::Coming || to == ModuleState::Going && self.going;
+                let notified = self.kernel.notifiers().into_iter();
+                let notifiers =
+                    notified.map(|n| Notifier { function: n.function, priority: n.priority }).collect();
+                let mut events = Vec::new();
+                events.extend((!is_told).then(|| state(to)));
+                events.push(Event::Notified(Notified {
+                    module: module.clone(),
+                    state: to.name(),
+                    notifiers,
+                }));
+                events
+            }
+            Happening::InitCalled(init) => {
+                let returns = match init {
+                    Init::Returns(value) => value.to_string(),
+                    Init::Fails(errno) => format!("-{errno}"),
+                    Init::Crashes => String::from("crash"),
+                };
+                vec![call("init", self.life.and_then(|life| life.init), Some(returns))]
+            }
+            Happening::ExitCalled(exit) => {
+                self.going = true;
+                let returns = (exit == Exit::Crashes).then(|| String::from("crash"));
+                vec![state(ModuleState::Going), call("exit", self.life.and_then(|life| life.exit), returns)]
+            }
+            Happening::InitFreed => {
+                self.init_freed = true;
+                vec![self.freed(module, "init", |region| region.init)]
+            }
+            Happening::Freed => {
+                let only = self.init_freed;
+                vec![self.freed(module, "all", |region| !(only && region.init))]
+            }
         }
-        Happening::InitCalled(init) => {
-            let returns = match init {
-                Init::Returns(value) => value.to_string(),
-                Init::Fails(errno) => format!("-{errno}"),
-                Init::Crashes => String::from("crash"),
-            };
-            call("init", life.and_then(|life| life.init), Some(returns))
-        }
-        Happening::ExitCalled(exit) => {
-            let returns = (*exit == Exit::Crashes).then(|| String::from("crash"));
-            call("exit", life.and_then(|life| life.exit), returns)
-        }
-        Happening::InitFreed => freed("init", true),
-        Happening::Freed => freed("all", false),
+    }
+
+    fn freed(&self, module: String, what: &'static str, is_freed: impl Fn(&Region) -> bool) -> Event {
+        let regions = self.life.map_or(&[][..], |life| &life.regions).iter();
+        Event::Freed(Freed {
+            module,
+            what,
+            regions: regions.filter(|region| is_freed(region)).cloned().collect(),
+        })
     }
 }
 
@@ -140,9 +203,13 @@ pub fn asked(
         let functions = step.functions(&kernel.config);
         out.push(Event::Step(Step { name: step.name(), functions, reached: true }));
     }
+    let mut going = false;
     for of in kernel.state.history.events.get(from..).unwrap_or_default() {
         let life = lives.iter().rev().find(|life| life.name == of.module);
-        out.push(event(kernel, &of.module, &of.happening, life));
+        // What is removed was LIVE.
+        let mut teller = Teller { kernel, life, going, init_freed: true };
+        out.extend(teller.events(of));
+        going = teller.going;
     }
     for finding in said.iter() {
         out.push(Event::Finding(FindingEntry::from(finding)));

@@ -4,6 +4,7 @@
 //! it is over.
 
 pub mod event;
+mod facts;
 pub mod lifecycle;
 pub mod page;
 mod recorder;
@@ -12,6 +13,7 @@ mod relocations;
 pub mod steps;
 mod story;
 mod symbols;
+mod values;
 pub mod words;
 
 pub use event::Event;

@@ -62,6 +62,11 @@ struct RelocationColumns<'e> {
     result: Vec<Option<Address>>,
     /// Number, and value.
     slots: Vec<(usize, Address)>,
+    /// By number of the type: the lowest and the highest bit that go into an instruction.
+    bits: Vec<Option<(u32, u32)>>,
+    entered: Vec<Option<u64>>,
+    /// Numbers of those whose bits are inverted.
+    inverted: Vec<usize>,
     /// Numbers of those that others overlap.
     shared: Vec<usize>,
     /// Bytes of all of them in a row; how many each has.
@@ -92,14 +97,20 @@ impl<'e> RelocationColumns<'e> {
             let kind = *types.entry(&record.kind).or_insert_with(|| {
                 columns.types.push(&record.kind);
                 columns.formulas.push(record.formula);
+                columns.bits.push(None);
                 columns.types.len().saturating_sub(1)
             });
+            if let Some((bits @ None, entered)) = columns.bits.get_mut(kind).zip(record.entered) {
+                *bits = Some((entered.from, entered.to));
+            }
             columns.offset.push(record.offset);
             columns.kind.push(kind);
             columns.symbol.push(record.symbol);
             columns.a.push(record.a);
             columns.result.push(record.result);
             columns.slots.extend(record.slot.map(|slot| (n, slot)));
+            columns.entered.push(record.entered.map(|entered| entered.value));
+            columns.inverted.extend(record.entered.is_some_and(|entered| entered.inverted).then_some(n));
             columns.shared.extend(record.shared.then_some(n));
             columns.width.push(record.after.0.len());
             columns.before.push_str(&record.before.hex());

@@ -42,6 +42,8 @@ pub struct Recorder {
     pub post_relocation: Vec<Run>,
     /// How many patches there were by then.
     pub patches: BTreeMap<Point, usize>,
+    /// How much was not known by then.
+    pub unknown: BTreeMap<Point, usize>,
     /// Taints by then.
     pub taints: BTreeMap<Point, Taints>,
 }
@@ -83,6 +85,7 @@ impl Observer for Recorder {
         }
         if let Some(record) = scene.record {
             self.patches.insert(point, record.patches.len());
+            self.unknown.insert(point, record.unknown.len());
         }
         if let Some(taints) = scene.taints {
             self.taints.insert(point, taints);

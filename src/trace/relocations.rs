@@ -2,9 +2,9 @@
 
 use elf_layout::bytes::slice;
 use elf_layout::elf::{Rela, SHF_EXECINSTR, SHT_NOBITS, SHT_RELA, STT_FUNC, SymFields};
-use reloc::Formula;
+use reloc::{Formula, Howto};
 
-use super::event::{Address, Bytes, Code, Event, Relocation, Relocations};
+use super::event::{Address, Bytes, Code, Entered, Event, Relocation, Relocations};
 use super::recorder::Copied;
 use crate::disassembly::{self, Place};
 use crate::document::text;
@@ -130,7 +130,8 @@ impl Target<'_, '_> {
         let p = self.address.wrapping_add(rela.r_offset);
         let is_known = module.unknown.get(symbol) == Some(&false);
         let s = module.values.get(symbol).filter(|_| is_known).copied();
-        let formula = load.arch.howto(r_type).and_then(|howto| howto.formula);
+        let howto = load.arch.howto(r_type);
+        let formula = howto.and_then(|howto| howto.formula);
         let value = s.map(|s| s.wrapping_add_signed(rela.r_addend));
         let result = formula.zip(value).map(|(formula, value)| formula.result(value, p));
         let bytes = |all: &[u8], at: u64, len: u64| slice(all, at, len).map(<[u8]>::to_vec);
@@ -147,6 +148,7 @@ impl Target<'_, '_> {
                 after: disassembly::text(load.arch, after, place.address),
             })
         });
+        let slot = value.zip(howto).and_then(|(value, howto)| self.slot(value, howto, p));
         Relocation {
             entry,
             offset: rela.r_offset,
@@ -158,7 +160,8 @@ impl Target<'_, '_> {
             p: Address(p),
             formula: formula.map(Formula::text),
             result: result.map(Address),
-            slot: value.zip(formula).and_then(|(value, formula)| self.slot(value, formula, p)),
+            slot: slot.map(Address),
+            entered: howto.zip(result).and_then(|(howto, result)| entered(howto, result, slot, p)),
             shared,
             before: Bytes(before),
             after: Bytes(after),
@@ -166,17 +169,38 @@ impl Target<'_, '_> {
         }
     }
 
-    /// The slot that a branch to `value` goes through.
-    fn slot(&self, value: u64, formula: Formula, place: u64) -> Option<Address> {
-        /// A branch with a slot reaches so far, either way (A64REL-30).
-        const REACH: i64 = 128 << 20;
+    /// The slot that a branch to `value` goes through, if that is out of its reach (A64REL-30).
+    fn slot(&self, value: u64, howto: Howto, place: u64) -> Option<u64> {
+        let field = howto.field.filter(|_| howto.formula == Some(Formula::Relative))?;
+        let reach = 1i64.wrapping_shl(field.from.saturating_add(field.count).saturating_sub(1));
         let distance = value.wrapping_sub(place).cast_signed();
-        if formula != Formula::Relative || (-REACH..REACH).contains(&distance) || self.index == 0 {
+        if (reach.saturating_neg()..reach).contains(&distance) || self.index == 0 {
             return None;
         }
-        let mut slots = self.load.plts().flat_map(|table| table.slots.iter());
-        slots.find(|slot| slot.target == value).map(|slot| Address(slot.address))
+        // Code of init has its own table.
+        let layout = &self.load.module.layout;
+        let in_init = |section| layout.place(section).map(|place| place.region.is_init());
+        let tables = self.load.plts().filter(|table| in_init(table.plt_shndx) == in_init(self.index));
+        let mut slots = tables.flat_map(|table| table.slots.iter());
+        slots.find(|slot| slot.target == value).map(|slot| slot.address)
     }
+}
+
+/// What goes into an instruction of a result, or of the distance from `place` to a slot.
+fn entered(howto: Howto, result: u64, slot: Option<u64>, place: u64) -> Option<Entered> {
+    /// In the last two words of a page an ADRP can become another instruction (A64REL-20).
+    const LAST_WORDS: u64 = 0xff8;
+    let field = howto.field?;
+    if howto.formula == Some(Formula::PageRelative) && place & 0xfff >= LAST_WORDS {
+        return None;
+    }
+    let result = slot.map_or(result, |slot| slot.wrapping_sub(place));
+    Some(Entered {
+        from: field.from,
+        to: field.from.saturating_add(field.count).saturating_sub(1),
+        inverted: field.inverts(result),
+        value: field.of(result),
+    })
 }
 
 fn set<T>(all: &mut [T], at: usize, value: T) {

@@ -1,8 +1,8 @@
 //! One load, from what a [`Recorder`] has seen of it and what stays when it is over.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use elf_layout::bytes::printed;
 use elf_layout::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_RO_AFTER_INIT, SHF_WRITE, SHT_NULL, Shdr};
 use elf_layout::params::params;
 use elf_layout::{Findings, Layout, ModuleFile};
@@ -12,20 +12,21 @@ use object::elf;
 
 use crate::address::Explainer;
 use crate::disassembly;
-use crate::document::{FindingEntry, SCHEMA, crc, text, unjudged};
+use crate::document::{FindingEntry, SCHEMA, text, unjudged};
 use crate::image::Workspace;
 use crate::load::{Args, Load, Opened};
 use crate::loader::{Loader, Place};
 use crate::watch::{Observer, Point, Watch};
 
 use super::event::{
-    Address, Begin, Bytes, Changed, Code, Event, Fact, Facts, Parameter, Patch, Runtime, Section, Sections,
-    Slot, State, Step, Stop, Table, Unknown,
+    Address, Begin, Bytes, Changed, Code, Event, Fact, Facts, Parameter, Patch, Protected, Runtime, Section,
+    Sections, Slot, State, Step, Stop, Table, Unknown,
 };
+use super::lifecycle::{self, After};
 use super::recorder::Recorder;
-use super::regions::memory;
+use super::regions::{memory, protected};
 use super::steps::{STEPS, StepOf};
-use super::{lifecycle, relocations, symbols};
+use super::{relocations, symbols};
 
 /// Bytes of a table that are shown before and after.
 const SHOWN_MAX: u64 = 64;
@@ -64,12 +65,14 @@ pub fn insmod(loader: &mut Loader, opened: &Opened<'_>, asking: &Asking<'_>) -> 
         let refused = said.refused();
         let (history, before) = (loader.kernel.state.history.events.len(), said.kept());
         loader.insert(kept, asking.init, &mut said);
-        let (announced, rest) = life.after_load(&loader.kernel, history, &said, before, refused);
+        let After { announced, undone, rest } =
+            life.after_load(&loader.kernel, history, &said, before, refused);
         // The program keeps a module when its load is over; the kernel announces it before its parameters are set.
         let parameters = StepOf::Load(Point::Parameters).name();
         let is_next = |event: &Event| matches!(event, Event::Step(step) if step.name == parameters);
         let at = events.iter().position(is_next).unwrap_or(events.len());
         events.splice(at..at, announced);
+        undo(&mut events, undone, life);
         events.extend(rest);
     } else {
         events.extend(lifecycle::not_reached(&loader.kernel));
@@ -77,22 +80,38 @@ pub fn insmod(loader: &mut Loader, opened: &Opened<'_>, asking: &Asking<'_>) -> 
     ((events, life), said)
 }
 
+/// What a refused load gives back is told where it stops.
+fn undo(events: &mut Vec<Event>, mut undone: Vec<Event>, life: &lifecycle::Life) {
+    let stop = events.iter().position(|event| matches!(event, Event::Stop(_)));
+    let step = |at: usize| match events.get(at) {
+        Some(Event::Stop(stop)) => StepOf::of_name(stop.step),
+        _ => None,
+    };
+    let Some((stop, step)) = stop.and_then(|at| Some((at, step(at)?))) else { return };
+    // Nobody was told of a module that has not been COMING; but its memory was allocated.
+    if undone.is_empty() && step > StepOf::Load(Point::Move) {
+        undone.push(Event::Freed(life.freed_all()));
+    }
+    let behind = stop.saturating_add(1);
+    events.splice(behind..behind, undone);
+}
+
 /// What the story of one load is read from.
-struct Story<'s, 'd> {
-    kernel: &'s Kernel,
-    opened: &'s Opened<'d>,
+pub(super) struct Story<'s, 'd> {
+    pub(super) kernel: &'s Kernel,
+    pub(super) opened: &'s Opened<'d>,
     asking: &'s Asking<'s>,
-    recorder: &'s Recorder,
-    load: Option<&'s Load<'s>>,
+    pub(super) recorder: &'s Recorder,
+    pub(super) load: Option<&'s Load<'s>>,
 }
 
 /// A fact.
-fn fact(name: &'static str, value: impl Into<String>) -> Fact {
+pub(super) fn fact(name: &'static str, value: impl Into<String>) -> Fact {
     Fact { name, value: value.into() }
 }
 
 impl Story<'_, '_> {
-    fn file(&self) -> Option<&ModuleFile<'_>> {
+    pub(super) fn file(&self) -> Option<&ModuleFile<'_>> {
         self.opened.module.as_ref()
     }
 
@@ -208,8 +227,7 @@ impl Story<'_, '_> {
             }
             Point::Unformed => {
                 events.push(Event::Facts(Facts { facts: self.unformed() }));
-                let module = self.file().map(|file| file.name_text().into_owned()).unwrap_or_default();
-                events.push(Event::State(State { module, state: "UNFORMED", notifiers: Vec::new() }));
+                events.push(self.state("UNFORMED"));
             }
             Point::Tables => events.extend(self.tables()),
             Point::Symbols => events.extend(self.symbols()),
@@ -230,7 +248,13 @@ impl Story<'_, '_> {
                 }
             }
             Point::PostRelocation => events.extend(self.post_relocation(explainer)),
-            Point::Finalize | Point::Formation | Point::Coming => self.patches(point, explainer, events),
+            Point::Finalize | Point::Coming => self.patches(point, explainer, events),
+            Point::Formation => {
+                self.patches(point, explainer, events);
+                let parts = self.load.map(|load| protected(&load.module, false)).unwrap_or_default();
+                events.extend((!parts.is_empty()).then_some(Event::Protected(Protected { parts })));
+                events.push(self.state("COMING"));
+            }
             Point::Sysfs => {
                 self.patches(point, explainer, events);
                 events.extend(self.not_predicted());
@@ -242,7 +266,12 @@ impl Story<'_, '_> {
         }
     }
 
-    /// What nobody but the running kernel knows, and what would have been needed of it.
+    fn state(&self, state: &'static str) -> Event {
+        let module = self.file().map(|file| file.name_text().into_owned()).unwrap_or_default();
+        Event::State(State { module, state })
+    }
+
+    /// What nobody but the running kernel knows.
     fn not_predicted(&self) -> Vec<Event> {
         let Some(load) = self.load else { return Vec::new() };
         let runtime = load.record.runtime.iter().map(|state| {
@@ -252,93 +281,7 @@ impl Story<'_, '_> {
                 what: state.what.clone().into_owned(),
             })
         });
-        let unknown = load.record.unknown.iter();
-        let unknown = unknown.map(|what| Event::Unknown(Unknown { what: what.clone() }));
-        runtime.chain(unknown).collect()
-    }
-
-    fn signature(&self) -> Vec<Fact> {
-        let module = self.opened.signature.module.len();
-        let mut facts = vec![fact("module_bytes", module.to_string())];
-        match &self.opened.unsigned {
-            None => facts.push(fact("signed", "yes")),
-            Some(unsigned) => facts.push(fact("unsigned_why", unsigned.why.clone())),
-        }
-        facts
-    }
-
-    fn elf(&self) -> Vec<Fact> {
-        let Some(file) = self.file() else { return Vec::new() };
-        let index = file.index();
-        let mut facts = vec![
-            fact("section_headers", format!("{} at {:#x}", file.sections().len(), file.e_shoff())),
-            fact("section_names", format!("section {}", file.e_shstrndx())),
-        ];
-        let named = [
-            ("index_mod", index.module),
-            ("index_info", index.info),
-            ("index_sym", index.sym),
-            ("index_str", index.str),
-            ("index_vers", index.vers),
-            ("index_vers_ext_crc", index.vers_ext_crc),
-            ("index_pcpu", index.pcpu),
-        ];
-        let section = |at: usize| format!("{at} {}", printed(file.section_name(at)));
-        facts.extend(named.into_iter().filter(|(_, at)| *at != 0).map(|(name, at)| fact(name, section(at))));
-        facts.push(fact("name", file.name_text()));
-        facts
-    }
-
-    fn blacklist(&self) -> Vec<Fact> {
-        let Some(file) = self.file() else { return Vec::new() };
-        let list: Vec<String> = self.kernel.boot.module_blacklist.iter().map(|name| text(name)).collect();
-        vec![fact("name", file.info_name_text()), fact("module_blacklist", list.join(","))]
-    }
-
-    fn versions(&self) -> Vec<Fact> {
-        let Some(file) = self.file() else { return Vec::new() };
-        let modinfo = file.modinfo();
-        let mut facts = Vec::new();
-        if let Some((_, export)) = self.kernel.find_symbol(b"module_layout", true, file.name()) {
-            facts.extend(export.crc.map(|value| fact("module_layout_kernel", crc(value))));
-        }
-        let expected = symbols::expected_crcs(file);
-        let of_layout = expected.get(&b"module_layout"[..]);
-        facts.extend(of_layout.map(|crc| fact("module_layout_module", symbols::wide_crc(*crc))));
-        if let Some(vermagic) = &self.kernel.vermagic {
-            facts.push(fact("vermagic_kernel", text(vermagic).trim_end()));
-        }
-        for (name, tag) in [("vermagic_module", "vermagic"), ("license", "license"), ("intree", "intree")] {
-            facts.extend(modinfo.get(tag).map(|value| fact(name, text(value).trim_end())));
-        }
-        facts
-    }
-
-    fn frob(&self) -> Vec<Fact> {
-        let Some(file) = self.file() else { return Vec::new() };
-        let slots = self.recorder.slots.iter();
-        let counted = slots.map(|(section, count)| {
-            fact("slots_counted", format!("{}: {count}", printed(file.section_name(*section))))
-        });
-        counted.collect()
-    }
-
-    fn unformed(&self) -> Vec<Fact> {
-        let mut facts = Vec::new();
-        if let Some(taints) = self.recorder.taints.get(&Point::Unformed) {
-            let letters = taints.module_letters();
-            facts.push(fact("taints", if letters.is_empty() { String::from("none") } else { letters }));
-        }
-        if let Some(load) = self.load {
-            let pcpu = load.module.info.file.index().pcpu;
-            let size = load.module.info.sechdrs.get(pcpu).filter(|_| pcpu != 0).map_or(0, |s| s.sh_size);
-            if size != 0 {
-                let at = load.module.placement.percpu;
-                let at = at.map_or(String::from("not known"), |at| format!("{at:#x}"));
-                facts.push(fact("percpu", format!("{size} bytes at {at}")));
-            }
-        }
-        facts
+        runtime.collect()
     }
 
     /// The tables that `find_module_sections` looks for, where the module has them.
@@ -422,15 +365,24 @@ impl Story<'_, '_> {
     fn patches(&self, point: Point, explainer: Option<&Explainer<'_, '_>>, events: &mut Vec<Event>) {
         let (Some(load), Some(explainer)) = (self.load, explainer) else { return };
         let Some(journal) = &load.record.journal else { return };
-        let to = self.recorder.patches.get(&point).copied().unwrap_or(0);
-        let before = self.recorder.patches.range(..point).next_back().map_or(0, |(_, count)| *count);
+        let new = |counts: &BTreeMap<Point, usize>| {
+            let before = counts.range(..point).next_back().map_or(0, |(_, count)| *count);
+            (before, counts.get(&point).copied().unwrap_or(0))
+        };
+        let (before, to) = new(&self.recorder.patches);
         let all = load.record.patches.iter().zip(&journal.bytes);
         for (patch, bytes) in all.take(to).skip(before) {
             let address = load.module.placement.address(patch.place);
             let section = explainer.section(address);
             let is_code = section.and_then(|index| load.module.info.sechdrs.get(index));
             let is_code = is_code.is_some_and(|s| s.sh_flags & SHF_EXECINSTR != 0);
-            let shows = is_code && patch.len <= SHOWN_MAX;
+            let texts = (is_code && patch.len <= SHOWN_MAX).then(|| {
+                [&bytes.before, &bytes.after].map(|bytes| disassembly::text(load.arch, bytes, address))
+            });
+            // An address in code is no instruction.
+            let texts = texts.filter(|both| !both.iter().any(|text| text.contains(disassembly::BAD)));
+            let shown = shown(&bytes.before, &bytes.after);
+            let part = |bytes: &[u8]| first_of(bytes.get(shown.unwrap_or(0)..).unwrap_or_default());
             events.push(Event::Patch(Patch {
                 what: patch.step.name(),
                 reason: match patch.step {
@@ -441,16 +393,20 @@ impl Story<'_, '_> {
                 size: patch.len,
                 section: section.map(|index| text(load.module.info.file.section_name(index))),
                 symbol: explainer.symbol(address),
-                before: first_of(&bytes.before),
-                after: first_of(&bytes.after),
-                code: shows.then(|| Code {
+                shown: shown.map(|at| Address(address.wrapping_add(at as u64))),
+                before: part(&bytes.before),
+                after: part(&bytes.after),
+                code: texts.map(|[before, after]| Code {
                     addr: Address(address),
                     size: patch.len,
-                    before: disassembly::text(load.arch, &bytes.before, address),
-                    after: disassembly::text(load.arch, &bytes.after, address),
+                    before,
+                    after,
                 }),
             }));
         }
+        let (before, to) = new(&self.recorder.unknown);
+        let unknown = load.record.unknown.iter().take(to).skip(before);
+        events.extend(unknown.map(|what| Event::Unknown(Unknown { what: what.clone() })));
     }
 
     fn parameter_name(&self, record: u64) -> Option<String> {
@@ -464,7 +420,9 @@ impl Story<'_, '_> {
         let known = params(file);
         let args = self.asking.args.params.unwrap_or_default();
         let mut rest = skip_spaces(args);
-        let mut events = Vec::new();
+        let names: Vec<String> = known.iter().map(|param| text(param.name)).collect();
+        let facts = vec![fact("parameters", names.join(", ")), fact("args", text(args))];
+        let mut events = vec![Event::Facts(Facts { facts })];
         while !rest.is_empty() {
             let (token, next) = next_arg(rest);
             rest = next;
@@ -532,6 +490,15 @@ fn is_of(point: Point, at: usize, code: &str, from: usize, to: usize) -> bool {
         Point::Signature if is_of_packing => true,
         _ => !is_of_packing && (from..to).contains(&at),
     }
+}
+
+/// Which byte of a patch is the first one to be shown: of few the first, of many the first that differs. `None` if none
+/// differs.
+fn shown(before: &[u8], after: &[u8]) -> Option<usize> {
+    /// So many are shown in a line.
+    const FEW: usize = 16;
+    let first = before.iter().zip(after).position(|(before, after)| before != after)?;
+    Some(if before.len() <= FEW { 0 } else { first })
 }
 
 /// The first bytes of many.

@@ -5,9 +5,14 @@ use std::collections::HashMap;
 use elf_layout::elf::{SHN_UNDEF, STB_WEAK, SymFields};
 use elf_layout::{Change, ModuleFile};
 
-use super::event::{Address, Event, Import, Symbol, Symbols};
+use super::event::{Address, AskedOwner, Event, Import, Symbol, Symbols};
 use crate::document::{crc, some_text, text};
 use crate::load::Load;
+
+/// The tables of an owner, in the order in which they are searched.
+const BOTH: &[&str] = &["__ksymtab", "__ksymtab_gpl"];
+/// Where one table has all exports, and for modules that may not use those of the second one.
+const FIRST: &[&str] = &["__ksymtab"];
 
 /// A CRC as the module holds it: all 64 bits count (VER-5).
 pub fn wide_crc(value: u64) -> String {
@@ -21,6 +26,32 @@ pub fn expected_crcs<'d>(file: &ModuleFile<'d>) -> HashMap<&'d [u8], u64> {
         all.entry(record.name).or_insert(record.crc);
     }
     all
+}
+
+/// An export that answers a question for its name.
+#[derive(Clone, Copy)]
+struct Answer<'k> {
+    owner: &'k [u8],
+    address: Option<u64>,
+    crc: Option<u32>,
+    gpl_only: bool,
+    namespace: &'k [u8],
+}
+
+impl<'k> From<&symres::Import<'k>> for Answer<'k> {
+    fn from(import: &symres::Import<'k>) -> Self {
+        let symres::Import { owner, address, crc, gpl_only, namespace, .. } = *import;
+        Answer { owner, address, crc, gpl_only, namespace }
+    }
+}
+
+impl<'k> Answer<'k> {
+    /// What `find_symbol` finds.
+    fn of(load: &'k Load<'_>, name: &[u8], gplok: bool) -> Option<Self> {
+        let (owner, export) = load.kernel.find_symbol(name, gplok, load.module.info.file.name())?;
+        let kernel::Export { address, crc, gpl_only, namespace, .. } = export;
+        Some(Answer { owner: owner.name(), address, crc, gpl_only, namespace })
+    }
 }
 
 /// What became of each symbol. `gplok`: may the module use GPL-only symbols when the first one is looked up?
@@ -55,35 +86,34 @@ pub fn events(load: &Load<'_>, mut gplok: bool) -> Vec<Event> {
         if name.is_empty() {
             continue;
         }
-        let tables: &[&'static str] = match (one_table, gplok) {
-            (false, true) => &["__ksymtab", "__ksymtab_gpl"],
-            _ => &["__ksymtab"],
-        };
+        let tables = if gplok && !one_table { BOTH } else { FIRST };
+        // What a CRC or a namespace forbids is there all the same.
+        let answer = found.map(Answer::from).or_else(|| Answer::of(load, name, gplok));
         // LIC-5: using a proprietary module makes a module proprietary from the next symbol on.
         gplok &= !found.is_some_and(|import| is_proprietary(import.owner));
-        let owner = found.map(|import| text(import.owner));
-        let asked = match owners.iter().position(|asked| Some(asked) == owner.as_ref()) {
-            Some(last) => owners.iter().take(last.saturating_add(1)),
-            None => owners.iter().take(owners.len()),
-        };
-        let table = found.map(|import| match import.gpl_only && !one_table {
-            true => "__ksymtab_gpl",
-            false => "__ksymtab",
+        let owner = answer.map(|answer| text(answer.owner));
+        let is_gpl_only = answer.is_some_and(|answer| answer.gpl_only);
+        let answers = if is_gpl_only { tables } else { FIRST };
+        let last = owners.iter().position(|asked| Some(asked) == owner.as_ref());
+        let count = last.map_or(owners.len(), |last| last.saturating_add(1));
+        let asked = owners.iter().take(count).enumerate().map(|(n, owner)| AskedOwner {
+            owner: owner.clone(),
+            tables: if Some(n) == last { answers } else { tables },
         });
         events.push(Event::Import(Import {
             index,
             name: text(name),
             weak: symbol.bind() == STB_WEAK,
-            asked: asked.cloned().collect(),
-            tables: tables.to_vec(),
+            asked: asked.collect(),
+            taken: found.is_some(),
+            table: owner.as_ref().and_then(|_| answers.last().copied()),
             owner,
-            table,
-            addr: found.and_then(|import| import.address).map(Address),
-            gpl_only: found.is_some_and(|import| import.gpl_only),
-            crc: found.and_then(|import| import.crc).map(crc),
+            addr: answer.and_then(|answer| answer.address).map(Address),
+            gpl_only: is_gpl_only,
+            crc: answer.and_then(|answer| answer.crc).map(crc),
             expected_crc: expected.get(name).map(|value| wide_crc(*value)),
-            namespace: found.and_then(|import| some_text(import.namespace)),
-            namespace_imported: found.is_some_and(|import| namespaces.contains(&import.namespace)),
+            namespace: answer.and_then(|answer| some_text(answer.namespace)),
+            namespace_imported: answer.is_some_and(|answer| namespaces.contains(&answer.namespace)),
         }));
     }
     events

@@ -3,34 +3,40 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-/// A language that stories can be told in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Lang {
-    /// English
-    #[default]
-    En,
-    /// Chinese, in simplified characters.
-    Zh,
+/// A language that stories can be told in: a file of `words`, and a line of [`Lang::ALL`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lang {
+    tag: &'static str,
+    json: &'static str,
+}
+
+impl Default for Lang {
+    fn default() -> Self {
+        let [english, ..] = Lang::ALL;
+        english
+    }
 }
 
 impl Lang {
-    /// All of them.
-    pub const ALL: [Lang; 2] = [Lang::En, Lang::Zh];
+    /// All of them. The first one is taken if nobody asks for another.
+    pub const ALL: [Lang; 2] = [
+        Lang { tag: "en", json: include_str!("words/en.json") },
+        Lang { tag: "zh", json: include_str!("words/zh.json") },
+    ];
 
-    /// Its tag in HTML.
+    /// Its tag in HTML, and as `--lang` takes it.
     pub const fn tag(self) -> &'static str {
-        match self {
-            Lang::En => "en",
-            Lang::Zh => "zh",
-        }
+        self.tag
+    }
+
+    /// The language of a tag.
+    pub fn of_tag(tag: &str) -> Option<Self> {
+        Lang::ALL.into_iter().find(|lang| lang.tag == tag)
     }
 
     /// Its table as JSON: texts by key.
     pub const fn json(self) -> &'static str {
-        match self {
-            Lang::En => include_str!("words/en.json"),
-            Lang::Zh => include_str!("words/zh.json"),
-        }
+        self.json
     }
 
     /// Its table.
@@ -99,21 +105,24 @@ mod tests {
 
     #[test]
     fn every_language_has_every_text() {
-        let english = Lang::En.table();
+        let english = Lang::default().table();
         for lang in Lang::ALL {
             let table = lang.table();
             let (ours, theirs): (Vec<&str>, Vec<&str>) = (table.keys().collect(), english.keys().collect());
             assert_eq!(ours, theirs, "{}", lang.tag());
             assert!(table.keys().all(|key| !table.get(key).trim().is_empty()), "{}", lang.tag());
         }
-        let same = |key: &&str| english.get(key) == Lang::Zh.table().get(key);
-        let same: Vec<&str> = english.keys().filter(same).collect();
-        assert!(same.len() * 10 < english.keys().count(), "not translated: {same:?}");
+        for lang in Lang::ALL.into_iter().skip(1) {
+            assert_eq!(Lang::of_tag(lang.tag()), Some(lang));
+            let table = lang.table();
+            let same: Vec<&str> = english.keys().filter(|key| english.get(key) == table.get(key)).collect();
+            assert!(same.len() * 10 < english.keys().count(), "{}: not translated: {same:?}", lang.tag());
+        }
     }
 
     #[test]
     fn every_step_has_a_title_and_a_text() {
-        let table = Lang::En.table();
+        let table = Lang::default().table();
         for step in STEPS {
             for what in ["title", "text"] {
                 let key = format!("step.{}.{what}", step.name());
@@ -131,7 +140,7 @@ mod tests {
             names.sort();
             names
         };
-        let english = Lang::En.table();
+        let english = Lang::default().table();
         for lang in Lang::ALL {
             let table = lang.table();
             for key in english.keys() {
@@ -148,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_patches_and_findings_are_called_has_a_text() {
-        let table = Lang::En.table();
+        let table = Lang::default().table();
         let patches = reloc::Step::ALL.map(|step| format!("patch.{}", step.name()));
         let severities = elf_layout::Severity::ALL.map(|severity| format!("severity.{}", severity.word()));
         for key in patches.iter().chain(&severities) {
@@ -159,28 +168,28 @@ mod tests {
     /// What the page asks for, and what events name.
     #[test]
     fn keys_in_use_are_there() {
-        let table = Lang::En.table();
+        let table = Lang::default().table();
         let page = include_str!("page/page.js");
         let mut asked = 0;
         for (at, _) in page.match_indices("t(\"") {
             let key = page[at + 3..].split('"').next().unwrap();
-            // Of names that events tell, the beginning: story.rs has the rest.
+            // Of names that events tell, the beginning: facts.rs has the rest.
             let is_beginning = ["fact.", "patch.", "severity."].contains(&key);
             assert!(table.get(key) != key || is_beginning, "page.js asks for {key}");
             asked += 1;
         }
         assert!(asked > 20, "{asked}");
-        let story = include_str!("story.rs");
+        let story = [include_str!("story.rs"), include_str!("facts.rs")].concat();
         for (at, _) in story.match_indices("fact(\"") {
             let key = format!("fact.{}", story[at + 6..].split('"').next().unwrap());
-            assert_ne!(table.get(&key), key, "story.rs tells {key}");
+            assert_ne!(table.get(&key), key, "the story tells {key}");
         }
     }
 
     /// The story on the terminal takes its words from the table, all of them, and has none of its own.
     #[test]
     fn the_terminal_has_no_words_of_its_own() {
-        let table = Lang::En.table();
+        let table = Lang::default().table();
         let files = ["mod", "lines", "sections"].map(|file| {
             let path = format!("{}/src/cli/story/{file}.rs", env!("CARGO_MANIFEST_DIR"));
             std::fs::read_to_string(path).unwrap()

@@ -136,8 +136,19 @@ for (const step of ["elf", "symbols", "relocations", "init"]) {
     complaints.push(`axe, step ${step}: ${v.id} (${v.impact}): ${v.help}: ${v.nodes.slice(0, 2).map((n) => n.html.slice(0, 160)).join(" | ")}`);
   }
 }
-// It prints.
-await page.pdf({ path: join(artefacts, `${label}.pdf`) });
+// It prints, with what is in closed details on the screen, and nothing is cut off.
+await page.waitForSelector("html[data-printable=yes]", { timeout: 60000 });
+await page.pdf({ path: join(artefacts, `${label}.pdf`), format: "A4" });
+await page.emulateMedia({ media: "print" });
+await page.setViewportSize({ width: 720, height: 1000 });
+await page.evaluate(() => dispatchEvent(new Event("beforeprint")));
+const paper = await page.evaluate(() => {
+  const print = document.getElementById("print");
+  return { text: print.textContent, wide: print.scrollWidth - print.clientWidth, records: print.querySelectorAll("tr").length };
+});
+check(paper.wide <= 0, `on paper: ${paper.wide} pixels too wide`);
+check(paper.text.includes("S + A") || reached > 12, "relocations are printed with their arithmetic");
+await page.screenshot({ path: join(artefacts, `${label}-paper.png`), fullPage: true });
 await context.close();
 
 // Dark.

@@ -2,7 +2,8 @@
 # The pages of `kmodld trace --html` in headless Chromium: opened from disk, stepped through, followed, looked at by axe-core,
 # in both languages. Screenshots are kept in tests/browser/artefacts.
 #
-# Needs Debian's chromium, node and npm (or CHROMIUM=path), and what tests/browser/package-lock.json pins.
+# Needs Debian's chromium, node and npm (or CHROMIUM=path), and what tests/browser/package-lock.json pins. Screenshots in Chinese
+# need a font that has its characters, such as fonts-wqy-microhei.
 set -euo pipefail
 export LC_ALL=C.UTF-8
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."

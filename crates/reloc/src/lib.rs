@@ -35,7 +35,7 @@ pub use apply::apply_relocations;
 pub use arch::{Architecture, ExtableEntry, FtraceBug};
 pub use finalizer::{Finalizer, LoadFacts};
 pub use mod_arch::{Cpu, ModArch, ModPltSec, Slot};
-pub use numbers::{Formula, Howto};
+pub use numbers::{Formula, Howto, ResultBits};
 pub use own::{OwnError, load_into};
 pub use record::{Choice, Journal, Patch, PatchBytes, Record, RuntimeState, Step};
 pub use target::Target;

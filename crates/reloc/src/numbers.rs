@@ -46,12 +46,38 @@ pub struct Howto {
     pub width: u64,
     /// What it computes, in the terms of the ABI; `None` if it computes nothing.
     pub formula: Option<Formula>,
+    /// Which bits of the result go into an instruction; `None` if the result is stored as a number.
+    pub field: Option<ResultBits>,
+}
+
+/// Bits of a result that go into the immediate of an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResultBits {
+    /// The lowest one.
+    pub from: u32,
+    /// How many, at most 26.
+    pub count: u32,
+    /// Are they inverted if the result is negative?
+    pub signed: bool,
+}
+
+impl ResultBits {
+    /// Are the bits of this result inverted?
+    pub const fn inverts(self, result: u64) -> bool {
+        self.signed && result.cast_signed() < 0
+    }
+
+    /// The immediate that the instruction gets.
+    pub const fn of(self, result: u64) -> u64 {
+        let result = if self.inverts(result) { !result } else { result };
+        result.wrapping_shr(self.from) & 1u64.wrapping_shl(self.count).wrapping_sub(1)
+    }
 }
 
 impl Howto {
     /// A number of `width` bytes.
     pub const fn new(width: u64, formula: Formula) -> Self {
-        Howto { width, formula: Some(formula) }
+        Howto { width, formula: Some(formula), field: None }
     }
 }
 

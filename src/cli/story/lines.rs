@@ -1,6 +1,6 @@
 //! Lines of stories: columns, numbers, bytes, the arithmetic of a relocation.
 
-use kmodld::trace::event::{Code, Relocation};
+use kmodld::trace::event::{Code, Entered, Relocation};
 use kmodld::trace::words::{Table, with};
 
 use super::super::report::one_line;
@@ -28,6 +28,19 @@ pub fn relocation(words: &Table, section: &str, target: &str, record: &Relocatio
         let slot = record.slot.map_or(String::new(), |slot| by(slot.0));
         lines.push(format!("{formula} = {}{slot}", hex(result.0)));
     }
+    if record.formula.is_none() && record.after.0.is_empty() {
+        lines.push(words.get("story.nothing").to_owned());
+        return lines;
+    }
+    if let (Some(slot), Some(_)) = (record.slot, record.entered) {
+        let distance = hex(slot.0.wrapping_sub(record.p.0));
+        lines.push(words.fill("story.to_slot", &[with("distance", &distance)]));
+    }
+    lines.extend(record.entered.map(|Entered { from, to, inverted, value }| {
+        let key = if inverted { "story.entered_inverted" } else { "story.entered" };
+        let value = format!("{value:#x}");
+        words.fill(key, &[with("from", &from), with("to", &to), with("value", &value)])
+    }));
     lines.extend(both(words, &record.before.0, &record.after.0, record.code.as_ref()));
     lines
 }

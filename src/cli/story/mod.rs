@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use kmodld::document::FindingEntry;
 use kmodld::trace::event::{
-    Begin, Call, Changed, Event, Facts, Freed, Import, Patch, Region, Section, State, Step, Stop,
+    AskedOwner, Begin, Call, Changed, Event, Facts, Freed, Import, Notified, Patch, Protected, ProtectedPart,
+    Region, Section, State, Step, Stop,
 };
 use kmodld::trace::steps::{STEPS, StepOf};
 use kmodld::trace::words::{Table, Value, with};
@@ -49,6 +50,7 @@ pub struct Teller<'t> {
     patches: Vec<(&'static str, Vec<String>, u64)>,
     by_type: BTreeMap<String, (u64, Vec<String>)>,
     slots: Vec<String>,
+    unknown: Vec<String>,
 }
 
 impl<'t> Teller<'t> {
@@ -68,6 +70,7 @@ impl<'t> Teller<'t> {
             patches: Vec::new(),
             by_type: BTreeMap::new(),
             slots: Vec::new(),
+            unknown: Vec::new(),
         }
     }
 
@@ -104,8 +107,10 @@ impl<'t> Teller<'t> {
     }
 
     fn event(&mut self, event: &Event) {
-        let is_gathered =
-            matches!(event, Event::Import(_) | Event::Patch(_) | Event::Relocations(_) | Event::Slot(_));
+        let is_gathered = matches!(
+            event,
+            Event::Import(_) | Event::Patch(_) | Event::Relocations(_) | Event::Slot(_) | Event::Unknown(_)
+        );
         if !is_gathered {
             self.gathered();
         }
@@ -152,15 +157,15 @@ impl<'t> Teller<'t> {
                     ));
                 }
             }
-            Event::Unknown(unknown) => {
-                self.line(self.say("story.unknown", &[with("what", &one_line(&unknown.what))]));
-            }
+            Event::Unknown(unknown) => self.unknown.push(one_line(&unknown.what).into_owned()),
             Event::Parameter(parameter) => {
                 let value = parameter.value.as_deref().map_or(String::new(), |v| format!("={}", one_line(v)));
                 let kind = parameter.kind.as_deref().unwrap_or(self.words.get("story.no_parameter"));
                 self.line(format!("{}{value}  ({})", one_line(&parameter.name), one_line(kind)));
             }
             Event::State(state) => self.state(state),
+            Event::Notified(notified) => self.notified(notified),
+            Event::Protected(protected) => self.protected(protected),
             Event::Call(call) => self.call(call),
             Event::Freed(freed) => self.freed(freed),
             Event::Finding(finding) => self.finding(finding),
@@ -211,6 +216,10 @@ impl<'t> Teller<'t> {
             let key = if count == 1 { "story.place" } else { "story.places" };
             self.line(self.say(key, &[with("what", &what), with("count", &count)]));
             shown.into_iter().for_each(|line| self.line(format!("  {line}")));
+        }
+        let unknown = std::mem::take(&mut self.unknown);
+        if !unknown.is_empty() {
+            self.line(self.say("story.unknown", &[with("what", &unknown.join("; "))]));
         }
     }
 
@@ -289,19 +298,10 @@ impl<'t> Teller<'t> {
     /// An import: who was asked, who has it, and on what terms.
     fn told_of(&self, import: &Import) -> Vec<String> {
         let weak = if import.weak { self.words.get("story.weak") } else { "" };
-        let asked: Vec<_> = import.asked.iter().map(|asked| one_line(asked)).collect();
-        let many = asked.len() > 6;
-        let mut list = match (many, asked.as_slice()) {
-            (true, [first, second, .., last]) => format!("{first}, {second}, ... ({}), {last}", asked.len()),
-            _ => asked.join(", "),
-        };
-        if list.is_empty() {
-            self.words.get("story.nobody").clone_into(&mut list);
-        }
-        let tables = import.tables.join(", ");
+        let asked = self.asked(&import.asked);
         let mut told = vec![
             format!("{}{weak}", one_line(&import.name)),
-            format!("  {}", self.say("story.asked", &[with("tables", &tables), with("list", &list)])),
+            format!("  {}", self.say("story.asked", &[with("asked", &asked)])),
         ];
         let Some(owner) = &import.owner else {
             told.push(format!("  {}", self.words.get("story.no_answer")));
@@ -333,7 +333,7 @@ impl<'t> Teller<'t> {
                 "story.answer",
                 &[
                     with("addr", &at),
-                    with("table", &import.table.unwrap_or(self.words.get("story.its_tables"))),
+                    with("table", &import.table.unwrap_or_default()),
                     with("owner", &one_line(owner)),
                     with("license", &license),
                     with("crc", &crc),
@@ -341,7 +341,30 @@ impl<'t> Teller<'t> {
                 ]
             )
         ));
+        if !import.taken {
+            told.push(format!("  {}", self.words.get("story.not_taken")));
+        }
         told
+    }
+
+    /// Who was asked, in order: those with the same tables together.
+    fn asked(&self, asked: &[AskedOwner]) -> String {
+        let mut groups: Vec<String> = Vec::new();
+        for alike in asked.chunk_by(|one, other| one.tables == other.tables) {
+            let owners: Vec<_> = alike.iter().map(|asked| one_line(&asked.owner)).collect();
+            let list = match (owners.len() > 6, owners.as_slice()) {
+                (true, [first, second, .., last]) => {
+                    format!("{first}, {second}, ... ({}), {last}", owners.len())
+                }
+                _ => owners.join(", "),
+            };
+            let tables = alike.first().map_or(&[][..], |asked| asked.tables).join(", ");
+            groups.push(self.say("story.asked_of", &[with("tables", &tables), with("list", &list)]));
+        }
+        match groups.is_empty() {
+            true => self.words.get("story.nobody").to_owned(),
+            false => groups.join("; "),
+        }
     }
 
     fn changed(&mut self, changed: &Changed) {
@@ -376,18 +399,41 @@ impl<'t> Teller<'t> {
         let section = patch.section.as_deref().map_or(String::new(), |name| format!(" {}", one_line(name)));
         let reason = patch.reason.as_deref().map_or(String::new(), |why| format!(": {}", one_line(why)));
         let size = self.words.fill("story.bytes", &[with("count", &patch.size)]);
-        shown.push(format!("{}{section}{symbol}, {size}{reason}", hex(patch.addr.0)));
-        shown.extend(both(self.words, &patch.before.0, &patch.after.0, patch.code.as_ref()));
+        let shown_at = match patch.shown {
+            Some(at) if at == patch.addr => String::new(),
+            Some(at) => self.words.fill("story.first_change", &[with("addr", &hex(at.0))]),
+            None => self.words.get("story.unchanged").to_owned(),
+        };
+        shown.push(format!("{}{section}{symbol}, {size}{shown_at}{reason}", hex(patch.addr.0)));
+        if patch.shown.is_some() {
+            shown.extend(both(self.words, &patch.before.0, &patch.after.0, patch.code.as_ref()));
+        }
     }
 
     fn state(&mut self, state: &State) {
         self.line(
             self.say("story.state", &[with("module", &one_line(&state.module)), with("state", &state.state)]),
         );
-        if !state.notifiers.is_empty() {
-            let all: Vec<String> =
-                state.notifiers.iter().map(|n| format!("{} ({})", n.function, n.priority)).collect();
-            self.line(format!("  {}", self.say("story.notifiers", &[with("list", &all.join(", "))])));
+    }
+
+    fn notified(&mut self, told: &Notified) {
+        let all: Vec<String> =
+            told.notifiers.iter().map(|n| format!("{} ({})", n.function, n.priority)).collect();
+        let text = self.say("story.notifiers", &[with("state", &told.state), with("list", &all.join(", "))]);
+        self.line(text);
+    }
+
+    fn protected(&mut self, protected: &Protected) {
+        for ProtectedPart { region, addr, size, permissions } in &protected.parts {
+            self.line(self.say(
+                "story.part",
+                &[
+                    with("region", region),
+                    with("permissions", permissions),
+                    with("addr", &hex(addr.0)),
+                    with("count", size),
+                ],
+            ));
         }
     }
 

@@ -57,15 +57,20 @@ impl Teller<'_> {
                 }
             }
             "move" => {
-                self.line(self.words.get("story.heads.move"));
                 let zeros = self.words.get("story.zeros").to_owned();
-                for s in rows().filter(|s| s.region.is_some()) {
+                let place = |s: &Section| {
+                    s.region.map(|region| format!("{region}+{:#x}", s.region_offset.unwrap_or(0)))
+                };
+                let width = rows().filter_map(place).map(|place| place.len()).max().unwrap_or(0);
+                let head = [("story.heads.move", 0), ("ui.region", width.saturating_add(2)), ("ui.name", 0)];
+                let head = head.map(|(key, width)| left(self.words.get(key), width));
+                self.line(head.concat());
+                for s in rows() {
+                    let Some(place) = place(s) else { continue };
                     let from =
                         if s.kind == "NOBITS" { zeros.clone() } else { format!("hdr+{:#x}", s.offset) };
-                    let place = s.region.map(|r| format!("{r}+{:#x}", s.region_offset.unwrap_or(0)));
-                    let place = place.unwrap_or_default();
                     self.line(format!(
-                        "{:>3} {} {}  {place:<15}  {}",
+                        "{:>3} {} {}  {place:<width$}  {}",
                         s.index,
                         left(&from, 14),
                         s.addr,

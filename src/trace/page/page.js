@@ -49,7 +49,7 @@
     patches: (c) => c,
     relocations: (c, table, first) => {
       let at = 0;
-      const shared = new Set(c.shared), slots = new Map(c.slots);
+      const shared = new Set(c.shared), slots = new Map(c.slots), inverted = new Set(c.inverted);
       return c.offset.map((offset, n) => {
         const from = at * 2;
         at += c.width[n];
@@ -58,6 +58,7 @@
         return {
           entry: first + n, offset, kind: c.types[c.kind[n]], formula: c.formulas[c.kind[n]], symbol: c.symbol[n], a: c.a[n], result: c.result[n],
           p: address(p), slot: slots.get(n), shared: shared.has(n),
+          entered: c.entered[n] === null ? null : { bits: c.bits[c.kind[n]], inverted: inverted.has(n), value: c.entered[n] },
           before: c.before.slice(from, at * 2), after: c.after.slice(from, at * 2),
           code: code && { addr: address(p - BigInt(code[0])), size: code[1], before: c.code_before[n], after: c.code_after[n] },
         };
@@ -298,7 +299,7 @@
   };
 
   // A list of rows that are fetched when they are wanted, with a search.
-  const PAGE = 100, FEW = 2000;
+  const PAGE = 100, FEW = 2000, PRINTED = 10000;
   const listOf = (heads, event, match, row) => {
     const body = el("tbody", {});
     const more = el("button", { type: "button", class: "act" });
@@ -346,7 +347,8 @@
   const before = (digits) => el("span", { class: "mono bytes" }, spaced(digits));
 
   // ---- one event as elements
-  const show = (event, step) => {
+  // What is in closed details on the screen stands on paper, if it is at hand: `event.all`.
+  const show = (event, step, onPaper) => {
     const story = step.story;
     switch (event.event) {
       case "facts":
@@ -358,10 +360,19 @@
           event.regions.map((r) => el("tr", {}, cell(r.name), cell(r.base ?? t("ui.unknown")), cell(r.permissions),
             cell(`${r.size} / ${r.allocated}`), cell(r.init ? "init" : ""))))];
       case "symbols":
+        if (onPaper && event.all) {
+          return [el("h3", {}, t("ui.symbols")), table(["", t("ui.name"), t("ui.section"), t("ui.value"), t("ui.size")], event.all.map((s) =>
+            el("tr", {}, cell(String(s.index)), cell(name(s.name)), cell(String(s.section)), cell(s.value ?? t("ui.unknown")), cell(String(s.size)))))];
+        }
         return lazy(el("summary", {}, `${t("ui.symbols")}: ${event.count}`), false, () => listOf(["", t("ui.name"), t("ui.section"), t("ui.value"), t("ui.size")], event, (s) => `${s.name} ${s.value}`,
             (s) => el("tr", {}, cell(String(s.index)), cell(link(s.name, { kind: "symbol", index: s.index, section: s.section, story })),
               cell(String(s.section)), cell(s.value ?? t("ui.unknown")), cell(String(s.size)))));
       case "relocations":
+        if (onPaper && event.all) {
+          return [el("h3", {}, name(event.name), " → ", name(event.target_name)), table([t("ui.place"), t("ui.type"), t("ui.symbol"), "A", t("ui.formula"), t("ui.before"), t("ui.after"), t("ui.code_after")],
+            event.all.map((r) => el("tr", {}, cell(`+${hex(r.offset)}`), cell(r.kind), cell(name(story.bySymbol?.get(r.symbol)?.name ?? String(r.symbol))), cell(signed(r.a)),
+              cell(r.formula ? `${r.formula} = ${r.result ?? t("ui.unknown")}` : ""), cell(before(r.before)), cell(before(r.after)), cell(r.code?.after ?? ""))))];
+        }
         return lazy(el("summary", {}, name(event.name), `: ${event.count} → `, name(event.target_name)),
           story.relocations[0] === event && event.count < FEW, () => listOf([t("ui.place"), t("ui.type"), t("ui.symbol"), t("ui.before"), t("ui.after"), t("ui.code_after")], event,
             (r) => `${r.kind} ${r.p} ${r.code?.after ?? ""} ${story.bySymbol?.get(r.symbol)?.name ?? ""}`,
@@ -369,6 +380,10 @@
               cell(r.kind), cell(name(story.bySymbol?.get(r.symbol)?.name ?? String(r.symbol))), cell(before(r.before)), cell(before(r.after)),
               cell(r.code?.after ?? ""))));
       case "patches":
+        if (onPaper && event.all) {
+          return [el("h3", {}, t("ui.patches")), table([t("ui.type"), t("ui.place"), t("ui.reason"), t("ui.before"), t("ui.after")], event.all.map((p) =>
+            el("tr", {}, cell(t("patch." + p.what)), cell(name(`${p.addr} ${p.symbol ?? ""}`)), cell(name(p.reason ?? "")), cell(before(p.before.slice(0, 32))), cell(before(p.after.slice(0, 32))))))];
+        }
         return lazy(el("summary", {}, `${t("ui.patches")}: ${event.count}`), event.count < FEW, () => listOf([t("ui.type"), t("ui.place"), t("ui.reason"), t("ui.before"), t("ui.after")], event,
             (p) => `${t("patch." + p.what)} ${p.addr} ${p.symbol ?? ""} ${p.reason ?? ""}`,
             (p) => el("tr", {}, cell(t("patch." + p.what)), cell(link(p.symbol ?? p.addr, { kind: "patch", patch: p, step, story })), cell(name(p.reason ?? "")),
@@ -379,9 +394,13 @@
       case "parameter":
         return el("p", {}, el("code", {}, name(event.name + (event.value === null ? "" : "=" + event.value))), " ", name(event.type ?? t("ui.unknown")));
       case "state":
-        return el("div", { class: "note" }, `${t("ui.state")}: `, name(event.module), " ", el("strong", {}, event.state),
-          event.notifiers.length ? el("details", {}, el("summary", {}, t("ui.notifiers")),
-            el("ol", {}, event.notifiers.map((n) => el("li", {}, el("code", {}, `${n.function} (${n.priority})`))))) : null);
+        return el("div", { class: "note" }, `${t("ui.state")}: `, name(event.module), " ", el("strong", {}, event.state));
+      case "notified":
+        return el("details", {}, el("summary", {}, t("ui.notifiers", { state: event.state })),
+          el("ol", {}, event.notifiers.map((n) => el("li", {}, el("code", {}, `${n.function} (${n.priority})`)))));
+      case "protected":
+        return [el("h3", {}, t("ui.protected")), table([t("ui.region"), t("ui.permissions"), t("ui.addr"), t("ui.size")],
+          event.parts.map((p) => el("tr", {}, cell(p.region), cell(p.permissions), cell(p.addr), cell(String(p.size)))))];
       case "call":
         return el("p", {}, el("code", {}, name(`${event.module}: ${event.function}`)), ` ${event.addr ?? ""} `,
           event.returns === null ? t("ui.called") : `${t("ui.returns")} ${event.returns}`);
@@ -407,7 +426,7 @@
     if (imports.length) {
       out.push(el("h3", {}, t("ui.imports")), table([t("ui.name"), t("ui.answered"), t("ui.addr"), t("ui.license"), t("ui.crc")],
         imports.map((i) => el("tr", {}, cell(link(i.name, { kind: "import", import: i, story: step.story })),
-          cell(i.owner ? name(`${i.owner} ${i.table}`) : t("ui.no_answer")), cell(i.addr ?? t("ui.unknown")),
+          cell(i.owner ? name(`${i.owner} ${i.table}`) : t("ui.no_answer"), { class: i.owner && !i.taken ? "refused" : undefined }), cell(i.addr ?? t("ui.unknown")),
           cell(i.gpl_only ? t("ui.gpl_only") : t("ui.everybody")), cell(i.crc ?? "")))));
     }
     const tables = of("table");
@@ -432,15 +451,15 @@
     }
     return out;
   };
-  const stepBody = (step, at, id) => [
+  const stepBody = (step, at, id, onPaper) => [
     el("h2", { id, tabindex: id ? "-1" : undefined }, `${at + 1}. ${titleOf(step)}`),
     step.functions.length ? el("p", { class: "functions" }, `${t("ui.functions")}: `, el("code", {}, step.functions.join(", "))) : null,
     step.asked ? el("p", {}, `${t("ui.asked_step")}: `, el("code", {}, name(`${step.asked.step}: ${step.asked.result}`)),
       step.asked.output ? el("pre", {}, name(step.asked.output)) : null) : null,
     step.reached ? (step.name ? el("p", {}, t(`step.${step.name}.text`)) : null) : el("div", { class: "note missed" }, t("ui.not_reached")),
-    ...step.events.map((event) => show(event, step)).flat(), ...gathered(step),
+    ...step.events.map((event) => show(event, step, onPaper)).flat(), ...gathered(step),
   ].filter(Boolean);
-  const printed = () => steps.map((step, at) => el("section", {}, stepBody(step, at)));
+  const printed = () => steps.map((step, at) => el("section", {}, stepBody(step, at, undefined, true)));
 
   // ---- the selection, through all steps
   const each = (story, tell) => el("ol", {}, steps.filter((s) => s.story === story).map((s) => [s, tell(s)]).filter(([, text]) => text)
@@ -464,10 +483,14 @@
       if (count) lines.push(`${t("ui.relocations")}: ${count}`);
     }
     const region = here?.region && story.memory?.regions.find((r) => r.name === here.region);
-    if (s.name === "free_init" && region?.init) lines.push(t("ui.freed"));
-    if (s.name === "unload" && region) lines.push(t("ui.freed"));
+    if (region && s.events.some((e) => e.event === "freed" && e.regions.some((r) => r.name === region.name))) lines.push(t("ui.freed"));
     return lines.length ? lines.map((line) => el("div", {}, line)) : null;
   });
+  const entered = (r) => {
+    if (!r.entered) return null;
+    const [from, to] = r.entered.bits;
+    return (r.slot ? t("ui.bits_of_slot") + " " : "") + t(r.entered.inverted ? "ui.bits_inverted" : "ui.bits", { from, to, value: hex(r.entered.value) });
+  };
   const code = (c) => (c ? [[t("ui.code_before"), el("code", {}, c.before)], [t("ui.code_after"), el("code", {}, c.after)]] : []);
   const patchesAt = async (story, from, to) => {
     const found = [];
@@ -479,7 +502,7 @@
     }
     return found;
   };
-  let drawing = 0;
+  let drawing = 0, told = null;
   const drawSelection = async () => {
     const mine = ++drawing;
     const title = (kind, text) => el("h2", {}, `${kind} `, name(text));
@@ -488,14 +511,14 @@
     if (chosen?.kind === "section") {
       const s = headersAt(now).find((h) => h.index === chosen.index);
       if (s) {
-        content = [title(t("ui.section"), s.name), facts([["", String(s.index)], [t("ui.type"), s.type], [t("ui.flags"), s.flags],
+        content = [title(t("ui.section"), s.name), facts([[t("ui.index"), String(s.index)], [t("ui.type"), s.type], [t("ui.flags"), s.flags],
           [t("ui.offset"), hex(s.offset)], [t("ui.size"), String(s.size)], [t("ui.align"), String(s.align)], [t("ui.sh_addr"), s.addr],
           [t("ui.region"), s.region ? `${s.region}+${hex(s.region_offset)}` : null]]),
           el("h3", {}, t("ui.follow")), followSection(story, s.index)];
       }
     } else if (chosen?.kind === "symbol") {
       const symbol = (await symbolsOf(story)).get(chosen.index);
-      content = [title(t("ui.symbol"), symbol.name), facts([["", String(symbol.index)], [t("ui.size"), String(symbol.size)]]),
+      content = [title(t("ui.symbol"), symbol.name), facts([[t("ui.index"), String(symbol.index)], [t("ui.size"), String(symbol.size)]]),
         el("h3", {}, t("ui.follow")), followSection(story, symbol.section, (s, here) => {
           if (s.name === "elf" && here) return [`st_value ${hex(symbol.file_value)}: ${t("ui.offset")} ${hex(here.offset + symbol.file_value)}`];
           if (s.name === "symbols") return [`${t("ui.value")}: ${symbol.value ?? t("ui.unknown")}`];
@@ -503,10 +526,10 @@
         })];
     } else if (chosen?.kind === "import") {
       const i = chosen.import;
-      content = [title(t("ui.import"), i.name), facts([[t("ui.asked"), name(i.asked.join(", "))], [t("ui.tables"), i.tables.join(", ")],
+      content = [title(t("ui.import"), i.name), facts([[t("ui.asked"), el("ol", {}, i.asked.map((a) => el("li", {}, name(a.owner), `: ${a.tables.join(", ")}`)))],
         [t("ui.answered"), i.owner ? name(`${i.owner} ${i.table}`) : t("ui.no_answer")], [t("ui.addr"), i.addr],
         [t("ui.license"), i.gpl_only ? t("ui.gpl_only") : t("ui.everybody")], [t("ui.crc"), i.crc], [t("ui.expected_crc"), i.expected_crc],
-        [t("ui.namespace"), i.namespace && name(i.namespace)], ["", i.weak ? t("ui.weak") : null]])];
+        [t("ui.namespace"), i.namespace && name(i.namespace)], ["", i.owner && !i.taken ? t("ui.not_taken") : null], ["", i.weak ? t("ui.weak") : null]])];
     } else if (chosen?.kind === "relocation") {
       const { row: r, table: of } = chosen;
       const symbol = (await symbolsOf(story)).get(r.symbol);
@@ -514,7 +537,7 @@
       const from = BigInt(r.p), patches = await patchesAt(story, from, from + BigInt(r.after.length / 2));
       content = [title(t("ui.relocation"), `${of.target_name}+${hex(r.offset)}`), facts([[t("ui.type"), r.kind], [t("ui.symbol"), name(symbol?.name ?? String(r.symbol))],
         ["S", s ?? t("ui.unknown")], ["A", signed(r.a)], ["P", r.p], [t("ui.formula"), r.formula && `${r.formula} = ${r.result ?? t("ui.unknown")}`],
-        [t("ui.slot"), r.slot], [t("ui.before"), before(r.before)], [t("ui.after"), before(r.after)], ...code(r.code)]),
+        [t("ui.slot"), r.slot], [t("ui.entered"), entered(r)], [t("ui.before"), before(r.before)], [t("ui.after"), before(r.after)], ...code(r.code)]),
         r.shared ? el("p", {}, t("ui.shared")) : null,
         el("h3", {}, t("ui.follow")), followSection(story, of.target, (step, here) => {
           const out = [];
@@ -529,9 +552,15 @@
     } else if (chosen?.kind === "patch") {
       const p = chosen.patch;
       content = [title(t("patch." + p.what), p.symbol ?? p.addr), facts([[t("ui.addr"), p.addr], [t("ui.size"), String(p.size)], [t("ui.section"), p.section && name(p.section)],
-        [t("ui.reason"), p.reason && name(p.reason)], [t("ui.before"), before(p.before)], [t("ui.after"), before(p.after)], ...code(p.code)])];
+        [t("ui.reason"), p.reason && name(p.reason)], [t("ui.first_change"), p.shown === p.addr ? null : p.shown ?? t("ui.no_change")], [t("ui.before"), before(p.before)], [t("ui.after"), before(p.after)], ...code(p.code)])];
     }
-    if (mine === drawing) parts.selection.replaceChildren(...content);
+    if (mine !== drawing) return;
+    parts.selection.replaceChildren(...content);
+    if (!chosen || told === chosen) return;
+    told = chosen;
+    parts.live.textContent = t("ui.now_selected", { what: parts.selection.querySelector("h2")?.textContent ?? "" });
+    // In one column it is below everything else.
+    if (matchMedia("(max-width: 1000px)").matches) parts.selection.scrollIntoView({ block: "nearest" });
   };
   // ---- drawing
   const draw = () => {
@@ -559,6 +588,10 @@
     draw();
     document.documentElement.dataset.ready = "yes";
     for (const story of stories) await symbolsOf(story);
+    // Of large modules only the counts are printed.
+    const large = steps.flatMap((step) => step.events).filter((event) => event.chunks);
+    if (large.reduce((sum, event) => sum + event.count, 0) < PRINTED) for (const event of large) event.all = await rows(event);
+    document.documentElement.dataset.printable = "yes";
     if (steps[now].name === "relocations") draw();
   }, (error) => app.append(el("p", {}, String(error.message))));
 })();

@@ -11,7 +11,7 @@ use super::howto::{Op, Routine, howto};
 use super::insn::{self, Field, IMM_16, IMM_26, IMM_ADR, page};
 use super::plts::{NoSlot, Plts};
 use crate::mod_arch::ModArch;
-use crate::{Formula, Howto, Records, RelaSection, type_text};
+use crate::{Formula, Howto, Records, RelaSection, ResultBits, type_text};
 
 /// Why a record was not applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,15 @@ pub fn howto_of(r_type: u32) -> Option<Howto> {
         (_, Op::Abs) => Some(Formula::Absolute),
         (_, Op::Prel) => Some(Formula::Relative),
     };
-    Some(Howto { width, formula })
+    let bits = |from, count, signed| Some(ResultBits { from, count, signed });
+    let field = match row.routine {
+        Routine::Nothing | Routine::Data(_) => None,
+        Routine::Movw { lsb, signed } => bits(lsb, 16, signed),
+        Routine::Imm { lsb, len, .. } => bits(lsb, len, false),
+        Routine::Adrp => bits(12, 21, false),
+        Routine::Branch => bits(2, 26, false),
+    };
+    Some(Howto { width, formula, field })
 }
 
 /// Bytes that a record asks for, of whatever type.

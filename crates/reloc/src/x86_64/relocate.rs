@@ -60,7 +60,7 @@ pub fn apply_relocate_add(section: &mut RelaSection<'_>, records: Records<'_>, s
 pub fn howto(r_type: u32) -> Option<Howto> {
     use Formula::{Absolute, Relative};
     Some(match r_type {
-        R_X86_64_NONE => Howto { width: 0, formula: None },
+        R_X86_64_NONE => Howto { width: 0, formula: None, field: None },
         R_X86_64_64 => Howto::new(8, Absolute),
         R_X86_64_PC64 => Howto::new(8, Relative),
         R_X86_64_32 | R_X86_64_32S => Howto::new(4, Absolute),
