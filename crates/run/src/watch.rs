@@ -57,6 +57,7 @@ pub struct Wanted {
 
 /// A function or variable of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Symbol {
     /// Its address.
     pub address: u64,
@@ -68,6 +69,7 @@ pub struct Symbol {
 
 /// Memory of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Region {
     /// Its address.
     pub start: u64,
@@ -188,6 +190,7 @@ pub enum Seen {
 
 /// What was seen, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Entry {
     /// How many calls it is in.
     pub depth: usize,
@@ -214,6 +217,7 @@ pub(crate) struct Frame {
 
 /// Memory or something like it that the module's code has asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Allocation {
     /// What was returned.
     pub address: u64,
