@@ -121,6 +121,7 @@ pub enum Event {
 /// A module is to be loaded.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Begin {
     /// The version of this stream: 2.
     pub schema: u32,
@@ -147,6 +148,7 @@ pub struct Begin {
 /// A step begins.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Step {
     /// Its name, as `--step` takes it.
     pub name: &'static str,
@@ -159,6 +161,7 @@ pub struct Step {
 /// What a step looks at.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Facts {
     /// In order.
     pub facts: Vec<Fact>,
@@ -167,6 +170,7 @@ pub struct Facts {
 /// One fact.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Fact {
     /// What it is of: a word of a fixed list.
     pub name: &'static str,
@@ -177,6 +181,7 @@ pub struct Fact {
 /// The section headers as a step leaves them.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Sections {
     /// All but the first, which is empty.
     pub sections: Vec<Section>,
@@ -185,6 +190,7 @@ pub struct Sections {
 /// One section header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Section {
     /// Its index.
     pub index: usize,
@@ -213,6 +219,7 @@ pub struct Section {
 /// The memory of the module.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Memory {
     /// Regions in order of allocation.
     pub regions: Vec<Region>,
@@ -221,6 +228,7 @@ pub struct Memory {
 /// One region.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Region {
     /// Its name.
     pub name: &'static str,
@@ -239,6 +247,7 @@ pub struct Region {
 /// A table of the module that a step has found.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Table {
     /// Its section.
     pub name: String,
@@ -251,6 +260,7 @@ pub struct Table {
 /// The symbols that the module brings along.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Symbols {
     /// All but the first, which is empty, in table order.
     pub symbols: Vec<Symbol>,
@@ -259,6 +269,7 @@ pub struct Symbols {
 /// One symbol.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Symbol {
     /// Its index.
     pub index: usize,
@@ -277,6 +288,7 @@ pub struct Symbol {
 /// A symbol that is taken from elsewhere.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Import {
     /// Its index in the symbol table.
     pub index: usize,
@@ -309,6 +321,7 @@ pub struct Import {
 /// The relocations of one section.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Relocations {
     /// The RELA section.
     pub section: usize,
@@ -327,6 +340,7 @@ pub struct Relocations {
 /// One relocation.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Relocation {
     /// Its number in the section.
     pub entry: usize,
@@ -364,6 +378,7 @@ pub struct Relocation {
 /// Machine code before and after.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Code {
     /// Address of the first byte.
     pub addr: Address,
@@ -378,6 +393,7 @@ pub struct Code {
 /// A slot of a linkage table.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Slot {
     /// The section of the table.
     pub section: String,
@@ -390,6 +406,7 @@ pub struct Slot {
 /// Bytes that a step has changed.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Changed {
     /// The function that does it.
     pub function: &'static str,
@@ -408,6 +425,7 @@ pub struct Changed {
 /// One place that a step has patched.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Patch {
     /// What is done.
     pub what: &'static str,
@@ -433,6 +451,7 @@ pub struct Patch {
 /// Bytes that only the running kernel knows.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Runtime {
     /// Address of the first one.
     pub addr: Address,
@@ -445,6 +464,7 @@ pub struct Runtime {
 /// What would have been needed of the running kernel.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Unknown {
     /// What it is.
     pub what: String,
@@ -453,6 +473,7 @@ pub struct Unknown {
 /// One parameter.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Parameter {
     /// Its name as it was given.
     pub name: String,
@@ -466,6 +487,7 @@ pub struct Parameter {
 /// The module is in another state.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct State {
     /// The module.
     pub module: String,
@@ -478,6 +500,7 @@ pub struct State {
 /// A notifier that is called.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Notified {
     /// Its name.
     pub function: &'static str,
@@ -488,6 +511,7 @@ pub struct Notified {
 /// A function of the module is called.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Call {
     /// The module.
     pub module: String,
@@ -502,6 +526,7 @@ pub struct Call {
 /// Memory that is free again.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Freed {
     /// The module.
     pub module: String,
@@ -514,6 +539,7 @@ pub struct Freed {
 /// The kernel goes no further.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Stop {
     /// The step that ends here.
     pub step: &'static str,

@@ -57,7 +57,6 @@ pub struct Wanted {
 
 /// A function or variable of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Symbol {
     /// Its address.
     pub address: u64,
@@ -69,7 +68,6 @@ pub struct Symbol {
 
 /// Memory of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Region {
     /// Its address.
     pub start: u64,

@@ -65,7 +65,6 @@ pub enum Kind {
 
 /// What happened and no log tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Event {
     /// Of which kind it is.
     pub kind: Kind,
