@@ -30,8 +30,8 @@ if [ $# = 1 ]; then
 fi
 
 if command -v cbindgen >/dev/null; then
-    cbindgen --quiet --config crates/capi/cbindgen.toml crates/capi/src/lib.rs | diff -u "$header" - ||
-        { echo "$header is not what cbindgen makes of the sources: cbindgen --config crates/capi/cbindgen.toml crates/capi/src/lib.rs -o $header" >&2; exit 1; }
+    cbindgen --quiet --config crates/capi/cbindgen.toml crates/capi | diff -u "$header" - ||
+        { echo "$header is not what cbindgen makes of the sources: cbindgen --config crates/capi/cbindgen.toml crates/capi -o $header" >&2; exit 1; }
 else
     echo 'skipped: cbindgen is not installed: nobody compared the header with the sources'
 fi

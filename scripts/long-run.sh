@@ -32,7 +32,7 @@ for test in tree image_tree check_tree truth boots btf verdicts hostile; do
 done
 
 printf '\n=== public interface\n'
-scripts/semver.sh || status=1
+scripts/public-interface.sh || status=1
 
 from=$SECONDS
 printf '\n=== oracle\n'

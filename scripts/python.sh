@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # The Python package: builds a wheel, installs it into a clean environment, and runs its tests, mypy included. Needs Python 3.9 or
-# later with venv, and PyPI for maturin, pytest and mypy (and distributed, if KMODLD_DASK is set).
+# later with venv, and PyPI for maturin, pytest and mypy (and distributed and ray, if they are asked for).
 #
 #   PYTHON           the interpreter (default python3)
 #   KMODLD_PROFILE   dev (default), release
 #   KMODLD_DASK      1: the tests on dask.distributed too
+#   KMODLD_RAY       1: those on Ray too, which is large
 set -euo pipefail
 export LC_ALL=C.UTF-8
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
@@ -26,7 +27,7 @@ ls "$work/wheels"
 
 "$python" -m venv "$work/clean"
 "$work/clean/bin/pip" install --quiet --disable-pip-version-check "$work"/wheels/kmodld-*.whl pytest mypy \
-    ${KMODLD_DASK:+distributed}
+    ${KMODLD_DASK:+distributed} ${KMODLD_RAY:+ray}
 cp -r crates/python/tests crates/python/pyproject.toml "$work/"
 cd "$work"
 KMODLD_FIXTURES=$OLDPWD/fixtures KMODLD_FIXTURE_SPEC=$spec "$work/clean/bin/python" -m pytest -q tests

@@ -27,7 +27,7 @@ venv=${KMODLD_VENV:-}
 if [ -z "$venv" ]; then
     venv=$work/venv
     "$python" -m venv "$venv"
-    packages=(pyelftools lief)
+    packages=(pyelftools lief drgn)
     # The newest bitstring and pycparser break angr 9.2.
     [ -z "${KMODLD_ANGR:-}" ] || packages+=(angr "bitstring<5" pycparser==3.0 volatility3 jsonschema)
     "$venv/bin/pip" install --quiet --disable-pip-version-check "${packages[@]}"
@@ -77,6 +77,31 @@ else
     echo 'skipped: gdb is not installed'
 fi
 
+if "$venv/bin/python" -c 'import drgn' 2>/dev/null; then
+    # Without a kernel's memory: a module at an address has names both ways.
+    PYTHONPATH=contrib/tools "$venv/bin/python" - "$spec" fixtures/6.12-amd64/hello.ko >"$work/out" <<'EOF'
+import sys
+import drgn, drgn_kmodld
+prog = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
+drgn_kmodld.add_module(prog, *sys.argv[1:], 0xffffffffc1230000)
+init = prog.symbol("init_module")
+print(f"{init.address:#x} {prog.symbol(init.address + 2).name} {prog.symbol('_printk').address:#x}")
+EOF
+    says drgn '^0xffffffffc12[0-9a-f]+ (init_module|hello_init) 0xffffffff8[0-9a-f]+$'
+else
+    echo 'skipped: drgn is not installed'
+fi
+
+# As `mod` of crash prints it.
+printf '     MODULE       NAME     BASE           SIZE  OBJECT FILE\nffffffffc1232040  hello  ffffffffc1230000  16384  (not loaded)\n' >"$work/mod"
+"$python" contrib/tools/crash_kmodld.py "$spec" "$work/mod" "$work/crash" fixtures/6.12-amd64/hello.ko >"$work/out"
+says crash '^gdb add-symbol-file .*/hello\.elf$'
+if command -v gdb >/dev/null; then
+    sed 's/^gdb //' "$work/out" >"$work/commands"
+    gdb -nx -batch -x "$work/commands" -ex 'info address init_module' >"$work/out" 2>&1
+    says 'the commands for crash, in gdb' '^Symbol "init_module" is at 0xffffffffc12[0-9a-f]+ '
+fi
+
 if "$venv/bin/python" -c 'import angr' 2>/dev/null; then
     "$venv/bin/python" contrib/tools/angr_kmodld.py "$work/chardev.elf" chardev_write >"$work/out" 2>/dev/null
     says angr "mutex_unlock\\(&lock\\)"
@@ -84,7 +109,7 @@ else
     echo 'skipped: angr is not installed (KMODLD_ANGR=1)'
 fi
 
-for script in drgn r2 ghidra binja; do
+for script in r2 ghidra binja; do
     "$python" -m py_compile "contrib/tools/${script}_kmodld.py"
     echo "${script}_kmodld.py: syntax only"
 done

@@ -23,6 +23,7 @@ struct Symbol<'d> {
 
 /// A relocation that was applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Relocation {
     /// Address of the first byte that it writes.
     pub address: u64,
@@ -46,6 +47,7 @@ impl Relocation {
 
 /// All that is known of one address.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Explanation<'e> {
     /// Index of its section; `None` between sections.
     pub section: Option<usize>,

@@ -46,7 +46,34 @@ pub struct Kernel {
     unread: Arc<[Unread]>,
 }
 
-/// What describes a kernel, before it is read.
+/// What describes a kernel, before it is read: files or texts, in any combination.
+///
+/// ```no_run
+/// use kmodld::Kernel;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // All that a running kernel's machine shows, copied from there.
+/// let kernel = Kernel::builder()
+///     .image("vmlinuz")?
+///     .symtab("kallsyms")?
+///     .symvers("Module.symvers")?
+///     .config("config")?
+///     .cmdline("mitigations=off")
+///     .build()?;
+/// println!("{} on {:?}: {:?}", kernel.release(), kernel.arch(), kernel.coverage());
+///
+/// // No file at all. What hangs on rules that cannot be judged then is accepted.
+/// let kernel = Kernel::builder()
+///     .release("6.12.1")
+///     .config_text("# Linux/x86 6.12.1 Kernel Configuration\nCONFIG_MODULES=y\n")
+///     .symtab_text("ffffffff81000000 T _text\nffffffff81122340 T _printk\n")?
+///     .symvers_text("0x92997ed8\t_printk\tvmlinux\tEXPORT_SYMBOL\t\n")?
+///     .accept_undecided()
+///     .build()?;
+/// assert_eq!(kernel.symbol("_printk"), Some(0xffff_ffff_8112_2340));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct KernelBuilder {
     source: KernelSource,
@@ -394,6 +421,25 @@ fn unpacked(file: &[u8]) -> Result<(Option<Vec<u8>>, Option<Packed>), Error> {
 }
 
 /// A module about to be loaded: how, and where.
+///
+/// ```no_run
+/// use kmodld::{Failure, Kernel, Placement, Stage};
+///
+/// # fn sample(kernel: &Kernel, file: Vec<u8>) {
+/// let loading = kernel.load(file).at(Placement::Base(0xffff_ffff_c100_0000)).stage(Stage::Final).params("debug=1");
+/// match loading.run() {
+///     Ok(module) => println!("{} is there", module.name()),
+///     Err(Failure::Refused { errno, findings }) => {
+///         for finding in findings.iter().filter(|finding| finding.severity.refuses()) {
+///             println!("{:?} {}: {}", errno, finding.code, finding.explanation);
+///         }
+///     }
+///     Err(Failure::Undecided { findings }) => println!("that needs {}", findings.open_rules()[0].needs),
+///     Err(Failure::Incomplete { symbols, .. }) => println!("no addresses for {symbols:?}"),
+///     Err(other) => println!("{other}"),
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "nothing is loaded before `run`"]
 pub struct Loading {

@@ -18,6 +18,7 @@ const LOG_SHOWN: usize = 4;
 
 /// One thing to tell.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Point<'f> {
     /// Rule of the specification.
     pub code: &'static str,
@@ -39,6 +40,7 @@ pub struct Point<'f> {
 
 /// What to tell of one module.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Digest<'f> {
     /// The points: where the kernel stops, other refusals, the rest.
     pub points: Vec<Point<'f>>,

@@ -40,6 +40,7 @@ pub fn file_name(region: Region) -> String {
 /// The whole document.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Document {
     /// The version of this document: 2.
     pub schema: u32,
@@ -88,6 +89,7 @@ pub struct Document {
 /// One region.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct RegionEntry {
     /// Its name.
     pub name: &'static str,
@@ -102,6 +104,7 @@ pub struct RegionEntry {
 /// One section.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct SectionEntry {
     /// Index in the section header table.
     pub index: usize,
@@ -120,6 +123,7 @@ pub struct SectionEntry {
 /// One import.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct ImportEntry {
     /// Symbol.
     pub name: String,
@@ -138,6 +142,7 @@ pub struct ImportEntry {
 /// One export.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct ExportEntry {
     /// Symbol.
     pub name: String,
@@ -154,6 +159,7 @@ pub struct ExportEntry {
 /// The per-cpu area.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct PercpuEntry {
     /// `mod->percpu`, null if the module has none.
     pub addr: Option<String>,
@@ -164,6 +170,7 @@ pub struct PercpuEntry {
 /// One linkage table.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct PltEntry {
     /// Its section.
     pub section: String,
@@ -178,6 +185,7 @@ pub struct PltEntry {
 /// One slot.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct SlotEntry {
     /// Its address.
     pub addr: String,
@@ -188,6 +196,7 @@ pub struct SlotEntry {
 /// One symbol of the module.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct SymbolEntry {
     /// Its index in the symbol table.
     pub index: usize,
@@ -209,6 +218,7 @@ pub struct SymbolEntry {
 /// One relocation that was applied.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct RelocationEntry {
     /// Address of the first byte that it writes.
     pub addr: String,
@@ -245,6 +255,7 @@ pub struct Refusal {
 /// Bytes that a step after relocation changed.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct PatchEntry {
     /// Address of the first one.
     pub addr: String,
@@ -261,6 +272,7 @@ pub struct PatchEntry {
 /// Bytes that are not predicted.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct RuntimeEntry {
     /// Address of the first one.
     pub addr: String,
@@ -273,6 +285,7 @@ pub struct RuntimeEntry {
 /// One finding.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct FindingEntry {
     /// Rule of the specification.
     pub code: &'static str,
@@ -301,6 +314,7 @@ pub struct FindingEntry {
 /// The one cause behind many findings.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct CauseEntry {
     /// The release that the module was built for, null if it is that of the kernel, or not known.
     pub built_for: Option<String>,
@@ -319,6 +333,7 @@ impl From<Cause> for CauseEntry {
 /// A rule that was not judged.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct UnjudgedEntry {
     /// Rule of the specification.
     pub code: &'static str,

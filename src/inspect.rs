@@ -21,6 +21,7 @@ use crate::loader::Loader;
 /// Everything about one module file.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Inspection {
     /// The version of this document: 2.
     pub schema: u32,
@@ -55,6 +56,7 @@ pub struct Inspection {
 /// One parameter.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct ParameterEntry {
     /// Its name.
     pub name: String,
@@ -77,6 +79,7 @@ pub struct ParameterEntry {
 /// One undefined symbol.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct WantedEntry {
     /// Its name.
     pub name: String,
@@ -89,6 +92,7 @@ pub struct WantedEntry {
 /// One export.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct OfferedEntry {
     /// Its name.
     pub name: String,
@@ -103,6 +107,7 @@ pub struct OfferedEntry {
 /// What a signature says about itself; the fields are those that `modinfo` prints.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct SignatureEntry {
     /// `PKCS#7`
     pub sig_id: &'static str,

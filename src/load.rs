@@ -218,6 +218,7 @@ pub fn vermagic_release(module: &[u8]) -> Option<String> {
 
 /// A module in memory, as far as its load went.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Load<'d> {
     /// The kernel that it was loaded into.
     pub kernel: &'d Kernel,
@@ -243,6 +244,7 @@ pub struct Load<'d> {
 
 /// A module that has a memory plan, but no addresses yet.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct LaidOut<'d> {
     /// Its architecture.
     pub arch: &'static dyn Architecture,

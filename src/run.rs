@@ -127,6 +127,7 @@ fn booted(
 /// How something ended.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct ResultEntry {
     /// What was done.
     pub action: String,
@@ -158,6 +159,7 @@ impl ResultEntry {
 /// Why the machine stopped.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct StopEntry {
     /// In a sentence.
     pub reason: String,
@@ -183,6 +185,7 @@ impl From<&Stopped> for StopEntry {
 /// A message of the kernel.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct MessageEntry {
     /// 0 (emergency) to 7 (debug).
     pub level: u8,
@@ -199,6 +202,7 @@ impl From<&Message> for MessageEntry {
 /// Character devices that are registered.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct DeviceEntry {
     /// Its major number.
     #[serde(rename = "major")]
@@ -229,6 +233,7 @@ impl From<&Device> for DeviceEntry {
 /// The document that `run --json` prints.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Document {
     /// The version of this document: 2.
     pub schema: u32,

@@ -45,6 +45,7 @@ pub enum Step {
 
 /// What comes of a step.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Taken {
     /// How it ends.
     pub ending: Ending,
@@ -137,6 +138,7 @@ fn known(kernel: &Kernel, name: &str) -> Result<(), Error> {
 /// The document that `simulate --json` prints.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Document<'r> {
     /// The version of this document: 2.
     pub schema: u32,
@@ -167,6 +169,7 @@ impl<'r> Document<'r> {
 /// One function of the notifier chain.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct NotifierEntry {
     /// Its name.
     pub function: &'static str,
@@ -183,6 +186,7 @@ impl From<Notifier> for NotifierEntry {
 /// One step.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct StepEntry {
     /// The step as it was given.
     pub step: String,
@@ -239,6 +243,7 @@ impl StepEntry {
 /// One event.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct EventEntry {
     /// The module.
     pub module: String,

@@ -51,6 +51,7 @@ pub enum Point {
 
 /// What there is of a module at a point; what a step has not made yet is `None`.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct Scene<'s, 'd> {
     /// The edited section headers.
     pub info: Option<&'s LoadInfo<'d>>,

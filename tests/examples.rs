@@ -69,6 +69,19 @@ fn kernel() -> Kernel {
 }
 
 #[test]
+fn what_the_library_gives_out_goes_to_other_threads_and_borrows_nothing() {
+    fn is_shared<T: Send + Sync + 'static>() {}
+    is_shared::<Kernel>();
+    is_shared::<kmodld::LinkedModule>();
+    is_shared::<kmodld::Failure>();
+    let module = kernel().load(common::read(&common::ko(KERNEL, "hello"))).run().unwrap();
+    let init = module.init();
+    // Kernel and file are gone.
+    let found = std::thread::spawn(move || module.symbol("init_module").unwrap().address).join().unwrap();
+    assert!(found.is_some() && found == init);
+}
+
+#[test]
 fn list_tells_the_modules_of_a_folder() {
     let (folder, mut out) = (tempfile::tempdir().unwrap(), Vec::new());
     for module in ["hello", "exporter", "importer"] {

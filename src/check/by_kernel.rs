@@ -28,6 +28,7 @@ const CRASH: [&str; 15] = [
 /// What the kernel's own `load_module` makes of a module, executed by kmodld.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct ByKernel {
     /// `loads`, `refused`, `oops` or `undecided`.
     #[serde(serialize_with = "verdict_word")]

@@ -332,6 +332,7 @@ impl<'s> Catalog<'s> {
 
 /// What is loaded before a module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Before {
     /// In this order.
     pub order: Vec<usize>,

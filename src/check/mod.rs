@@ -27,6 +27,7 @@ use crate::loader::{Loader, Place};
 /// What a kernel makes of one module, as `check --jsonl` prints it.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Verdict {
     /// The version of this document: 2.
     pub schema: u32,
@@ -139,6 +140,7 @@ impl Verdict {
 /// those finds them.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Unreadable {
     /// The version of this document: 2.
     pub schema: u32,

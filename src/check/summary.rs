@@ -8,6 +8,7 @@ use super::{Ending, Verdict};
 
 /// Counts over modules, on one kernel.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Summary {
     /// How many modules there are.
     pub modules: usize,
@@ -27,6 +28,7 @@ pub struct Summary {
 
 /// How often there is a finding.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Count {
     /// How much it weighs.
     pub severity: Severity,

@@ -118,7 +118,7 @@ fn prepared(
 
 /// What the running kernel's system does not show: what, why, and how it does.
 fn tell_unread(unread: &Unread) {
-    let Unread { what, path, why, way } = unread;
+    let Unread { what, path, why, way, .. } = unread;
     let way = if way.is_empty() { String::new() } else { format!("; {way}") };
     report::note(&format!("{what} not known: {}: {why}{way}", path.display()));
 }

@@ -147,7 +147,7 @@ pub fn unjudged(rules: &[UnjudgedEntry]) {
         return;
     }
     on_stderr(|out| {
-        for UnjudgedEntry { code, needs } in rules {
+        for UnjudgedEntry { code, needs, .. } in rules {
             out.line(AnsiColor::Yellow.on_default().bold(), "unjudged", &format!("[{code}]: needs {needs}"));
         }
     });
@@ -259,7 +259,7 @@ impl Told {
         let (points, hidden) = if verbose {
             (unfolded(findings), Vec::new())
         } else {
-            let Digest { points, hidden } = fold(findings, cause.is_some());
+            let Digest { points, hidden, .. } = fold(findings, cause.is_some());
             (points, hidden)
         };
         let mut points = points;
@@ -318,7 +318,7 @@ impl Told {
 
     /// One point; `name` is the module's.
     fn point(&mut self, out: &mut Lines, name: &str, point: &Point<'_>, has_cause: bool) {
-        let Point { code, severity, errno, text, dmesg, hint, is_of_other_headers, stops_here } = point;
+        let Point { code, severity, errno, text, dmesg, hint, is_of_other_headers, stops_here, .. } = point;
         let errno = errno.map_or(String::new(), |e| format!(" ({})", e.name()));
         let name = if text.starts_with(name) { String::new() } else { format!("{name}: ") };
         let text = format!("[{code}]: {name}{text}{errno}");

@@ -31,6 +31,7 @@ const FAMILIES: [&str; 19] = [
 
 /// What a code stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Explanation {
     /// The code, such as `VAL-22`.
     pub code: &'static str,
@@ -77,6 +78,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 
 /// A family of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Family {
     /// What its codes begin with.
     pub name: &'static str,

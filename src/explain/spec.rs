@@ -18,6 +18,7 @@ const CHAPTERS: [(&str, &str); 12] = [
 
 /// A rule as its chapter has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rule {
     /// Its id, such as `FIN-9`.
     pub id: &'static str,

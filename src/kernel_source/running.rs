@@ -39,6 +39,7 @@ pub struct Running {
 
 /// What a running kernel shows of itself beside its description; `None` is not known.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Shows {
     /// `/proc/cmdline`
     pub cmdline: Option<String>,
@@ -58,6 +59,7 @@ pub struct Shows {
 
 /// The certificates of the machine's owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OwnerKeys {
     /// Each as DER.
     pub certificates: Vec<Vec<u8>>,

@@ -44,6 +44,7 @@ const FOLDERS: [&str; 2] = ["lib/modules", "usr/lib/modules"];
 
 /// What a root holds of one kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Tree {
     /// The root.
     pub root: Root,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// A source that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Unread {
     /// What it would have told.
     pub what: &'static str,

@@ -66,6 +66,26 @@ self_cell!(
 /// let module = kernel.load(&*std::fs::read("fat.ko")?).run()?;
 /// let init = module.symbol("init_module").and_then(|symbol| symbol.address);
 /// println!("{}: {} imports, init at {init:#x?}", module.name(), module.imports().count());
+///
+/// // Its bytes: of a section, at an address, and where they differ from those of a dump.
+/// let text = module.section(".text").ok_or("no code")?;
+/// let start = text.address.ok_or("it is not in memory")?;
+/// assert_eq!(module.read(start, 4), text.bytes().get(..4));
+/// for difference in module.compare_at(start, &std::fs::read("text.bin")?)? {
+///     println!("{:#x} {:?}: {:?}", difference.address, difference.symbol, difference.cause);
+/// }
+///
+/// // What wrote them.
+/// for relocation in module.relocations() {
+///     println!("{:#x} {} {}{:+#x}", relocation.address, relocation.kind, relocation.symbol, relocation.addend);
+/// }
+/// for patch in module.patches() {
+///     println!("{:#x} {} {:?}", patch.address, patch.step.name(), patch.detail);
+/// }
+/// for finding in module.findings().iter() {
+///     println!("{}: {}", finding.code, finding.explanation);
+/// }
+/// module.write_elf(std::fs::File::create("fat.elf")?)?;
 /// # Ok(())
 /// # }
 /// ```

@@ -24,6 +24,7 @@ const DEPTH_MAX: usize = 64;
 
 /// modprobe for the modules of one kernel.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Modprobe {
     /// Where they are.
     pub tree: Tree,
@@ -49,6 +50,7 @@ pub enum Meant {
 
 /// A module that a name means.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Chosen {
     /// Its name.
     pub name: String,
@@ -60,6 +62,7 @@ pub struct Chosen {
 
 /// One module that is loaded on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Step {
     /// Its name.
     pub name: String,

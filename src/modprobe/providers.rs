@@ -40,6 +40,7 @@ pub struct Home {
 
 /// How a module gets into the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Way {
     /// What is loaded before it, in this order. What is loaded already is left out.
     pub before: Vec<Step>,

@@ -28,6 +28,7 @@ pub struct Setting {
 
 /// Modules that are loaded before and after another one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Softdep {
     /// Before it.
     pub pre: Vec<String>,
@@ -37,6 +38,7 @@ pub struct Softdep {
 
 /// Everything that modprobe is told, in the order in which it reads it.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Settings {
     /// `alias PATTERN MODULE`
     pub aliases: Vec<Setting>,

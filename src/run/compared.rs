@@ -20,6 +20,7 @@ const NO_KEYS: &str = "sig_ok and the taint of unsigned modules: no certificate 
 /// How the memory that the kernel's own code has made differs from what kmodld makes.
 #[derive(Clone, Debug, Default, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct ComparedEntry {
     /// Regions of the module.
     pub regions: Vec<RegionEntry>,
@@ -30,6 +31,7 @@ pub struct ComparedEntry {
 /// A region.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct RegionEntry {
     /// Its name.
     pub region: &'static str,
@@ -44,6 +46,7 @@ pub struct RegionEntry {
 /// Bytes that differ for the same cause.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct DifferenceEntry {
     /// `runtime` (only the running kernel has their values), `choice` (the site depends on the running system, and what it holds is one of
     /// the values that it may hold), `machine` (this machine does not have what a real one has), `patch`, `relocation` (something else was written), `unexplained`.

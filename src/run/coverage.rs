@@ -11,6 +11,7 @@ const BLOCK_MAX: u64 = 0xffff;
 /// How much code was executed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct CoverageEntry {
     /// Blocks of instructions that are executed one after the other.
     pub blocks: usize,

@@ -6,6 +6,7 @@ use serde::Serialize;
 /// Something that happened and that no log tells.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct EventEntry {
     /// `warning` (WARN(), whose report is in the log), `free` (of memory that is not allocated), `text` (a write to code), `table` (to read-only
     /// data), `write` (to memory of the kernel or of another module that is not exported), `protection` (of read-only memory), `probe` (a
@@ -31,6 +32,7 @@ pub struct EventEntry {
 /// Memory that is misused.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct MisusedEntry {
     /// Bytes that are read or written; 0 if it is freed.
     pub bytes: u64,
@@ -45,6 +47,7 @@ pub struct MisusedEntry {
 /// An object that the module's code has asked for.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct ObjectEntry {
     /// Where it begins, in hex.
     pub address: String,

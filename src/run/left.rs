@@ -15,6 +15,7 @@ const OWN: &str = "/sys/module/";
 /// What is there after the module is gone, and was not before it came.
 #[derive(Clone, Debug, Default, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct LeftBehind {
     /// Bytes of memory that were allocated and not freed, by whomever: caches of the kernel are among them.
     pub memory: u64,
@@ -41,6 +42,7 @@ pub struct LeftBehind {
 /// Memory that the module's own code has asked for and nobody has freed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct AllocationEntry {
     /// Bytes of all of it; null where the function is not told them.
     pub bytes: Option<u64>,
@@ -55,6 +57,7 @@ pub struct AllocationEntry {
 /// Something that leads to code that is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct StrayEntry {
     /// `timer`, `work`, `thread`, `notifier`, `interrupt` or `probe`.
     pub kind: &'static str,

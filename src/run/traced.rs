@@ -15,6 +15,7 @@ const UNKNOWN: &str = "?";
 /// An argument or a result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct ValueEntry {
     /// The name of the parameter; empty for results, and where the types have none.
     pub name: String,

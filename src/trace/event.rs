@@ -69,6 +69,7 @@ pub enum Event {
 /// A module is to be loaded.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Begin {
     /// The version of this stream: 2.
     pub schema: u32,
@@ -95,6 +96,7 @@ pub struct Begin {
 /// A step begins.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Step {
     /// Its name, as `--step` takes it.
     pub name: &'static str,
@@ -107,6 +109,7 @@ pub struct Step {
 /// What a step looks at.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Facts {
     /// In order.
     pub facts: Vec<Fact>,
@@ -115,6 +118,7 @@ pub struct Facts {
 /// One fact.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Fact {
     /// What it is of: a word of a fixed list.
     pub name: &'static str,
@@ -125,6 +129,7 @@ pub struct Fact {
 /// The section headers as a step leaves them.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Sections {
     /// All but the first, which is empty.
     pub sections: Vec<Section>,
@@ -133,6 +138,7 @@ pub struct Sections {
 /// One section header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Section {
     /// Its index.
     pub index: usize,
@@ -161,6 +167,7 @@ pub struct Section {
 /// The memory of the module.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Memory {
     /// Regions in order of allocation.
     pub regions: Vec<Region>,
@@ -169,6 +176,7 @@ pub struct Memory {
 /// One region.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Region {
     /// Its name.
     pub name: &'static str,
@@ -209,6 +217,7 @@ pub struct ProtectedPart {
 /// A table of the module that a step has found.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Table {
     /// Its section.
     pub name: String,
@@ -221,6 +230,7 @@ pub struct Table {
 /// The symbols that the module brings along.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Symbols {
     /// All but the first, which is empty, in table order.
     pub symbols: Vec<Symbol>,
@@ -229,6 +239,7 @@ pub struct Symbols {
 /// One symbol.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Symbol {
     /// Its index.
     pub index: usize,
@@ -247,6 +258,7 @@ pub struct Symbol {
 /// A symbol that is taken from elsewhere.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Import {
     /// Its index in the symbol table.
     pub index: usize,
@@ -289,6 +301,7 @@ pub struct AskedOwner {
 /// The relocations of one section.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Relocations {
     /// The RELA section.
     pub section: usize,
@@ -307,6 +320,7 @@ pub struct Relocations {
 /// One relocation.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Relocation {
     /// Its number in the section.
     pub entry: usize,
@@ -360,6 +374,7 @@ pub struct Entered {
 /// Machine code before and after.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Code {
     /// Address of the first byte.
     pub addr: Address,
@@ -374,6 +389,7 @@ pub struct Code {
 /// A slot of a linkage table.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Slot {
     /// The section of the table.
     pub section: String,
@@ -386,6 +402,7 @@ pub struct Slot {
 /// Bytes that a step has changed.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Changed {
     /// The function that does it.
     pub function: &'static str,
@@ -404,6 +421,7 @@ pub struct Changed {
 /// One place that a step has patched.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Patch {
     /// What is done.
     pub what: &'static str,
@@ -431,6 +449,7 @@ pub struct Patch {
 /// Bytes that only the running kernel knows.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Runtime {
     /// Address of the first one.
     pub addr: Address,
@@ -443,6 +462,7 @@ pub struct Runtime {
 /// What would have been needed of the running kernel.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Unknown {
     /// What it is.
     pub what: String,
@@ -451,6 +471,7 @@ pub struct Unknown {
 /// One parameter.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Parameter {
     /// Its name as it was given.
     pub name: String,
@@ -464,6 +485,7 @@ pub struct Parameter {
 /// The module is in another state.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct State {
     /// The module.
     pub module: String,
@@ -486,6 +508,7 @@ pub struct Notified {
 /// A notifier that is called.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Notifier {
     /// Its name.
     pub function: &'static str,
@@ -496,6 +519,7 @@ pub struct Notifier {
 /// A function of the module is called.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Call {
     /// The module.
     pub module: String,
@@ -510,6 +534,7 @@ pub struct Call {
 /// Memory that is free again.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Freed {
     /// The module.
     pub module: String,
@@ -522,6 +547,7 @@ pub struct Freed {
 /// The kernel goes no further.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Stop {
     /// The step that ends here.
     pub step: &'static str,

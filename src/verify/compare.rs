@@ -21,6 +21,7 @@ use crate::loader::{Kept, Loader, Place};
 
 /// What comes of comparing a module.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Compared {
     /// Bytes that were compared.
     pub bytes: u64,
@@ -44,6 +45,7 @@ pub struct Compared {
 
 /// A pointer to a function that leads elsewhere than where the file put it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LedAway {
     /// Where it leads.
     pub target: u64,

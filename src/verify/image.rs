@@ -340,6 +340,7 @@ pub fn open(path: &Path, source: &KernelSource) -> Result<(KernelDescription, Me
 
 /// Structs of a running kernel: where their members lie, and their memory.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Structs<'s> {
     /// The memory.
     pub image: &'s MemoryImage,

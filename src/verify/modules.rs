@@ -146,6 +146,7 @@ fn regions(structs: &Structs<'_>, config: &KernelConfig, address: u64) -> Vec<(R
 
 /// All modules that memory tells of.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Modules {
     /// Each with who knows it, by address of `struct module`.
     pub all: BTreeMap<u64, (InMemory, Vec<Witness>)>,

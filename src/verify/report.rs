@@ -85,6 +85,7 @@ impl Kind {
 
 /// A change that nothing explains.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Alarm {
     /// What it is about.
     pub kind: Kind,
@@ -116,6 +117,7 @@ pub struct Alarm {
 
 /// A legal change.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Change {
     /// Where it begins.
     pub address: u64,
@@ -156,6 +158,7 @@ impl Verdict {
 
 /// A module, judged.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ModuleReport {
     /// Its name.
     pub name: String,
@@ -189,6 +192,7 @@ pub struct ModuleReport {
 
 /// All that was found out.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Report {
     /// Release of the kernel.
     pub release: String,
@@ -222,6 +226,7 @@ impl Report {
 /// The document of `verify --json`.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[non_exhaustive]
 pub struct VerifyDocument {
     /// Version of this document.
     pub schema: u32,
@@ -246,6 +251,7 @@ pub struct VerifyDocument {
 /// A module.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[non_exhaustive]
 pub struct ModuleEntry {
     /// Its name.
     pub name: String,
@@ -278,6 +284,7 @@ pub struct ModuleEntry {
 /// A region of a module.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[non_exhaustive]
 pub struct PlaceEntry {
     /// Its name, as in `link --json`.
     pub name: &'static str,
@@ -290,6 +297,7 @@ pub struct PlaceEntry {
 /// A legal change.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[non_exhaustive]
 pub struct ChangeEntry {
     /// Where it begins.
     pub addr: String,
@@ -304,6 +312,7 @@ pub struct ChangeEntry {
 /// A change that nothing explains.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
+#[non_exhaustive]
 pub struct AlarmEntry {
     /// Where it begins.
     pub addr: String,

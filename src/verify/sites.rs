@@ -15,6 +15,7 @@ const ON_FTRACE: u64 = 8;
 
 /// A kprobe.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Kprobe {
     /// What stood at its place before.
     pub opcode: Vec<u8>,
@@ -24,6 +25,7 @@ pub struct Kprobe {
 
 /// An operation of the function tracer (`struct ftrace_ops`).
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct TracerOps {
     /// The struct.
     pub address: u64,
@@ -37,6 +39,7 @@ pub struct TracerOps {
 
 /// What in the kernel explains changes.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Changers {
     /// Flags of the tracer's records (`struct dyn_ftrace`) by address of the site.
     pub ftrace: BTreeMap<u64, u64>,

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Sampled modules of a distribution, loaded and unloaded on the kernel's own code.
 
-    cargo build --release --package run --example sample
+    cargo build --release --package kmodld-run --example sample
     tests/oracle/sample.py --kernel KERNELS/6.12.117+deb12-amd64 --seed 1 --count 100 --write docs/run.md
 
 Prints what came of each module that did not initialise and unload. --write puts the figures into a table in the document, in place of

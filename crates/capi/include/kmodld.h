@@ -4,6 +4,9 @@
  * UTF-8. Other outcomes are positive: enum kmodld_outcome. With `error`, which may be NULL, they give an object that tells more; free it
  * with kmodld_error_free.
  *
+ * A pointer is NULL, or leads to what its type and the next parameter say: an object that was made here and is not freed yet, a text that
+ * ends with NUL, `size` bytes, a variable that a result goes to.
+ *
  * Who makes an object frees it, with the function that ends in _free; NULL is freed to nothing. Strings that are returned belong to the
  * object and live as long as it does. Strings and structs that callbacks get live until the callback returns; a callback that returns
  * anything but 0 ends the iteration, which returns that number. Kernels and modules may be used by several threads at once; who calls
@@ -232,7 +235,7 @@ extern "C" {
 
  # Safety
 
- The pointers are as the header says.
+ The pointers are as the top of `kmodld.h` says.
  */
 int kmodld_kernel_open(const char *image,
                        const char *cmdline,
@@ -244,7 +247,7 @@ int kmodld_kernel_open(const char *image,
 
  # Safety
 
- The pointers are as the header says.
+ The pointers are as the top of `kmodld.h` says.
  */
 void kmodld_kernel_free(struct kmodld_kernel *kernel);
 
@@ -253,7 +256,7 @@ void kmodld_kernel_free(struct kmodld_kernel *kernel);
 
  # Safety
 
- The pointers are as the header says.
+ The pointers are as the top of `kmodld.h` says.
  */
 int kmodld_kernel_insmod(struct kmodld_kernel *kernel,
                          const uint8_t *file,
@@ -266,7 +269,7 @@ int kmodld_kernel_insmod(struct kmodld_kernel *kernel,
 
  # Safety
 
- The pointers are as the header says.
+ The pointers are as the top of `kmodld.h` says.
  */
 int kmodld_kernel_rmmod(struct kmodld_kernel *kernel, const char *name, struct kmodld_error **error);
 
@@ -275,7 +278,7 @@ int kmodld_kernel_rmmod(struct kmodld_kernel *kernel, const char *name, struct k
 
  # Safety
 
- The pointers are as the header says.
+ The pointers are as the top of `kmodld.h` says.
  */
 int kmodld_kernel_load(const struct kmodld_kernel *kernel,
                        const uint8_t *file,
@@ -289,7 +292,7 @@ int kmodld_kernel_load(const struct kmodld_kernel *kernel,
 
  # Safety
 
- The pointers are as the header says.
+ The pointers are as the top of `kmodld.h` says.
  */
 void kmodld_module_free(struct kmodld_module *module);
 
@@ -298,7 +301,7 @@ void kmodld_module_free(struct kmodld_module *module);
 
  # Safety
 
- The pointers are as the header says.
+ The pointers are as the top of `kmodld.h` says.
  */
 const char *kmodld_module_name(const struct kmodld_module *module);
 
@@ -307,7 +310,7 @@ const char *kmodld_module_name(const struct kmodld_module *module);
 
  # Safety
 
- The pointers are as the header says.
+ The pointers are as the top of `kmodld.h` says.
  */
 uint64_t kmodld_module_init(const struct kmodld_module *module);
 
@@ -316,7 +319,7 @@ uint64_t kmodld_module_init(const struct kmodld_module *module);
 
  # Safety
 
- The pointers are as the header says; `to` has room for `size` bytes.
+ The pointers are as the top of `kmodld.h` says; `to` has room for `size` bytes.
  */
 int kmodld_module_read(const struct kmodld_module *module, uint64_t address, uint8_t *to, size_t size);
 
@@ -325,7 +328,7 @@ int kmodld_module_read(const struct kmodld_module *module, uint64_t address, uin
 
  # Safety
 
- The pointers are as the header says.
+ The pointers are as the top of `kmodld.h` says.
  */
 int kmodld_module_symbol(const struct kmodld_module *module, const char *name, uint64_t *address);
 
@@ -334,7 +337,7 @@ int kmodld_module_symbol(const struct kmodld_module *module, const char *name, u
 
  # Safety
 
- The pointers are as the header says.
+ The pointers are as the top of `kmodld.h` says.
  */
 int kmodld_module_each_region(const struct kmodld_module *module,
                               int (*callback)(const struct kmodld_region *region, void *context),
@@ -345,7 +348,7 @@ int kmodld_module_each_region(const struct kmodld_module *module,
 
  # Safety
 
- The pointers are as the header says.
+ The pointers are as the top of `kmodld.h` says.
  */
 int kmodld_module_each_symbol(const struct kmodld_module *module,
                               int (*callback)(const struct kmodld_symbol *symbol, void *context),
@@ -356,7 +359,7 @@ int kmodld_module_each_symbol(const struct kmodld_module *module,
 
  # Safety
 
- The pointers are as the header says.
+ The pointers are as the top of `kmodld.h` says.
  */
 int kmodld_module_each_import(const struct kmodld_module *module,
                               int (*callback)(const struct kmodld_import *import, void *context),
@@ -368,7 +371,7 @@ int kmodld_module_each_import(const struct kmodld_module *module,
 
  # Safety
 
- The pointers are as the header says.
+ The pointers are as the top of `kmodld.h` says.
  */
 int kmodld_module_compare(const struct kmodld_module *module,
                           uint64_t address,
@@ -382,7 +385,7 @@ int kmodld_module_compare(const struct kmodld_module *module,
 
  # Safety
 
- The pointers are as the header says.
+ The pointers are as the top of `kmodld.h` says.
  */
 int kmodld_module_write_elf(const struct kmodld_module *module, const char *path, struct kmodld_error **error);
 
@@ -391,7 +394,7 @@ int kmodld_module_write_elf(const struct kmodld_module *module, const char *path
 
  # Safety
 
- The pointers are as the header says.
+ The pointers are as the top of `kmodld.h` says.
  */
 const char *kmodld_error_message(const struct kmodld_error *error);
 
@@ -400,7 +403,7 @@ const char *kmodld_error_message(const struct kmodld_error *error);
 
  # Safety
 
- The pointers are as the header says.
+ The pointers are as the top of `kmodld.h` says.
  */
 int kmodld_error_each_finding(const struct kmodld_error *error,
                               int (*callback)(const struct kmodld_finding *finding, void *context),
@@ -411,7 +414,7 @@ int kmodld_error_each_finding(const struct kmodld_error *error,
 
  # Safety
 
- The pointers are as the header says.
+ The pointers are as the top of `kmodld.h` says.
  */
 void kmodld_error_free(struct kmodld_error *error);
 

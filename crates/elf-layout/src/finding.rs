@@ -285,6 +285,7 @@ impl fmt::Display for Subject {
 
 /// One thing to say about a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finding {
     /// The rule of `docs/spec/` that it follows from.
     pub code: &'static str,
@@ -360,6 +361,7 @@ impl Finding {
 
 /// A rule that was not judged: something that it hangs on is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Unjudged {
     /// The rule of `docs/spec/`.
     pub code: &'static str,

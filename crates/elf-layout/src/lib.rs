@@ -16,6 +16,22 @@
 //!
 //! The crate does no I/O, prints nothing, keeps no state and treats every byte
 //! of its input as hostile.
+//!
+//! What a module says of itself needs neither a kernel nor memory:
+//!
+//! ```no_run
+//! use elf_layout::{KernelConfig, KernelVersion, ModuleFile};
+//!
+//! /// `machines` are those of the architectures that it can be for: `reloc::MACHINES` are such.
+//! fn list(path: &str, machines: &[&'static elf_layout::Machine]) -> Result<(), Box<dyn std::error::Error>> {
+//!     let (bytes, config) = (std::fs::read(path)?, KernelConfig::assumed(KernelVersion::new(6, 12, 0)));
+//!     let file = ModuleFile::parse(&bytes, &config, machines).map_err(|said| format!("{said:?}"))?;
+//!     for name in file.imports() {
+//!         println!("{} takes {}", file.name_text(), String::from_utf8_lossy(name));
+//!     }
+//!     Ok(())
+//! }
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]

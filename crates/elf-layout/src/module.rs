@@ -20,6 +20,7 @@ use crate::region::{PerRegion, Region};
 /// the values of its symbols, and its bytes. It is `struct module` and the memory that this describes, as far as they do
 /// not depend on the kernel; [`move_module`] makes it, and all later stages take it.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Module<'d> {
     /// The file and the edited section headers; `sh_addr` is final.
     pub info: LoadInfo<'d>,
@@ -84,6 +85,7 @@ impl Region {
 
 /// A region of a module in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Segment {
     /// Which one.
     pub region: Region,

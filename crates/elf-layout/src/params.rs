@@ -18,6 +18,7 @@ const ELEMENTS_MAX: u32 = 4096;
 
 /// One record of `__param`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Param<'d> {
     /// Its name.
     pub name: &'d [u8],

@@ -24,6 +24,7 @@ pub struct SectionPlace {
 
 /// Cumulative sizes that 6.1 keeps of an area, in bytes (LAYOUT-16).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AreaMarks {
     /// End of the text, page aligned.
     pub text_size: u64,
@@ -36,6 +37,7 @@ pub struct AreaMarks {
 /// Where the symbol tables go: all symbols to init memory, the core symbols
 /// to core memory. Offsets are bytes in their region.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SymtabPlan {
     /// Indices of the symbols that stay after init, in order; 0 is always first.
     pub core_symbols: Vec<u32>,
@@ -57,6 +59,7 @@ pub struct SymtabPlan {
 
 /// The memory plan of one module.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Layout {
     /// The generation it was made for.
     pub generation: Generation,

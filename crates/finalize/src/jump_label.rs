@@ -188,6 +188,7 @@ fn update_of_foreign_key(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture
 
 /// A site of a static key, as it has to be now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SiteNow {
     /// Its address.
     pub code: u64,

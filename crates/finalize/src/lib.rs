@@ -2,6 +2,18 @@
 //!
 //! [`module_finalize()`] and [`prepare_coming_module`] are the order of it; every step is a function of its own that says what it changed
 //! ([`reloc::Record`]). What depends on the running system comes through [`kernel::RunningKernel`].
+//!
+//! Parameters are read as the kernel reads them:
+//!
+//! ```
+//! use finalize::kstrto::kstrtoull;
+//! use finalize::parse_args::tokens::next_arg;
+//!
+//! let (first, rest) = next_arg(b"irq=0x1f name=\"two words\"");
+//! assert_eq!((first.param, first.val), (&b"irq"[..], Some(&b"0x1f"[..])));
+//! assert_eq!(kstrtoull(b"0x1f"), Ok(31));
+//! assert_eq!(next_arg(rest).0.val, Some(&b"two words"[..]));
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]

@@ -50,6 +50,7 @@ impl Default for ParamEnv<'_> {
 
 /// Bytes that a parameter wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Written {
     /// Number of its record in `__param`.
     pub record: u64,
@@ -64,6 +65,7 @@ pub struct Written {
 /// A charp that was set: its 8 bytes are the address of a copy that the kernel allocated. In the
 /// memory here they are as before.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RuntimePointer {
     /// Number of the parameter's record in `__param`.
     pub record: u64,
@@ -84,6 +86,7 @@ pub struct DyndbgQuery {
 
 /// What `parse_args` did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ParamOutcome {
     /// Some parameter was refused: the module is not loaded.
     pub refused: bool,
@@ -372,8 +375,9 @@ impl<'r> Said<'r> {
     fn end(self) -> bool {
         if let Some(errno) = self.last_error.filter(|_| self.more) {
             let why = "the last error of a parameter is what the kernel returns";
-            let end = Finding::error("PARAM-22", Errno::EINVAL, why);
-            self.said.push(Finding { errno, ..end });
+            let mut end = Finding::error("PARAM-22", Errno::EINVAL, why);
+            end.errno = errno;
+            self.said.push(end);
         }
         for _ in 0..self.lost {
             self.said.push(Finding::note("PARAM-19", Severity::Note, "one more"));

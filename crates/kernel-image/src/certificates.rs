@@ -31,6 +31,7 @@ impl fmt::Display for CertificateSource {
 
 /// X.509 certificates in an image, each as DER.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Certificates<'i> {
     /// How they were found.
     pub source: CertificateSource,

@@ -17,6 +17,7 @@ const GROWTH: usize = 1 << 18;
 /// Why a compressed file cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{compression}: {why}")]
+#[non_exhaustive]
 pub struct FileError {
     /// How it is compressed.
     pub compression: Compression,

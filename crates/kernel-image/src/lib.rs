@@ -24,6 +24,21 @@
 //! decompressors, and these need std; without it, [`KernelImage::open_with`]
 //! takes the caller's own. Those for bzip2, lz4 and lzo have a feature of their
 //! own, `bzip2-lz4-lzo`, on by default too.
+//!
+//! ```no_run
+//! use kernel_image::{ImageArch, KernelImage};
+//!
+//! # #[cfg(feature = "decompress")]
+//! # fn sample(known: &[&'static dyn ImageArch]) -> Result<(), Box<dyn std::error::Error>> {
+//! let file = std::fs::read("/boot/vmlinuz-6.12.0")?;
+//! // `known` are the architectures that it can be of: `reloc::ARCHITECTURES` are such.
+//! let image = KernelImage::open(&file, KernelImage::DEFAULT_LIMIT, known)?;
+//! for symbol in image.kallsyms().map_err(Clone::clone)?.iter() {
+//!     println!("{:016x} {}", symbol.address, String::from_utf8_lossy(symbol.name));
+//! }
+//! # Ok(())
+//! # }
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 

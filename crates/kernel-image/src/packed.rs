@@ -10,6 +10,7 @@ use crate::Compression;
 
 /// A compressed module file, as the kernel sees it that is to decompress it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Packed {
     /// How it is compressed.
     pub compression: Compression,
@@ -19,6 +20,7 @@ pub struct Packed {
 
 /// Why the kernel does not read a file, or not all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Objection {
     /// The rule of `docs/spec/`.
     pub rule: &'static str,

@@ -21,6 +21,7 @@ use crate::types::Types;
 
 /// An export of a module that is not loaded, as Module.symvers tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NotLoaded<'k> {
     /// The module that would export it.
     pub module: &'k [u8],

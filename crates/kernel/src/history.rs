@@ -45,6 +45,7 @@ pub enum Happening {
 
 /// One entry of [`History::events`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Event {
     /// The module.
     pub module: Box<[u8]>,

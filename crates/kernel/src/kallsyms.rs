@@ -49,6 +49,7 @@ impl Entry {
 
 /// One symbol of the kernel or of a loaded module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KernelSymbol<'t> {
     /// Its name; not unique (KSYM-3).
     pub name: &'t [u8],

@@ -62,6 +62,7 @@ pub enum Fact {
 
 /// One piece of a description and where it comes from, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Found {
     /// What was found.
     pub what: &'static str,

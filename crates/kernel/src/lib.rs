@@ -6,6 +6,20 @@
 //! - [`KernelState`] is what does change: modules, their addresses, taints, history, live memory.
 //! - [`Kernel`] is both: what a module is loaded into. [`lifecycle`] is what happens to its module list as
 //!   modules come and go.
+//!
+//! ```
+//! use kernel::{KernelSymbols, Symvers};
+//!
+//! # fn main() -> Result<(), kernel::Error> {
+//! let symbols = KernelSymbols::parse(b"ffffffff81000000 T _text\nffffffff81122340 T _printk\n")?;
+//! assert_eq!(symbols.address("_printk"), Some(0xffff_ffff_8112_2340));
+//!
+//! let symvers = Symvers::parse(b"0x92997ed8\t_printk\tvmlinux\tEXPORT_SYMBOL\t\n")?;
+//! let export = symvers.exports().find(b"_printk").expect("it is in the text");
+//! assert_eq!((export.crc, export.gpl_only), (Some(0x9299_7ed8), false));
+//! # Ok(())
+//! # }
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]

@@ -24,6 +24,7 @@ pub struct Symvers {
 
 /// Neighbouring lines of Module.symvers that name one owner.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Exporter<'s> {
     /// Path of the module without `.ko`, or `vmlinux`.
     pub path: &'s [u8],

@@ -9,6 +9,26 @@
 //! not hold is a hole: [`Dump::damage`] names what is cut off or broken, and reads of it fail.
 //!
 //! Every byte of a dump counts as hostile: no panic, no allocation by a claimed size, and a bounded number of steps.
+//!
+//! ```
+//! use memory_image::{Dump, Format};
+//!
+//! # fn main() -> Result<(), memory_image::Error> {
+//! // A dump of LiME: one range, from 0x1000 to 0x1fff.
+//! let mut file = Vec::from(*b"EMiL\x01\0\0\0");
+//! file.extend(0x1000_u64.to_le_bytes());
+//! file.extend(0x1fff_u64.to_le_bytes());
+//! file.extend([0; 8]);
+//! file.extend([0xaa; 0x1000]);
+//!
+//! let dump = Dump::open(file)?;
+//! let mut bytes = [0; 4];
+//! assert!(dump.format() == Format::Lime && dump.physical(0x1800, &mut bytes));
+//! assert_eq!(bytes, [0xaa; 4]);
+//! assert!(!dump.physical(0x2000, &mut bytes), "a hole");
+//! # Ok(())
+//! # }
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,7 @@
 """The package does what its texts say, on the fixture modules."""
 
 import errno
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import List
 import pytest
 
 import kmodld
+from kmodld import _many
 
 from conftest import FIXTURES, ko
 
@@ -143,6 +145,56 @@ def test_dask_with_a_worker_killed(spec: Path) -> None:
         victim = next(iter(client.run(os.getpid).values()))
         os.kill(victim, signal.SIGKILL)
         assert lines([first, *verdicts]) == expected * 20, "every result, once"
+
+
+def children() -> List[int]:
+    """The processes that this one has started."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    return [int(pid) for task in tasks for pid in task.read_text().split()]
+
+
+def test_a_pool_with_a_process_killed(spec: Path) -> None:
+    expected = lines(list(kmodld.check_many([FIXTURES], [spec])))
+    before = set(children())
+    verdicts = kmodld.check_many([FIXTURES], [spec] * 20, engine="processes", workers=3, chunk=2)
+    first = next(verdicts)
+    victim = next(pid for pid in children() if pid not in before)
+    os.kill(victim, signal.SIGKILL)
+    assert lines([first, *verdicts]) == expected * 20, "every result, once"
+
+
+def test_files_that_kill_their_process_are_named(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if multiprocessing.get_start_method() != "fork":
+        pytest.skip("other processes do not see what is patched here")
+    count = len(list(FIXTURES.glob("*.ko")))
+    judge = _many._judge
+
+    def deadly(spec: bytes, paths: List[str], start: int, end: int) -> List[str]:
+        if start == count // 2:
+            os._exit(1)
+        return judge(spec, paths, start, end)
+
+    monkeypatch.setattr(_many, "_judge", deadly)
+    verdicts = kmodld.check_many([FIXTURES], [spec], engine="processes", workers=3, chunk=1)
+    seen = []
+    with pytest.raises(kmodld.Error, match="processes died over ") as error:
+        for verdict in verdicts:
+            seen.append(verdict.file or "")
+    assert len(seen) == count // 2 and not any(file in str(error.value) for file in seen)
+
+
+def test_ray_with_a_worker_killed(spec: Path) -> None:
+    ray = pytest.importorskip("ray")
+    expected = lines(list(kmodld.check_many([FIXTURES], [spec])))
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
+    try:
+        pids = ray.get([ray.remote(lambda: os.getpid()).remote() for _ in range(3)])
+        verdicts = kmodld.check_many([FIXTURES], [spec] * 20, engine="ray", chunk=2)
+        first = next(verdicts)
+        os.kill(pids[0], signal.SIGKILL)
+        assert lines([first, *verdicts]) == expected * 20, "every result, once"
+    finally:
+        ray.shutdown()
 
 
 def test_types_are_checked() -> None:

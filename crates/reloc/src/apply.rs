@@ -28,7 +28,7 @@ pub fn apply_relocations(
     kallsyms: KallsymsLookup<'_>,
     said: &mut Findings,
 ) {
-    let Module { info, layout, values, unknown, memory, placement } = module;
+    let Module { info, layout, values, unknown, memory, placement, .. } = module;
     let (info, memory) = (&*info, &mut **memory);
     if tables_overlap(info) {
         let why = "its relocation tables overlap: they have more records than the file has room for, and are not applied";

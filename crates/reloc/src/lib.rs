@@ -4,6 +4,27 @@
 //! [`apply::apply_relocations`] is the driver that all architectures share; an
 //! architecture is one module behind [`Architecture`], registered in
 //! [`ARCHITECTURES`].
+//!
+//! A module in memory of one's own, with symbols of one's own:
+//!
+//! ```no_run
+//! use elf_layout::{KernelConfig, KernelVersion, ModuleFile};
+//! use reloc::{MACHINES, OwnError, load_into};
+//! use symres::simplify_symbols_from;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let bytes = std::fs::read("hello.ko")?;
+//! let config = KernelConfig::assumed(KernelVersion::new(6, 12, 0));
+//! let file = ModuleFile::parse(&bytes, &config, MACHINES).map_err(OwnError::Refused)?;
+//! let symbols = |name: &[u8]| (name == b"_printk").then_some(0xffff_ffff_c000_0000_u64);
+//! let memory = (vec![0; 1 << 20], 0xffff_ffff_c100_0000);
+//! let module = load_into(&file, &config, memory, |module, arch, said| {
+//!     simplify_symbols_from(module, &symbols, |name| arch.ignores_undefined(name), said);
+//! })?;
+//! println!("init at {:#x?}", module.init());
+//! # Ok(())
+//! # }
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]

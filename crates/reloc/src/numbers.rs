@@ -41,6 +41,7 @@ impl Formula {
 
 /// What a relocation of one type does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Howto {
     /// How many bytes it writes, or changes bits of.
     pub width: u64,

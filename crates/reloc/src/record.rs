@@ -129,6 +129,7 @@ pub struct Patch {
 
 /// A site whose bytes depend on the running system: all that may legally stand there.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Choice {
     /// Where it is.
     pub place: SectionPlace,

@@ -53,6 +53,7 @@ pub enum Error {
 
 /// A function that was called on the way.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Step {
     /// Its name.
     pub name: String,
@@ -64,6 +65,7 @@ pub struct Step {
 
 /// What happened on the way.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Report {
     /// The functions that were called, in order.
     pub steps: Vec<Step>,

@@ -151,6 +151,7 @@ pub trait Cpu {
 
 /// A call of a function from outside of the machine.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Call<'a> {
     /// The function.
     pub function: u64,

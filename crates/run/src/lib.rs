@@ -2,6 +2,23 @@
 //!
 //! [`memory::Memory`] is memory with permissions and snapshots, [`cpu::Cpu`] is a processor that executes what lies in it, one
 //! instruction after the other, and never more than it is allowed to.
+//!
+//! [`boot::boot`] makes a machine of a kernel image ([`kernel_image::KernelImage`]) and runs its boot up to where modules can be loaded;
+//! `kmodld run` and `kmodld check --judge` are made of that.
+//!
+//! ```
+//! use run::memory::{Access, Memory, Protection};
+//!
+//! // One page of physical memory, seen at two addresses: as code, and to be written.
+//! let mut memory = Memory::new(0x1000);
+//! assert!(memory.map(0xffff_8000_0000_0000, 0x1000, 0, Protection::DATA));
+//! assert!(memory.map(0xffff_ffff_8000_0000, 0x1000, 0, Protection::CODE));
+//! memory.write(0xffff_8000_0000_0010, &[0x90, 0xc3])?;
+//! assert_eq!(memory.bytes(0xffff_ffff_8000_0010, 2)?, [0x90, 0xc3]);
+//! let fault = memory.write(0xffff_ffff_8000_0010, &[0]).expect_err("code is not written to");
+//! assert_eq!(fault.access, Access::Write);
+//! # Ok::<(), run::memory::Fault>(())
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]

@@ -37,6 +37,7 @@ const BELOW: u64 = 0x100;
 /// Why the machine stopped before it was done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}, at {symbol} ({address:#x})")]
+#[non_exhaustive]
 pub struct Stopped {
     /// In a sentence.
     pub reason: String,

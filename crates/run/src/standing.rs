@@ -69,6 +69,7 @@ type Result<T> = core::result::Result<T, Failed>;
 
 /// What stands in a kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Standing {
     /// Paths in procfs, sysfs and debugfs.
     pub files: BTreeSet<String>,
@@ -82,6 +83,7 @@ pub struct Standing {
 
 /// Something that leads to code of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stray {
     /// What it is: `timer`, `work`, `thread`, `notifier`, `interrupt`, `probe`.
     pub kind: &'static str,

@@ -188,6 +188,7 @@ pub enum Seen {
 
 /// What was seen, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Entry {
     /// How many calls it is in.
     pub depth: usize,
@@ -214,6 +215,7 @@ pub(crate) struct Frame {
 
 /// Memory or something like it that the module's code has asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Allocation {
     /// What was returned.
     pub address: u64,

@@ -84,6 +84,7 @@ pub struct Event {
 
 /// Memory that is misused.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Misused {
     /// Bytes that are read or written; 0 if it is freed.
     pub len: u64,
@@ -97,6 +98,7 @@ pub struct Misused {
 
 /// An object that a module's code has asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Object {
     /// Where it begins.
     pub address: u64,
@@ -129,6 +131,7 @@ pub struct Cache {
 
 /// What the stubs keep.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct World {
     /// Memory that was asked for.
     pub heap: Heap,

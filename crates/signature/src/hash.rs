@@ -76,7 +76,7 @@ impl Hash {
     }
 
     /// What RSA's padding needs of it.
-    pub fn padding(self) -> Pkcs1v15Sign {
+    pub(crate) fn padding(self) -> Pkcs1v15Sign {
         match self {
             Hash::Sha1 => Pkcs1v15Sign::new::<sha1::Sha1>(),
             Hash::Sha224 => Pkcs1v15Sign::new::<sha2::Sha224>(),

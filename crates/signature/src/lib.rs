@@ -10,6 +10,18 @@
 //! left open, as it is where the kernel's keys are not known (`Findings::unjudged`).
 //!
 //! The crate is `no_std`, does no I/O and keeps no state.
+//!
+//! ```
+//! use elf_layout::Findings;
+//! use module_signature::module_signature;
+//!
+//! /// The module without its signature, and why it counts as unsigned.
+//! fn cut_off<'d>(file: &'d [u8], kernel: &kernel::Kernel) -> (&'d [u8], Option<&'static str>) {
+//!     let mut said = Findings::new();
+//!     let (tail, unsigned) = module_signature(file, kernel, symres::LoadFlags::default(), &mut said);
+//!     (tail.module, unsigned.map(|unsigned| unsigned.reason))
+//! }
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]

@@ -17,6 +17,7 @@ use crate::hash;
 
 /// What a signature says about itself, as `modinfo` prints it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Signature {
     /// Common name of the certificate's issuer.
     pub signer: Option<String>,

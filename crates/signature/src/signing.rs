@@ -16,6 +16,7 @@ use {elf_layout::Change, elf_layout::config::Flavour, kernel::Keyring};
 
 /// Why a module counts as unsigned.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Unsigned {
     /// The kernel's words for it (SIG-10).
     pub reason: &'static str,

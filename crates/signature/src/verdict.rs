@@ -19,6 +19,7 @@ pub enum Verdict {
 
 /// A verdict with what led to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Verified {
     /// What the kernel makes of it.
     pub verdict: Verdict,

@@ -25,6 +25,7 @@ use crate::hints;
 
 /// Why a kernel takes no BTF: the errno, what is wrong, and what it logs on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Refusal {
     /// What `btf_parse_module` returns.
     pub errno: Errno,

@@ -7,6 +7,17 @@
 //!   [`resolve`] holds the rules for one undefined symbol.
 //! - [`btf`] compares the module's type information with the kernel's.
 //! - [`hints`] has the words for why something did not fit, and what to do about it.
+//!
+//! A [`SymbolSource`] is anything that gives names addresses, such as a function:
+//!
+//! ```
+//! use symres::SymbolSource;
+//!
+//! let stub = |name: &[u8]| (name == b"_printk").then_some(0xffff_ffff_c000_0000_u64);
+//! let symbols: &dyn SymbolSource = &stub;
+//! assert_eq!(symbols.address(b"_printk"), Some(0xffff_ffff_c000_0000));
+//! assert_eq!(symbols.address(b"kfree"), None);
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]

@@ -385,7 +385,9 @@ impl<'a> Resolver<'a> {
                 (format!("{symbol} exists, but a rule named before forbids its use"), None)
             }
         };
-        Finding { hint, ..Finding::error(code, errno, reason).says(line).about(subject) }
+        let mut finding = Finding::error(code, errno, reason).says(line).about(subject);
+        finding.hint = hint;
+        finding
     }
 }
 

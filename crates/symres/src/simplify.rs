@@ -14,6 +14,7 @@ use crate::resolve::{Resolver, Unresolved};
 
 /// A symbol taken from the kernel or from another module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Import<'k> {
     /// Index in the symbol table.
     pub symbol: u32,
@@ -33,6 +34,7 @@ pub struct Import<'k> {
 
 /// The outcome of `simplify_symbols`.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Resolution<'k> {
     /// What was taken from elsewhere, in symbol order.
     pub imports: Vec<Import<'k>>,

@@ -285,7 +285,7 @@ fn in_words(v: &Verdict) -> String {
 
 /// A line with the verdicts, then one for each errno and each code.
 pub fn in_sum(summary: &Summary, kernel: &str, unreadable: usize) -> String {
-    let Summary { modules, loads, oops, undecided, refused, unjudged, findings } = summary;
+    let Summary { modules, loads, oops, undecided, refused, unjudged, findings, .. } = summary;
     let of_modules = |count: usize| counted(count, "module", "modules");
     let mut out = format!(
         "{} on {kernel}: {loads} {}, {} refused",

@@ -19,6 +19,7 @@ const BOOL: u32 = 4 << 24;
 
 /// What a function takes and returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Prototype<'d> {
     /// Names and types; a name may be empty.
     pub parameters: Vec<(&'d [u8], TypeId)>,

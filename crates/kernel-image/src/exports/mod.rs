@@ -20,6 +20,7 @@ const COUNT_MAX: usize = 1 << 20;
 
 /// One exported symbol of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Export<'i> {
     /// Its name.
     pub name: &'i [u8],

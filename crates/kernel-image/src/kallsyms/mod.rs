@@ -47,6 +47,7 @@ impl fmt::Display for KallsymsLayout {
 
 /// One symbol of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KernelSymbol<'k> {
     /// Its name; not unique (KSYM-3).
     pub name: &'k [u8],

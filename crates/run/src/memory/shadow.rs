@@ -23,6 +23,7 @@ pub enum Byte {
 
 /// An access that should not be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Misuse {
     /// Where it begins.
     pub address: u64,

@@ -50,6 +50,7 @@ const DEVICES_MAX: usize = 4096;
 
 /// A range of character devices that are registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Device {
     /// Its major number.
     pub major_number: u32,
