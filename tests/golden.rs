@@ -106,7 +106,38 @@ const RUNS: &[(&str, &str, &str)] = &[
     ("another-kernel-tty-40", "check fixtures/6.1-amd64/importer.ko", "--kernel SPEC"),
     ("parameters-40", "check fixtures/6.12-amd64/params.ko --params PARAMS", TEXTS),
     ("parameters-tty-80", "check fixtures/6.12-amd64/params.ko --params PARAMS", TEXTS),
+    ("explain-family-80", "explain SYM", ""),
+    ("explain-family-40", "explain SYM", ""),
+    ("name-80", "check importer --root ROOT", "--kernel SPEC"),
+    ("name-40", "check importer --root ROOT", "--kernel SPEC"),
+    ("name-tty-80", "check importer --root ROOT", "--kernel SPEC"),
+    ("name-tty-40", "check importer --root ROOT", "--kernel SPEC"),
+    ("name-no-deps-80", "check importer --no-deps --root ROOT", "--kernel SPEC"),
+    ("name-built-in-80", "check unix --root ROOT", "--kernel SPEC"),
+    ("name-built-in-40", "check unix --root ROOT", "--kernel SPEC"),
+    ("name-of-nothing-80", "check nothing --root ROOT", "--kernel SPEC"),
+    ("name-of-nothing-40", "check nothing --root ROOT", "--kernel SPEC"),
+    ("folder-tty-80", "check fixtures/6.12-amd64", "--kernel SPEC"),
+    ("folder-tty-40", "check fixtures/6.12-amd64", "--kernel SPEC"),
+    ("two-kernels-tty-80", "check fixtures/6.12-amd64 --kernel OTHER", "--kernel SPEC"),
+    ("link-refused-tty-80", "link fixtures/6.12-amd64/proprietary_gpl.ko", "--kernel SPEC"),
+    ("link-refused-tty-40", "link fixtures/6.12-amd64/proprietary_gpl.ko", "--kernel SPEC"),
 ];
+
+/// The root of a system whose modules depmod has seen. The paths in it are longer than any line.
+fn root(dir: &Path) -> PathBuf {
+    let root = dir.join("ROOT");
+    let modules = root.join("lib/modules/6.12.117+deb12-amd64");
+    let folder = modules.join("kernel/drivers/misc");
+    std::fs::create_dir_all(&folder).unwrap();
+    for name in ["importer.ko", "exporter.ko"] {
+        std::fs::copy(fixtures("6.12-amd64").join(name), folder.join(name)).unwrap();
+    }
+    let dep = "kernel/drivers/misc/importer.ko: kernel/drivers/misc/exporter.ko\nkernel/drivers/misc/exporter.ko:\n";
+    std::fs::write(modules.join("modules.dep"), dep).unwrap();
+    std::fs::write(modules.join("modules.builtin"), "kernel/net/unix/unix.ko\n").unwrap();
+    root
+}
 
 /// The files that words in capitals stand for.
 fn made(dir: &Path) -> Vec<(&'static str, PathBuf)> {
@@ -157,7 +188,7 @@ fn made(dir: &Path) -> Vec<(&'static str, PathBuf)> {
         std::fs::write(&path, bytes).unwrap();
         (word, path)
     };
-    files.into_iter().map(write).collect()
+    files.into_iter().map(write).chain([("ROOT", root(dir))]).collect()
 }
 
 /// Words of a command line that have blanks in them.

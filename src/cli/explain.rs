@@ -101,18 +101,25 @@ fn of_log_lines() -> Result<Outcome, Error> {
 fn of_families() -> String {
     let line = |f: kmodld::explain::Family| {
         let codes = report::counted(f.codes, "code", "codes");
-        format!("  {:<10} {:<44} {codes}\n", f.name, f.title)
+        row(&format!("  {:<10} {:<44} {codes}", f.name, f.title), 13)
     };
     let lines: String = families().map(line).collect();
-    format!(
-        "families of findings\n\n{lines}\n`kmodld explain VER` lists the codes of one, `kmodld explain VER-6` explains a code, \
-         `kmodld explain ENOEXEC` and `kmodld explain \"LINE OF DMESG\"` find what it may come of\n"
-    )
+    let more = reflowed(
+        "`kmodld explain VER` lists the codes of one, `kmodld explain VER-6` explains a code, \
+         `kmodld explain ENOEXEC` and `kmodld explain \"LINE OF DMESG\"` find what it may come of",
+    );
+    format!("families of findings\n\n{lines}\n{more}")
 }
 
 /// One code a line.
 fn list(codes: impl Iterator<Item = Explanation>) -> String {
-    codes.map(|e| format!("  {:<13} {}\n", e.code, e.title)).collect()
+    codes.map(|e| row(&format!("  {:<13} {}", e.code, e.title), 16)).collect()
+}
+
+/// A line of a table, whose last columns go on below where they begin.
+fn row(line: &str, column: usize) -> String {
+    let width = stdout_width();
+    format!("{}\n", wrap(line, width, width.map_or(column, |width| column.min(width / 2))))
 }
 
 fn page(e: &Explanation) -> String {
