@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use elf_layout::elf::{SHN_UNDEF, SymFields};
 use elf_layout::ksymtab;
-use elf_layout::{KernelConfig, ModuleFile};
+use elf_layout::{Change, KernelConfig, ModuleFile};
 use kernel::{Export, ExportTable, Exports, Kernel, LoadedModule, Told};
 use symres::LoadFlags;
 
@@ -363,6 +363,10 @@ impl Home {
         }
         if all {
             *loader = held;
+        } else if has_areas && loader.kernel.config.has(Change::CodeFromCache) {
+            let why = "it lists blocks of code whole (LAYOUT-55), and the files of loaded modules, which tell what is free of them, are not all there";
+            let path = running.root.at("proc/vmallocinfo");
+            unread.push(Unread::because("places that code of modules takes", path, why, "give --base"));
         }
         self.hold_percpu(loader)
     }
