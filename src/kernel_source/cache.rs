@@ -66,11 +66,6 @@ impl Key {
         Key::new(kind, &blake3::hash(bytes))
     }
 
-    /// Of a file, which is not kept in memory. `None` if it is no plain file that can be read.
-    pub fn of_file(kind: Kind, path: &Path) -> Option<Self> {
-        Some(Key::new(kind, &hash_of(open_plain(path)?)?.0))
-    }
-
     /// The same file with `more`, which changes what comes of it.
     #[must_use]
     pub fn with(self, more: &[u8]) -> Self {
@@ -183,7 +178,8 @@ impl Cache {
         taken
     }
 
-    /// The key of a file, which is not read if its hash was noted and it has not changed. `None` as [`Key::of_file`].
+    /// The key of a file, which is not kept in memory, and not read if its hash was noted and it has not changed. `None` if it is
+    /// no plain file that can be read.
     pub fn key_of_file(&self, kind: Kind, path: &Path) -> Option<Key> {
         let file = open_plain(path)?;
         let Some(seen) = Seen::of(&file, "hash") else { return Some(Key::new(kind, &hash_of(file)?.0)) };
@@ -451,8 +447,8 @@ mod tests {
         file.set_modified(times).unwrap();
         assert_eq!(read(&path("a")), Ok(("6.1".into(), true)));
         assert!(read(&path("none")).unwrap_err().contains("none"));
-        assert_eq!(Key::of_file(Kind::Image, top.path()), None, "a folder");
-        assert_eq!(Key::of_file(Kind::Image, &path("a")), Some(key(b"6.1")));
+        assert_eq!(cache.key_of_file(Kind::Image, top.path()), None, "a folder");
+        assert_eq!(cache.key_of_file(Kind::Image, &path("a")), Some(key(b"6.1")));
     }
 
     #[test]
