@@ -136,7 +136,8 @@ fn list(codes: impl Iterator<Item = Explanation>) -> String {
 /// A line of a table, whose last columns go on below where they begin.
 fn row(line: &str, column: usize) -> String {
     let width = stdout_width();
-    format!("{}\n", wrap(line, width, width.map_or(column, |width| column.min(width / 2))))
+    let most = |width: usize| width.saturating_mul(2) / 3;
+    format!("{}\n", wrap(line, width, width.map_or(column, |width| column.min(most(width)))))
 }
 
 fn page(e: &Explanation) -> String {

@@ -124,7 +124,8 @@ impl Progress {
 
     /// Shows how much of how much is done.
     pub fn show(&mut self, done: usize, of: usize) {
-        if !self.on_terminal || of == 0 {
+        // What is one step is over by then.
+        if !self.on_terminal || of <= 1 {
             return;
         }
         const WIDTH: usize = 30;
