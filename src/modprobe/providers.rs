@@ -346,7 +346,7 @@ impl Home {
         let mut all = true;
         for name in names.iter().rev() {
             let config = held.kernel.config.clone();
-            all &= self.with_file(name, &running, &config, |file| held.hold(file))?;
+            all &= self.with_file(name, &running, &config, |file| held.hold(file, has_areas))?;
         }
         // With KASLR the area begins anywhere: only what lies there shows where (LAYOUT-51).
         let is_anywhere = loader.kernel.slide != 0;
@@ -364,7 +364,7 @@ impl Home {
         if all {
             *loader = held;
         } else if has_areas && loader.kernel.config.has(Change::CodeFromCache) {
-            let why = "it lists blocks of code whole (LAYOUT-55), and the files of loaded modules, which tell what is free of them, are not all there";
+            let why = "it lists blocks of code whole (LAYOUT-55), and the files of loaded modules do not all tell what is free of them";
             let path = running.root.at("proc/vmallocinfo");
             unread.push(Unread::because("places that code of modules takes", path, why, "give --base"));
         }
