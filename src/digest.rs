@@ -90,7 +90,7 @@ pub fn fold(findings: &[FindingEntry], has_cause: bool) -> Digest<'_> {
     let mut last: Option<usize> = None;
     for (at, f) in findings.iter().enumerate() {
         let log = || f.dmesg.iter().filter(|_| at <= stop).flat_map(|lines| lines.lines());
-        let explained = has_cause && !f.stops_here && is_of_other_headers(f.code, f.exporter.as_deref());
+        let explained = has_cause && !f.stops_here && is_explained(f);
         // Of a module that is refused, what does not refuse it is of little interest, but for what somebody has just typed.
         let beside = is_refused && !f.severity.refuses() && f.code != "PARAM-32";
         if is_consequence(f) || beside || explained {

@@ -210,14 +210,6 @@ impl Buffers {
     }
 }
 
-/// Pairs of hexadecimal digits to bytes.
-pub fn hex_bytes(text: &str) -> Option<Vec<u8>> {
-    let pairs = text.strip_prefix("0x").unwrap_or(text).as_bytes().chunks(2);
-    let digits = |pair: &&[u8]| pair.len() == 2 && pair.iter().all(u8::is_ascii_hexdigit);
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    pairs.map(|pair| Some(pair).filter(digits).and_then(byte)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -166,8 +166,9 @@ impl Loader {
     }
 
     /// A module that is loaded holds the regions that the symbol table shows of it. False if the table
-    /// does not show all that stays of it, or if that is no module.
-    pub fn hold(&mut self, opened: &Opened<'_>) -> bool {
+    /// does not show all that stays of it, or if that is no module. With `areas_are_shown` the running kernel lists
+    /// everything in the module area: then code in blocks of a cache is all that has to be found.
+    pub fn hold(&mut self, opened: &Opened<'_>, areas_are_shown: bool) -> bool {
         let Some(file) = &opened.module else { return false };
         let machine = file.e_machine();
         let Some(arch) = self.architectures.iter().copied().find(|arch| arch.e_machine() == machine) else {
@@ -182,15 +183,17 @@ impl Loader {
         let shown = self.listed_bases(&info, &layout);
         let mut bases = PerRegion::default();
         shown.iter().for_each(|(region, base)| *bases.get_mut(*region) = *base);
-        let stays = |region: &Region| !region.is_init();
-        if layout.regions().filter(stays).any(|region| shown.iter().all(|(known, _)| *known != region)) {
+        let windows = module_area(arch, &self.kernel.description);
+        // LAYOUT-55: of an area that is shown, only what is free of a block of code is not known.
+        let is_shown = |region| areas_are_shown && windows.code_block.is_some() && !windows.caches(region);
+        let is_asked = |region: &Region| !region.is_init() && !is_shown(*region);
+        if layout.regions().filter(is_asked).any(|region| shown.iter().all(|(known, _)| *known != region)) {
             return false;
         }
         let percpu = self.percpu_area(&info, self.listed_percpu(&info));
-        let Kernel { description, state } = &mut self.kernel;
-        let windows = || module_area(arch, description);
-        state.space.take(file.name(), windows, &layout, &bases, percpu);
-        state.space.free_init(file.name());
+        let space = &mut self.kernel.state.space;
+        space.take(file.name(), || windows, &layout, &bases, percpu);
+        space.free_init(file.name());
         true
     }
 

@@ -12,7 +12,7 @@ use memmap2::Mmap;
 pub struct Mapped {
     map: Mmap,
     /// What the lease is on.
-    _leased: File,
+    leased: File,
 }
 
 impl Deref for Mapped {
@@ -23,11 +23,37 @@ impl Deref for Mapped {
     }
 }
 
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
 impl Mapped {
     /// Maps a file and brings it in. The file itself comes back where that cannot be done safely: it is to be read instead.
-    #[allow(unsafe_code)]
     pub fn new(file: File) -> Result<Mapped, File> {
-        if !is_local(&file) || !lease(&file) {
+        Mapped::with(file, bring_in)
+    }
+
+    /// As [`Mapped::new`], for a file that is little looked at: what the system has in memory is not gone through. Should it drop
+    /// a page and the disk then fail to give it back, the process ends with a signal.
+    pub fn loosely(file: File) -> Result<Mapped, File> {
+        Mapped::with(file, |map| if is_resident(map) { Ok(()) } else { bring_in(map) })
+    }
+
+    /// Goes through all of it, as [`Mapped::new`] does.
+    pub fn bring_in(&self) -> io::Result<()> {
+        bring_in(&self.map)
+    }
+
+    /// The file.
+    pub fn file(&self) -> &File {
+        &self.leased
+    }
+
+    #[allow(unsafe_code)]
+    fn with(file: File, bring_in: impl FnOnce(&Mmap) -> io::Result<()>) -> Result<Mapped, File> {
+        if local(&file).is_none() || !lease(&file) {
             return Err(file);
         }
         // SAFETY: the bytes of a mapping must not change, nor may its pages go, while there are references to them.
@@ -38,7 +64,7 @@ impl Mapped {
         // what follows. Nothing here writes to the mapping.
         let map = unsafe { Mmap::map(&file) };
         match map {
-            Ok(map) if bring_in(&map).is_ok() => Ok(Mapped { map, _leased: file }),
+            Ok(map) if bring_in(&map).is_ok() => Ok(Mapped { map, leased: file }),
             _ => Err(file),
         }
     }
@@ -75,14 +101,26 @@ fn is_resident(map: &Mmap) -> bool {
     known && resident.iter().all(|page| page & 1 != 0)
 }
 
-/// Does it lie on a file system that only this kernel writes to? The leases of others bind neither a server nor who
-/// changes the layers below an overlay.
+/// A file system that only this kernel writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Local {
+    /// On a disk.
+    Disk,
+    /// In memory.
+    Memory,
+}
+
+/// Which one a file lies on, if on such a one. The leases of others bind neither a server nor who changes the layers below
+/// an overlay.
 #[cfg(target_os = "linux")]
-fn is_local(file: &File) -> bool {
+pub(crate) fn local(file: &File) -> Option<Local> {
     use libc::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC};
-    let local = [BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC];
-    let is_of = |system: rustix::fs::StatFs| local.iter().any(|magic| *magic as u64 == system.f_type as u64);
-    rustix::fs::fstatfs(file).is_ok_and(is_of)
+    let disks = [BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, XFS_SUPER_MAGIC];
+    let system = rustix::fs::fstatfs(file).ok()?.f_type as u64;
+    if disks.iter().any(|magic| *magic as u64 == system) {
+        return Some(Local::Disk);
+    }
+    (system == TMPFS_MAGIC as u64).then_some(Local::Memory)
 }
 
 /// Takes a read lease, `F_SETLEASE` in fcntl(2). It is not given for what is open for writing, nor for the file of
@@ -103,7 +141,12 @@ fn lease(file: &File) -> bool {
 
 // Leases are Linux's.
 #[cfg(not(target_os = "linux"))]
-fn is_local(_: &File) -> bool {
+pub(crate) fn local(_: &File) -> Option<Local> {
+    None
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_resident(_: &Mmap) -> bool {
     false
 }
 

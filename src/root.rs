@@ -11,11 +11,15 @@ const LINKS_MAX: usize = 40;
 
 /// A root directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Root(PathBuf);
+pub struct Root {
+    path: PathBuf,
+    /// Do links that lead to nothing inside lead where they do on this system?
+    is_open: bool,
+}
 
 impl Default for Root {
     fn default() -> Self {
-        Root(PathBuf::from("/"))
+        Root { path: PathBuf::from("/"), is_open: false }
     }
 }
 
@@ -26,32 +30,50 @@ impl Root {
         if !absolute.is_dir() {
             return Err(Error::unusable(path, "no directory: --root takes the root of an image or chroot"));
         }
-        Ok(Root(absolute))
+        Ok(Root { path: absolute, is_open: false })
+    }
+
+    /// The folder of a kernel tree that was put together here, perhaps of links to where its parts are.
+    pub fn of_tree(path: &Path) -> Result<Self, Error> {
+        Ok(Root { is_open: true, ..Root::new(path)? })
     }
 
     /// Is it that of the running system?
     pub fn is_system(&self) -> bool {
-        self.0 == Path::new("/")
+        self.path == Path::new("/")
     }
 
     /// The folder itself.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
-    /// Where a path of that system is. Symbolic links lead where they would if this were `/`, and never out of it.
+    /// Where a path of that system is. Symbolic links lead where they would if this were `/`, and out of it only in a tree
+    /// ([`Root::of_tree`]), where nothing is there.
     pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         if self.is_system() {
-            return self.0.join(path);
+            return self.path.join(path);
         }
-        let mut out = self.0.clone();
+        let inside = self.inside(path);
+        if self.is_open && !inside.exists() {
+            let here = self.path.join(path.strip_prefix("/").unwrap_or(path));
+            let goes_up = path.components().any(|part| part == Component::ParentDir);
+            if !goes_up && let Ok(there) = here.canonicalize() {
+                return there;
+            }
+        }
+        inside
+    }
+
+    fn inside(&self, path: &Path) -> PathBuf {
+        let mut out = self.path.clone();
         // What is left of the path, the next component last.
         let mut left = components(path);
         let mut links = 0usize;
         while let Some(next) = left.pop() {
             if next == ".." {
-                if out != self.0 {
+                if out != self.path {
                     out.pop();
                 }
                 continue;
@@ -65,7 +87,7 @@ impl Root {
             }
             out.pop();
             if target.is_absolute() {
-                out.clone_from(&self.0);
+                out.clone_from(&self.path);
             }
             left.extend(components(&target));
         }
@@ -108,6 +130,14 @@ mod tests {
         assert!(!root.at("loop/x").exists());
         assert!(!root.is_system() && Root::default().is_system());
         assert_eq!(Root::default().at("/proc/modules"), Path::new("/proc/modules"));
+        // Out of a tree leads what is not in it.
+        fs::write(top.path().join("vmlinuz"), "").unwrap();
+        symlink(top.path().join("vmlinuz"), root.path().join("image")).unwrap();
+        let tree = Root::of_tree(root.path()).unwrap();
+        assert!(!root.at("image").exists());
+        assert_eq!(tree.at("image"), top.path().canonicalize().unwrap().join("vmlinuz"));
+        assert_eq!(tree.at("absolute/6.1"), root.path().join("usr/lib/modules/6.1"), "as in the root");
+        assert!(!tree.at("../../vmlinuz").exists());
         assert!(Root::new(&top.path().join("none")).unwrap_err().to_string().contains("none"));
         fs::write(top.path().join("file"), "").unwrap();
         assert!(Root::new(&top.path().join("file")).unwrap_err().to_string().contains("--root"));

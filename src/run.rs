@@ -62,7 +62,8 @@ pub fn boot(
 ) -> Result<(Box<dyn Running>, Report), Error> {
     // A file that is none, such as a pipe, can be read once only.
     let told_bytes = as_bytes(told);
-    let known = cache.and_then(|cache| Some((cache, Key::of_file(Kind::Machine, path)?.with(&told_bytes))));
+    let known =
+        cache.and_then(|cache| Some((cache, cache.key_of_file(Kind::Machine, path)?.with(&told_bytes))));
     if let Some((cache, key)) = &known
         && let Some(booted) = cache.get_bytes(key, |bytes| take_up(bytes, budget))
     {

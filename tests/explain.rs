@@ -109,6 +109,8 @@ fn an_unknown_code_leads_to_similar_ones() {
     let ran = kmodld(["explain", "ver-66"]).exits(2);
     assert_eq!(ran.stdout, "");
     assert!(ran.stderr.contains("ver-66") && ran.stderr.contains("VER-6"), "{}", ran.stderr);
+    let found = kmodld(["explain", "Namespace"]).exits(0).stdout;
+    assert!(found.starts_with("pages that speak of Namespace\n") && found.contains("  NS-2 "), "{found}");
     let ran = kmodld(["explain", "nonsense"]).exits(2);
     assert!(ran.stderr.contains("`kmodld explain` lists the families"), "{}", ran.stderr);
 }

@@ -106,7 +106,38 @@ const RUNS: &[(&str, &str, &str)] = &[
     ("another-kernel-tty-40", "check fixtures/6.1-amd64/importer.ko", "--kernel SPEC"),
     ("parameters-40", "check fixtures/6.12-amd64/params.ko --params PARAMS", TEXTS),
     ("parameters-tty-80", "check fixtures/6.12-amd64/params.ko --params PARAMS", TEXTS),
+    ("explain-family-80", "explain SYM", ""),
+    ("explain-family-40", "explain SYM", ""),
+    ("name-80", "check importer --root ROOT", "--kernel SPEC"),
+    ("name-40", "check importer --root ROOT", "--kernel SPEC"),
+    ("name-tty-80", "check importer --root ROOT", "--kernel SPEC"),
+    ("name-tty-40", "check importer --root ROOT", "--kernel SPEC"),
+    ("name-no-deps-80", "check importer --no-deps --root ROOT", "--kernel SPEC"),
+    ("name-built-in-80", "check unix --root ROOT", "--kernel SPEC"),
+    ("name-built-in-40", "check unix --root ROOT", "--kernel SPEC"),
+    ("name-of-nothing-80", "check nothing --root ROOT", "--kernel SPEC"),
+    ("name-of-nothing-40", "check nothing --root ROOT", "--kernel SPEC"),
+    ("folder-tty-80", "check fixtures/6.12-amd64", "--kernel SPEC"),
+    ("folder-tty-40", "check fixtures/6.12-amd64", "--kernel SPEC"),
+    ("two-kernels-tty-80", "check fixtures/6.12-amd64 --kernel OTHER", "--kernel SPEC"),
+    ("link-refused-tty-80", "link fixtures/6.12-amd64/proprietary_gpl.ko", "--kernel SPEC"),
+    ("link-refused-tty-40", "link fixtures/6.12-amd64/proprietary_gpl.ko", "--kernel SPEC"),
 ];
+
+/// The root of a system whose modules depmod has seen. The paths in it are longer than any line.
+fn root(dir: &Path) -> PathBuf {
+    let root = dir.join("ROOT");
+    let modules = root.join("lib/modules/6.12.117+deb12-amd64");
+    let folder = modules.join("kernel/drivers/misc");
+    std::fs::create_dir_all(&folder).unwrap();
+    for name in ["importer.ko", "exporter.ko"] {
+        std::fs::copy(fixtures("6.12-amd64").join(name), folder.join(name)).unwrap();
+    }
+    let dep = "kernel/drivers/misc/importer.ko: kernel/drivers/misc/exporter.ko\nkernel/drivers/misc/exporter.ko:\n";
+    std::fs::write(modules.join("modules.dep"), dep).unwrap();
+    std::fs::write(modules.join("modules.builtin"), "kernel/net/unix/unix.ko\n").unwrap();
+    root
+}
 
 /// The files that words in capitals stand for.
 fn made(dir: &Path) -> Vec<(&'static str, PathBuf)> {
@@ -157,7 +188,7 @@ fn made(dir: &Path) -> Vec<(&'static str, PathBuf)> {
         std::fs::write(&path, bytes).unwrap();
         (word, path)
     };
-    files.into_iter().map(write).collect()
+    files.into_iter().map(write).chain([("ROOT", root(dir))]).collect()
 }
 
 /// Words of a command line that have blanks in them.
@@ -177,6 +208,22 @@ const VERDICTS: &str = r#"{"schema":2,"file":"a.ko","module":"a","kernel":"6.12.
 
 fn phrase(word: &str) -> Option<&'static str> {
     PHRASES.into_iter().find(|(name, _)| *name == word).map(|(_, text)| text)
+}
+
+/// What is left when the bar that shows how far a run is has gone: how often it is drawn depends on time.
+fn without_progress(text: &str) -> String {
+    const CLEAR: &str = "\x1b[K";
+    let mut out = String::new();
+    for (at, part) in text.replace('\r', "").split(CLEAR).enumerate() {
+        let is_bar = at > 0
+            && part
+                .strip_prefix('[')
+                .is_some_and(|rest| rest.trim_start_matches(['#', '.']).starts_with("] "));
+        if !is_bar {
+            out.push_str(part);
+        }
+    }
+    out
 }
 
 #[test]
@@ -205,7 +252,7 @@ fn what_a_person_sees() {
                 skipped(&format!("golden {name}"), "script (util-linux) is not here");
                 continue;
             };
-            seen.push_str(&format!("--- terminal\n{}", text.replace('\x1b', "\u{241b}")));
+            seen.push_str(&format!("--- terminal\n{}", without_progress(&text).replace('\x1b', "\u{241b}")));
             seen.push_str(&format!("--- exit code {}\n", code.unwrap()));
         } else {
             let mut program = program();

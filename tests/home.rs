@@ -100,6 +100,53 @@ fn modules_have_names_and_bring_what_they_need() {
     assert_eq!(linked.json()["depends"][0], "exporter");
 }
 
+/// Where the parts of a kernel lie does not matter: links lead to them, of files, of folders, of a whole release.
+#[cfg(unix)]
+#[test]
+fn a_tree_may_be_put_together_of_links() {
+    use std::os::unix::fs::symlink;
+    let whole = root();
+    let release = release(KERNEL);
+    let modules = whole.path().join("lib/modules").join(&release);
+    let top = tempfile::tempdir().unwrap();
+    let [files, folders, one] = ["files", "folders", "one"].map(|name| top.path().join(name));
+    let to = files.join("lib/modules").join(&release);
+    fs::create_dir_all(to.join("build")).unwrap();
+    for entry in fs::read_dir(&modules).unwrap().map(|entry| entry.unwrap()) {
+        if entry.file_name() != "build" {
+            symlink(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+    symlink(modules.join("build/Module.symvers"), to.join("build/Module.symvers")).unwrap();
+    fs::create_dir_all(&folders).unwrap();
+    symlink(whole.path().join("lib"), folders.join("lib")).unwrap();
+    fs::create_dir_all(one.join("lib/modules")).unwrap();
+    symlink(&modules, one.join("lib/modules").join(&release)).unwrap();
+    for has_tables in [true, false] {
+        for tree in [&files, &folders, &one] {
+            let path = tree.to_str().unwrap();
+            let [v] = kmodld(["check", "importer", "--jsonl", "--kernel", path])
+                .stdout
+                .lines()
+                .map(|line| serde_json::from_str::<Value>(line).unwrap())
+                .collect::<Vec<_>>()
+                .try_into()
+                .unwrap_or_else(|_| panic!("{path}, depmod {has_tables}"));
+            assert_eq!(
+                (v["errno"].as_str(), with(&v)),
+                (None, vec!["exporter"]),
+                "{path}, depmod {has_tables}"
+            );
+        }
+        // Out of the root of an image no link leads.
+        for root in [&files, &folders, &one] {
+            kmodld(["check", "importer", "--root", root.to_str().unwrap()]).exits(3);
+        }
+        fs::remove_file(modules.join("modules.dep")).unwrap_or_default();
+        fs::remove_file(to.join("modules.dep")).unwrap_or_default();
+    }
+}
+
 #[test]
 fn a_path_is_a_path_and_a_name_is_a_name() {
     let dir = root();

@@ -46,7 +46,7 @@ impl Case {
         let facts = RunningFacts {
             cmdline: set.cmdline().to_owned(),
             cpus: set.facts["smp"].as_u64().map(|n| n as u32),
-            cpu_caps: module.meta["cpucaps"].as_str().map(|caps| kmodld::input::hex_bytes(caps).unwrap()),
+            cpu_caps: module.meta["cpucaps"].as_str().map(|caps| kernel::spec::hex_bytes(caps).unwrap()),
             memory: Some(memory),
             ..RunningFacts::default()
         };

@@ -90,6 +90,10 @@ pub fn run(
         changed: Condvar::new(),
         to_tell: Condvar::new(),
     };
+    if run.is_alone() {
+        run.passes();
+        return run.tell(tell);
+    }
     thread::scope(|scope| {
         let passes = thread::Builder::new().spawn_scoped(scope, || run.passes());
         let passes = passes.map_err(|e| Error::Usage(format!("cannot start a thread: {e}")))?;
@@ -125,6 +129,11 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
+    /// Is it about one module? Then a thread beside the one that tells of it would cost more than it saves.
+    fn is_alone(&self) -> bool {
+        self.set.len() == 1
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<'a>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -236,7 +245,7 @@ impl<'a> Run<'a> {
                 // A slow consumer holds the work up; otherwise verdicts would have to be made twice.
                 let (stopped, full) = (state.stopped, state.is_full());
                 self.unlock(state);
-                if full {
+                if full && !self.is_alone() {
                     let mut state = self.lock();
                     while state.is_full() && !state.stopped {
                         state = self.wait(state);

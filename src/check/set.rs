@@ -203,8 +203,12 @@ pub fn share(all: usize, part: usize, of: usize) -> Range<usize> {
 /// `snd_hda_intel` of `.../snd-hda-intel.ko.xz`: the name that kbuild gave the module.
 pub fn name_of(file: &Path) -> Vec<u8> {
     let name = file.file_name().map(OsStr::as_encoded_bytes).unwrap_or_default();
-    let end = ENDINGS.iter().find_map(|ending| name.strip_suffix(ending.as_bytes()));
-    end.unwrap_or(name).iter().map(|b| if *b == b'-' { b'_' } else { *b }).collect()
+    stem_of(name).iter().map(|b| if *b == b'-' { b'_' } else { *b }).collect()
+}
+
+/// The name of a file without the ending of module files.
+pub fn stem_of(name: &[u8]) -> &[u8] {
+    ENDINGS.iter().find_map(|ending| name.strip_suffix(ending.as_bytes())).unwrap_or(name)
 }
 
 /// Does a name end as those of module files do?

@@ -52,12 +52,29 @@ pub fn run(args: &Explain) -> Result<Outcome, Error> {
     if word.contains(char::is_whitespace) {
         return of_log(word);
     }
-    Err(Error::Usage(match similar(word).as_slice() {
+    let similar = similar(word);
+    let codes = if similar.is_empty() { list(that_speak_of(word)) } else { String::new() };
+    if !codes.is_empty() {
+        return shown(&format!("pages that speak of {}\n\n{codes}", report::one_line(word)));
+    }
+    Err(Error::Usage(match similar.as_slice() {
         [] => format!(
             "{word} is no code, family, rule or errno, nor a line of the kernel's log; `kmodld explain` lists the families"
         ),
         codes => format!("no finding has the code {word}; did you mean {}?", codes.join(", ")),
     }))
+}
+
+/// The pages that have a word, such as `vermagic`, in their title or their first paragraph.
+fn that_speak_of(word: &str) -> impl Iterator<Item = Explanation> {
+    let word = word.to_lowercase();
+    // What is shorter is in most of them.
+    let is_word = word.len() >= 3 && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let speaks = move |e: &Explanation| {
+        let first = e.text.split("\n\n").next().unwrap_or_default();
+        is_word && [e.title, first].iter().any(|text| text.to_lowercase().contains(&word))
+    };
+    all().filter(speaks)
 }
 
 fn shown(text: &str) -> Result<Outcome, Error> {
@@ -101,18 +118,26 @@ fn of_log_lines() -> Result<Outcome, Error> {
 fn of_families() -> String {
     let line = |f: kmodld::explain::Family| {
         let codes = report::counted(f.codes, "code", "codes");
-        format!("  {:<10} {:<44} {codes}\n", f.name, f.title)
+        row(&format!("  {:<10} {codes:<9} {}", f.name, f.title), 23)
     };
     let lines: String = families().map(line).collect();
-    format!(
-        "families of findings\n\n{lines}\n`kmodld explain VER` lists the codes of one, `kmodld explain VER-6` explains a code, \
-         `kmodld explain ENOEXEC` and `kmodld explain \"LINE OF DMESG\"` find what it may come of\n"
-    )
+    let more = reflowed(
+        "`kmodld explain VER` lists the codes of one, `kmodld explain VER-6` explains a code, \
+         `kmodld explain ENOEXEC` and `kmodld explain \"LINE OF DMESG\"` find what it may come of",
+    );
+    format!("families of findings\n\n{lines}\n{more}")
 }
 
 /// One code a line.
 fn list(codes: impl Iterator<Item = Explanation>) -> String {
-    codes.map(|e| format!("  {:<13} {}\n", e.code, e.title)).collect()
+    codes.map(|e| row(&format!("  {:<13} {}", e.code, e.title), 16)).collect()
+}
+
+/// A line of a table, whose last columns go on below where they begin.
+fn row(line: &str, column: usize) -> String {
+    let width = stdout_width();
+    let most = |width: usize| width.saturating_mul(2) / 3;
+    format!("{}\n", wrap(line, width, width.map_or(column, |width| column.min(most(width)))))
 }
 
 fn page(e: &Explanation) -> String {

@@ -55,7 +55,13 @@ fn escaped(text: &str, is_bad: impl Fn(char) -> bool) -> Cow<'_, str> {
     if is_printable || !text.contains(&is_bad) {
         return Cow::Borrowed(text);
     }
-    let shown = |c: char| if is_bad(c) { c.escape_default().to_string() } else { c.to_string() };
+    // As the kernel's log shows it (`\x1b`), where that has it.
+    let escape = |c: char| match c {
+        '\n' | '\r' | '\t' => c.escape_default().to_string(),
+        _ if c.is_ascii() => format!("\\x{:02x}", u32::from(c)),
+        _ => c.escape_default().to_string(),
+    };
+    let shown = |c: char| if is_bad(c) { escape(c) } else { c.to_string() };
     Cow::Owned(text.chars().map(shown).collect())
 }
 
@@ -118,7 +124,8 @@ impl Progress {
 
     /// Shows how much of how much is done.
     pub fn show(&mut self, done: usize, of: usize) {
-        if !self.on_terminal || of == 0 {
+        // What is one step is over by then.
+        if !self.on_terminal || of <= 1 {
             return;
         }
         const WIDTH: usize = 30;

@@ -1,23 +1,27 @@
 //! Kernel images and Module.symvers that were read once, kept as SPECs in a folder of the user's, and machines that were booted once.
 //!
 //! A file is known again by what it holds: the name of its SPEC has a hash of all its bytes ([`Key`]). So a copy of it is known too,
-//! and a file that was changed is not, whatever its name, size and times are. A SPEC is written under another name and then renamed,
-//! so several processes do no harm to each other. What is not as it should be is as good as not there.
+//! and a file that was changed is not, whatever its name, size and times are. The hash of a file that has not changed since it was
+//! hashed is noted ([`super::seen`]), and that the checksums of a SPEC were right. A SPEC is written under another name and then
+//! renamed, so several processes do no harm to each other. What is not as it should be is as good as not there.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use kernel::Records;
 
-use super::spec_file::{self, Packing};
+use super::seen::{Held, Seen};
+use super::spec_file::{self, Checksums, Packing};
 use crate::error::Error;
 use crate::mapped::Mapped;
 
 /// The folder holds no more files and bytes than this, of each ending.
 const FILES_MAX: usize = 32;
+/// Notes: two for a file and its SPEC, of each time that the system started.
+const NOTES_MAX: usize = 256;
 const BYTES_MAX: u64 = 256 << 20;
 /// SPECs of the cache end so.
 const SPEC: &str = ".spec";
@@ -25,6 +29,8 @@ const SPEC: &str = ".spec";
 const MACHINE: &str = ".machine";
 /// What is being written.
 const SCRATCH: &str = ".tmp";
+/// A SPEC that was used within this time counts as just used.
+const JUST_USED: Duration = Duration::from_secs(3600);
 
 /// What a file is read as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,21 +66,6 @@ impl Key {
         Key::new(kind, &blake3::hash(bytes))
     }
 
-    /// Of a file, which is not kept in memory. `None` if it is no plain file that can be read.
-    pub fn of_file(kind: Kind, path: &Path) -> Option<Self> {
-        // A pipe can be opened once only.
-        let file = path.is_file().then(|| File::open(path).ok())??;
-        if !file.metadata().ok()?.is_file() {
-            return None;
-        }
-        // A mapping saves the copy; not everybody can have one of every file.
-        let hash = match Mapped::new(file) {
-            Ok(map) => blake3::hash(&map),
-            Err(file) => blake3::Hasher::new().update_reader(file).ok()?.finalize(),
-        };
-        Some(Key::new(kind, &hash))
-    }
-
     /// The same file with `more`, which changes what comes of it.
     #[must_use]
     pub fn with(self, more: &[u8]) -> Self {
@@ -92,6 +83,25 @@ impl Key {
             Kind::Machine => "machine",
         };
         Key { name: format!("{name}-{}", hash.to_hex()), ending: kind.ending() }
+    }
+}
+
+fn parse_checked(bytes: impl AsRef<[u8]> + Send + 'static) -> Option<Records> {
+    spec_file::parse_shared(&Bytes::from_owner(bytes), Checksums::Checked).ok()
+}
+
+/// A file that can be read again, unlike a pipe.
+fn open_plain(path: &Path) -> Option<File> {
+    let file = path.is_file().then(|| File::open(path).ok())??;
+    file.metadata().ok()?.is_file().then_some(file)
+}
+
+/// The hash of all bytes of a file, and how it was held meanwhile.
+fn hash_of(file: File) -> Option<(blake3::Hash, Held)> {
+    // A mapping saves the copy; not everybody can have one of every file.
+    match Mapped::new(file) {
+        Ok(map) => Some((blake3::hash(&map), Held::Leased)),
+        Err(file) => Some((blake3::Hasher::new().update_reader(file).ok()?.finalize(), Held::Open)),
     }
 }
 
@@ -117,7 +127,24 @@ impl Cache {
 
     /// What a file told, if it was read before.
     pub fn get(&self, key: &Key) -> Option<Records> {
-        self.taken(key, |bytes| spec_file::parse_shared(&bytes).ok())
+        let path = self.path(key);
+        self.kept(&path, || match Mapped::loosely(File::open(&path).ok()?) {
+            Ok(map) => self.records_in(map),
+            Err(_) => parse_checked(crate::input::read(&path).ok()?),
+        })
+    }
+
+    /// The records of a mapped SPEC. Its checksums are looked at once.
+    fn records_in(&self, map: Mapped) -> Option<Records> {
+        // Under the lease nobody changes it any more.
+        let seen = Seen::of(map.file(), "right");
+        if seen.as_ref().is_some_and(|seen| self.noted(seen).is_some()) {
+            return spec_file::parse_shared(&Bytes::from_owner(map), Checksums::Known).ok();
+        }
+        map.bring_in().ok()?;
+        let records = parse_checked(map)?;
+        seen.iter().filter(|seen| seen.is_settled(Held::Leased)).for_each(|seen| self.note(seen, "right"));
+        Some(records)
     }
 
     /// What `take` makes of the bytes that were kept, if they are there as they were given ([`Cache::put_bytes`]). Where `take` makes
@@ -131,20 +158,58 @@ impl Cache {
 
     fn taken<T>(&self, key: &Key, take: impl FnOnce(Bytes) -> Option<T>) -> Option<T> {
         let path = self.path(key);
-        if !is_mine(&self.folder) || !is_mine(&path) {
-            return None;
-        }
-        let bytes = crate::input::read(&path).ok()?;
         // What is mapped stays so as long as its tables are in use. It is leased, but nobody waits for that: no file of a cache
         // is ever opened to be written again.
-        let taken = take(Bytes::from_owner(bytes));
+        self.kept(&path, || take(Bytes::from_owner(crate::input::read(&path).ok()?)))
+    }
+
+    /// What `take` makes of a file that is kept; one of which it makes nothing is removed.
+    fn kept<T>(&self, path: &Path, take: impl FnOnce() -> Option<T>) -> Option<T> {
+        if !is_mine(&self.folder) || !is_mine(path) {
+            return None;
+        }
+        let taken = take();
         if taken.is_some() {
             // The one that was used last goes last.
-            touch(&path);
+            touch(path);
         } else {
-            let _ = fs::remove_file(&path);
+            let _ = fs::remove_file(path);
         }
         taken
+    }
+
+    /// The key of a file, which is not kept in memory, and not read if its hash was noted and it has not changed. `None` if it is
+    /// no plain file that can be read.
+    pub fn key_of_file(&self, kind: Kind, path: &Path) -> Option<Key> {
+        let file = open_plain(path)?;
+        let Some(seen) = Seen::of(&file, "hash") else { return Some(Key::new(kind, &hash_of(file)?.0)) };
+        if let Some(hash) = self.noted(&seen).and_then(|hash| blake3::Hash::from_hex(hash).ok()) {
+            return Some(Key::new(kind, &hash));
+        }
+        let again = file.try_clone().ok();
+        let (hash, held) = hash_of(file)?;
+        // Only if it was the same all the time.
+        let is_same =
+            || again.and_then(|file| Seen::of(&file, "hash")).is_some_and(|now| now.name() == seen.name());
+        if seen.is_settled(held) && is_same() {
+            self.note(&seen, &hash.to_hex());
+        }
+        Some(Key::new(kind, &hash))
+    }
+
+    /// What was noted of a file that is as it was.
+    fn noted(&self, seen: &Seen) -> Option<String> {
+        let path = self.folder.join(seen.name());
+        let is_ours = is_mine(&self.folder) && is_mine(&path);
+        let text = is_ours.then(|| fs::read_to_string(path).ok())??;
+        text.strip_suffix('\n').map(String::from)
+    }
+
+    fn note(&self, seen: &Seen, what: &str) {
+        let _ = self.write(seen.name(), |file| {
+            writeln!(file, "{what}")?;
+            file.flush()
+        });
     }
 
     /// Keeps what a file told, if the folder lets. A cache that cannot be written is none.
@@ -184,7 +249,7 @@ impl Cache {
         read: impl FnOnce(&[u8]) -> Result<T, Error>,
         keep: impl FnOnce(&T) -> Records,
     ) -> Result<T, Error> {
-        let Some(key) = Key::of_file(kind, path) else { return read(&crate::input::read(path)?) };
+        let Some(key) = self.key_of_file(kind, path) else { return read(&crate::input::read(path)?) };
         if let Some(told) = self.get(&key).and_then(|records| restore(&records)) {
             return Ok(told);
         }
@@ -235,21 +300,21 @@ impl Cache {
 
     /// Removes the oldest until the rest is within bounds.
     fn shrink(&self) {
-        for ending in [SPEC, MACHINE] {
+        for (ending, most) in [(SPEC, FILES_MAX), (MACHINE, FILES_MAX), (Seen::ENDING, NOTES_MAX)] {
             let mut sum = 0u64;
             for ((_, path, size), count) in self.files(ending).into_iter().zip(1usize..) {
                 sum = sum.saturating_add(size);
-                if count > FILES_MAX || sum > BYTES_MAX {
+                if count > most || sum > BYTES_MAX {
                     let _ = fs::remove_file(path);
                 }
             }
         }
     }
 
-    /// Removes all; how many there were.
+    /// Removes all; how many there were, without the notes.
     pub fn clear(&self) -> Result<usize, Error> {
         let files = [self.files(SPEC), self.files(MACHINE)].concat();
-        for (_, path, _) in &files {
+        for (_, path, _) in files.iter().chain(&self.files(Seen::ENDING)) {
             fs::remove_file(path).map_err(|e| Error::write(path, e))?;
         }
         Ok(files.len())
@@ -269,10 +334,15 @@ fn is_mine(path: &Path) -> bool {
     path.exists()
 }
 
-/// Sets the time of the last change to now, without opening the file: others may have it mapped.
+/// Sets the time of the last change to now, without opening the file: others may have it mapped. Not each time: what is known
+/// of the file ends with it.
 #[cfg(target_os = "linux")]
 fn touch(path: &Path) {
     use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
+    let last = fs::metadata(path).and_then(|told| told.modified()).ok();
+    if last.and_then(|last| last.elapsed().ok()).is_some_and(|since| since < JUST_USED) {
+        return;
+    }
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     let _ = utimensat(CWD, path, &Timestamps { last_access: now, last_modification: now }, AtFlags::empty());
 }
@@ -377,8 +447,58 @@ mod tests {
         file.set_modified(times).unwrap();
         assert_eq!(read(&path("a")), Ok(("6.1".into(), true)));
         assert!(read(&path("none")).unwrap_err().contains("none"));
-        assert_eq!(Key::of_file(Kind::Image, top.path()), None, "a folder");
-        assert_eq!(Key::of_file(Kind::Image, &path("a")), Some(key(b"6.1")));
+        assert_eq!(cache.key_of_file(Kind::Image, top.path()), None, "a folder");
+        assert_eq!(cache.key_of_file(Kind::Image, &path("a")), Some(key(b"6.1")));
+    }
+
+    #[test]
+    fn a_file_is_hashed_again_only_if_it_changed() {
+        let top = tempfile::tempdir().unwrap();
+        let cache = Cache::new(top.path().join("kmodld"), "x");
+        let path = top.path().join("a");
+        fs::write(&path, "6.9").unwrap();
+        let key_of = || cache.key_of_file(Kind::Image, &path);
+        let notes = || cache.files(Seen::ENDING).len();
+        assert_eq!((key_of(), notes()), (Some(key(b"6.9")), 0), "it was changed just now");
+        std::thread::sleep(Duration::from_millis(2100));
+        if Seen::of(&File::open(&path).unwrap(), "hash").is_none()
+            || Mapped::new(File::open(&path).unwrap()).is_err()
+        {
+            eprintln!("skipped: a_file_is_hashed_again_only_if_it_changed: no leases here");
+            return;
+        }
+        assert_eq!((key_of(), notes()), (Some(key(b"6.9")), 1));
+        // What was noted is what counts.
+        let (_, note, _) = cache.files(Seen::ENDING).remove(0);
+        fs::write(&note, format!("{}\n", blake3::hash(b"6.1").to_hex())).unwrap();
+        assert_eq!(key_of(), Some(key(b"6.1")));
+        fs::write(&note, "rubbish").unwrap();
+        assert_eq!(key_of(), Some(key(b"6.9")), "a note that is none");
+        fs::write(&path, "6.2").unwrap();
+        assert_eq!(key_of(), Some(key(b"6.2")), "of the same size");
+        cache.clear().unwrap();
+        assert_eq!(notes(), 0);
+    }
+
+    #[test]
+    fn checksums_are_looked_at_again_if_the_spec_changed() {
+        let top = tempfile::tempdir().unwrap();
+        let cache = Cache::new(top.path().join("kmodld"), "x");
+        let key = key(b"an image");
+        cache.put(&key, &records("6.9"));
+        std::thread::sleep(Duration::from_millis(2100));
+        for _ in 0..2 {
+            assert_eq!(cache.get(&key), Some(records("6.9")));
+        }
+        if cache.files(Seen::ENDING).len() != 1 {
+            eprintln!("skipped: checksums_are_looked_at_again_if_the_spec_changed: no leases here");
+            return;
+        }
+        let path = cache.path(&key);
+        let mut bytes = fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert_eq!((cache.get(&key), path.exists()), (None, false), "damaged since");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod kcore;
 mod named;
 mod own_modules;
 pub mod running;
+mod seen;
 pub mod spec_file;
 pub mod tree;
 pub mod unread;

@@ -90,7 +90,7 @@ impl KernelSource {
             }
             let absolute = path.canonicalize().ok()?;
             let beside = absolute.ancestors().skip(1).take(3);
-            let trees = beside.filter_map(|folder| Tree::of_release(&Root::new(folder).ok()?, release));
+            let trees = beside.filter_map(|folder| Tree::of_release(&Root::of_tree(folder).ok()?, release));
             let own = absolute.parent().filter(|folder| folder.ends_with(Path::new("modules").join(release)));
             let own = own.and_then(|folder| Tree::find(folder).ok());
             if let Some(tree) = own.into_iter().chain(trees).find_map(found) {

@@ -70,9 +70,9 @@ impl Tree {
             let root = usr.or(lib.parent()).unwrap_or(&absolute).to_owned();
             let modules = absolute.strip_prefix(&root).unwrap_or(&absolute).to_owned();
             let release = release.as_os_str().to_string_lossy().into_owned();
-            return Ok(Tree { root: Root::new(&root)?, modules, release });
+            return Ok(Tree { root: Root::of_tree(&root)?, modules, release });
         }
-        Tree::only_one(&Root::new(&absolute)?, path)
+        Tree::only_one(&Root::of_tree(&absolute)?, path)
     }
 
     /// The only kernel of a root; `path` is how that was called.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use elf_layout::elf::{SHN_UNDEF, SymFields};
 use elf_layout::ksymtab;
-use elf_layout::{KernelConfig, ModuleFile};
+use elf_layout::{Change, KernelConfig, ModuleFile};
 use kernel::{Export, ExportTable, Exports, Kernel, LoadedModule, Told};
 use symres::LoadFlags;
 
@@ -347,7 +347,7 @@ impl Home {
         let mut all = true;
         for name in names.iter().rev() {
             let config = held.kernel.config.clone();
-            all &= self.with_file(name, &running, &config, |file| held.hold(file))?;
+            all &= self.with_file(name, &running, &config, |file| held.hold(file, has_areas))?;
         }
         // With KASLR the area begins anywhere: only what lies there shows where (LAYOUT-51).
         let is_anywhere = loader.kernel.slide != 0;
@@ -364,6 +364,10 @@ impl Home {
         }
         if all {
             *loader = held;
+        } else if has_areas && loader.kernel.config.has(Change::CodeFromCache) {
+            let why = "it lists blocks of code whole (LAYOUT-55), and the files of loaded modules do not all tell what is free of them";
+            let path = running.root.at("proc/vmallocinfo");
+            unread.push(Unread::because("places that code of modules takes", path, why, "give --base"));
         }
         self.hold_percpu(loader)
     }

@@ -2,7 +2,6 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use kernel::Kernel;
@@ -11,7 +10,7 @@ use symres::LoadFlags;
 use super::pattern::matches;
 use super::settings::Softdep;
 use super::text::{read_text, underscores};
-use crate::check::set::{is_update, module_files, name_of};
+use crate::check::set::{is_update, module_files, name_of, stem_of};
 use crate::error::Error;
 use crate::input::read_decompressed;
 use crate::load::open;
@@ -21,8 +20,7 @@ use crate::load::open;
 pub struct Tables {
     /// `lib/modules/RELEASE`
     pub folder: PathBuf,
-    /// The text of modules.dep, and the line of each module by its name.
-    dep: Option<(String, HashMap<String, Range<usize>>)>,
+    dep: Option<Dep>,
     /// Without modules.dep: the file of each module.
     files: OnceCell<BTreeMap<String, PathBuf>>,
     /// Without modules.dep: what files say of what they need.
@@ -38,27 +36,63 @@ struct Told {
     softdep: Softdep,
 }
 
+/// modules.dep.
+#[derive(Debug)]
+struct Dep {
+    text: String,
+    /// The hash of each module's name, and where its line begins; sorted. Most questions ask for a few of thousands.
+    lines: Vec<(u64, usize)>,
+}
+
+impl Dep {
+    /// Fails with the number of a line that is none.
+    fn new(text: String) -> Result<Self, usize> {
+        let (mut lines, mut at) = (Vec::new(), 0usize);
+        for (line, number) in text.split('\n').zip(1usize..) {
+            let from = at;
+            at = from.saturating_add(line.len()).saturating_add(1);
+            if !line.trim_start().is_empty() && !line.starts_with('#') {
+                let (file, _) = line.split_once(':').ok_or(number)?;
+                lines.push((hash(name_in(file)), from));
+            }
+        }
+        lines.sort_unstable();
+        Ok(Dep { text, lines })
+    }
+
+    /// The last line of a module.
+    fn line(&self, module: &str) -> Option<&str> {
+        let hash = hash(module.bytes());
+        let from = self.lines.partition_point(|(other, _)| *other < hash);
+        let same = self.lines.get(from..)?.iter().take_while(|(other, _)| *other == hash);
+        let line = |at: usize| self.text.get(at..)?.split('\n').next();
+        let is_it =
+            |line: &&str| line.split_once(':').is_some_and(|(file, _)| name_in(file).eq(module.bytes()));
+        same.filter_map(|(_, at)| line(*at)).filter(is_it).last()
+    }
+}
+
+/// The name of a module, as [`module_name`] gives it.
+fn name_in(file: &str) -> impl Iterator<Item = u8> {
+    stem_of(file.rsplit('/').next().unwrap_or_default().as_bytes())
+        .iter()
+        .map(|b| if *b == b'-' { b'_' } else { *b })
+}
+
+/// FNV-1a.
+fn hash(name: impl Iterator<Item = u8>) -> u64 {
+    name.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 impl Tables {
     /// Reads modules.dep, if there is one.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let path = folder.join("modules.dep");
         let dep = match read_text(&path)? {
             Some(text) => {
-                let mut lines = HashMap::new();
-                let mut at = 0usize;
-                for (line, number) in text.split('\n').zip(1usize..) {
-                    let from = at;
-                    at = from.saturating_add(line.len()).saturating_add(1);
-                    if line.trim().is_empty() || line.starts_with('#') {
-                        continue;
-                    }
-                    let Some((file, _)) = line.split_once(':') else {
-                        let what = format!("line {number} is not FILE: FILES; run depmod");
-                        return Err(Error::unusable(&path, what));
-                    };
-                    lines.insert(module_name(Path::new(file)), from..from.saturating_add(line.len()));
-                }
-                Some((text, lines))
+                let is_wrong =
+                    |line| Error::unusable(&path, format!("line {line} is not FILE: FILES; run depmod"));
+                Some(Dep::new(text).map_err(is_wrong)?)
             }
             None => None,
         };
@@ -81,15 +115,14 @@ impl Tables {
     }
 
     fn line(&self, module: &str) -> Option<&str> {
-        let (text, lines) = self.dep.as_ref()?;
-        text.get(lines.get(module)?.clone())
+        self.dep.as_ref()?.line(module)
     }
 
     /// The files of the modules that are there.
     pub fn files(&self) -> &BTreeMap<String, PathBuf> {
         self.files.get_or_init(|| {
             let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
-            for file in module_files(&self.folder).flatten() {
+            for file in module_files(&self.folder).chain(linked(&self.folder)).flatten() {
                 let name = module_name(&file);
                 // depmod looks into `updates` first.
                 if !files.contains_key(&name) || is_update(&file) {
@@ -205,6 +238,15 @@ impl Tables {
         });
         Ok(found)
     }
+}
+
+/// The module files of a folder that is put together of links, such as `kernel`; `build` and `source` have none.
+fn linked(folder: &Path) -> impl Iterator<Item = Result<PathBuf, Error>> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let links =
+        entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink())).map(|e| e.path());
+    let folders = links.filter(|path| path.is_dir() && !path.ends_with("build") && !path.ends_with("source"));
+    folders.flat_map(|path| module_files(&path).collect::<Vec<_>>())
 }
 
 /// `snd_hda_intel` of `.../snd-hda-intel.ko.xz`.

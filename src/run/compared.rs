@@ -163,7 +163,7 @@ fn differences(kernel: &mut dyn Running, module: &LinkedModule, taints: u64) -> 
             differ = differ.saturating_add(bytes);
             let (kind, cause) = match &one.cause {
                 Cause::Runtime(what) => ("runtime", what.clone()),
-                Cause::Choice(step) => ("choice", format!("{step:?}")),
+                Cause::Choice(step) => ("choice", step.name().into()),
                 Cause::Patch { detail: Some(detail), .. } if detail == "sig_ok" => {
                     ("machine", NO_KEYS.into())
                 }
@@ -172,7 +172,7 @@ fn differences(kernel: &mut dyn Running, module: &LinkedModule, taints: u64) -> 
                     "patch",
                     detail
                         .as_ref()
-                        .map_or_else(|| format!("{step:?}"), |detail| format!("{step:?} {detail}")),
+                        .map_or_else(|| step.name().into(), |detail| format!("{} {detail}", step.name())),
                 ),
                 Cause::Relocation(what) => ("relocation", what.clone()),
                 Cause::Unexplained => ("unexplained", String::from("nothing writes there")),

@@ -108,6 +108,7 @@ def main():
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--scratch", default="target", help="on the file system of the tree, links will do for a copy")
     args = parser.parse_args()
+    os.makedirs(args.scratch, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.scratch) as root:
         root = os.path.abspath(root)
         release = tree(args.tree, root)

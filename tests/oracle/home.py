@@ -24,9 +24,10 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import initramfs  # noqa: E402
 
 PROGRAMS = ["dash", "mount", "cat", "ls", "modprobe", "setpriv", "sleep", "uname", "grep", "date", "mkdir", "chmod"]
-# Loaded one after the other, each after what it needs: where several are loaded at once depends on when the kernel gets to
-# free what was needed for their init.
-MODULES = ["crc16", "mbcache", "jbd2", "ext4"]
+MODULE = "ext4"
+# With what modprobe loads before it, in its order, one after the other: where several are loaded at once depends on when the
+# kernel gets to free what was needed for their init.
+MODULES = []
 INIT = r"""#!/bin/dash
 export PATH=/bin HOME=/root
 mount -t proc proc /proc
@@ -54,10 +55,14 @@ done
 cat /proc/modules
 say check-loaded; quiet kmodld check $MODULES --jsonl
 say check-loaded-user; quiet user kmodld check $MODULES --jsonl
-say insmod; quiet kmodld check ext4 --no-deps --jsonl
+say insmod; quiet kmodld check $MODULE --no-deps --jsonl
 say end
 while :; do sleep 100; done
 """
+
+
+def name_of(path):
+    return os.path.basename(path).split(".ko")[0].replace("-", "_")
 
 
 def libraries(program):
@@ -93,14 +98,16 @@ def build(tree, kmodld, folder):
     subprocess.run(["depmod", "-b", root, release], check=True)
     modules = f"{root}/lib/modules/{release}"
     wanted = set()
-    for module in [*MODULES, "nf_conntrack"]:
+    for module in [MODULE, "nf_conntrack"]:
         command = ["modprobe", "-D", "-C", "/dev/null", "-d", root, "-S", release, module]
-        wanted |= set(re.findall(r"insmod (\S+)", subprocess.run(command, capture_output=True, text=True).stdout))
+        files_of = re.findall(r"insmod (\S+)", subprocess.run(command, capture_output=True, text=True).stdout)
+        wanted |= set(files_of)
+        if module == MODULE:
+            MODULES.extend(dict.fromkeys(name_of(path) for path in files_of))
     with open(f"{modules}/modules.dep") as file:
         dep = dict(line.rstrip("\n").split(":") for line in file)
     for path, needs in dep.items():
-        name = os.path.basename(path).split(".ko")[0].replace("-", "_")
-        if name in (*MODULES, "nf_conntrack") or f"{modules}/{path}" in wanted:
+        if name_of(path) in (*MODULES, "nf_conntrack") or f"{modules}/{path}" in wanted:
             wanted |= {f"{modules}/{p}" for p in [path, *needs.split()]}
     for path in wanted:
         add(path[len(root) :], path)
@@ -115,7 +122,7 @@ def build(tree, kmodld, folder):
     if not os.path.exists(f"{tree}/{config}"):
         config = f"lib/modules/{release}/config"
     add(config, f"{tree}/{config}")
-    init = INIT.replace("$MODULES", " ".join(MODULES)).encode()
+    init = INIT.replace("$MODULES", " ".join(MODULES)).replace("check $MODULE ", f"check {MODULE} ").encode()
     files["bin/sh"] = files["bin/dash"]
     with open(f"{folder}/initrd", "wb") as file:
         file.write(initramfs.archive(init, files, programs | {"bin/sh"}))
@@ -183,7 +190,7 @@ def main():
                 wrong.append(f"{heading}: {module}: {verdicts.get(module)}, and modprobe: {want}")
     insmod = documents(said.get("insmod", []))
     if [d["errno"] for d in insmod] != ["EEXIST"]:
-        wrong.append(f"insmod ext4, which is loaded: {insmod}")
+        wrong.append(f"insmod {MODULE}, which is loaded: {insmod}")
     if [d["module"] for d in documents(said.get("inspect-user", []))] != ["nf_conntrack"]:
         wrong.append("inspect nf-conntrack says nothing")
     same = places = 0

@@ -1,6 +1,6 @@
 //! What of a kernel's version and configuration steers the loader.
 
-use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use crate::changes::{Change, Changes};
 use crate::keys::KeyConfig;
@@ -319,15 +319,19 @@ impl KernelConfig {
     /// does not mention are off, as in Kconfig. Its head names the version.
     pub fn apply(&mut self, config: &[u8], known: &[&Machine]) {
         let lines = || config.split(|&b| b == b'\n');
-        // Read once: some seventy options are asked for, of ten thousand. The first line of a name counts.
-        let mut options: BTreeMap<&[u8], &[u8]> = BTreeMap::new();
-        for line in lines().filter(|line| line.starts_with(b"CONFIG_")) {
-            let Some(at) = memchr::memchr(b'=', line) else { continue };
-            if let Some((name, value)) = line.split_at_checked(at) {
-                options.entry(name).or_insert_with(|| value.get(1..).unwrap_or_default().trim_ascii());
-            }
-        }
-        let value = |name: &str| options.get(name.as_bytes()).copied();
+        // Sorted once, by lengths first: some seventy options are asked for, of ten thousand. The first line of a name counts.
+        let option = |line| {
+            let (name, value): (&[u8], &[u8]) = split_at_equals(line)?;
+            Some(((name.len(), name), value.trim_ascii()))
+        };
+        let mut options: Vec<_> =
+            lines().filter(|line| line.starts_with(b"CONFIG_")).filter_map(option).collect();
+        options.sort_by_key(|(name, _)| *name);
+        let value = |name: &str| {
+            let name = (name.len(), name.as_bytes());
+            let at = options.partition_point(|(other, _)| *other < name);
+            options.get(at).filter(|(other, _)| *other == name).map(|(_, value)| *value)
+        };
         let is_set = |name: &str| value(name) == Some(b"y");
         if let Some(version) = lines().take(8).find_map(version_comment) {
             self.set_version(version);
@@ -342,7 +346,7 @@ impl KernelConfig {
         self.kallsyms = is_set("CONFIG_KALLSYMS");
         self.kallsyms_all = Some(is_set("CONFIG_KALLSYMS_ALL"));
         // The option has the name of the one architecture that has it.
-        self.mte = Some(options.iter().any(|(name, value)| name.ends_with(b"_MTE") && *value == b"y"));
+        self.mte = Some(options.iter().any(|((_, name), value)| name.ends_with(b"_MTE") && *value == b"y"));
         self.module_unload = is_set("CONFIG_MODULE_UNLOAD");
         self.module_force_unload = is_set("CONFIG_MODULE_FORCE_UNLOAD");
         self.module_unload_taint_tracking = is_set("CONFIG_MODULE_UNLOAD_TAINT_TRACKING");
@@ -370,6 +374,12 @@ impl KernelConfig {
             self.flavour = Flavour::of_release(salt.strip_prefix(b"\"").unwrap_or(salt), known);
         }
     }
+}
+
+/// What stands before the first `=` of a line, and behind it.
+fn split_at_equals(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (name, value) = line.split_at_checked(memchr::memchr(b'=', line)?)?;
+    Some((name, value.get(1..)?))
 }
 
 /// `# Linux/x86 6.12.117 Kernel Configuration`

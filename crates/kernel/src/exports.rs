@@ -39,6 +39,9 @@ pub struct Export<'t> {
     pub namespace: &'t [u8],
 }
 
+/// Where there is none.
+const NONE: Export<'static> = Export { name: b"", address: None, crc: None, gpl_only: false, namespace: b"" };
+
 /// As a module's file tells it: its address follows from where the module is placed.
 impl<'d> From<&ModuleExport<'d>> for Export<'d> {
     fn from(export: &ModuleExport<'d>) -> Self {
@@ -55,15 +58,14 @@ impl<'d> From<&ModuleExport<'d>> for Export<'d> {
 /// Exports in some order. A kernel has tens of thousands: their names share one piece of memory.
 #[derive(Clone, Debug, Default)]
 pub struct Exports {
-    text: Vec<u8>,
-    records: Vec<Record>,
+    all: Kept,
     /// By name, if it is at hand already.
     index: Option<Arc<NameIndex>>,
 }
 
 impl PartialEq for Exports {
     fn eq(&self, other: &Self) -> bool {
-        (&self.text, &self.records) == (&other.text, &other.records)
+        self.iter().eq(other.iter())
     }
 }
 
@@ -91,16 +93,93 @@ struct Record {
     gpl_only: bool,
 }
 
+/// Names and records.
+#[derive(Clone, Debug)]
+enum Kept {
+    Own {
+        text: Vec<u8>,
+        records: Vec<Record>,
+    },
+    /// As the record of a SPEC has them, where they lie.
+    Stored {
+        text: Bytes,
+        records: Bytes,
+    },
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Kept::Own { text: Vec::new(), records: Vec::new() }
+    }
+}
+
+impl Kept {
+    fn len(&self) -> usize {
+        match self {
+            Kept::Own { records, .. } => records.len(),
+            Kept::Stored { records, .. } => records.as_chunks::<STORED>().0.len(),
+        }
+    }
+
+    fn text(&self) -> &[u8] {
+        match self {
+            Kept::Own { text, .. } => text,
+            Kept::Stored { text, .. } => text,
+        }
+    }
+
+    fn record(&self, position: usize) -> Option<Record> {
+        match self {
+            Kept::Own { records, .. } => records.get(position).copied(),
+            Kept::Stored { records, .. } => records.as_chunks().0.get(position).map(Record::of),
+        }
+    }
+
+    /// To be changed.
+    fn own(&mut self) -> (&mut Vec<u8>, &mut Vec<Record>) {
+        if let Kept::Stored { text, records } = self {
+            let records = records.as_chunks().0.iter().map(Record::of).collect();
+            *self = Kept::Own { text: text.to_vec(), records };
+        }
+        match self {
+            Kept::Own { text, records } => (text, records),
+            // It was replaced above.
+            Kept::Stored { .. } => {
+                *self = Kept::default();
+                self.own()
+            }
+        }
+    }
+}
+
+impl Record {
+    fn of(stored: &[u8; STORED]) -> Self {
+        let word = |at| u32_at(stored, at).unwrap_or(0);
+        let flags = word(16);
+        Record {
+            at: word(0) as usize,
+            name: word(4),
+            namespace: word(8),
+            crc: word(12),
+            address: u64_at(stored, 20).unwrap_or(0),
+            has_address: flags & HAS_ADDRESS != 0,
+            has_crc: flags & HAS_CRC != 0,
+            gpl_only: flags & GPL_ONLY != 0,
+        }
+    }
+}
+
 impl Exports {
     /// None yet; room for `count`, and for `text` bytes of names.
     pub fn with_capacity(count: usize, text: usize) -> Self {
-        Exports { text: Vec::with_capacity(text), records: Vec::with_capacity(count), index: None }
+        let all = Kept::Own { text: Vec::with_capacity(text), records: Vec::with_capacity(count) };
+        Exports { all, index: None }
     }
 
     /// The record of a SPEC that [`Exports::of_record`] reads.
     pub fn to_record(&self) -> Vec<u8> {
-        let mut records = Vec::with_capacity(self.records.len().saturating_mul(STORED));
-        for r in &self.records {
+        let mut records = Vec::with_capacity(self.len().saturating_mul(STORED));
+        for r in (0..self.len()).filter_map(|position| self.all.record(position)) {
             let flag = |on: bool, flag: u32| if on { flag } else { 0 };
             let flags =
                 flag(r.has_address, HAS_ADDRESS) | flag(r.has_crc, HAS_CRC) | flag(r.gpl_only, GPL_ONLY);
@@ -111,38 +190,24 @@ impl Exports {
         }
         let index = NameIndex::to_store(self.len(), |position| self.name(position as usize));
         let index = index.map(|index| index.to_record()).unwrap_or_default();
-        record_of(&[&records, &self.text, &index])
+        record_of(&[&records, self.all.text(), &index])
     }
 
     /// Reads such a record; `None` if it is none.
     pub fn of_record(record: &Bytes) -> Option<Self> {
         let [records, text, index] = parts(record)?;
         let (stored, []) = records.as_chunks::<STORED>() else { return None };
-        let record = |bytes: &[u8; STORED]| {
-            let word = |at| u32_at(bytes, at).unwrap_or(0);
-            let flags = word(16);
-            Record {
-                at: word(0) as usize,
-                name: word(4),
-                namespace: word(8),
-                crc: word(12),
-                address: u64_at(bytes, 20).unwrap_or(0),
-                has_address: flags & HAS_ADDRESS != 0,
-                has_crc: flags & HAS_CRC != 0,
-                gpl_only: flags & GPL_ONLY != 0,
-            }
-        };
-        let records: Vec<Record> = stored.iter().map(record).collect();
         // Names that overlap could be made into more text than there is.
-        let names = records.iter().map(|r| u64::from(r.name).saturating_add(u64::from(r.namespace)));
+        let names =
+            stored.iter().map(Record::of).map(|r| u64::from(r.name).saturating_add(u64::from(r.namespace)));
         if names.fold(0, u64::saturating_add) > text.len() as u64 {
             return None;
         }
         let index = match index.is_empty() {
             true => None,
-            false => Some(Arc::new(NameIndex::of_record(&index, records.len())?)),
+            false => Some(Arc::new(NameIndex::of_record(&index, stored.len())?)),
         };
-        Some(Exports { text: text.to_vec(), records, index })
+        Some(Exports { all: Kept::Stored { text, records }, index })
     }
 
     /// Makes [`Exports::find`] fast, if it is not.
@@ -171,8 +236,9 @@ impl Exports {
     pub fn push(&mut self, export: Export<'_>) {
         self.index = None;
         let len = |text: &[u8]| u32::try_from(text.len()).unwrap_or(u32::MAX);
-        self.records.push(Record {
-            at: self.text.len(),
+        let (text, records) = self.all.own();
+        records.push(Record {
+            at: text.len(),
             name: len(export.name),
             namespace: len(export.namespace),
             address: export.address.unwrap_or(0),
@@ -181,36 +247,37 @@ impl Exports {
             has_crc: export.crc.is_some(),
             gpl_only: export.gpl_only,
         });
-        self.text.extend_from_slice(export.name);
-        self.text.extend_from_slice(export.namespace);
+        text.extend_from_slice(export.name);
+        text.extend_from_slice(export.namespace);
     }
 
     /// Gives each of some the address that `address` tells for it.
     pub fn set_addresses(&mut self, positions: Range<usize>, address: impl Fn(Export<'_>) -> Option<u64>) {
-        for record in self.records.get_mut(positions).unwrap_or(&mut []) {
-            let to = address(view(&self.text, record));
+        let (text, records) = self.all.own();
+        for record in records.get_mut(positions).unwrap_or(&mut []) {
+            let to = address(view(text, record));
             (record.address, record.has_address) = (to.unwrap_or(0), to.is_some());
         }
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.records.len()
+        self.all.len()
     }
 
     /// None at all?
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.len() == 0
     }
 
     /// The export at a position.
     pub fn get(&self, position: usize) -> Option<Export<'_>> {
-        self.records.get(position).map(|record| view(&self.text, record))
+        self.all.record(position).map(|record| view(self.all.text(), &record))
     }
 
     /// The name at a position, empty behind the last.
     fn name(&self, position: usize) -> &[u8] {
-        self.records.get(position).map_or(&[], |r| piece(&self.text, r.at, r.name))
+        self.all.record(position).map_or(&[], |r| piece(self.all.text(), r.at, r.name))
     }
 
     /// All of them.
@@ -220,7 +287,9 @@ impl Exports {
 
     /// Those at some positions.
     pub fn part(&self, positions: Range<usize>) -> impl ExactSizeIterator<Item = Export<'_>> {
-        self.records.get(positions).unwrap_or(&[]).iter().map(|record| view(&self.text, record))
+        let there = if positions.end <= self.len() { positions } else { 0..0 };
+        // Each of them is there.
+        there.map(|position| self.get(position).unwrap_or(NONE))
     }
 }
 

@@ -92,6 +92,8 @@ struct Listed {
     code: BTreeSet<u64>,
     /// Highest address of anything else.
     last_other: Option<u64>,
+    /// What they hold is told exactly elsewhere.
+    is_forgotten: bool,
 }
 
 /// The addresses that a module holds.
@@ -102,6 +104,11 @@ struct Held {
     /// What of them is code.
     code: Vec<(u64, u64)>,
     percpu: Option<PercpuArea>,
+}
+
+/// The end of the page of the last symbol, and of one more that its end may reach into.
+fn reached(last: u64, page_size: u64) -> u64 {
+    align_up(last, page_size).saturating_add(page_size)
 }
 
 impl AddressSpace {
@@ -173,7 +180,7 @@ impl AddressSpace {
 
     /// The modules that the symbol table lists take what [`AddressSpace::take`] says, not all up to their last symbol.
     pub fn forget_listed(&mut self) {
-        self.listed = Listed::default();
+        self.listed.is_forgotten = true;
     }
 
     /// The module area; `windows` are its bounds, of pages of `page_size` bytes. The modules of the symbol
@@ -189,20 +196,28 @@ impl AddressSpace {
         let inside = |address: &u64| (start..end).contains(address);
         if let Some(areas) = &self.areas {
             let inside = || areas.iter().filter(|(from, _)| inside(from));
-            // LAYOUT-55: a block of code is listed whole; what is free of it is not.
-            inside().for_each(|(from, to)| area.take(*from, *to));
+            for (from, to) in inside() {
+                match windows.code_block.and_then(|size| self.block_of_code(*from, *to, size, page_size)) {
+                    Some(last) => {
+                        area.add_block(*from, to.saturating_sub(page_size));
+                        let held = if self.listed.is_forgotten { *from } else { last.min(*to) };
+                        area.take(*from, held);
+                    }
+                    None => area.take(*from, *to),
+                }
+            }
             // KASLR leaves a gap in front of the first.
             let lowest = inside().map(|(from, _)| *from).min();
             lowest.iter().for_each(|lowest| area.take(start, *lowest));
             return Cow::Owned(area);
         }
-        // The page of the last symbol, and one more that its end may reach into.
-        let reached = |last| align_up(last, page_size).saturating_add(page_size);
-        let last_code = self.listed.code.iter().copied().rfind(inside);
-        let last_other = self.listed.last_other.filter(inside);
+        let reached = |last| reached(last, page_size);
+        let code = Some(&self.listed.code).filter(|_| !self.listed.is_forgotten);
+        let last_code = code.and_then(|code| code.iter().copied().rfind(inside));
+        let last_other = self.listed.last_other.filter(|_| !self.listed.is_forgotten).filter(inside);
         let last = match windows.code_block {
             Some(size) => {
-                let pages = self.listed.code.iter().filter(|page| inside(page));
+                let pages = code.into_iter().flatten().filter(|page| inside(page));
                 let blocks: BTreeSet<u64> = pages.map(|page| page & !size.saturating_sub(1)).collect();
                 for block in blocks {
                     let end = block.saturating_add(size);
@@ -218,6 +233,15 @@ impl AddressSpace {
             area.take(start, reached(last).saturating_add(page_size));
         }
         Cow::Owned(area)
+    }
+
+    /// Is what the kernel lists as `[from, to)` a block of the cache of code (LAYOUT-55)? It is listed whole, with a guard page.
+    /// Then so far listed code reaches in it. Other blocks of that size are of BPF programs, which hold no code of modules.
+    fn block_of_code(&self, from: u64, to: u64, size: u64, page_size: u64) -> Option<u64> {
+        let bytes = to.checked_sub(from)?.checked_sub(page_size)?;
+        let is_block = bytes != 0 && bytes.is_multiple_of(size) && from.is_multiple_of(size);
+        let last = is_block.then(|| self.listed.code.range(from..to).next_back())?;
+        last.map(|last| reached(*last, page_size))
     }
 
     /// Is there code at an address of a module, or data? `None` if it is not known where the module lies.

@@ -143,8 +143,19 @@ pub(crate) fn parse_memory(text: &str) -> Option<BTreeMap<u64, Vec<u8>>> {
 
 /// Pairs of hexadecimal digits to bytes, after `0x` or not.
 pub fn hex_bytes(text: &str) -> Option<Vec<u8>> {
-    let pairs = text.strip_prefix("0x").unwrap_or(text).as_bytes().chunks(2);
-    let digits = |pair: &&[u8]| pair.len() == 2 && pair.iter().all(u8::is_ascii_hexdigit);
-    let byte = |pair: &[u8]| u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok();
-    pairs.map(|pair| Some(pair).filter(digits).and_then(byte)).collect()
+    let (pairs, []) = text.strip_prefix("0x").unwrap_or(text).as_bytes().as_chunks::<2>() else {
+        return None;
+    };
+    let mut is_hex = true;
+    let mut digit = |byte: u8| match byte {
+        b'0'..=b'9' => byte.wrapping_sub(b'0'),
+        b'a'..=b'f' => byte.wrapping_sub(b'a').wrapping_add(10),
+        b'A'..=b'F' => byte.wrapping_sub(b'A').wrapping_add(10),
+        _ => {
+            is_hex = false;
+            0
+        }
+    };
+    let bytes = pairs.iter().map(|[high, low]| digit(*high) << 4 | digit(*low)).collect();
+    is_hex.then_some(bytes)
 }

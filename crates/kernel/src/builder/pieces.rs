@@ -12,7 +12,7 @@ use memchr::memmem;
 
 use super::KernelDescriptionBuilder;
 use crate::error::Error;
-use crate::exports::{Export, Exports};
+use crate::exports::Exports;
 use crate::kallsyms::KernelSymbols;
 use crate::known::Fact;
 
@@ -75,8 +75,7 @@ impl KernelDescriptionBuilder {
         self.exports.iter_mut().for_each(Exports::make_index);
         self.config_is_of_the_release()?;
         self.config_is_of_the_vermagic()?;
-        self.exports_are_symbols()?;
-        self.crcs_agree()
+        self.symvers_is_of_the_kernel()
     }
 
     /// Is the configuration of this release? Its head names the version, and CONFIG_BUILD_SALT of distributions the release.
@@ -121,43 +120,41 @@ impl KernelDescriptionBuilder {
         Ok(())
     }
 
-    /// Is what the kernel exports by Module.symvers in its symbol table? In that of the same kernel all of it is; a
-    /// table of text alone has no data.
-    fn exports_are_symbols(&self) -> Result<(), Error> {
+    /// Is Module.symvers of this kernel? In the symbol table of the same kernel is all that it exports; a table of text alone
+    /// has no data. The CRCs are those of the image.
+    fn symvers_is_of_the_kernel(&self) -> Result<(), Error> {
+        let Some(symvers) = &self.symvers else { return Ok(()) };
         let tables = [&self.live_symbols, &self.symbols];
         let table = tables.into_iter().flatten().find(|table| table.has_local_data());
-        let (Some(table), Some(symvers)) = (table, &self.symvers) else { return Ok(()) };
+        if table.is_none() && self.exports.is_none() {
+            return Ok(());
+        }
+        let (mut all, mut missing) = (0usize, 0usize);
+        let (mut both, mut differ) = (0usize, 0usize);
         let own = symvers.exporters().filter(|e| e.module().is_none());
-        let own: Vec<Export<'_>> = own.flat_map(|e| symvers.exports().part(e.positions)).collect();
-        // What an image exports is among its symbols: a search in the smaller table says so sooner.
-        let of_image = self.exports.as_ref().filter(|_| self.live_symbols.is_none());
-        let there = |e: &&Export<'_>| {
-            of_image.is_some_and(|exports| exports.find(e.name).is_some())
-                || table.named(e.name).any(|symbol| symbol.module.is_none())
-        };
-        let missing = own.len().saturating_sub(own.iter().filter(there).count());
+        for export in own.flat_map(|e| symvers.exports().part(e.positions)) {
+            let of_image = self.exports.as_ref().and_then(|exports| exports.find(export.name));
+            // What an image exports is among its symbols: a search in the smaller table says so sooner.
+            let is_there = |table: &KernelSymbols| {
+                (of_image.is_some() && self.live_symbols.is_none())
+                    || table.named(export.name).any(|symbol| symbol.module.is_none())
+            };
+            all = all.saturating_add(1);
+            missing = missing.saturating_add(usize::from(table.is_some_and(|table| !is_there(table))));
+            let crc = |crc: Option<u32>| crc.filter(|crc| *crc != 0);
+            if let (Some(found), Some(told)) = (of_image.and_then(|e| crc(e.crc)), crc(export.crc)) {
+                both = both.saturating_add(1);
+                differ = differ.saturating_add(usize::from(found != told));
+            }
+        }
         // A few may be: that of a neighbouring build.
-        if missing > own.len() / 100 {
-            let all = own.len();
+        if missing > all / 100 {
             return Err(Error::TwoKernels(format!(
                 "{missing} of {all} exports of Module.symvers are not in the symbol table"
             )));
         }
-        Ok(())
-    }
-
-    /// Are Module.symvers and the image of one kernel? Their CRCs are compared.
-    fn crcs_agree(&self) -> Result<(), Error> {
-        let (Some(exports), Some(symvers)) = (&self.exports, &self.symvers) else { return Ok(()) };
-        let crc_of = |name: &[u8]| exports.find(name)?.crc.filter(|crc| *crc != 0);
-        let pair = |e: Export<'_>| Some((crc_of(e.name)?, e.crc.filter(|crc| *crc != 0)?));
-        let own = symvers.exporters().filter(|e| e.module().is_none());
-        let own = own.flat_map(|e| symvers.exports().part(e.positions));
-        let both: Vec<(u32, u32)> = own.filter_map(pair).collect();
-        let differ = both.iter().filter(|(found, told)| found != told).count();
         // A few may: a Module.symvers of a neighbouring build still tells which module exports what.
-        if differ > both.len() / 2 {
-            let both = both.len();
+        if differ > both / 2 {
             return Err(Error::TwoKernels(format!(
                 "{differ} of {both} exports have other CRCs in Module.symvers than in the kernel image"
             )));

@@ -134,3 +134,42 @@ fn layout_50_modules_of_the_symbol_table_take_the_lower_part() {
     let elsewhere = symbols("ffffffff81000000 T _text\nffffffffb0201000 t f\t[other]\n");
     assert_eq!(place(&AddressSpace::booted(&elsewhere)).get(Region::Text), AREA.0, "outside the area");
 }
+
+/// /proc/vmallocinfo lists a block of the cache of code whole: what is free of it is what no module holds.
+#[test]
+fn layout_55_a_listed_block_of_code_has_room_left() {
+    const BLOCK: u64 = 2 << 20;
+    let windows = || Windows { direct: AREA, fallback: None, code_block: Some(BLOCK) };
+    let (block, guard) = (AREA.0 + 2 * BLOCK, PAGE);
+    let place = |space: &AddressSpace, text| {
+        space.area(windows, PAGE).place(&layout(text, 0)).unwrap().get(Region::Text)
+    };
+    let listed =
+        format!("ffffffff81000000 T _text\n{block:016x} t f\t[a]\n{:016x} t g\t[a]\n", block + 0x1010);
+    let shown = |block_end: u64| {
+        let mut space = AddressSpace::booted(&symbols(&listed));
+        space.show(vec![(AREA.0, AREA.0 + 2 * PAGE), (block, block_end)]);
+        space
+    };
+    let behind = block + 2 * BLOCK;
+    let mut space = shown(block + BLOCK + guard);
+    assert_eq!(place(&space, 16), block + 3 * PAGE, "LAYOUT-55: behind the code that is listed");
+    assert_eq!(place(&space, BLOCK - PAGE), behind, "LAYOUT-55: what does not fit there gets a block");
+    // The files of the modules tell what they hold: text, and nothing of init any more.
+    space.forget_listed();
+    let held = layout(0x1800, PAGE);
+    let mut bases = PerRegion::default();
+    held.regions().for_each(|region| *bases.get_mut(region) = AREA.0 + 64 * BLOCK);
+    *bases.get_mut(Region::Text) = block;
+    *bases.get_mut(Region::InitText) = block + 2 * PAGE;
+    space.take(b"a", windows, &held, &bases, None);
+    assert_eq!(place(&space, 16), block + 3 * PAGE, "LAYOUT-55: behind text and init");
+    space.free_init(b"a");
+    assert_eq!(place(&space, 16), block + 2 * PAGE, "LAYOUT-55: what init had is free");
+    // What is no block, or has no code of modules, is taken whole.
+    assert_eq!(place(&shown(block + BLOCK), 16), behind - BLOCK, "no guard page");
+    let bpf = symbols("ffffffff81000000 T _text\n");
+    let mut space = AddressSpace::booted(&bpf);
+    space.show(vec![(AREA.0, AREA.0 + 2 * PAGE), (block, block + BLOCK + guard)]);
+    assert_eq!(place(&space, 16), behind, "LAYOUT-55: programs of BPF");
+}
