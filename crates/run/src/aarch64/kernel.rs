@@ -287,7 +287,7 @@ fn nothing(_: &mut Machine<A64>) -> Result<Answer, Failed> {
 
 /// Functions of this architecture that are not executed.
 fn rows() -> Vec<Row<A64>> {
-    let rows: [Row<A64>; 9] = [
+    let rows: [Row<A64>; 8] = [
         Row {
             names: &["aarch64_insn_patch_text_nosync", "aarch64_insn_write", "__aarch64_insn_write"],
             stub: patch,
@@ -336,11 +336,6 @@ fn rows() -> Vec<Row<A64>> {
             names: &["mark_linear_text_alias_ro", "update_mapping_prot", "change_memory_common"],
             stub: nothing,
             why: "there are no page tables",
-        },
-        Row {
-            names: &["fpsimd_thread_switch", "fpsimd_flush_task_state", "fpsimd_save_and_flush_cpu_state"],
-            stub: nothing,
-            why: "the processor has no floating-point registers to keep",
         },
     ];
     rows.into()
