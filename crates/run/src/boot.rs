@@ -509,6 +509,8 @@ impl<C: Platform> Boot<'_, C> {
                 self.named(name, &[]);
             }
         }
+        // What has been left to threads is done.
+        self.named("msleep", &[1]);
         Ok(())
     }
 }
