@@ -36,7 +36,7 @@ def judged(tree, names, example, folder):
         return paths[name]
 
     lines = [" ".join(path(n) for n in tree.load_order([name])) for name in names]
-    out = subprocess.run([example, tree.image], input="\n".join(lines) + "\n", capture_output=True, text=True, check=True).stdout
+    out = subprocess.run([example, tree.image], input="\n".join(lines) + "\n", stdout=subprocess.PIPE, text=True, check=True).stdout
     for name, line in zip(names, out.splitlines(), strict=True):
         said, instructions, warnings = line.rsplit("\t", 2)
         how, _, rest = said.partition(" ")
@@ -56,7 +56,9 @@ def main():
     good, errors, stops, warned = 0, collections.Counter(), 0, 0
     with tempfile.TemporaryDirectory() as folder:
         for name, how, rest, _, warnings in judged(tree, names, arguments.example, folder):
-            warned += bool(warnings)
+            if warnings:
+                warned += 1
+                print(f"{name}: {warnings} warnings")
             if how == "stopped":
                 stops += 1
                 print(f"{name}: {rest}")
