@@ -19,7 +19,7 @@ impl Fields {
         Fields { word, wide: bit(word, 30), unsigned: bit(word, 29), size }
     }
 
-    fn new(&self, op: Op, v: V) -> Decoded {
+    fn decoded(&self, op: Op, v: V) -> Decoded {
         let word = self.word;
         Decoded {
             v,
@@ -78,7 +78,7 @@ fn vectors(word: u32) -> Option<Decoded> {
         (false, false, 0) if f.size == 0 => {
             // TBL and TBX: how many registers, and whether d stays.
             let (a, immediate) = (bits(word, 13, 2) as u8, bits(word, 12, 1).into());
-            Some(Decoded { a, immediate, ..f.new(Op::VectorTable, V::Nothing) })
+            Some(Decoded { a, immediate, ..f.decoded(Op::VectorTable, V::Nothing) })
         }
         (false, false, 2) if !f.is_single() => {
             let v = match bits(word, 12, 3) {
@@ -90,11 +90,11 @@ fn vectors(word: u32) -> Option<Decoded> {
                 7 => V::Zip2,
                 _ => return None,
             };
-            Some(f.new(Op::VectorPermute, v))
+            Some(f.decoded(Op::VectorPermute, v))
         }
         (true, false, 0 | 2) if f.size == 0 && (f.wide || !bit(word, 14)) => {
             let immediate = bits(word, 11, 4).into();
-            Some(Decoded { immediate, ..f.new(Op::VectorPermute, V::Extract) })
+            Some(Decoded { immediate, ..f.decoded(Op::VectorPermute, V::Extract) })
         }
         _ => None,
     }
@@ -115,7 +115,7 @@ fn three_same(f: &Fields) -> Option<Decoded> {
             let of = of.into_iter().chain([V::ReplaceWhereSet, V::ReplaceWhereClear]);
             let number = f.size | u8::from(f.unsigned) << 2;
             let v = of.into_iter().nth(number.into())?;
-            return Some(Decoded { k: 8, ..f.new(Op::VectorSame, v) });
+            return Some(Decoded { k: 8, ..f.decoded(Op::VectorSame, v) });
         }
         0b00100 => V::HalvingSubtract,
         0b00110 => V::Greater,
@@ -139,7 +139,7 @@ fn three_same(f: &Fields) -> Option<Decoded> {
         return None;
     }
     let is_pairs = matches!(opcode, 0b10100 | 0b10101 | 0b10111);
-    Some(f.new(if is_pairs { Op::VectorPairs } else { Op::VectorSame }, v))
+    Some(f.decoded(if is_pairs { Op::VectorPairs } else { Op::VectorSame }, v))
 }
 
 fn three_different(f: &Fields) -> Option<Decoded> {
@@ -157,17 +157,17 @@ fn three_different(f: &Fields) -> Option<Decoded> {
         12 => (Op::VectorLong, V::Multiply),
         // PMULL: of bytes, or of 64 bits
         14 if !f.unsigned && matches!(f.size, 0 | 3) => {
-            return Some(Decoded { a: 1, ..f.new(Op::VectorLong, V::MultiplyPolynomials) });
+            return Some(Decoded { a: 1, ..f.decoded(Op::VectorLong, V::MultiplyPolynomials) });
         }
         _ => return None,
     };
-    (f.size != 3).then(|| f.new(op, v))
+    (f.size != 3).then(|| f.decoded(op, v))
 }
 
 /// Two registers.
 fn two(f: &Fields) -> Option<Decoded> {
     let opcode = bits(f.word, 12, 5);
-    let of = |v| f.new(Op::VectorOne, v);
+    let of = |v| f.decoded(Op::VectorOne, v);
     let reverses = |container: u8| {
         let fits = 1u8.wrapping_shl(f.size.into()) < container;
         fits.then(|| Decoded { immediate: container.into(), ..of(V::Reverse) })
@@ -179,7 +179,7 @@ fn two(f: &Fields) -> Option<Decoded> {
         // SADDLP and SADALP, and those without a sign
         (2 | 6, _) if f.size != 3 => {
             let immediate = u64::from(opcode == 6);
-            return Some(Decoded { immediate, ..f.new(Op::VectorWideSums, V::Add) });
+            return Some(Decoded { immediate, ..f.decoded(Op::VectorWideSums, V::Add) });
         }
         (4, _) if f.size != 3 => return Some(of(either(f, V::CountSigns, V::CountZeros))),
         (5, false) if f.size == 0 => return Some(of(V::CountBits)),
@@ -187,11 +187,11 @@ fn two(f: &Fields) -> Option<Decoded> {
         (5, true) if f.size == 1 => return Some(Decoded { k: 1, ..of(V::ReverseBits) }),
         // XTN and SHLL
         (0b10010, false) if f.size != 3 => {
-            return Some(Decoded { immediate: 0, ..f.new(Op::VectorNarrowByCount, V::ShiftRight) });
+            return Some(Decoded { immediate: 0, ..f.decoded(Op::VectorNarrowByCount, V::ShiftRight) });
         }
         (0b10011, true) if f.size != 3 => {
             let immediate = 8u64.wrapping_shl(f.size.into());
-            return Some(Decoded { immediate, ..f.new(Op::VectorLongByCount, V::ShiftLeft) });
+            return Some(Decoded { immediate, ..f.decoded(Op::VectorLongByCount, V::ShiftLeft) });
         }
         _ => {}
     }
@@ -200,8 +200,8 @@ fn two(f: &Fields) -> Option<Decoded> {
 
 /// Comparisons with zero, and signs: those that a single element of 64 bits has as well.
 fn zeros(f: &Fields, opcode: u32) -> Option<Decoded> {
-    let zero = |v| Decoded { a: 0, immediate: 1, ..f.new(Op::VectorSame, v) };
-    let one = |v| f.new(Op::VectorOne, v);
+    let zero = |v| Decoded { a: 0, immediate: 1, ..f.decoded(Op::VectorSame, v) };
+    let one = |v| f.decoded(Op::VectorOne, v);
     Some(match (opcode, f.unsigned) {
         (0b01000, false) => zero(V::Greater),
         (0b01000, true) => zero(V::GreaterOrEqual),
@@ -225,7 +225,7 @@ fn across(f: &Fields) -> Option<Decoded> {
     };
     // Two elements are too few.
     let enough = f.size < 2 || f.size == 2 && f.wide;
-    enough.then(|| Decoded { immediate, ..f.new(Op::VectorAcross, v) })
+    enough.then(|| Decoded { immediate, ..f.decoded(Op::VectorAcross, v) })
 }
 
 fn aes(f: &Fields) -> Option<Decoded> {
@@ -236,7 +236,7 @@ fn aes(f: &Fields) -> Option<Decoded> {
         0b00111 => V::AesMixBack,
         _ => return None,
     };
-    Some(f.new(Op::VectorCipher, v))
+    Some(f.decoded(Op::VectorCipher, v))
 }
 
 /// DUP, INS, UMOV, SMOV.
@@ -250,7 +250,7 @@ fn copy(f: &Fields) -> Option<Decoded> {
     let new = |v| Decoded {
         k: 1u8.wrapping_shl(size),
         immediate: u64::from(to | from << 8),
-        ..f.new(Op::VectorMove, v)
+        ..f.decoded(Op::VectorMove, v)
     };
     let general = source(word, 5);
     Some(match (f.unsigned, bits(word, 11, 4)) {
@@ -293,7 +293,7 @@ fn constant(word: u32) -> Option<Decoded> {
         (14, _) | (_, false) => (V::Constant, value),
         _ => (V::Constant, !value),
     };
-    Some(Decoded { immediate, ..f.new(Op::VectorMove, v) })
+    Some(Decoded { immediate, ..f.decoded(Op::VectorMove, v) })
 }
 
 /// Shifts by a number.
@@ -303,7 +303,7 @@ fn by_count(f: &Fields) -> Option<Decoded> {
     let elements = 8u32.wrapping_shl(size);
     let (right, left) = (elements.wrapping_mul(2).wrapping_sub(whole), whole.wrapping_sub(elements));
     let f = &Fields { size: size as u8, ..*f };
-    let of = |op, v, by: u32| Some(Decoded { immediate: by.into(), ..f.new(op, v) });
+    let of = |op, v, by: u32| Some(Decoded { immediate: by.into(), ..f.decoded(op, v) });
     let narrows = size < 3;
     // One element of 64 bits is a scalar, whose encoding has another bit set.
     let single = f.is_single() && f.word >> 28 & 1 == 0;
@@ -345,7 +345,7 @@ fn by_element(f: &Fields) -> Option<Decoded> {
         (0b1010, _) => (Op::VectorLong, V::Multiply),
         _ => return None,
     };
-    Some(Decoded { m: register as u8, immediate: u64::from(index).wrapping_add(2), ..f.new(op, v) })
+    Some(Decoded { m: register as u8, immediate: u64::from(index).wrapping_add(2), ..f.decoded(op, v) })
 }
 
 /// Single elements, of 64 bits each, and the instructions for SHA that lie among them.
@@ -360,7 +360,7 @@ fn scalars(word: u32) -> Option<Decoded> {
                 .map(|at| Decoded { wide: false, ..at }),
             (2, 0b0000) if is_64 => zeros(f, opcode),
             (2, 0b1000) if is_64 && !f.unsigned && opcode == 0b11011 => {
-                Some(Decoded { wide: true, ..f.new(Op::VectorAcross, V::Add) })
+                Some(Decoded { wide: true, ..f.decoded(Op::VectorAcross, V::Add) })
             }
             (2, 0b0100) if f.size == 0 && !f.unsigned => {
                 let v = match opcode {
@@ -369,7 +369,7 @@ fn scalars(word: u32) -> Option<Decoded> {
                     2 => V::Sha256Schedule0,
                     _ => return None,
                 };
-                Some(Decoded { wide: true, ..f.new(Op::VectorCipher, v) })
+                Some(Decoded { wide: true, ..f.decoded(Op::VectorCipher, v) })
             }
             _ => None,
         };
@@ -389,7 +389,7 @@ fn scalars(word: u32) -> Option<Decoded> {
                 6 => V::Sha256Schedule1,
                 _ => return None,
             };
-            Some(Decoded { wide: true, ..f.new(Op::VectorCipher, v) })
+            Some(Decoded { wide: true, ..f.decoded(Op::VectorCipher, v) })
         }
         1 | 3 if bits(word, 11, 4) == 0 => {
             copy(&Fields { wide: true, ..*f }).map(|at| Decoded { v: V::Scalar, ..at })
@@ -401,7 +401,7 @@ fn scalars(word: u32) -> Option<Decoded> {
 /// SHA-3 and SHA-512.
 fn four_registers(word: u32) -> Option<Decoded> {
     let f = Fields::of(word);
-    let of = |v| Decoded { k: 8, wide: true, ..f.new(Op::VectorCipher, v) };
+    let of = |v| Decoded { k: 8, wide: true, ..f.decoded(Op::VectorCipher, v) };
     Some(match (bits(word, 21, 3), bits(word, 10, 6)) {
         (0, 0..=31) => Decoded { a: bits(word, 10, 5) as u8, ..of(V::Xor3) },
         (1, 0..=31) => Decoded { a: bits(word, 10, 5) as u8, ..of(V::ClearXor) },
@@ -419,7 +419,7 @@ fn four_registers(word: u32) -> Option<Decoded> {
 fn moves(word: u32) -> Option<Decoded> {
     let f = Fields::of(word);
     let (general, into) = (source(word, 5), target(word, 0));
-    let new = |v, k, at| Decoded { k, immediate: at, ..f.new(Op::VectorMove, v) };
+    let new = |v, k, at| Decoded { k, immediate: at, ..f.decoded(Op::VectorMove, v) };
     Some(match word >> 10 {
         // 32 and 64 bits to and from general registers, and the upper half
         0x0007_8980 => Decoded { d: into, ..new(V::Take, 4, 0) },
