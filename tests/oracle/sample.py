@@ -10,6 +10,7 @@ those of the same kernel, seed and count.
 
 import argparse
 import collections
+import concurrent.futures
 import errno
 import os
 import random
@@ -24,8 +25,8 @@ ERRNO = {**errno.errorcode, 524: "ENOTSUPP", 517: "EPROBE_DEFER"}
 MARK = "<!-- sample.py: "
 
 
-def judged(tree, names, example, folder):
-    """For each name: how it ended, the result, and the rest of the line."""
+def judged(tree, names, example, folder, jobs=1):
+    """For each name: how it ended, the result, and the rest of the line. As many processes as `jobs` share the work."""
     paths = {}
 
     def path(name):
@@ -36,8 +37,15 @@ def judged(tree, names, example, folder):
         return paths[name]
 
     lines = [" ".join(path(n) for n in tree.load_order([name])) for name in names]
-    out = subprocess.run([example, tree.image], input="\n".join(lines) + "\n", capture_output=True, text=True, check=True).stdout
-    for name, line in zip(names, out.splitlines(), strict=True):
+
+    def run(part):
+        given = "\n".join(part) + "\n"
+        return subprocess.run([example, tree.image], input=given, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+
+    size = -(-len(lines) // jobs)
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        out = [line for part in pool.map(run, (lines[at : at + size] for at in range(0, len(lines), size))) for line in part]
+    for name, line in zip(names, out, strict=True):
         said, instructions, warnings = line.rsplit("\t", 2)
         how, _, rest = said.partition(" ")
         yield name, how, rest, int(instructions), int(warnings)
@@ -48,6 +56,7 @@ def main():
     parser.add_argument("--kernel", required=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--example", default=os.path.join(ROOT, "target", "release", "examples", "sample"))
     parser.add_argument("--write", metavar="DOCUMENT")
     arguments = parser.parse_args()
@@ -55,8 +64,10 @@ def main():
     names = random.Random(arguments.seed).sample(sorted(tree.names()), arguments.count)
     good, errors, stops, warned = 0, collections.Counter(), 0, 0
     with tempfile.TemporaryDirectory() as folder:
-        for name, how, rest, _, warnings in judged(tree, names, arguments.example, folder):
-            warned += bool(warnings)
+        for name, how, rest, _, warnings in judged(tree, names, arguments.example, folder, arguments.jobs):
+            if warnings:
+                warned += 1
+                print(f"{name}: {warnings} warnings")
             if how == "stopped":
                 stops += 1
                 print(f"{name}: {rest}")

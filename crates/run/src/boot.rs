@@ -511,6 +511,8 @@ impl<C: Platform> Boot<'_, C> {
                 self.named(name, &[]);
             }
         }
+        // What has been left to threads is done.
+        self.named("msleep", &[1]);
         Ok(())
     }
 }

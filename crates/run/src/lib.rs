@@ -29,10 +29,12 @@ extern crate std;
 
 pub mod aarch64;
 pub mod boot;
+mod ciphers;
 pub mod cpu;
 pub mod debugger;
 pub mod heap;
 pub mod kept;
+mod lanes;
 pub mod machine;
 pub mod memory;
 pub mod parameters;

@@ -4,9 +4,13 @@
 //! changed: general registers, flags, YMM registers by their numbers (upper half first), and words of memory. All in hex.
 #![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
+#[path = "seed/mod.rs"]
+mod seed;
+
 use run::cpu::{Cpu, Stop};
 use run::memory::{Memory, PAGE, Protection};
 use run::x86_64::{Gpr, X86};
+use seed::Seed;
 
 const CODE: u64 = 0x1000;
 /// Where RSI points to.
@@ -16,39 +20,6 @@ const REGISTERS: [(&str, Gpr); 4] = [("rax", Gpr(0)), ("rcx", Gpr(1)), ("rdx", G
 const VECTORS: [u8; 4] = [0, 1, 2, 9];
 /// CF, PF, AF, ZF, SF, OF
 const FLAGS: u64 = 0x8d5;
-
-/// The generator of the state before: splitmix64, and values at edges.
-struct Seed(u64);
-
-impl Seed {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut value = self.0;
-        value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        value ^ value >> 31
-    }
-
-    fn word(&mut self) -> u64 {
-        let (kind, value) = (self.next(), self.next());
-        match kind >> 60 {
-            0 => 0,
-            1 => u64::MAX,
-            2 => 0x8000_8000_8000_8000,
-            3 => 0x7fff_7fff_7fff_7fff,
-            4 => value & 0x3f,
-            5 => value & 0x7f7f_7f7f_7f7f_7f7f,
-            6 => value | 0x8080_8080_8080_8080,
-            7 => 1 << (value & 63),
-            _ => value,
-        }
-    }
-
-    fn half(&mut self) -> u128 {
-        let low = self.word();
-        u128::from(self.word()) << 64 | u128::from(low)
-    }
-}
 
 /// What can be seen of a machine.
 #[derive(PartialEq)]

@@ -37,7 +37,7 @@ impl State {
     }
 
     /// Reads 1 << size bytes.
-    fn get(&self, memory: &mut Memory, address: u64, size: u8) -> Done<u64> {
+    pub(super) fn get(&self, memory: &mut Memory, address: u64, size: u8) -> Done<u64> {
         Ok(match size & 3 {
             0 => u64::from(u8::from_le_bytes(self.load(memory, address)?)),
             1 => u64::from(u16::from_le_bytes(self.load(memory, address)?)),
@@ -47,7 +47,7 @@ impl State {
     }
 
     /// Writes 1 << size bytes.
-    fn put(&self, memory: &mut Memory, address: u64, size: u8, value: u64) -> Done<()> {
+    pub(super) fn put(&self, memory: &mut Memory, address: u64, size: u8, value: u64) -> Done<()> {
         match size & 3 {
             0 => self.store(memory, address, (value as u8).to_le_bytes()),
             1 => self.store(memory, address, (value as u16).to_le_bytes()),

@@ -1,7 +1,7 @@
 //! From words to what the interpreter executes: the encoding groups of the Arm architecture, top level, immediates, branches and system.
 
 use super::form::{Decoded, Op, bit, bits, or_sp, signed, source, target};
-use super::{memory_forms, register_forms, system};
+use super::{memory_forms, register_forms, system, vector};
 
 /// The instruction that a word at an address is.
 pub(super) fn decode(word: u32, pc: u64) -> Decoded {
@@ -11,6 +11,7 @@ pub(super) fn decode(word: u32, pc: u64) -> Decoded {
         0b1010 | 0b1011 => branches(word, pc),
         0b0100 | 0b0110 | 0b1100 | 0b1110 => memory_forms::decode(word, pc),
         0b0101 | 0b1101 => register_forms::decode(word),
+        0b0111 | 0b1111 => vector::decode::decode(word),
         // UDF
         0b0000 if word >> 16 == 0 => Some(Decoded::new(Op::Udf)),
         _ => None,

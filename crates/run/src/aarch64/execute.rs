@@ -265,6 +265,24 @@ impl State {
             | Op::AtomicSignedMin
             | Op::AtomicMax
             | Op::AtomicMin => self.atomic(memory, at)?,
+            Op::VectorSame
+            | Op::VectorLong
+            | Op::VectorWide
+            | Op::VectorUpper
+            | Op::VectorPairs
+            | Op::VectorByCount
+            | Op::VectorLongByCount
+            | Op::VectorNarrowByCount
+            | Op::VectorOne
+            | Op::VectorWideSums
+            | Op::VectorAcross
+            | Op::VectorMove
+            | Op::VectorPermute
+            | Op::VectorTable
+            | Op::VectorCipher => self.vector(at)?,
+            Op::LoadVector | Op::StoreVector | Op::LoadVectors | Op::StoreVectors | Op::VectorStructures => {
+                self.vector_in_memory(memory, at)?
+            }
             Op::Msr => self.write_system(at),
             Op::Daif => {
                 let bits = u64::from(at.a) << 6;

@@ -48,8 +48,15 @@ pub(super) fn flow(word: u32) -> Flow {
                 flow.uses = n;
             }
         }
+        // Those of vectors; what lies near the instruction has no base.
+        6 | 14 if bits(word, 27, 3) != 0b011 || bits(word, 24, 1) != 0 => {
+            flow.uses = n;
+            if bits(word, 27, 3) == 0b111 && bits(word, 24, 1) == 0 && bits(word, 21, 1) == 1 {
+                flow.uses |= m;
+            }
+        }
         // Loads and stores of general registers.
-        4 | 6 | 12 | 14 if bits(word, 26, 1) == 0 => {
+        4 | 12 => {
             flow.uses = n;
             let (pair, literal) =
                 (bits(word, 27, 3) == 0b101, bits(word, 27, 3) == 0b011 && bits(word, 24, 2) == 0);

@@ -1,5 +1,7 @@
 //! What an instruction is once it is decoded, and the fields of words.
 
+use super::vector::operation::V;
+
 /// The number that stands for the register that reads as zero.
 pub(super) const ZERO: u8 = 31;
 /// The number of the stack pointer.
@@ -173,6 +175,40 @@ pub(super) enum Op {
     AtomicSignedMin,
     AtomicMax,
     AtomicMin,
+    // Vectors: v is done with elements of k bytes; those without a sign where a is 1. d, n and m are vectors.
+    /// Of n and m: the immediate is 0 for m, 1 for zero in its place, and from 2 on the number of the one element of m that counts
+    VectorSame,
+    /// To elements twice as wide; the immediate is the same
+    VectorLong,
+    /// The elements of n are as wide as those of d.
+    VectorWide,
+    /// The upper halves of elements twice as wide; rounded where a is 1
+    VectorUpper,
+    VectorPairs,
+    VectorByCount,
+    /// From elements half as wide
+    VectorLongByCount,
+    /// To elements half as wide
+    VectorNarrowByCount,
+    VectorOne,
+    /// Sums of neighbours; they are added to d where the immediate is 1
+    VectorWideSums,
+    /// All elements of n in one, which is twice as wide where the immediate is 1
+    VectorAcross,
+    VectorMove,
+    VectorPermute,
+    /// TBL, and TBX where the immediate is 1; a is how many registers more than one
+    VectorTable,
+    /// The third source is a.
+    VectorCipher,
+    // At n, with the mode k, and 1 << a bytes
+    LoadVector,
+    StoreVector,
+    // d and a, of 1 << m bytes each, at n, with the mode k
+    LoadVectors,
+    StoreVectors,
+    /// LD1 to LD4 and ST1 to ST4 at n: the word is the immediate
+    VectorStructures,
 }
 
 impl Op {
@@ -203,6 +239,8 @@ pub(super) const EXTENDS: u8 = 4;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Decoded {
     pub op: Op,
+    /// What is done with vectors
+    pub v: V,
     pub d: u8,
     pub n: u8,
     pub m: u8,
@@ -215,7 +253,7 @@ pub(super) struct Decoded {
 
 impl Decoded {
     pub fn new(op: Op) -> Self {
-        Decoded { op, d: SINK, n: ZERO, m: ZERO, a: 0, k: 0, wide: true, immediate: 0 }
+        Decoded { op, v: V::Nothing, d: SINK, n: ZERO, m: ZERO, a: 0, k: 0, wide: true, immediate: 0 }
     }
 
     pub fn word(op: Op, word: u32) -> Self {

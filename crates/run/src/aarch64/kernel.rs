@@ -46,6 +46,8 @@ const EL1: u64 = 5;
 /// The general registers of `struct pt_regs`; then sp, pc, pstate.
 const GENERAL: u8 = 31;
 
+/// Why ports are no memory.
+const NO_PORTS: &str = "nobody answers at a port: reads find ones";
 /// The number of the first word behind `struct user_pt_regs`.
 const BEHIND_USER: usize = 34;
 
@@ -287,7 +289,7 @@ fn nothing(_: &mut Machine<A64>) -> Result<Answer, Failed> {
 
 /// Functions of this architecture that are not executed.
 fn rows() -> Vec<Row<A64>> {
-    let rows: [Row<A64>; 9] = [
+    let rows: [Row<A64>; 12] = [
         Row {
             names: &["aarch64_insn_patch_text_nosync", "aarch64_insn_write", "__aarch64_insn_write"],
             stub: patch,
@@ -332,15 +334,14 @@ fn rows() -> Vec<Row<A64>> {
             stub: stubs::idle,
             why: "nothing interrupts the processor: the next tick comes at once",
         },
+        Row { names: &["logic_inb"], stub: |_| Ok(Answer::Value(0xff)), why: NO_PORTS },
+        Row { names: &["logic_inw"], stub: |_| Ok(Answer::Value(0xffff)), why: NO_PORTS },
+        Row { names: &["logic_inl"], stub: |_| Ok(Answer::Value(0xffff_ffff)), why: NO_PORTS },
+        Row { names: &["logic_outb", "logic_outw", "logic_outl"], stub: nothing, why: NO_PORTS },
         Row {
             names: &["mark_linear_text_alias_ro", "update_mapping_prot", "change_memory_common"],
             stub: nothing,
             why: "there are no page tables",
-        },
-        Row {
-            names: &["fpsimd_thread_switch", "fpsimd_flush_task_state", "fpsimd_save_and_flush_cpu_state"],
-            stub: nothing,
-            why: "the processor has no floating-point registers to keep",
         },
     ];
     rows.into()

@@ -1,12 +1,12 @@
 //! Decoding of loads and stores.
 
 use super::form::{AFTER, BEFORE, Decoded, INDEX, OFFSET, Op, bit, bits, or_sp, signed, source, target};
+use super::vector;
 
 /// C4.1.96
 pub(super) fn decode(word: u32, pc: u64) -> Option<Decoded> {
-    // Those of vector registers.
     if bit(word, 26) {
-        return None;
+        return vector::memory::decode(word, pc);
     }
     match (bits(word, 28, 2), bits(word, 24, 2)) {
         (0, 0) => exclusive(word),

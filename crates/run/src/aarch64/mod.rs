@@ -1,8 +1,8 @@
-//! aarch64: an interpreter of its instructions, except those of the floating-point and vector units.
+//! aarch64: an interpreter of its instructions, except those that compute with floating-point numbers.
 //!
-//! Words are decoded once for each page; it is one processor at EL1 without optional features in its identification registers, without
-//! interrupts and without paging: addresses are those of [`Memory`]. Instructions that programs find by a feature (atomics of LSE, CRC32)
-//! are executed all the same; those of pointer authentication leave pointers as they are, as with disabled keys.
+//! Words are decoded once for each page; it is one processor at EL1 without interrupts and without paging: addresses are those of
+//! [`Memory`]. Its identification registers tell of what is interpreted (`system.rs`); instructions of pointer authentication leave
+//! pointers as they are, as with disabled keys.
 
 mod access;
 mod compute;
@@ -18,6 +18,7 @@ mod state;
 mod system;
 #[cfg(test)]
 mod tests;
+mod vector;
 
 pub use kernel::Boots;
 
@@ -104,6 +105,16 @@ impl A64 {
     /// Sets N, Z, C and V.
     pub fn set_flags(&mut self, flags: u8) {
         self.state.flags = flags & 15;
+    }
+
+    /// A vector register from 0 to 31.
+    pub fn vector(&self, number: u8) -> u128 {
+        self.state.vectors.get(number)
+    }
+
+    /// Sets a vector register from 0 to 31.
+    pub fn set_vector(&mut self, number: u8, value: u128) {
+        self.state.vectors.set(number, value);
     }
 
     /// SP_EL0: `current`, in the kernel.

@@ -2,6 +2,7 @@
 
 use super::form::{SINK, ZERO};
 use super::system::{self, SLOTS};
+use super::vector::registers::Vectors;
 use crate::cpu::{Registers, Trouble};
 use crate::kept::kept;
 
@@ -52,15 +53,24 @@ pub struct State {
     pub counter: u64,
     /// Address and size of the last exclusive load.
     pub(super) monitor: Option<(u64, u64)>,
+    pub(super) vectors: Vectors,
 }
 
 impl Registers for State {}
 
-kept!(State { general, pc, flags, system, counter, monitor });
+kept!(State { general, pc, flags, system, counter, monitor, vectors });
 
 impl Default for State {
     fn default() -> Self {
-        State { general: [0; 64], pc: 0, flags: 0, system: system::reset(), counter: 0, monitor: None }
+        State {
+            general: [0; 64],
+            pc: 0,
+            flags: 0,
+            system: system::reset(),
+            counter: 0,
+            monitor: None,
+            vectors: Vectors::default(),
+        }
     }
 }
 

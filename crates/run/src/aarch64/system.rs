@@ -67,6 +67,9 @@ const STORED: &[(u16, u64)] = &[
     (key(3, 3, 14, 3, 2), 0),
     // MDSCR_EL1
     (key(2, 0, 0, 2, 2), 0),
+    // FPCR, FPSR
+    (key(3, 3, 4, 4, 0), 0),
+    (key(3, 3, 4, 4, 1), 0),
 ];
 
 /// Registers that cannot be written, and what they tell.
@@ -77,8 +80,11 @@ const READ_ONLY: &[(u16, u64)] = &[
     (key(3, 0, 0, 0, 0), 0x000f_0000),
     (key(3, 0, 0, 0, 5), 0x8000_0000),
     (key(3, 0, 0, 0, 6), 0),
-    // ID_AA64PFR0_EL1: no 32-bit programs, no floating point, no vectors; nothing that others can learn from speculation
-    (key(3, 0, 0, 4, 0), 0x1300_0000_00ff_0011),
+    // ID_AA64PFR0_EL1: no 32-bit programs; floating point and vectors, of which arithmetic on floating-point numbers stops by name;
+    // nothing that others can learn from speculation
+    (key(3, 0, 0, 4, 0), 0x1300_0000_0000_0011),
+    // ID_AA64ISAR0_EL1: AES and PMULL, SHA1, SHA256 and SHA512, CRC32, LSE, SHA3
+    (key(3, 0, 0, 6, 0), 0x0000_0001_0021_2120),
     // CLIDR_EL1, CCSIDR_EL1, AIDR_EL1
     (key(3, 1, 0, 0, 1), 0),
     (key(3, 1, 0, 0, 0), 0),

@@ -67,6 +67,7 @@ pub(super) const INIT_FUNCTIONS: &[&str] = &[
     "softirq_init",
     "vdso_setup_data_pages",
     "timekeeping_init",
+    "perf_event_init",
     "arch_cpu_finalize_init",
     "pid_idr_init",
     "anon_vma_init",
@@ -96,7 +97,6 @@ pub(super) const INIT_FUNCTIONS: &[&str] = &[
 
 /// Initcalls that are not called.
 pub const SKIPPED: &[(&str, &str)] = &[
-    ("acpi_init", "there is no firmware"),
     ("init_per_zone_wmark_min", "there are no memory zones"),
     ("kcompactd_init", "there are no memory zones"),
     ("ksm_init", "pages of programs are never merged"),
@@ -120,12 +120,19 @@ pub(super) const LATER: &[(&str, &str)] = &[
     ("crypto_cbc_module_init", "algorithms that are in the kernel"),
     ("crypto_ctr_module_init", "algorithms that are in the kernel"),
     ("crypto_aes_mod_init", "algorithms that are in the kernel"),
+    ("blackhole_netdev_init", "the network device that takes what has nowhere to go: IPv6 needs it"),
+    ("inet6_init", "IPv6, where it is in the kernel"),
+    ("perf_event_sysfs_init", "devices of performance counters"),
     ("proc_modules_init", "/proc/modules"),
     ("blkdev_init", "block devices"),
     ("param_sysfs_builtin_init", "folders of what is built in, whose names no module can have"),
     ("blacklist_init", "the hashes and keys that signatures cannot have"),
     ("trace_eval_sync", "trace events, which hear of each module"),
     ("init_srcu_module_notifier", "the SRCU structures of modules"),
+    (
+        "crypto_algapi_init",
+        "from here on algorithms are tested that are registered; the kernel's own ones count as tested",
+    ),
     ("system_trusted_keyring_init", "the keyrings, empty, in which the keys of signatures are looked for"),
 ];
 

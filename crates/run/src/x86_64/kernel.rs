@@ -100,6 +100,9 @@ impl Platform for X86 {
             ),
             Preset::of("node_data", 0, node, 8, "alloc_node_data makes the only memory node"),
             Preset::of("conswitchp", 0, dummy, 8, "setup_arch takes the dummy console"),
+            Preset::of("acpi_disabled", 0, 1, 4, "acpi_boot_table_init finds no tables"),
+            Preset::of("acpi_pci_disabled", 0, 1, 4, "acpi_boot_table_init finds no tables"),
+            Preset::of("acpi_noirq", 0, 1, 4, "acpi_boot_table_init finds no tables"),
         ];
         // Masks of processors that are not part of what holds them (CONFIG_CPUMASK_OFFSTACK).
         if m.symbols.address("alloc_cpumask_var_node").is_some() {

@@ -3,52 +3,12 @@
 use super::ciphers;
 use super::operation::V;
 use crate::cpu::Trouble;
-
-/// Bits of an element of so many bytes.
-const fn width(element: u8) -> u32 {
-    (element as u32).wrapping_mul(8)
-}
-
-/// The lowest element.
-fn lowest(element: u8, value: u128) -> u64 {
-    let mask = u64::MAX.wrapping_shr(64u32.wrapping_sub(width(element)));
-    value as u64 & mask
-}
-
-/// Its value as a number with a sign.
-pub(super) fn signed(element: u8, value: u64) -> i64 {
-    let unused = 64u32.wrapping_sub(width(element));
-    (value.wrapping_shl(unused) as i64).wrapping_shr(unused)
-}
-
-/// Element by element.
-fn each(element: u8, a: u128, b: u128, of: impl Fn(u64, u64) -> u64) -> u128 {
-    let (mut out, mut at) = (0, 0);
-    while at < 128 {
-        let value = of(lowest(element, a.wrapping_shr(at)), lowest(element, b.wrapping_shr(at)));
-        out |= u128::from(lowest(element, value.into())).wrapping_shl(at);
-        at = at.wrapping_add(width(element));
-    }
-    out
-}
+use crate::lanes::{each, gather, lowest, pick, signed, width};
 
 /// Element by element, as numbers with a sign, and what does not fit becomes the nearest that does.
 fn each_within(element: u8, a: u128, b: u128, of: impl Fn(i64, i64) -> i64) -> u128 {
     let top = (u64::MAX.wrapping_shr(65u32.wrapping_sub(width(element)))) as i64;
     each(element, a, b, |a, b| of(signed(element, a), signed(element, b)).clamp(!top, top) as u64)
-}
-
-/// The element of that number.
-fn pick(element: u8, value: u128, number: u32) -> u64 {
-    lowest(element, value.wrapping_shr(number.wrapping_mul(width(element))))
-}
-
-/// A vector of elements by their numbers.
-fn gather(element: u8, of: impl Fn(u32) -> u64) -> u128 {
-    let count = 128u32.checked_div(width(element)).unwrap_or(0);
-    (0..count).fold(0, |out, number| {
-        out | u128::from(lowest(element, of(number).into())).wrapping_shl(number.wrapping_mul(width(element)))
-    })
 }
 
 /// Of two vectors one after the other: pairs of neighbours.

@@ -3,10 +3,10 @@
 use super::super::execute::{Done, State};
 use super::super::flags::mask;
 use super::super::instruction::{Decoded, Operand};
-use super::lanes;
 use super::operation::V;
 use super::registers::Halves;
 use crate::cpu::Trouble;
+use crate::lanes::signed;
 use crate::memory::Memory;
 
 /// `value` with its bits from `at` on replaced by an element of `bits`.
@@ -132,7 +132,7 @@ impl State {
                 let count = at.size.checked_div(to).unwrap_or(0);
                 let narrow = elements(source, from, 16).take(count.into());
                 let wide = narrow.map(|value| match v {
-                    V::ExtendSign => lanes::signed(from, value) as u64,
+                    V::ExtendSign => signed(from, value) as u64,
                     _ => value,
                 });
                 collected(wide, to)
