@@ -40,6 +40,7 @@ pub fn reach(
 ) -> Reach {
     match module.place_of(address) {
         Some(place) => Reach::Own(place),
+        None if in_block_of_code(module, address) => Reach::Unknown,
         None if beside(module, address) => Reach::Nothing,
         // Where other modules are is not always known.
         None => match arch.reach(module.info.config, kernel, address) {
@@ -48,6 +49,21 @@ pub fn reach(
             found => found,
         },
     }
+}
+
+/// Does an address lie in a block that the module's code comes from (LAYOUT-55)? There is memory all over: other code, and
+/// breakpoints where none is.
+fn in_block_of_code(module: &Module<'_>, address: u64) -> bool {
+    /// PMD_SIZE
+    const BLOCK: u64 = 2 << 20;
+    let block = |address: u64| address / BLOCK;
+    module.info.config.has(Change::CodeFromCache)
+        && module.segments().filter(|segment| segment.permissions.execute && segment.size != 0).any(
+            |segment| {
+                let last = segment.base.wrapping_add(segment.size).wrapping_sub(1);
+                (block(segment.base)..=block(last)).contains(&block(address))
+            },
+        )
 }
 
 /// Is an address in the page before or behind a region? There is never memory: each area of vmalloc ends with a guard page.
@@ -187,6 +203,24 @@ mod tests {
                 assert_eq!(reach(m, m.kernel, &aarch64::Aarch64, address), want, "FIN-78: {address:#x}");
             }
         });
+    }
+
+    #[test]
+    fn fin_78_and_layout_55_the_block_that_code_comes_from() {
+        for (release, cached) in [("6.14.0", false), ("7.3.0", true)] {
+            TestModule::x86(release, &SECTIONS).run(&TestKernel::default(), |m| {
+                let block = address(m, ".text") & !0x1f_ffff;
+                for (address, inside) in
+                    [(block - 1, false), (block, true), (block + 0x1f_ffff, true), (block + 0x20_0000, false)]
+                {
+                    let what = format!("FIN-78, LAYOUT-55: {release}: {address:#x}");
+                    assert_eq!(in_block_of_code(m, address), inside && cached, "{what}");
+                    if inside && cached && m.place_of(address).is_none() {
+                        assert_eq!(reach(m, m.kernel, &x86_64::X86_64, address), Reach::Unknown, "{what}");
+                    }
+                }
+            });
+        }
     }
 
     #[test]
