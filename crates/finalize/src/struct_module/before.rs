@@ -155,6 +155,12 @@ fn over_links(module: &mut Finalizer<'_, '_>, at: &Elsewhere, crashes: &mut Vec<
         let needs = "what the kernel takes for the state of the module: with another than it had, its own exports are those of another module";
         module.said.unjudged("RELOC-GEN-18", needs);
     }
+    let btf = ["btf_data", "btf_data_size", "btf_base_data_size"];
+    let mut btf = btf.iter().filter_map(|path| module.kernel.member("module", path));
+    if btf.any(|member| over(member.offset, member.size)) {
+        let needs = "what the kernel takes for the module's BTF: a relocation of struct module goes over the place of that or its size";
+        module.said.may_crash("RELOC-GEN-18", needs);
+    }
     if target_list {
         let why = format!(
             "a pointer to {} takes the place of target_list in struct module, the list of modules that it uses: the kernel walks it (add_usage_links) and crashes",

@@ -270,6 +270,9 @@ fn reloc_gen_18_links_that_are_followed() {
         ("mem", 0, false, true),
         ("mem", 24, false, true),
         ("kallsyms", 0, false, false),
+        ("btf_data", 0, false, true),
+        ("btf_data_size", 0, false, true),
+        ("btf_base_data_size", 0, false, true),
     ] {
         let told = load(&aarch64::Aarch64, "6.12.0", 0x1000, INIT_EXIT.0, offset(member) + behind);
         let mut want = vec!["RELOC-GEN-15"];
