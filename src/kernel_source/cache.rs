@@ -2,7 +2,7 @@
 //!
 //! A file is known again by what it holds: the name of its SPEC has a hash of all its bytes ([`Key`]). So a copy of it is known too,
 //! and a file that was changed is not, whatever its name, size and times are. The hash of a file that has not changed since it was
-//! hashed is noted ([`super::seen`]), and that the checksums of a SPEC were right. A SPEC is written under another name and then
+//! hashed is noted (`kernel_source::seen`), and that the checksums of a SPEC were right. A SPEC is written under another name and then
 //! renamed, so several processes do no harm to each other. What is not as it should be is as good as not there.
 
 use std::fs::{self, File};
