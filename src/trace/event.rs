@@ -195,6 +195,7 @@ pub struct Region {
 /// What may be done with memory from here on.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Protected {
     /// In order of allocation.
     pub parts: Vec<ProtectedPart>,
@@ -203,6 +204,7 @@ pub struct Protected {
 /// Whole pages with the same permissions.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct ProtectedPart {
     /// The region.
     pub region: &'static str,
@@ -291,6 +293,7 @@ pub struct Import {
 /// Who was asked for a symbol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct AskedOwner {
     /// `vmlinux` or a module.
     pub owner: String,
@@ -360,6 +363,7 @@ pub struct Relocation {
 /// The bits of a result that go into an instruction.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Entered {
     /// The lowest one; 0 is the lowest of the result.
     pub from: u32,
@@ -496,6 +500,7 @@ pub struct State {
 /// The notifiers are told of a state.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Notified {
     /// The module.
     pub module: String,

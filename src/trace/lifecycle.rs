@@ -26,6 +26,7 @@ pub struct Life {
 
 /// What happened after the bytes of a module were final.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct After {
     /// The module was announced.
     pub announced: Vec<Event>,

@@ -53,6 +53,7 @@ pub struct Howto {
 
 /// Bits of a result that go into the immediate of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ResultBits {
     /// The lowest one.
     pub from: u32,

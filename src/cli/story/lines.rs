@@ -36,7 +36,7 @@ pub fn relocation(words: &Table, section: &str, target: &str, record: &Relocatio
         let distance = hex(slot.0.wrapping_sub(record.p.0));
         lines.push(words.fill("story.to_slot", &[with("distance", &distance)]));
     }
-    lines.extend(record.entered.map(|Entered { from, to, inverted, value }| {
+    lines.extend(record.entered.map(|Entered { from, to, inverted, value, .. }| {
         let key = if inverted { "story.entered_inverted" } else { "story.entered" };
         let value = format!("{value:#x}");
         words.fill(key, &[with("from", &from), with("to", &to), with("value", &value)])

@@ -424,7 +424,7 @@ impl<'t> Teller<'t> {
     }
 
     fn protected(&mut self, protected: &Protected) {
-        for ProtectedPart { region, addr, size, permissions } in &protected.parts {
+        for ProtectedPart { region, addr, size, permissions, .. } in &protected.parts {
             self.line(self.say(
                 "story.part",
                 &[
