@@ -8,13 +8,14 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use crate::bytes::{le16, le32, le64, printed};
+use crate::bytes::{cstr, le16, le32, le64, printed};
 use crate::elf::{Rela, SHF_ALLOC, SHN_UNDEF, SHT_NOBITS, SHT_RELA, Shdr, SymFields};
 use crate::load_info::LoadInfo;
 use crate::module_file::ModuleFile;
 use crate::place::{Memory, Placement};
 use crate::plan::{Layout, SectionPlace};
 use crate::region::{PerRegion, Region};
+use crate::validity::MODULE_NAME;
 
 /// A module in memory: the file, its edited section headers with final addresses, the memory plan, the base addresses,
 /// the values of its symbols, and its bytes. It is `struct module` and the memory that this describes, as far as they do
@@ -471,6 +472,13 @@ impl Module<'_> {
         let next = behind.min().map_or(end, |next| end.min(next));
         let (offset, size) = (address.wrapping_sub(start), next.wrapping_sub(start));
         format!("{}+{offset:#x}/{size:#x} [{}]", printed(name), self.info.file.name_text())
+    }
+
+    /// The name in its `struct module` as memory has it by now: a relocation may go over it (RELOC-GEN-15).
+    pub fn name_in_memory(&self) -> &[u8] {
+        let this = self.table(self.info.file.index().module);
+        let bytes = this.and_then(|this| self.read(this.address, this.size));
+        bytes.and_then(|bytes| cstr(bytes, MODULE_NAME)).unwrap_or_else(|| self.info.file.name())
     }
 
     /// Its regions in the order of allocation.

@@ -23,7 +23,7 @@ use crate::signature::module_sig_check;
 /// Name of the section that holds the module's `struct module`.
 pub const THIS_MODULE: &str = ".gnu.linkonce.this_module";
 /// Byte offset of `name` in `struct module` (STAT-16; unchanged since 3.x).
-const MODULE_NAME: u64 = 0x18;
+pub(crate) const MODULE_NAME: u64 = 0x18;
 const UNNAMED: &str = "(missing .modinfo section or name field)";
 
 /// What the checks need to know beside the file.

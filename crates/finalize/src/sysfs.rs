@@ -63,8 +63,9 @@ const FREE: u64 = 24;
 
 /// LIFE-41, LIFE-43: a folder needs a name, and one that no other has.
 fn mod_sysfs_init(module: &Module<'_>, kernel: &dyn RunningKernel, said: &mut Findings) {
-    let me = module.info.file.name_text();
-    match kernel.folder(module.info.file.name()) {
+    let name = module.name_in_memory();
+    let me = printed(name);
+    match kernel.folder(name) {
         Some(Folder::Exists) => {
             let why = format!("{me} is built into this kernel, and has its folder in /sys/module");
             let finding = Finding::error("LIFE-41", Errno::EINVAL, why);
@@ -79,7 +80,7 @@ fn mod_sysfs_init(module: &Module<'_>, kernel: &dyn RunningKernel, said: &mut Fi
         }
         None => {}
     }
-    if module.info.file.name().is_empty() {
+    if name.is_empty() {
         let why = "its struct module has no name: sysfs has no folder for it";
         said.refuse(Finding::error("LIFE-43", Errno::EINVAL, why));
     }
@@ -336,6 +337,17 @@ mod tests {
             let mut said = Findings::new();
             mod_sysfs_setup(m, m.kernel, &X86_64, &mut said);
             assert_eq!(said.errno(), Some(Errno::EINVAL), "LIFE-43");
+        });
+        // A relocation may give it one, or take it.
+        const THIS: &str = ".gnu.linkonce.this_module";
+        TestModule::x86("6.12.0", &[(THIS, DATA, 64)]).run(&TestKernel::default(), |m| {
+            let at = reloc::testing::address(m, THIS) + 0x18;
+            for (first, errno) in [(b'x', None), (0, Some(Errno::EINVAL))] {
+                reloc::testing::put(m, at, &[first, b'y']);
+                let mut said = Findings::new();
+                mod_sysfs_init(m, m.kernel, &mut said);
+                assert_eq!(said.errno(), errno, "LIFE-43, RELOC-GEN-15: {first}");
+            }
         });
     }
 }
