@@ -474,10 +474,10 @@ impl Module<'_> {
         format!("{}+{offset:#x}/{size:#x} [{}]", printed(name), self.info.file.name_text())
     }
 
-    /// The name in its `struct module` as memory has it by now: a relocation may go over it (RELOC-GEN-15).
+    /// The name in its `struct module` as memory has it by now: a relocation may go over it.
     pub fn name_in_memory(&self) -> &[u8] {
         let this = self.table(self.info.file.index().module);
-        let bytes = this.and_then(|this| self.read(this.address, this.size));
+        let bytes = this.and_then(|this| self.memory.at(this.place, this.size));
         bytes.and_then(|bytes| cstr(bytes, MODULE_NAME)).unwrap_or_else(|| self.info.file.name())
     }
 
