@@ -4,6 +4,8 @@
 //! general registers, vectors, and the FNV-1a of the memory at `DATA`. All in hex.
 #![allow(clippy::restriction, reason = "a test fails by panicking, and its numbers are small")]
 
+#[path = "rows/mod.rs"]
+mod rows;
 #[path = "seed/mod.rs"]
 mod seed;
 
@@ -21,21 +23,8 @@ const VECTORS: [u8; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 30, 31];
 
 #[test]
 fn single_vector_instructions_of_words_do_what_a_processor_does() {
-    let own = include_str!("neon.txt");
-    // More of the same, where somebody has recorded more.
-    let more = std::env::var("KMODLD_NEON_ROWS").map(|path| std::fs::read_to_string(path).unwrap());
-    let mut wrong = Vec::new();
-    let (mut count, mut refused) = (0, 0);
-    for line in own.lines().chain(more.as_deref().unwrap_or_default().lines()) {
-        count += 1;
-        match row(line) {
-            Ok(is_refused) => refused += usize::from(is_refused),
-            Err(what) => wrong.push(format!("{line}: {what}")),
-        }
-    }
-    let most = std::env::var("KMODLD_NEON_WRONG").ok().and_then(|most| most.parse().ok()).unwrap_or(40);
-    let some = wrong.iter().take(most).cloned().collect::<Vec<_>>().join("\n");
-    assert!(wrong.is_empty(), "{} of {count} rows:\n{some}", wrong.len());
+    let rows = rows::each(include_str!("neon.txt"), "KMODLD_NEON_ROWS", row);
+    let (count, refused) = (rows.len(), rows.iter().filter(|is_refused| **is_refused).count());
     assert!(count > 1500 && refused * 3 < count, "{refused} of {count} rows are refused");
 }
 
