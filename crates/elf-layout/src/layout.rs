@@ -2,7 +2,6 @@
 
 use alloc::format;
 use alloc::vec;
-use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::changes::Change;
@@ -81,12 +80,10 @@ pub fn sections_inside(info: &LoadInfo<'_>, layout: &Layout, said: &mut Findings
         }
     });
     // LAYOUT-1: by the time when sections are moved, their headers hold addresses of the temporary copy.
-    let sections = info.sechdrs.iter().enumerate();
-    let over_headers = sections.filter(|(index, section)| {
-        let is_moved = layout.place(*index).is_some();
-        is_moved && info.has_section_headers(section)
-    });
-    let over_headers: Vec<usize> = over_headers.map(|(index, _)| index).collect();
+    let over_headers = |index: usize| {
+        let section = info.sechdrs.get(index).filter(|_| layout.place(index).is_some());
+        section.is_some_and(|section| info.has_section_headers(section))
+    };
     let symbols = info.sechdrs.get(info.file.index().sym);
     if symbols.is_some_and(|symbols| info.has_section_headers(symbols)) {
         said.may_crash("LAYOUT-1", needs::SECTION_HEADERS);
@@ -95,14 +92,13 @@ pub fn sections_inside(info: &LoadInfo<'_>, layout: &Layout, said: &mut Findings
         let needs = "what the kernel has written into its temporary copy of struct module, in which a table lies that it reads";
         said.unjudged("LAYOUT-1", needs);
     }
-    if !over_headers.is_empty() {
-        let needs = "the address of the kernel's temporary copy of the file: a section has section headers for its bytes, and the \
-                     kernel writes that address into them before it moves the section";
-        // In struct module they are sizes and places (LAYOUT-23): with what errno it ends then is open as well.
-        match over_headers.contains(&info.file.index().module) {
-            true => said.may_crash("LAYOUT-1", needs),
-            false => said.unjudged("LAYOUT-1", needs),
-        }
+    let needs = "the address of the kernel's temporary copy of the file: a section has section headers for its bytes, and the \
+                 kernel writes that address into them before it moves the section";
+    // In struct module they are sizes and places (LAYOUT-23): with what errno it ends then is open as well.
+    if over_headers(info.file.index().module) {
+        said.may_crash("LAYOUT-1", needs);
+    } else if (0..info.sechdrs.len()).any(over_headers) {
+        said.unjudged("LAYOUT-1", needs);
     }
 }
 

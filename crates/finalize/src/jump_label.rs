@@ -55,7 +55,7 @@ pub fn jump_label_add_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architec
     let left_out = !module.left_out(table.index).is_empty();
     let in_table = table.address..table.address.saturating_add(table.size);
     let entries = jump_label_sort_entries(module, &table);
-    let imports = imports(module);
+    let mut known = None;
     for run in entries.chunk_by(|a, b| a.key == b.key) {
         // Before the first run the kernel's last key is NULL.
         let Some(first) = run.first().filter(|first| first.key != 0) else { continue };
@@ -76,7 +76,9 @@ pub fn jump_label_add_module(module: &mut Finalizer<'_, '_>, arch: &dyn Architec
         if module.within_module(first.key) {
             static_key_set_entries(module, first);
         } else {
-            if !may_be_key(&imports, first.key) {
+            if arch.jump_label_looks_at_code()
+                && !may_be_key(known.get_or_insert_with(|| imports(module)), first.key)
+            {
                 no_key(module, arch, first.key, run);
             }
             update_of_foreign_key(module, arch, first.key, run);
@@ -114,9 +116,6 @@ fn may_be_key(imports: &[(u64, bool)], key: u64) -> bool {
 /// FIN-52: what is no key counts as true if the word there is not zero. Its sites are patched then if the next word says that it
 /// was false at first, and the kernel crashes if one holds something else than it had at first.
 fn no_key(module: &mut Finalizer<'_, '_>, arch: &dyn Architecture, key: u64, run: &[Entry]) {
-    if !arch.jump_label_looks_at_code() {
-        return;
-    }
     let holds = |entry: &Entry, jump| {
         let form = arch.jump_label_insn(module, entry.code, entry.target, jump)?;
         Some(module.read(entry.code, form.len() as u64)? == form)

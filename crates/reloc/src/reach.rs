@@ -2,7 +2,8 @@
 
 use alloc::format;
 
-use elf_layout::{Change, Finding, Module, SectionPlace, Severity};
+use elf_layout::place::Windows;
+use elf_layout::{Finding, Module, SectionPlace, Severity};
 use kernel::RunningKernel;
 
 pub use crate::arch::Reach;
@@ -38,40 +39,40 @@ pub fn reach(
     arch: &dyn Architecture,
     address: u64,
 ) -> Reach {
-    match module.place_of(address) {
-        Some(place) => Reach::Own(place),
-        None if in_block_of_code(module, address) => Reach::Unknown,
-        None if beside(module, address) => Reach::Nothing,
+    if let Some(place) = module.place_of(address) {
+        return Reach::Own(place);
+    }
+    let found = arch.reach(module.info.config, kernel, address);
+    if found == Reach::Image {
+        return found;
+    }
+    let windows = arch.module_area(module.info.config, &|name| kernel.symbol(name));
+    match found {
+        _ if in_block_of_code(module, &windows, address) => Reach::Unknown,
+        _ if beside(module, &windows, address) => Reach::Nothing,
         // Where other modules are is not always known.
-        None => match arch.reach(module.info.config, kernel, address) {
-            Reach::Free if kernel.has_modules() => Reach::Unknown,
-            Reach::Free => Reach::Nothing,
-            found => found,
-        },
+        Reach::Free if kernel.has_modules() => Reach::Unknown,
+        Reach::Free => Reach::Nothing,
+        found => found,
     }
 }
 
 /// Does an address lie in a block that the module's code comes from (LAYOUT-55)? There is memory all over: other code, and
 /// breakpoints where none is.
-fn in_block_of_code(module: &Module<'_>, address: u64) -> bool {
-    /// PMD_SIZE
-    const BLOCK: u64 = 2 << 20;
-    let block = |address: u64| address / BLOCK;
-    module.info.config.has(Change::CodeFromCache)
-        && module.segments().filter(|segment| segment.permissions.execute && segment.size != 0).any(
-            |segment| {
-                let last = segment.base.wrapping_add(segment.size).wrapping_sub(1);
-                (block(segment.base)..=block(last)).contains(&block(address))
-            },
-        )
+fn in_block_of_code(module: &Module<'_>, windows: &Windows, address: u64) -> bool {
+    let Some(size) = windows.code_block else { return false };
+    let block = |address: u64| address.checked_div(size);
+    module.segments().filter(|segment| windows.caches(segment.region) && segment.size != 0).any(|segment| {
+        let last = segment.base.wrapping_add(segment.size).wrapping_sub(1);
+        (block(segment.base)..=block(last)).contains(&block(address))
+    })
 }
 
 /// Is an address in the page before or behind a region? There is never memory: each area of vmalloc ends with a guard page.
 /// Since v6.15 (64f6a4e10c05) x86 takes code from a cache without such pages (LAYOUT-55).
-fn beside(module: &Module<'_>, address: u64) -> bool {
+fn beside(module: &Module<'_>, windows: &Windows, address: u64) -> bool {
     let page = module.layout.page_size;
-    let cached = module.info.config.has(Change::CodeFromCache);
-    module.segments().filter(|segment| !(cached && segment.permissions.execute)).any(|segment| {
+    module.segments().filter(|segment| !windows.caches(segment.region)).any(|segment| {
         let before = segment.base.wrapping_sub(page)..segment.base;
         let end = segment.base.wrapping_add(segment.size);
         before.contains(&address) || (end..end.wrapping_add(page)).contains(&address)
@@ -207,19 +208,32 @@ mod tests {
 
     #[test]
     fn fin_78_and_layout_55_the_block_that_code_comes_from() {
-        for (release, cached) in [("6.14.0", false), ("7.3.0", true)] {
-            TestModule::x86(release, &SECTIONS).run(&TestKernel::default(), |m| {
-                let block = address(m, ".text") & !0x1f_ffff;
-                for (address, inside) in
-                    [(block - 1, false), (block, true), (block + 0x1f_ffff, true), (block + 0x20_0000, false)]
-                {
-                    let what = format!("FIN-78, LAYOUT-55: {release}: {address:#x}");
-                    assert_eq!(in_block_of_code(m, address), inside && cached, "{what}");
-                    if inside && cached && m.place_of(address).is_none() {
-                        assert_eq!(reach(m, m.kernel, &x86_64::X86_64, address), Reach::Unknown, "{what}");
+        for (arch, release, cached) in [
+            (&x86_64::X86_64 as &dyn Architecture, "6.14.0", false),
+            (&x86_64::X86_64, "7.3.0", true),
+            // It takes no code from a cache.
+            (&aarch64::Aarch64, "7.3.0", false),
+        ] {
+            let e_machine = arch.e_machine();
+            TestModule { machine: e_machine, ..TestModule::x86(release, &SECTIONS) }.run(
+                &TestKernel::default(),
+                |m| {
+                    let windows = arch.module_area(m.info.config, &|_| None);
+                    let block = address(m, ".text") & !0x1f_ffff;
+                    for (address, inside) in [
+                        (block - 1, false),
+                        (block, true),
+                        (block + 0x1f_ffff, true),
+                        (block + 0x20_0000, false),
+                    ] {
+                        let what = format!("FIN-78, LAYOUT-55: {} {release}: {address:#x}", arch.name());
+                        assert_eq!(in_block_of_code(m, &windows, address), inside && cached, "{what}");
+                        if inside && cached && m.place_of(address).is_none() {
+                            assert_eq!(reach(m, m.kernel, arch, address), Reach::Unknown, "{what}");
+                        }
                     }
-                }
-            });
+                },
+            );
         }
     }
 

@@ -505,9 +505,8 @@ fn touches(module: &mut Finalizer<'_, '_>, entry: &AltInstr, has: Option<bool>) 
     {
         return false;
     }
-    let lacks = |at, len: u8| len != 0 && module.module.read(at, len.into()).is_none();
-    let [lacks_replacement, lacks_code] =
-        [lacks(entry.replacement, entry.replacementlen), lacks(entry.instr, perhaps)];
+    let lacks_replacement = code_at(module, entry.replacement, entry.replacementlen).is_none();
+    let lacks_code = code_at(module, entry.instr, perhaps).is_none();
     let mut hangs_on_feature = |what: &str, at: u64| {
         let needs = format!("whether the CPU has {} (--cpu-caps): {what} leads to {at:#x}", entry.feature());
         module.said.may_crash("FIN-78", needs);
